@@ -1,0 +1,22 @@
+"Every notebook runs from top to bottom, and README.md is what the index notebook says."
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+from nbdev.test import test_nb as run_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+NBDEV = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["nbdev"]
+NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "nbs").with_suffix("")))
+def test_runs(notebook, capfd):
+    passed, _ = run_notebook(notebook, skip_flags=NBDEV["tst_flags"].split(), basepath=ROOT, cell_timeout=NBDEV["cell_timeout"])
+    assert passed, f"nbs/{notebook.relative_to(ROOT / 'nbs')}\n{capfd.readouterr().err}"
+
+
+def test_readme_is_the_index_notebook():
+    text = runpy.run_path(str(ROOT / ".ci/readme.py"))["render"](ROOT)
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "README.md differs from nbs/index.ipynb: run make readme"

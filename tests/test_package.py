@@ -1,0 +1,130 @@
+"The repository keeps its own rules: one set of facts, no drift from the notebooks, small rooms, imports that point down."
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from configparser import ConfigParser
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import cocoift
+
+ROOT = Path(__file__).resolve().parent.parent
+GROUND = "conversation images formats stats files world".split()
+# Rooms that a room may import besides itself; from the bottom up.
+BELOW = {"ground": "", "chat": "ground", "data": "ground chat", "train": "ground chat data", "eval": "ground chat data", "viz": "ground",
+         "studies": "ground chat data train eval viz", "cli": "ground chat data train eval viz studies"}
+HEAVY = "torch transformers deepspeed gradio plotly pandas pyarrow".split()
+
+
+def modules(package: Path) -> dict[str, str]:
+    "Every Python file below `package`, by its relative path."
+    return {str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+
+
+def notebooks() -> list[Path]:
+    return sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+
+
+def git(*args) -> list[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git repository")
+    return subprocess.run(["git", *args], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_one_set_of_facts():
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    facts, project = parser["DEFAULT"], tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (facts["lib_name"], f">={facts['min_python']}") == (project["name"], project["requires-python"])
+    assert facts["version"] == cocoift.__version__ == version(project["name"])
+
+
+def test_package_is_what_the_notebooks_export(tmp_path):
+    for folder in "cocoift", "nbs":
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in modules(tmp_path / "cocoift"):  # export never deletes: without this a stale module would pass
+        if name != "__init__.py":
+            (tmp_path / "cocoift" / name).unlink()
+    subprocess.run([Path(sys.executable).with_name("nbdev-export")], cwd=tmp_path, check=True)
+
+    here, exported = modules(ROOT / "cocoift"), modules(tmp_path / "cocoift")
+    assert not here.keys() - exported.keys(), "modules that no notebook exports: delete them"
+    assert not exported.keys() - here.keys(), "modules that are missing: run nbdev-export"
+    assert not [name for name in here if here[name] != exported[name]], "modules that differ from their notebook: run nbdev-export"
+
+
+@pytest.mark.skipif(os.environ.get("CI") != "true", reason="work in progress may be uncommitted; .ci/run sets CI=true")
+def test_nothing_uncommitted():
+    assert not git("ls-files", "--others", "--exclude-standard", "cocoift", "nbs")
+
+
+def test_small_modules():
+    lines = {name: text.count("\n") for name, text in modules(ROOT / "cocoift").items() if name != "_modidx.py"}
+    assert not {name: n for name, n in lines.items() if n > 400}
+
+
+@pytest.mark.parametrize("notebook", notebooks(), ids=lambda path: str(path.relative_to(ROOT / "nbs").with_suffix("")))
+def test_small_notebooks(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    assert len(cells) <= 80
+    assert notebook.stat().st_size <= 200_000
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    exported = [source.splitlines() for source in code if re.match(r"#\s*\|\s*export", source)]
+    assert not {lines[1]: len(lines) for lines in exported if len(lines) > 41}, "exported cells of more than 40 lines"
+
+
+def room(name: str) -> str:
+    return "ground" if name in GROUND else name
+
+
+def imported(name: str, text: str) -> set[str]:
+    "What the module at `name` imports of cocoift and apps, at any depth of its code: the first name below the package."
+    package, found = ["cocoift", *Path(name).parent.parts], []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            found += [[*base, alias.name] for alias in node.names]
+    return {path[1] for path in found if path[0] == "cocoift" and len(path) > 1} | {path[0] for path in found if path[0] == "apps"}
+
+
+def test_imports_point_down():
+    wrong = []
+    for name, text in modules(ROOT / "cocoift").items():
+        if name in ("__init__.py", "_modidx.py"):
+            continue
+        here = room(Path(name).parts[0].removesuffix(".py"))
+        assert here in BELOW, f"cocoift/{name} is in no room of the design"
+        wrong += [f"{name} imports {other}" for other in imported(name, text) if other != "__version__"
+                  and room(other) not in {here, *BELOW[here].split()}]
+    assert not wrong
+
+
+@pytest.mark.parametrize("code", ["import cocoift", "from cocoift.cli import main; main()"], ids=["import", "help"])
+def test_nothing_heavy_before_it_is_used(code):
+    script = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy:', *[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_no_machine_in_the_files():
+    general = {Path("/"), Path("/home"), Path(tempfile.gettempdir())}
+    places = "|".join(re.escape(str(place)) for place in {ROOT.parent, Path.home()} - general)
+    pattern = re.compile(rf"(?<![\w.])(?:{places or '(?!)'})(?!\w)|index[-]url|trusted[-]host")
+    found = []
+    for name in git("ls-files", "--cached", "--others", "--exclude-standard"):
+        text = (ROOT / name).read_bytes().decode("utf-8", "ignore") if (ROOT / name).is_file() else ""
+        found += [f"{name}:{i}: {line.strip()[:120]}" for i, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+    assert not found
