@@ -1,7 +1,8 @@
 # Everything runs from .venv, which `make setup` makes and keeps. `make quickstart ARGS=--full` and `make test ARGS="-k audit"` pass ARGS on.
 SHELL := bash
 BIN := .venv/bin
-STAMP := .venv/.installed
+# What was installed, by content: no time stamp to trust, and a tree that was moved is installed again.
+STAMP := .venv/.installed-$(shell (pwd; cat constraints.txt settings.ini setup.py pyproject.toml) | cksum | cut -d' ' -f1)
 MINOR := $(shell sed -n 's/^min_python *= *3\.//p' settings.ini)
 CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
 
@@ -12,23 +13,24 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(STAMP) ## install the lab with its tested versions into .venv (PYTHON=... names another Python)
+	@:
 
-$(STAMP): constraints.txt settings.ini setup.py pyproject.toml
+$(STAMP):
 	@found=; for python in $(CANDIDATES); do \
 	  if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, $(MINOR)))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
 	  echo "setup: none of '$(CANDIDATES)' is a Python >= 3.$(MINOR) with venv: install one, or name it with make setup PYTHON=/path/to/python3" >&2; exit 2; \
 	fi; \
-	echo "setup: $$("$$found" --version) and the versions in constraints.txt, into .venv"; \
+	echo "setup: $$("$$found" --version) and the versions in constraints.txt, into .venv (a minute or two)"; \
 	"$$found" -m venv .venv
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[all]' \
 	  2> >(grep -v ^WARNING >&2) | \
 	  while read -r verb what _; do case $$verb in \
 	    Collecting|Downloading|Building|Installing) if [ -t 1 ]; then printf '  %s %s\033[K\r' "$$verb" "$$what"; fi;; \
-	  esac; done; \
+	  esac; done && \
 	echo "setup: done in $$SECONDS s"
-	@touch $@
+	@rm -f .venv/.installed-* && touch $@
 
 quickstart: setup ## run the lab's main job on the embedded world, into runs/quickstart
 	$(BIN)/cocoift quickstart --out runs/quickstart $(ARGS)
@@ -40,7 +42,7 @@ readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py
 
 lab: setup ## open the notebooks in JupyterLab
-	PLOTLY_RENDERER=plotly_mimetype $(BIN)/jupyter lab nbs
+	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m jupyterlab nbs
 
 clean: ## remove .venv and everything built; runs/ and data/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis
