@@ -10,10 +10,10 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from ..chat.template import Template
+from ..chat.template import Template, prefix_ids
 from ..conversation import Conversation
 from ..files import UserError
-from .tokens import conversation_tokens, prefix_ids
+from .tokens import conversation_tokens
 from .tree import Tree
 
 # %% ../../nbs/train/36_plan.ipynb #edf3a3f5

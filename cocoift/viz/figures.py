@@ -10,6 +10,7 @@ __all__ = ['COLOURS', 'SYMBOLS', 'DASHES', 'LAYOUTS', 'INK', 'QUIET', 'RULE', 'T
 # %% ../../nbs/viz/50_figures.ipynb #ee3313e9
 from collections.abc import Iterable
 from itertools import count
+from textwrap import wrap
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 # %% ../../nbs/viz/50_figures.ipynb #4d847b3f
 INK, QUIET, RULE = "#24292f", "#6e7781", "#e6e8eb"
-TITLE_PX = 52  # what a title and its subtitle take of the height; a report, which sets titles as text, takes it back
+TITLE_PX = 64  # what a title and its subtitle take of the height; a report, which sets titles as text, takes it back
 _AXIS = dict(gridcolor=RULE, linecolor=RULE, zeroline=False, automargin=True, title=dict(font=dict(size=12, color=QUIET), standoff=8))
 ZERO = dict(zeroline=True, zerolinecolor=QUIET, zerolinewidth=1)  # where zero means something
 THEME = go.layout.Template(layout=dict(
@@ -61,7 +62,8 @@ def empty(
     reason: str,  # e.g. "no model has been scored yet"
 ) -> go.Figure:
     "A figure that says why there is nothing to see."
-    figure = go.Figure().add_annotation(text=reason, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font=dict(size=14, color=QUIET))
+    text = "<br>".join(wrap(reason, 38))  # as wide as a phone
+    figure = go.Figure().add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font=dict(size=14, color=QUIET))
     return figure.update_layout(template=THEME, height=160, margin=dict(l=16, r=16, t=16, b=16), xaxis_visible=False, yaxis_visible=False)
 
 # %% ../../nbs/viz/50_figures.ipynb #832a96f5
@@ -104,7 +106,7 @@ def _dots(
     along: str = "x",  # the axis of the values
     panel: str = "",  # "2" for the second of two panels
     hollow: bool = False,
-    label: bool = False,  # print the values beside the dots
+    label: bool = False,  # print the values over the dots
     **options,  # of the trace
 ) -> None:
     "Dots with their intervals; an undefined one leaves its word at its place."
@@ -113,14 +115,13 @@ def _dots(
     error = dict(type="data", symmetric=False, array=(frame.high - frame.value).to_numpy(), arrayminus=(frame.value - frame.low).to_numpy(),
                  color=look.colour, thickness=1.6, width=0)
     text = ["" if np.isnan(value) else f"{value:.2f}".replace("-", "−") for value in frame.value] if label else None
-    options = {"mode": "markers+text" if label else "markers", "legendgroup": name} | options
-    figure.add_trace(go.Scatter(
-        {along: frame.value.to_numpy(), across: places, f"error_{along}": error, "xaxis": f"x{panel}", "yaxis": f"y{panel}"},
-        name=name, marker=marker, text=text, textposition="top center", textfont=dict(size=11, color=QUIET),
-        cliponaxis=False, hovertext=_hover(frame, name), hoverinfo="text", **options))
+    places_and_values = {along: frame.value.to_numpy(), across: places, f"error_{along}": error, "xaxis": f"x{panel}", "yaxis": f"y{panel}"}
+    options = {"mode": "markers+text" if label else "markers", "legendgroup": name} | places_and_values | options
+    figure.add_scatter(name=name, marker=marker, text=text, textposition="top center", textfont=dict(size=11, color=QUIET), cliponaxis=False,
+                       hovertext=_hover(frame, name), hoverinfo="text", **options)
     _undefined(figure, places[frame.value.isna().to_numpy()], along, panel)
 
-
+# %% ../../nbs/viz/50_figures.ipynb #50d4b037
 def _span(*frames: pd.DataFrame) -> list[float]:  # the scale: always all of 0..1, and more where the data go further
     values = np.concatenate([frame[column].to_numpy() for frame in frames for column in ("value", "low", "high")] + [[0, 1]])
     low, high = np.nanmin(values), np.nanmax(values)
@@ -157,7 +158,7 @@ def carry_over_beside_leakage(
     return figure.update_layout(margin_b=30)
 
 # %% ../../nbs/viz/50_figures.ipynb #905b8ba7
-EFFECTS = {  # in the order of the sum; where each stands in the figure, and its two lines
+EFFECTS = {  # in the order of the sum: where each stands in the figure, and its two lines
     "history_effect": (0.0, "history effect", "neutral − none"),
     "register_copying": (1.3, "register copying", "terse − neutral"),
     "instruction_carry": (2.3, "+ instruction carry", "forced_short − terse"),
@@ -273,7 +274,7 @@ def paper_table() -> pd.DataFrame:  # one row a number: `benchmark, model, round
 def single_multi(
     table: pd.DataFrame,  # one row a model and benchmark, single or multi: `benchmark, model, rounds, value`; of a `capability` only total and overall
     title: str = "The paper's results: context, never a baseline",
-    subtitle: str = "GPT-4 of that time as judge; LLaVA-1.5-13B recipe",
+    subtitle: str = "From single-round to multi-round; GPT-4 of that time as judge",
 ) -> go.Figure:
     "Slopes from single-round to multi-round, a panel a benchmark."
     table = _tidy(table, "benchmark model rounds | value low high n")
@@ -293,7 +294,7 @@ def single_multi(
             _dots(figure, mine, mine.rounds.map(sides), name, look, along="y", panel=str(panel) if panel > 1 else "", label=True, mode="lines+markers+text",
                   line=dict(color=look.colour, width=2.2, dash=look.dash), showlegend=panel == 1)
             figure.data[-1].update(text=[f"{value:.1f}" for value in mine.value], textposition=["top center" if up else "bottom center" for up in best[mine.index]])
-    figure.update_xaxes(range=[-0.35, 1.35], tickvals=[0, 1], ticktext=["single round", "multi-round"], showgrid=False)
+    figure.update_xaxes(range=[-0.35, 1.35], tickvals=[0, 1], ticktext=["single", "multi"], showgrid=False)
     figure.update_yaxes(range=[0, _span(table)[1]])
     return _dress(figure, title, subtitle, 380, 40)
 

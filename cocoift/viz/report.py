@@ -46,7 +46,7 @@ class Table:
     frame: pd.DataFrame
     caption: str
 
-
+# %% ../../nbs/viz/54_report.ipynb #63c653ee
 @dataclass(frozen=True, slots=True)
 class Dialog:
     "One image, and what each model said about it, round by round, side by side."
@@ -77,15 +77,15 @@ def _inline(text: str) -> str:
 
 def _paragraphs(text: str) -> str:
     parts = []
-    for part in re.split(r"\n\s*\n", text.strip()):
-        lines = part.strip().split("\n")
+    for part in filter(str.strip, re.split(r"\n\s*\n", text)):
+        lines = part.strip().splitlines()
         if all(line.lstrip().startswith("- ") for line in lines):
             parts.append("<ul>" + "".join(f"<li>{_inline(line.lstrip()[2:])}</li>" for line in lines) + "</ul>")
         else:
             parts.append(f"<p>{_inline(part.strip())}</p>")
     return "\n".join(parts)
 
-
+# %% ../../nbs/viz/54_report.ipynb #838d0d38
 @singledispatch
 def render(
     block,  # Text, Chart, Table or Dialogs
@@ -145,7 +145,7 @@ def _(block: Chart) -> str:
         if layout.height and layout.margin.t and layout.margin.t > TITLE_PX:
             figure.update_layout(height=layout.height - TITLE_PX, margin_t=layout.margin.t - TITLE_PX)
     value = figure.to_json().replace("<", "\\u003c")
-    return (f'<figure class="chart">' + (f"<h3>{escape(title)}</h3>" if title else "") + (f'<p class="sub">{escape(subtitle)}</p>' if subtitle else "")
+    return ('<figure class="chart">' + (f"<h3>{escape(title)}</h3>" if title else "") + (f'<p class="sub">{escape(subtitle)}</p>' if subtitle else "")
             + f'<div class="plot" style="height:{figure.layout.height or 400}px"></div><script type="application/json">{value}</script>'
             + f"<figcaption>{_inline(block.caption)}</figcaption>" + ("" if block.data is None else _csv_link(block.data, title or block.caption)) + "</figure>")
 
