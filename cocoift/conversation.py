@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Origin', 'Round', 'Conversation', 'conversation', 'check_conversation', 'write_jsonl', 'parquet_schema',
-           'write_parquet', 'read_conversations']
+           'write_parquet', 'rows', 'read_conversations']
 
 # %% ../nbs/00_conversation.ipynb #1e6b9fed
 import json
@@ -124,7 +124,8 @@ def write_parquet(path: str | Path, conversations: Iterable[Conversation], batch
     return count
 
 # %% ../nbs/00_conversation.ipynb #09fff1ae
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+def rows(path: Path) -> Iterator[tuple[int, Any]]:
+    "The numbered rows of a JSON-lines or parquet file, unchecked."
     if path.suffix == ".jsonl":
         yield from read_jsonl(path)
         return
@@ -155,5 +156,5 @@ def read_conversations(
     elif path.suffix not in {".jsonl", ".parquet"}:
         raise UserError(f"{path}: conversations are read from .jsonl, .parquet or a dataset folder: convert it, or name another")
     for part in parts:
-        for number, row in _rows(part):
+        for number, row in rows(part):
             yield check_conversation(row, f"{part}: record {number}")

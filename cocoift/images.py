@@ -13,7 +13,7 @@ from .files import UserError, digest
 
 # %% ../nbs/02_images.ipynb #8f41a5b6
 _COCO = re.compile(r"(?:^|/)(?:COCO_(?:train|val|test)20\d\d_)?(\d{12})(?:_\d+)?\.\w+$")
-_VG = re.compile(r"(?:^|/)VG_100K(?:_2)?/(\d+)\.\w+$")
+_VG = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$")  # GQA's pictures are Visual Genome's, all in one folder
 
 
 def coco_image(number: int | str) -> str:

@@ -35,6 +35,17 @@ def _weights(draws: np.random.Generator, size: int, repeats: int) -> np.ndarray:
     return draws.multinomial(size, np.full(size, 1 / size), repeats).astype(float)
 
 
+def _resampled(cells: np.ndarray, repeats: int, draws: np.random.Generator) -> np.ndarray:  # [(outer,) inner, K] -> [R, K]
+    totals = []
+    for size in [part := max(1, min(repeats, 4_000_000 // cells.shape[-2]))] * -(-repeats // part):  # a few tens of MB at a time
+        inner = _weights(draws, cells.shape[-2], size)  # [r, inner]
+        if cells.ndim == 2:
+            totals.append(inner @ cells)
+        else:
+            totals.append(np.einsum("ro,ri,oik->rk", _weights(draws, cells.shape[0], size), inner, cells, optimize=True))
+    return np.concatenate(totals)[:repeats]
+
+
 def bootstrap(
     frame: pd.DataFrame,  # one row an observation
     sums: Sequence[str],  # the K numeric columns that the statistic needs the sums of
@@ -54,14 +65,7 @@ def bootstrap(
     np.add.at(cells, tuple(codes), frame[columns].to_numpy(float))
     if sizes[-1] == 1:
         return Estimate(value, None, None, len(frame))
-    draws = np.random.default_rng(seed)
-    inner = _weights(draws, sizes[-1], repeats)  # [R, inner]
-    if len(by) == 1:
-        totals = inner @ cells  # [R, K]
-    else:
-        outer = _weights(draws, sizes[0], repeats)  # [R, outer]
-        totals = np.einsum("ro,ri,oik->rk", outer, inner, cells, optimize=True)
-    values = statistic(totals)
+    values = statistic(_resampled(cells, repeats, np.random.default_rng(seed)))
     values = values[~np.isnan(values)]
     low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (None, None)
     return Estimate(value, *(None if x is None else float(x) for x in (low, high)), len(frame))
