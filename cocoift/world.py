@@ -89,12 +89,18 @@ class Question:
 
 
 WORDINGS = {  # the last of each kind is held back
-    "colour": ("What color is the {shape}?", "What is the color of the {shape}?", "The {shape} is what color?"),
-    "shape": ("What shape is in the {place}?", "What is in the {place}?", "In the {place} is what shape?"),
-    "count": ("How many shapes are there?", "What is the number of shapes?", "There are how many shapes?"),
-    "presence": ("Is there a {other}?", "Is a {other} in the image?", "In the image is there a {other}?"),
-    "place": ("Where is the {shape}?", "In what place is the {shape}?", "The {shape} is where?"),
-    "relation": ("Is the {shape} {side} the {second}?", "Is it true that the {shape} is {side} the {second}?", "The {shape} is {side} the {second}, is it true?"),
+    "colour": ("What color is the {shape}?", "What is the color of the {shape}?", "Which color does the {shape} have?", "Tell me the color of the {shape}.",
+               "Which color is the {shape}?"),
+    "shape": ("What shape is in the {place}?", "What is in the {place}?", "Which shape is in the {place} of the image?", "Tell me what is in the {place}.",
+              "Tell me which shape is in the {place}."),
+    "count": ("How many shapes are there?", "What is the number of shapes?", "How many shapes are in the image?", "Tell me the number of shapes.",
+              "Tell me how many shapes there are."),
+    "presence": ("Is there a {other}?", "Is a {other} in the image?", "Does the image have a {other}?", "Tell me if there is a {other}.",
+                 "Is there a {other} in the image?"),
+    "place": ("Where is the {shape}?", "In what place is the {shape}?", "Where in the image is the {shape}?", "Tell me where the {shape} is.",
+              "In which place of the image is the {shape}?"),
+    "relation": ("Is the {shape} {side} the {second}?", "Is it true that the {shape} is {side} the {second}?", "Does the image have the {shape} {side} the {second}?",
+                 "Tell me if the {shape} is {side} the {second}.", "Tell me if it is true that the {shape} is {side} the {second}."),
 }
 _NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -103,11 +109,16 @@ def _an(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
+def _listing(parts: list[str]) -> str:
+    text = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def describe(scene: list[Thing]) -> list[str]:
-    "Two captions that name everything, in reading order."
-    named = [f"{_an(t.size)} {t.colour} {t.shape} in the {t.place}" for t in scene]
-    listing = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
-    return [f"{listing[0].upper()}{listing[1:]}.", f"There is {listing}."]
+    "Two captions that name everything in reading order: what is where, and where is what."
+    things = [f"{_an(t.size)} {t.colour} {t.shape}" for t in scene]
+    return [_listing([f"{thing} in the {t.place}" for thing, t in zip(things, scene)]),
+            _listing([f"in the {t.place} is {thing}" for thing, t in zip(things, scene)])]
 
 
 def _sides(a: Thing, b: Thing) -> list[str]:
