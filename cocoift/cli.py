@@ -175,24 +175,20 @@ EXTRAS = {"torch": "train", "transformers": "train", "deepspeed": "train", "toke
 
 def main() -> None:
     "The entry point of `cocoift`."
-    import click
-
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     name = f"cocoift {sys.argv[1]}" if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "cocoift"
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.ctx.get_help())
-    except click.ClickException as error:
-        print(f"{name}: {error.format_message()} `{name} --help` shows what can be given", file=sys.stderr)
+    except typer.TyperException as error:
+        print(f"{name}: {error.format_message().rstrip('.')}: `{name} --help` shows what can be given", file=sys.stderr)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
         extra = EXTRAS[error.name.partition(".")[0]]
         print(f"{name}: needs {error.name}, which is not installed: pip install 'cocoift[{extra}]'", file=sys.stderr)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
     except RuntimeError as error:
