@@ -83,7 +83,7 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
 
     lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.json")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
-            "lengths": lengths.assign(history="own"), "losses": _stack(arms, _losses)}
+            "lengths": lengths, "losses": _stack(arms, _losses)}
 
 # %% ../../nbs/studies/60_pages.ipynb #cb4c378c
 def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[Dialog]:
@@ -123,7 +123,7 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
         Table(_pivot(t["scores"]) if len(t["scores"]) else t["scores"], "Every level, with 95 % intervals (resampled by image, over seeds where there are several)")])
     heard = Section("Where it can be heard", [
         Text("One dialog, played by each model with its own answers: a free question, one that asks for a short phrase, then free ones again."),
-        Chart(figures.answer_length(t["lengths"], histories=("own",)), "Words of a free answer by round; round 2 asks for a short phrase", t["lengths"]),
+        Chart(figures.answer_length(t["lengths"]), "Words of a free answer by round; round 2 asks for a short phrase", t["lengths"]),
         *([Dialogs(told, "The same dialog with each model")] if told else [])])
     right = Section("What they know", [
         Chart(figures.content_by_kind(t["kinds"]), "Right answers on new images under no history, by type of question and wording", t["kinds"]),

@@ -210,24 +210,21 @@ def levels(
 
 # %% ../../nbs/viz/50_figures.ipynb #b7bc6009
 def answer_length(
-    lengths: pd.DataFrame,  # one row a layout, history and round: `layout, history, round, words, low, high`; round 1 has nothing before it
-    histories: tuple[str, str] = ("forced_short", "neutral"),  # what is drawn, and the faint reference behind it
+    lengths: pd.DataFrame,  # one row a layout and round: `layout, round, words, low, high`; round 1 has nothing before it
 ) -> go.Figure:
     "Mean words of a free answer by round, a line a layout."
-    lengths = _tidy(lengths, "layout history | round words low high n")
-    if isinstance(lengths, str) or histories[0] not in set(lengths.history):
-        return empty(lengths if isinstance(lengths, str) else f"Nothing to draw: no free round was answered under {histories[0]}")
-    lengths = lengths[lengths.history.isin(histories)].assign(value=lengths.words)
+    lengths = _tidy(lengths, "layout | round words low high n")
+    if isinstance(lengths, str):
+        return empty(lengths)
+    lengths = lengths.assign(value=lengths.words)
     figure, names = go.Figure(), looks(lengths.layout)
-    for history, faint in zip(histories[::-1], (True, False)):
-        for index, (name, look) in enumerate(names.items()):
-            rows = lengths[(lengths.layout == name) & (lengths.history == history)].sort_values("round")
-            line = dict(color=look.colour, width=1.2 if faint else 2.2, dash=look.dash)
-            _dots(figure, rows, rows["round"] + _dodge(index, len(names), 0.12), f"{name}, {history}" if faint else name, look, along="y", hollow=faint,
-                  mode="lines+markers", line=line, opacity=0.35 if faint else 1, legendgroup=name, showlegend=not faint)
+    for index, (name, look) in enumerate(names.items()):
+        rows = lengths[lengths.layout == name].sort_values("round")
+        _dots(figure, rows, rows["round"] + _dodge(index, len(names), 0.12), name, look, along="y", mode="lines+markers",
+              line=dict(color=look.colour, width=2.2, dash=look.dash))
     figure.update_xaxes(title_text="round (before the first there is nothing)", tickvals=sorted(lengths["round"].unique()), showgrid=False)
     figure.update_yaxes(range=[0, _span(lengths)[1]], title_text="words in a free answer")
-    return _dress(figure, "How long a free answer stays", f"Mean words by round, history {histories[0]}; faint: {histories[1]}", 380)
+    return _dress(figure, "How long a free answer stays", "Mean words of free answers by round", 380)
 
 # %% ../../nbs/viz/50_figures.ipynb #c4ee8351
 def content_by_kind(
