@@ -69,7 +69,7 @@ def build(
     _show(counts, json, [*table, "", f"{counts['conversations']} conversations, {counts['rounds']} rounds on {counts['images']} images in {out}",
                          *([f"absent: {', '.join(counts['absent'])}"] if counts["absent"] else [])])
 
-
+# %% ../nbs/70_cli.ipynb #6be9b75a
 @app.command()
 def audit(
     path: Annotated[Path, typer.Argument(help="A dataset folder, LLaVA json, or messages file.")],
@@ -113,7 +113,7 @@ def train(
     _show(done, json, [f"{done['steps']} steps, loss {done['loss']:.3f}, {done['tokens_per_s']:.0f} tokens/s, trees save {done['tree_ratio']:.2f}x",
                        f"conversations: {done['kept']} kept, {done['cut']} cut, {done['dropped']} dropped", f"model: {done['model']}"])
 
-
+# %% ../nbs/70_cli.ipynb #580936e8
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint folder, or scripted:NAME.")],
@@ -123,7 +123,7 @@ def evaluate(
     history: Annotated[Optional[list[str]], typer.Option(help="none, neutral, terse, forced_short, each with :rounds; all four if not given.")] = None,
     images: Annotated[Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(help="Splits to ask from: val if not given.")] = None,
-    per_image: Annotated[Optional[int], typer.Option(help="Questions an image at most.")] = None,
+    per_image: Annotated[Optional[int], typer.Option(min=1, help="Questions an image at most.")] = None,
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
@@ -135,7 +135,7 @@ def evaluate(
     _show(result, json, [*table, "", *(f"{name.replace('_', ' ')}: {_estimate(e)}" for name, e in result["effects"].items()),
                          f"{result['items']} items, coverage {result['coverage']:.0%}, in {out}"])
 
-
+# %% ../nbs/70_cli.ipynb #0f3f148c
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Dataset, training and evaluation folders; those of one name belong together.")],
@@ -176,7 +176,10 @@ EXTRAS = {"torch": "train", "transformers": "train", "deepspeed": "train", "toke
 def main() -> None:
     "The entry point of `cocoift`."
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    name = f"cocoift {sys.argv[1]}" if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "cocoift"
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    name = f"cocoift {sys.argv[1]}" if known.intersection(sys.argv[1:2]) else "cocoift"
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except UserError as error:

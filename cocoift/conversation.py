@@ -149,6 +149,8 @@ def read_conversations(
     "Conversations of a file or dataset folder, each checked."
     path = Path(path)
     parts = [path]
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder of conversations: check the path")
     if path.is_dir():
         parts = sorted((path / "conversations").glob("part-*.parquet"))
         if not (path / "manifest.json").exists() or not parts:

@@ -10,6 +10,7 @@ __all__ = ['UserError', 'atomic_file', 'atomic_folder', 'write_json', 'read_text
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,14 +22,22 @@ class UserError(Exception):
     "Something the user can mend. The message is one line: the file, record or option; what is wrong; the mend."
 
 # %% ../nbs/01_files.ipynb #46ec6a77
+def _with_parent(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: no folder can be made there ({error.strerror.lower()}): name another place") from None
+    return path
+
+
 @contextmanager
 def atomic_file(
     path: str | os.PathLike,  # the file that shall appear whole or not at all
     mode: str = "w",  # "w" for text (UTF-8), "wb" for bytes
 ) -> Iterator[Any]:  # an open file under a temporary name
     "Open a file that takes the name `path` only after the block ended well and its bytes are on disk."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _with_parent(path)
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -46,8 +55,7 @@ def atomic_folder(
     path: str | os.PathLike,  # the folder that shall appear whole or not at all; must not exist
 ) -> Iterator[Path]:  # a temporary folder beside it
     "Fill a folder that takes the name `path` only after the block ended well."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _with_parent(path)
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
     temporary.mkdir()
@@ -92,7 +100,7 @@ def read_json(
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        torn = not text[error.pos :].strip() or "Unterminated" in error.msg
+        torn = error.msg != "Extra data" and re.fullmatch(r"[\w\\-]*\s*", text[error.pos :]) or "Unterminated" in error.msg
         where = f"ends in the middle (character {len(text)})" if torn else f"is not JSON at line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: {where}: {mend}") from None
 
@@ -122,8 +130,7 @@ class Journal:
     "An append-only JSON-lines file of finished pieces; a line torn by a kill is dropped on opening."
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = _with_parent(path)
         if self.path.exists():
             whole = self.path.read_bytes()
             end = whole.rfind(b"\n") + 1
@@ -157,9 +164,9 @@ def check_output(
     "Refuse an output folder that holds something else."
     path = Path(path)
     if path.is_file():
-        raise UserError(f"{path}: is a file, `{command} --out` needs a folder: name another")
+        raise UserError(f"{path}: is a file, `cocoift {command}` writes a folder: name another")
     if not path.exists() or not any(path.iterdir()):
         return False
     if not (path / mark).exists():
-        raise UserError(f"{path}: holds something else (there is no {mark} in it): name a new or empty folder with --out")
+        raise UserError(f"{path}: holds something else (there is no {mark} in it): name a new or empty folder")
     return True

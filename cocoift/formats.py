@@ -52,7 +52,7 @@ _NUMBER = re.compile(rf"(?:about |around )?(?:\d[\d,.]*|{'|'.join(NUMBER_WORDS)}
 _BOX = re.compile(r"\[\s*\d*\.?\d+\s*(?:,\s*\d*\.?\d+\s*){3}\]")
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.M)
 
-
+# %% ../nbs/03_formats.ipynb #3784a054
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)

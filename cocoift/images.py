@@ -41,12 +41,12 @@ def find_pictures(
     "Where the pictures lie."
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of pictures: name it with --images")
+        raise UserError(f"{folder}: no such folder of pictures: check the path")
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
         found.setdefault(image_of(path.as_posix()) or f"file:{digest(path)}", path)
     if not found:
-        raise UserError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))}): name their folder with --images")
+        raise UserError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))}): name another folder")
     return found
 
 # %% ../nbs/02_images.ipynb #b42510e5
@@ -58,7 +58,7 @@ def open_picture(
     from PIL import Image, UnidentifiedImageError
 
     if image not in pictures:
-        raise UserError(f"{image}: there is no picture of it in the folder given with --images: add it, or leave its conversations out")
+        raise UserError(f"{image}: there is no picture of it among those given: add it, or leave its conversations out")
     try:
         with Image.open(pictures[image]) as picture:
             return picture.convert("RGB")

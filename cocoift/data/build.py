@@ -31,7 +31,7 @@ from ..formats import normalise
 class SourceOptions(BaseModel):
     "What a recipe says of one source."
     model_config = ConfigDict(extra="forbid")
-    splits: list[Literal["train", "val", "test"]] = ["train"]
+    splits: list[Literal["train", "val", "test"]] = Field(["train"], min_length=1)
     cap: int | None = Field(None, gt=0)  # records at most, drawn by seed
 
 
@@ -50,7 +50,11 @@ class BuildRecipe(BaseModel):
     @field_validator("sources", mode="before")
     @classmethod
     def _named(cls, value):
-        return {name: {} for name in value} if isinstance(value, list) else {name: options or {} for name, options in value.items()}
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            value = dict.fromkeys(value)
+        if not value or not isinstance(value, dict):
+            raise ValueError("names no source: give a list, or a mapping to options; `cocoift sources` shows the names")
+        return {name: options or {} for name, options in value.items()}
 
     @field_validator("sources")
     @classmethod

@@ -25,7 +25,11 @@ def open_chat(model: str, images: str | Path, items: Sequence[Item]) -> Chat:
         raise UserError(f"--model {model}: no such folder: give a checkpoint folder or scripted:NAME")
     from cocoift.chat.local import LocalChat
 
-    return LocalChat(model, images)
+    chat = LocalChat(model, images)
+    missing = sorted({item.image for item in items} - chat.pictures.keys())
+    if missing:
+        raise UserError(f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): add them or change --images")
+    return chat
 
 
 def examine(

@@ -110,34 +110,30 @@ def examine(layout: str, s: int, out: Path) -> None:
     play_pier(chat, items, folder)
 
 # %% ../../nbs/studies/62_quickstart.ipynb #17d3b019
+def _estimate(row) -> dict:
+    return {key: None if row[key] != row[key] else row[key] for key in ("value", "low", "high")}
+
+
 def _result(scale: Scale, out: Path) -> dict:
     from cocoift.studies.pages import find_arms, tables
 
     found = tables(find_arms(out / kind / layout for layout in scale.layouts for kind in ("data", "eval")))
     result = {}
     for layout in scale.layouts:
-        at, effect, data = (found[name][found[name].layout == layout] for name in ("scores", "effects", "data"))
-
-        def estimate(row) -> dict:
-            return {key: None if row[key] != row[key] else row[key] for key in ("value", "low", "high")}
-
+        at, effect, data, kinds = (found[name][found[name].layout == layout] for name in ("scores", "effects", "data", "kinds"))
         result[layout] = {history: {row["metric"]: row["value"] for row in some.to_dict("records")} for history, some in at.groupby("history", sort=False)}
-        result[layout] |= {"carry_over": estimate(data[data.measure == "carry_over"].iloc[0]), "leakage": estimate(effect[effect.effect == "leakage"].iloc[0]),
-                           "effects": {row["effect"]: estimate(row) for row in effect.to_dict("records")},
-                           "kinds": found["kinds"][found["kinds"].layout == layout].drop(columns="layout").to_dict("records")}
+        result[layout] |= {"carry_over": _estimate(data[data.measure == "carry_over"].iloc[0]), "leakage": _estimate(effect[effect.effect == "leakage"].iloc[0]),
+                           "effects": {row["effect"]: _estimate(row) for row in effect.to_dict("records")},
+                           "kinds": kinds.drop(columns="layout").to_dict("records")}
     return result
 
 
-def matched(scale: Scale, out: Path) -> dict:  # what is the same in all arms
-    "Images, supervised tokens and steps of each layout's training."
-    runs = {layout: read_json(out / "train" / layout / f"seed-{min(_seeds(out / 'train' / layout))}" / "train.json") for layout in scale.layouts}
+def matched(scale: Scale, seed: int, out: Path) -> dict:  # what is the same in all arms
+    "Images, supervised tokens and steps of each layout's training with the first seed."
+    runs = {layout: read_json(out / "train" / layout / f"seed-{seed}" / "train.json") for layout in scale.layouts}
     return {layout: {key: run[key] for key in ("steps", "images", "learned_tokens", "loss")} for layout, run in runs.items()}
 
-
-def _seeds(folder: Path) -> list[int]:
-    return [int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*")]
-
-
+# %% ../../nbs/studies/62_quickstart.ipynb #0e1d6197
 def quickstart(
     out: str | Path = "runs/quickstart",
     scale: Scale = Scale(),
@@ -161,4 +157,4 @@ def quickstart(
     _say("writing the report")
     folders = [out / kind / layout for layout in scale.layouts for kind in ("data", "train", "eval")]
     report = write_pages(folders, out / "report.html", out / "exam/images", provenance={"seed": seed, **{k: str(v) for k, v in told["scale"].items()}})
-    return {"layouts": _result(scale, out), "matched": matched(scale, out), "report": str(report), "seconds": round(time.perf_counter() - start, 1)}
+    return {"layouts": _result(scale, out), "matched": matched(scale, seed, out), "report": str(report), "seconds": round(time.perf_counter() - start, 1)}

@@ -51,7 +51,7 @@ def tiny_parts(
     tokenizer = byte_tokenizer(texts)
     vision = CLIPVisionConfig(hidden_size=width * 3 // 4, intermediate_size=width * 3, num_hidden_layers=layers[0], num_attention_heads=4,
                               image_size=image_size, patch_size=patch)
-    language = LlamaConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 2, num_hidden_layers=layers[1], num_attention_heads=4,
+    language = LlamaConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 4, num_hidden_layers=layers[1], num_attention_heads=4,
                            num_key_value_heads=4, max_position_embeddings=4096, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
                            pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=False)
     with atomic_folder(Path(out)) as folder:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,18 @@ SOURCES: dict[str, Source] = {}
 def source(
     name: str, *, family: str, files: tuple[str, ...], format: str, licence: str, url: str, images: str = "COCO", needs: tuple[str, ...] = (),
 ):
-    "Register a reader."
+    "Register a reader. What it trips over is a file that is not its own."
     def register(read: Callable[[Files], Iterator[Record | Reject]]):
-        SOURCES[name] = Source(name, family, images, files, format, licence, url, needs, read)
-        return read
+        @wraps(read)
+        def checked(at: Files) -> Iterator[Record | Reject]:
+            try:
+                yield from read(at)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
+                raise UserError(f"{at.opened[-1]}: is not a file of {name}: a record {lacks}: put the official file there") from error
+
+        SOURCES[name] = Source(name, family, images, files, format, licence, url, needs, checked)
+        return checked
 
     return register
 

@@ -35,7 +35,7 @@ def read_captions(files: Files) -> Iterator[Record | Reject]:
         subsets, split = _subsets(dataset, path), split_of(path)[0]
         for annotation in dataset["annotations"]:
             number, image = str(annotation["id"]), annotation["image_id"]
-            text = sentence(annotation.get("caption", ""))
+            text = sentence(annotation["caption"])
             if image not in subsets:
                 yield Reject(files.name, number, f"image {image} is not in {path.name}")
             elif not text:
@@ -48,11 +48,7 @@ def read_captions(files: Files) -> Iterator[Record | Reject]:
 def read_instances(files: Files) -> Iterator[Record | Reject]:
     "instances_{train,val}{2014,2017}.json"
     for path in files.find("instances_*.json"):
-        dataset = files.json(path, ["images", "annotations", "categories"])
-        if "segmentation" not in (dataset["annotations"] or [{"segmentation": 0}])[0]:
-            yield Reject(files.name, path.name, "holds no instances")
-            continue
-        yield from _things(files.name, dataset, path)
+        yield from _things(files.name, files.json(path, ["images", "annotations", "categories"]), path)
 
 
 def _things(name: str, dataset: dict, path: Path) -> Iterator[Record | Reject]:

@@ -58,7 +58,7 @@ def read_okvqa(files: Files) -> Iterator[Record | Reject]:
                 continue
             question, annotation = pair
             if "raw_answer" not in annotation["answers"][0]:
-                raise UserError(f"{annotations}: is not OK-VQA's (its answers have no 'raw_answer'): VQA v1 has files of the same name")
+                raise UserError(f"{annotations}: is not OK-VQA's (its answers have no 'raw_answer'): put the official file there, VQA v1 has one of the same name")
             yield Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), "qa", sentence(question["question"]),
                          by_votes(a["raw_answer"] for a in annotation["answers"]), kind=annotation.get("question_type", ""),
                          split="test" if split == "val" else split)
