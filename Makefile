@@ -7,7 +7,7 @@ MINOR := $(shell sed -n 's/^min_python *= *3\.//p' settings.ini)
 CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test readme lab clean
+.PHONY: help setup quickstart test readme notebooks lab clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -40,6 +40,9 @@ test: setup ## run every test: notebooks, package, command line
 
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py
+
+notebooks: setup ## run all notebooks and store what they show
+	$(BIN)/python .ci/notebooks.py && $(BIN)/nbdev-clean
 
 lab: setup ## open the notebooks in JupyterLab
 	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m jupyterlab nbs

@@ -163,11 +163,11 @@ def quickstart(
     if full and tiny:
         raise UserError("--full --tiny: a study is one or the other: leave one out")
     result = study.quickstart(out, study.FULL if full else study.TINY if tiny else study.Scale(), seed)
-    rows = [[name, "data", "carry-over", _estimate(arm["carry_over"])] for name, arm in result["layouts"].items()]
-    for name, arm in result["layouts"].items():
-        rows += [[name, h, "terse rate", f"{arm[h]['terse_rate']:.2f}"] for h in ("none", "neutral", "terse", "forced_short")]
-        rows += [[name, "none", "content accuracy", f"{arm['none']['content_accuracy']:.2f}"], [name, "model", "leakage", _estimate(arm["leakage"])]]
-    _show(result, json, [*_columns(rows, ["layout", "where", "what", "value"]), "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])
+    histories = ["none", "neutral", "terse", "forced_short"]
+    rows = [[name, _estimate(arm["carry_over"]), *(arm[h]["terse_rate"] for h in histories), arm["none"]["content_accuracy"], _estimate(arm["leakage"])]
+            for name, arm in result["layouts"].items()]
+    head = ["layout", "data: carry-over", *(f"terse|{h}" for h in histories), "right|none", "model: leakage"]
+    _show(result, json, [*_columns(rows, head), "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])
 
 # %% ../nbs/70_cli.ipynb #77297e2d
 EXTRAS = {"torch": "train", "transformers": "train", "deepspeed": "train", "tokenizers": "train", "plotly": "app", "gradio": "app"}

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -37,3 +38,30 @@ def cocoift():
         return subprocess.run([command, *map(str, args)], **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    "A small world and what is made from it, to read only: world/, exam/ (new scenes), set/ (a dataset), start/ (a tiny LLaVA)."
+    from cocoift.conversation import read_conversations
+    from cocoift.data.build import BuildRecipe, build
+    from cocoift.options import load_recipe
+    from cocoift.train.model import assemble, save_llava, tiny_parts
+    from cocoift.world import make_world
+
+    folder = tmp_path_factory.mktemp("small")
+    make_world(folder / "world", 12)
+    make_world(folder / "exam", 6, split="val", first=1000)
+    build(load_recipe("world", BuildRecipe), folder / "world", folder / "set")
+    texts = [r.instruction + " " + r.response for c in read_conversations(folder / "set") for r in c.rounds]
+    save_llava(*assemble(*tiny_parts(folder / "parts", texts, width=32)), folder / "start")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_quickstart(cocoift, tmp_path_factory) -> tuple[Path, dict]:
+    "The folder of a `cocoift quickstart --tiny` and the document that it printed; to read only."
+    folder = tmp_path_factory.mktemp("quickstart") / "study"
+    done = cocoift("quickstart", "--tiny", "--json", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)

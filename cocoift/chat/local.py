@@ -77,6 +77,8 @@ class LocalChat:
 
         if not (Path(path) / "config.json").exists():
             raise UserError(f"{path}: is no checkpoint folder (there is no config.json): name one with --model")
+        if read_json(Path(path) / "config.json").get("model_type") != "llava":
+            raise UserError(f"{path}: is no LLaVA checkpoint: name another with --model")
         self.name, self.template, self.most_tokens, self.batch = Path(path).as_posix(), template, most_tokens, batch
         self.pictures = find_pictures(images)
         self.model = LlavaForConditionalGeneration.from_pretrained(path, dtype="auto").to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -152,6 +152,10 @@ def lay_out(records: Iterable[Record], recipe: BuildRecipe) -> Iterator[Conversa
             yield Conversation(f"{image}/{number}", (image,), some)
 
 # %% ../../nbs/data/24_build.ipynb #e78c1076
+def _plain(record: Record) -> dict:
+    return {name: getattr(record, name) for name in Record.__dataclass_fields__} | {"objects": [asdict(thing) for thing in record.objects]}
+
+
 def _write_records(path: Path, records: list[Record]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -162,7 +166,7 @@ def _write_records(path: Path, records: list[Record]) -> None:
                         for name in Record.__dataclass_fields__])
     with atomic_file(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for start in range(0, len(records), 20_000):
-            writer.write_table(pa.Table.from_pylist([asdict(r) for r in records[start : start + 20_000]], schema=schema))
+            writer.write_table(pa.Table.from_pylist([_plain(r) for r in records[start : start + 20_000]], schema=schema))
 
 
 def _summary(conversations: Iterable[Conversation], ledger: dict[str, Counter]) -> Iterator[Conversation]:

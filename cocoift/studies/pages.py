@@ -116,7 +116,8 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
     taught = Section("Taught and learned", [
         Text("Left, what the **data** teaches: carry-over, the share of free rounds answered tersely after a terse request, less that without one. "
              "Right, what the **model** does: leakage, the same difference in its own answers."),
-        Chart(figures.carry_over_beside_leakage(t["data"], t["effects"]), "Carry-over in the data beside leakage in the model", t["effects"])])
+        Chart(figures.carry_over_beside_leakage(t["data"], t["effects"]), "Zero: an instruction ends with its round. One: it never does.",
+              pd.concat([t["data"], t["effects"]], ignore_index=True))])
     levels_ = Section("Levels and parts", [
         Chart(figures.levels(t["scores"]), "How often a free question is answered tersely, by what stood before it", t["scores"]),
         Chart(figures.decomposition(t["effects"]), "Leakage in its parts", t["effects"]),
@@ -145,6 +146,6 @@ def write_pages(
     arms = find_arms(folders)
     pictures = find_pictures(images) if images else {}
     t = tables(arms)
-    lead = f"{len(arms)} arms: {', '.join(arm.name for arm in arms)}."
+    lead = f"What data teaches about the length of an instruction's life, and what models learned from it: {', '.join(arm.name for arm in arms)}."
     facts = {"cocoift": __version__, **{f"{arm.name}: seeds": max(len(arm.runs), len(arm.trainings)) for arm in arms}, **(provenance or {})}
     return write_report(out, title, lead, _sections(t, dialogs(arms, pictures)), facts)
