@@ -21,7 +21,8 @@ class Ask:
 
 class Chat(Protocol):
     "Whatever answers."
-    name: str
+    name: str  # for people
+    about: dict  # what its answers depend on: weights by digest, template, generation settings; plain JSON
 
     def answer(self, asks: Sequence[Ask]) -> list[str]:
         "One answer to each, in order. Asks about one image should come together: a chat may share work between them."

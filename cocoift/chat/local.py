@@ -15,7 +15,7 @@ import torch
 
 from .ask import Ask
 from .template import VICUNA, Template, prefix_ids, stop_ids, text_ids
-from ..files import UserError, read_json
+from ..files import UserError, digest, read_json
 from ..images import find_pictures, open_picture
 
 # %% ../../nbs/chat/14_local.ipynb #ba6948f5
@@ -80,6 +80,8 @@ class LocalChat:
         if read_json(Path(path) / "config.json").get("model_type") != "llava":
             raise UserError(f"{path}: is no LLaVA checkpoint: name another with --model")
         self.name, self.template, self.most_tokens, self.batch = Path(path).as_posix(), template, most_tokens, batch
+        weights = {file.name: digest(file) for file in sorted(Path(path).glob("*.safetensors"))}
+        self.about = {"weights": weights, "template": template.name, "decoding": "greedy", "most_tokens": most_tokens}
         self.pictures = find_pictures(images)
         self.model = LlavaForConditionalGeneration.from_pretrained(path, dtype="auto").to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self.processor = AutoProcessor.from_pretrained(path, backend="pil")

@@ -42,7 +42,8 @@ class Scripted:
     def __init__(self, name: str, book: Book):
         if name not in MANNERS:
             raise UserError(f"scripted:{name}: no such model: scripted ones are {', '.join(MANNERS)}")
-        self.name, self.book, self.terse = f"scripted:{name}", book, MANNERS[name]
+        self.name, self.about = f"scripted:{name}", {"scripted": name}
+        self.book, self.terse = book, MANNERS[name]
 
     def answer(self, asks: Sequence[Ask]) -> list[str]:
         "The terse or the full answer from the book, whichever its manner is."

@@ -41,7 +41,7 @@ def run_rounds(
 ) -> pd.DataFrame:  # one row a round
     "Ask everything that is not yet answered; all readings of the run."
     out = Path(out)
-    told = {"cocoift": __version__, "model": chat.name, "items": digest_of([[i.id, i.stated, i.bare, i.full, [p.id for p in i.priors]] for i in items])}
+    told = {"cocoift": __version__, "model": chat.about, "items": digest_of([[i.id, i.stated, i.bare, i.full, [p.id for p in i.priors]] for i in items])}
     if check_output(out, "run.json", "eval") and read_json(out / "run.json") != told:
         raise UserError(f"{out}: holds a run of another model or other items: name a new folder with --out, or delete it")
     write_json(out / "run.json", told)

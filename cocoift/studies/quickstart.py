@@ -104,7 +104,6 @@ def examine(layout: str, s: int, out: Path) -> None:
     from cocoift.eval.run import evaluate, play_pier
 
     chat = LocalChat(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
-    chat.name = f"{layout}/seed-{s}"
     items, folder = read_items(out / "exam"), out / "eval" / layout / f"seed-{s}"
     evaluate(chat, items, [(name, 2 * (name != "none")) for name in HISTORIES], folder)
     play_pier(chat, items, folder)
