@@ -106,10 +106,12 @@ def train(
 ) -> None:
     "Fine-tune a LLaVA with DeepSpeed, on GPUs or CPU ranks."
     from cocoift.options import load_recipe
-    from cocoift.train.loop import train as run
     from cocoift.train.recipe import TrainRecipe
 
-    done = run(load_recipe(recipe, TrainRecipe, options or []))
+    told = load_recipe(recipe, TrainRecipe, options or [])  # a wrong recipe is refused before torch is loaded
+    from cocoift.train.loop import train as run
+
+    done = run(told)
     _show(done, json, [f"{done['steps']} steps, loss {done['loss']:.3f}, {done['tokens_per_s']:.0f} tokens/s, trees save {done['tree_ratio']:.2f}x",
                        f"conversations: {done['kept']} kept, {done['cut']} cut, {done['dropped']} dropped", f"model: {done['model']}"])
 

@@ -100,7 +100,7 @@ def read_json(
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        torn = error.msg != "Extra data" and re.fullmatch(r"[\w\\-]*\s*", text[error.pos :]) or "Unterminated" in error.msg
+        torn = error.msg != "Extra data" and re.fullmatch(r"[\w\\.+-]*\s*", text[error.pos :]) or "Unterminated" in error.msg
         where = f"ends in the middle (character {len(text)})" if torn else f"is not JSON at line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: {where}: {mend}") from None
 

@@ -100,6 +100,8 @@ def export(dataset: str | Path, to: str, out: str | Path) -> dict:
     suffix, write = EXPORTS[to]
     if Path(out).suffix != suffix or Path(out).is_dir():
         raise UserError(f"--out {out}: {to} is one {suffix} file: name it so")
+    if next(iter(read_conversations(dataset)), None) is None:
+        raise UserError(f"{dataset}: holds no conversation: build it again")
     return {"conversations": write(Path(out), read_conversations(dataset)), "path": str(out)}
 
 # %% ../../nbs/data/26_export.ipynb #4bc5215f

@@ -27,11 +27,11 @@ class Scale:
     seeds: int = 1
     images: int = 8000  # of the training world
     questions: int = 6  # an image, one of each kind where the scene has it
-    exam: int = 100  # new scenes
+    exam: int = 60  # new scenes, six questions each under four histories in two ways
     width: int = 128  # of the language model
-    align_steps: int = 450
+    align_steps: int = 600
     align_images: int = 64  # a step
-    tune_steps: int = 400
+    tune_steps: int = 800
     tune_images: int = 16
 
 
@@ -85,7 +85,7 @@ def teach(scale: Scale, seed: int, out: Path) -> Iterator[tuple[str, int]]:
     for s in range(seed, seed + scale.seeds):
         aligned = TrainRecipe(
             model=start_model(scale, seed, out), data=out / "captions", images=out / "world/images", out=out / "align" / f"seed-{s}", template="plain",
-            steps=scale.align_steps, images_per_step=scale.align_images, micro_batch=scale.align_images // RANKS, lr=1.5e-3, seed=s, **_TRAINING)
+            steps=scale.align_steps, images_per_step=scale.align_images, micro_batch=scale.align_images // RANKS, lr=1.2e-3, seed=s, **_TRAINING)
         _say(f"aligning on captions (seed {s})")
         train(aligned)
         for layout in scale.layouts:
@@ -145,6 +145,8 @@ def quickstart(
     told = {"seed": seed, "scale": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scale).items()}}
     if check_output(out, "quickstart.json", "quickstart") and read_json(out / "quickstart.json") != told:
         raise UserError(f"{out}: holds a quickstart with other settings: name a new folder with --out, or delete it")
+    import cocoift.train.loop  # noqa: F401  what is not installed is missed here, not after the drawing
+
     write_json(out / "quickstart.json", told)
     _say("drawing a world")
     draw(scale, seed, out)
