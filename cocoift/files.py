@@ -38,6 +38,8 @@ def atomic_file(
 ) -> Iterator[Any]:  # an open file under a temporary name
     "Open a file that takes the name `path` only after the block ended well and its bytes are on disk."
     path = _with_parent(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, a file is to be written there: name another place")
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:

@@ -75,7 +75,7 @@ def undisturbed_eval(cocoift, small, tmp_path_factory) -> tuple[Path, str]:
 
 def test_train(cocoift, small, tmp_path):
     recipe = {"model": str(small / "start"), "data": str(small / "set"), "images": str(small / "world/images"), "out": "?", "train": "all", "ranks": 2,
-              "steps": 16, "images_per_step": 4, "micro_batch": 2, "lr": 1e-3, "checkpoint": 3, "zero": 1}
+              "steps": 12, "images_per_step": 4, "micro_batch": 2, "lr": 1e-3, "checkpoint": 3, "zero": 1}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
@@ -93,7 +93,7 @@ def test_train(cocoift, small, tmp_path):
         results[out] = json.loads(done.stdout)
         assert not list(out.rglob("*.partial"))
     assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    assert len((killed / "metrics.jsonl").read_text().splitlines()) == 16
+    assert len((killed / "metrics.jsonl").read_text().splitlines()) == 12
     assert contents(killed / "model") == contents(whole / "model")
     assert (killed / "train.json").read_bytes() == (whole / "train.json").read_bytes()
     measured = {"tokens_per_s", "model"}

@@ -36,8 +36,9 @@ def to_llava(c: Conversation) -> dict:
 
 def from_llava(record: dict, where: str) -> Conversation:
     "LLaVA's record as a conversation; formats are read off the instructions, `<image>` may stand first or last."
-    turns = record.get("conversations")
-    if not isinstance(turns, list) or not turns or len(turns) % 2:
+    turns = record.get("conversations") if isinstance(record, dict) else None
+    whole = isinstance(turns, list) and all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in turns)
+    if not whole or not turns or len(turns) % 2:
         raise UserError(f"{where}: conversations: a list of human and gpt turns in pairs is needed: mend the record or remove it")
     speakers = [turn.get("from") for turn in turns]
     if speakers != ["human", "gpt"] * (len(turns) // 2):

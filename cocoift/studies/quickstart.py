@@ -123,7 +123,7 @@ def _result(scale: Scale, out: Path) -> dict:
         result[layout] = {history: {row["metric"]: row["value"] for row in some.to_dict("records")} for history, some in at.groupby("history", sort=False)}
         result[layout] |= {"carry_over": _estimate(data[data.measure == "carry_over"].iloc[0]), "leakage": _estimate(effect[effect.effect == "leakage"].iloc[0]),
                            "effects": {row["effect"]: _estimate(row) for row in effect.to_dict("records")},
-                           "kinds": kinds.drop(columns="layout").to_dict("records")}
+                           "kinds": [{key: None if value != value else value for key, value in row.items()} for row in kinds.drop(columns="layout").to_dict("records")]}
     return result
 
 

@@ -147,6 +147,8 @@ def work(recipe: TrainRecipe, parent: int) -> None:
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step, steps)
         loss, learned, tokens = run_step(engine, [trees[k] for k in order.step(step)], pictures, recipe)
+        if _orphan(parent):
+            sys.exit("the command that started this is gone")  # not 0: the launcher then stops the other ranks
         if loss != loss:
             raise UserError(f"{recipe.out}: the loss is NaN at step {step + 1} (images {', '.join(trees[k].image for k in order.step(step)[:4])}, ...): "
                             f"lower lr; the last checkpoint is {points.latest()}")
@@ -155,8 +157,6 @@ def work(recipe: TrainRecipe, parent: int) -> None:
             times.append([{"step": step + 1, "seconds": time.perf_counter() - start}])
         if (step + 1) % recipe.checkpoint == 0 and step + 1 < steps:
             points.save(engine, step + 1, first)
-        if _orphan(parent):
-            return
     _finish(engine, model, processor, recipe, trees, table, steps, first)
     dist.destroy_process_group()
 

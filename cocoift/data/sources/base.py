@@ -122,7 +122,7 @@ def source(
         def checked(at: Files) -> Iterator[Record | Reject]:
             try:
                 yield from read(at)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
                 lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
                 raise UserError(f"{at.opened[-1]}: is not a file of {name}: a record {lacks}: put the official file there") from error
 
