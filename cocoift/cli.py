@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .files import UserError
+from .files import Failed, UserError
 
 # %% ../nbs/70_cli.ipynb #29d0fa39
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -45,7 +45,7 @@ def sources(json: Json = False) -> None:
     "Every dataset the lab can read."
     from cocoift.data.sources.base import load_sources
 
-    rows = [{key: getattr(s, key) for key in ("name", "family", "images", "files", "format", "licence", "url", "needs")} for s in load_sources().values()]
+    rows = [{key: getattr(s, key) for key in ("name", "family", "images", "files", "template", "format", "licence", "url", "needs")} for s in load_sources().values()]
     _show(rows, json, _columns([[r["name"], r["images"], r["format"], r["licence"], " ".join(r["files"])] for r in rows],
                                ["name", "images", "format", "licence", "official files"]))
 
@@ -122,7 +122,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of annotations to ask from.")],
     out: Annotated[Path, typer.Option(help="Run folder to make or to finish.")],
     bench: Annotated[str, typer.Option(help="Which benchmark.")] = "rounds",
-    history: Annotated[Optional[list[str]], typer.Option(help="none, neutral, terse, forced_short, each with :rounds; all four if not given.")] = None,
+    history: Annotated[Optional[list[str]], typer.Option(help="none, neutral, terse or forced_short, with :rounds; all four if not given; forced_short brings neutral along, for leakage.")] = None,
     images: Annotated[Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(help="Splits to ask from: val if not given.")] = None,
     per_image: Annotated[Optional[int], typer.Option(min=1, help="Questions an image at most.")] = None,
@@ -148,7 +148,8 @@ def report(
     "A static report that works offline."
     from cocoift.studies.pages import write_pages
 
-    _show({"report": str(write_pages(folders, out, images))}, json, [f"report: {out}"])
+    write_pages(folders, out, images)
+    _show({"report": str(out)}, json, [f"report: {out}"])
 
 # %% ../nbs/70_cli.ipynb #9fcd689c
 @app.command()
@@ -196,7 +197,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
-    except RuntimeError as error:
+    except Failed as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(2)

@@ -114,14 +114,11 @@ def _listing(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def describe(scene: list[Thing], draws: random.Random) -> list[str]:
-    "Five captions, as COCO has: one names everything, the others one thing each and say what it is, where it is, or both."
-    a, b, c, d = (draws.choice(scene) for _ in range(4))
-    return [_listing([f"{_an(t.size)} {t.colour} {t.shape} in the {t.place}" for t in scene]),
-            f"In the {a.place} is {_an(a.size)} {a.colour} {a.shape}.",
-            f"The {b.size} {b.colour} {b.shape} is in the {b.place}.",
-            f"There is {_an(c.shape)} in the {c.place} and it is {c.colour}.",
-            f"{_an(d.shape).capitalize()} that is {d.size} and {d.colour} in the {d.place}."]
+def describe(scene: list[Thing]) -> list[str]:
+    "Two captions that name everything in reading order: what is where, and where is what."
+    things = [f"{_an(t.size)} {t.colour} {t.shape}" for t in scene]
+    return [_listing([f"{thing} in the {t.place}" for thing, t in zip(things, scene)]),
+            _listing([f"in the {t.place} is {thing}" for thing, t in zip(things, scene)])]
 
 
 def _sides(a: Thing, b: Thing) -> list[str]:
@@ -187,8 +184,8 @@ def _images(scenes: dict[int, list[Thing]], split: str) -> list[dict]:
     return [{"id": image, "file_name": f"{image:012d}.png", "width": SIDE, "height": SIDE, "coco_url": f"{split}2017/{image:012d}.png"} for image in scenes]
 
 
-def _captions(scenes: dict[int, list[Thing]], split: str, seed: int) -> dict:
-    texts = [(image, text) for image, scene in scenes.items() for text in describe(scene, random.Random(f"{seed} captions {image}"))]
+def _captions(scenes: dict[int, list[Thing]], split: str) -> dict:
+    texts = [(image, text) for image, scene in scenes.items() for text in describe(scene)]
     return {"info": {"description": "cocoift's embedded world"}, "licenses": [], "images": _images(scenes, split),
             "annotations": [{"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(texts, 1)]}
 
@@ -222,7 +219,7 @@ def make_world(
             asked[number] = ask(scenes[number], draws, questions, held_back)
             draw_scene(scenes[number], draws).save(folder / "images" / f"{split}2017" / f"{number:012d}.png")
         write_json(folder / f"coco/annotations/instances_{split}2017.json", _instances(scenes, split))
-        write_json(folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split, seed))
+        write_json(folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split))
         for name, prefix, full in (("vqav2", "v2_", False), ("fsvqa", "", True)):
             about, answers = _vqa(asked, split, full)
             write_json(folder / name / f"{prefix}OpenEnded_mscoco_{split}2014_questions.json", about)

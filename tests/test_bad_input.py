@@ -78,6 +78,7 @@ def change(path: Path, edit) -> None:
     ("eval --model parts/vision --data exam --out run", ["parts/vision: is no LLaVA checkpoint", "--model"]),
     ("eval --model scripted:parrot --data exam --out run", ["scripted:parrot: no such model", "oracle"]),
     ("eval --model scripted:oracle --data nowhere --out run", ["nowhere: no such folder", "--data"]),
+    ("report set --out world", ["world: is a folder"]),
     ("report nowhere --out report.html", ["nowhere: no such folder"]),
     ("report world --out report.html", ["world: is no dataset, training or evaluation folder", "leave it out"]),
 ])
@@ -217,6 +218,12 @@ def test_broken_turns(refused, here):
     refused("audit x.json", "x.json: record 2: conversations: turns must be human, gpt", "mend the record or remove it")
 
 
+@pytest.mark.parametrize("line", ["5", '{"messages": 5}', '{"messages": [5]}', '{"messages": [{"role": "user", "content": "Why?"}]}', '{"id": "1"}'])
+def test_broken_messages(refused, here, line):
+    (here / "x.jsonl").write_text(line + "\n")
+    refused("audit x.jsonl", "x.jsonl: record 1: ", "mend the record or remove it")
+
+
 # A record that cannot be used is no error
 
 def test_unknown_image_is_a_reject(cocoift, here):
@@ -233,6 +240,21 @@ def test_unknown_image_is_a_reject(cocoift, here):
         ("vqav2", "no annotation 1000 in v2_mscoco_train2014_annotations.json")]
     assert all(r["record"] for r in rejects)
     assert json.loads(done.stdout)["rejected"] == 4
+
+
+def test_unusable_records_are_rejects(cocoift, here):
+    def empty(value):
+        value["annotations"][0].update(answers=[], multiple_choice_answer="")
+        value["annotations"][1].update(multiple_choice_answer=7)
+
+    change(here / "world" / VQA, empty)
+    change(here / "world/vqav2/v2_OpenEnded_mscoco_train2014_questions.json", lambda value: value["questions"][2].update(question=" "))
+    change(here / "world" / INSTANCES, lambda value: value["annotations"][0].update(segmentation=[]))
+    change(here / "world" / CAPTIONS, lambda value: value["annotations"][0].update(caption=" "))
+    done = cocoift("build", "world", "sources=[vqav2, coco-captions, coco-instances]", "--data", "world", "--out", "set2", cwd=here)
+    assert done.returncode == 0, done.stderr
+    rejects = [json.loads(line)["reason"] for line in (here / "set2/rejects.jsonl").read_text().splitlines()]
+    assert rejects == ["no answer", "an answer that is no text", "empty question", "empty caption", "its mask has no area"]
 
 
 # Pictures

@@ -124,7 +124,7 @@ def test_photographs(cocoift, shared, tmp_path):
 
     page = Path(told(cocoift, "report", data, run, exam, "--out", tmp_path / "report.html", "--images", mini / "images")["report"]).read_text()
     assert "Plotly.newPlot" in page and "data:image/" in page
-    assert not loaded(page)
+    assert "default-src 'none'" in page and not loaded(page)
 
 
 def loaded(page: str) -> list[str]:

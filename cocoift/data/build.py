@@ -96,6 +96,8 @@ def _fate(record: Record, recipe: BuildRecipe, clean: set[str], seen: set) -> tu
         return "excluded", f"split {record.split}"
     if record.image in clean or record.subset in recipe.clean:
         return "excluded", "image of val2017"
+    if record.fault:
+        return "rejected", record.fault
     key = (record.image, record.task, normalise(record.question), record.answers if record.task == "caption" else record.objects)
     if key in seen:
         return "duplicates", "the same question on the same image"
@@ -196,7 +198,7 @@ def build(
         if (manifest.get("recipe"), manifest.get("inputs")) != (json.loads(recipe.model_dump_json()), inputs):
             raise UserError(f"{out}: holds a dataset of another recipe or other files: name a new folder with --out, or delete it")
     elif not kept:
-        raise UserError(f"{data}: no record is left after exclusions ({_reasons(ledger)}): widen `splits` or `clean` in recipe {recipe.name}")
+        raise UserError(f"{data}: no record is left after exclusions ({_reasons(ledger, notes)}): widen `splits` or `clean` in recipe {recipe.name}")
     else:
         with atomic_folder(out) as folder:
             ledger[""] = Counter()
@@ -211,9 +213,10 @@ def build(
     return {**manifest["counts"], "absent": manifest["absent"], "seconds": round(time.perf_counter() - start, 2), "peak_mb": round(peak, 1)}
 
 # %% ../../nbs/data/24_build.ipynb #d5b3b1e7
-def _reasons(ledger: dict[str, Counter]) -> str:
+def _reasons(ledger: dict[str, Counter], notes: list[dict]) -> str:
     total = sum(ledger.values(), Counter())
-    return ", ".join(f"{count} {name}" for name, count in sorted(total.items()) if ": " in name or name == "rejected") or "none was read"
+    told = [f"{count} {name}" for name, count in sorted(total.items()) if ": " in name or name == "rejected"]
+    return ", ".join([*told, *(f"the first since {note['reason']}" for note in notes[:1])]) or "none was read"
 
 
 def _manifest(recipe: BuildRecipe, inputs: dict[str, str], kept: list[Record], ledger: dict[str, Counter], absent: list[str]) -> dict:

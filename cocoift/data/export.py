@@ -60,8 +60,11 @@ def to_messages(c: Conversation) -> dict:
 
 def from_messages(row: dict, where: str) -> Conversation:
     "Chat messages as a conversation; a system message is passed over."
+    messages = row.get("messages")
+    if not isinstance(messages, (list, tuple)) or not all(isinstance(m, dict) for m in messages):
+        raise UserError(f"{where}: messages: a list of user and assistant turns is needed: mend the record or remove it")
     turns = [{"from": {"user": "human", "assistant": "gpt"}.get(m.get("role"), m.get("role")), "value": m.get("content") or ""}
-             for m in row.get("messages") or [] if m.get("role") != "system"]
+             for m in messages if m.get("role") != "system"]
     return from_llava({"id": row.get("id", where), "image": list(row.get("images") or []), "conversations": turns}, where)
 
 # %% ../../nbs/data/26_export.ipynb #52876f32
@@ -123,4 +126,5 @@ def read_any(path: str | Path) -> Iterator[Conversation]:
 def _holds_messages(path: Path) -> bool:
     if path.is_dir() or path.suffix not in {".jsonl", ".parquet"}:
         return False
-    return "messages" in next((row for _, row in rows(path)), {})
+    first = next((row for _, row in rows(path)), None)
+    return isinstance(first, dict) and "messages" in first

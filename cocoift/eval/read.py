@@ -6,8 +6,6 @@
 __all__ = ['says', 'read_answer']
 
 # %% ../../nbs/eval/44_read.ipynb #880c4fe7
-from collections.abc import Sequence
-
 from .history import Item
 from ..formats import is_terse, keeps, normalise, words
 

@@ -7,7 +7,6 @@ __all__ = ['METRICS', 'PIER', 'run_rounds', 'levels', 'by_kind', 'difference', '
            'scores', 'evaluate']
 
 # %% ../../nbs/eval/46_run.ipynb #c180bcbb
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,8 +20,7 @@ from ..chat.ask import Ask, Chat, play_all
 from .history import EFFECTS, HISTORIES, Item, ask
 from .read import read_answer
 from ..files import Journal, UserError, check_output, digest_of, read_json, write_json
-from ..formats import TERSE_FORMATS, is_terse, words
-from ..stats import Estimate, bootstrap, share
+from ..stats import Estimate, share
 
 # %% ../../nbs/eval/46_run.ipynb #97265b7e
 def _asks(items: Iterable[Item], histories: Sequence[tuple[str, int]]) -> Iterator[tuple[dict, Item, Ask]]:
@@ -33,19 +31,33 @@ def _asks(items: Iterable[Item], histories: Sequence[tuple[str, int]]) -> Iterat
                 yield key, item, ask(item, history, rounds, bound)
 
 
+def _items_digest(items: Iterable[Item]) -> str:
+    return digest_of([{**{name: getattr(i, name) for name in Item.__dataclass_fields__}, "priors": [p.id for p in i.priors]} for i in items])
+
+
+def _one_length(histories: Iterable[tuple[str, int]], out: Path) -> None:
+    "Histories of different length are not pooled: each name has one number of rounds in a run."
+    seen: dict[str, int] = {}
+    for name, rounds in histories:
+        if seen.setdefault(name, rounds) != rounds:
+            raise UserError(f"--history {name}:{rounds}: {out} has {name} with {seen[name]} rounds: name another folder with --out")
+
+
 def run_rounds(
     chat: Chat,
     items: Sequence[Item],
     histories: Sequence[tuple[str, int]],  # (name, rounds)
     out: str | Path,  # the run folder
-) -> pd.DataFrame:  # one row a round
+    bench: str = "rounds",  # what the items are called
+) -> pd.DataFrame:  # one row a round, of this and of earlier calls
     "Ask everything that is not yet answered; all readings of the run."
     out = Path(out)
-    told = {"cocoift": __version__, "model": chat.about, "items": digest_of([[i.id, i.stated, i.bare, i.full, [p.id for p in i.priors]] for i in items])}
+    told = {"cocoift": __version__, "bench": bench, "model": chat.about, "items": _items_digest(items)}
     if check_output(out, "run.json", "eval") and read_json(out / "run.json") != told:
         raise UserError(f"{out}: holds a run of another model or other items: name a new folder with --out, or delete it")
     write_json(out / "run.json", told)
     journal = Journal(out / "rounds.jsonl")
+    _one_length([*((line["history"], line["rounds"]) for line in journal.read()), *histories], out)
     done = {(line["item"], line["history"], line["rounds"], line["bound"]) for line in journal.read()}
     bar = tqdm(total=len(items) * len(histories) * 2, desc=f"asking {chat.name.split('/')[-1]}", unit="round", disable=None)
     for _, group in groupby(items, key=lambda item: item.image):
@@ -134,23 +146,23 @@ def _clean(value):
     return None if value is None or isinstance(value, float) and np.isnan(value) else value
 
 
-def scores(frame: pd.DataFrame, items: Sequence[Item], histories: Sequence[tuple[str, int]]) -> dict:
-    "Levels by history, the differences between them, and content by kind; undefined is null."
-    asked = frame[pd.Series(list(zip(frame.history, frame.rounds)), index=frame.index).isin(set(histories))]
+def scores(frame: pd.DataFrame, items: Sequence[Item], history: str) -> dict:
+    "Levels by history, the differences between them, and content by kind, of everything a run has; undefined is null. `scores` are those of `history`."
 
     def estimates(table: pd.DataFrame, key: str) -> dict:
         return {row[key]: {name: _clean(row[name]) for name in ("value", "low", "high", "n")} for row in table.to_dict("records")}
 
-    at = levels(asked)
+    at = levels(frame)
     by_history = {history: estimates(group, "metric") for history, group in at.groupby("history", sort=False)}
-    parts = estimates(effects(asked), "effect")
-    kinds = by_kind(asked, histories[0][0])
-    return {"items": len(items), "coverage": len(asked) / (2 * len(items) * len(histories)), "scores": by_history[histories[-1][0]], "histories": by_history,
+    parts = estimates(effects(frame), "effect")
+    kinds = by_kind(frame, history)
+    answered = (frame.response.str.strip() != "").sum() / (2 * len(items) * frame.history.nunique())
+    return {"items": len(items), "coverage": float(answered), "scores": by_history[history], "histories": by_history,
             "leakage": parts["leakage"], "effects": parts, "kinds": [{k: _clean(v) for k, v in row.items()} for row in kinds.to_dict("records")]}
 
 
 def evaluate(chat: Chat, items: Sequence[Item], histories: Sequence[tuple[str, int]], out: str | Path) -> dict:
-    "Run and score; `scores` are those of the last history named, `histories` has all."
-    result = scores(run_rounds(chat, items, histories, out), items, histories)
+    "Run and score; `scores` are those of the last history named, `histories` has all that the folder holds."
+    result = scores(run_rounds(chat, items, histories, out), items, histories[-1][0])
     write_json(Path(out) / "scores.json", result)
     return result

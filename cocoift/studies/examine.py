@@ -46,6 +46,8 @@ def examine(
     if bench != "rounds":
         raise UserError(f"--bench {bench}: no such benchmark: there is rounds")
     named = [parse_history(text) for text in histories or HISTORIES]
+    if len(named) == 1 and named[0][0] == "forced_short":
+        named.insert(0, ("neutral", named[0][1]))  # what leakage is measured against
     items = read_items(data, splits, rounds=max([2, *(rounds for _, rounds in named)]), per_image=per_image)
     chat = open_chat(model, images or data, items)
     result = evaluate(chat, items, named, out)

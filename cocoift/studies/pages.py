@@ -34,6 +34,12 @@ def _seeds(folder: Path, mark: str) -> list[Path]:
     return [folder] if (folder / mark).exists() else sorted(path for path in folder.glob("seed-*") if (path / mark).exists())
 
 
+def _take(mine: list[Path], found: list[Path], folder: Path) -> None:
+    if mine:
+        raise UserError(f"{folder}: {mine[0]} has the same name and is not a seed of it: rename one of them")
+    mine += found
+
+
 def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
     "The arms that some folders make up, in the order in which their names first appear."
     arms: dict[str, Arm] = {}
@@ -43,10 +49,10 @@ def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
         arm = arms.setdefault(folder.name, Arm(folder.name))
         if (folder / "conversations").is_dir():
             arm.dataset = folder
-        elif trainings := _seeds(folder, "metrics.jsonl"):
-            arm.trainings += trainings
-        elif runs := _seeds(folder, "rounds.jsonl"):
-            arm.runs += runs
+        elif found := _seeds(folder, "metrics.jsonl"):
+            _take(arm.trainings, found, folder)
+        elif found := _seeds(folder, "rounds.jsonl"):
+            _take(arm.runs, found, folder)
         else:
             raise UserError(f"{folder}: is no dataset, training or evaluation folder of the lab: leave it out")
     return list(arms.values())
@@ -76,14 +82,19 @@ def _losses(arm: Arm) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
+def _matched(arms: Sequence[Arm]) -> pd.DataFrame:  # what the trainings have in common, or not
+    done = [(arm.name, read_json(arm.trainings[0] / "train.json")) for arm in arms if arm.trainings and (arm.trainings[0] / "train.json").exists()]
+    return pd.DataFrame([{"layout": name, **{key: run[key] for key in ("steps", "images", "learned_tokens", "loss")}} for name, run in done])
+
+
 def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
-    "All tables of a study: data, scores, effects, kinds, lengths, losses, each with a column `layout`."
+    "All tables of a study: data, scores, effects, kinds, lengths, losses, matched, each with a column `layout`."
     def of(make):
         return _stack(arms, lambda arm: make(rounds) if len(rounds := _all_rounds(arm, "rounds.jsonl")) else None)
 
     lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.json")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
-            "lengths": lengths, "losses": _stack(arms, _losses)}
+            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms)}
 
 # %% ../../nbs/studies/60_pages.ipynb #cb4c378c
 def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[Dialog]:
@@ -128,7 +139,8 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
         *([Dialogs(told, "The same dialog with each model")] if told else [])])
     right = Section("What they know", [
         Chart(figures.content_by_kind(t["kinds"]), "Right answers on new images under no history, by type of question and wording", t["kinds"]),
-        Chart(figures.loss_curve(t["losses"]), "Training loss", t["losses"])])
+        Chart(figures.loss_curve(t["losses"]), "Training loss", t["losses"]),
+        *([Table(t["matched"], "What the trainings of the first seed had: steps, images and learned tokens, and the loss they ended at")] if len(t["matched"]) else [])])
     paper = Section("The paper's own table", [
         Chart(figures.single_multi(figures.paper_table()), "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline",
               figures.paper_table())])
@@ -141,11 +153,12 @@ def write_pages(
     images: str | Path | None = None,  # the pictures of the dialogs
     title: str = "An instruction should hold for exactly as long as it was meant to",
     provenance: dict | None = None,
-) -> Path:
-    "The report of a study, as one offline page."
+) -> dict[str, pd.DataFrame]:  # the tables that it shows
+    "Write the report of a study, as one offline page."
     arms = find_arms(folders)
     pictures = find_pictures(images) if images else {}
     t = tables(arms)
     lead = f"What data teaches about the length of an instruction's life, and what models learned from it: {', '.join(arm.name for arm in arms)}."
     facts = {"cocoift": __version__, **{f"{arm.name}: seeds": max(len(arm.runs), len(arm.trainings)) for arm in arms}, **(provenance or {})}
-    return write_report(out, title, lead, _sections(t, dialogs(arms, pictures)), facts)
+    write_report(out, title, lead, _sections(t, dialogs(arms, pictures)), facts)
+    return t

@@ -6,7 +6,9 @@
 __all__ = ['Pictures', 'freeze', 'TreeModel', 'run_step', 'read_trees', 'total_steps', 'work', 'check_run', 'train']
 
 # %% ../../nbs/train/38_loop.ipynb #1af7fb58
+import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,15 +17,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import torch
 from tqdm.auto import tqdm
 
 from ..chat.template import TEMPLATES
 from ..conversation import read_conversations
-from ..files import Journal, UserError, check_output, digest_of, read_json, write_json
+from ..files import Failed, Journal, UserError, check_output, digest, read_json, write_json
 from ..images import find_pictures, open_picture
 from .checkpoint import Checkpoints
-from .model import load_llava, load_processor, save_llava
+from .model import load_llava, load_processor, read_config, save_llava
 from .plan import Order, plant
 from .recipe import TrainRecipe, deepspeed_config, learning_rate
 from .tree import Rows, Tree, collate, token_loss
@@ -100,10 +103,22 @@ def _threads(ranks: int) -> None:
 
 def _orphan(parent: int) -> bool:
     try:
-        os.kill(parent, 0)
-    except ProcessLookupError:
+        return psutil.Process(parent).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True
-    return False
+
+
+def _lock(run: Path, patience: float = 60.0):  # an open file, locked as long as it is open
+    "One run a folder; ranks of a run whose parent was killed leave within a step, which is waited for."
+    file, start = open(run / "lock", "w"), time.monotonic()
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() - start > patience:
+                raise UserError(f"{run}: is being trained by another process: wait for it or stop it") from None
+            time.sleep(0.5)
 
 
 def _engine(recipe: TrainRecipe):
@@ -135,13 +150,15 @@ def work(recipe: TrainRecipe, parent: int) -> None:
     _threads(recipe.ranks)
     engine, model, processor = _engine(recipe)
     first = dist.get_rank() == 0
+    lock = _lock(recipe.out) if first else None
     trees, table = read_trees(recipe, processor, model.config.image_seq_length)
     steps, order = total_steps(recipe, len(trees)), Order(len(trees), recipe.images_per_step, recipe.seed)
     pictures, points = Pictures(recipe.images, processor), Checkpoints(recipe.out)
     done = points.load(engine).get("step", 0)
     metrics, times = Journal(recipe.out / "metrics.jsonl"), Journal(recipe.out / "times.jsonl")
     if first:
-        metrics.keep(lambda line: line["step"] <= done)
+        for journal in (metrics, times):
+            journal.keep(lambda line: line["step"] <= done)
     for step in range(done, steps):
         start = time.perf_counter()
         for group in engine.optimizer.param_groups:
@@ -149,9 +166,9 @@ def work(recipe: TrainRecipe, parent: int) -> None:
         loss, learned, tokens = run_step(engine, [trees[k] for k in order.step(step)], pictures, recipe)
         if _orphan(parent):
             sys.exit("the command that started this is gone")  # not 0: the launcher then stops the other ranks
-        if loss != loss:
-            raise UserError(f"{recipe.out}: the loss is NaN at step {step + 1} (images {', '.join(trees[k].image for k in order.step(step)[:4])}, ...): "
-                            f"lower lr; the last checkpoint is {points.latest()}")
+        if not math.isfinite(loss):
+            raise UserError(f"{recipe.out}: the loss is {loss} at step {step + 1} (images {', '.join(trees[k].image for k in order.step(step)[:4])}, ...): "
+                            f"lower lr, with a new out=; the last checkpoint is {points.latest() or 'not yet written'}")
         if first:
             metrics.append([{"step": step + 1, "loss": loss, "lr": learning_rate(recipe, step, steps), "learned": learned, "tokens": tokens}])
             times.append([{"step": step + 1, "seconds": time.perf_counter() - start}])
@@ -159,6 +176,7 @@ def work(recipe: TrainRecipe, parent: int) -> None:
             points.save(engine, step + 1, first)
     _finish(engine, model, processor, recipe, trees, table, steps, first)
     dist.destroy_process_group()
+    del lock
 
 # %% ../../nbs/train/38_loop.ipynb #90366c50
 def _finish(engine, model, processor, recipe: TrainRecipe, trees: list[Tree], table: dict, steps: int, first: bool) -> None:
@@ -184,8 +202,8 @@ def check_run(recipe: TrainRecipe) -> dict:  # what run.json says
         raise UserError(f"{recipe.model}: is no checkpoint folder (there is no config.json): name one with model=")
     if read_json(recipe.model / "config.json").get("model_type") != "llava":
         raise UserError(f"{recipe.model}: is no LLaVA checkpoint: name another with model=")
-    config, processor = read_json(recipe.model / "config.json"), load_processor(recipe.model)
-    trees, table = read_trees(recipe, processor, config["image_seq_length"])
+    config, processor = read_config(recipe.model, "LLaVA checkpoint"), load_processor(recipe.model)
+    trees, table = read_trees(recipe, processor, config.image_seq_length)
     if not trees:
         raise UserError(f"{recipe.data}: no conversation fits into max_length={recipe.max_length}: raise it, or check the dataset")
     missing = Pictures(recipe.images, processor).missing([tree.image for tree in trees])
@@ -194,7 +212,8 @@ def check_run(recipe: TrainRecipe) -> dict:  # what run.json says
     if torch.cuda.is_available() and recipe.ranks > torch.cuda.device_count():
         raise UserError(f"ranks={recipe.ranks}: there are {torch.cuda.device_count()} GPUs: lower ranks")
     told = json.loads(recipe.model_dump_json(exclude={"out", "model", "data", "images"}))
-    inputs = {"model": digest_of(sorted((p.name, p.stat().st_size) for p in recipe.model.iterdir())), "data": digest_of(read_json(recipe.data / "manifest.json"))}
+    inputs = {"model": {p.name: digest(p) for p in sorted(recipe.model.iterdir()) if p.suffix in {".safetensors", ".json"}},
+              "data": digest(recipe.data / "manifest.json" if recipe.data.is_dir() else recipe.data)}
     return {"recipe": told, "inputs": inputs, "steps": total_steps(recipe, len(trees)), "images": len({tree.image for tree in trees}), **table}
 
 # %% ../../nbs/train/38_loop.ipynb #0a638998
@@ -244,7 +263,7 @@ def _judge(code: int, recipe: TrainRecipe) -> None:
         told.unlink()
         raise UserError(message)
     if code or not (recipe.out / "train.json").exists():
-        raise RuntimeError(f"training stopped with code {code}: see {recipe.out / 'log.txt'}; run the same command again to go on from the last checkpoint")
+        raise Failed(f"training stopped with code {code}: see {recipe.out / 'log.txt'}; run the same command again to go on from the last checkpoint")
 
 # %% ../../nbs/train/38_loop.ipynb #3a074dea
 def train(recipe: TrainRecipe) -> dict:

@@ -38,10 +38,10 @@ def conversation_tokens(
     "A conversation's tokens behind its prefix."
     tokens, image = Tokens([], []), bool(c.images)
     for number, round_ in enumerate(c.rounds):
+        if not round_.response.strip():
+            raise UserError(f"conversation {c.id}: round {number + 1} has an empty answer: mend or remove it")
         longer = tokens + round_tokens(tokenizer, template, round_, number, image)
         if len(longer.ids) > room:
             return tokens, len(c.rounds) - number
         tokens = longer
-    if not any(tokens.learned):
-        raise UserError(f"conversation {c.id}: has no answer to learn from: mend or remove it")
     return tokens, 0

@@ -83,6 +83,8 @@ def token_loss(
     pixels: torch.Tensor,  # [B, 3, H, W]  one picture a row; zeros for a row without one
 ) -> torch.Tensor:  # []  summed over the N learned tokens
     "Cross-entropy of the learned tokens, summed. Logits are made where something is learned and nowhere else."
+    if model.config.text_config._attn_implementation != "sdpa":  # eager attention adds a boolean mask to the scores, without an error
+        raise ValueError(f"trees need attn_implementation='sdpa', not {model.config.text_config._attn_implementation!r}")
     body, image = model.model, rows.ids == model.config.image_token_id  # [B, L]
     features = torch.stack(list(body.get_image_features(pixels, return_dict=True).pooler_output))  # [B, T, D]
     embeds = body.get_input_embeddings()(rows.ids)  # [B, L, D]

@@ -43,6 +43,15 @@ class Record:
     split: str = "train"  # the split of its source: train, val or test
     subset: str = ""  # COCO's 2017 split, where the file says it: "val2017"
 
+    @property
+    def fault(self) -> str:
+        "Why the record cannot be used; empty if it can."
+        if self.task not in ("caption", "objects") and not self.question:
+            return "empty question"
+        if not all(isinstance(answer, str) for answer in self.answers):
+            return "an answer that is no text"
+        return "no answer" if self.task != "objects" and not (self.answers and self.answers[0].strip()) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:
@@ -122,7 +131,7 @@ def source(
         def checked(at: Files) -> Iterator[Record | Reject]:
             try:
                 yield from read(at)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
                 lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
                 raise UserError(f"{at.opened[-1]}: is not a file of {name}: a record {lacks}: put the official file there") from error
 

@@ -62,6 +62,8 @@ def _things(name: str, dataset: dict, path: Path) -> Iterator[Record | Reject]:
             yield Reject(name, str(annotation["id"]), f"image {annotation['image_id']} is not in {path.name}")
         elif annotation["category_id"] not in names:
             yield Reject(name, str(annotation["id"]), f"category {annotation['category_id']} is not in {path.name}")
+        elif isinstance(annotation["segmentation"], list) and not all(len(corners) >= 6 for corners in annotation["segmentation"] or [[]]):
+            yield Reject(name, str(annotation["id"]), "its mask has no area")
         else:
             by_image[annotation["image_id"]][annotation["category_id"]].append(annotation)
     coco = COCO()

@@ -64,7 +64,7 @@ def read_items(
         raise UserError(f"{data}: no such folder of data: name it with --data")
 
     def records(name: str) -> list[Record]:
-        return [r for r in sources[name].read(Files(data, name)) if isinstance(r, Record) and r.split in splits]
+        return [r for r in sources[name].read(Files(data, name)) if isinstance(r, Record) and r.split in splits and not r.fault]
 
     found = list(_from_pairs(records("vqav2"), records("fsvqa"))) or list(_from_objects(records("coco-instances")))
     items = with_priors(_with_rivals(found), rounds, seed)
