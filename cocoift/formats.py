@@ -10,8 +10,6 @@ __all__ = ['TERSE_FORMATS', 'PLAIN_FORMATS', 'COUNTED_FORMATS', 'TERSE_WORDS', '
 import json
 import re
 
-from .files import UserError
-
 # %% ../nbs/03_formats.ipynb #99fa8e93
 TERSE_FORMATS = frozenset({"short", "number", "yes_no", "option"})
 PLAIN_FORMATS = TERSE_FORMATS | {"free", "option_why", "short_why", "paragraph", "json", "box"}
@@ -69,7 +67,7 @@ def sentences(text: str) -> int:
 
 
 _KEPT = {
-    "short": is_terse,
+    "short": lambda text: bool(words(text)) and is_terse(text),
     "number": lambda text: bool(_NUMBER.fullmatch(text.strip())),
     "yes_no": lambda text: text.strip().rstrip(".!").lower() in {"yes", "no"},
     "option": lambda text: bool(re.fullmatch(r"\(?[A-Z]\)?[.:]?", text.strip())),
@@ -90,26 +88,37 @@ def keeps(
     if format == "free":
         return None
     kind, _, count = format.partition(":")
+    if not response.strip():
+        return False
     if not count:
         return _KEPT[kind](response)
     slack = int(count) * 0.1 if kind == "words" else 0
     return abs(_COUNT[kind](response) - int(count)) <= slack
 
 # %% ../nbs/03_formats.ipynb #9485925d
+_HOW = (r"(?:\b(?:in|using|use|give|provide|write)|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
+        r"[^.?!\n]{0,80}?\b(?:with|as|of|to|be)) (?:exactly |about |only |just |me )*")  # what leads to a length that is asked for
+_SEEN = r"\b(?! (?:on|at|above|below|under|near|written|printed|painted)\b)"  # where a length that is shown goes on
+_BRIEF = rf"(?:an?|one|a single|a one|single|(?:a |the )?short(?:est)?)[ -](?:possible )?(?:word|phrase){_SEEN}"
+_SHORT = rf"{_HOW}{_BRIEF}|(?:^|[.?!:\n]\s*)(?:only |just )?{_BRIEF}[^.?!]*[.!]?\s*$|\bshort(?:est)? answer|\banswer (?:briefly|shortly)\b"
 _STATED = [(re.compile(pattern, re.I), format) for pattern, format in [
     (r"option'?s?'? letter.*\b(explain|explanation|reason)", "option_why"),
     (r"option'?s?'? letter|letter of the (correct )?(option|choice)", "option"),
-    (r"(single word|short phrase|short answer|one word|a phrase).*\b(explain|explanation|reason)", "short_why"),
-    (r"(single|one) word|short(est)? (phrase|answer)|(a|one) (word|phrase)\b|answer (briefly|shortly)\b|in a word\b", "short"),
+    (rf"(?:{_SHORT}).*\b(explain|explanation|reason)", "short_why"),
+    (_SHORT, "short"),
     (r"answer[^.?!]*\b(with|as|using) (only )?(a|the|one) (single )?(number|digit)", "number"),
     (r"(answer|respond|reply)[^.?!]*\byes (or|/) ?no\b|\byes or no (only|answer)", "yes_no"),
     (r"bounding box coordinates?", "box"),
     (r"(in|as|using) (valid )?json\b", "json"),
     (r"(in|write|as) (a|one) (single |short )?paragraph", "paragraph"),
 ]]
-_STATED_COUNT = re.compile(r"\b(?:in|with|using|of|exactly|about|list|name|give)\s+(?:exactly |about |only )?(\d+|%s)[ -](words?|sentences?|things?|items?|objects?)\b"
-                           % "|".join(NUMBER_WORDS), re.I)
-_STATED_SENTENCE = re.compile(r"\b(one|a single|a one)[- ]sentence\b", re.I)
+_COUNTS = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"a single": 1}
+_COUNT_OF = rf"(\d+|{'|'.join(_COUNTS)})[ -]"
+_STATED_COUNT = [(re.compile(pattern, re.I), kind) for pattern, kind in [
+    (rf"{_HOW}{_COUNT_OF}words?{_SEEN}", "words"),
+    (rf"{_HOW}{_COUNT_OF}sentences?{_SEEN}|\b(one)(?:-sentence\b| sentence (?:caption|description|summary))", "sentences"),
+    (rf"\b(?:list|name|give|list of) (?:me |exactly |about |only )*{_COUNT_OF}(?:things?|items?|objects?)\b", "list"),
+]]
 
 
 def stated_format(
@@ -119,11 +128,12 @@ def stated_format(
     for pattern, format in _STATED:
         if pattern.search(instruction):
             return format
-    if found := _STATED_COUNT.search(instruction):
-        count = NUMBER_WORDS.index(found[1].lower()) if found[1].lower() in NUMBER_WORDS else int(found[1])
-        kind = {"w": "words", "s": "sentences"}.get(found[2][0].lower(), "list")
-        return f"{kind}:{count}" if count else "free"
-    return "sentences:1" if _STATED_SENTENCE.search(instruction) else "free"
+    for pattern, kind in _STATED_COUNT:
+        if found := pattern.search(instruction):
+            number = found[found.lastindex].lower()
+            count = int(_COUNTS.get(number, number))
+            return f"{kind}:{count}" if count else "free"
+    return "free"
 
 # %% ../nbs/03_formats.ipynb #2cd4603c
 _ARTICLES = {"a", "an", "the"}

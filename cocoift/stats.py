@@ -37,7 +37,8 @@ def _weights(draws: np.random.Generator, size: int, repeats: int) -> np.ndarray:
 
 def _resampled(cells: np.ndarray, repeats: int, draws: np.random.Generator) -> np.ndarray:  # [(outer,) inner, K] -> [R, K]
     totals = []
-    for size in [part := max(1, min(repeats, 4_000_000 // cells.shape[-2]))] * -(-repeats // part):  # a few tens of MB at a time
+    part = max(1, min(repeats, 4_000_000 // cells.shape[-2]))  # a few tens of MB at a time
+    for size in [part] * -(-repeats // part):
         inner = _weights(draws, cells.shape[-2], size)  # [r, inner]
         if cells.ndim == 2:
             totals.append(inner @ cells)

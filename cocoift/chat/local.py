@@ -75,10 +75,8 @@ class LocalChat:
     ):
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-        if not (Path(path) / "config.json").exists():
-            raise UserError(f"{path}: is no checkpoint folder (there is no config.json): name one with --model")
-        if read_json(Path(path) / "config.json").get("model_type") != "llava":
-            raise UserError(f"{path}: is no LLaVA checkpoint: name another with --model")
+        if not (config := Path(path) / "config.json").exists() or read_json(config).get("model_type") != "llava":
+            raise UserError(f"{path}: is no LLaVA checkpoint folder (by its config.json): name one with --model")
         self.name, self.template, self.most_tokens, self.batch = Path(path).as_posix(), template, most_tokens, batch
         weights = {file.name: digest(file) for file in sorted(Path(path).glob("*.safetensors"))}
         self.about = {"weights": weights, "template": template.name, "decoding": "greedy", "most_tokens": most_tokens}

@@ -82,58 +82,80 @@ def check_ledger(ledger: dict[str, Counter]) -> None:
             raise AssertionError(f"{name}: {dict(counts)} does not add up")
 
 # %% ../../nbs/data/24_build.ipynb #9a107789
-def _clean_images(recipe: BuildRecipe, files: Files) -> set[str]:
+_SAYS_VAL2017 = ("instances_val2017.json", "captions_val2017.json")
+
+
+def _clean_images(recipe: BuildRecipe, data: Path, opened: list[Path]) -> set[str] | None:  # None if no file tells
     from cocoift.images import coco_image
 
     if "val2017" not in recipe.clean:
         return set()
-    return {coco_image(image["id"]) for path in files.find("instances_val2017.json", "captions_val2017.json")
-            for image in files.json(path, ["images"])["images"]}
+    at = Files(data, "coco-instances", opened)
+    paths = {path for files in (at, at.of("coco-captions")) for path in files.find(*_SAYS_VAL2017)}
+    return {coco_image(image["id"]) for path in sorted(paths) for image in at.json(path, ["images"])["images"]} if paths else None
 
 
-def _fate(record: Record, recipe: BuildRecipe, clean: set[str], seen: set) -> tuple[str, str]:  # fate and reason
+def _unclean(record: Record, recipe: BuildRecipe, clean: set[str] | None) -> bool:
+    if clean is None and record.split != "train" and not record.subset:
+        raise UserError(f"clean: whether {record.source}'s {record.split} images are of val2017 is said by {' or '.join(_SAYS_VAL2017)}, and neither is there: "
+                        "put one into the data folder, or set clean=[]")
+    return record.image in (clean or ()) or record.subset in recipe.clean
+
+
+def _fate(record: Record | Reject, recipe: BuildRecipe, clean: set[str] | None) -> tuple[str, str]:  # fate and reason, as far as a record alone decides it
+    if isinstance(record, Reject):
+        return "rejected", record.reason
     if record.split not in recipe.sources[record.source].splits:
         return "excluded", f"split {record.split}"
-    if record.image in clean or record.subset in recipe.clean:
+    if _unclean(record, recipe, clean):
         return "excluded", "image of val2017"
-    if record.fault:
-        return "rejected", record.fault
-    key = (record.image, record.task, normalise(record.question), record.answers if record.task == "caption" else record.objects)
-    if key in seen:
-        return "duplicates", "the same question on the same image"
-    seen.add(key)
-    return "kept", ""
+    return ("rejected", record.fault) if record.fault else ("kept", "")
 
 # %% ../../nbs/data/24_build.ipynb #c5675a09
+def _key(record: Record) -> tuple:
+    return record.image, record.task, normalise(record.question), record.answers if record.task == "caption" else record.objects
+
+
+def _settle(
+    records: Iterable[Record | Reject], name: str, recipe: BuildRecipe, clean: set[str] | None,
+    seen: set[tuple],  # keys of what other sources keep; grows by this one's
+) -> tuple[list[Record], list[dict], Counter]:  # kept records, lines for rejects.jsonl, counts
+    "The fate of every record of one source."
+    counts, notes, mine, cap = Counter(), [], {}, recipe.sources[name].cap
+    for record in records:
+        fate, reason = _fate(record, recipe, clean)
+        if fate == "rejected":
+            notes.append({"source": name, "record": record.id, "reason": reason})
+        if fate == "kept":
+            key = _key(record)
+            if key in seen or key in mine:
+                fate, reason = "duplicates", "the same question on the same image"
+            else:
+                mine[key] = record
+        counts.update(["read", fate, *([f"{fate}: {reason}"] if fate in ("excluded", "duplicates") else [])])
+    if cap and len(mine) > cap:
+        drawn = set(random.Random(f"{recipe.seed} cap {name}").sample(range(len(mine)), cap))
+        counts.update(capped=len(mine) - cap, kept=cap - len(mine))
+        mine = {key: record for k, (key, record) in enumerate(mine.items()) if k in drawn}
+    seen.update(mine)
+    return list(mine.values()), notes, counts
+
+# %% ../../nbs/data/24_build.ipynb #72964768
 def merge(
     recipe: BuildRecipe, data: Path, opened: list[Path],  # to which the files read are added
 ) -> tuple[list[Record], list[dict], dict[str, Counter], list[str]]:  # kept records, lines for rejects.jsonl, ledger, absent sources
     "Read all sources of a recipe and settle the fate of every record."
     known, kept, notes, ledger, absent, seen = load_sources(), [], [], {}, [], set()
-    clean = _clean_images(recipe, Files(data, "coco-instances", opened))
-    bar = tqdm(recipe.sources.items(), desc="reading", unit="source", disable=None)
-    for name, options in bar:
+    clean = _clean_images(recipe, data, opened)
+    bar = tqdm(recipe.sources, desc="reading", unit="source", disable=None)
+    for name in bar:
         bar.set_postfix_str(name)
-        files, counts, mine = Files(data, name, opened), Counter(), []
         before = len(opened)
-        for record in known[name].read(files):
-            fate, reason = ("rejected", record.reason) if isinstance(record, Reject) else _fate(record, recipe, clean, seen)
-            counts.update(["read", fate])
-            if fate == "kept":
-                mine.append(record)
-            elif fate == "rejected":
-                notes.append({"source": name, "record": record.id, "reason": reason})
-            else:
-                counts[f"{fate}: {reason}"] += 1
-        if options.cap and len(mine) > options.cap:
-            chosen = set(random.Random(f"{recipe.seed} cap {name}").sample(range(len(mine)), options.cap))
-            counts["capped"] = len(mine) - options.cap
-            counts["kept"] = options.cap
-            mine = [record for k, record in enumerate(mine) if k in chosen]
+        mine, rejects, ledger[name] = _settle(known[name].read(Files(data, name, opened)), name, recipe, clean, seen)
         if len(opened) == before:
             absent.append(name)
-        ledger[name] = counts
         kept += mine
+        notes += rejects
     return kept, notes, ledger, absent
 
 # %% ../../nbs/data/24_build.ipynb #e4fc11c2
@@ -171,9 +193,9 @@ def _write_records(path: Path, records: list[Record]) -> None:
             writer.write_table(pa.Table.from_pylist([_plain(r) for r in records[start : start + 20_000]], schema=schema))
 
 
-def _summary(conversations: Iterable[Conversation], ledger: dict[str, Counter]) -> Iterator[Conversation]:
+def _summary(conversations: Iterable[Conversation], ledger: dict[str, Counter], totals: Counter) -> Iterator[Conversation]:
     for c in conversations:
-        ledger[""].update({"conversations": 1, "rounds": len(c.rounds)})
+        totals.update(conversations=1, rounds=len(c.rounds))
         for r in c.rounds:
             ledger[r.origin.source]["rounds"] += 1
         yield c
@@ -201,13 +223,13 @@ def build(
         raise UserError(f"{data}: no record is left after exclusions ({_reasons(ledger, notes)}): widen `splits` or `clean` in recipe {recipe.name}")
     else:
         with atomic_folder(out) as folder:
-            ledger[""] = Counter()
+            totals = Counter()
             laid = tqdm(lay_out(kept, recipe), desc=f"writing {recipe.layout}", unit=" conversations", disable=None)
-            write_parquet(folder / "conversations/part-00000.parquet", _summary(laid, ledger))
+            write_parquet(folder / "conversations/part-00000.parquet", _summary(laid, ledger, totals))
             _write_records(folder / "records/part-00000.parquet", kept)
             with atomic_file(folder / "rejects.jsonl") as file:
                 file.writelines(json.dumps(note, ensure_ascii=False) + "\n" for note in notes)
-            manifest = _manifest(recipe, inputs, kept, ledger, absent)
+            manifest = _manifest(recipe, inputs, kept, ledger, totals, absent)
             write_json(folder / "manifest.json", manifest)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {**manifest["counts"], "absent": manifest["absent"], "seconds": round(time.perf_counter() - start, 2), "peak_mb": round(peak, 1)}
@@ -219,10 +241,11 @@ def _reasons(ledger: dict[str, Counter], notes: list[dict]) -> str:
     return ", ".join([*told, *(f"the first since {note['reason']}" for note in notes[:1])]) or "none was read"
 
 
-def _manifest(recipe: BuildRecipe, inputs: dict[str, str], kept: list[Record], ledger: dict[str, Counter], absent: list[str]) -> dict:
+def _manifest(
+    recipe: BuildRecipe, inputs: dict[str, str], kept: list[Record], ledger: dict[str, Counter], totals: Counter, absent: list[str],
+) -> dict:
     import pyarrow
 
-    totals = ledger.pop("")
     check_ledger(ledger)
     by_source = {name: {key: counts[key] for key in ("read", *FATES, "rounds")} | {"reasons": {k: v for k, v in sorted(counts.items()) if ": " in k}}
                  for name, counts in ledger.items()}

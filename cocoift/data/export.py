@@ -8,7 +8,9 @@ __all__ = ['EXPORTS', 'picture_name', 'to_llava', 'from_llava', 'to_messages', '
 # %% ../../nbs/data/26_export.ipynb #a5287c45
 import json
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ..conversation import Conversation, Origin, Round, read_conversations, rows
 from ..files import UserError, atomic_file, read_json
@@ -33,23 +35,63 @@ def to_llava(c: Conversation) -> dict:
     image = {} if not c.images else {"image": picture_name(c.images[0]) if len(c.images) == 1 else [picture_name(i) for i in c.images]}
     return {"id": c.id, **image, "conversations": turns}
 
+# %% ../../nbs/data/26_export.ipynb #5c0c9ea4
+def _refuse(where: str, what: str) -> NoReturn:
+    raise UserError(f"{where}: {what}: mend the record or remove it")
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)[:40]
+
+
+def _text(turn: Any, key: str, where: str) -> str:
+    if not isinstance(turn, dict):
+        _refuse(where, f"{_shown(turn)} is not a speaker and a text")
+    text = turn.get(key)
+    if isinstance(text, list):  # of parts, some of them texts
+        parts = [part.get("text") if isinstance(part, dict) else part for part in text]
+        text = "\n".join(part for part in parts if isinstance(part, str)) or None
+    if not isinstance(text, str):
+        _refuse(where, f"{key}: a text is needed")
+    return text
+
+
+def _turns(record: Any, where: str, field: str, speaker: str, key: str) -> list[tuple[Any, str]]:  # who, what
+    if not isinstance(record, dict):
+        _refuse(where, f"{_shown(record)} is not an object with {field}")
+    turns = record.get(field)
+    if not isinstance(turns, list) or not turns:
+        _refuse(where, f"{field}: a list of turns is needed")
+    texts = [_text(turn, key, f"{where}: {field}: turn {number}") for number, turn in enumerate(turns, 1)]
+    return [(turn.get(speaker), text) for turn, text in zip(turns, texts)]
+
+# %% ../../nbs/data/26_export.ipynb #a7235a12
+def _image(entry: Any, where: str) -> tuple[str, str]:  # image and the folder it comes from
+    path, held = (entry.get("path"), entry.get("bytes")) if isinstance(entry, dict) else (entry, None)
+    if not path and isinstance(held, bytes | str):
+        return f"file:{sha256(held.encode() if isinstance(held, str) else held).hexdigest()}", "file"
+    if not isinstance(path, str) or not path.strip("/"):
+        _refuse(where, "a path, or a list of paths, is needed")
+    return image_of(path) or f"path:{path}", path.strip("/").partition("/")[0]
+
+
+def _conversation(record: dict, where: str, turns: list[tuple[Any, str]], images: str, field: str) -> Conversation:  # the names of two fields
+    speakers = [speaker for speaker, _ in turns]
+    if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
+        _refuse(where, f"{field}: turns must be human, gpt, human, gpt, ..., not {', '.join(map(str, speakers[:4])) or 'none'}")
+    shown = record.get(images)
+    entries = shown if isinstance(shown, list) else [shown] if shown not in (None, "") else []
+    known = [_image(entry, f"{where}: {images}") for entry in entries]
+    name = "" if record.get("id") is None else str(record["id"])
+    origin = Origin(known[0][1] if known else "text", name)
+    asked = [text.replace("<image>", "").strip() for _, text in turns[::2]]
+    rounds = tuple(Round(a, told.strip(), stated_format(a), origin) for a, (_, told) in zip(asked, turns[1::2]))
+    return Conversation(name or where, tuple(image for image, _ in known), rounds)
+
 
 def from_llava(record: dict, where: str) -> Conversation:
     "LLaVA's record as a conversation; formats are read off the instructions, `<image>` may stand first or last."
-    turns = record.get("conversations") if isinstance(record, dict) else None
-    whole = isinstance(turns, list) and all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in turns)
-    if not whole or not turns or len(turns) % 2:
-        raise UserError(f"{where}: conversations: a list of human and gpt turns in pairs is needed: mend the record or remove it")
-    speakers = [turn.get("from") for turn in turns]
-    if speakers != ["human", "gpt"] * (len(turns) // 2):
-        raise UserError(f"{where}: conversations: turns must be human, gpt, human, gpt, ..., not {', '.join(map(str, speakers[:4]))}: mend the record or remove it")
-    paths = [record["image"]] if isinstance(record.get("image"), str) else record.get("image") or []
-    source = Path(paths[0]).parts[0] if paths else "text"
-    rounds = []
-    for asked, told in zip(turns[::2], turns[1::2]):
-        instruction = asked["value"].replace("<image>", "").strip()
-        rounds.append(Round(instruction, told["value"].strip(), stated_format(instruction), Origin(source, str(record.get("id", "")))))
-    return Conversation(str(record.get("id", where)), tuple(image_of(path) or f"path:{path}" for path in paths), tuple(rounds))
+    return _conversation(record, where, _turns(record, where, "conversations", "from", "value"), "image", "conversations")
 
 # %% ../../nbs/data/26_export.ipynb #dd9a7ace
 def to_messages(c: Conversation) -> dict:
@@ -60,12 +102,9 @@ def to_messages(c: Conversation) -> dict:
 
 def from_messages(row: dict, where: str) -> Conversation:
     "Chat messages as a conversation; a system message is passed over."
-    messages = row.get("messages")
-    if not isinstance(messages, (list, tuple)) or not all(isinstance(m, dict) for m in messages):
-        raise UserError(f"{where}: messages: a list of user and assistant turns is needed: mend the record or remove it")
-    turns = [{"from": {"user": "human", "assistant": "gpt"}.get(m.get("role"), m.get("role")), "value": m.get("content") or ""}
-             for m in messages if m.get("role") != "system"]
-    return from_llava({"id": row.get("id", where), "image": list(row.get("images") or []), "conversations": turns}, where)
+    speakers = {"user": "human", "assistant": "gpt"}
+    turns = [(speakers.get(str(role), role), text) for role, text in _turns(row, where, "messages", "role", "content") if role != "system"]
+    return _conversation(row, where, turns, "images", "messages")
 
 # %% ../../nbs/data/26_export.ipynb #52876f32
 def _write_llava(path: Path, conversations: Iterable[Conversation]) -> int:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..conversation import Origin, Round
-from .sources.base import SOURCES, Objects, Record, sentence
-from ..formats import keeps
+from .sources.base import LETTERS, SOURCES, Record, sentence
 
 # %% ../../nbs/data/20_templates.ipynb #ad345087
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def _stop(text: str) -> str:
 
 
 def _letter_why(record: Record, draws: random.Random) -> str:
-    return f"{'ABCDEFGH'[record.choices.index(record.answers[0])]}. {_stop(draws.choice(record.why))}"
+    return f"{LETTERS[record.choices.index(record.answers[0])]}. {_stop(draws.choice(record.why))}"
 
 
 def _why(record: Record, draws: random.Random) -> str:
@@ -94,8 +93,10 @@ def draft(
 ) -> Draft:
     "Word a record."
     bound, loose = _by_task(templates)[record.task]
+    if record.kind == "difficult":  # as A-OKVQA says: only to be answered by choosing
+        loose = ()
     template = draws.choice(loose if loose and (not bound or draws.random() < free) else bound)
-    blanks = {"question": record.question, "choices": "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCDEFGH", record.choices))}
+    blanks = {"question": record.question, "choices": "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, record.choices))}
     return Draft(template.stated.format(**blanks), template.bare.format(**blanks), template.response(record, draws), template.format,
                  Origin(record.source, record.id, template.id, licence=SOURCES[record.source].licence if record.source in SOURCES else ""))
 

@@ -57,12 +57,14 @@ def _things(name: str, dataset: dict, path: Path) -> Iterator[Record | Reject]:
     subsets, split = _subsets(dataset, path), split_of(path)[0]
     names = {category["id"]: category["name"] for category in dataset["categories"]}
     by_image: dict[int, dict[int, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    unsure: set[tuple[int, int]] = set()  # (image, category) of which something was rejected
     for annotation in dataset["annotations"]:
         if annotation["image_id"] not in subsets:
             yield Reject(name, str(annotation["id"]), f"image {annotation['image_id']} is not in {path.name}")
         elif annotation["category_id"] not in names:
             yield Reject(name, str(annotation["id"]), f"category {annotation['category_id']} is not in {path.name}")
-        elif isinstance(annotation["segmentation"], list) and not all(len(corners) >= 6 for corners in annotation["segmentation"] or [[]]):
+        elif not _masked(annotation["segmentation"]):
+            unsure.add((annotation["image_id"], annotation["category_id"]))
             yield Reject(name, str(annotation["id"]), "its mask has no area")
         else:
             by_image[annotation["image_id"]][annotation["category_id"]].append(annotation)
@@ -72,11 +74,16 @@ def _things(name: str, dataset: dict, path: Path) -> Iterator[Record | Reject]:
         coco.createIndex()
     for image, by_category in by_image.items():
         picture = coco.imgs[image]
-        present = tuple(_objects(coco, names[k], some, picture["height"] * picture["width"]) for k, some in sorted(by_category.items()))
-        missing = sorted(set(names.values()) - {o.name for o in present})
+        sure = [(k, some) for k, some in sorted(by_category.items()) if (image, k) not in unsure]
+        present = tuple(_objects(coco, names[k], some, picture["height"] * picture["width"]) for k, some in sure)
+        missing = sorted({label for k, label in names.items() if (image, k) not in unsure} - {o.name for o in present})
         absent = random.Random(image).sample(missing, min(2, len(missing)))
         yield Record(name, str(image), coco_image(image), "objects", objects=present + tuple(Objects(n, 0, False, 0.0) for n in absent),
                      split=split, subset=subsets[image])
+
+
+def _masked(segmentation: list | dict) -> bool:  # polygons, or the run lengths of a crowd
+    return isinstance(segmentation, dict) or bool(segmentation) and all(len(corners) >= 6 for corners in segmentation)
 
 
 def _objects(coco, name: str, annotations: list[dict], pixels: int) -> Objects:

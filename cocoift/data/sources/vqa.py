@@ -6,9 +6,7 @@
 __all__ = ['read_vqav2', 'read_fsvqa', 'read_okvqa', 'read_cocoqa', 'read_aokvqa', 'read_vsr', 'read_vqax']
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #b82ee51e
-import string
 from collections.abc import Iterator
-from pathlib import Path
 
 from .base import Files, Record, Reject, by_votes, joined, pair_files, sentence, source, split_of
 from ...files import UserError, read_jsonl
@@ -28,7 +26,7 @@ def read_vqav2(files: Files) -> Iterator[Record | Reject]:
                 yield pair
                 continue
             question, annotation = pair
-            answers = by_votes((a["answer"] for a in annotation["answers"]), annotation["multiple_choice_answer"])
+            answers = by_votes((a["answer"] for a in annotation.get("answers") or ()), annotation.get("multiple_choice_answer", ""))
             yield Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), "qa", sentence(question["question"]),
                          answers, kind=annotation["question_type"], split=split)
 
@@ -44,7 +42,7 @@ def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
                 continue
             question, annotation = pair
             yield Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), "sentence", sentence(question["question"]),
-                         by_votes(sentence(a["answer"]) for a in annotation["answers"]), kind=annotation.get("question_type", ""), split=split)
+                         by_votes(sentence(a["answer"]) for a in annotation.get("answers") or ()), kind=annotation.get("question_type", ""), split=split)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #833e3156
 @source("okvqa", family="VQA", files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"), format="short", licence="CC-BY-4.0",
@@ -57,10 +55,11 @@ def read_okvqa(files: Files) -> Iterator[Record | Reject]:
                 yield pair
                 continue
             question, annotation = pair
-            if "raw_answer" not in annotation["answers"][0]:
+            answers = annotation.get("answers") or ()
+            if any("raw_answer" not in a for a in answers):
                 raise UserError(f"{annotations}: is not OK-VQA's (its answers have no 'raw_answer'): put the official file there, VQA v1 has one of the same name")
             yield Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), "qa", sentence(question["question"]),
-                         by_votes(a["raw_answer"] for a in annotation["answers"]), kind=annotation.get("question_type", ""),
+                         by_votes(a["raw_answer"] for a in answers), kind=annotation.get("question_type", ""),
                          split="test" if split == "val" else split)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #50b84628
@@ -93,14 +92,14 @@ def read_aokvqa(files: Files) -> Iterator[Record | Reject]:
             missing = [key for key in ("question_id", "image_id", "question", "choices") if key not in row]
             if missing:
                 raise UserError(f"{path}: is not a file of aokvqa: a record lacks {missing[0]!r}: put the official file there")
-            right = row.get("correct_choice_idx")
-            answers = () if right is None else (row["choices"][right],)
-            if row["split"] != "test" and not answers:
-                yield Reject(files.name, row["question_id"], "no correct choice")
+            right, choices = row.get("correct_choice_idx"), tuple(row["choices"])
+            if right is not None and right not in range(len(choices)):
+                yield Reject(files.name, row["question_id"], f"correct choice {right} of {len(choices)}")
                 continue
-            yield Record(files.name, row["question_id"], coco_image(row["image_id"]), "choice", sentence(row["question"]), answers,
-                         tuple(row["choices"]), tuple(sentence(why) for why in row.get("rationales", ())), split=row["split"],
-                         subset=f"{row['split']}2017")
+            whys = tuple(why for why in map(sentence, row.get("rationales") or ()) if why)
+            yield Record(files.name, row["question_id"], coco_image(row["image_id"]), "choice", sentence(row["question"]),
+                         () if right is None else (choices[right],), choices, whys, kind="difficult" if row.get("difficult_direct_answer") else "",
+                         split=row["split"], subset=f"{row['split']}2017")
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #70df5f1b
 @source("vsr", family="VQA", files=("train.jsonl", "dev.jsonl", "test.jsonl"), format="yes_no", licence="Apache-2.0",
@@ -112,11 +111,11 @@ def read_vsr(files: Files) -> Iterator[Record | Reject]:
             continue
         files.opened.append(path)
         for number, row in read_jsonl(path):
-            name, image = f"{path.stem}:{number}", image_of(row.get("image", ""))
+            name, image = f"{path.stem}:{number}", image_of(str(row.get("image")))
             if image is None:
                 yield Reject(files.name, name, f"{row.get('image')!r} is no COCO file name")
             else:
-                subset = "val2017" if "val2017" in row.get("image_link", "") else "train2017"
+                subset = "val2017" if "val2017" in str(row.get("image_link")) else "train2017"
                 yield Record(files.name, name, image, "statement", sentence(row["caption"]), ("yes" if row["label"] else "no",),
                              kind=row.get("relation", ""), split="val" if path.stem == "dev" else path.stem, subset=subset)
 

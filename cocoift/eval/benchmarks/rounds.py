@@ -19,8 +19,7 @@ from ...files import UserError
 from ...formats import normalise
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #e2d35f50
-def _stated(question: str, kind: str) -> tuple[str, str]:  # instruction, format
-    task = "count" if kind == "count-number" else "qa"
+def _stated(question: str, task: str = "qa") -> tuple[str, str]:  # instruction, format
     [d] = drafts(Record("", "", "", task, question, ("",)), free=0)
     return d.stated, d.format
 
@@ -31,14 +30,14 @@ def _from_pairs(short: Iterable[Record], full: Iterable[Record]) -> Iterator[Ite
         sentence = sentences.get((r.image, normalise(r.question)))
         if sentence:
             kind, _, wording = r.kind.partition("/")
-            stated, format = _stated(r.question, kind)
+            stated, format = _stated(r.question)
             yield Item(f"{r.source}:{r.id}", r.image, kind, wording or "seen", r.question, stated, format, r.answers[0], sentence)
 
 
 def _from_objects(records: Iterable[Record]) -> Iterator[Item]:
     for r in records:
         for k, asked in enumerate(ask_objects(r, random.Random(r.id), most=6)):
-            stated, format = _stated(asked.question, "count-number" if asked.kind == "count" else asked.kind)
+            stated, format = _stated(asked.question, "count" if asked.kind == "count" else "qa")
             yield Item(f"{r.source}:{r.id}:{k}", r.image, asked.kind, "seen", asked.question, stated, format, asked.short, asked.sentence)
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #b977b125
