@@ -200,4 +200,6 @@ def main() -> None:
     except Failed as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # a full disk, a missing right
+        print(f"{name}: {error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}: make room or name another place", file=sys.stderr)
     sys.exit(2)

@@ -42,7 +42,7 @@ def _one_length(histories: Iterable[tuple[str, int]], out: Path) -> None:
         if seen.setdefault(name, rounds) != rounds:
             raise UserError(f"--history {name}:{rounds}: {out} has {name} with {seen[name]} rounds: name another folder with --out")
 
-
+# %% ../../nbs/eval/46_run.ipynb #83022842
 def run_rounds(
     chat: Chat,
     items: Sequence[Item],

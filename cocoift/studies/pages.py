@@ -122,7 +122,7 @@ def _pivot(scores: pd.DataFrame) -> pd.DataFrame:  # a table to read: one row a 
     order = pd.MultiIndex.from_frame(scores[["layout", "history"]].drop_duplicates())
     return wide.reindex(order)[["terse_rate", "format_accuracy", "content_accuracy", "words"]].reset_index()
 
-
+# %% ../../nbs/studies/60_pages.ipynb #6d3ee33e
 def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
     taught = Section("Taught and learned", [
         Text("Left, what the **data** teaches: carry-over, the share of free rounds answered tersely after a terse request, less that without one. "

@@ -15,7 +15,7 @@ from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, CLIPV
                           LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast)
 
 from ..chat.template import VICUNA_JINJA
-from ..files import UserError, atomic_folder, read_json
+from ..files import UserError, atomic_folder, read_json, reading
 
 # %% ../../nbs/train/32_model.ipynb #de130838
 def byte_tokenizer(
@@ -113,11 +113,12 @@ def load_processor(path: str | Path) -> LlavaProcessor:
     "The processor of a checkpoint, its pictures prepared by PIL."
     from transformers import LlavaImageProcessorPil
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
     settings = read_json(Path(path) / "processor_config.json")
-    return LlavaProcessor(LlavaImageProcessorPil.from_pretrained(path), tokenizer, patch_size=settings["patch_size"],
-                          vision_feature_select_strategy=settings["vision_feature_select_strategy"], chat_template=VICUNA_JINJA,
-                          num_additional_image_tokens=settings["num_additional_image_tokens"])
+    with reading(path, "processor"):
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        return LlavaProcessor(LlavaImageProcessorPil.from_pretrained(path), tokenizer, patch_size=settings["patch_size"],
+                              vision_feature_select_strategy=settings["vision_feature_select_strategy"], chat_template=VICUNA_JINJA,
+                              num_additional_image_tokens=settings["num_additional_image_tokens"])
 
 
 def load_llava(path: str | Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
@@ -126,7 +127,8 @@ def load_llava(path: str | Path) -> tuple[LlavaForConditionalGeneration, LlavaPr
     config = read_config(path, "LLaVA checkpoint")
     if config.model_type != "llava":
         raise UserError(f"{path}: is a {config.model_type} checkpoint, a llava one is needed: name another with model=")
-    return LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa"), load_processor(path)
+    with reading(path, "checkpoint"):
+        return LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa"), load_processor(path)
 
 # %% ../../nbs/train/32_model.ipynb #b6f53108
 def random_llava(vocabulary: int, image_token: int, image_size: int = 32, patch: int = 16, width: int = 32) -> LlavaForConditionalGeneration:

@@ -121,7 +121,8 @@ class Source:
     family: str
     images: str  # whose photographs: "COCO", "VG"
     files: tuple[str, ...]  # official names, as patterns
-    format: str  # what its rounds ask for
+    template: str  # id of the wording that the set `paper` has for it
+    format: str  # what that asks for
     licence: str
     url: str
     needs: tuple[str, ...]  # sources it is built upon
@@ -132,7 +133,8 @@ SOURCES: dict[str, Source] = {}
 
 
 def source(
-    name: str, *, family: str, files: tuple[str, ...], format: str, licence: str, url: str, images: str = "COCO", needs: tuple[str, ...] = (),
+    name: str, *, family: str, files: tuple[str, ...], template: str, format: str, licence: str, url: str, images: str = "COCO",
+    needs: tuple[str, ...] = (),
 ):
     "Register a reader. What it trips over is a file that is not its own."
     def register(read: Callable[[Files], Iterator[Record | Reject]]):
@@ -144,7 +146,7 @@ def source(
                 lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
                 raise UserError(f"{at.opened[-1]}: is not a file of {name}: a record {lacks}: put the official file there") from error
 
-        SOURCES[name] = Source(name, family, images, files, format, licence, url, needs, checked)
+        SOURCES[name] = Source(name, family, images, files, template, format, licence, url, needs, checked)
         return checked
 
     return register

@@ -27,7 +27,7 @@ def _subsets(dataset: dict, path: Path) -> dict[int, str]:  # image id -> "val20
     return {image["id"]: next((s for s in ("train2017", "val2017") if s in image.get("coco_url", "")), default) for image in dataset["images"]}
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #8a30cf22
-@source("coco-captions", family="COCO", files=("captions_*.json",), format="words:20", licence=_LICENCE, url=_URL)
+@source("coco-captions", family="COCO", files=("captions_*.json",), template="caption-20", format="words:20", licence=_LICENCE, url=_URL)
 def read_captions(files: Files) -> Iterator[Record | Reject]:
     "captions_{train,val}{2014,2017}.json"
     for path in files.find("captions_*.json"):
@@ -44,7 +44,7 @@ def read_captions(files: Files) -> Iterator[Record | Reject]:
                 yield Record(files.name, number, coco_image(image), "caption", answers=(text,), split=split, subset=subsets[image])
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #067c308e
-@source("coco-instances", family="COCO", files=("instances_*.json",), format="number", licence=_LICENCE, url=_URL)
+@source("coco-instances", family="COCO", files=("instances_*.json",), template="count-number", format="number", licence=_LICENCE, url=_URL)
 def read_instances(files: Files) -> Iterator[Record | Reject]:
     "instances_{train,val}{2014,2017}.json"
     for path in files.find("instances_*.json"):

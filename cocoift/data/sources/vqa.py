@@ -16,7 +16,7 @@ from ...images import coco_image, image_of
 _QUESTIONS, _ANNOTATIONS = "v2_OpenEnded_mscoco_*_questions.json", "v2_mscoco_*_annotations.json"
 
 
-@source("vqav2", family="VQA", files=(_QUESTIONS, _ANNOTATIONS), format="short", licence="CC-BY-4.0",
+@source("vqav2", family="VQA", files=(_QUESTIONS, _ANNOTATIONS), template="qa-short", format="short", licence="CC-BY-4.0",
         url="https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/")
 def read_vqav2(files: Files) -> Iterator[Record | Reject]:
     "v2_OpenEnded_mscoco_{train,val}2014_questions.json with v2_mscoco_{train,val}2014_annotations.json"
@@ -31,7 +31,7 @@ def read_vqav2(files: Files) -> Iterator[Record | Reject]:
                          answers, kind=annotation["question_type"], split=split)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #e3ffb3c2
-@source("fsvqa", family="VQA", files=("*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json"), format="free", licence="none stated",
+@source("fsvqa", family="VQA", files=("*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json"), template="sentence-free", format="free", licence="none stated",
         url="http://www.mi.t.u-tokyo.ac.jp/static/projects/fsvqa")
 def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
     "VQA-style files whose answers are full sentences."
@@ -45,7 +45,7 @@ def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
                          by_votes(sentence(a["answer"]) for a in annotation.get("answers") or ()), kind=annotation.get("question_type", ""), split=split)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #833e3156
-@source("okvqa", family="VQA", files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"), format="short", licence="CC-BY-4.0",
+@source("okvqa", family="VQA", files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"), template="qa-short", format="short", licence="CC-BY-4.0",
         url="https://okvqa.allenai.org/static/data/")
 def read_okvqa(files: Files) -> Iterator[Record | Reject]:
     "OpenEnded_mscoco_{train,val}2014_questions.json with mscoco_{train,val}2014_annotations.json"
@@ -63,7 +63,7 @@ def read_okvqa(files: Files) -> Iterator[Record | Reject]:
                          split="test" if split == "val" else split)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #50b84628
-@source("cocoqa", family="VQA", files=("questions.txt", "answers.txt", "img_ids.txt", "types.txt"), format="short", licence="none stated",
+@source("cocoqa", family="VQA", files=("questions.txt", "answers.txt", "img_ids.txt", "types.txt"), template="qa-short", format="short", licence="none stated",
         url="http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa/cocoqa-2015-05-17.zip")
 def read_cocoqa(files: Files) -> Iterator[Record | Reject]:
     "{train,test}/{questions,answers,img_ids,types}.txt"
@@ -83,7 +83,7 @@ def read_cocoqa(files: Files) -> Iterator[Record | Reject]:
                              kind=kinds.get(kind.strip(), ""), split=split)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #d5a89b47
-@source("aokvqa", family="VQA", files=("aokvqa_v1p0_*.json",), format="option_why", licence="Apache-2.0",
+@source("aokvqa", family="VQA", files=("aokvqa_v1p0_*.json",), template="choice-why", format="option_why", licence="Apache-2.0",
         url="https://prior-datasets.s3.us-east-2.amazonaws.com/aokvqa/aokvqa_v1p0.tar.gz")
 def read_aokvqa(files: Files) -> Iterator[Record | Reject]:
     "aokvqa_v1p0_{train,val,test}.json"
@@ -102,7 +102,7 @@ def read_aokvqa(files: Files) -> Iterator[Record | Reject]:
                          split=row["split"], subset=f"{row['split']}2017")
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #70df5f1b
-@source("vsr", family="VQA", files=("train.jsonl", "dev.jsonl", "test.jsonl"), format="yes_no", licence="Apache-2.0",
+@source("vsr", family="VQA", files=("train.jsonl", "dev.jsonl", "test.jsonl"), template="statement-yesno", format="yes_no", licence="Apache-2.0",
         url="https://github.com/cambridgeltl/visual-spatial-reasoning")
 def read_vsr(files: Files) -> Iterator[Record | Reject]:
     "data/splits/random/{train,dev,test}.jsonl"
@@ -120,7 +120,7 @@ def read_vsr(files: Files) -> Iterator[Record | Reject]:
                              kind=row.get("relation", ""), split="val" if path.stem == "dev" else path.stem, subset=subset)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #c1eecced
-@source("vqa-x", family="VQA", files=("*_exp_anno.json",), format="short_why", licence="none stated", needs=("vqav2",),
+@source("vqa-x", family="VQA", files=("*_exp_anno.json",), template="explained-short", format="short_why", licence="none stated", needs=("vqav2",),
         url="https://github.com/Seth-Park/MultimodalExplanations")
 def read_vqax(files: Files) -> Iterator[Record | Reject]:
     "textual/{train,val,test}_exp_anno.json, joined with VQAv2"
