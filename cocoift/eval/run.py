@@ -155,7 +155,7 @@ def scores(frame: pd.DataFrame, items: Sequence[Item], history: str) -> dict:
     at = levels(frame)
     by_history = {history: estimates(group, "metric") for history, group in at.groupby("history", sort=False)}
     parts = estimates(effects(frame), "effect")
-    kinds = by_kind(frame, history)
+    kinds = by_kind(frame, "none" if "none" in set(frame.history) else history)
     answered = (frame.response.str.strip() != "").sum() / (2 * len(items) * frame.history.nunique())
     return {"items": len(items), "coverage": float(answered), "scores": by_history[history], "histories": by_history,
             "leakage": parts["leakage"], "effects": parts, "kinds": [{k: _clean(v) for k, v in row.items()} for row in kinds.to_dict("records")]}

@@ -94,7 +94,7 @@ def teach(scale: Scale, seed: int, out: Path) -> Iterator[tuple[str, int]]:
             _say(f"fine-tuning on {layout} (seed {s})")
             train(aligned.model_copy(update={
                 "model": aligned.out / "model", "data": out / "data" / layout, "out": out / "train" / layout / f"seed-{s}", "template": "vicuna_v1",
-                "steps": scale.tune_steps, "images_per_step": scale.tune_images, "micro_batch": scale.tune_images // RANKS, "lr": 1e-3}))
+                "steps": scale.tune_steps, "images_per_step": scale.tune_images, "micro_batch": scale.tune_images // RANKS, "lr": 7e-4, "warmup": 0.03}))
             yield layout, s
 
 
