@@ -32,6 +32,7 @@ class TrainRecipe(BaseModel):
     lr: float = Field(2e-5, gt=0)  # LLaVA-1.5: 2e-5, alignment 1e-3
     lr_floor: float = Field(0.0, ge=0, le=1)  # share of lr at the end of the cosine
     warmup: float = Field(0.03, ge=0, lt=1)  # share of the steps
+    decay: float = Field(1.0, gt=0, le=1)  # share of the rest over which lr falls; 1 is LLaVA's cosine, less keeps lr up first
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # norm; LLaVA's ZeRO files set none
@@ -57,13 +58,14 @@ class TrainRecipe(BaseModel):
 
 # %% ../../nbs/train/35_recipe.ipynb #9c4a0d62
 def learning_rate(recipe: TrainRecipe, step: int, steps: int) -> float:
-    "Linear warm-up, then a cosine down to the floor. `step` counts from 0."
+    "Linear warm-up, a plateau if `decay` is less than 1, then a cosine down to the floor. `step` counts from 0."
     from math import cos, pi
 
     rising = max(1, round(recipe.warmup * steps))
     if step < rising:
         return recipe.lr * (step + 1) / rising
-    done = (step - rising) / max(1, steps - rising)
+    falling = max(1, recipe.decay * (steps - rising))
+    done = max(0, step - (steps - falling)) / falling
     return recipe.lr * (recipe.lr_floor + (1 - recipe.lr_floor) * (1 + cos(pi * done)) / 2)
 
 # %% ../../nbs/train/35_recipe.ipynb #326ba0e3
