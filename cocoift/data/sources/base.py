@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LETTERS', 'SOURCES', 'Objects', 'Record', 'Reject', 'Files', 'split_of', 'Source', 'source', 'load_sources',
-           'pair_files', 'joined', 'by_votes', 'sentence']
+           'pair_files', 'joined', 'read_pairs', 'by_votes', 'sentence']
 
 # %% ../../../nbs/data/sources/10_base.ipynb #75d7d66e
 import re
@@ -195,6 +195,13 @@ def joined(files: Files, questions: Path, annotations: Path) -> Iterator[tuple[d
             yield question, annotation
     for number in asked:
         yield Reject(files.name, str(number), f"no annotation {number} in {annotations.name}")
+
+
+def read_pairs(files: Files, questions: str, annotations: str, record: Callable[[str, dict, dict], Record]) -> Iterator[Record | Reject]:
+    "A record of every question with its annotation: `record(split, question, annotation)`."
+    for split, asked, answered in pair_files(files, questions, annotations):
+        for pair in joined(files, asked, answered):
+            yield pair if isinstance(pair, Reject) else record(split, *pair)
 
 # %% ../../../nbs/data/sources/10_base.ipynb #ed50a24e
 def by_votes(answers: Iterable[str], first: str = "") -> tuple[str, ...]:

@@ -8,11 +8,16 @@ __all__ = ['read_vqav2', 'read_fsvqa', 'read_okvqa', 'read_cocoqa', 'read_aokvqa
 # %% ../../../nbs/data/sources/30_vqa.ipynb #b82ee51e
 from collections.abc import Iterator
 
-from .base import Files, Record, Reject, by_votes, joined, pair_files, sentence, source, split_of
+from .base import Files, Record, Reject, by_votes, read_pairs, sentence, source, split_of
 from ...files import UserError, read_jsonl
 from ...images import coco_image, image_of
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #967b78e4
+def _asked(files: Files, task: str, split: str, question: dict, annotation: dict, answers: tuple[str, ...]) -> Record:
+    return Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), task, sentence(question["question"]), answers,
+                  kind=annotation.get("question_type", ""), split=split)
+
+
 _QUESTIONS, _ANNOTATIONS = "v2_OpenEnded_mscoco_*_questions.json", "v2_mscoco_*_annotations.json"
 
 
@@ -20,47 +25,34 @@ _QUESTIONS, _ANNOTATIONS = "v2_OpenEnded_mscoco_*_questions.json", "v2_mscoco_*_
         url="https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/")
 def read_vqav2(files: Files) -> Iterator[Record | Reject]:
     "v2_OpenEnded_mscoco_{train,val}2014_questions.json with v2_mscoco_{train,val}2014_annotations.json"
-    for split, questions, annotations in pair_files(files, _QUESTIONS, _ANNOTATIONS):
-        for pair in joined(files, questions, annotations):
-            if isinstance(pair, Reject):
-                yield pair
-                continue
-            question, annotation = pair
-            answers = by_votes((a["answer"] for a in annotation.get("answers") or ()), annotation.get("multiple_choice_answer", ""))
-            yield Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), "qa", sentence(question["question"]),
-                         answers, kind=annotation["question_type"], split=split)
+    def record(split: str, question: dict, annotation: dict) -> Record:
+        answers = by_votes((a["answer"] for a in annotation.get("answers") or ()), annotation.get("multiple_choice_answer", ""))
+        return _asked(files, "qa", split, question, annotation, answers)
+
+    yield from read_pairs(files, _QUESTIONS, _ANNOTATIONS, record)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #e3ffb3c2
 @source("fsvqa", family="VQA", files=("*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json"), template="sentence-free", format="free", licence="none stated",
         url="http://www.mi.t.u-tokyo.ac.jp/static/projects/fsvqa")
 def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
     "VQA-style files whose answers are full sentences."
-    for split, questions, annotations in pair_files(files, "*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json"):
-        for pair in joined(files, questions, annotations):
-            if isinstance(pair, Reject):
-                yield pair
-                continue
-            question, annotation = pair
-            yield Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), "sentence", sentence(question["question"]),
-                         by_votes(sentence(a["answer"]) for a in annotation.get("answers") or ()), kind=annotation.get("question_type", ""), split=split)
+    def record(split: str, question: dict, annotation: dict) -> Record:
+        return _asked(files, "sentence", split, question, annotation, by_votes(sentence(a["answer"]) for a in annotation.get("answers") or ()))
+
+    yield from read_pairs(files, "*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json", record)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #833e3156
 @source("okvqa", family="VQA", files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"), template="qa-short", format="short", licence="CC-BY-4.0",
         url="https://okvqa.allenai.org/static/data/")
 def read_okvqa(files: Files) -> Iterator[Record | Reject]:
     "OpenEnded_mscoco_{train,val}2014_questions.json with mscoco_{train,val}2014_annotations.json"
-    for split, questions, annotations in pair_files(files, "OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"):
-        for pair in joined(files, questions, annotations):
-            if isinstance(pair, Reject):
-                yield pair
-                continue
-            question, annotation = pair
-            answers = annotation.get("answers") or ()
-            if any("raw_answer" not in a for a in answers):
-                raise UserError(f"{annotations}: is not OK-VQA's (its answers have no 'raw_answer'): put the official file there, VQA v1 has one of the same name")
-            yield Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), "qa", sentence(question["question"]),
-                         by_votes(a["raw_answer"] for a in answers), kind=annotation.get("question_type", ""),
-                         split="test" if split == "val" else split)
+    def record(split: str, question: dict, annotation: dict) -> Record:
+        answers = annotation.get("answers") or ()
+        if any("raw_answer" not in a for a in answers):
+            raise UserError(f"{files.opened[-1]}: is not OK-VQA's (its answers have no 'raw_answer'): put the official file there, VQA v1 has one of the same name")
+        return _asked(files, "qa", "test" if split == "val" else split, question, annotation, by_votes(a["raw_answer"] for a in answers))
+
+    yield from read_pairs(files, "OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json", record)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #50b84628
 @source("cocoqa", family="VQA", files=("questions.txt", "answers.txt", "img_ids.txt", "types.txt"), template="qa-short", format="short", licence="none stated",
