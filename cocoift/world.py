@@ -18,7 +18,7 @@ from .files import atomic_folder, write_json
 # %% ../nbs/05_world.ipynb #1456c7e9
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "star")
 COLOURS = {"red": (214, 39, 40), "green": (44, 160, 44), "blue": (31, 119, 180), "yellow": (240, 200, 30), "purple": (148, 80, 200), "gray": (110, 110, 110)}
-SIZES = {"small": 5, "large": 7}  # half the width, in pixels; at 4 a person cannot tell a star from a diamond
+SIZES = {"small": 4, "large": 7}  # half the width, in pixels
 PLACES = tuple(f"{row} {column}".replace("middle middle", "center").replace("middle ", "") for row in ("top", "middle", "bottom") for column in ("left", "middle", "right"))
 CELL, SIDE = 16, 48  # pixels
 
@@ -73,10 +73,10 @@ def draw_scene(scene: list[Thing], draws: random.Random):  # a PIL image of SIDE
     from PIL import Image, ImageDraw
 
     shade = draws.randint(225, 255)
-    picture = Image.new("RGB", (4 * SIDE, 4 * SIDE), (shade, shade, shade))  # drawn large and made small, for smooth edges
+    picture = Image.new("RGB", (SIDE, SIDE), (shade, shade, shade))
     for thing in scene:
-        ImageDraw.Draw(picture).polygon([(4 * x, 4 * y) for x, y in outline(thing)], fill=COLOURS[thing.colour])
-    return picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+        ImageDraw.Draw(picture).polygon(outline(thing), fill=COLOURS[thing.colour])
+    return picture
 
 # %% ../nbs/05_world.ipynb #c6b5241b
 @dataclass(frozen=True, slots=True)

@@ -31,14 +31,14 @@ class Scale:
     width: int = 128  # of the language model
     align_steps: int = 700
     align_images: int = 64  # a step
-    tune_steps: int = 800
+    tune_steps: int = 650
     tune_images: int = 16
 
 
 TINY = Scale(images=48, exam=8, width=32, align_steps=4, align_images=16, tune_steps=4, tune_images=8)
 FULL = replace(Scale(), layouts=tuple(LAYOUTS), seeds=5)
 RANKS = 2
-_TRAINING = {"train": "all", "lr_floor": 0.05, "warmup": 0.03, "decay": 0.3, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "checkpoint": 100}
+_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "checkpoint": 100}
 NEW = 1_000_000  # scenes of the examination are numbered from here
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0dd5b000
@@ -94,7 +94,7 @@ def teach(scale: Scale, seed: int, out: Path) -> Iterator[tuple[str, int]]:
             _say(f"fine-tuning on {layout} (seed {s})")
             train(aligned.model_copy(update={
                 "model": aligned.out / "model", "data": out / "data" / layout, "out": out / "train" / layout / f"seed-{s}", "template": "vicuna_v1",
-                "steps": scale.tune_steps, "images_per_step": scale.tune_images, "micro_batch": scale.tune_images // RANKS, "lr": 7e-4}))
+                "steps": scale.tune_steps, "images_per_step": scale.tune_images, "micro_batch": scale.tune_images // RANKS, "lr": 7e-4, "lr_floor": 0.05, "warmup": 0.03, "decay": 0.3}))
             yield layout, s
 
 
