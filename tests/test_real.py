@@ -88,7 +88,7 @@ def test_export(cocoift, built, tmp_path, to, name):
 
 
 def test_duckdb(built):
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
     folder, counts = built["every-mixed"]
     [(conversations, rounds)] = duckdb.sql(f"select count(*), sum(len(rounds)) from '{folder}/conversations/*.parquet'").fetchall()
     assert (conversations, rounds) == (counts["conversations"], counts["rounds"])
