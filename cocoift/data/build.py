@@ -12,7 +12,6 @@ import resource
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..conversation import Conversation, write_parquet
-from .compose import LAYOUTS, compose
-from .sources.base import Files, Record, Reject, load_sources
+from ..conversation import Conversation, Origin, Round, write_parquet
+from .compose import LAYOUTS, Deal, Piece, compose, place
+from .sources.base import Files, Record, Reject, fault, load_sources
 from .templates import TEMPLATE_SETS, drafts
 from ..files import UserError, atomic_file, atomic_folder, check_output, digest, read_json, write_json
 from ..formats import normalise
@@ -109,7 +108,7 @@ def _fate(record: Record | Reject, recipe: BuildRecipe, clean: set[str] | None) 
         return "excluded", f"split {record.split}"
     if _unclean(record, recipe, clean):
         return "excluded", "image of val2017"
-    return ("rejected", record.fault) if record.fault else ("kept", "")
+    return ("rejected", wrong) if (wrong := fault(record)) else ("kept", "")
 
 # %% ../../nbs/data/24_build.ipynb #c5675a09
 def _key(record: Record) -> tuple:
@@ -170,14 +169,18 @@ def lay_out(records: Iterable[Record], recipe: BuildRecipe) -> Iterator[Conversa
     for record in records:
         by_image[record.image].append(record)
     for image in sorted(by_image, key=_in_order):
-        rounds = [draft for record in by_image[image] for draft in drafts(record, recipe.seed, recipe.free, recipe.templates)]
-        laid = compose(rounds, recipe.layout, recipe.rounds, random.Random(f"{recipe.seed} {image}"))
-        for number, some in enumerate(laid):
-            yield Conversation(f"{image}/{number}", (image,), some)
+        said = [(draft, record) for record in by_image[image] for draft in drafts(record, recipe.seed, recipe.free, recipe.templates)]
+        deal = Deal(tuple(range(recipe.rounds[0], recipe.rounds[1] + 1)), (1,) * (recipe.rounds[1] - recipe.rounds[0] + 1))
+        laid = compose([Piece(d.format, d.bare) for d, _ in said], recipe.layout, deal, random.Random(f"{recipe.seed} {image}"))
+        for number, group in enumerate(laid):
+            states = place([said[i][0].format for i in group], LAYOUTS[recipe.layout].placement)
+            rounds = tuple(Round(d.stated if state else d.bare, d.response, d.format if state else "free",
+                                 Origin(r.source, r.id, d.template, licence=load_sources()[r.source].licence)) for (d, r), state in zip([said[i] for i in group], states))
+            yield Conversation(f"{image}/{number}", (image,), rounds)
 
 # %% ../../nbs/data/24_build.ipynb #e78c1076
 def _plain(record: Record) -> dict:
-    return {name: getattr(record, name) for name in Record.__dataclass_fields__} | {"objects": [asdict(thing) for thing in record.objects]}
+    return dict(zip(Record._fields[:9], record)) | {"objects": [thing._asdict() for thing in record.objects], "kind": record.kind, "split": record.split, "subset": record.subset}
 
 
 def _write_records(path: Path, records: list[Record]) -> None:
@@ -187,7 +190,7 @@ def _write_records(path: Path, records: list[Record]) -> None:
     text = pa.list_(pa.string())
     thing = pa.struct([("name", pa.string()), ("count", pa.int64()), ("crowd", pa.bool_()), ("area", pa.float64())])
     schema = pa.schema([(name, {"answers": text, "choices": text, "why": text, "objects": pa.list_(thing)}.get(name, pa.string()))
-                        for name in Record.__dataclass_fields__])
+                        for name in [*Record._fields[:9], "kind", "split", "subset"]])
     with atomic_file(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for start in range(0, len(records), 20_000):
             writer.write_table(pa.Table.from_pylist([_plain(r) for r in records[start : start + 20_000]], schema=schema))

@@ -10,23 +10,19 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from ..conversation import Origin, Round
-from .sources.base import LETTERS, SOURCES, Record, sentence
+from .sources.base import LETTERS, Record, sentence
 
 # %% ../../nbs/data/20_templates.ipynb #ad345087
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     "A round before its layout is chosen."
     stated: str  # the instruction with its format
     bare: str  # and without
     response: str
     format: str
-    origin: Origin
-
-    def round(self, state: bool) -> Round:
-        "The round, with its format stated or not."
-        return Round(self.stated if state else self.bare, self.response, self.format if state else "free", self.origin)
+    template: str  # id of the wording
+    turn: int = 0  # from 1: its place in a dialog, whose rounds stay together and in order; 0 for a round that may stand anywhere
 
 # %% ../../nbs/data/20_templates.ipynb #f2b9d340
 @dataclass(frozen=True, slots=True)
@@ -97,8 +93,7 @@ def draft(
         loose = ()
     template = draws.choice(loose if loose and (not bound or draws.random() < free) else bound)
     blanks = {"question": record.question, "choices": "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, record.choices))}
-    return Draft(template.stated.format(**blanks), template.bare.format(**blanks), template.response(record, draws), template.format,
-                 Origin(record.source, record.id, template.id, licence=SOURCES[record.source].licence if record.source in SOURCES else ""))
+    return Draft(template.stated.format(**blanks), template.bare.format(**blanks), template.response(record, draws), template.format, template.id)
 
 # %% ../../nbs/data/20_templates.ipynb #f621d3a1
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ __all__ = ['read_vqav2', 'read_fsvqa', 'read_okvqa', 'read_cocoqa', 'read_aokvqa
 # %% ../../../nbs/data/sources/30_vqa.ipynb #b82ee51e
 from collections.abc import Iterator
 
-from .base import Files, Record, Reject, by_votes, read_pairs, sentence, source, split_of
+from .base import Files, Question, Record, Reject, by_votes, read_pairs, sentence, source, split_of
 from ...files import UserError, read_jsonl
 from ...images import coco_image, image_of
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #967b78e4
-def _asked(files: Files, task: str, split: str, question: dict, annotation: dict, answers: tuple[str, ...]) -> Record:
-    return Record(files.name, str(question["question_id"]), coco_image(question["image_id"]), task, sentence(question["question"]), answers,
+def _asked(files: Files, task: str, split: str, question: Question, annotation: dict, answers: tuple[str, ...], votes: float = 1.0) -> Record:
+    return Record(files.name, str(question.id), coco_image(question.image), task, question.text, answers, votes=votes,
                   kind=annotation.get("question_type", ""), split=split)
 
 
@@ -25,9 +25,9 @@ _QUESTIONS, _ANNOTATIONS = "v2_OpenEnded_mscoco_*_questions.json", "v2_mscoco_*_
         url="https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/")
 def read_vqav2(files: Files) -> Iterator[Record | Reject]:
     "v2_OpenEnded_mscoco_{train,val}2014_questions.json with v2_mscoco_{train,val}2014_annotations.json"
-    def record(split: str, question: dict, annotation: dict) -> Record:
+    def record(split: str, question: Question, annotation: dict) -> Record:
         answers = by_votes((a["answer"] for a in annotation.get("answers") or ()), annotation.get("multiple_choice_answer", ""))
-        return _asked(files, "qa", split, question, annotation, answers)
+        return _asked(files, "qa", split, question, annotation, *answers)
 
     yield from read_pairs(files, _QUESTIONS, _ANNOTATIONS, record)
 
@@ -36,8 +36,8 @@ def read_vqav2(files: Files) -> Iterator[Record | Reject]:
         url="http://www.mi.t.u-tokyo.ac.jp/static/projects/fsvqa")
 def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
     "VQA-style files whose answers are full sentences."
-    def record(split: str, question: dict, annotation: dict) -> Record:
-        return _asked(files, "sentence", split, question, annotation, by_votes(sentence(a["answer"]) for a in annotation.get("answers") or ()))
+    def record(split: str, question: Question, annotation: dict) -> Record:
+        return _asked(files, "sentence", split, question, annotation, *by_votes(sentence(a["answer"]) for a in annotation.get("answers") or ()))
 
     yield from read_pairs(files, "*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json", record)
 
@@ -46,11 +46,11 @@ def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
         url="https://okvqa.allenai.org/static/data/")
 def read_okvqa(files: Files) -> Iterator[Record | Reject]:
     "OpenEnded_mscoco_{train,val}2014_questions.json with mscoco_{train,val}2014_annotations.json"
-    def record(split: str, question: dict, annotation: dict) -> Record:
+    def record(split: str, question: Question, annotation: dict) -> Record:
         answers = annotation.get("answers") or ()
         if any("raw_answer" not in a for a in answers):
             raise UserError(f"{files.opened[-1]}: is not OK-VQA's (its answers have no 'raw_answer'): put the official file there, VQA v1 has one of the same name")
-        return _asked(files, "qa", "test" if split == "val" else split, question, annotation, by_votes(a["raw_answer"] for a in answers))
+        return _asked(files, "qa", "test" if split == "val" else split, question, annotation, *by_votes(a["raw_answer"] for a in answers))
 
     yield from read_pairs(files, "OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json", record)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...chat.scripted import Answers, Book
-from ...data.sources.base import Files, Record, load_sources
+from ...data.sources.base import Files, Record, fault, load_sources
 from ...data.templates import ask_objects, drafts
 from ..history import Item, with_priors
 from ...files import UserError
@@ -63,7 +63,7 @@ def read_items(
         raise UserError(f"{data}: no such folder of data: name it with --data")
 
     def records(name: str) -> list[Record]:
-        return [r for r in sources[name].read(Files(data, name)) if isinstance(r, Record) and r.split in splits and not r.fault]
+        return [r for r in sources[name].read(Files(data, name)) if isinstance(r, Record) and r.split in splits and not fault(r)]
 
     found = list(_from_pairs(records("vqav2"), records("fsvqa"))) or list(_from_objects(records("coco-instances")))
     items = with_priors(_with_rivals(found), rounds, seed)
