@@ -36,7 +36,8 @@ class Turn(NamedTuple):
     "One exchange of a dialog."
     question: str  # without the instruction
     answer: str
-    stated: str = ""  # the format instruction that it was answered under, wherever in the dialog that stood
+    stated: str = ""  # the format instruction that it was answered under, with the blank before it; "" if none
+    here: bool = True  # whether the dialog's file states it in this very turn
 
 
 class Record(NamedTuple):
@@ -88,7 +89,7 @@ def _empty(name: str, value: Any) -> bool:  # whether a needed field says nothin
 
 
 def _texts(record: Record) -> tuple:
-    said = record.turns and tuple(text for turn in record.turns for text in turn)
+    said = record.turns and tuple(text for turn in record.turns for text in turn[:3])
     return (record.question, *record.answers, *record.choices, *record.why, *record.names, *said)
 
 
