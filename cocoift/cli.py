@@ -45,7 +45,8 @@ def sources(json: Json = False) -> None:
     "Every dataset the lab can read."
     from cocoift.data.sources.base import load_sources
 
-    rows = [{key: getattr(s, key) for key in ("name", "family", "images", "files", "template", "format", "licence", "url", "needs")} for s in load_sources().values()]
+    keys = ("name", "family", "images", "language", "files", "template", "format", "licence", "url", "needs", "fields")
+    rows = [{key: getattr(s, key) for key in keys} for s in load_sources().values()]
     _show(rows, json, _columns([[r["name"], r["images"], r["format"], r["licence"], " ".join(r["files"])] for r in rows],
                                ["name", "images", "format", "licence", "official files"]))
 
@@ -56,17 +57,29 @@ def build(
     options: Annotated[Optional[list[str]], typer.Argument(help="Single options: layout=first-uniform")] = None,
     data: Annotated[Path, typer.Option(help="Folder of the sources' official files.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Dataset folder to make.")] = Path("runs/dataset"),
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Processes; by default one a processor, and a single one for small inputs.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be read, and which benchmarks could not be checked.")] = False,
     json: Json = False,
 ) -> None:
     "Records of many sources, merged by image, laid out as conversations."
-    from cocoift.data.build import BuildRecipe
     from cocoift.data.build import build as run
+    from cocoift.data.build import survey
+    from cocoift.data.recipe import BuildRecipe
     from cocoift.options import load_recipe
 
-    counts = run(load_recipe(recipe, BuildRecipe, options or []), data, out)
+    told = load_recipe(recipe, BuildRecipe, options or [])
+    if dry_run:
+        found = survey(told, data)
+        rows = [[r["name"], len(r["files"]), r["mb"]] for r in found["sources"]]
+        clean = [[r["name"], r["images"], " ".join(r["files"]) or "not there: cannot be checked"] for r in found["clean"]]
+        _show(found, json, [*_columns(rows, ["source", "files", "MB"]), "", *_columns(clean, ["clean of", "images", "said by"])])
+        return
+    counts = run(told, data, out, jobs)
     fates = ["read", "kept", "duplicates", "excluded", "rejected", "capped", "rounds"]
-    table = _columns([[name, *(row[key] for key in fates)] for name, row in counts["by_source"].items()], ["source", *fates])
-    _show(counts, json, [*table, "", f"{counts['conversations']} conversations, {counts['rounds']} rounds on {counts['images']} images in {out}",
+    table = _columns([[name, *(row[key] for key in fates)] for name, row in counts["by_source"].items() if row["read"]], ["source", *fates])
+    leaks = [f"clean of {r['benchmark']}: {r['records_removed']} records on {r['images_removed']} of its {r['images_in_benchmark']} images left out" for r in counts["leakage"]]
+    _show(counts, json, [*table, "", f"{counts['conversations']} conversations, {counts['rounds']} rounds on {counts['images']} images in {out}", *leaks,
+                         *([f"not checked, since no file of theirs is there: {', '.join(counts['unchecked'])}"] if counts["unchecked"] else []),
                          *([f"absent: {', '.join(counts['absent'])}"] if counts["absent"] else [])])
 
 # %% ../nbs/70_cli.ipynb #6be9b75a

@@ -9,6 +9,7 @@ __all__ = ['TERSE_FORMATS', 'PLAIN_FORMATS', 'COUNTED_FORMATS', 'TERSE_WORDS', '
 # %% ../nbs/03_formats.ipynb #a63e92db
 import json
 import re
+from functools import lru_cache
 
 # %% ../nbs/03_formats.ipynb #99fa8e93
 TERSE_FORMATS = frozenset({"short", "number", "yes_no", "option"})
@@ -97,39 +98,47 @@ def keeps(
 
 # %% ../nbs/03_formats.ipynb #9485925d
 _HOW = (r"(?:\b(?:in|using|use|give|provide|write)|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
-        r"[^.?!\n]{0,80}?\b(?:with|as|of|to|be)) (?:exactly |about |only |just |me )*")  # what leads to a length that is asked for
-_SEEN = r"\b(?! (?:on|at|above|below|under|near|written|printed|painted)\b)"  # where a length that is shown goes on
+        r"(?:(?!\b(?:less|fewer|more|least|most|longer|max|min)(?:imum)?\b)[^.?!\n]){0,80}?\b(?:with|as|of|(?<!\d )to|be)) (?:exactly |about |only |just |me )*")  # what leads to a length that is asked for
+_SEEN = r"\b(?! (?:on|at|above|below|under|near|written|printed|painted|or (?:less|fewer|more))\b)"  # where a length that is shown, or a bound, goes on
 _BRIEF = rf"(?:an?|one|a single|a one|single|(?:a |the )?short(?:est)?)[ -](?:possible )?(?:word|phrase){_SEEN}"
 _SHORT = rf"{_HOW}{_BRIEF}|(?:^|[.?!:\n]\s*)(?:only |just )?{_BRIEF}[^.?!]*[.!]?\s*$|\bshort(?:est)? answer|\banswer (?:briefly|shortly)\b"
-_STATED = [(re.compile(pattern, re.I), format) for pattern, format in [
-    (r"option'?s?'? letter.*\b(explain|explanation|reason)", "option_why"),
-    (r"option'?s?'? letter|letter of the (correct )?(option|choice)", "option"),
-    (rf"(?:{_SHORT}).*\b(explain|explanation|reason)", "short_why"),
-    (_SHORT, "short"),
-    (r"answer[^.?!]*\b(with|as|using) (only )?(a|the|one) (single )?(number|digit)", "number"),
-    (r"(answer|respond|reply)[^.?!]*\byes (or|/) ?no\b|\byes or no (only|answer)", "yes_no"),
-    (r"bounding box coordinates?", "box"),
-    (r"(in|as|using) (valid )?json\b", "json"),
-    (r"(in|write|as) (a|one) (single |short )?paragraph", "paragraph"),
+_YES_NO = r"\W?yes\W?(?: or |/| / )\W?no\b"
+_STATED = [(needs.split(), re.compile(pattern, re.I), format) for needs, pattern, format in [  # one of the first is in all that the second finds
+    ("letter", r"option'?s?'? letter.*\b(explain|explanation|reason)", "option_why"),
+    ("letter", r"option'?s?'? letter|letter of the (correct )?(option|choice)", "option"),
+    ("word phrase short brief", rf"(?:{_SHORT}).*\b(explain|explanation|reason)", "short_why"),
+    ("yes", rf"(answer|respond|reply)[^.?!]*\b{_YES_NO}|\b{_YES_NO} (only|answer)", "yes_no"),  # before `short`, which it often comes with
+    ("word phrase short brief", _SHORT, "short"),
+    ("number digit", r"answer[^.?!]*\b(with|as|using) (only )?(a|the|one) (single )?(number|digit)", "number"),
+    ("bounding", r"bounding box coordinates?", "box"),
+    ("json", r"\b(in|into|as|using|return|output|generate|write|give|provide) (an? |one )?(single |valid )?json\b", "json"),
+    ("paragraph", rf"\b(in|write|as) (a|one) (?:(?!\d|two |three |four |five )\w+ ){{0,2}}paragraph{_SEEN}", "paragraph"),
 ]]
 _COUNTS = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"a single": 1}
 _COUNT_OF = rf"(\d+|{'|'.join(_COUNTS)})[ -]"
-_STATED_COUNT = [(re.compile(pattern, re.I), kind) for pattern, kind in [
-    (rf"{_HOW}{_COUNT_OF}words?{_SEEN}", "words"),
-    (rf"{_HOW}{_COUNT_OF}sentences?{_SEEN}|\b(one)(?:-sentence\b| sentence (?:caption|description|summary))", "sentences"),
-    (rf"\b(?:list|name|give|list of) (?:me |exactly |about |only )*{_COUNT_OF}(?:things?|items?|objects?)\b", "list"),
+_MADE = r"\b(?:in|within|as|write|give|provide|craft|create|compose|tell|make|generate) (?:me )?an? (?:[\w-]+,? ){0,2}?"  # what leads to a thing of that length
+_STATED_COUNT = [(needs.split(), re.compile(pattern, re.I), kind) for needs, pattern, kind in [
+    ("word", rf"{_HOW}{_COUNT_OF}words?{_SEEN}(?! sentence)", "words"),
+    ("sentence", rf"{_HOW}{_COUNT_OF}(?:(?:simple|short|long|full|complete) )?sentences?{_SEEN}|{_MADE}{_COUNT_OF}sentence\b|\b(one)(?:-sentence\b| sentence (?:caption|description|summary))"
+     rf"|\b(?:response|answer|reply|narrative|story)\b[^.?!\n]{{0,20}} (?:of|includes|contains|has) {_COUNT_OF}sentences", "sentences"),
+    ("thing item object list bullet", rf"(?:\b(?:list|name|give|list of) (?:me |exactly |about |only )*{_COUNT_OF}(?:things?|items?|objects?)"
+     rf"|(?:^|[.?!,:;\n] *|\b(?:and|then|please) )list (?:me |exactly |about |only |just )*(?!one |1 ){_COUNT_OF}[a-z]"
+     rf"|\b(?:in|as|with|using|use|list of|(?:must|should)(?: \w+)? (?:contain|include|have)) (?:exactly |only |just )*{_COUNT_OF}bullet(?: points?|s)?"
+     rf"|{_COUNT_OF}(?:item|point) (?:\w+ )?list)", "list"),
 ]]
 
 
+@lru_cache(1024)
 def stated_format(
     instruction: str,  # a user turn of any data set
 ) -> str:  # "free" where it states none
     "The format that a foreign instruction states, read off its wording."
-    for pattern, format in _STATED:
-        if pattern.search(instruction):
+    lower = instruction.lower()
+    for needs, pattern, format in _STATED:
+        if any(need in lower for need in needs) and pattern.search(instruction):
             return format
-    for pattern, kind in _STATED_COUNT:
-        if found := pattern.search(instruction):
+    for needs, pattern, kind in _STATED_COUNT:
+        if any(need in lower for need in needs) and (found := pattern.search(instruction)):
             number = found[found.lastindex].lower()
             count = int(_COUNTS.get(number, number))
             return f"{kind}:{count}" if count else "free"

@@ -41,6 +41,10 @@ class Deal(NamedTuple):
     weights: tuple[float, ...] = (1, 1, 1, 1, 1)  # and how often each length is drawn
     budget: int = 1 << 30  # tokens of a conversation at most; a single round or dialog may be longer
 
+    def draw(self, draws: random.Random) -> int:
+        "The length of a conversation."
+        return draws.choices(self.lengths, self.weights)[0] if len(self.lengths) > 1 else self.lengths[0]
+
 # %% ../../nbs/data/22_compose.ipynb #14983345
 def cut(
     order: Sequence[int],  # pieces, in the order they shall be dealt
@@ -58,7 +62,7 @@ def cut(
                 break
         else:
             k, group, asked = len(open_), [], set()
-            left = [draws.choices(deal.lengths, deal.weights)[0], deal.budget]
+            left = [deal.draw(draws), deal.budget]
             groups.append(group)
             open_.append((group, asked, left))
         group.append(i)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'SYMBOLS', 'DASHES', 'LAYOUTS', 'INK', 'QUIET', 'RULE', 'TITLE_PX', 'ZERO', 'THEME', 'EFFECTS', 'HISTORIES',
-           'METRICS', 'Look', 'looks', 'empty', 'carry_over_beside_leakage', 'decomposition', 'levels', 'answer_length',
-           'content_by_kind', 'paper_table', 'single_multi', 'loss_curve']
+           'METRICS', 'Look', 'looks', 'dress', 'empty', 'tidy', 'dots', 'span', 'dodge', 'carry_over_beside_leakage',
+           'decomposition', 'levels', 'answer_length', 'content_by_kind', 'paper_table', 'single_multi', 'loss_curve']
 
 # %% ../../nbs/viz/50_figures.ipynb #ee3313e9
 from collections.abc import Iterable
@@ -53,7 +53,14 @@ THEME = go.layout.Template(layout=dict(
 ))
 
 
-def _dress(figure: go.Figure, title: str, subtitle: str = "", height: int = 380, top: int = 16) -> go.Figure:
+def dress(
+    figure: go.Figure,
+    title: str,
+    subtitle: str = "",
+    height: int = 380,  # without the title
+    top: int = 16,  # room between the title and the plot
+) -> go.Figure:  # the same
+    "The lab's look, a title and its room."
     return figure.update_layout(template=THEME, title=dict(text=title, subtitle=dict(text=subtitle)), height=height + TITLE_PX,
                                 margin=dict(l=16, r=24, t=TITLE_PX + top, b=84))
 
@@ -67,10 +74,11 @@ def empty(
     return figure.update_layout(template=THEME, height=160, margin=dict(l=16, r=16, t=16, b=16), xaxis_visible=False, yaxis_visible=False)
 
 # %% ../../nbs/viz/50_figures.ipynb #832a96f5
-def _tidy(
+def tidy(
     frame: pd.DataFrame | None,
     needs: str,  # the columns that the figure reads; numbers after the bar: "layout | value low high"
 ) -> pd.DataFrame | str:  # the table with floats in its numeric columns, or why it cannot be drawn
+    "A table as a figure reads it."
     labels, numbers = (part.split() for part in needs.split("|"))
     if frame is None or not len(frame):
         return "Nothing to draw: the table has no rows"
@@ -97,7 +105,7 @@ def _undefined(figure: go.Figure, places: Iterable[float], along: str, panel: st
         figure.add_annotation(text=f"<i>{word}</i>", showarrow=False, font=dict(size=12, color=QUIET), bgcolor="white", **where)
 
 # %% ../../nbs/viz/50_figures.ipynb #f02b0f1a
-def _dots(
+def dots(
     figure: go.Figure,
     frame: pd.DataFrame,  # value, low, high
     places: Iterable[float],  # where each stands on the other axis
@@ -122,13 +130,15 @@ def _dots(
     _undefined(figure, places[frame.value.isna().to_numpy()], along, panel)
 
 # %% ../../nbs/viz/50_figures.ipynb #50d4b037
-def _span(*frames: pd.DataFrame) -> list[float]:  # the scale: always all of 0..1, and more where the data go further
+def span(*frames: pd.DataFrame) -> list[float]:
+    "The scale of `value low high`: always all of 0..1, and more where the data go further."
     values = np.concatenate([frame[column].to_numpy() for frame in frames for column in ("value", "low", "high")] + [[0, 1]])
     low, high = np.nanmin(values), np.nanmax(values)
     return [low - 0.08 * (high - low), high + 0.08 * (high - low)]
 
 
-def _dodge(index: int, many: int, room: float = 0.66) -> float:  # side by side within a place that is 1 wide
+def dodge(index: int, many: int, room: float = 0.66) -> float:
+    "Where one of many stands beside the others, within a place that is 1 wide."
     return (index - (many - 1) / 2) * room / many
 
 # %% ../../nbs/viz/50_figures.ipynb #3a328f34
@@ -137,7 +147,7 @@ def carry_over_beside_leakage(
     effects: pd.DataFrame,  # one row a layout and effect: `layout, effect, value, low, high`; `leakage` is drawn
 ) -> go.Figure:
     "Carry-over in the data beside leakage in the model, one row a layout."
-    data, effects = _tidy(data, "layout measure | value low high n"), _tidy(effects, "layout effect | value low high n")
+    data, effects = tidy(data, "layout measure | value low high n"), tidy(effects, "layout effect | value low high n")
     sides = [pd.DataFrame({"layout": []}) if isinstance(side, str) else side[side[key] == what]
              for side, key, what in ((data, "measure", "carry_over"), (effects, "effect", "leakage"))]
     layouts = list(dict.fromkeys(name for side in sides for name in side.layout))
@@ -148,13 +158,13 @@ def carry_over_beside_leakage(
         for place, (name, look) in enumerate(looks(layouts).items()):
             rows = side[side.layout == name]
             if len(rows):
-                _dots(figure, rows, [place] * len(rows), name, look, panel=panel, label=True, showlegend=False)
+                dots(figure, rows, [place] * len(rows), name, look, panel=panel, label=True, showlegend=False)
             else:
                 _undefined(figure, [place], "x", panel, "not measured")
-    figure.update_xaxes(range=_span(*(side for side in sides if len(side))), **ZERO)
+    figure.update_xaxes(range=span(*(side for side in sides if len(side))), **ZERO)
     figure.update_yaxes(range=[len(layouts) - 0.4, -0.6], tickvals=list(range(len(layouts))), ticktext=layouts, showgrid=False)
     figure.update_annotations(font_size=13)
-    _dress(figure, "What the data teach, and what the model learnt", "P(terse answer to a free round), differences with 95 % intervals", 124 + 44 * len(layouts), 44)
+    dress(figure, "What the data teach, and what the model learnt", "P(terse answer to a free round), differences with 95 % intervals", 124 + 44 * len(layouts), 44)
     return figure.update_layout(margin_b=30)
 
 # %% ../../nbs/viz/50_figures.ipynb #905b8ba7
@@ -170,17 +180,17 @@ def decomposition(
     effects: pd.DataFrame,  # one row a layout and effect: `layout, effect, value, low, high`
 ) -> go.Figure:
     "Leakage as the sum of its parts, a layout beside the other."
-    effects = _tidy(effects, "layout effect | value low high n")
+    effects = tidy(effects, "layout effect | value low high n")
     if isinstance(effects, str) or not (effects := effects[effects.effect.isin(EFFECTS)]).size:
         return empty(effects if isinstance(effects, str) else "Nothing to draw: no effect was measured; it takes two histories to compare")
     figure, names = go.Figure().add_hline(0.65, line=dict(color=RULE, width=1)), looks(effects.layout)
     for index, (name, look) in enumerate(names.items()):
         rows = effects[effects.layout == name]
-        _dots(figure, rows, [EFFECTS[effect][0] + _dodge(index, len(names), 0.8) for effect in rows.effect], name, look, label=True)
-    figure.update_xaxes(range=_span(effects), title_text="difference in P(terse answer)", **ZERO)
+        dots(figure, rows, [EFFECTS[effect][0] + dodge(index, len(names), 0.8) for effect in rows.effect], name, look, label=True)
+    figure.update_xaxes(range=span(effects), title_text="difference in P(terse answer)", **ZERO)
     labels = [f"{name}<br><span style='font-size:11px;color:{QUIET}'>{difference}</span>" for _, name, difference in EFFECTS.values()]
     figure.update_yaxes(range=[3.9, -0.6], tickvals=[place for place, *_ in EFFECTS.values()], ticktext=labels, showgrid=False)
-    return _dress(figure, "Where the leakage comes from", "Register copying and instruction carry add up to leakage; 95 % intervals",
+    return dress(figure, "Where the leakage comes from", "Register copying and instruction carry add up to leakage; 95 % intervals",
                   140 + int(4.5 * max(62, 32 * len(names))))
 
 # %% ../../nbs/viz/50_figures.ipynb #d3cd615f
@@ -194,44 +204,44 @@ def levels(
     metric: str = "terse_rate",
 ) -> go.Figure:
     "One metric under each history, a line a layout."
-    scores = _tidy(scores, "layout history metric | value low high n")
+    scores = tidy(scores, "layout history metric | value low high n")
     if isinstance(scores, str) or not (scores := scores[(scores.metric == metric) & scores.history.isin(HISTORIES)]).size:
         return empty(scores if isinstance(scores, str) else f"Nothing to draw: {metric} was not measured")
     present = [history for history in HISTORIES if history in set(scores.history)]
     figure, names = go.Figure(), looks(scores.layout)
     for index, (name, look) in enumerate(names.items()):
         rows = scores[scores.layout == name].sort_values("history", key=lambda column: column.map(present.index))
-        places = [present.index(history) + _dodge(index, len(names), 0.24) for history in rows.history]
-        _dots(figure, rows, places, name, look, along="y", mode="lines+markers", line=dict(color=look.colour, width=1.2, dash=look.dash))
+        places = [present.index(history) + dodge(index, len(names), 0.24) for history in rows.history]
+        dots(figure, rows, places, name, look, along="y", mode="lines+markers", line=dict(color=look.colour, width=1.2, dash=look.dash))
     labels = [f"{history}<br><span style='font-size:11px;color:{QUIET}'>{HISTORIES[history]}</span>" for history in present]
     figure.update_xaxes(range=[-0.5, len(present) - 0.5], tickvals=list(range(len(present))), ticktext=labels, tickangle=0, tickfont_size=12, showgrid=False)
-    figure.update_yaxes(range=_span(scores), title_text=METRICS.get(metric, metric), **ZERO)
-    return _dress(figure, "The same question after different histories", f"{METRICS.get(metric, metric)}, with 95 % intervals", 400)
+    figure.update_yaxes(range=span(scores), title_text=METRICS.get(metric, metric), **ZERO)
+    return dress(figure, "The same question after different histories", f"{METRICS.get(metric, metric)}, with 95 % intervals", 400)
 
 # %% ../../nbs/viz/50_figures.ipynb #b7bc6009
 def answer_length(
     lengths: pd.DataFrame,  # one row a layout and round: `layout, round, words, low, high`; round 1 has nothing before it
 ) -> go.Figure:
     "Mean words of a free answer by round, a line a layout."
-    lengths = _tidy(lengths, "layout | round words low high n")
+    lengths = tidy(lengths, "layout | round words low high n")
     if isinstance(lengths, str):
         return empty(lengths)
     lengths = lengths.assign(value=lengths.words)
     figure, names = go.Figure(), looks(lengths.layout)
     for index, (name, look) in enumerate(names.items()):
         rows = lengths[lengths.layout == name].sort_values("round")
-        _dots(figure, rows, rows["round"] + _dodge(index, len(names), 0.12), name, look, along="y", mode="lines+markers",
+        dots(figure, rows, rows["round"] + dodge(index, len(names), 0.12), name, look, along="y", mode="lines+markers",
               line=dict(color=look.colour, width=2.2, dash=look.dash))
     figure.update_xaxes(title_text="round (before the first there is nothing)", tickvals=sorted(lengths["round"].unique()), showgrid=False)
-    figure.update_yaxes(range=[0, _span(lengths)[1]], title_text="words in a free answer")
-    return _dress(figure, "How long a free answer stays", "Mean words of free answers by round", 380)
+    figure.update_yaxes(range=[0, span(lengths)[1]], title_text="words in a free answer")
+    return dress(figure, "How long a free answer stays", "Mean words of free answers by round", 380)
 
 # %% ../../nbs/viz/50_figures.ipynb #c4ee8351
 def content_by_kind(
     kinds: pd.DataFrame,  # one row a layout, question type and wording: `layout, kind, wording, value, low, high, n`; wording is seen or reworded
 ) -> go.Figure:
     "Share of right answers by question type, seen wordings filled and reworded ones hollow."
-    kinds = _tidy(kinds, "layout kind wording | value low high n")
+    kinds = tidy(kinds, "layout kind wording | value low high n")
     if isinstance(kinds, str):
         return empty(kinds)
     figure, names = go.Figure(), looks(kinds.layout)
@@ -240,13 +250,13 @@ def content_by_kind(
     series = [(name, wording) for name in names for wording in wordings]
     for index, (name, wording) in enumerate(series):
         rows = kinds[(kinds.layout == name) & (kinds.wording == wording)]
-        _dots(figure, rows, rows.kind.map(places) + _dodge(index, len(series), 0.7), name if wording == "seen" else f"{name}, reworded", names[name],
+        dots(figure, rows, rows.kind.map(places) + dodge(index, len(series), 0.7), name if wording == "seen" else f"{name}, reworded", names[name],
               hollow=wording == "reworded")
     for place in range(1, len(places)):
         figure.add_hline(place - 0.5, line=dict(color=RULE, width=1))
-    figure.update_xaxes(range=_span(kinds), title_text="share of right answers")
+    figure.update_xaxes(range=span(kinds), title_text="share of right answers")
     figure.update_yaxes(range=[len(places) - 0.5, -0.5], tickvals=list(places.values()), ticktext=list(places), showgrid=False)
-    return _dress(figure, "Right answers, kind by kind", "No earlier round; filled: wordings seen in training, hollow: reworded; 95 % intervals",
+    return dress(figure, "Right answers, kind by kind", "No earlier round; filled: wordings seen in training, hollow: reworded; 95 % intervals",
                   140 + len(places) * max(36, 17 * len(series)))
 
 # %% ../../nbs/viz/50_figures.ipynb #651b181d
@@ -274,7 +284,7 @@ def single_multi(
     subtitle: str = "From single-round to multi-round; GPT-4 of that time as judge",
 ) -> go.Figure:
     "Slopes from single-round to multi-round, a panel a benchmark."
-    table = _tidy(table, "benchmark model rounds | value low high n")
+    table = tidy(table, "benchmark model rounds | value low high n")
     if isinstance(table, str):
         return empty(table)
     if "capability" in table:
@@ -288,19 +298,19 @@ def single_multi(
         best = rows.value == rows.groupby("rounds").value.transform("max")
         for name, look in looks(table.model).items():
             mine = rows[rows.model == name].sort_values("rounds", ascending=False)
-            _dots(figure, mine, mine.rounds.map(sides), name, look, along="y", panel=str(panel) if panel > 1 else "", label=True, mode="lines+markers+text",
+            dots(figure, mine, mine.rounds.map(sides), name, look, along="y", panel=str(panel) if panel > 1 else "", label=True, mode="lines+markers+text",
                   line=dict(color=look.colour, width=2.2, dash=look.dash), showlegend=panel == 1)
             figure.data[-1].update(text=[f"{value:.1f}" for value in mine.value], textposition=["top center" if up else "bottom center" for up in best[mine.index]])
     figure.update_xaxes(range=[-0.35, 1.35], tickvals=[0, 1], ticktext=["single", "multi"], showgrid=False)
-    figure.update_yaxes(range=[0, _span(table)[1]])
-    return _dress(figure, title, subtitle, 380, 40)
+    figure.update_yaxes(range=[0, span(table)[1]])
+    return dress(figure, title, subtitle, 380, 40)
 
 # %% ../../nbs/viz/50_figures.ipynb #5fffbd01
 def loss_curve(
     metrics: pd.DataFrame,  # one row a run and step: `run, step, loss`, and `lr` where it is known
 ) -> go.Figure:
     "Training loss by step: raw and faint, with a smoothed line over it."
-    metrics = _tidy(metrics, "run | step loss")
+    metrics = tidy(metrics, "run | step loss")
     if isinstance(metrics, str):
         return empty(metrics)
     figure = go.Figure()
@@ -315,4 +325,4 @@ def loss_curve(
                            hovertext=notes, hoverinfo="text")
     figure.update_xaxes(title_text="optimizer step", showgrid=False)
     figure.update_yaxes(title_text="loss", rangemode="tozero")
-    return _dress(figure, "Training loss", "Faint: every step; line: smoothed", 360)
+    return dress(figure, "Training loss", "Faint: every step; line: smoothed", 360)

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...files import UserError, read_json, read_text, stream_json
+from ...files import UserError, read_json, read_text, reading_text, stream_json
 
 # %% ../../../nbs/data/sources/10_base.ipynb #a52dddc2
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the picture
@@ -83,23 +84,22 @@ def _empty(name: str, value: Any) -> bool:  # whether a needed field says nothin
         return True
     if name == "question":
         return not _WORDY(value)
+    if name == "answers":
+        return not value[0].strip()
     if name == "turns":
         return not all(turn.question.strip() and turn.answer.strip() for turn in value)
-    return isinstance(value[0], str) and not all(map(str.strip, value[:1] if name == "answers" else value))
-
-
-def _texts(record: Record) -> tuple:
-    said = record.turns and tuple(text for turn in record.turns for text in turn[:3])
-    return (record.question, *record.answers, *record.choices, *record.why, *record.names, *said)
+    return type(value[0]) is str and not all(map(str.strip, value))
 
 
 def fault(record: Record) -> str:  # empty if there is none
     "Why a record cannot be worded."
-    for text in _texts(record):
-        if type(text) is not str:
-            return "an answer that is no text"
-        if mark := _MARKED(text):
-            return f"{mark[0]!r} in its text"
+    said = record.turns and [text for turn in record.turns for text in turn[:3]]
+    try:
+        text = " ".join((record.question, *record.answers, *record.choices, *record.why, *record.names, *said))
+    except TypeError:
+        return "an answer that is no text"
+    if ("<" in text or not text.isprintable()) and (mark := _MARKED(text)):
+        return f"{mark[0]!r} in its text"
     for name in TASKS[record.task]:
         if _empty(name, getattr(record, name)):
             return _LACKS[name]
@@ -153,6 +153,12 @@ class Files:
         "The names and values of the object that the whole file is, one at a time."
         self.opened.append(path)
         return stream_json(path, None, self._mend, f"a file of {self.name}", "{")
+
+    def opening(self, path: Path) -> str:  # "[" or "{", with which the file can be read
+        "The first sign of a JSON file, where a data set was released in two layouts."
+        self.opened.append(path)
+        with reading_text(path) as file:
+            return file.read(1 << 10).lstrip()[:1]
 
     def lines(self, path: Path) -> list[str]:
         "The lines of a text file."
@@ -224,13 +230,16 @@ def load_sources() -> dict[str, Source]:
     return dict(sorted(SOURCES.items()))
 
 # %% ../../../nbs/data/sources/10_base.ipynb #c10290b0
-def by_split(paths: Iterable[Path]) -> dict[str, Path]:  # "train2014" -> its file
-    "Files by the split in their names; two files for one split are an error, since they would be read twice."
+def by_split(
+    paths: Iterable[Path],
+    of: Callable[[Path], str] = lambda path: split_of(path)[1],  # what tells the split, if not the name
+) -> dict[str, Path]:  # "train2014" -> its file
+    "Files by their splits; two files for one split are an error, since they would be read twice."
     found: dict[str, Path] = {}
     for path in paths:
-        split = split_of(path)[1]
+        split = of(path)
         if split in found:
-            raise UserError(f"{path}: is {split} once more, beside {found[split]}: keep one of the two")
+            raise UserError(f"{path}: is {split or path.name} once more, beside {found[split]}: keep one of the two")
         found[split] = path
     return found
 
@@ -258,31 +267,47 @@ class Question(NamedTuple):
     text: str
 
 
-def read_questions(files: Files, path: Path, key: str = "questions") -> dict[int | str, Question]:
-    "A VQA-style file of questions, by id."
-    return {q["question_id"]: Question(q["question_id"], q["image_id"], sentence(q["question"])) for q in files.items(path, key)}
+def read_questions(files: Files, path: Path) -> Iterator[Question]:
+    "The questions of a VQA-style file."
+    id, image, text = map(files.field, ("question_id", "image_id", "question"))
+    rows = files.items(path, files.field("questions"))
 
+    def questions() -> Iterator[Question]:
+        for row in rows:
+            try:
+                yield Question(row[id], row[image], sentence(row[text]))
+            except (KeyError, TypeError) as error:  # told here, since by then the annotations have been opened too
+                raise UserError(f"{path}: is not a file of {files.name}: a record lacks {error}: put the official file there") from error
 
-def joined(files: Files, questions: Path, annotations: Path, key: str = "annotations") -> Iterator[tuple[Question, dict] | Reject]:
+    return questions()
+
+# %% ../../../nbs/data/sources/10_base.ipynb #1496a773
+def joined(files: Files, questions: Path, annotations: Path) -> Iterator[tuple[Question, dict] | Reject]:
     "Each annotation with its question. If most find none, the files do not belong together."
-    asked, alone = read_questions(files, questions), 0
-    total = len(asked)
-    for number, annotation in enumerate(files.items(annotations, key), 1):
-        id = annotation["question_id"]
-        question = asked.pop(id, None)
+    ahead, passed, found = read_questions(files, questions), {}, 0
+    id_of, image_of = map(files.field, ("question_id", "image_id"))
+    for number, annotation in enumerate(files.items(annotations, files.field("annotations")), 1):
+        id = annotation[id_of]
+        question = passed.pop(id, None)
+        while question is None and (one := next(ahead, None)):
+            if one.id == id:
+                question = one
+            elif passed.setdefault(one.id, one) is not one:
+                yield Reject(files.name, str(one.id), f"question {one.id} comes twice in {questions.name}")
         if question is None:
-            alone += 1
-            if alone > 1000 and alone == number:
+            if number > 1000 and not found:
                 raise UserError(f"{annotations}: none of its first {number} annotations has a question in {questions.name}: they do not belong together, download both again")
             yield Reject(files.name, str(id), f"no question {id} in {questions.name}, or it comes twice")
-        elif question.image != annotation["image_id"]:
-            yield Reject(files.name, str(id), f"image {question.image} in {questions.name}, {annotation['image_id']} in {annotations.name}")
+            continue
+        found += 1
+        if question.image != annotation[image_of]:
+            yield Reject(files.name, str(id), f"image {question.image} in {questions.name}, {annotation[image_of]} in {annotations.name}")
         else:
             yield question, annotation
-    if total and len(asked) == total:
-        raise UserError(f"{questions}: none of its questions has an annotation in {annotations.name}: they do not belong together, download both again")
-    for id in asked:
-        yield Reject(files.name, str(id), f"no annotation {id} in {annotations.name}")
+    for question in chain(passed.values(), ahead):
+        if not found:
+            raise UserError(f"{questions}: none of its questions has an annotation in {annotations.name}: they do not belong together, download both again")
+        yield Reject(files.name, str(question.id), f"no annotation {question.id} in {annotations.name}")
 
 
 def read_pairs(files: Files, questions: str, annotations: str, record: Callable[[str, Question, dict], Record | Reject]) -> Iterator[Record | Reject]:

@@ -12,33 +12,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...chat.scripted import Answers, Book
+from ...data.questions import ask_objects
 from ...data.sources.base import Files, Record, fault, load_sources
-from ...data.templates import ask_objects, drafts
+from ...data.templates import worded
 from ..history import Item, with_priors
 from ...files import UserError
 from ...formats import normalise
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #e2d35f50
-def _stated(question: str, task: str = "qa") -> tuple[str, str]:  # instruction, format
-    [d] = drafts(Record("", "", "", task, question, ("",)), free=0)
-    return d.stated, d.format
-
-
 def _from_pairs(short: Iterable[Record], full: Iterable[Record]) -> Iterator[Item]:
     sentences = {(r.image, normalise(r.question)): r.answers[0] for r in full}
     for r in short:
         sentence = sentences.get((r.image, normalise(r.question)))
         if sentence:
             kind, _, wording = r.kind.partition("/")
-            stated, format = _stated(r.question)
-            yield Item(f"{r.source}:{r.id}", r.image, kind, wording or "seen", r.question, stated, format, r.answers[0], sentence)
+            yield Item(f"{r.source}:{r.id}", r.image, kind, wording or "seen", r.question, worded(r.question, "short").stated, "short", r.answers[0], sentence)
 
 
 def _from_objects(records: Iterable[Record]) -> Iterator[Item]:
     for r in records:
-        for k, asked in enumerate(ask_objects(r, random.Random(r.id), most=6)):
-            stated, format = _stated(asked.question, "count" if asked.kind == "count" else "qa")
-            yield Item(f"{r.source}:{r.id}:{k}", r.image, asked.kind, "seen", asked.question, stated, format, asked.short, asked.sentence)
+        for k, asked in enumerate(ask_objects(r, random.Random(r.id), 6, ["count", "presence"])):
+            stated = worded(asked.question, asked.format).stated
+            yield Item(f"{r.source}:{r.id}:{k}", r.image, asked.kind, "seen", asked.question, stated, asked.format, asked.short, asked.sentence)
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #b977b125
 def _with_rivals(items: list[Item]) -> list[Item]:
