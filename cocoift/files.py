@@ -190,7 +190,7 @@ class _Window:
             if not self.more():
                 raise self.wrong(torn=True)
 
-
+# %% ../nbs/01_files.ipynb #07967f75
 def _items(window: _Window, name: str) -> Iterator[Any]:  # of the array or object that begins here
     closing = {"[": "]", "{": "}"}[window.take("[{")]
     window.record, window.of = 1, name
@@ -228,7 +228,7 @@ def _near_items(window: _Window) -> Iterator[Any]:  # those that lie in the wind
     except (StopIteration, json.JSONDecodeError, IndexError):  # torn by the window's edge, or wrong: `value` will tell
         return
 
-
+# %% ../nbs/01_files.ipynb #055263bb
 def stream_json(
     path: str | os.PathLike,
     key: str | None = None,  # of the object at the top; None where the file is one array, or one object whose (name, value) pairs are wanted

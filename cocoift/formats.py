@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TERSE_FORMATS', 'PLAIN_FORMATS', 'COUNTED_FORMATS', 'TERSE_WORDS', 'NUMBER_WORDS', 'check_format', 'words',
-           'is_terse', 'sentences', 'keeps', 'stated_format', 'normalise']
+           'is_terse', 'sentences', 'keeps', 'clauses', 'only_asks', 'stated_format', 'normalise']
 
 # %% ../nbs/03_formats.ipynb #a63e92db
 import json
@@ -97,6 +97,73 @@ def keeps(
     return abs(_COUNT[kind](response) - int(count)) <= slack
 
 # %% ../nbs/03_formats.ipynb #9485925d
+_ASKING = frozenset("""
+    please just only simply exactly about possible directly alone enough needed own first then after followed go on long plain valid single either whether each any other else around behind
+    a an the and or of to as in into with using by for from on at it its that this which why how not no do does don't nothing without will is are be should must can if because my me i you your
+    answer answers answered answering question questions reply respond response say give write state name tell ask use put make keep limit choose pick select return output format type provide
+    start begin begins need explain explanation reason reasons justify rationale image picture photo statement true correct right best given choice choices option options option's label
+    word words phrase phrases sentence sentences number numbers digit digits letter letters yes json text paragraph list bulleted item items thing things object objects bullet bullets point points
+    line lines dash short shortest brief briefly shortly concise concisely few several bounding box coordinates corners x1 y1 x2 y2 left top bottom between
+    """.split()) | set(NUMBER_WORDS)
+_OPENING = re.compile(r"(?:please |now |and |so |then )*(?:(?:answer|reply|respond|say|give|write|state|use|put|make|keep|limit|return|output|format|name|type|choose|pick|select|provide|start|begin"
+                      r"|tell|list|explain|justify|just|only|simply|in|as|with|using|by|an?|one|two|three|single|short|briefly|yes|your|my|no|not|do not|don't|\d+)\b|i (?:only|just)\b"
+                      r"|the (?:answer|option|letter)\b|which letter is)", re.I)
+_FEW = re.compile(r"(?:\b(?:no more than|at most|up to|one to|one or|1 to|1-) ?)(?:two|three|2|3) words?|\ba word or two\b")  # not a bound, but another name for a phrase
+_CLAUSE = re.compile(r"(?<=[.?!:。？！：])\s+|(?<=[。？！：])|\s*\n\s*")
+_CHINESE = re.compile(r"(?:请|只需|仅需|用)[^，。？！?!]{0,12}(?:回答|作答)[^，。？！?!]{0,8}[。.]?")
+_OPTION_LINE = re.compile(r"\(?[A-Z][.):]\s")
+
+
+def clauses(text: str) -> list[tuple[int, int]]:
+    "Where a text's clauses begin and end: its sentences, its lines, what leads to a colon. A line that begins with an option's letter is one."
+    found, begin = [], 0
+    for cut in [*_CLAUSE.finditer(text), None]:
+        end, next_ = cut.span() if cut else (len(text), len(text))
+        if cut and "\n" not in cut[0] and _OPTION_LINE.match(text, begin):
+            continue
+        if words(text[begin:end]):
+            found.append((begin, end))
+        begin = next_
+    return found
+
+
+def only_asks(clause: str) -> bool:
+    "Whether a clause speaks of nothing but how to answer."
+    if _OPTION_LINE.match(clause) or not (_OPENING.match(clause) or _CHINESE.match(clause)):
+        return False
+    return bool(_CHINESE.fullmatch(clause)) or all(word in _ASKING or word.isdecimal() for word in words(_FEW.sub("few words", clause.lower()).replace("-", " ")))
+
+# %% ../nbs/03_formats.ipynb #0057ed8c
+_COUNTS = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"a single": 1, "a": 1}
+_NUMBER_OF = rf"(\d+|{'|'.join([*NUMBER_WORDS, 'a single'])})"
+_RANGE = re.compile(rf"\b{_NUMBER_OF} ?(?:to|or|-) ?{_NUMBER_OF}\b")
+_FORBIDDEN = re.compile(r"\b(?:do not|don't|without|nothing|not|no (?:other|explanation|reasons?|sentences?|text|words?))\b[^,.;:?!\n]*")
+_WHY = re.compile(r"\b(?:explain|explanation|reasons?|justify|rationale|why|because|how you can tell)\b")
+_NAMED = [(re.compile(pattern), kind) for pattern, kind in [
+    (r"\bletters?\b", "option"), (r"\byes\b.*\bno\b", "yes_no"), (r"\bbox\b|\bx1\b", "box"), (r"\bjson\b", "json"),
+    (rf"\b(?!(?:one|1|a single) ){_NUMBER_OF}[ -]words?\b(?! sentence)", "words"), (rf"\b(?:{_NUMBER_OF}|(a))[ -]sentences?\b", "sentences"),
+    (rf"\b{_NUMBER_OF}[ -](?:bullet|item|thing|object|point)|\blist of (\d+)\b|\b(?:name|list) (\d+)\b", "list"),
+    (r"\bparagraph\b", "paragraph"), (r"\b(?:number|digits?)\b", "number"),
+    (r"(\d+)个字", "words"), (r"词|短语|简短|几个字", "short"), (r"是(?:或|还是)否", "yes_no"),
+    (r"\b(?:words?(?! sentence)|phrases?|(?:short(?:est)?|brief|concise) (?:answer|reply|response)|(?:answer|reply|respond) (?:briefly|shortly|concisely))\b", "short")]]
+
+
+def _counted(kind: str, found: re.Match) -> str:
+    number = found[found.lastindex].lower()
+    count = int(_COUNTS.get(number, number))
+    return f"{kind}:{count}" if count else "free"
+
+
+def _named(clause: str) -> str:  # of one or more that only ask
+    text = _FORBIDDEN.sub("", _FEW.sub("few words", clause.lower()))
+    for pattern, kind in _NAMED:
+        if found := pattern.search(text):
+            if kind in COUNTED_FORMATS:
+                return "free" if _RANGE.search(text) else _counted(kind, found)
+            return f"{kind}_why" if kind in ("option", "short") and _WHY.search(text) else kind
+    return "free"
+
+# %% ../nbs/03_formats.ipynb #19732a13
 _HOW = (r"(?:\b(?:in|using|use|give|provide|write)|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
         r"(?:(?!\b(?:less|fewer|more|least|most|longer|max|min)(?:imum)?\b)[^.?!\n]){0,80}?\b(?:with|as|of|(?<!\d )to|be)) (?:exactly |about |only |just |me )*")  # what leads to a length that is asked for
 _SEEN = r"\b(?! (?:on|at|above|below|under|near|written|printed|painted|or (?:less|fewer|more))\b)"  # where a length that is shown, or a bound, goes on
@@ -114,8 +181,7 @@ _STATED = [(needs.split(), re.compile(pattern, re.I), format) for needs, pattern
     ("json", r"\b(in|into|as|using|return|output|generate|write|give|provide) (an? |one )?(single |valid )?json\b", "json"),
     ("paragraph", rf"\b(in|write|as) (a|one) (?:(?!\d|two |three |four |five )\w+ ){{0,2}}paragraph{_SEEN}", "paragraph"),
 ]]
-_COUNTS = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"a single": 1}
-_COUNT_OF = rf"(\d+|{'|'.join(_COUNTS)})[ -]"
+_COUNT_OF = rf"{_NUMBER_OF}[ -]"
 _MADE = r"\b(?:in|within|as|write|give|provide|craft|create|compose|tell|make|generate) (?:me )?an? (?:[\w-]+,? ){0,2}?"  # what leads to a thing of that length
 _STATED_COUNT = [(needs.split(), re.compile(pattern, re.I), kind) for needs, pattern, kind in [
     ("word", rf"{_HOW}{_COUNT_OF}words?{_SEEN}(?! sentence)", "words"),
@@ -126,22 +192,26 @@ _STATED_COUNT = [(needs.split(), re.compile(pattern, re.I), kind) for needs, pat
      rf"|\b(?:in|as|with|using|use|list of|(?:must|should)(?: \w+)? (?:contain|include|have)) (?:exactly |only |just )*{_COUNT_OF}bullet(?: points?|s)?"
      rf"|{_COUNT_OF}(?:item|point) (?:\w+ )?list)", "list"),
 ]]
+_HINTS = "letter word phrase short brief yes number digit box json paragraph sentence thing item object list bullet concise dash 词 简短 个字".split()
 
-
+# %% ../nbs/03_formats.ipynb #18c93233
 @lru_cache(1024)
 def stated_format(
     instruction: str,  # a user turn of any data set
 ) -> str:  # "free" where it states none
     "The format that a foreign instruction states, read off its wording."
     lower = instruction.lower()
+    if not any(hint in lower for hint in _HINTS):
+        return "free"
+    asking = [clause for begin, end in clauses(instruction) if only_asks(clause := instruction[begin:end])]
+    if any(_named(clause) != "free" for clause in asking):
+        return _named("\n".join(asking))
     for needs, pattern, format in _STATED:
         if any(need in lower for need in needs) and pattern.search(instruction):
             return format
     for needs, pattern, kind in _STATED_COUNT:
         if any(need in lower for need in needs) and (found := pattern.search(instruction)):
-            number = found[found.lastindex].lower()
-            count = int(_COUNTS.get(number, number))
-            return f"{kind}:{count}" if count else "free"
+            return _counted(kind, found)
     return "free"
 
 # %% ../nbs/03_formats.ipynb #2cd4603c

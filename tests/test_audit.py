@@ -17,7 +17,8 @@ from cocoift.data.export import to_llava, to_messages
 from cocoift.files import UserError
 from cocoift.formats import TERSE_FORMATS, is_terse, keeps, normalise
 
-ANSWERS = {"free": ["Calm.", "It is calm at the pier today."], "short": ["Calm", "It is very calm today."], "words:6": ["It is calm at the pier.", "No."], "yes_no": ["Yes", "Sure"]}
+ANSWERS = {"free": ["Calm.", "It is calm at the pier today."], "short": ["Calm", "It is very calm today."],
+           "words:6": ["It is calm at the pier.", "No."], "yes_no": ["Yes", "Sure"]}
 
 
 def chance(number: int = 300, seed: int = 0) -> list[Conversation]:
@@ -28,7 +29,8 @@ def chance(number: int = 300, seed: int = 0) -> list[Conversation]:
         rounds = []
         for _ in range(rng.randint(1, 5)):
             format = rng.choice(list(ANSWERS))
-            rounds.append(Round(f"What is it like, {rng.randrange(9)}?", rng.choice(ANSWERS[format]), format, Origin(rng.choice(["vqav2", "okvqa", "vsr", "aokvqa"]), str(k))))
+            origin = Origin(rng.choice(["vqav2", "okvqa", "vsr", "aokvqa"]), str(k))
+            rounds.append(Round(f"What is it like, {rng.randrange(9)}?", rng.choice(ANSWERS[format]), format, origin))
         made.append(Conversation(f"c{k}", tuple(images), tuple(rounds)))
     return made
 
@@ -51,7 +53,8 @@ def plain(conversations: list[Conversation], source: str | None = None) -> dict:
             before = before or r.format in TERSE_FORMATS
     mean = lambda some: sum(some) / len(some) if some else None  # noqa: E731
     after, without = mean(groups[True]), mean(groups[False])
-    return {"carry_over": None if None in (after, without) else after - without, "bare_terse": mean(terse), "switches": mean(switch), "obedience": mean(kept), "duplicates": mean(asked)}
+    return {"carry_over": None if None in (after, without) else after - without, "bare_terse": mean(terse), "switches": mean(switch),
+            "obedience": mean(kept), "duplicates": mean(asked)}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -85,7 +88,8 @@ def test_overlap_and_leakage():
     overlap = audit(conversations)["overlap"]
     assert overlap["matrix"] == [[len(of[a] & of[b]) for b in overlap["sources"]] for a in overlap["sources"]]
     exact = Counter(tuple(sorted(name for name in of if image in of[name])) for image in set().union(*of.values()))
-    assert {tuple(row["sources"]): row["images"] for row in overlap["intersections"]} == exact and overlap["rest"] == {"intersections": 0, "images": 0}
+    assert {tuple(row["sources"]): row["images"] for row in overlap["intersections"]} == exact
+    assert overlap["rest"] == {"intersections": 0, "images": 0}
     leak = leakage(survey(conversations), CleanList("mine", frozenset({"coco:3", "coco:40", "coco:99", "vg:1"}), 3, ()))
     assert (leak["size"], leak["images"], leak["rounds"], leak["by_source"]) == (3, 2, rounds_on.total(), rounds_on)
 
@@ -99,7 +103,8 @@ def test_chinese_is_counted_by_characters():
     rounds = [("他在玩水上漂吗？", "是的。"), ("图中有什么？", "水面上有一条船。"), ("是什么颜色的？", "银色的。")]
     found = audit([conversation(f"coco:{k}", *rounds) for k in range(20)])
     assert found["switches"] == 1 and found["words_histogram"] == {"2": 20, "3": 20, "7": 20}
-    assert found["diversity"]["asks"] == {"found": 0, "kinds": 0, "effective": None, "top": {}} and found["diversity"]["distinct_instructions"] == 3 / 60
+    assert found["diversity"]["asks"] == {"found": 0, "kinds": 0, "effective": None, "top": {}}
+    assert found["diversity"]["distinct_instructions"] == 3 / 60
 
 
 def test_diversity_does_not_fall_with_size():
@@ -119,7 +124,8 @@ def test_diversity_does_not_fall_with_size():
 
 def sharegpt(c: Conversation) -> dict:
     names = {"human": "user", "gpt": "assistant"}
-    return to_llava(c) | {"conversations": [{"from": "system", "value": "Be kind."}, *({**t, "from": names[t["from"]]} for t in to_llava(c)["conversations"])]}
+    turns = [{**turn, "from": names[turn["from"]]} for turn in to_llava(c)["conversations"]]
+    return to_llava(c) | {"conversations": [{"from": "system", "value": "Be kind."}, *turns]}
 
 
 @pytest.mark.parametrize("name, written", [
@@ -127,15 +133,21 @@ def sharegpt(c: Conversation) -> dict:
     ("messages.jsonl", lambda cs: "\n".join(json.dumps(to_messages(c)) for c in cs)),
 ])
 def test_foreign_files(tmp_path, name, written):
-    said = {"free": "", "short": " Answer the question using a single word or phrase.", "words:6": " Answer in 6 words.", "yes_no": " Answer yes or no."}
-    ours = [replace(c, rounds=tuple(replace(r, instruction=r.instruction + said[r.format], origin=Origin("coco")) for r in c.rounds)) for c in chance() if c.images]
+    said = {"free": "", "short": " Answer the question using a single word or phrase.", "words:6": " Answer in 6 words.",
+            "yes_no": " Answer yes or no."}
+    spoken = lambda r: replace(r, instruction=r.instruction + said[r.format], origin=Origin("coco"))  # noqa: E731
+    ours = [replace(c, rounds=tuple(map(spoken, c.rounds))) for c in chance() if c.images]
     (tmp_path / name).write_text(written(ours))
     write_jsonl(tmp_path / "ours.jsonl", ours)
     foreign, own = audit_path(tmp_path / name), audit_path(tmp_path / "ours.jsonl")
     assert foreign == own
 
 
-PEAK = "import resource, sys; from cocoift.data.audit import audit_path; print(audit_path(sys.argv[1])['rounds'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+PEAK = """
+import resource, sys
+from cocoift.data.audit import audit_path
+print(audit_path(sys.argv[1])["rounds"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 
 
 def test_memory_stays_flat(tmp_path):
@@ -146,9 +158,11 @@ def test_memory_stays_flat(tmp_path):
         with open(tmp_path / "mix.json", "w") as file:
             file.write("[")
             for k in range(size // 5):
-                turns = [{"from": speaker, "value": value} for n in range(5) for speaker, value in (
-                    ("human", f"What color is the thing number {rng.randrange(10**6)}?" + "\nAnswer the question using a single word or phrase." * (n == 0)), ("gpt", f"Red {k}"))]
-                file.write(("," if k else "") + json.dumps({"id": str(k), "image": f"coco/train2017/{k % 118_000:012d}.jpg", "conversations": turns}) + "\n")
+                asked = [f"What color is the thing number {rng.randrange(10**6)}?" for _ in range(5)]
+                asked[0] += "\nAnswer the question using a single word or phrase."
+                turns = [{"from": who, "value": said} for text in asked for who, said in (("human", text), ("gpt", f"Red {k}"))]
+                record = {"id": str(k), "image": f"coco/train2017/{k % 118_000:012d}.jpg", "conversations": turns}
+                file.write(("," if k else "") + json.dumps(record) + "\n")
             file.write("]")
         rounds, peak = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "mix.json"], check=True, capture_output=True, text=True).stdout.split()
         peaks[int(rounds)] = float(peak)
@@ -166,7 +180,8 @@ def test_gates():
     assert not told("carry_over<=-0.9")["passed"] and told("carry_over.high >= -1")["passed"] and told("by_source.vqav2.obedience>=0")["passed"]
     assert not told("leakage.mine.images<=0")["passed"] and told("duplicates<=1")["passed"] and told("intervals.switches<=1")["passed"]
     assert not check_gate(parse_gate("carry_over>=-1"), audit([conversation("coco:1", ("Hi.", "Hi."))]))["passed"]  # undefined
-    for text, says in [("carry_over", "is no gate"), ("carry_over<=x", "is no gate"), ("carry<=1", "the audit has no carry"), ("overlap<=1", "is no number"), ("formats<=1", "is no number"),
+    for text, says in [("carry_over", "is no gate"), ("carry_over<=x", "is no gate"), ("carry<=1", "the audit has no carry"),
+                       ("overlap<=1", "is no number"), ("formats<=1", "is no number"),
                        ("switches.low<=1", "a number already")]:
         with pytest.raises(UserError, match=f"--gate {re.escape(text)}.*{says}"):
             told(text)
@@ -191,7 +206,8 @@ def test_page(tmp_path, shared):
     from cocoift.studies.audit_page import write_audit
 
     hostile = '"><script>alert(1)</script><img src="http://evil.example/x.png">'
-    said = chance() + [Conversation(hostile, ("coco:310196",), (Round(hostile, "Calm", "short", Origin(hostile)), Round("Why?", "Calm", "free", Origin(hostile))))]
+    evil = Round(hostile, "Calm", "short", Origin(hostile)), Round("Why?", "Calm", "free", Origin(hostile))
+    said = chance() + [Conversation(hostile, ("coco:310196",), evil)]
     write_jsonl(tmp_path / "set.jsonl", said)
     found = write_audit(tmp_path / "set.jsonl", tmp_path / "page.html", ["pope"], shared / "data", shared / "data/coco-mini/images")
     page = (tmp_path / "page.html").read_text()
@@ -251,7 +267,8 @@ def mix(shared):
 
 
 def test_command(cocoift, mix, shared, tmp_path):
-    done = cocoift("audit", mix, "--json", "--html", tmp_path / "page.html", "--against", "pope", "--against", mix, "--data", shared / "data", "--gate", "rounds>=1")
+    done = cocoift("audit", mix, "--json", "--html", tmp_path / "page.html", "--against", "pope", "--against", mix, "--data", shared / "data",
+                   "--gate", "rounds>=1")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["gates"] == [{"gate": "rounds>=1", "value": 14, "passed": True}] and found["leakage"]["pope"]["images"] == 0
@@ -269,7 +286,8 @@ def test_a_gate_that_is_not_kept(cocoift, mix, tmp_path):
 
 
 @pytest.mark.parametrize("options, says", [
-    (["--gate", "carry_over<0.1"], ["--gate carry_over<0.1: is no gate", "carry_over<=0.1"]), (["--gate", "carry<=1"], ["--gate carry<=1", "the audit has no carry"]),
+    (["--gate", "carry_over<0.1"], ["--gate carry_over<0.1: is no gate", "carry_over<=0.1"]),
+    (["--gate", "carry<=1"], ["--gate carry<=1", "the audit has no carry"]),
     (["--against", "poep"], ["poep: is no benchmark", "pope"]), (["--against", "pope"], ["--against pope", "--data"]),
     (["--against", "pope", "--data", "nowhere"], ["nowhere: no such folder"]), (["--html", "."], [".: is a folder"]),
 ])

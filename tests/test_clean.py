@@ -30,7 +30,7 @@ def coco(*numbers: int) -> set[str]:
 
 
 def refs(*splits: tuple[int, str]) -> bytes:
-    return pickle.dumps([{"image_id": n, "split": split, "file_name": f"COCO_train2014_{n:012d}_7.jpg", "ref_id": n, "sentences": []} for n, split in splits], 2)
+    return pickle.dumps([{"image_id": n, "split": split, "file_name": f"COCO_train2014_{n:012d}_7.jpg", "ref_id": n} for n, split in splits], 2)
 
 
 def questions(*numbers: int) -> list[dict]:
@@ -54,9 +54,11 @@ def questions(*numbers: int) -> list[dict]:
     ("gqa-val", {"gqa/val_balanced_questions.json": {"05": {"imageId": "2316539"}, "06": {"imageId": "61512"}}}, {"vg:2316539", "vg:61512"}),
     ("gqa-val", {"lavis/val_balanced_questions.json": [{"image": "2316539.jpg", "question_id": "05"}]}, {"vg:2316539"}),
     ("aokvqa-val", {"aokvqa_v1p0_val.json": [{"image_id": 9, "split": "val"}]}, coco(9)),
-    ("lvis-val", {"lvis/lvis_v1_val.json": {"annotations": [{"image_id": 1}], "images": [{"id": 9, "coco_url": COCO_PATH.format("train2017", 9)}]}}, coco(9)),
+    ("lvis-val", {"lvis/lvis_v1_val.json": {"annotations": [{"image_id": 1}], "images": [{"id": 9, "coco_url": COCO_PATH.format("train2017", 9)}]}},
+     coco(9)),
     ("svit-test", {"SVIT/data/test_image_ids.txt": "8\n22\n", "other/test_image_ids.txt": "5\n"}, {"vg:8", "vg:22"}),
-    ("mia-bench-coco", {"instruction_benchmark_all.json": [{"image": COCO_PATH.format("val2017", 9)}, {"image": "https://example.org/a.jpg"}]}, coco(9)),
+    ("mia-bench-coco", {"instruction_benchmark_all.json": [{"image": COCO_PATH.format("val2017", 9)}, {"image": "https://example.org/a.jpg"}]},
+     coco(9)),
 ])
 def test_made_files(put, tmp_path, name, files, expected):
     paths = {put(path, value) for path, value in files.items()}
@@ -100,8 +102,8 @@ class Boom:
     ("karpathy-test", "dataset_coco.json", {"images": [{"cocoid": 9, "split": "train"}]}, "names no image that karpathy-test holds"),
     ("pope", "coco_pope_random.json", '{"image": "a.jpg"}\n{"image": "b.jpg"}\n', "names no image of COCO"),
     ("refcoco-eval", "refcoco/refs(unc).p", pickle.dumps([Boom()]), "asks for posix.system"),
-    ("refcoco-eval", "refcoco/refs(unc).p", pickle.dumps({"image_id": 9}, 2), "is not a file of refcoco-eval"),
-    ("refcoco-eval", "refcoco/refs(unc).p", refs((2, "val"))[:-9], "is not a file of refcoco-eval"),
+    ("refcoco-eval", "refcoco/refs(unc).p", pickle.dumps({"image_id": 9}, 2), "is not a file of referring expressions"),
+    ("refcoco-eval", "refcoco/refs(unc).p", refs((2, "val"))[:-9], "cannot be read"),
     ("vqav2-val", "v2_OpenEnded_mscoco_val2014_questions.json", {"annotations": []}, "lacks 'questions'"),
     ("okvqa-test", "okvqa/OpenEnded_mscoco_val2014_questions.json", {"questions": [{"image_id": 9, "question_id": 91}]}, "is none of OK-VQA's"),
     ("gqa-val", "val_balanced_questions.json", {"info": {"version": 2}}, "a record lacks 'imageId'"),
@@ -119,7 +121,8 @@ def test_files_of_another_kind(put, tmp_path, monkeypatch, name, path, value, sa
 
 
 @pytest.mark.parametrize("name, data, says", [
-    ("poep", ".", "poep: is no benchmark .*pope.* and no file"), ("pope", "nowhere", "nowhere: no such folder of data"), ("mine.csv", ".", "mine.csv: .*read from .json"),
+    ("poep", ".", "poep: is no benchmark .*pope.* and no file"), ("pope", "nowhere", "nowhere: no such folder of data"),
+    ("mine.csv", ".", "mine.csv: .*read from .json"),
 ])
 def test_wrong_names(tmp_path, monkeypatch, name, data, says):
     monkeypatch.chdir(tmp_path)

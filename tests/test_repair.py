@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.repair import governed, repair
+from cocoift.data.repair import governed, repair, split_instruction
 from cocoift.files import UserError
 from cocoift.formats import stated_format
 
@@ -71,7 +71,7 @@ def test_command(cocoift, quotes, tmp_path):
     torn = tmp_path / "torn.json"
     torn.write_text(quotes.read_text()[:5000])
     done = cocoift("repair", torn, tmp_path / "never.json")
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "torn.json: ends in the middle of record 7" in done.stderr
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "torn.json: ends in the middle of record 6" in done.stderr
     assert not (tmp_path / "never.json").exists()
 
 
@@ -87,6 +87,7 @@ FAULTLESS = {
     "sharegpt": {"id": "7", "model": "", "conversations": [{"from": "human", "value": "Is it safe? Answer in one word."}, {"from": "gpt", "value": "Yes", "text": "x", "markdown": {}},
                                                            {"from": "human", "value": "Tell me more."}, {"from": "gpt", "value": "It has been inspected every year."}]},
     "said to last": record("8", "a/8.jpg", "<image>\nIs it red? From now on answer in one word.", "No", "What is it?", "Bus"),
+    "said of each": record("8", "a/8.jpg", "<image>\nIs it red? Answer each question in one word.", "No", "What is it?", "Bus"),
     "second round": record("9", "a/9.jpg", "<image>\nWhat is here?", "A pier at dawn.", f"Is it safe?\n{WORD}", "Yes", "What is unusual?", "Nothing is unusual about it."),
 }
 FAULTY = {
@@ -97,7 +98,8 @@ FAULTY = {
                  ["How many cats? Answer the question with a number."]),
     "a task between": (record("5", "vg/VG_100K/5.jpg", f"<image>\nIs it red?\n{WORD}", "No", "Describe the image in detail.", "It is a red bus on a road.", "Who is it?", "Bob"),
                        ["Describe the image in detail.", f"Who is it?\n{WORD}"]),
-    "chinese": (record("6", "a/6.jpg", "<image>\n这是什么颜色？ Answer in one word.", "白色", "这是什么？", "羊"), ["这是什么？ Answer in one word."]),
+    "chinese": (record("6", "a/6.jpg", "<image>\n这是什么颜色？请用一个词回答。", "白色", "这是什么？", "羊"), ["这是什么？请用一个词回答。"]),
+    "in front": (record("7", "a/7.jpg", "<image>\nIn a word or a short phrase: Where is it?", "On the sofa", "Who is it?", "Bob"), ["In a word or a short phrase: Who is it?"]),
 }
 
 
@@ -283,7 +285,7 @@ def test_layouts(tmp_path):
 def test_governed_reads_no_answers():
     "The rule is given the user's turns and nothing else."
     told = governed([f"<image>\nWho is the author of this book?\n{WORD}", "What is the title of this book?"])
-    assert [(g.question, g.instruction, g.format, g.stated) for g in told] == [
+    assert [(g.asked.question, g.asked.instruction, g.format, g.stated) for g in told] == [
         ("Who is the author of this book?", WORD, "short", True), ("What is the title of this book?", WORD, "short", False)]
 
 
@@ -316,6 +318,23 @@ def shares(labelled: list, part: str, kind: str) -> tuple[str, str]:
     of = [(label, got) for label, got, entry in labelled if entry["part"] == part]
     right = sum(named(label) and named(got) and (kind == "any" or label == got) for label, got in of)
     return f"{right}/{sum(named(got) for _, got in of)}", f"{right}/{sum(named(label) for label, _ in of)}"
+
+
+def test_our_own_wordings_are_read():
+    "What we write into other people's files we can read there, and take off again."
+    from cocoift.data.wordings import CHINESE, INSTRUCTIONS, in_numbers
+
+    question, choices, chinese = "What do you see on the left of the man?", "What is he holding?\nA. a bat\nB. a ball", "图片里有什么？"
+    unread, kept = [], []
+    for table, asking in (INSTRUCTIONS, question), (CHINESE, chinese):
+        for format, wordings in table.items():
+            kind, _, counted = format.partition(":")
+            asking = choices if kind.startswith("option") else chinese if asking is chinese else question
+            for wording in wordings:
+                text = wording.replace("{n}", in_numbers(kind, 4)).replace("{}", asking)
+                unread += [text] if stated_format(text) != (f"{kind}:4" if counted else kind) else []
+                kept += [text] if kind not in ("free", "list", "json", "box", "paragraph") and split_instruction(text).question != asking else []
+    assert not unread and not kept
 
 
 def test_stated_formats_are_found(labelled, root):

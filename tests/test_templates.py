@@ -1,4 +1,5 @@
 "What the lab says to a model: every template of every set, on real records where they are at hand, and what training must never say."
+import os
 import random
 import re
 from collections import defaultdict
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data import questions, wordings
+from cocoift.data import questions
 from cocoift.data.questions import HELD_BACK_KINDS, KINDS, ask_objects
 from cocoift.data.sources.base import TASKS, Files, Objects, Record, Turn, fault, load_sources
 from cocoift.data.templates import _length, draw_of, drafts, worded
@@ -15,7 +16,7 @@ from cocoift.files import UserError
 from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, stated_format, words
 
 BOX, ODD = (0.12, 0.3, 0.5, 0.66), "the {x} and {} of 100 % %s"
-THINGS = tuple(Objects(name, k % 3, False, 0.02 * 3**k, (0.2 * k, 0.1, 0.2 * k + 0.1, 0.3)) for k, name in enumerate(("dog", "mouse", "bus", "cat", "kite")))
+THINGS = tuple(Objects(name, (1, 1, 2, 0, 1)[k], False, 0.02 * 3**k, (0.2 * k, 0.1, 0.2 * k + 0.1, 0.3)) for k, name in enumerate(("dog", "mouse", "bus", "cat", "kite")))
 MADE = [  # one record a task and more, of made-up texts
     Record("m", "1", "coco:9", "caption", answers=("A boat lies at a quiet pier in the morning",)),
     Record("m", "2", "coco:9", "caption", answers=("A boat. It lies at a pier.",)),
@@ -40,7 +41,6 @@ MADE = [  # one record a task and more, of made-up texts
 @pytest.fixture(scope="module")
 def real() -> list[Record]:
     "Records of all sources whose samples are at hand, at most a thousand of each."
-    import os
     data, found = Path(os.environ["COCOIFT_SHARED"]) / "data/sources", []
     for name, source in load_sources().items():
         try:
@@ -167,7 +167,7 @@ def test_held_back_wordings_are_strange(real):
     known = {run for text in spoken(real) for run in grams(text)}
     assert not {t.id: shared for t in HELD_BACK if (shared := grams(t.stated.replace("{}", "")) & known)}
     assert all(sum(t.format == format for t in HELD_BACK) >= 2 for format in INSTRUCTIONS if format != "free")
-    assert {t.id for t in wordings.PAPER} & {"qa-short"} and "held-back" not in TEMPLATE_SETS
+    assert "held-back" not in TEMPLATE_SETS
 
 
 def test_held_back_wordings_are_for_examination():

@@ -28,7 +28,7 @@ from .sources.base import Files, load_sources
 from ..files import Failed, UserError, atomic_file, check_output, digest, read_json, with_parent, write_json
 
 # %% ../../nbs/data/24_build.ipynb #d0158116
-_BUCKET = 48 << 20  # bytes of input a bucket: what is in memory of one when it is laid out
+_BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out
 _MOST_BUCKETS = 200  # files open at a time
 _ALONE = 32 << 20  # bytes of input that one process reads sooner than two
 
@@ -40,7 +40,10 @@ def _check_data(data: Path) -> None:
 
 def _found(recipe: BuildRecipe, data: Path) -> dict[str, list[Path]]:  # of each source of the recipe
     known = load_sources()
-    return {name: Files(data, name).find(*known[name].files) for name in recipe.sources}
+    found = {name: Files(data, name).find(*known[name].files) for name in recipe.sources}
+    if not any(found.values()):
+        raise UserError(f"{data}: holds no official file of {', '.join(recipe.sources)}: `cocoift sources` shows what they are called")
+    return found
 
 
 def _stamp(path: Path) -> list[int]:
@@ -167,14 +170,16 @@ def _stage(out: Path, plan: dict) -> Iterator[Path]:
                 shutil.rmtree(stage)
                 lock.unlink()
 
-
+# %% ../../nbs/data/24_build.ipynb #26716adc
 def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList], buckets: int, stage: Path, workers: Workers) -> dict[str, dict]:
     held: dict[str, tuple[str, ...]] = {}
     for some in clean:
         for image in some.images or ():
             held[image] = (*held.get(image, ()), some.name)
     knows = any(some.name == "val2017" and some.images is not None for some in clean)
-    jobs = [ReadJob(name, rank, data, stage / name, recipe, buckets, held, knows) for rank, name in enumerate(recipe.sources) if not (stage / name).exists()]
+    foreign = {name: source.images != "COCO" for name, source in load_sources().items()}
+    jobs = [ReadJob(name, rank, data, stage / name, recipe, buckets, held, knows, foreign[name])
+            for rank, name in enumerate(recipe.sources) if not (stage / name).exists()]
     jobs.sort(key=lambda job: -sum(path.stat().st_size for path in found[job.name]))
     with tqdm(total=len(jobs), desc="reading", unit="source", disable=None) as bar:
         workers.run(read_source, [(job,) for job in jobs], bar)
@@ -186,7 +191,7 @@ def _write(recipe: BuildRecipe, settled: Settled, buckets: int, stage: Path, wor
         workers.run(write_bucket, [(stage / "read", list(recipe.sources), bucket, settled.dropped, recipe, stage / "set") for bucket in range(buckets)], bar)
     return [read_json(stage / f"read/written/{bucket:05d}.json") for bucket in range(buckets)]
 
-
+# %% ../../nbs/data/24_build.ipynb #b09cedb7
 def _sign(recipe: BuildRecipe, data: Path, clean: list[CleanList], told: dict[str, dict], settled: Settled, written: list[dict], stage: Path) -> dict:
     import duckdb
     import pyarrow
@@ -207,40 +212,10 @@ def _sign(recipe: BuildRecipe, data: Path, clean: list[CleanList], told: dict[st
             "unchecked": [held.name for held in clean if held.images is None], "inputs": dict(sorted(inputs.items())),
             "versions": {"pyarrow": pyarrow.__version__, "duckdb": duckdb.__version__}}
 
-# %% ../../nbs/data/24_build.ipynb #72964768
-def build(
-    recipe: BuildRecipe,
-    data: str | Path,  # the folder of sources
-    out: str | Path,  # the dataset folder to make
-    jobs: int | None = None,  # processes; by default one a processor for large inputs, and this one alone for small
-) -> dict:  # the counts, as `cocoift build --json` prints them
-    "Make a dataset folder. A folder already made by the same recipe from the same files is left as it is."
-    start, data, out = time.perf_counter(), Path(data), Path(out)
-    _check_data(data)
-    if check_output(out, "manifest.json", "build"):
-        manifest = _unchanged(recipe, data, out)
-        return {**manifest["counts"], **_notes(manifest), "seconds": round(time.perf_counter() - start, 2), "peak_mb": round(_peak_mb(), 1)}
-    found = _found(recipe, data)
-    if not any(found.values()):
-        raise UserError(f"{data}: holds no official file of {', '.join(recipe.sources)}: `cocoift sources` shows what they are called")
-    size = sum(path.stat().st_size for path in {path for paths in found.values() for path in paths})
-    buckets = min(-(-size // _BUCKET) or 1, _MOST_BUCKETS)
-    clean = find_clean(recipe.clean, data) if recipe.clean else []
-    with _stage(out, _plan(recipe, data, found, clean)) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:
-        told = _read(recipe, data, found, clean, buckets, stage / "read", workers)
-        limits = {rank: (options.cap, options.weight) for rank, options in enumerate(recipe.sources.values())}
-        settled = settle([stage / "read" / name / "keys.parquet" for name in recipe.sources], limits, stage / "spill")
-        written = _write(recipe, settled, buckets, stage, workers)
-        manifest = _sign(recipe, data, clean, told, settled, written, stage)
-        if not manifest["counts"]["rounds"]:
-            raise UserError(f"{data}: no record is left after exclusions ({_reasons(manifest, stage)}): widen `splits` or `clean` in recipe {recipe.name}")
-        write_json(stage / "set/manifest.json", manifest)
-        os.replace(stage / "set", out)
-    return {**manifest["counts"], **_notes(manifest), "seconds": round(time.perf_counter() - start, 2), "peak_mb": round(workers.peak_mb, 1)}
-
-
-def _notes(manifest: dict) -> dict:
-    return {key: manifest[key] for key in ("absent", "leakage", "unchecked")}
+# %% ../../nbs/data/24_build.ipynb #0bfe7fc5
+def _told_of(manifest: dict, start: float, peak_mb: float) -> dict:
+    notes = {key: manifest[key] for key in ("absent", "leakage", "unchecked")}
+    return {**manifest["counts"], **notes, "seconds": round(time.perf_counter() - start, 2), "peak_mb": round(peak_mb, 1)}
 
 
 def _unchanged(recipe: BuildRecipe, data: Path, out: Path) -> dict:
@@ -258,3 +233,31 @@ def _reasons(manifest: dict, stage: Path) -> str:
         first = file.readline()
     told = [f"{count} {name}" for name, count in sorted(total.items())]
     return ", ".join([*told, *([f"the first since {json.loads(first)['reason']}"] if first else [])]) or "none was read"
+
+# %% ../../nbs/data/24_build.ipynb #72964768
+def build(
+    recipe: BuildRecipe,
+    data: str | Path,  # the folder of sources
+    out: str | Path,  # the dataset folder to make
+    jobs: int | None = None,  # processes; by default one a processor for large inputs, and this one alone for small
+) -> dict:  # the counts, as `cocoift build --json` prints them
+    "Make a dataset folder. A folder already made by the same recipe from the same files is left as it is."
+    start, data, out = time.perf_counter(), Path(data), Path(out)
+    _check_data(data)
+    if check_output(out, "manifest.json", "build"):
+        return _told_of(_unchanged(recipe, data, out), start, _peak_mb())
+    found = _found(recipe, data)
+    size = sum(path.stat().st_size for path in {path for paths in found.values() for path in paths})
+    buckets = min(-(-size // _BUCKET) or 1, _MOST_BUCKETS)
+    clean = find_clean(recipe.clean, data) if recipe.clean else []
+    with _stage(out, _plan(recipe, data, found, clean)) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:
+        told = _read(recipe, data, found, clean, buckets, stage / "read", workers)
+        limits = {rank: (options.cap, options.weight) for rank, options in enumerate(recipe.sources.values())}
+        settled = settle([stage / "read" / name / "keys.parquet" for name in recipe.sources], limits, stage / "spill")
+        written = _write(recipe, settled, buckets, stage, workers)
+        manifest = _sign(recipe, data, clean, told, settled, written, stage)
+        if not manifest["counts"]["rounds"]:
+            raise UserError(f"{data}: no record is left after exclusions ({_reasons(manifest, stage)}): widen `splits` or `clean` in recipe {recipe.name}")
+        write_json(stage / "set/manifest.json", manifest)
+        os.replace(stage / "set", out)
+    return _told_of(manifest, start, workers.peak_mb)

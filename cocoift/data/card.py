@@ -31,9 +31,6 @@ def strictest(stated: list[str]) -> str:
     return "other" if "other" in names or not names else next(name for name in _STRICTEST_FIRST if name in names)
 
 # %% ../../nbs/data/25_card.ipynb #4e7e8e7b
-_LANGUAGES = {"fmiqa": "zh"}  # all others are English
-
-
 def _size(conversations: int) -> str:
     steps = ["1K", "10K", "100K", "1M", "10M", "100M"]
     above = sum(conversations >= 10**power for power in range(3, 9))
@@ -50,7 +47,7 @@ def _head(manifest: dict, files: str) -> str:
     licence = strictest(stated)
     named = {"license_name": "mixed-non-commercial" if "cc-by-nc-4.0" in map(hub_licence, stated) else "mixed"} if licence == "other" else {}
     head = {
-        "license": licence, **named, "language": sorted({_LANGUAGES.get(name, "en") for name in used} or {"en"}),
+        "license": licence, **named, "language": sorted({known[name].language for name in used if name in known}) or ["en"],
         "task_categories": ["image-text-to-text", "visual-question-answering"], "size_categories": [_size(manifest["counts"]["conversations"])],
         "pretty_name": manifest["recipe"]["name"], "tags": ["cocoift", "coco", "instruction-tuning", "multi-round"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
@@ -96,7 +93,8 @@ _KINDS = {
               "LLaVA and ms-swift read it as it is, LLaMA-Factory through the `dataset_info.json` beside it.", _LOAD),
     "messages": ("A row is a conversation: `id`, `images` (paths under the folder of pictures), `messages` with `role` and `content`. ms-swift opens the pictures itself; "
                  "for TRL they are opened like this:", _LOAD + _OPEN),
-    "pictures": ("A row is a conversation: `id`, `images` (the pictures themselves), `messages` with `role` and `content`. TRL and ms-swift read it as it is.", _LOAD),
+    "pictures": ("A row is a conversation: `id`, `images` (the pictures themselves), `messages` with `role` and `content`. TRL reads it as it is; so does ms-swift, "
+                 "but it compresses JPEG again: export `llava` for it.", _LOAD),
 }
 
 

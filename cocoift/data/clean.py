@@ -7,7 +7,6 @@ __all__ = ['BENCHMARKS', 'images_in', 'Benchmark', 'CleanList', 'find_clean']
 
 # %% ../../nbs/data/21_clean.ipynb #a930b013
 import os
-import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .sources.referring import load_refs
 from ..files import UserError, read_jsonl, read_text, reading_text, stream_json
 from ..images import coco_image, image_of
 
@@ -37,7 +37,8 @@ def _records(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: a benchmark's images are read from .json, .jsonl or .txt: name such a file")
 
 # %% ../../nbs/data/21_clean.ipynb #6c6d8a68
-_PLACES = ("coco_url", "file_name", "filename", "image", "images", "image_path", "img_path", "image_file", "image_name", "imagename", "image_source", "url")
+_PLACES = ("coco_url", "file_name", "filename", "image", "images", "image_path", "img_path", "image_file", "image_name",
+           "imagename", "image_source", "url")
 _NUMBERS = ("image_id", "imageId", "img_id", "cocoid")
 _COCO_END, _VG_END = 582_000, 2_418_000
 _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
@@ -69,7 +70,8 @@ def images_in(path: str | Path) -> frozenset[str]:
     numbers = {mention for mention in found if isinstance(mention, int)}
     space = "vg" if numbers and max(numbers) >= _COCO_END else "coco"
     if not found:
-        raise UserError(f"{path}: names no image of COCO or Visual Genome (looked for {', '.join(_PLACES[:4])}, {', '.join(_NUMBERS[:2])}, ...): is it a benchmark's own file?")
+        raise UserError(f"{path}: names no image of COCO or Visual Genome (looked for {', '.join(_PLACES[:4])}, {', '.join(_NUMBERS[:2])}, ...): "
+                        "is it a benchmark's own file?")
     return frozenset(found - numbers | {f"{space}:{number}" for number in numbers})
 
 # %% ../../nbs/data/21_clean.ipynb #537db466
@@ -113,16 +115,8 @@ def _gqa(path: Path) -> Iterator[str]:  # an object by question, or LAVIS's list
 def _coco_only(path: Path) -> Iterator[str]:
     return (image for image in images_in(path) if image.startswith("coco:"))
 
-# %% ../../nbs/data/21_clean.ipynb #67ab040c
-class _Plain(pickle.Unpickler):
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"asks for {module}.{name}, which no file of referring expressions needs")
-
-
 def _refs(path: Path) -> Iterator[str]:
-    with open(path, "rb") as file:
-        refs = _Plain(file, encoding="latin1").load()  # made by Python 2
-    return (coco_image(ref["image_id"]) for ref in refs if ref["split"] != "train")
+    return (coco_image(ref["image_id"]) for ref in load_refs(path) if ref["split"] != "train")
 
 # %% ../../nbs/data/21_clean.ipynb #ada3ac6f
 BENCHMARKS: dict[str, Benchmark] = {
@@ -141,7 +135,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "mia-bench-coco": Benchmark(("instruction_benchmark_all.json", "mia_bench_coco*.json"), _coco_only),
 }
 
-# %% ../../nbs/data/21_clean.ipynb #ed73209c
+# %% ../../nbs/data/21_clean.ipynb #49672cdd
 @dataclass(frozen=True, slots=True)
 class CleanList:
     "The images of one benchmark."
@@ -163,13 +157,13 @@ def _walk(data: Path, names: Iterable[str]) -> dict[str, list[Path]]:  # of ever
                     found[name].append(Path(home, file))
     return {name: sorted(paths) for name, paths in found.items()}
 
-
+# %% ../../nbs/data/21_clean.ipynb #ed73209c
 def _read(name: str, read: Callable[[Path], Iterable[str]], paths: Sequence[Path]) -> frozenset[str]:
     images = set()
     for path in paths:
         try:
             images.update(read(path))
-        except (LookupError, TypeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             why = f"a record lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise UserError(f"{path}: is not a file of {name}: {why}: put the official file there") from None
     if not images:
@@ -181,11 +175,15 @@ def _twins(paths: Iterable[Path]) -> dict[str, str]:  # "vg:61512" -> "coco:2487
     twins = {}
     for path in paths:
         for row in stream_json(path, opening="["):
-            if row.get("coco_id"):
+            if (row.get("coco_id") or 0) > 0:  # a release has -1 for none
                 twins[f"vg:{row.get('image_id', row.get('id'))}"] = coco_image(row["coco_id"])
     return twins
 
 
+def _with_twins(images: frozenset[str], twins: dict[str, str]) -> frozenset[str]:
+    return images | {name for pair in twins.items() if images.intersection(pair) for name in pair}
+
+# %% ../../nbs/data/21_clean.ipynb #ceb3550c
 def find_clean(
     names: Sequence[str],  # of `BENCHMARKS`, or paths of files
     data: str | Path | None,  # searched at any depth; None if only files are named
@@ -203,7 +201,3 @@ def find_clean(
         lists.append((name, _read(name, read, paths) if paths else None, paths))
     twins = _twins(found.get("vg", [])) if any(images for _, images, _ in lists) else {}
     return [CleanList(name, images and _with_twins(images, twins), len(images or ()), tuple(paths)) for name, images, paths in lists]
-
-
-def _with_twins(images: frozenset[str], twins: dict[str, str]) -> frozenset[str]:
-    return images | {name for pair in twins.items() if images.intersection(pair) for name in pair}

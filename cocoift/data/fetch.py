@@ -81,7 +81,7 @@ def _answer(url: str, part: Path, state: dict, size: int, timeout: float) -> Any
         if cut.code == 416:  # there is no such rest: it was another file
             os.truncate(part, 0)
         raise
-    if response.status == 206 and _continues(response, at, state):
+    if resume and response.status == 206 and _continues(response, at, state):
         return response
     os.truncate(part, 0)
     if response.status == 206:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..conversation import parquet_schema
 from .compose import LAYOUTS, Piece, compose, place
-from .curate import DRAFTS, RECORDS
+from .curate import DRAFTS, RECORDS, no_collector
 from .recipe import BuildRecipe
 from .sources.base import load_sources
 from ..files import atomic_file, read_json, write_json
@@ -27,6 +27,10 @@ from ..files import atomic_file, read_json, write_json
 def _in_order(image: str) -> tuple[str, int, str]:
     kind, _, number = image.partition(":")
     return (kind, int(number), "") if number.isdecimal() else (kind, 0, number)
+
+
+def _whole(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def _read(paths: list[Path], schema: pa.Schema, dropped: np.ndarray) -> pa.Table:
@@ -60,21 +64,24 @@ class Laid(NamedTuple):
     ids: list[str]  # of the conversations
 
 
-def _codes(texts: pa.ChunkedArray) -> np.ndarray:
-    return texts.combine_chunks().dictionary_encode().indices.to_numpy()
+def _questions(drafts: pa.Table, records: pa.Table, record: np.ndarray) -> np.ndarray:  # the same number for the same question
+    task = records["task"].combine_chunks().take(pa.array(record))
+    asks = pc.if_else(pc.is_in(task, pa.array(["caption", "detail"])), task, _whole(drafts["bare"]))  # a second caption is the same question in other words
+    return asks.dictionary_encode().indices.to_numpy()
 
 
-def _deal(drafts: pa.Table, record: np.ndarray, image: np.ndarray, names: list[str], recipe: BuildRecipe) -> Laid:
+def _deal(drafts: pa.Table, record: np.ndarray, questions: np.ndarray, image: np.ndarray, names: list[str], recipe: BuildRecipe) -> Laid:
     placement = LAYOUTS[recipe.layout].placement
     formats, here = drafts["format"].to_pylist(), drafts["here"].to_pylist()
     dialog = np.where(drafts["turn"].to_numpy() > 0, record, -1).tolist()
-    tokens = (np.add(pc.utf8_length(drafts["stated"]), pc.utf8_length(drafts["response"])) // 4).tolist()
-    pieces = list(map(Piece._make, zip(formats, _codes(drafts["bare"]).tolist(), dialog, tokens)))
+    tokens = pc.divide(pc.add(pc.utf8_length(drafts["stated"]), pc.utf8_length(drafts["response"])), 4).to_pylist()
+    kinds = {format: format.partition(":")[0] for format in set(formats)}  # words:9 and words:11 are of one kind, each states its own number
+    pieces = list(zip(map(kinds.get, formats), questions.tolist(), dialog, tokens))
     edges = np.flatnonzero(np.diff(image, prepend=-1, append=-1)).tolist()  # where an image's rounds begin
     order, starts, states, ids = [], [0], [], []
     for begin, end in zip(edges, edges[1:]):
         name = names[begin]
-        laid = compose(pieces[begin:end], recipe.layout, recipe.deal, random.Random(f"{recipe.seed} {name}"))
+        laid = compose(list(map(Piece._make, pieces[begin:end])), recipe.layout, recipe.deal, random.Random(f"{recipe.seed} {name}"))
         for number, group in enumerate(laid):
             group = [begin + i for i in group]
             order += group
@@ -101,10 +108,6 @@ def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.n
     rounds = pa.StructArray.from_arrays([_whole(round_[f.name]) for f in round_type], fields=list(round_type))
     columns = {"id": pa.array(laid.ids, pa.string()), "images": _images(records, of[laid.starts[:-1]]), "rounds": pa.ListArray.from_arrays(pa.array(laid.starts), rounds)}
     return pa.table([columns[f.name].cast(f.type) for f in schema], schema=schema)
-
-
-def _whole(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def _images(records: pa.Table, first: np.ndarray) -> pa.Array:  # of each conversation's first record: no, one or several
@@ -137,7 +140,8 @@ def write_bucket(stage: Path, names: list[str], bucket: int, dropped: np.ndarray
     order = np.argsort(record, kind="stable")
     drafts, record = drafts.take(pa.array(order)), record[order]
     named = pc.if_else(pc.equal(records["image"], ""), pc.binary_join_element_wise("none", records["id"], ":"), records["image"]).combine_chunks()
-    laid = _deal(drafts, record, image[record], named.take(pa.array(record)).to_pylist(), recipe)
+    with no_collector():
+        laid = _deal(drafts, record, _questions(drafts, records, record), image[record], named.take(pa.array(record)).to_pylist(), recipe)
     licences = {name: source.licence for name, source in load_sources().items()}
     if len(seq):
         _write(_conversations(laid, drafts, records, record, licences), out / f"conversations/part-{bucket:05d}.parquet")

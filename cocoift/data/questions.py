@@ -68,8 +68,8 @@ WORDINGS = {
                  "Is it true that there {be} {one} in this picture?"),
     "listing": ("What can be seen in the image?", "What things are in this picture?", "Which things does the photo show?", "What is in the image?", "What do you see in this picture?"),
     "tally": ("How many {those} are there in the image?", "How many {those} can you see in the picture?", "Count the {those} in this photo."),
-    "side": ("{Be} the {a} {sides} the {b}?", "Where {be} the {a}, {sides} the {b}?", "In this picture, {be} the {a} {sides} the {b}?"),
-    "placed": ("{Be} the {a} {side} the {b}?", "Does the photo show the {a} {side} the {b}?", "In the image, {be} the {a} {side} the {b}?"),
+    "side": ("In the image, {be} the {a} {sides} the {b}?", "Where in the picture {be} the {a}, {sides} the {b}?", "{Be} the {a} {sides} the {b} in this photo?"),
+    "placed": ("In the image, {be} the {a} {side} the {b}?", "Does the photo show the {a} {side} the {b}?", "{Be} the {a} {side} the {b} in this picture?"),
     "larger": ("Which takes up more of the image, the {a} or the {b}?", "Which covers the larger part of the picture, the {a} or the {b}?",
                "Which looks larger in this photo, the {a} or the {b}?", "What fills more of the image, the {a} or the {b}?"),
 }
@@ -138,6 +138,10 @@ def _single(o: Objects) -> bool:
     return o.count == 1 and not o.crowd
 
 
+def _mass(o: Objects) -> bool:
+    return bool(o.count or o.crowd) and noun(o.name).be == "is" and not noun(o.name).counted
+
+
 def _side(a: Objects, b: Objects) -> tuple[str, str] | None:  # the side of `b` that `a` is on, and the other one; None if that is not clear
     (left, top, right, bottom), (b_left, b_top, b_right, b_bottom) = a.box, b.box
     if right + GAP <= b_left or b_right + GAP <= left:
@@ -155,7 +159,7 @@ def _position(things: list[Objects], draws: random.Random, say: Say) -> Iterator
     for a, b in combinations([o for o in things if _single(o) and o.box], 2):
         if side := _side(a, b):
             be, (is_on, is_not), claim = noun(a.name).be, side, draws.choice(("", *side))
-            true = f"the {a.name} {be} {_OF[is_on]} the {b.name}."
+            true = f"the {a.name} {be} {_OF[is_on]} the {b.name} in the image."
             if claim:
                 answers = ("yes", f"Yes, {true}") if claim == is_on else ("no", f"No, {true}")
                 yield Asked("position", say("placed", a=a.name, b=b.name, be=be, side=_OF[claim]), *answers)
@@ -164,7 +168,7 @@ def _position(things: list[Objects], draws: random.Random, say: Say) -> Iterator
 
 
 def _larger(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Asked]:
-    for a, b in combinations([o for o in things if _single(o) or (o.count or o.crowd) and noun(o.name).one in _MASS], 2):
+    for a, b in combinations([o for o in things if _single(o) or _mass(o)], 2):
         big, small = (a, b) if a.area > b.area else (b, a)
         if big.area >= LARGER * small.area > 0:
             take = "takes" if noun(big.name).be == "is" else "take"

@@ -7,9 +7,9 @@ __all__ = ['CLEAN', 'SourceOptions', 'BuildRecipe']
 
 # %% ../../nbs/data/20_recipe.ipynb #4f64c8be
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from .clean import BENCHMARKS
 from .compose import LAYOUTS, Deal
@@ -29,57 +29,51 @@ class SourceOptions(BaseModel):
 CLEAN = ("val2017", "karpathy-val", "karpathy-test", "pope", "llava-bench-coco", "refcoco-eval")
 
 
+def _named(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = dict.fromkeys(value)
+    if not value or not isinstance(value, dict):
+        raise ValueError("names no source: give a list, or a mapping to options; `cocoift sources` shows the names")
+    return {name: options or {} for name, options in value.items()}
+
+
+def _known(value: dict[str, SourceOptions]) -> dict[str, SourceOptions]:
+    known = load_sources()
+    for name, options in value.items():
+        if name not in known:
+            raise ValueError(f"{name!r} is no source: `cocoift sources` lists them")
+        if unknown := sorted(set(options.fields) - set(known[name].fields)):
+            raise ValueError(f"fields: {unknown[0]!r} of {name} is no field that can be named: it has {', '.join(known[name].fields) or 'none'}")
+    return value
+
+
+def _ordered(value: tuple[int, int] | dict[int, float]) -> tuple[int, int] | dict[int, float]:
+    if isinstance(value, tuple) and not 1 <= value[0] <= value[1]:
+        raise ValueError(f"{list(value)} is no range of rounds: give the fewest (1 or more) and the most")
+    if isinstance(value, dict) and not (value and min(value) >= 1 and min(value.values()) >= 0 and sum(value.values()) > 0):
+        raise ValueError(f"{value} is no distribution of rounds: give numbers of rounds (1 or more), each with how often it is drawn")
+    return value
+
+
+def _benchmark(name: str) -> str:
+    if name not in BENCHMARKS and not Path(name).is_file():
+        raise ValueError(f"{name!r} is neither a benchmark ({', '.join(BENCHMARKS)}) nor a file of one")
+    return name
+
+# %% ../../nbs/data/20_recipe.ipynb #1dca7aab
 class BuildRecipe(BaseModel):
     "What to merge, and how to lay it out."
     model_config = ConfigDict(extra="forbid")
     name: str
-    sources: dict[str, SourceOptions]  # in order of rank: where two have the same question with the same answer, the first keeps it
+    sources: Annotated[dict[str, SourceOptions], BeforeValidator(_named), AfterValidator(_known)]  # in order of rank: of the same record in two the first keeps it
     layout: Literal[*LAYOUTS] = "every-mixed"
     templates: Literal[*TEMPLATE_SETS] = "paper"
-    rounds: tuple[int, int] | dict[int, float] = (2, 6)  # fewest and most of a conversation, or how often each number is drawn
+    rounds: Annotated[tuple[int, int] | dict[int, float], AfterValidator(_ordered)] = (2, 6)  # fewest and most of a conversation, or how often each number is drawn
     tokens: int = Field(1400, gt=0)  # of a conversation's text at most, at four characters each; 2048 less LLaVA's 576 of the picture
     free: float = Field(0.25, ge=0, le=1)  # share of free rounds where a task can be worded both ways
     votes: float = Field(0.3, ge=0, le=1)  # share of the people asked who must have given an answer, where people voted
-    clean: list[str] = list(CLEAN)  # benchmarks, or files of benchmarks, whose images must not be in the set
+    clean: list[Annotated[str, AfterValidator(_benchmark)]] = list(CLEAN)  # benchmarks, or files of benchmarks, whose images must not be in the set
     seed: int = 0
-
-    @field_validator("sources", mode="before")
-    @classmethod
-    def _named(cls, value):
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            value = dict.fromkeys(value)
-        if not value or not isinstance(value, dict):
-            raise ValueError("names no source: give a list, or a mapping to options; `cocoift sources` shows the names")
-        return {name: options or {} for name, options in value.items()}
-
-    @field_validator("sources")
-    @classmethod
-    def _known(cls, value):
-        known = load_sources()
-        for name, options in value.items():
-            if name not in known:
-                raise ValueError(f"{name!r} is no source: `cocoift sources` lists them")
-            unknown = sorted(set(options.fields) - set(known[name].fields))
-            if unknown:
-                raise ValueError(f"fields: {unknown[0]!r} of {name} is no field that can be named: it has {', '.join(known[name].fields) or 'none'}")
-        return value
-
-    @field_validator("rounds")
-    @classmethod
-    def _ordered(cls, value):
-        if isinstance(value, tuple) and not 1 <= value[0] <= value[1]:
-            raise ValueError(f"{list(value)} is no range of rounds: give the fewest (1 or more) and the most")
-        if isinstance(value, dict) and not (value and min(value) >= 1 and min(value.values()) >= 0 and sum(value.values()) > 0):
-            raise ValueError(f"{value} is no distribution of rounds: give numbers of rounds (1 or more), each with how often it is drawn")
-        return value
-
-    @field_validator("clean")
-    @classmethod
-    def _benchmarks(cls, value):
-        for name in value:
-            if name not in BENCHMARKS and not Path(name).is_file():
-                raise ValueError(f"{name!r} is neither a benchmark ({', '.join(BENCHMARKS)}) nor a file of one")
-        return value
 
     @property
     def deal(self) -> Deal:

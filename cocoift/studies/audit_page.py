@@ -41,7 +41,8 @@ def measures(found: dict) -> pd.DataFrame:
 def binned(histogram: dict[str, int], ends: Sequence[int], first: int = 0) -> pd.DataFrame:
     "Counts by value as `bin, count`; empty bins at the end are left out."
     values = pd.Series({int(value): count for value, count in histogram.items()})
-    rows = [(str(end) if end - start == 1 else f"{start + 1}–{end}", values[(values.index > start) & (values.index <= end)].sum()) for start, end in zip((first - 1, *ends), ends)]
+    rows = [(str(end) if end - start == 1 else f"{start + 1}–{end}", values[(values.index > start) & (values.index <= end)].sum())
+            for start, end in zip((first - 1, *ends), ends)]
     rows += [(f"{ends[-1] + 1}+", values[values.index > ends[-1]].sum())]
     while len(rows) > 1 and not rows[-1][1]:
         rows.pop()
@@ -89,20 +90,18 @@ def _interval(e: dict) -> str:
 
 
 def _tiles(found: dict) -> Tiles:
-    told = {"conversations": (f"{found['conversations']:,}", f"{found['rounds_a_conversation']:.1f} rounds each"), "rounds": (f"{found['rounds']:,}", f"{len(found['by_source'])} sources"),
-            "images": (f"{found['images']:,}", "")}
-    for key, label in MEASURES.items():
-        estimate = (found | found["intervals"])[key]
-        told[label] = (_number(estimate["value"]), _interval(estimate))
-    told["duplicates"] = (f"{found['duplicates']:.1%}", "asked before of the same image")
-    return Tiles([Tile(value, label, note) for label, (value, note) in told.items()])
+    counts = [Tile(f"{found['conversations']:,}", "conversations", f"{found['rounds_a_conversation']:.1f} rounds each"),
+              Tile(f"{found['rounds']:,}", "rounds", f"{len(found['by_source'])} sources"), Tile(f"{found['images']:,}", "images")]
+    estimates = [((found | found["intervals"])[key], label) for key, label in MEASURES.items()]
+    return Tiles([*counts, *(Tile(_number(e["value"]), label, _interval(e)) for e, label in estimates),
+                  Tile(f"{found['duplicates']:.1%}", "duplicates", "asked before of the same image")])
 
-
+# %% ../../nbs/studies/66_audit_page.ipynb #abcc37f7
 def _taught(found: dict) -> Section:
     table, sources = measures(found), _all(found)
     over, rest = table[table.measure == "carry-over"], table[table.measure != "carry-over"]
-    text = ("**Carry-over**: how much more often a free question is answered tersely after a terse request than without one. Zero: an instruction ends with its round. One: it never does. "
-            "It is undefined where no free round follows a terse request, or none stands without one.")
+    text = ("**Carry-over**: how much more often a free question is answered tersely after a terse request than without one. Zero: an instruction "
+            "ends with its round. One: it never does. It is undefined where no free round follows a terse request, or none stands without one.")
     shares = ("**Bare terse**: terse answers that their own round did not ask for. **Switches**: neighbouring rounds that go from terse to full or back. "
               "**Obedience**: answers that keep the format their own round states.")
     rows = [{"source": name, "rounds": m["rounds"], **{label: _rounded((m | m["intervals"])[key]["value"]) for key, label in MEASURES.items()},
@@ -112,40 +111,49 @@ def _taught(found: dict) -> Section:
         Text(shares), Chart(audited.by_source(rest, "The company of carry-over"), "Of all rounds of a source that can tell", rest),
         Table(pd.DataFrame(rows), "Every source, the largest first")])
 
-
+# %% ../../nbs/studies/66_audit_page.ipynb #f193fb65
 def _asked(found: dict) -> Section:
-    mix = pd.DataFrame([(name, kind, count) for name, m in _all(found) for kind, count in m["formats"].items()], columns=["source", "format", "rounds"])
+    formats = [(name, kind, count) for name, m in _all(found) for kind, count in m["formats"].items()]
+    mix = pd.DataFrame(formats, columns=["source", "format", "rounds"])
     lengths, spoken = binned(found["rounds_histogram"], _ROUND_BINS, first=1), binned(found["words_histogram"], _WORD_BINS)
-    rows = [{"source": name, **{label: _rounded(m["diversity"][key]) for key, label in (("type_token", "words"), ("distinct_2", "pairs"), ("distinct_3", "triples"))},
-             "kinds of request": _rounded(m["diversity"]["asks"]["effective"], 1), "most asked": ", ".join(list(m["diversity"]["asks"]["top"])[:5])} for name, m in _all(found)]
+    rows = [{"source": name, "words": _rounded(d["type_token"]), "pairs": _rounded(d["distinct_2"]), "triples": _rounded(d["distinct_3"]),
+             "kinds of request": _rounded(d["asks"]["effective"], 1), "most asked": ", ".join(list(d["asks"]["top"])[:5])}
+            for name, d in ((name, m["diversity"]) for name, m in _all(found))]
     return Section("What is asked, and how long", [
         Chart(audited.format_mixture(mix), "As the instructions state it; formats of foreign data are read off their wording", mix),
         Chart(audited.histogram(lengths, "Rounds of a conversation", "rounds"), "Share of conversations", lengths),
-        Chart(audited.histogram(spoken, "Words of an answer", "words"), "Share of rounds; Chinese, Japanese and Korean are counted by characters; up to three words are terse", spoken),
-        Table(pd.DataFrame(rows), "Diversity of instructions: the share of different words, pairs and triples among 1,000 drawn at random (undefined where there are fewer), how many equally "
-                                  "common kinds of request would be as varied, and the most common ones")])
+        Chart(audited.histogram(spoken, "Words of an answer", "words"),
+              "Share of rounds; Chinese, Japanese and Korean are counted by characters; up to three words are terse", spoken),
+        Table(pd.DataFrame(rows), "Diversity of instructions: the share of different words, pairs and triples among 1,000 drawn at random (undefined "
+                                  "where there are fewer), how many equally common kinds of request would be as varied, and the most common ones")])
 
-
-def _seen(found: dict) -> list[Section]:
-    pairs, patterns, sizes = _images(found["overlap"])
-    beyond = found["overlap"]["rest"]
-    shared = Section("Whose images", [
+# %% ../../nbs/studies/66_audit_page.ipynb #b755c483
+def _whose(overlap: dict) -> Section | None:  # None where there are no two sources with images
+    pairs, patterns, sizes = _images(overlap)
+    if len(sizes) < 2:
+        return None
+    figure = audited.upset(patterns, sizes, beyond=(overlap["rest"]["intersections"], overlap["rest"]["images"]))
+    return Section("Whose images", [
         Chart(audited.overlap_matrix(pairs), "Read along a row: which part of this source's images the other one speaks of too", pairs),
-        Chart(audited.upset(patterns, sizes, beyond=(beyond["intersections"], beyond["images"])), "A column counts the images that have exactly the sources marked below it", patterns.assign(sources=patterns.sources.str.join(" + ")))]
-    ) if len(sizes) > 1 else None
-    rows = [{"benchmark": name, "its images": leak["size"], "of them in the set": leak["images"], "rounds on them": leak["rounds"], "share of rounds": f"{leak['rounds'] / found['rounds']:.2%}",
-             "sources": ", ".join(leak["by_source"]) or "none"} for name, leak in found["leakage"].items()]
-    leaked = Section("Leakage", [Table(pd.DataFrame(rows), "Images that a benchmark's own files name, and that the set speaks of")] if rows else
-                     [Text("No benchmark was named: `--against pope --data DIR` shows which of its images are in the set.")])
-    return [*([shared] if shared else []), leaked]
+        Chart(figure, "A column counts the images that have exactly the sources marked below it",
+              patterns.assign(sources=patterns.sources.str.join(" + ")))])
+
+
+def _leaked(found: dict) -> Section:
+    rows = [{"benchmark": name, "its images": leak["size"], "of them in the set": leak["images"], "rounds on them": leak["rounds"],
+             "share of rounds": f"{leak['rounds'] / found['rounds']:.2%}", "sources": ", ".join(leak["by_source"]) or "none"}
+            for name, leak in found["leakage"].items()]
+    if not rows:
+        return Section("Leakage", [Text("No benchmark was named: `--against pope --data DIR` shows which of its images are in the set.")])
+    return Section("Leakage", [Table(pd.DataFrame(rows), "Images that a benchmark's own files name, and that the set speaks of")])
 
 # %% ../../nbs/studies/66_audit_page.ipynb #0d23ce56
 def _lead(found: dict) -> str:
     over = found["carry_over"]
     if over["value"] is None:
-        said = "**Carry-over is undefined**: it takes free rounds after a terse request, and free rounds without one, and the set lacks one of the two."
+        said = "**Carry-over is undefined**: it takes free rounds after a terse request, and free rounds without one; one of the two is not there."
     elif over["low"] is not None and over["low"] > 0.1:
-        said = f"**A terse request lives on**: after one, the share of free questions that are answered tersely is higher by {100 * over['value']:.0f} points."
+        said = f"**A terse request lives on**: after one, the share of terse answers to free questions is higher by {100 * over['value']:.0f} points."
     else:
         said = f"**Carry-over is {_number(over['value'])}**: free questions after a terse request beside those without one."
     return f"{found['rounds']:,} rounds in {found['conversations']:,} conversations about {found['images']:,} images. {said}"
@@ -167,7 +175,8 @@ def write_audit(
     dialogs = [_dialogs(some, pictures, caption) for some, caption in (
         (seen.dialogs["leaking"], "Drawn from the conversations in which a free round is answered tersely (▲) after a terse answer was asked for"),
         (seen.dialogs["any"], "Drawn from the others of two rounds or more")) if some]
-    sections = [Section("At a glance", [_tiles(found)]), _taught(found), _asked(found), *_seen(found), *([Section("Dialogs", dialogs)] if dialogs else [])]
+    sections = [Section("At a glance", [_tiles(found)]), _taught(found), _asked(found), _whose(found["overlap"]), _leaked(found),
+                Section("Dialogs", dialogs) if dialogs else None]
     facts = {"cocoift": __version__, "set": Path(path).name, **{c.name: ", ".join(sorted({file.name for file in c.files})) for c in known}}
-    write_report(out, f"Audit of {Path(path).name}", _lead(found), sections, facts)
+    write_report(out, f"Audit of {Path(path).name}", _lead(found), list(filter(None, sections)), facts)
     return found

@@ -56,10 +56,12 @@ def format_mixture(
     for kind in [*FORMAT_LOOK, *sorted(set(shares) - set(FORMAT_LOOK))]:
         if kind in shares:
             colour, shape = FORMAT_LOOK.get(kind, (QUIET, "."))
-            figure.add_bar(y=list(shares.index), x=shares[kind], orientation="h", name=kind, marker=dict(color=colour, pattern=dict(shape=shape, fillmode="overlay", fgcolor="white", size=8, solidity=0.2), line=dict(width=0)),
-                           text=[kind if value > 0.12 else "" for value in shares[kind]], textposition="inside", insidetextanchor="middle", textangle=0,
-                           textfont=dict(size=11, color="white" if colour in (COLOURS[0], COLOURS[2]) else "black"),
-                           hovertext=[f"{source}<br>{kind}: {share:.1%}<br>{count:,.0f} rounds" for source, share, count in zip(shares.index, shares[kind], wide[kind])], hoverinfo="text")
+            hatching = dict(shape=shape, fillmode="overlay", fgcolor="white", size=8, solidity=0.2)
+            notes = [f"{source}<br>{kind}: {share:.1%}<br>{count:,.0f} rounds" for source, share, count in zip(shares.index, shares[kind], wide[kind])]
+            figure.add_bar(y=list(shares.index), x=shares[kind], orientation="h", name=kind, marker=dict(color=colour, pattern=hatching, line_width=0),
+                           text=[kind if value > 0.12 else "" for value in shares[kind]], textposition="inside", insidetextanchor="middle",
+                           textangle=0, textfont=dict(size=11, color="white" if colour in (COLOURS[0], COLOURS[2]) else "black"),
+                           hovertext=notes, hoverinfo="text")
     figure.update_xaxes(range=[0, 1], tickformat=".0%", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
@@ -102,11 +104,13 @@ def overlap_matrix(
     counts = counts.reindex(index=names, columns=names).fillna(0)
     own = np.diag(counts)
     shares = np.divide(counts.to_numpy(), own[:, None], out=np.zeros(counts.shape), where=own[:, None] > 0)
-    notes = [[f"{row} and {column}<br>{counts.loc[row, column]:,.0f} images, {shares[i, j]:.1%} of {row}'s" for j, column in enumerate(names)] for i, row in enumerate(names)]
+    notes = [[f"{row} and {column}<br>{counts.loc[row, column]:,.0f} images, {shares[i, j]:.1%} of {row}'s" for j, column in enumerate(names)]
+             for i, row in enumerate(names)]
     text = [[_short(value) if value else "" for value in row] for row in counts.to_numpy()]
-    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale=[[0, "#ffffff"], [1, COLOURS[0]]], xgap=1, ygap=1, hovertext=notes, hoverinfo="text",
+    bar = dict(orientation="h", y=1.02, yanchor="bottom", tickformat=".0%", tickfont=dict(size=10, color=QUIET), nticks=5, thickness=8, outlinewidth=0)
+    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale=[[0, "#ffffff"], [1, COLOURS[0]]], xgap=1, ygap=1, colorbar=bar,
                                   text=text if len(names) <= _NUMBERS_FIT else None, texttemplate="%{text}", textfont=dict(size=11),
-                                  colorbar=dict(orientation="h", y=1.02, yanchor="bottom", tickformat=".0%", tickfont=dict(size=10, color=QUIET), nticks=5, thickness=8, outlinewidth=0)))
+                                  hovertext=notes, hoverinfo="text"))
     figure.update_xaxes(tickangle=-45, showgrid=False, side="bottom")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     subtitle = "Colour: the part of the row's images that both have" + ("; numbers: how many these are" if len(names) <= _NUMBERS_FIT else "")
@@ -128,23 +132,27 @@ def upset(
     names = [name for name in sizes.sort_values("images", ascending=False, kind="stable").source if name in used]
     figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.02, row_heights=[200, 24 * len(names) + 10])
     notes = [f"{' + '.join(some)}<br>{images:,.0f} images" for some, images in zip(shown.sources, shown.images)]
-    figure.add_bar(x=list(range(len(shown))), y=shown.images, marker_color=COLOURS[0], hovertext=notes, hoverinfo="text", showlegend=False, row=1, col=1,
+    figure.add_bar(x=list(range(len(shown))), y=shown.images, marker_color=COLOURS[0], hovertext=notes, hoverinfo="text", row=1, col=1,
                    text=[_short(n) for n in shown.images], textposition="outside", textfont=dict(size=10, color=QUIET), cliponaxis=False)
     _pattern_dots(figure, shown.sources, names)
     held = sizes.set_index("source").images
     figure.update_xaxes(showticklabels=False, showgrid=False, range=[-0.6, len(shown) - 0.4])
     figure.update_yaxes(title_text="images", row=1, col=1)
-    figure.update_yaxes(range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=[f"{name} ({_short(held[name])})" for name in names], showgrid=False, row=2, col=1)
+    labels = [f"{name} ({_short(held[name])})" for name in names]
+    figure.update_yaxes(range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=labels, showgrid=False, row=2, col=1)
     sets, images = len(rest) + beyond[0], rest.images.sum() + beyond[1]
     more = f"; {sets:,} smaller sets, with {images:,.0f} images, are not drawn" if sets else ""
-    return dress(figure, "Images by exactly who speaks of them", f"In brackets: all images of a source{more}", 280 + 24 * len(names)).update_layout(bargap=0.3, margin_b=16)
+    dress(figure, "Images by exactly who speaks of them", f"In brackets: all images of a source{more}", 280 + 24 * len(names))
+    return figure.update_layout(bargap=0.3, margin_b=16, showlegend=False)
 
 
 def _pattern_dots(figure: go.Figure, patterns: Sequence[list[str]], names: list[str]) -> None:
     places = [(column, names.index(name)) for column, some in enumerate(patterns) for name in some]
     empty_places = [(column, row) for column in range(len(patterns)) for row in range(len(names)) if (column, row) not in set(places)]
     for spots, colour in ((empty_places, RULE), (places, COLOURS[0])):
-        figure.add_scatter(x=[x for x, _ in spots], y=[y for _, y in spots], mode="markers", marker=dict(size=9, color=colour), hoverinfo="skip", showlegend=False, row=2, col=1)
+        xs, ys = [x for x, _ in spots], [y for _, y in spots]
+        figure.add_scatter(x=xs, y=ys, mode="markers", marker=dict(size=9, color=colour), hoverinfo="skip", row=2, col=1)
     for column, some in enumerate(patterns):
         rows = [names.index(name) for name in some]
-        figure.add_scatter(x=[column, column], y=[min(rows), max(rows)], mode="lines", line=dict(color=COLOURS[0], width=2), hoverinfo="skip", showlegend=False, row=2, col=1)
+        line = dict(color=COLOURS[0], width=2)
+        figure.add_scatter(x=[column, column], y=[min(rows), max(rows)], mode="lines", line=line, hoverinfo="skip", row=2, col=1)

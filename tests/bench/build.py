@@ -129,11 +129,12 @@ def plain(data: Path, out: Path) -> None:
     same = defaultdict(list)
     for record in records:
         if record.image not in clean and not fault(record) and record.votes >= told.votes:
-            same[record.image, sameness(record)[0]].append(record)
+            asked, answer = sameness(record)
+            same[record.image, asked].append((answer, record))
     by_image = defaultdict(list)
     for some in same.values():
-        votes = Counter(sameness(record)[1] for record in some)
-        by_image[some[0].image].append(max(some, key=lambda record: votes[sameness(record)[1]]))
+        votes = Counter(answer for answer, _ in some) if len(some) > 1 else {}
+        by_image[some[0][1].image].append(max(some, key=lambda one: votes.get(one[0]))[1])
     conversations = []
     for image, some in by_image.items():
         worded = [d for record in some for d in drafts(record, draw_of(told.seed, record.source, record.id), told.free, told.templates)]

@@ -19,8 +19,9 @@ os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="
 from test_export import turns, unusual  # noqa: E402
 
 from cocoift.conversation import conversation, read_conversations, write_parquet  # noqa: E402
-from cocoift.data.build import BuildRecipe, build  # noqa: E402
+from cocoift.data.build import build  # noqa: E402
 from cocoift.data.export import export, picture_name, read_any  # noqa: E402
+from cocoift.data.recipe import BuildRecipe  # noqa: E402
 from cocoift.images import find_pictures  # noqa: E402
 from cocoift.options import load_recipe  # noqa: E402
 from cocoift.train.model import assemble, save_llava, tiny_parts  # noqa: E402
@@ -42,8 +43,8 @@ def environment(name: str) -> Path:
     return folder / "bin/python"
 
 
-def sets(data: Path) -> dict[str, tuple[Path, bool]]:
-    "Conversations to export, and whether there are pictures of them."
+def sets(data: Path) -> dict[str, tuple[Path, Path | None]]:
+    "Conversations to export, and where their pictures lie if there are any."
     make_world(data / "world", 60)
     build(load_recipe("world", BuildRecipe), data / "world", data / "set")
     world = list(read_conversations(data / "set"))
@@ -51,32 +52,33 @@ def sets(data: Path) -> dict[str, tuple[Path, bool]]:
     write_parquet(data / "world.parquet", world)
     write_parquet(data / "mixed.parquet", [*unusual(images), *world, *unusual(images[2:])])
     write_parquet(data / "text.parquet", [conversation(None, ("What is a tree?", "A graph."), ("And a forest?", "Several."), id=str(k)) for k in range(5)])
-    found = {"world": (data / "world.parquet", True), "mixed": (data / "mixed.parquet", True), "text": (data / "text.parquet", True)}
-    shared = (ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve() / "data/sources"
+    found = {name: (data / f"{name}.parquet", data / "world/images") for name in ("world", "mixed", "text")}
+    shared = (ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve() / "data"
     if shared.is_dir():
-        build(BuildRecipe(name="x", sources=["coco-captions","coco-instances","vqav2","okvqa","cocoqa","vsr","vqa-x"]), shared, data / "real")  # TEMP
-        quotes = read_any(shared / "llava/documented_examples_llava_v1_5_mix665k.json")
+        both = {"splits": ["train", "val"]}
+        build(BuildRecipe(name="photos", sources={"coco-captions": both, "coco-instances": both}, clean=[]), shared / "coco-mini", data / "photos")
+        build(load_recipe("coco-ift-plus", BuildRecipe), shared / "sources", data / "real")
+        quotes = read_any(shared / "sources/llava/documented_examples_llava_v1_5_mix665k.json")
         write_parquet(data / "quotes.parquet", (replace(c, id=str(k)) for k, c in enumerate(quotes)))
-        found |= {"real": (data / "real", False), "quotes": (data / "quotes.parquet", False)}
+        found |= {"photos": (data / "photos", shared / "coco-mini/images"), "real": (data / "real", None), "quotes": (data / "quotes.parquet", None)}
     return found
 
 
 def prepare(data: Path) -> None:
     "Exports under `data`, what must come out of each, a folder of pictures, and a tiny LLaVA for the loaders that also tokenise."
     shutil.rmtree(data, ignore_errors=True)
-    made = sets(data)
-    for image, path in find_pictures(data / "world/images").items():
-        named = data / "pictures" / picture_name(image)
-        named.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, named)
-    for name, (dataset, pictured) in made.items():
+    for name, (dataset, pictures) in sets(data).items():
         folder = data / "exports" / name
-        export(dataset, "llava", folder / "llava.json")
+        left_out = set(export(dataset, "llava", folder / "llava.json")["left_out"])
         export(dataset, "messages", folder / "names.parquet")
-        if pictured:
-            export(dataset, "messages", folder / "pictures.parquet", data / "world/images")
-        expected = turns(read_conversations(dataset))
-        (folder / "expected.json").write_text(json.dumps({"pictured": pictured, "conversations": expected}))
+        if pictures:
+            export(dataset, "messages", folder / "pictures.parquet", pictures)
+            for image, path in find_pictures(pictures).items():
+                named = data / "pictures" / name / picture_name(image)
+                named.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, named)
+        expected = turns(c for c in read_conversations(dataset) if c.id not in left_out)
+        (folder / "expected.json").write_text(json.dumps({"pictured": pictures is not None, "conversations": expected}))
     texts = [text for _, _, some in turns(read_conversations(data / "mixed.parquet")) for text in some]
     save_llava(*assemble(*tiny_parts(data / "parts", texts, width=32)), data / "start")
 
@@ -90,7 +92,7 @@ def main() -> int:
         cache = WORK / "cache" / name
         shutil.rmtree(cache, ignore_errors=True)
         done = subprocess.run([python, HERE / f"check_{name.replace('-', '_')}.py", data, report], cwd=WORK, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              env=os.environ | {"HF_HOME": str(cache), "MODELSCOPE_CACHE": str(cache), "ROOT_IMAGE_DIR": str(data / "pictures"), "PYTHONPATH": ""})
+                              env=os.environ | {"HF_HOME": str(cache), "MODELSCOPE_CACHE": str(cache), "PYTHONPATH": ""})
         if done.returncode:
             print(done.stdout, f"compat: {name}: FAILED", sep="\n")
             wrong = 1

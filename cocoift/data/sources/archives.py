@@ -29,7 +29,7 @@ class Archive:
 
 _COCO, _VQA = "http://images.cocodataset.org/annotations", "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
 _GITHUB, _HF = "https://github.com", "https://huggingface.co/datasets"
-_PICTURES = ("vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w lrv svit tallyqa howmanyqa stvqa "
+_PICTURES = ("vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w lrv svit tallyqa howmanyqa stvqa tdiuc "
              "llava-mix665k sharegpt4v")  # need Visual Genome's list of pictures
 
 # %% ../../../nbs/data/sources/90_archives.ipynb #7fbf85e8
@@ -113,6 +113,7 @@ _ON_GENOME = (
             by_hand="on Google Drive, linked from its download.txt: take filter_cap.json and filter_cap_more.json"),
     Archive("svit", "svit", f"{_HF}/BAAI/SVIT", files="conversation.json complex_reasoning.json detail_description.json referring_qa.json",
             by_hand="its terms must be accepted with a Hugging Face account: take the JSON files of its folder data"),
+    Archive("svit", "svit", "https://github.com/BAAI-DCAI/Visual-Instruction-Tuning/raw/HEAD/data/test_image_ids.txt"),
 )
 _INSTRUCTIONS = (
     Archive("llava-instruct", "llava", f"{_HF}/liuhaotian/LLaVA-Instruct-150K/resolve/main/llava_instruct_150k.json", 228941895),

@@ -60,8 +60,8 @@ def vg_phrase(text: Any) -> str:  # "" for what is no text
     return phrase.capitalize() if " " in phrase and phrase.isupper() else phrase
 
 
-@source("vg-regions", family="Visual Genome", images="VG", files=("region_descriptions.json",), template="region-sentence", format="sentences:1", licence=_LICENCE,
-        url=f"{_URL}region_descriptions.json.zip", homes=VG_HOMES)
+@source("vg-regions", family="Visual Genome", images="VG", files=("region_descriptions.json",), template="region-sentence", format="sentences:1",
+        licence=_LICENCE, url=f"{_URL}region_descriptions.json.zip", homes=VG_HOMES)
 def read_regions(files: Files) -> Iterator[Record | Reject]:
     "region_descriptions.json"
     for number, picture, regions in _pictures(files, "region_descriptions.json", "regions"):
@@ -83,11 +83,14 @@ def _clean(text: Any) -> str:
 
 def _name(thing: dict) -> str:  # a list under `names` or, in 1.0, `object_names`; relations have `name` up to 1.2
     names = thing["name"] if "name" in thing else _either(thing, "names", "object_names")
-    return _clean(names if isinstance(names, str) else next(iter(names), ""))
+    return _clean(names if isinstance(names, str) else names[0] if names else "")
 
 
 def _phrase(thing: dict) -> str:
-    said = dict.fromkeys(filter(None, map(_clean, thing.get("attributes") or ())))
+    said = dict.fromkeys(map(_clean, thing.get("attributes") or ()))
+    said.pop("", None)
+    if not said:
+        return _name(thing)
     behind = [a for a in said if not _BEHIND.isdisjoint(a.split())]
     before = ", ".join(a for a in said if a not in behind)
     return " ".join(filter(None, (before, _name(thing), ", ".join(behind))))
@@ -103,11 +106,12 @@ def read_attributes(files: Files) -> Iterator[Record | Reject]:
             if isinstance(boxes, str):
                 yield Reject(files.name, id, boxes)
             else:
-                yield Record(files.name, id, picture.image, "region", answers=(_phrase(thing),), boxes=boxes, kind="attribute" if thing.get("attributes") else "name")
+                kind = "attribute" if thing.get("attributes") else "name"
+                yield Record(files.name, id, picture.image, "region", answers=(_phrase(thing),), boxes=boxes, kind=kind)
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #700b6eec
-@source("vg-relations", family="Visual Genome", images="VG", files=("relationships.json",), template="relation-short", format="short", licence=_LICENCE,
-        url=f"{_URL}relationships.json.zip", homes=VG_HOMES)
+@source("vg-relations", family="Visual Genome", images="VG", files=("relationships.json",), template="relation-short", format="short",
+        licence=_LICENCE, url=f"{_URL}relationships.json.zip", homes=VG_HOMES)
 def read_relations(files: Files) -> Iterator[Record | Reject]:
     "relationships.json"
     for _, picture, relations in _pictures(files, "relationships.json", "relationships"):
@@ -117,14 +121,15 @@ def read_relations(files: Files) -> Iterator[Record | Reject]:
             if isinstance(boxes, str):
                 yield Reject(files.name, id, boxes)
             else:
-                yield Record(files.name, id, picture.image, "relation", answers=(_clean(relation["predicate"]),), names=(_name(subject), _name(thing)), boxes=boxes)
+                yield Record(files.name, id, picture.image, "relation", answers=(_clean(relation["predicate"]),),
+                             names=(_name(subject), _name(thing)), boxes=boxes)
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #3b6c8dce
 _SPLITS = tuple(f"vqa_raw_{split}_0.30.json" for split in ("train", "val", "test"))
 
 
-@source("rvqa", family="Visual Genome", images="VG", files=(*_SPLITS, "*rel_map_result_0.30.json"), template="qa-short", format="short", licence="none stated",
-        url="https://github.com/lupantech/rvqa")
+@source("rvqa", family="Visual Genome", images="VG", files=(*_SPLITS, "*rel_map_result_0.30.json"), template="qa-short", format="short",
+        licence="none stated", url="https://github.com/lupantech/rvqa")
 def read_rvqa(files: Files) -> Iterator[Record | Reject]:
     "vqa_raw_{train,val,test}_0.30.json"
     paths = by_split(files.find(*_SPLITS))
@@ -134,12 +139,12 @@ def read_rvqa(files: Files) -> Iterator[Record | Reject]:
     for path in paths.values():
         for row in files.items(path):
             fact = tuple(map(_clean, (row.get("relation") or "").split(", ", 2)))
-            yield Record(files.name, str(row["question_id"]), pictures.picture(row["image_id"]).image, "qa", sentence(row["question"]), (vg_answer(row["answer"]),),
-                         names=fact, split=split_of(path)[0])
+            yield Record(files.name, str(row["question_id"]), pictures.picture(row["image_id"]).image, "qa", sentence(row["question"]),
+                         (vg_answer(row["answer"]),), names=fact, split=split_of(path)[0])
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #35859ae9
-@source("paragraphs", family="Visual Genome", images="VG", files=("paragraphs_v1.json",), template="detail-paragraph", format="paragraph", licence=_LICENCE,
-        url=f"{_URL}paragraphs_v1.json.zip", homes=("image_paragraphs",))
+@source("paragraphs", family="Visual Genome", images="VG", files=("paragraphs_v1.json",), template="detail-paragraph", format="paragraph",
+        licence=_LICENCE, url=f"{_URL}paragraphs_v1.json.zip", homes=("image_paragraphs",))
 def read_paragraphs(files: Files) -> Iterator[Record | Reject]:
     "paragraphs_v1.json with {train,val,test}_split.json"
     path = files.newest("paragraphs_v1.json")
@@ -147,7 +152,8 @@ def read_paragraphs(files: Files) -> Iterator[Record | Reject]:
         return
     lists = by_split(files.find("train_split.json", "val_split.json", "test_split.json"))
     if not lists:
-        raise UserError(f"{path}: which pictures are of which split is said by {{train,val,test}}_split.json, and none is there: `cocoift fetch {files.name}`")
+        raise UserError(f"{path}: which pictures are of which split is said by {{train,val,test}}_split.json, and none is there: "
+                        f"`cocoift fetch {files.name}`")
     splits = {number: split for split, held in lists.items() for number in files.json(held, kind=list)}
     pictures, seen = genome(files), set()
     for row in files.items(path):
@@ -157,5 +163,6 @@ def read_paragraphs(files: Files) -> Iterator[Record | Reject]:
         elif number not in splits:
             yield Reject(files.name, str(number), f"picture {number} is in none of {', '.join(sorted(held.name for held in lists.values()))}")
         else:
-            yield Record(files.name, str(number), pictures.picture(number).image, "detail", answers=(sentence(row["paragraph"]),), split=splits[number])
+            yield Record(files.name, str(number), pictures.picture(number).image, "detail", answers=(sentence(row["paragraph"]),),
+                         split=splits[number])
         seen.add(number)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .base import Files, Record, Reject, by_split, sentence, source, split_of
+from .base import Files, Record, Reject, by_split, opening, sentence, source, split_of
 from .pictures import genome
 from ...files import UserError, reading
 
@@ -21,7 +21,7 @@ _ALL = ("train_all_questions_?.json", "val_all_questions.json", "testdev_all_que
 
 
 def _questions(files: Files, path: Path) -> Iterator[tuple[str, dict]]:  # number and question, of either layout
-    if files.opening(path) == "{":
+    if opening(files, path) == "{":
         return files.pairs(path)
     return ((str(row["question_id"]), row) for row in files.items(path))
 
@@ -92,4 +92,5 @@ def read_cgqa(files: Files) -> Iterator[Record | Reject]:
             asked = crop["set"], int(Path(crop["image"]).name.partition("-")[0]), crop["obj"].replace("_", " ")
             found.setdefault(asked, {}).setdefault(crop["attr"].replace("_", " "), crop["image"])
     for (split, number, thing), attributes in found.items():
-        yield Record(files.name, f"{split}:{number}:{thing}", pictures.picture(number).image, "qa", f"What can be said of the {thing} in the image?", tuple(attributes), split=split)
+        yield Record(files.name, f"{split}:{number}:{thing}", pictures.picture(number).image, "qa", f"What can be said of the {thing} in the image?",
+                     tuple(attributes), split=split)

@@ -8,6 +8,7 @@ __all__ = ['stuff_name', 'Kinds', 'kinds_of', 'read_stuff', 'segment_areas', 're
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #5a07cb17
 from collections.abc import Collection, Iterator
+from itertools import chain
 from math import dist
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from .base import Files, Objects, Record, Reject, by_split, source, split_of
-from .coco import HOMES, Company, Things, by_picture, company_of, of_last_release, picture_record, subsets
+from .coco import HOMES, Company, Things, by_picture, categories_of, company_of, of_last_release, picture_record, subsets
 from .pictures import coco_sizes, share_box
 from ...files import UserError, reading
 from ...images import coco_image
@@ -52,7 +53,7 @@ class Kinds(NamedTuple):
 
 def kinds_of(files: Files, path: Path) -> Kinds:
     "The categories of a file; those of things keep their names."
-    rows = list(files.items(path, "categories"))
+    rows = categories_of(files, path)
     stuff = {row["id"]: row["name"] for row in rows if not row.get("isthing")}
     names = {row["id"]: stuff_name(row["name"]) if row["id"] in stuff and row["name"] not in _UNSPOKEN else row["name"] for row in rows}
     return Kinds(names, {row["id"]: row["supercategory"].removesuffix("-stuff") for row in rows},
@@ -110,7 +111,7 @@ def read_panoptic(files: Files) -> Iterator[Record | Reject]:
         if not folder.is_dir():
             raise UserError(f"{folder}: is not there, the pictures of segments that belong to {path.name}: unpack {folder.name}.zip, which lies in the same archive")
         kinds, sizes, subset = kinds_of(files, path), coco_sizes(files, path), subsets(files.items(path, "images"), path)
-        things = {row["id"] for row in files.items(path, "categories") if row["isthing"]}
+        things = {row["id"] for row in categories_of(files, path) if row["isthing"]}
         company = Company(kinds.names, ({s["category_id"] for s in row["segments_info"]} & kinds.names.keys() for row in files.items(path, "annotations")))
         for row in files.items(path, "annotations"):
             image, segments, picture = row["image_id"], row["segments_info"], folder / Path(row["file_name"]).name
@@ -148,7 +149,7 @@ def _plain_parts(annotation: dict, size: tuple[int, int]) -> list[int]:  # place
 def read_keypoints(files: Files) -> Iterator[Record | Reject]:
     "person_keypoints_{train,val}{2014,2017}.json"
     for path in of_last_release(files.find("person_keypoints_*.json")):
-        parts = {row["id"]: [part.replace("_", " ") for part in row["keypoints"]] for row in files.items(path, "categories")}
+        parts = {row["id"]: [part.replace("_", " ") for part in row["keypoints"]] for row in categories_of(files, path)}
         sizes, subset, split = coco_sizes(files, path), subsets(files.items(path, "images"), path), split_of(path)[0]
         for annotation in files.items(path, "annotations"):
             number, image = annotation["id"], annotation["image_id"]
@@ -177,13 +178,14 @@ def lvis_names(categories: list[str]) -> list[str]:  # "" for one that cannot be
 def read_lvis(files: Files) -> Iterator[Record | Reject]:
     "lvis_v1_{train,val}.json, else lvis_v0.5_{train,val}.json, else lvis_val_100.json"
     for path in by_split(next(filter(None, (files.find(*release) for release in _LVIS)), [])).values():
-        rows = list(files.items(path, "categories"))
+        rows = categories_of(files, path)
         names = dict(zip((row["id"] for row in rows), lvis_names([row["name"] for row in rows])))
         whole = {row["id"] for row in rows if "(" not in row["name"]}
         things = Things(files, path, names)
         yield from things.gather()
         said = {row["id"]: (row["neg_category_ids"], row["not_exhaustive_category_ids"]) for row in files.items(path, "images")}
-        for image, seen in by_picture(things):
+        bare = ((image, {}) for image in sorted(said.keys() - {*things.table["image"].tolist()}))
+        for image, seen in chain(by_picture(things), bare):
             absent, more = said[image]
             present = (o._replace(crowd=True) if category in more else o for category, o in seen.items() if o.name)
             unsure = things.unsure.get(image, ())

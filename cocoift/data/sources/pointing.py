@@ -7,12 +7,12 @@ __all__ = ['read_pointqa', 'shuffled', 'read_visual7w']
 
 # %% ../../../nbs/data/sources/44_pointing.ipynb #5e2f13e9
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
-from zlib import crc32
 
 from .base import Files, Record, Reject, by_split, sentence, source, split_of
 from .genome import vg_answer
-from .pictures import Genome, Picture, Sides, box_text, boxes_in, genome, share_point, sides
+from .pictures import Genome, Picture, Sides, box_text, boxes_in, genome, point_in, sides
 from ...files import UserError
 
 # %% ../../../nbs/data/sources/44_pointing.ipynb #f0e9f68b
@@ -42,7 +42,7 @@ def _asked(files: Files, row: dict) -> Iterator[tuple[str, str, str, dict | None
             if question := row.get(files.field(wording).lower()):
                 yield wording.partition("_")[0], question, row["ans"], row["point"]
 
-
+# %% ../../../nbs/data/sources/44_pointing.ipynb #4e6fb1f0
 def _pointed(files: Files, kind: str, number: str, place: int, row: dict, picture: Picture, split: str) -> Iterator[Record | Reject]:
     id, row = f"{kind}:{number}:{place}", {key.lower(): value for key, value in row.items()}
     said = str(row["id"] if "id" in row else row["img_id"])
@@ -51,11 +51,12 @@ def _pointed(files: Files, kind: str, number: str, place: int, row: dict, pictur
         yield Reject(files.name, id, "no question" if said == number else f"it says picture {said}, but stands with picture {number}")
     for wording, question, answer, point in asked:
         name = f"{id}:{wording}".rstrip(":")
-        at = point and picture.size and share_point(point["x"], point["y"], picture.size)
-        if point and not at:
-            yield Reject(files.name, name, "a point outside the picture" if picture.size else boxes_in(picture))
+        at = point_in(picture, point["x"], point["y"]) if point else ()
+        if isinstance(at, str):
+            yield Reject(files.name, name, at)
         else:
-            yield Record(files.name, name, picture.image, "point" if point else "qa", sentence(question), (str(answer),), boxes=(at,) if point else (), kind=kind, split=split)
+            yield Record(files.name, name, picture.image, "point" if point else "qa", sentence(question), (str(answer),),
+                         boxes=(at,) if at else (), kind=kind, split=split)
 
 
 @source("pointqa", family="Visual Genome", images="VG", files=tuple(_POINT_SETS), template="point-short", format="short", licence="none stated",
@@ -77,7 +78,7 @@ _SEVEN_W = ("dataset_v7w_telling.json", "dataset_v7w_pointing.json")
 
 def shuffled(choices: tuple[str, ...], seed: str) -> tuple[str, ...]:
     "Choices without repetition, in an order drawn by `seed`."
-    return tuple(sorted(dict.fromkeys(choices), key=lambda choice: (crc32(f"{seed} {choice}".encode()), choice)))
+    return tuple(sorted(dict.fromkeys(choices), key=lambda choice: blake2b(f"{seed} {choice}".encode(), digest_size=8).digest()))
 
 
 def _choices(qa: dict, picture: Picture, boxes: dict[int, Sides]) -> tuple[str, ...] | str:  # the right one first; or why there are none
@@ -97,7 +98,8 @@ def _w(files: Files, kind: str, image: dict, qa: dict, pictures: Genome, boxes: 
         return Reject(files.name, id, choices)
     if len(set(choices)) < 2:
         return Reject(files.name, id, "all its choices are the same")
-    return Record(files.name, id, picture.image, "option", sentence(qa["question"]), choices[:1], shuffled(choices, id), kind=f"{kind} {qa['type']}", split=image["split"])
+    return Record(files.name, id, picture.image, "option", sentence(qa["question"]), choices[:1], shuffled(choices, id),
+                  kind=f"{kind} {qa['type']}", split=image["split"])
 
 
 @source("visual7w", family="Visual Genome", images="VG", files=_SEVEN_W, template="option-letter", format="option", licence="none stated",

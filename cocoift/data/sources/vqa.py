@@ -73,13 +73,12 @@ def read_vqax(files: Files) -> Iterator[Record | Reject]:
     "textual/{train,val,test}_exp_anno.json, joined with VQAv2"
     paths = by_split(files.find("train_exp_anno.json", "val_exp_anno.json", "test_exp_anno.json"))
     for coco, splits in (("train2014", ("train",)), ("val2014", ("val", "test"))):
-        explained = ((id, (split, texts)) for split in splits if split in paths for id, texts in files.pairs(paths[split]))
+        explained = ((id, (split, tuple(filter(None, map(sentence, texts))))) for split in splits if split in paths for id, texts in files.pairs(paths[split]))
         for found in partners(files, coco, explained):
             if isinstance(found, Reject):
                 yield found
             else:
-                question, annotation, (split, texts) = found
-                whys = tuple(text for text in map(sentence, texts) if text)
+                question, annotation, (split, whys) = found
                 yield _asked(files, "explained", split, question, annotation, *_ranked(annotation))._replace(why=whys)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #e99b2e17
