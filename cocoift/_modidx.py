@@ -107,6 +107,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cocoift.data.build._read': ('data/build.html#_read', 'cocoift/data/build.py'),
                                     'cocoift.data.build._reasons': ('data/build.html#_reasons', 'cocoift/data/build.py'),
                                     'cocoift.data.build._sign': ('data/build.html#_sign', 'cocoift/data/build.py'),
+                                    'cocoift.data.build._size': ('data/build.html#_size', 'cocoift/data/build.py'),
                                     'cocoift.data.build._stage': ('data/build.html#_stage', 'cocoift/data/build.py'),
                                     'cocoift.data.build._stamp': ('data/build.html#_stamp', 'cocoift/data/build.py'),
                                     'cocoift.data.build._told': ('data/build.html#_told', 'cocoift/data/build.py'),

@@ -40,10 +40,14 @@ def _check_data(data: Path) -> None:
 
 def _found(recipe: BuildRecipe, data: Path) -> dict[str, list[Path]]:  # of each source of the recipe
     known = load_sources()
-    found = {name: Files(data, name).find(*known[name].files) for name in recipe.sources}
-    if not any(found.values()):
-        raise UserError(f"{data}: holds no official file of {', '.join(recipe.sources)}: `cocoift sources` shows what they are called")
-    return found
+    return {name: Files(data, name).find(*known[name].files) for name in recipe.sources}
+
+
+def _size(found: dict[str, list[Path]], data: Path) -> int:  # bytes
+    paths = {path for paths in found.values() for path in paths}
+    if not paths:
+        raise UserError(f"{data}: holds no official file of {', '.join(found)}: `cocoift sources` shows what they are called")
+    return sum(path.stat().st_size for path in paths)
 
 
 def _stamp(path: Path) -> list[int]:
@@ -247,7 +251,7 @@ def build(
     if check_output(out, "manifest.json", "build"):
         return _told_of(_unchanged(recipe, data, out), start, _peak_mb())
     found = _found(recipe, data)
-    size = sum(path.stat().st_size for path in {path for paths in found.values() for path in paths})
+    size = _size(found, data)
     buckets = min(-(-size // _BUCKET) or 1, _MOST_BUCKETS)
     clean = find_clean(recipe.clean, data) if recipe.clean else []
     with _stage(out, _plan(recipe, data, found, clean)) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:

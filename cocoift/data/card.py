@@ -7,6 +7,7 @@ __all__ = ['hub_licence', 'strictest', 'card', 'write_card']
 
 # %% ../../nbs/data/25_card.ipynb #704f8993
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,9 @@ _KINDS = {
 def _contents(manifest: dict, audit: dict, kind: str, left_out: int) -> str:
     counts, recipe = manifest["counts"], manifest["recipe"]
     layout = recipe.get("layout", "")
-    formats = audit.get("formats") or {}
+    formats = Counter()
+    for name, count in (audit.get("formats") or {}).items():
+        formats[re.sub(r":\d+$", ":N", name)] += count
     text = [
         f"# {recipe['name']}",
         "Conversations about images for visual instruction fine-tuning, made so that an instruction holds for exactly as long as it was meant to.",
@@ -112,9 +115,8 @@ def _contents(manifest: dict, audit: dict, kind: str, left_out: int) -> str:
         "## Contents", _KINDS[kind][0], f"```python\n{_KINDS[kind][1]}\n```",
     ]
     if formats:
-        total = sum(formats.values())
-        text += ["How an answer is asked to look (`free`: nothing is asked):",
-                 _table(["format", "rounds", "share"], [[name, n, n / total] for name, n in sorted(formats.items(), key=lambda item: (-item[1], item[0]))])]
+        text += ["How an answer is asked to look (`free`: nothing is asked; `words:N`: in N words):",
+                 _table(["format", "rounds", "share"], [[name, n, n / formats.total()] for name, n in sorted(formats.items(), key=lambda item: (-item[1], item[0]))])]
     return "\n\n".join(text)
 
 # %% ../../nbs/data/25_card.ipynb #f62c853f
@@ -166,7 +168,8 @@ def _audit(audit: dict) -> str:
 
 # %% ../../nbs/data/25_card.ipynb #76b7efaf
 def _rebuild(manifest: dict) -> str:
-    recipe = yaml.safe_dump(manifest["recipe"], sort_keys=False, allow_unicode=True)
+    named = {name: {key: value for key, value in options.items() if value not in (None, {})} for name, options in manifest["recipe"]["sources"].items()}
+    recipe = yaml.safe_dump(manifest["recipe"] | {"sources": named}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=150)
     inputs = _table(["file", "sha256"], sorted([path, f"`{digest}`"] for path, digest in manifest.get("inputs", {}).items()))
     return "\n\n".join([
         "## Making it again", f"With cocoift {manifest['cocoift']}, this as `recipe.yaml`, and the same files under `DATA` (`cocoift fetch` gets what may be downloaded):",

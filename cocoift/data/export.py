@@ -184,9 +184,9 @@ def _opened(pictures: dict[str, Path]) -> Callable[[str], bytes]:
     return held
 
 
-def _groups(rows: Iterable[dict], most: int = 20_000) -> Iterator[list[dict]]:
+def _groups(told: Iterable[dict], most: int = 20_000) -> Iterator[list[dict]]:
     group, size = [], 0
-    for row in rows:
+    for row in told:
         group.append(row)
         size += sum(len(image["bytes"]) for image in row["images"] if isinstance(image, dict))
         if len(group) == most or size > _GROUP:
@@ -200,12 +200,12 @@ def _write_messages(path: Path, conversations: Iterable[Conversation], _, pictur
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, rows = _schema(pictures is not None), map(to_messages, conversations)
+    schema, told = _schema(pictures is not None), map(to_messages, conversations)
     if pictures is not None:
         held = _opened(pictures)
-        rows = (to_messages(c) | {"images": [{"bytes": held(image), "path": picture_name(image)} for image in c.images]} for c in conversations)
+        told = (to_messages(c) | {"images": [{"bytes": held(image), "path": picture_name(image)} for image in c.images]} for c in conversations)
     with atomic_file(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in _groups(rows):
+        for group in _groups(told):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 # %% ../../nbs/data/26_export.ipynb #b3ee5c68

@@ -113,7 +113,7 @@ _ON_GENOME = (
             by_hand="on Google Drive, linked from its download.txt: take filter_cap.json and filter_cap_more.json"),
     Archive("svit", "svit", f"{_HF}/BAAI/SVIT", files="conversation.json complex_reasoning.json detail_description.json referring_qa.json",
             by_hand="its terms must be accepted with a Hugging Face account: take the JSON files of its folder data"),
-    Archive("svit", "svit", "https://github.com/BAAI-DCAI/Visual-Instruction-Tuning/raw/HEAD/data/test_image_ids.txt"),
+    Archive("svit", "svit", f"{_GITHUB}/BAAI-DCAI/Visual-Instruction-Tuning/raw/HEAD/data/test_image_ids.txt"),
 )
 _INSTRUCTIONS = (
     Archive("llava-instruct", "llava", f"{_HF}/liuhaotian/LLaVA-Instruct-150K/resolve/main/llava_instruct_150k.json", 228941895),

@@ -75,7 +75,8 @@ def read_captions(files: Files) -> Iterator[Record | Reject]:
             if image not in known:
                 yield Reject(files.name, number, f"image {image} is not in {path.name}")
             else:
-                yield Record(files.name, number, coco_image(image), "caption", answers=(sentence(annotation["caption"]),), split=split, subset=known[image])
+                yield Record(files.name, number, coco_image(image), "caption", answers=(sentence(annotation["caption"]),),
+                             split=split, subset=known[image])
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #067c308e
 def mask_flaw(segmentation: list | dict, size: tuple[int, int]) -> str:  # "" if it can be used
@@ -126,7 +127,8 @@ class Company:
         return [self.categories[place] for place in sorted(random.Random(image).sample(nearest, min(most, len(nearest))))]
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #c91cbd2d
-_ROW = np.dtype([("image", "<i8"), ("category", "<i4"), ("id", "<i8"), ("crowd", "?"), ("area", "<f8"), ("corners", "<f4", 4), ("start", "<i8"), ("length", "<i4")])
+_ROW = np.dtype([("image", "<i8"), ("category", "<i4"), ("id", "<i8"), ("crowd", "?"), ("area", "<f8"), ("corners", "<f4", 4),
+                 ("start", "<i8"), ("length", "<i4")])
 _pack = Struct("<qiq?d4fqi").pack
 _SPOOL = 1 << 25  # bytes of masks in memory
 
@@ -163,7 +165,8 @@ class Things:
             return flaw
         runs, (x, y, width, height), start = encode(segmentation, self.sizes[image]), map(float, annotation["bbox"]), self.masks.tell()
         length = 0 if self.apart else self.masks.write(runs["counts"])
-        self.packed += _pack(image, category, int(annotation["id"]), bool(annotation.get("iscrowd")), mask.area(runs), x, y, x + width, y + height, start, length)
+        self.packed += _pack(image, category, int(annotation["id"]), bool(annotation.get("iscrowd")), mask.area(runs),
+                             x, y, x + width, y + height, start, length)
         return ""
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #00675509
@@ -184,7 +187,8 @@ def _objects(things: Things, name: str, rows: list[tuple], size: tuple[int, int]
     _, _, _, crowd, areas, corners, _, _ = zip(*rows)
     area = sum(areas) if len(rows) == 1 or things.apart else float(mask.area(mask.merge([_mask(things, row, size) for row in rows])))
     left, top, right, bottom = (pick(sides) for pick, sides in zip((min, min, max, max), zip(*corners)))
-    return Objects(name, len(rows), any(crowd), round(min(area / (size[0] * size[1]), 1.0), 4), share_box(left, top, right - left, bottom - top, size) or ())
+    share = round(min(area / (size[0] * size[1]), 1.0), 4)
+    return Objects(name, len(rows), any(crowd), share, share_box(left, top, right - left, bottom - top, size) or ())
 
 
 def company_of(things: Things) -> Company:
@@ -205,7 +209,8 @@ def picture_record(things: Things, image: int, present: Iterable[Objects], absen
     return Record(things.files.name, str(image), coco_image(image), "objects", objects=objects, split=things.split, subset=things.subsets[image])
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #771dbb48
-@source("coco-instances", family="COCO", files=("instances_*.json",), template="count-number", format="number", licence=_LICENCE, url=_URL, homes=HOMES)
+@source("coco-instances", family="COCO", files=("instances_*.json",), template="count-number", format="number", licence=_LICENCE, url=_URL,
+        homes=HOMES)
 def read_instances(files: Files) -> Iterator[Record | Reject]:
     "instances_{train,val}{2014,2017}.json"
     for path in of_last_release(files.find("instances_*.json")):

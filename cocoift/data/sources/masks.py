@@ -57,7 +57,8 @@ def kinds_of(files: Files, path: Path) -> Kinds:
     stuff = {row["id"]: row["name"] for row in rows if not row.get("isthing")}
     names = {row["id"]: stuff_name(row["name"]) if row["id"] in stuff and row["name"] not in _UNSPOKEN else row["name"] for row in rows}
     return Kinds(names, {row["id"]: row["supercategory"].removesuffix("-stuff") for row in rows},
-                 frozenset(k for k, name in stuff.items() if name.removesuffix("-merged") in _LARGE), frozenset(k for k, name in stuff.items() if name in _UNSPOKEN))
+                 frozenset(k for k, name in stuff.items() if name.removesuffix("-merged") in _LARGE),
+                 frozenset(k for k, name in stuff.items() if name in _UNSPOKEN))
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #078e65f1
 _STUFF = "http://images.cocodataset.org/annotations/stuff_annotations_trainval2017.zip"
@@ -103,16 +104,18 @@ def _segments(segments: list[dict], names: dict[int, str], things: Collection[in
     return found
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #e22c2889
-@source("coco-panoptic", family="COCO", files=("panoptic_*.json",), template="count-number", format="number", licence="CC-BY-4.0", url=_PANOPTIC, homes=HOMES)
+@source("coco-panoptic", family="COCO", files=("panoptic_*.json",), template="count-number", format="number", licence="CC-BY-4.0", url=_PANOPTIC,
+        homes=HOMES)
 def read_panoptic(files: Files) -> Iterator[Record | Reject]:
     "panoptic_{train,val}2017.json with the pictures in panoptic_{train,val}2017/"
     for path in of_last_release(files.find("panoptic_*.json")):
         folder, split = path.with_suffix(""), split_of(path)[0]
         if not folder.is_dir():
-            raise UserError(f"{folder}: is not there, the pictures of segments that belong to {path.name}: unpack {folder.name}.zip, which lies in the same archive")
+            raise UserError(f"{folder}: is not there, the segments of {path.name}: unpack {folder.name}.zip, which lies in the same archive")
         kinds, sizes, subset = kinds_of(files, path), coco_sizes(files, path), subsets(files.items(path, "images"), path)
         things = {row["id"] for row in categories_of(files, path) if row["isthing"]}
-        company = Company(kinds.names, ({s["category_id"] for s in row["segments_info"]} & kinds.names.keys() for row in files.items(path, "annotations")))
+        together = ({s["category_id"] for s in row["segments_info"]} & kinds.names.keys() for row in files.items(path, "annotations"))
+        company = Company(kinds.names, together)
         for row in files.items(path, "annotations"):
             image, segments, picture = row["image_id"], row["segments_info"], folder / Path(row["file_name"]).name
             if problem := _unusable(image, segments, picture, sizes, kinds.names, path):
@@ -131,7 +134,8 @@ def _unusable(image: int, segments: list[dict], picture: Path, known: Collection
         return f"category {min(unknown)} is not in {path.name}"
     if not picture.exists():
         return f"there is no {picture.name} in {picture.parent.name}"
-    return "" if segment_areas(picture) == {s["id"]: s["area"] for s in segments} else f"its segments are not those in {picture.parent.name}/{picture.name}"
+    agree = segment_areas(picture) == {segment["id"]: segment["area"] for segment in segments}
+    return "" if agree else f"its segments are not those in {picture.parent.name}/{picture.name}"
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #91d9b111
 _NEXT = 0.03  # share of the picture's longer side within which parts are not told apart
@@ -155,9 +159,8 @@ def read_keypoints(files: Files) -> Iterator[Record | Reject]:
             number, image = annotation["id"], annotation["image_id"]
             plain = _plain_parts(annotation, sizes[image]) if image in sizes else []
             if not plain:
-                reason = f"image {image} is not in {path.name}" if image not in sizes else "no body part is marked" if not annotation["num_keypoints"] else \
-                    "no visible body part stands apart"
-                yield Reject(files.name, str(number), reason)
+                reason = "no visible body part stands apart" if annotation["num_keypoints"] else "no body part is marked"
+                yield Reject(files.name, str(number), reason if image in sizes else f"image {image} is not in {path.name}")
                 continue
             place = Random(number).choice(plain)
             point = tuple(round(min(at / side, 1.0), 4) for at, side in zip(annotation["keypoints"][3 * place :], sizes[image]))
@@ -174,7 +177,8 @@ def lvis_names(categories: list[str]) -> list[str]:  # "" for one that cannot be
     return [word.replace("_", " ") if bare.count(word) == 1 or word == name else "" for word, name in zip(bare, categories)]
 
 
-@source("lvis", family="LVIS", files=sum(_LVIS, ()), template="count-number", format="number", licence="CC-BY-4.0", url="https://dl.fbaipublicfiles.com/LVIS/")
+@source("lvis", family="LVIS", files=sum(_LVIS, ()), template="count-number", format="number", licence="CC-BY-4.0",
+        url="https://dl.fbaipublicfiles.com/LVIS/")
 def read_lvis(files: Files) -> Iterator[Record | Reject]:
     "lvis_v1_{train,val}.json, else lvis_v0.5_{train,val}.json, else lvis_val_100.json"
     for path in by_split(next(filter(None, (files.find(*release) for release in _LVIS)), [])).values():

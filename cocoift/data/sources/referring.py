@@ -71,5 +71,5 @@ def read_refs(files: Files) -> Iterator[Record | Reject]:
 
 
 for _name, _file in _FILES.items():
-    source(_name, family="RefCOCO", files=(_file, f"{_name}/instances.json"), template="ground-box", format="box", licence="none stated", homes=("refcoco",), needs=("coco-instances",),
-           url="https://bvisionweb1.cs.unc.edu/licheng/referit/data/")(read_refs)
+    source(_name, family="RefCOCO", files=(_file, f"{_name}/instances.json"), template="ground-box", format="box", licence="none stated",
+           url="https://bvisionweb1.cs.unc.edu/licheng/referit/data/", homes=("refcoco",), needs=("coco-instances",))(read_refs)
