@@ -51,7 +51,7 @@ def sources(json: Json = False) -> None:
     _show(rows, json, _columns([[r["name"], r["images"], r["format"], r["licence"], " ".join(r["files"])] for r in rows],
                                ["name", "images", "format", "licence", "official files"]))
 
-
+# %% ../nbs/70_cli.ipynb #6be9b75a
 @app.command()
 def fetch(
     names: Annotated[list[str], typer.Argument(help="Sources, as `cocoift sources` names them.")],
@@ -71,7 +71,7 @@ def fetch(
     if lacking and not dry_run:
         raise Failed(f"{', '.join(lacking)}: not complete: the report says what failed or must be got by hand")
 
-
+# %% ../nbs/70_cli.ipynb #ed95b047
 @app.command()
 def build(
     recipe: Annotated[str, typer.Argument(help="A YAML file or a shipped recipe's name.")],
@@ -103,7 +103,7 @@ def build(
                          *([f"not checked, since no file of theirs is there: {', '.join(counts['unchecked'])}"] if counts["unchecked"] else []),
                          *([f"absent: {', '.join(counts['absent'])}"] if counts["absent"] else [])])
 
-# %% ../nbs/70_cli.ipynb #6be9b75a
+# %% ../nbs/70_cli.ipynb #73324a29
 @app.command()
 def audit(
     path: Annotated[Path, typer.Argument(help="A dataset folder, LLaVA or ShareGPT json, or messages file.")],
@@ -134,19 +134,26 @@ def audit(
     if lost := [f"{c['gate']} is not kept: it is {'undefined' if c['value'] is None else format(c['value'], '.3g')}" for c in checked if not c["passed"]]:
         raise Failed("; ".join(lost))
 
-
+# %% ../nbs/70_cli.ipynb #b2fd8829
 @app.command()
 def export(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
     to: Annotated[str, typer.Option(help="llava or messages.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write; a card, README.md, comes beside it.")],
+    images: Annotated[Optional[Path], typer.Option(help="Folder of pictures, to put them into messages: TRL needs them there.")] = None,
     json: Json = False,
 ) -> None:
     "A dataset as one file that trainers load."
+    from cocoift.data.card import write_card
     from cocoift.data.export import export as run
 
-    done = run(dataset, to, out)
-    _show(done, json, [f"{done['conversations']} conversations in {out}"])
+    done = run(dataset, to, out, images)
+    path = write_card(dataset, out, "pictures" if images else to, len(done["left_out"]))
+    done["card"] = path and str(path)
+    left_out = f"{len(done['left_out'])} left out, whose texts hold <image>, <video> or <audio>: {', '.join(done['left_out'][:5])}"
+    _show(done, json, [f"{done['conversations']} conversations in {out}", *([left_out] if done["left_out"] else []),
+                       *([f"card: {path}"] if path else []),
+                       *(["pictures are named only: for TRL export with --images, or open them as the card says"] if to == "messages" and not images else [])])
 
 # %% ../nbs/70_cli.ipynb #abc11105
 @app.command()

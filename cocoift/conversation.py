@@ -143,10 +143,11 @@ def rows(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches(2000):
-            for row in batch.to_pylist():
-                yield (number := number + 1), row
+        number, file = 0, pq.ParquetFile(path)
+        for group in range(file.num_row_groups):  # one at a time: a group of pictures is large
+            for batch in file.iter_batches(2000, row_groups=[group]):
+                for row in batch.to_pylist():
+                    yield (number := number + 1), row
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: check the path") from None
     except (pa.ArrowInvalid, OSError) as error:

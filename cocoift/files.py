@@ -229,9 +229,23 @@ def _near_items(window: _Window) -> Iterator[Any]:  # those that lie in the wind
         return
 
 # %% ../nbs/01_files.ipynb #055263bb
+def _enter(window: _Window, wanted: str) -> bool:  # to the value under a key of the object that begins here; False if there is none
+    window.take("{")
+    while window.peek() != "}":
+        name = window.value()
+        window.take(":")
+        if name == wanted:
+            return True
+        for _ in _items(window, str(name)) if window.peek() in ("[", "{") else [window.value()]:
+            pass
+        if window.take(",}") == "}":
+            return False
+    return False
+
+
 def stream_json(
     path: str | os.PathLike,
-    key: str | None = None,  # of the object at the top; None where the file is one array, or one object whose (name, value) pairs are wanted
+    key: str | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array, or for the (name, value) pairs of its one object
     mend: str = "download it again",
     what: str = "the file that was expected",  # for the message, if there is no such array
     opening: str = "[{",  # what a file without `key` may be: "[" for an array alone, "{" for an object
@@ -247,18 +261,10 @@ def stream_json(
             if window.peek():
                 raise window.wrong(torn=False)
             return
-        window.take("{")
-        while window.peek() != "}":
-            name = window.value()
-            window.take(":")
-            if name == key:
-                yield from _items(window, key)
-                return
-            for _ in _items(window, str(name)) if window.peek() in ("[", "{") else [window.value()]:
-                pass
-            if window.take(",}") == "}":
-                break
-    raise UserError(f"{path}: is not {what}: it lacks {key!r}: put the official file there")
+        for name in key.split("."):
+            if window.peek() not in ("{", "") or not _enter(window, name):
+                raise UserError(f"{path}: is not {what}: it lacks {name!r}: put the official file there")
+        yield from _items(window, key)
 
 # %% ../nbs/01_files.ipynb #558df9d2
 @contextmanager

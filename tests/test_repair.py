@@ -88,6 +88,7 @@ FAULTLESS = {
                                                            {"from": "human", "value": "Tell me more."}, {"from": "gpt", "value": "It has been inspected every year."}]},
     "said to last": record("8", "a/8.jpg", "<image>\nIs it red? From now on answer in one word.", "No", "What is it?", "Bus"),
     "said of each": record("8", "a/8.jpg", "<image>\nIs it red? Answer each question in one word.", "No", "What is it?", "Bus"),
+    "not to be obeyed": record("9", "a/9.jpg", "<image>\nIs it red? Answer yes or no.", "No", "What is unusual here?", "A dog drives the bus."),
     "second round": record("9", "a/9.jpg", "<image>\nWhat is here?", "A pier at dawn.", f"Is it safe?\n{WORD}", "Yes", "What is unusual?", "Nothing is unusual about it."),
 }
 FAULTY = {
@@ -155,9 +156,9 @@ def mix(size: int) -> list[dict]:
         image = f"coco/train2017/{number:012d}.jpg"
         questions = [f"What is number {k} of {draws.random():.6f}?" for k in range(draws.randint(2, 8))]
         new = [record(f"{number:012d}", image, *(text for k, q in enumerate(questions) for text in (f"<image>\n{q}\n{WORD}" if k == 0 else q, "Bus")))]
-        if number % 4:
-            new.append(record(f"{number:012d}", image, *(text for k in range(number % 3 + 1) for text in
-                              (f"Why is {number} so?{'' if k else chr(10) + '<image>'} {k}", f"Because {number} is {k}, " + "and so on " * draws.randint(5, 60)))))
+        for free in "abc"[: draws.randint(0, 3)]:
+            new.append(record(f"{number:012d}", image, *(text for k in range(draws.randint(1, 3)) for text in
+                              (f"Why {free}?{'' if k else chr(10) + '<image>'} {k}", f"Because {number} is {free}{k}, " + "and so on " * draws.randint(5, 40)))))
         new.append(record("sg", None, f"Tell me about {number}. Answer in one word.", "No.", "And now?", "Well, " * 30, model=""))
         records += new
         length += sum(len(json.dumps(r)) for r in new)
@@ -251,8 +252,8 @@ def test_interleave(large, tmp_path):
 
     assert repair(small, tmp_path / "again.json", interleave=True, seed=0) == done[0]
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "0.json").read_bytes() != (tmp_path / "1.json").read_bytes()
-    for out in "0.json", "again.json":  # what was repaired is repaired
-        repair(tmp_path / "0.json", tmp_path / "twice.json", interleave=out == "0.json")
+    for interleave in True, False:  # what was repaired is repaired
+        repair(tmp_path / "0.json", tmp_path / "twice.json", interleave)
         assert (tmp_path / "twice.json").read_bytes() == (tmp_path / "0.json").read_bytes()
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from .. import __version__
+from .card import card
 from .clean import CleanList, find_clean
 from .curate import FATES, ReadJob, Settled, read_source, settle
 from .lay_out import write_bucket
@@ -262,6 +263,8 @@ def build(
         manifest = _sign(recipe, data, clean, told, settled, written, stage)
         if not manifest["counts"]["rounds"]:
             raise UserError(f"{data}: no record is left after exclusions ({_reasons(manifest, stage)}): widen `splits` or `clean` in recipe {recipe.name}")
+        with atomic_file(stage / "set/README.md") as file:
+            file.write(card(manifest))
         write_json(stage / "set/manifest.json", manifest)
         os.replace(stage / "set", out)
     return _told_of(manifest, start, workers.peak_mb)
