@@ -137,6 +137,21 @@ _SCAN = json.JSONDecoder().scan_once
 _BLANKS = re.compile(r"\s*")
 
 
+def _decode(text: str, at: int) -> tuple[Any, int] | None:  # the value that begins there and its end; None if the text ends too soon to tell
+    try:
+        value, end = _SCAN(text, at)
+        return (value, end) if end < len(text) else None  # a number might go on
+    except StopIteration as stop:
+        wrong = stop.value
+    except json.JSONDecodeError as error:
+        if "Unterminated" in error.msg:
+            return None
+        wrong = error.pos
+    if re.fullmatch(r"[\w\\.+-]*\s*", text[wrong : wrong + 40]):
+        return None
+    raise ValueError(wrong)
+
+# %% ../nbs/01_files.ipynb #2308d95e
 class _Window:
     "Text of a file from somewhere on, as much as is needed."
 
@@ -175,18 +190,13 @@ class _Window:
     def value(self) -> Any:
         self.peek()
         while True:
-            problem = None
             try:
-                value, end = _SCAN(self.text, self.at)
-                if end < len(self.text):  # else a number might go on
-                    self.at = end
-                    return value
-            except StopIteration as stop:
-                problem = stop.value
-            except json.JSONDecodeError as error:
-                problem = None if "Unterminated" in error.msg else error.pos
-            if problem is not None and not re.fullmatch(r"[\w\\.+-]*\s*", self.text[problem : problem + 40]):
-                raise self.wrong(torn=False)
+                found = _decode(self.text, self.at)
+            except ValueError:
+                raise self.wrong(torn=False) from None
+            if found:
+                value, self.at = found
+                return value
             if not self.more():
                 raise self.wrong(torn=True)
 

@@ -185,7 +185,7 @@ def test_not_yaml(refused, here):
     (CAPTIONS, INSTANCES, "coco-captions", ["is not a file of coco-captions", "lacks 'caption'"]),
     (CAPTIONS, VQA, "coco-captions", ["is not a file of coco-captions", "lacks 'images'"]),
     (INSTANCES, CAPTIONS, "coco-instances", ["is not a file of coco-instances", "lacks 'categories'"]),
-    ("aokvqa/aokvqa_v1p0_train.json", CAPTIONS, "aokvqa", ["is not a file of aokvqa", "is a dict, not a list"]),
+    ("aokvqa/aokvqa_v1p0_train.json", CAPTIONS, "aokvqa", ["is not a file of aokvqa", "it is an object"]),
     ("vsr/train.jsonl", "set/rejects.jsonl", "vsr", ["is not a file of vsr"]),
 ])
 def test_wrong_dataset(refused, here, there, wrong, source, says):
@@ -236,7 +236,7 @@ def test_unknown_image_is_a_reject(cocoift, here):
     assert [(r["source"], r["reason"]) for r in rejects] == [
         ("coco-captions", "image 987654321 is not in captions_train2017.json"),
         ("coco-instances", "image 987654321 is not in instances_train2017.json"),
-        ("vqav2", "no question 5 in v2_OpenEnded_mscoco_train2014_questions.json"),
+        ("vqav2", "no question 5 in v2_OpenEnded_mscoco_train2014_questions.json, or it comes twice"),
         ("vqav2", "no annotation 1000 in v2_mscoco_train2014_annotations.json")]
     assert all(r["record"] for r in rejects)
     assert json.loads(done.stdout)["rejected"] == 4
@@ -320,7 +320,7 @@ def test_nothing_to_ask(refused, command):
     ("build world rounds=[4,2]", ["rounds: [4, 2] is no range of rounds"]),
     ("build world free=2", ["free: ", "less than or equal to 1"]),
     ("build world seed=red", ["seed: ", "integer"]),
-    ("build world clean=[everything]", ["clean.0: ", "'val2017'"]),
+    ("build world clean=[everything]", ["clean.0: ", "'everything' is neither a benchmark (val2017, "]),
     ("build world sources=[vqav3]", ["sources: 'vqav3' is no source", "`cocoift sources`"]),
     ("build world sources=[]", ["sources: names no source", "`cocoift sources`"]),
     ("build world sources=5", ["sources: names no source", "`cocoift sources`"]),

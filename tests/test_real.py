@@ -72,7 +72,7 @@ def test_nothing_of_val2017(built, shared):
 
 def test_audit(cocoift, built, shared):
     carried = {layout: told(cocoift, "audit", folder)["carry_over"] for layout, (folder, _) in built.items()}
-    assert abs(carried["every-mixed"]["value"]) <= 0.2 and carried["first-uniform"]["value"] >= 0.8
+    assert abs(carried["every-mixed"]["value"]) <= 0.2 and carried["first-uniform"]["value"] >= 0.7  # VisDial, two fifths of the rounds, mixes terse and full answers in every layout
     assert carried["every-mixed"]["high"] < carried["first-uniform"]["low"]
     quoted = told(cocoift, "audit", shared / "data/sources/llava/documented_examples_llava_v1_5_mix665k.json")
     assert quoted["conversations"] == 9 and quoted["carry_over"]["value"] > 0.5

@@ -80,7 +80,10 @@ _LAYOUTS = {
     "first-uniform": "the format of a conversation is stated in its first round only, as in LLaVA-mix-665k",
     "first-mixed": "the format of a conversation is stated in its first round only, and yet answers change from terse to full",
     "independent": "every record is a conversation of its own",
+    "verbatim": "dialogs as their files have them, each instruction where it stood",
 }
+
+# %% ../../nbs/data/25_card.ipynb #7a7a0dec
 _LOAD = 'from datasets import load_dataset\n\nconversations = load_dataset("PATH OF THIS FOLDER", split="train")'
 _OPEN = """
 from datasets import Image, List

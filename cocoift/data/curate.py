@@ -30,7 +30,7 @@ from ..formats import NUMBER_WORDS
 # %% ../../nbs/data/23_curate.ipynb #4cc3d249
 _TEXT, _TEXTS, _BOX = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())
 _OBJECT = pa.struct([("name", _TEXT), ("count", pa.int64()), ("crowd", pa.bool_()), ("area", pa.float64()), ("box", _BOX)])
-_TURN = pa.struct([("question", _TEXT), ("answer", _TEXT), ("stated", _TEXT), ("here", pa.bool_())])
+_TURN = pa.struct([("question", _TEXT), ("answer", _TEXT), ("stated", _TEXT), ("here", pa.bool_()), ("format", _TEXT)])
 _NESTED = {"answers": _TEXTS, "choices": _TEXTS, "why": _TEXTS, "objects": pa.list_(_OBJECT), "names": _TEXTS, "boxes": pa.list_(_BOX), "turns": pa.list_(_TURN),
            "more": _TEXTS, "votes": pa.float64()}
 RECORDS = pa.schema([("seq", pa.int64()), *((name, _NESTED.get(name, _TEXT)) for name in Record._fields)])  # `seq`: the source's rank, then the order of its file
@@ -213,11 +213,11 @@ def no_collector() -> Iterator[None]:
 
 def _deal_out(kept: list[tuple[int, Record]], job: ReadJob, records: _Buckets, rounds: _Buckets) -> pa.RecordBatch:  # their keys
     seed, name, buckets, free, templates = job.recipe.seed, job.name, job.buckets, job.recipe.free, job.recipe.templates
-    draws, same, of = [], [], records.of
+    draws, same, of, merging = [], [], records.of, job.recipe.layout != "verbatim"  # where a file is kept as it is, nothing of it is merged
     for seq, record in kept:
         draw, bucket = draw_of(seed, name, record.id), crc32((record.image or record.id).encode()) % buckets
         draws.append(draw)
-        same.append(sameness(record))
+        same.append(sameness(record) if merging else (None, ""))
         of.append(bucket)
         for draft in drafts(record, draw, free, templates):
             rounds.rows.append((seq, *draft))

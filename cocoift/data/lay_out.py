@@ -95,6 +95,7 @@ def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.n
     schema = parquet_schema()
     picked, of = drafts.take(pa.array(laid.rounds)).combine_chunks(), record[laid.rounds]
     states = pa.array(laid.states)
+    asked = pc.or_(states, pc.equal(_whole(picked["stated"]), _whole(picked["bare"])))  # a question that is its own instruction: "Give the box of ..."
     source = records["source"].combine_chunks().take(pa.array(of))
     empty = pa.array([""] * len(of))
     coded = source.dictionary_encode()
@@ -103,7 +104,7 @@ def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.n
     origin = {"source": source, "record": records["id"].combine_chunks().take(pa.array(of)), "template": _whole(picked["template"]), "model": empty, "prompt": empty,
               "licence": licence}
     round_ = {"instruction": pc.if_else(states, _whole(picked["stated"]), _whole(picked["bare"])), "response": _whole(picked["response"]),
-              "format": pc.if_else(states, _whole(picked["format"]), "free"),
+              "format": pc.if_else(asked, _whole(picked["format"]), "free"),
               "origin": pa.StructArray.from_arrays([origin[f.name] for f in origin_type], fields=list(origin_type))}
     rounds = pa.StructArray.from_arrays([_whole(round_[f.name]) for f in round_type], fields=list(round_type))
     columns = {"id": pa.array(laid.ids, pa.string()), "images": _images(records, of[laid.starts[:-1]]), "rounds": pa.ListArray.from_arrays(pa.array(laid.starts), rounds)}

@@ -49,7 +49,7 @@ def split_instruction(
     turn: str,  # what the user says
 ) -> Asked:
     "Take the instruction that could stand at any question off a turn, and <image> as well."
-    text = turn.replace("<image>", "").strip()
+    text = re.sub("<image>\n?", "", turn).strip()
     places = clauses(text) if stated_format(text) != "free" else []
     if len(places) > 1:
         asks = [only_asks(text[begin:end]) for begin, end in places]
@@ -193,8 +193,8 @@ def _field(record: dict) -> str:
 
 def _may_move(c: Conversation, record: dict, said: list[Governed]) -> bool:
     turns = record[_field(record)]
-    return (len(c.images) == 1 and len(record) == 3 and "id" in record and all(len(turn) == 2 and all(isinstance(v, str) for v in turn.values()) for turn in turns)
-            and len(turns) == 2 * len(c.rounds) and all(g.format == "free" and "region" not in g.asked.question for g in said))
+    known = len(record) == 3 and "id" in record and len(turns) == 2 * len(c.rounds) and all(list(map(type, turn.values())) == [str, str] for turn in turns)
+    return known and len(c.images) == 1 and all(g.format == "free" and "region" not in g.asked.question for g in said)
 
 
 def _survey(path: Path) -> _Survey:

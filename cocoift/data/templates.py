@@ -224,8 +224,8 @@ _stated_format = lru_cache(1 << 12)(stated_format)
 
 def _of_dialog(record: Record) -> list[Draft]:
     rounds = []
-    for number, (question, answer, stated, here) in enumerate(record.turns, 1):
-        format = _stated_format(stated) if stated else "free"
+    for number, (question, answer, stated, here, format) in enumerate(record.turns, 1):
+        format = format or (_stated_format(stated) if stated else "free")
         rounds.append(Draft(question + stated, question, answer, format, "dialog-free" if format == "free" else "dialog-stated", number, here))
     return rounds
 

@@ -39,6 +39,7 @@ class Turn(NamedTuple):
     answer: str
     stated: str = ""  # the format instruction that it was answered under, with the blank before it; "" if none
     here: bool = True  # whether the dialog's file states it in this very turn
+    format: str = ""  # what the turn asks for, where that is known; "" if it is to be read off `stated`
 
 
 class Record(NamedTuple):
@@ -102,7 +103,7 @@ def fault(record: Record) -> str:  # empty if there is none
         return f"{mark[0]!r} in its text"
     for name in TASKS[record.task]:
         if _empty(name, getattr(record, name)):
-            return _LACKS[name]
+            return "empty caption" if record.task == "caption" else _LACKS[name]
     if record.task in ("choice", "option") and record.answers[0] not in record.choices[: len(LETTERS)]:
         return "an answer that is no choice"
     return ""
@@ -112,6 +113,14 @@ def _release(path: Path) -> list[int | str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.as_posix())]
 
 
+def _checked(value: Any, path: Path, name: str, keys: Iterable[str], kind: type) -> Any:
+    missing = [key for key in keys if key not in value] if isinstance(value, dict) else []
+    if not isinstance(value, kind) or missing:
+        lacks = f"lacks {', '.join(map(repr, missing))}" if missing else f"is a {type(value).__name__}, not a {kind.__name__}"
+        raise UserError(f"{path}: is not a file of {name}: it {lacks}: put the official file there")
+    return value
+
+# %% ../../../nbs/data/sources/10_base.ipynb #228980e6
 @dataclass
 class Files:
     "The files of one source under a data folder."
@@ -141,12 +150,7 @@ class Files:
     def json(self, path: Path, keys: Iterable[str] = (), kind: type = dict) -> Any:
         "A JSON file that must be of `kind` and, if a dict, have `keys`: another data set's file is an error, not a surprise."
         self.opened.append(path)
-        value = read_json(path, self._mend)
-        missing = [key for key in keys if key not in value] if isinstance(value, dict) else []
-        if not isinstance(value, kind) or missing:
-            lacks = f"lacks {', '.join(map(repr, missing))}" if missing else f"is a {type(value).__name__}, not a {kind.__name__}"
-            raise UserError(f"{path}: is not a file of {self.name}: it {lacks}: put the official file there")
-        return value
+        return _checked(read_json(path, self._mend), path, self.name, keys, kind)
 
     def items(self, path: Path, key: str | None = None) -> Iterator[Any]:
         "The items of the array under `key`, or of the array that the whole file is, one at a time."

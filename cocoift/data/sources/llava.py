@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..repair import governed
 from .base import Files, Record, Reject, Turn, by_split, source
-from .pictures import Genome, Picture, genome, genome_file
+from .pictures import Genome, genome, genome_file
 from ...images import image_of
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #8e4cf498
@@ -55,12 +55,12 @@ def told(texts: list[str], pictured: bool) -> tuple[Turn, ...]:
     for text, answer, found in zip(texts[::2], texts[1::2], governed(texts[::2], pictured)):
         asked = found.asked
         if not found.stated:
-            turns.append(Turn(text, answer, asked.after or f"\n{asked.instruction}", False))
+            turns.append(Turn(text, answer, asked.after or f"\n{asked.instruction}", False, found.format))
         elif asked.after:
             end = len(text) - len(text.lstrip()) + len(asked.question)
-            turns.append(Turn(text[:end], answer, text[end:]))
+            turns.append(Turn(text[:end], answer, text[end:], True, found.format))
         else:
-            turns.append(Turn(text, answer))
+            turns.append(Turn(text, answer, format=found.format))
     return tuple(turns)
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #ad649b6d
@@ -107,7 +107,8 @@ _WHOLE, _PARTS = "llava_instruct_150k.json", ("conversation_58k.json", "detail_2
 _LLAVA = "https://huggingface.co/datasets/liuhaotian/LLaVA"
 
 
-@source("llava-instruct", family="LLaVA", files=(_WHOLE, *_PARTS), template="dialog-free", format="free", licence="CC-BY-NC-4.0", homes=("llava",), url=f"{_LLAVA}-Instruct-150K")
+@source("llava-instruct", family="LLaVA", files=(_WHOLE, *_PARTS), template="dialog-free", format="free", licence="CC-BY-NC-4.0",
+        homes=("llava",), url=f"{_LLAVA}-Instruct-150K")
 def read_llava_instruct(files: Files) -> Iterator[Record | Reject]:
     "llava_instruct_150k.json, or conversation_58k.json, detail_23k.json and complex_reasoning_77k.json"
     if whole := _only(files, _WHOLE):
@@ -117,8 +118,8 @@ def read_llava_instruct(files: Files) -> Iterator[Record | Reject]:
         yield from dialogs(files, path, name.rpartition("_")[0], home="train2017/")
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #d7b42b16
-@source("llava-mix665k", family="LLaVA", images="COCO+VG and others", files=("*llava_v1_5_mix665k.json",), template="dialog-free", format="free", licence="CC-BY-NC-4.0",
-        homes=("llava",), url=f"{_LLAVA}-Instruct-150K")
+@source("llava-mix665k", family="LLaVA", images="COCO+VG and others", files=("*llava_v1_5_mix665k.json",), template="dialog-free", format="free",
+        licence="CC-BY-NC-4.0", homes=("llava",), url=f"{_LLAVA}-Instruct-150K")
 def read_llava_mix(files: Files) -> Iterator[Record | Reject]:
     "llava_v1_5_mix665k.json"
     for path in _only(files, "*llava_v1_5_mix665k.json"):
@@ -133,16 +134,16 @@ def read_llava_pretrain(files: Files) -> Iterator[Record | Reject]:
         yield from dialogs(files, path)
 
 
-@source("sharegpt4v", family="LLaVA", images="COCO+VG", files=("sharegpt4v_instruct_gpt4-vision_cap100k.json",), template="dialog-free", format="free", licence="CC-BY-NC-4.0",
-        url="https://huggingface.co/datasets/Lin-Chen/ShareGPT4V")
+@source("sharegpt4v", family="LLaVA", images="COCO+VG", files=("sharegpt4v_instruct_gpt4-vision_cap100k.json",), template="dialog-free",
+        format="free", licence="CC-BY-NC-4.0", url="https://huggingface.co/datasets/Lin-Chen/ShareGPT4V")
 def read_sharegpt4v(files: Files) -> Iterator[Record | Reject]:
     "sharegpt4v_instruct_gpt4-vision_cap100k.json"
     for path in _only(files, "sharegpt4v_instruct_gpt4-vision_cap100k.json"):
         yield from dialogs(files, path, pictures=_known(files), others=False)
 
 
-@source("lvis-instruct4v", family="LLaVA", files=("lvis_instruct4v_220k.json", "lvis_instruct4v_222k.json"), template="dialog-free", format="free", licence="none stated",
-        url="https://huggingface.co/datasets/X2FD/LVIS-Instruct4V")
+@source("lvis-instruct4v", family="LLaVA", files=("lvis_instruct4v_220k.json", "lvis_instruct4v_222k.json"), template="dialog-free", format="free",
+        licence="none stated", url="https://huggingface.co/datasets/X2FD/LVIS-Instruct4V")
 def read_lvis_instruct4v(files: Files) -> Iterator[Record | Reject]:
     "lvis_instruct4v_220k.json"
     for path in _only(files, "lvis_instruct4v_220k.json", "lvis_instruct4v_222k.json"):
