@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
-           'read_json', 'read_jsonl', 'stream_json', 'reading', 'digest', 'digest_of', 'Journal', 'check_output']
+           'read_json', 'read_jsonl', 'Window', 'stream_json', 'reading', 'digest', 'digest_of', 'Journal',
+           'check_output']
 
 # %% ../nbs/01_files.ipynb #b88db498
 import hashlib
@@ -125,12 +126,16 @@ def read_json(
 # %% ../nbs/01_files.ipynb #f6c0f114
 def read_jsonl(path: str | os.PathLike, mend: str = "mend or remove the line") -> Iterator[tuple[int, Any]]:
     "The numbered values of a JSON-lines file, counted from 1; empty lines are passed over."
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}: line {number} is not JSON ({error.msg.lower()}): {mend}") from None
+    with reading_text(path) as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: line {number} is not JSON ({error.msg.lower()}): {mend}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: after line {number}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?") from None
 
 # %% ../nbs/01_files.ipynb #a18339b9
 _SCAN = json.JSONDecoder().scan_once
@@ -152,7 +157,7 @@ def _decode(text: str, at: int) -> tuple[Any, int] | None:  # the value that beg
     raise ValueError(wrong)
 
 # %% ../nbs/01_files.ipynb #2308d95e
-class _Window:
+class Window:
     "Text of a file from somewhere on, as much as is needed."
 
     def __init__(self, file, path, mend: str):
@@ -163,8 +168,7 @@ class _Window:
             new = self.file.read(max(least, len(self.text) - self.at))
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path}: byte {error.start} after character {self.before + len(self.text)} is not UTF-8 text: is it compressed, or another file?") from None
-        self.before += self.at
-        self.text, self.at = self.text[self.at :] + new, 0
+        self.text, self.at, self.before = self.text[self.at :] + new, 0, self.before + self.at
         return bool(new)
 
     def wrong(self, torn: bool) -> UserError:
@@ -173,12 +177,10 @@ class _Window:
         return UserError(f"{self.path}: {what} (character {self.before + self.at}): {self.mend}")
 
     def peek(self) -> str:  # the next character that is no blank; "" at the end
-        while True:
+        self.at = _BLANKS.match(self.text, self.at).end()
+        while self.at == len(self.text) and self.more():
             self.at = _BLANKS.match(self.text, self.at).end()
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more():
-                return ""
+        return self.text[self.at : self.at + 1]
 
     def take(self, wanted: str) -> str:  # one of `wanted`
         found = self.peek()
@@ -201,7 +203,7 @@ class _Window:
                 raise self.wrong(torn=True)
 
 # %% ../nbs/01_files.ipynb #07967f75
-def _items(window: _Window, name: str) -> Iterator[Any]:  # of the array or object that begins here
+def _items(window: Window, name: str) -> Iterator[Any]:  # of the array or object that begins here
     closing = {"[": "]", "{": "}"}[window.take("[{")]
     window.record, window.of = 1, name
     if window.peek() == closing:
@@ -222,7 +224,7 @@ def _items(window: _Window, name: str) -> Iterator[Any]:  # of the array or obje
             return
 
 
-def _near_items(window: _Window) -> Iterator[Any]:  # those that lie in the window whole, with their comma
+def _near_items(window: Window) -> Iterator[Any]:  # those that lie in the window whole, with their comma
     text, at = window.text, window.at
     try:
         while True:
@@ -239,7 +241,7 @@ def _near_items(window: _Window) -> Iterator[Any]:  # those that lie in the wind
         return
 
 # %% ../nbs/01_files.ipynb #055263bb
-def _enter(window: _Window, wanted: str) -> bool:  # to the value under a key of the object that begins here; False if there is none
+def _enter(window: Window, wanted: str) -> bool:  # to the value under a key of the object that begins here; False if there is none
     window.take("{")
     while window.peek() != "}":
         name = window.value()
@@ -262,7 +264,7 @@ def stream_json(
 ) -> Iterator[Any]:
     "The items of an array in a JSON file, one at a time in little memory; pairs, where it is an object. Reads no further than the array's end."
     with reading_text(path) as file:
-        window = _Window(file, path, mend)
+        window = Window(file, path, mend)
         wanted = "{" if key else opening
         if (found := window.peek()) in ("[", "{") and found not in wanted:
             raise UserError(f"{path}: is not {what}: it is {'a list' if found == '[' else 'an object'}: put the official file there")

@@ -100,27 +100,41 @@ class ReadJob(NamedTuple):
     foreign: bool = False  # whether the source's splits are not COCO's
 
 
+_TOGETHER = 1500  # rows of a bucket that are written at once: fewer take longer than their writing is worth
+
+
 class _Buckets:
     "Tables on disk, one a bucket, to which rows are added."
 
     def __init__(self, folder: Path, schema: pa.Schema, buckets: int):
         folder.mkdir()
-        self.folder, self.schema, self.buckets, self.rows, self.of, self.files = folder, schema, buckets, [], [], {}
+        self.folder, self.schema, self.files, self.rows, self.of = folder, schema, {}, [], []
+        self.waiting: list[list[pa.RecordBatch]] = [[] for _ in range(buckets)]
 
-    def write(self) -> pa.RecordBatch:  # of all rows added since the last time, in the order in which they were
+    def deal(self) -> pa.RecordBatch:  # of all rows added since the last time, in the order in which they were
         "Deal the rows in memory out to their buckets."
         batch, of = to_batch(self.rows, self.schema), np.array(self.of)
         order = np.argsort(of, kind="stable")
-        dealt, edges = batch.take(pa.array(order)), np.searchsorted(of[order], np.arange(self.buckets + 1)).tolist()
+        dealt, edges = batch.take(pa.array(order)), np.searchsorted(of[order], np.arange(len(self.waiting) + 1)).tolist()
         for bucket, (begin, end) in enumerate(zip(edges, edges[1:])):
             if begin < end:
-                if bucket not in self.files:
-                    self.files[bucket] = pa.ipc.new_file(str(self.folder / f"{bucket:05d}.arrow"), self.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
-                self.files[bucket].write_batch(dealt.slice(begin, end - begin))
+                self.waiting[bucket].append(dealt.slice(begin, end - begin))
+                if sum(map(len, self.waiting[bucket])) >= _TOGETHER:
+                    self._write(bucket)
         self.rows, self.of = [], []
         return batch
 
+    def _write(self, bucket: int) -> None:
+        if bucket not in self.files:
+            self.files[bucket] = pa.ipc.new_file(str(self.folder / f"{bucket:05d}.arrow"), self.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        for batch in pa.Table.from_batches(self.waiting[bucket]).combine_chunks().to_batches():
+            self.files[bucket].write_batch(batch)
+        self.waiting[bucket] = []
+
     def close(self) -> None:
+        for bucket, waiting in enumerate(self.waiting):
+            if waiting:
+                self._write(bucket)
         for file in self.files.values():
             file.close()
 
@@ -223,8 +237,8 @@ def _deal_out(kept: list[tuple[int, Record]], job: ReadJob, records: _Buckets, r
             rounds.rows.append((seq, *draft))
             rounds.of.append(bucket)
     records.rows = [(seq, *record) for seq, record in kept]
-    batch = records.write()
-    rounds.write()
+    batch = records.deal()
+    rounds.deal()
     columns = [batch["seq"], batch["image"], batch["id"], *(pa.array(key, _TEXT) for key in zip(*same)), pa.array(draws, pa.uint64())]
     return pa.record_batch(columns, schema=KEYS)
 

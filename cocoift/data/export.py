@@ -100,6 +100,7 @@ def from_record(record: Any, where: str) -> Conversation:
     "A record of LLaVA's kind or of chat messages. Formats are read off the instructions; `<image>` may stand first or last, and is a text's own where there is no image."
     name, told = _turns(record, where)
     turns = [turn for turn in told if turn[0] != "system"]
+    turns = turns[len(turns) > 1 and turns[0][0] == "gpt" :]  # some of ShareGPT's begin with an answer to nothing, which LLaVA's trainer passes over too
     speakers = [speaker for speaker, _ in turns]
     if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
         _refuse(where, f"{name}: turns must be human, gpt, human, gpt, ..., not {', '.join(speakers[:4]) or 'none'}")

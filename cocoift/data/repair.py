@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..conversation import Conversation
 from .export import from_record
-from ..files import UserError, _Window, atomic_file, reading_text
+from ..files import UserError, Window, atomic_file, reading_text
 from ..formats import COUNTED_FORMATS, TERSE_FORMATS, clauses, only_asks, stated_format, words
 
 # %% ../../nbs/data/28_repair.ipynb #cc7da975
@@ -97,7 +97,7 @@ def governed(
     return [g if g.asked.instruction or not _obeys(g, format) else Governed(law._replace(question=g.asked.question), format, False) for g in told]
 
 # %% ../../nbs/data/28_repair.ipynb #a3af6077
-class _Pieces(_Window):
+class _Pieces(Window):
     "A window that hands out what it passed, to the letter."
     passed, mark = "", 0
 
@@ -238,7 +238,8 @@ def _turns(own: str) -> list[tuple[_Object, str, _Text]]:  # of a record's text,
     record = _placed(own, 0)[0]
     found = []
     for turn in record[_field(record)]:
-        if turn.get("from", turn.get("role")) != "system":
+        who = turn.get("from", turn.get("role"))
+        if who != "system" and (found or who not in ("gpt", "assistant")):
             said = turn["value"] if "value" in turn else turn["content"]
             parts = [said] if isinstance(said, str) else [text for part in said if isinstance(text := part.get("text") if isinstance(part, dict) else part, str)]
             found.append((turn, "\n".join(parts), parts[-1]))

@@ -31,6 +31,7 @@ def unmarked(text: str) -> str:
 def spoken(row: dict) -> list[str] | str:  # what is said turn by turn, or what is wrong
     "The texts of a record in LLaVA's layout, the picture's mark removed."
     turns = row["conversations"]
+    turns = turns[len(turns) > 1 and turns[0].get("from") == "gpt" :]  # an answer to nothing: LLaVA's trainer passes it over too
     if not turns:
         return "it has no turns"
     for number, turn in enumerate(turns):
