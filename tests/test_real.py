@@ -12,6 +12,11 @@ import yaml
 FATES = ("kept", "duplicates", "excluded", "rejected", "capped")
 
 
+NAMES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff vqav2 cocoqa okvqa okvqa-s3 aokvqa vqa-e vqa-x fsvqa tallyqa howmanyqa tdiuc vsr stvqa fmiqa
+    refcoco refcoco+ refcocog visdial photobook vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w madlibs lrv svit llava-instruct
+    llava-pretrain llava-mix665k sharegpt4v lvis lvis-instruct4v""".split()
+
+
 def told(cocoift, *args) -> dict:
     "What a command prints with --json."
     done = cocoift(*args, "--json")
@@ -25,6 +30,18 @@ def built(cocoift, shared, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
     folder = tmp_path_factory.mktemp("real")
     return {layout: (folder / layout, told(cocoift, "build", "coco-ift-plus", f"layout={layout}", "--data", shared / "data/sources", "--out", folder / layout))
             for layout in ("every-mixed", "first-uniform")}
+
+
+def test_sources(cocoift):
+    rows = {row["name"]: row for row in told(cocoift, "sources")}
+    assert sorted(rows) == sorted(NAMES)
+    assert all(row["files"] and row["licence"] and row["url"] and row["family"] and set(row["needs"]) <= set(NAMES) for row in rows.values())
+
+
+def test_at_least_twenty_sources_have_rounds(built):
+    for _, counts in built.values():
+        assert len([name for name, row in counts["by_source"].items() if row["rounds"]]) >= 20
+        assert set(counts["by_source"]) == set(NAMES)
 
 
 def read(folder: Path) -> pd.DataFrame:
