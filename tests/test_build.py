@@ -189,7 +189,7 @@ def test_a_file_twice(cocoift, here):
 
 
 def test_texts_that_a_template_would_read(cocoift, here):
-    marks = ["<image>", "</s>", "<s>", "\x00", "\x1b[2J", "<|im_start|>"]
+    marks = ["<image>", "</s>", "<s>", "\x00", "\x1b[2J", "<|im_start|>", "\ud800"]
     edit(here / QUESTIONS, lambda value: [q.update(question=f"What is {mark} here?") for q, mark in zip(value["questions"], marks)])
     counts = told(cocoift, here, "world")
     rejects = [json.loads(line) for line in (here / "set/rejects.jsonl").read_text().splitlines()]
@@ -203,6 +203,50 @@ def test_an_id_twice(cocoift, here):
     counts = told(cocoift, here, "world", "sources=[coco-captions]")
     [reject] = map(json.loads, (here / "set/rejects.jsonl").read_text().splitlines())
     assert counts["rejected"] == 1 and "the id comes twice" in reject["reason"]
+
+
+def test_a_picture_of_which_nothing_can_be_asked(cocoift, here):
+    def crowd(value):
+        first = value["annotations"][0] | {"iscrowd": 1, "segmentation": {"counts": [0, 100], "size": [10, 10]}}
+        value["categories"] = [c for c in value["categories"] if c["id"] == first["category_id"]]
+        value["images"] = [i | {"width": 10, "height": 10} for i in value["images"] if i["id"] == first["image_id"]]
+        value["annotations"] = [first]
+
+    edit(here / "world/coco/annotations/instances_train2017.json", crowd)
+    counts = told(cocoift, here, "world", "sources=[coco-instances, vqav2]")
+    assert counts["by_source"]["coco-instances"]["kept"] == 1
+
+
+# A folder that is there
+
+def refused_as_another(cocoift, folder: Path, *args) -> None:
+    before = contents(folder)
+    done = cocoift("build", *args, "--data", "world", "--out", "set", cwd=folder)
+    assert done.returncode == 2 and "holds a dataset of another recipe or other files" in done.stderr
+    assert contents(folder) == before
+
+
+def test_another_order_is_another_recipe(cocoift, here):
+    told(cocoift, here, "world", "sources=[vqav2, fsvqa]")
+    refused_as_another(cocoift, here, "world", "sources=[fsvqa, vqav2]")
+
+
+def test_a_benchmark_that_arrives(cocoift, here):
+    told(cocoift, here, "world", "clean=[val2017, pope]")
+    (here / "elsewhere").mkdir()  # on another disk, linked
+    (here / "elsewhere/coco_pope_random.json").write_text('{"image": "COCO_val2014_000000000003.jpg"}\n')
+    (here / "world/pope").symlink_to(here / "elsewhere")
+    refused_as_another(cocoift, here, "world", "clean=[val2017, pope]")
+
+
+def test_what_a_kill_left_behind_a_finished_folder(cocoift, here, whole):
+    "Killed when the folder had its name already: nothing of the stage is gone on with, and it is cleared away."
+    for _ in range(2):
+        shutil.copytree(whole / "set", here / "set")
+        (here / ".set.partial/read/written").mkdir(parents=True)
+        assert cocoift(*RECIPE, "set", cwd=here).returncode == 0
+        assert contents(here / "set") == contents(whole / "set") and not (here / ".set.partial").exists()
+        shutil.rmtree(here / "set")
 
 
 # Beforehand

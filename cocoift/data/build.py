@@ -16,21 +16,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from .. import __version__
 from .card import card
 from .clean import CleanList, find_clean
-from .curate import FATES, ReadJob, Settled, read_source, settle
+from .curate import FATES, ReadJob, Settled, read_source, settle, stamp
 from .lay_out import write_bucket
 from .recipe import BuildRecipe
 from .sources.base import Files, load_sources
+from .sources.pictures import VG_HOMES
 from ..files import Failed, UserError, atomic_file, check_output, digest, read_json, with_parent, write_json
 
 # %% ../../nbs/data/24_build.ipynb #d0158116
 _BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out
-_MOST_BUCKETS = 200  # files open at a time
+_MOST_BUCKETS = 200  # each is two open files, of records and of rounds
 _ALONE = 32 << 20  # bytes of input that one process reads sooner than two
 
 
@@ -44,6 +46,10 @@ def _found(recipe: BuildRecipe, data: Path) -> dict[str, list[Path]]:  # of each
     return {name: Files(data, name).find(*known[name].files) for name in recipe.sources}
 
 
+def _names(found: dict[str, list[Path]], data: Path) -> list[str]:
+    return sorted({path.relative_to(data).as_posix() for paths in found.values() for path in paths})
+
+
 def _size(found: dict[str, list[Path]], data: Path) -> int:  # bytes
     paths = {path for paths in found.values() for path in paths}
     if not paths:
@@ -51,16 +57,16 @@ def _size(found: dict[str, list[Path]], data: Path) -> int:  # bytes
     return sum(path.stat().st_size for path in paths)
 
 
-def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+def _text(value: Any) -> str:  # order counts: it is that of the sources' ranks
+    return json.dumps(value)
 
 
 def _plan(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList]) -> dict:  # by which a killed build knows its stage
     known = load_sources()
     needed = {path for name in recipe.sources for need in known[name].needs for path in Files(data, need).find(*known[need].files)}
+    needed |= {path for home in VG_HOMES for path in Files(data, home).find("image_data.json")}
     files = sorted({path for paths in found.values() for path in paths} | needed | {path for held in clean for path in held.files})
-    return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "files": {str(path): _stamp(path) for path in files}}
+    return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "files": {str(path): stamp(path) for path in files}}
 
 # %% ../../nbs/data/24_build.ipynb #f4e4bbba
 def survey(recipe: BuildRecipe, data: str | Path) -> dict:  # `sources` and `clean`, a row each
@@ -149,19 +155,38 @@ def _leakage(clean: list[CleanList], told: dict[str, dict]) -> list[dict]:  # a 
     return rows
 
 # %% ../../nbs/data/24_build.ipynb #c5675a09
+def _forget(stage: Path) -> None:  # the plan first: what a kill leaves of the rest is then not gone on with
+    (stage / "plan.json").unlink(missing_ok=True)
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _lock(out: Path):  # the open file, locked
+    held = open(out.with_name(f".{out.name}.lock"), "w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{out}: is being built by another process: wait for it or stop it") from None
+    lock = Path(held.name)
+    if (out / "manifest.json").exists() or not lock.exists() or not os.path.samestat(os.fstat(held.fileno()), lock.stat()):
+        raise UserError(f"{out}: was just built by another process: run the command again")
+    return held
+
+
+def _goes_on(stage: Path, plan: dict, data: Path) -> bool:  # whether what lies there is of this very build, and its inputs are as they were
+    if not (stage / "set").is_dir() or not (stage / "plan.json").exists() or _text(read_json(stage / "plan.json")) != _text(plan):
+        return False
+    stamps = [pair for ledger in stage.glob("read/*/ledger.json") for pair in read_json(ledger)["stamps"].items()]
+    return all((data / name).is_file() and stamp(data / name) == told for name, told in stamps)
+
+
 @contextmanager
-def _stage(out: Path, plan: dict) -> Iterator[Path]:
+def _stage(out: Path, plan: dict, data: Path) -> Iterator[Path]:
     stage = with_parent(out.with_name(f".{out.name}.partial"))
-    lock = out.with_name(f".{out.name}.lock")
-    with open(lock, "w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{out}: is being built by another process: wait for it or stop it") from None
+    with _lock(out) as held:
         finished = False
         try:
-            if not (stage / "plan.json").exists() or read_json(stage / "plan.json") != plan:
-                shutil.rmtree(stage, ignore_errors=True)
+            if not _goes_on(stage, plan, data):
+                _forget(stage)
                 (stage / "read/written").mkdir(parents=True)
                 (stage / "set").mkdir()
                 write_json(stage / "plan.json", plan)
@@ -172,8 +197,8 @@ def _stage(out: Path, plan: dict) -> Iterator[Path]:
             raise
         finally:
             if finished:
-                shutil.rmtree(stage)
-                lock.unlink()
+                _forget(stage)
+                Path(held.name).unlink(missing_ok=True)
 
 # %% ../../nbs/data/24_build.ipynb #26716adc
 def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList], buckets: int, stage: Path, workers: Workers) -> dict[str, dict]:
@@ -183,7 +208,8 @@ def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: 
             held[image] = (*held.get(image, ()), some.name)
     knows = any(some.name == "val2017" and some.images is not None for some in clean)
     foreign = {name: source.images != "COCO" for name, source in load_sources().items()}
-    jobs = [ReadJob(name, rank, data, stage / name, recipe, buckets, held, knows, foreign[name])
+    listed = any(Files(data, home).find("image_data.json") for home in VG_HOMES)
+    jobs = [ReadJob(name, rank, data, stage / name, recipe, buckets, held, knows, foreign[name], listed)
             for rank, name in enumerate(recipe.sources) if not (stage / name).exists()]
     jobs.sort(key=lambda job: -sum(path.stat().st_size for path in found[job.name]))
     with tqdm(total=len(jobs), desc="reading", unit="source", disable=None) as bar:
@@ -209,12 +235,13 @@ def _sign(recipe: BuildRecipe, data: Path, clean: list[CleanList], told: dict[st
     names = list(recipe.sources)
     with atomic_file(stage / "set/rejects.jsonl") as file:
         for rank, name in enumerate(names):
-            file.write((stage / "read" / name / "rejects.jsonl").read_text(encoding="utf-8"))
+            with open(stage / "read" / name / "rejects.jsonl", encoding="utf-8") as some:
+                shutil.copyfileobj(some, file)
             for _, record in (pair for pair in settled.twice if pair[0] == rank):
                 file.write(json.dumps({"source": name, "record": record, "reason": "the id comes twice, the first one is kept"}, ensure_ascii=False) + "\n")
     return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "counts": counts | {"by_source": by_source},
             "absent": [name for name in names if not told[name]["inputs"]], "leakage": _leakage(clean, told),
-            "unchecked": [held.name for held in clean if held.images is None], "inputs": dict(sorted(inputs.items())),
+            "unchecked": [held.name for held in clean if held.images is None], "found": _names(_found(recipe, data), data), "inputs": dict(sorted(inputs.items())),
             "versions": {"pyarrow": pyarrow.__version__, "duckdb": duckdb.__version__}}
 
 # %% ../../nbs/data/24_build.ipynb #0bfe7fc5
@@ -226,8 +253,9 @@ def _told_of(manifest: dict, start: float, peak_mb: float) -> dict:
 def _unchanged(recipe: BuildRecipe, data: Path, out: Path) -> dict:
     manifest = read_json(out / "manifest.json", "delete the folder and build again")
     inputs = {path: digest(data / path) if (data / path).is_file() else "" for path in manifest.get("inputs", {})}
-    appeared = [name for name in manifest.get("absent", []) if Files(data, name).find(*load_sources()[name].files)]
-    if (manifest.get("recipe"), manifest.get("inputs")) != (json.loads(recipe.model_dump_json()), inputs) or appeared:
+    appeared = [held.name for held in find_clean(manifest.get("unchecked", []), data) if held.files]
+    found = _names(_found(recipe, data), data)
+    if _text(manifest.get("recipe")) != _text(json.loads(recipe.model_dump_json())) or (manifest.get("inputs"), manifest.get("found")) != (inputs, found) or appeared:
         raise UserError(f"{out}: holds a dataset of another recipe or other files: name a new folder with --out, or delete it")
     return manifest
 
@@ -247,15 +275,17 @@ def build(
     jobs: int | None = None,  # processes; by default one a processor for large inputs, and this one alone for small
 ) -> dict:  # the counts, as `cocoift build --json` prints them
     "Make a dataset folder. A folder already made by the same recipe from the same files is left as it is."
-    start, data, out = time.perf_counter(), Path(data), Path(out)
+    start, data, out = time.perf_counter(), Path(data), Path(os.path.abspath(out))
     _check_data(data)
     if check_output(out, "manifest.json", "build"):
-        return _told_of(_unchanged(recipe, data, out), start, _peak_mb())
+        manifest = _unchanged(recipe, data, out)
+        _forget(out.with_name(f".{out.name}.partial"))  # of a build that was killed when it had just finished
+        return _told_of(manifest, start, _peak_mb())
     found = _found(recipe, data)
     size = _size(found, data)
     buckets = min(-(-size // _BUCKET) or 1, _MOST_BUCKETS)
     clean = find_clean(recipe.clean, data) if recipe.clean else []
-    with _stage(out, _plan(recipe, data, found, clean)) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:
+    with _stage(out, _plan(recipe, data, found, clean), data) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:
         told = _read(recipe, data, found, clean, buckets, stage / "read", workers)
         limits = {rank: (options.cap, options.weight) for rank, options in enumerate(recipe.sources.values())}
         settled = settle([stage / "read" / name / "keys.parquet" for name in recipe.sources], limits, stage / "spill")

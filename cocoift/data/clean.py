@@ -149,7 +149,12 @@ def _walk(data: Path, names: Iterable[str]) -> dict[str, list[Path]]:  # of ever
     wanted = {name: (re.compile("|".join(map(translate, BENCHMARKS[name].files))), BENCHMARKS[name].within) for name in names}
     wanted["vg"] = re.compile(r"image_data\.json\Z"), ""
     found = {name: [] for name in wanted}
-    for home, _, files in os.walk(data):
+    seen = set()
+    for home, folders, files in os.walk(data, followlinks=True):
+        if (real := os.path.realpath(home)) in seen:  # a link back
+            folders.clear()
+            continue
+        seen.add(real)
         above = re.sub(r"[-_ ]", "", os.path.join(data.resolve().name, os.path.relpath(home, data)).lower())
         for file in files:
             for name, (pattern, within) in wanted.items():
@@ -174,9 +179,12 @@ def _read(name: str, read: Callable[[Path], Iterable[str]], paths: Sequence[Path
 def _twins(paths: Iterable[Path]) -> dict[str, str]:  # "vg:61512" -> "coco:248774"
     twins = {}
     for path in paths:
-        for row in stream_json(path, opening="["):
-            if (row.get("coco_id") or 0) > 0:  # a release has -1 for none
-                twins[f"vg:{row.get('image_id', row.get('id'))}"] = coco_image(row["coco_id"])
+        try:
+            for row in stream_json(path, opening="["):
+                if (row.get("coco_id") or 0) > 0:  # a release has -1 for none
+                    twins[f"vg:{row.get('image_id', row.get('id'))}"] = coco_image(row["coco_id"])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: is not Visual Genome's list of pictures ({error}): put the official file there") from None
     return twins
 
 
@@ -200,4 +208,5 @@ def find_clean(
         read = BENCHMARKS[name].read if name in BENCHMARKS else images_in
         lists.append((name, _read(name, read, paths) if paths else None, paths))
     twins = _twins(found.get("vg", [])) if any(images for _, images, _ in lists) else {}
-    return [CleanList(name, images and _with_twins(images, twins), len(images or ()), tuple(paths)) for name, images, paths in lists]
+    told = found.get("vg", []) if twins else []  # they too say whose images these are
+    return [CleanList(name, images and _with_twins(images, twins), len(images or ()), (*paths, *(told if images else ()))) for name, images, paths in lists]

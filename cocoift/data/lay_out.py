@@ -7,7 +7,6 @@ __all__ = ['Laid', 'write_bucket']
 
 # %% ../../nbs/data/23_lay_out.ipynb #369c4105
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from .compose import LAYOUTS, Piece, compose, place
 from .curate import DRAFTS, RECORDS, no_collector
 from .recipe import BuildRecipe
 from .sources.base import load_sources
-from ..files import atomic_file, read_json, write_json
+from ..files import atomic_file, write_json
 
 # %% ../../nbs/data/23_lay_out.ipynb #16d30d5a
 def _in_order(image: str) -> tuple[str, int, str]:
@@ -97,7 +96,7 @@ def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.n
     states = pa.array(laid.states)
     asked = pc.or_(states, pc.equal(_whole(picked["stated"]), _whole(picked["bare"])))  # a question that is its own instruction: "Give the box of ..."
     source = records["source"].combine_chunks().take(pa.array(of))
-    empty = pa.array([""] * len(of))
+    empty = pa.array([""] * len(of), pa.string())
     coded = source.dictionary_encode()
     licence = pa.array([licences[name] for name in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
     origin_type, round_type = schema.field("rounds").type.value_type.field("origin").type, schema.field("rounds").type.value_type

@@ -77,7 +77,7 @@ TASKS = {"caption": ("answers",), "detail": ("answers",), "qa": ("question", "an
 _LACKS = {"question": "empty question", "answers": "no answer", "choices": "no choices", "why": "no explanation", "objects": "nothing annotated",
           "names": "no expression", "boxes": "no box", "turns": "an empty turn"}
 _WORDY = re.compile(r"[^\W_]").search
-_MARKED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]|<image>|</?s>|<\|\w+\|>").search
+_MARKED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]|<image>|</?s>|<\|\w+\|>").search
 
 
 def _empty(name: str, value: Any) -> bool:  # whether a needed field says nothing
@@ -265,7 +265,7 @@ def pair_files(
             yield split_of(path)[0], path, answered[split]
         elif not split.startswith("test"):
             raise UserError(f"{path}: its annotations ({annotations.replace('*', split)}) are not there: `cocoift fetch {files.name}`")
-    for split in answered.keys() - asked.keys():
+    for split in sorted(answered.keys() - asked.keys()):
         raise UserError(f"{answered[split]}: its questions ({questions.replace('*', split)}) are not there: `cocoift fetch {files.name}`")
 
 # %% ../../../nbs/data/sources/10_base.ipynb #927f497f

@@ -29,7 +29,7 @@ def _asked(question: str, answer: str) -> Turn:
     return Turn(question, answer, _BRIEFLY if is_terse(answer) else "", False)
 
 
-@source("visdial", family="dialog", files=_V1 + _V09, template="dialog-free", format="free", licence="CC-BY-4.0", url="https://visualdialog.org/data")
+@source("visdial", family="dialog", images="COCO train and val", files=_V1 + _V09, template="dialog-free", format="free", licence="CC-BY-4.0", url="https://visualdialog.org/data")
 def read_visdial(files: Files) -> Iterator[Record | Reject]:
     "visdial_1.0_train.json, else visdial_0.9_{train,val}.json"
     new = by_split(files.find(*_V1))

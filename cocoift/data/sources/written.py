@@ -8,7 +8,6 @@ __all__ = ['read_madlibs', 'read_lrv', 'unmarked', 'read_svit']
 # %% ../../../nbs/data/sources/46_written.ipynb #a732dddd
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from .base import Box, Files, Record, Reject, Turn, by_split, by_votes, opening, sentence, source
 from .pictures import box_text, coco_sizes, genome, share_box
