@@ -28,26 +28,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_build(cocoift, tmp_path):
-    from cocoift.world import make_world
-
-    make_world(tmp_path / "world", 800)
-
-    def command(out: str) -> list[str]:
-        return ["build", "world", "sources=[vqav2, fsvqa, coco-captions]", "--data", "world", "--out", out]
-
-    assert cocoift(*command("whole"), cwd=tmp_path).returncode == 0
-    kill_when((tmp_path / ".killed.partial/conversations").exists, *command("killed"), cwd=tmp_path)
-    assert not (tmp_path / "killed").exists() and (tmp_path / ".killed.partial").exists()
-    assert cocoift(*command("killed"), cwd=tmp_path).returncode == 0
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert not (tmp_path / ".killed.partial").exists()
-
-    before = contents(tmp_path / "killed")
-    assert cocoift(*command("killed"), cwd=tmp_path).returncode == 0  # done already: the same again
-    assert contents(tmp_path / "killed") == before
-
-
 @pytest.mark.parametrize("torn", [0.4, 0.97], ids=["in an image", "in the last line"])
 def test_eval(cocoift, small, tmp_path, torn, undisturbed_eval):
     def command(out: Path) -> list:

@@ -102,7 +102,7 @@ class ReadJob(NamedTuple):
     foreign: bool = False  # whether the source's splits are not COCO's
     knows_genome: bool = True  # whether a file at hand says which pictures of Visual Genome are COCO's
 
-
+# %% ../../nbs/data/23_curate.ipynb #f285c1f1
 _TOGETHER = 1500  # rows of a bucket that are written at once: fewer take longer than their writing is worth
 
 
