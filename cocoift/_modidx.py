@@ -407,6 +407,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'cocoift/data/sources/coco.py'),
                                            'cocoift.data.sources.coco._objects': ( 'data/sources/coco.html#_objects',
                                                                                    'cocoift/data/sources/coco.py'),
+                                           'cocoift.data.sources.coco._runs': ( 'data/sources/coco.html#_runs',
+                                                                                'cocoift/data/sources/coco.py'),
                                            'cocoift.data.sources.coco.by_picture': ( 'data/sources/coco.html#by_picture',
                                                                                      'cocoift/data/sources/coco.py'),
                                            'cocoift.data.sources.coco.categories_of': ( 'data/sources/coco.html#categories_of',

@@ -79,11 +79,27 @@ def read_captions(files: Files) -> Iterator[Record | Reject]:
                              split=split, subset=known[image])
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #067c308e
+def _runs(counts: str | bytes) -> list[int]:  # of COCO's compressed run lengths: five bits a character, from the third run on as differences
+    runs, value, bits = [], 0, 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        part = character - 48
+        value, bits = value | (part & 31) << bits, bits + 5
+        if not part & 32:
+            value -= (part >> 4 & 1) << bits
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, bits = 0, 0
+    return runs
+
+
 def mask_flaw(segmentation: list | dict, size: tuple[int, int]) -> str:  # "" if it can be used
-    "What is wrong with a mask."
+    "What is wrong with a mask. Runs that do not fill their picture would keep pycocotools busy for ever."
     if isinstance(segmentation, dict):
         height, width = segmentation["size"]
-        return "" if (width, height) == size else f"its mask is of {width} x {height} pixels, its picture of {size[0]} x {size[1]}"
+        if (width, height) != size:
+            return f"its mask is of {width} x {height} pixels, its picture of {size[0]} x {size[1]}"
+        counts = segmentation["counts"]
+        runs = counts if isinstance(counts, list) else _runs(counts)
+        return "" if sum(runs) == width * height and min(runs) >= 0 else f"its mask's runs do not add up to {width} x {height} pixels"
     return "" if segmentation and min(map(len, segmentation)) >= 6 else "its mask has no area"
 
 
