@@ -10,6 +10,7 @@ __all__ = ['app', 'Json', 'EXTRAS', 'sources', 'fetch', 'build', 'audit', 'repai
 import json
 import os
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -24,7 +25,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 def _show(value: Any, as_json: bool, lines: list[str] | None = None) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(lines or []))
+    told = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(lines or [])
+    print(told, file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
 
 
 def _columns(rows: list[list[Any]], head: list[str]) -> list[str]:
@@ -260,8 +262,10 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     name = f"cocoift {sys.argv[1]}" if known.intersection(sys.argv[1:2]) else "cocoift"
+    asked = name != "cocoift" and "--help" not in sys.argv
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+        with redirect_stdout(sys.stderr) if asked else nullcontext():  # what libraries print (DeepSpeed does) is no part of a document
+            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
     except typer.TyperException as error:
