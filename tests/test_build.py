@@ -205,6 +205,14 @@ def test_an_id_twice(cocoift, here):
     assert counts["rejected"] == 1 and "the id comes twice" in reject["reason"]
 
 
+def test_half_a_character_in_an_id(cocoift, here):
+    edit(here / QUESTIONS, lambda value: value["questions"][0].update(question_id="\ud800"))
+    edit(here / ANNOTATIONS, lambda value: value["annotations"][0].update(question_id="\ud800"))
+    assert told(cocoift, here, "world")["rejected"] == 1
+    [reject] = map(json.loads, (here / "set/rejects.jsonl").read_text().splitlines())
+    assert reject["record"] == "\ud800"
+
+
 def test_a_picture_of_which_nothing_can_be_asked(cocoift, here):
     def crowd(value):
         first = value["annotations"][0] | {"iscrowd": 1, "segmentation": {"counts": [0, 100], "size": [10, 10]}}
@@ -236,6 +244,10 @@ def test_a_benchmark_that_arrives(cocoift, here):
     (here / "elsewhere").mkdir()  # on another disk, linked
     (here / "elsewhere/coco_pope_random.json").write_text('{"image": "COCO_val2014_000000000003.jpg"}\n')
     (here / "world/pope").symlink_to(here / "elsewhere")
+    refused_as_another(cocoift, here, "world", "clean=[val2017, pope]")
+    shutil.rmtree(here / "set")
+    told(cocoift, here, "world", "clean=[val2017, pope]")
+    shutil.copy(here / "elsewhere/coco_pope_random.json", here / "elsewhere/coco_pope_popular.json")  # another of its files
     refused_as_another(cocoift, here, "world", "clean=[val2017, pope]")
 
 

@@ -46,10 +46,6 @@ def _found(recipe: BuildRecipe, data: Path) -> dict[str, list[Path]]:  # of each
     return {name: Files(data, name).find(*known[name].files) for name in recipe.sources}
 
 
-def _names(found: dict[str, list[Path]], data: Path) -> list[str]:
-    return sorted({path.relative_to(data).as_posix() for paths in found.values() for path in paths})
-
-
 def _size(found: dict[str, list[Path]], data: Path) -> int:  # bytes
     paths = {path for paths in found.values() for path in paths}
     if not paths:
@@ -61,11 +57,14 @@ def _text(value: Any) -> str:  # order counts: it is that of the sources' ranks
     return json.dumps(value)
 
 
-def _plan(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList]) -> dict:  # by which a killed build knows its stage
+def _files(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList]) -> list[Path]:  # that a build would look at
     known = load_sources()
     needed = {path for name in recipe.sources for need in known[name].needs for path in Files(data, need).find(*known[need].files)}
     needed |= {path for home in VG_HOMES for path in Files(data, home).find("image_data.json")}
-    files = sorted({path for paths in found.values() for path in paths} | needed | {path for held in clean for path in held.files})
+    return sorted({path for paths in found.values() for path in paths} | needed | {path for held in clean for path in held.files})
+
+
+def _plan(recipe: BuildRecipe, files: list[Path]) -> dict:  # by which a killed build knows its stage
     return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "files": {str(path): stamp(path) for path in files}}
 
 # %% ../../nbs/data/24_build.ipynb #f4e4bbba
@@ -241,7 +240,7 @@ def _sign(recipe: BuildRecipe, data: Path, clean: list[CleanList], told: dict[st
                 file.write(json.dumps({"source": name, "record": record, "reason": "the id comes twice, the first one is kept"}, ensure_ascii=False) + "\n")
     return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "counts": counts | {"by_source": by_source},
             "absent": [name for name in names if not told[name]["inputs"]], "leakage": _leakage(clean, told),
-            "unchecked": [held.name for held in clean if held.images is None], "found": _names(_found(recipe, data), data), "inputs": dict(sorted(inputs.items())),
+            "unchecked": [held.name for held in clean if held.images is None], "found": [os.path.relpath(path, data) for path in _files(recipe, data, _found(recipe, data), clean)], "inputs": dict(sorted(inputs.items())),
             "versions": {"pyarrow": pyarrow.__version__, "duckdb": duckdb.__version__}}
 
 # %% ../../nbs/data/24_build.ipynb #0bfe7fc5
@@ -253,9 +252,9 @@ def _told_of(manifest: dict, start: float, peak_mb: float) -> dict:
 def _unchanged(recipe: BuildRecipe, data: Path, out: Path) -> dict:
     manifest = read_json(out / "manifest.json", "delete the folder and build again")
     inputs = {path: digest(data / path) if (data / path).is_file() else "" for path in manifest.get("inputs", {})}
-    appeared = [held.name for held in find_clean(manifest.get("unchecked", []), data) if held.files]
-    found = _names(_found(recipe, data), data)
-    if _text(manifest.get("recipe")) != _text(json.loads(recipe.model_dump_json())) or (manifest.get("inputs"), manifest.get("found")) != (inputs, found) or appeared:
+    clean = find_clean(recipe.clean, data) if recipe.clean else []
+    found = [os.path.relpath(path, data) for path in _files(recipe, data, _found(recipe, data), clean)]  # a file that arrived would change the set
+    if _text(manifest.get("recipe")) != _text(json.loads(recipe.model_dump_json())) or (manifest.get("inputs"), manifest.get("found")) != (inputs, found):
         raise UserError(f"{out}: holds a dataset of another recipe or other files: name a new folder with --out, or delete it")
     return manifest
 
@@ -285,7 +284,7 @@ def build(
     size = _size(found, data)
     buckets = min(-(-size // _BUCKET) or 1, _MOST_BUCKETS)
     clean = find_clean(recipe.clean, data) if recipe.clean else []
-    with _stage(out, _plan(recipe, data, found, clean), data) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:
+    with _stage(out, _plan(recipe, _files(recipe, data, found, clean)), data) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:
         told = _read(recipe, data, found, clean, buckets, stage / "read", workers)
         limits = {rank: (options.cap, options.weight) for rank, options in enumerate(recipe.sources.values())}
         settled = settle([stage / "read" / name / "keys.parquet" for name in recipe.sources], limits, stage / "spill")

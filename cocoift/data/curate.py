@@ -165,7 +165,7 @@ _GLANCE = {task for task, needs in TASKS.items() if {"answers"} <= set(needs) <=
 
 def _clear(records: list[Record]) -> bool:  # whether no text of theirs has a mark in it
     try:
-        text = " ".join(chain.from_iterable((r.question, *r.answers) for r in records))
+        text = " ".join(chain.from_iterable((r.id, r.image, r.question, *r.answers) for r in records))
     except TypeError:
         return False
     return "<" not in text and text.isprintable()
@@ -265,7 +265,8 @@ def _read_into(folder: Path, job: ReadJob) -> None:
     files = Files(job.data, job.name, fields=job.recipe.sources[job.name].fields)
     records, rounds = _Buckets(folder / "records", RECORDS, job.buckets), _Buckets(folder / "drafts", DRAFTS, job.buckets)
     reader = iter(load_sources()[job.name].read(files))
-    with pq.ParquetWriter(folder / "keys.parquet", KEYS, compression="lz4") as writer, open(folder / "rejects.jsonl", "w", encoding="utf-8") as notes:
+    with pq.ParquetWriter(folder / "keys.parquet", KEYS, compression="lz4") as writer, open(
+            folder / "rejects.jsonl", "w", encoding="utf-8", errors="backslashreplace") as notes:  # half a character is written as JSON escapes it
         ledger = _Ledger(Counter(), notes, {})
         while batch := list(islice(reader, _AT_ONCE)):
             kept = list(_sift(batch, ledger.counts["read"], job, ledger))

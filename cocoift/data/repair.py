@@ -65,7 +65,8 @@ def _run(asks: list[bool]) -> int:  # how many at the start only ask, where one 
 
 # %% ../../nbs/data/28_repair.ipynb #34d48329
 _OWN_LENGTH = re.compile(r"\b(?:in|with|more|full|fully|great|rich) (?:\w+ )?detail|\b(?:detailed|comprehensive|thorough|in-depth|elaborate)\b|\b(?:short|brief|concise|one-sentence) "
-                         r"(?:\w+ )?(?:description|caption|summary|explanation)|\bdescription for (?:this|the) region\b|\bstep[- ]by[- ]step\b", re.I)
+                         r"(?:\w+ )?(?:description|caption|summary|explanation)|\bdescription for (?:this|the) region\b|\bstep[- ]by[- ]step\b|"
+                         r"^\s*(?:please )?(?:write|compose|explain|discuss|elaborate|tell me a story)\b", re.I)
 _OPEN_QUESTION = re.compile(r"(?:^|, |\n)(?:and |so |then )?(?:what|which|who|whom|whose|where|when|why|how)\b", re.I)
 _CHOICES = re.compile(r"(?:^|\n|\s)\(?A[.):]\s.*\s\(?B[.):]\s", re.S)
 _COUNTING = re.compile(r"\bhow (?:many|much|old|tall|long|far|big|high)\b|\b(?:number|count|total|sum|amount|age|year|time|percentage)\b", re.I)

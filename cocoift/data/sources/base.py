@@ -96,7 +96,7 @@ def fault(record: Record) -> str:  # empty if there is none
     "Why a record cannot be worded."
     said = record.turns and [text for turn in record.turns for text in turn[:3]]
     try:
-        text = " ".join((record.question, *record.answers, *record.choices, *record.why, *record.names, *said))
+        text = " ".join((record.id, record.image, record.question, *record.answers, *record.choices, *record.why, *record.names, *said))
     except TypeError:
         return "an answer that is no text"
     if ("<" in text or not text.isprintable()) and (mark := _MARKED(text)):

@@ -106,7 +106,8 @@ def mask_flaw(segmentation: list | dict, size: tuple[int, int]) -> str:  # "" if
 def encode(segmentation: list | dict, size: tuple[int, int]) -> dict:  # width and height
     "A mask in compressed run lengths."
     if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
-        return segmentation
+        counts = segmentation["counts"]
+        return segmentation | {"counts": counts.encode() if isinstance(counts, str) else counts}
     runs = mask.frPyObjects(segmentation, size[1], size[0])
     return runs if isinstance(runs, dict) else runs[0] if len(runs) == 1 else mask.merge(runs)
 

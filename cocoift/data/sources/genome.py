@@ -23,13 +23,16 @@ def _pictures(files: Files, name: str, key: str) -> Iterator[tuple[int, Picture,
     path = files.newest(name)
     if path is None:
         return
-    known, unknown = genome(files), 0
+    known, unknown, count = genome(files), 0, 0
+    strange = "is in image_data.json: they are not of one release, download both again"
     for count, item in enumerate(files.items(path), 1):
         number = _either(item, "image_id", "id")
         unknown += number not in known
         if unknown == count == 1000:
-            raise UserError(f"{path}: none of its first {count} pictures is in image_data.json: they are not of one release, download both again")
+            raise UserError(f"{path}: none of its first {count} pictures {strange}")
         yield number, known.picture(number), item[key]
+    if count and unknown == count:
+        raise UserError(f"{path}: none of its {count} pictures {strange}")
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #0b5d8188
 _LICENCE = "CC-BY-4.0"
