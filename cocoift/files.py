@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
-           'read_json', 'read_jsonl', 'Window', 'stream_json', 'reading', 'digest', 'digest_of', 'Journal',
+           'read_json', 'read_jsonl', 'Window', 'stream_json', 'peak_mb', 'reading', 'digest', 'digest_of', 'Journal',
            'check_output']
 
 # %% ../nbs/01_files.ipynb #b88db498
@@ -277,6 +277,16 @@ def stream_json(
             if window.peek() not in ("{", "") or not _enter(window, name):
                 raise UserError(f"{path}: is not {what}: it lacks {name!r}: put the official file there")
         yield from _items(window, key)
+
+# %% ../nbs/01_files.ipynb #3fcd67e6
+def peak_mb() -> float:
+    "The most memory that this process has held, in MB."
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on a Mac
 
 # %% ../nbs/01_files.ipynb #558df9d2
 @contextmanager

@@ -144,9 +144,10 @@ def test_foreign_files(tmp_path, name, written):
 
 
 PEAK = """
-import resource, sys
+import sys
 from cocoift.data.audit import audit_path
-print(audit_path(sys.argv[1])["rounds"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+from cocoift.files import peak_mb
+print(audit_path(sys.argv[1])["rounds"], peak_mb())
 """
 
 

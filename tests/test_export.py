@@ -271,13 +271,12 @@ def test_large_json_in_little_memory(tmp_path):
         file.write("]")
     size = (tmp_path / "large.json").stat().st_size
     assert size > 55_000_000
-    code = "import sys; from cocoift.data.export import read_any; print(sum(len(c.rounds) for c in read_any(sys.argv[1])))"
+    code = "import sys; from cocoift.data.export import read_any; from cocoift.files import peak_mb; print(sum(len(c.rounds) for c in read_any(sys.argv[1])), peak_mb())"
     peaks = {}
     for name, count in ("small.json", 2000), ("large.json", 120_000):
-        process = subprocess.Popen([sys.executable, "-c", code, tmp_path / name], stdout=subprocess.PIPE, text=True)
-        assert int(process.stdout.read()) == count
-        peaks[name] = os.wait4(process.pid, 0)[2].ru_maxrss / 1024
-        process.returncode = 0
+        rounds, peak = subprocess.run([sys.executable, "-c", code, tmp_path / name], capture_output=True, text=True, check=True).stdout.split()
+        assert int(rounds) == count
+        peaks[name] = float(peak)
     assert peaks["large.json"] < peaks["small.json"] + 20, peaks
 
     os.truncate(tmp_path / "large.json", size // 2)

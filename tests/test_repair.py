@@ -167,9 +167,9 @@ def mix(size: int) -> list[dict]:
 
 def peak(path: Path, out: Path) -> float:
     "MB that a process takes at most, to repair and interleave a file without the two audits."
-    code = ("import resource, sys; from pathlib import Path; from cocoift.data.repair import _pairs, _survey, _write\n"
+    code = ("import sys; from pathlib import Path; from cocoift.files import peak_mb; from cocoift.data.repair import _pairs, _survey, _write\n"
             "path, out = map(Path, sys.argv[1:3]); seen = _survey(path); _write(path, out, seen, _pairs(seen, 0), 0)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)")
+            "print(peak_mb())")
     done = subprocess.run([sys.executable, "-c", code, path, out], capture_output=True, text=True, check=True)
     return float(done.stdout)
 

@@ -9,7 +9,6 @@ __all__ = ['survey', 'Workers', 'build']
 import fcntl
 import json
 import os
-import resource
 import shutil
 import time
 from collections import Counter
@@ -28,7 +27,7 @@ from .lay_out import write_bucket
 from .recipe import BuildRecipe
 from .sources.base import Files, load_sources
 from .sources.pictures import VG_HOMES
-from ..files import Failed, UserError, atomic_file, check_output, digest, read_json, with_parent, write_json
+from ..files import Failed, UserError, atomic_file, check_output, digest, peak_mb, read_json, with_parent, write_json
 
 # %% ../../nbs/data/24_build.ipynb #d0158116
 _BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out
@@ -79,13 +78,9 @@ def survey(recipe: BuildRecipe, data: str | Path) -> dict:  # `sources` and `cle
     return {"sources": sources, "clean": clean}
 
 # %% ../../nbs/data/24_build.ipynb #9b7d11f3
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _told(function: Callable, args: tuple) -> tuple[int, float]:  # the process and its peak
     function(*args)
-    return os.getpid(), _peak_mb()
+    return os.getpid(), peak_mb()
 
 
 class Workers:
@@ -126,7 +121,7 @@ class Workers:
     @property
     def peak_mb(self) -> float:
         "Of this process and all workers, each at its highest."
-        return _peak_mb() + sum(self.peaks.values())
+        return peak_mb() + sum(self.peaks.values())
 
 # %% ../../nbs/data/24_build.ipynb #9a107789
 def _ledger(recipe: BuildRecipe, told: dict[str, dict], settled: Settled, written: list[dict]) -> dict[str, dict]:
@@ -279,7 +274,7 @@ def build(
     if check_output(out, "manifest.json", "build"):
         manifest = _unchanged(recipe, data, out)
         _forget(out.with_name(f".{out.name}.partial"))  # of a build that was killed when it had just finished
-        return _told_of(manifest, start, _peak_mb())
+        return _told_of(manifest, start, peak_mb())
     found = _found(recipe, data)
     size = _size(found, data)
     buckets = min(-(-size // _BUCKET) or 1, _MOST_BUCKETS)
