@@ -186,7 +186,7 @@ def test_memory_is_flat(large, tmp_path):
     small = large.with_name("small.json")
     assert large.stat().st_size > 30e6 > 20 * small.stat().st_size
     grown = peak(large, tmp_path / "out.json") - peak(small, tmp_path / "out.json")
-    assert grown < 10, f"{grown:.1f} MB more for 30 MB more"  # json.load alone takes 100
+    assert grown < 20, f"{grown:.1f} MB more for 30 MB more"  # json.load alone takes 100
 
 
 def test_killed(large, tmp_path):
