@@ -242,6 +242,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cocoift.data.fetch.download': ('data/fetch.html#download', 'cocoift/data/fetch.py'),
                                     'cocoift.data.fetch.fetch': ('data/fetch.html#fetch', 'cocoift/data/fetch.py')},
             'cocoift.data.lay_out': { 'cocoift.data.lay_out.Laid': ('data/lay_out.html#laid', 'cocoift/data/lay_out.py'),
+                                      'cocoift.data.lay_out._about': ('data/lay_out.html#_about', 'cocoift/data/lay_out.py'),
                                       'cocoift.data.lay_out._conversations': ( 'data/lay_out.html#_conversations',
                                                                                'cocoift/data/lay_out.py'),
                                       'cocoift.data.lay_out._deal': ('data/lay_out.html#_deal', 'cocoift/data/lay_out.py'),

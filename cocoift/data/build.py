@@ -26,7 +26,7 @@ from .curate import FATES, ReadJob, Settled, read_source, settle, stamp
 from .lay_out import write_bucket
 from .recipe import BuildRecipe
 from .sources.base import Files, load_sources
-from .sources.pictures import VG_HOMES
+from .sources.pictures import genome_file
 from ..files import Failed, UserError, atomic_file, check_output, digest, peak_mb, read_json, with_parent, write_json
 
 # %% ../../nbs/data/24_build.ipynb #d0158116
@@ -59,7 +59,7 @@ def _text(value: Any) -> str:  # order counts: it is that of the sources' ranks
 def _files(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList]) -> list[Path]:  # that a build would look at
     known = load_sources()
     needed = {path for name in recipe.sources for need in known[name].needs for path in Files(data, need).find(*known[need].files)}
-    needed |= {path for home in VG_HOMES for path in Files(data, home).find("image_data.json")}
+    needed |= {path for path in [genome_file(Files(data, ""), "image_data.json")] if path}
     return sorted({path for paths in found.values() for path in paths} | needed | {path for held in clean for path in held.files})
 
 
@@ -202,7 +202,7 @@ def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: 
             held[image] = (*held.get(image, ()), some.name)
     knows = any(some.name == "val2017" and some.images is not None for some in clean)
     foreign = {name: source.images != "COCO" for name, source in load_sources().items()}
-    listed = any(Files(data, home).find("image_data.json") for home in VG_HOMES)
+    listed = genome_file(Files(data, ""), "image_data.json") is not None
     jobs = [ReadJob(name, rank, data, stage / name, recipe, buckets, held, knows, foreign[name], listed)
             for rank, name in enumerate(recipe.sources) if not (stage / name).exists()]
     jobs.sort(key=lambda job: -sum(path.stat().st_size for path in found[job.name]))
@@ -235,7 +235,8 @@ def _sign(recipe: BuildRecipe, data: Path, clean: list[CleanList], told: dict[st
                 file.write(json.dumps({"source": name, "record": record, "reason": "the id comes twice, the first one is kept"}, ensure_ascii=False) + "\n")
     return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "counts": counts | {"by_source": by_source},
             "absent": [name for name in names if not told[name]["inputs"]], "leakage": _leakage(clean, told),
-            "unchecked": [held.name for held in clean if held.images is None], "found": [os.path.relpath(path, data) for path in _files(recipe, data, _found(recipe, data), clean)], "inputs": dict(sorted(inputs.items())),
+            "unchecked": [held.name for held in clean if held.images is None],
+            "found": [os.path.relpath(path, data) for path in read_json(stage / "plan.json")["files"]], "inputs": dict(sorted(inputs.items())),
             "versions": {"pyarrow": pyarrow.__version__, "duckdb": duckdb.__version__}}
 
 # %% ../../nbs/data/24_build.ipynb #0bfe7fc5

@@ -44,9 +44,12 @@ def _read(paths: list[Path], schema: pa.Schema, dropped: np.ndarray) -> pa.Table
     return table.filter(pa.array(~gone)) if gone.any() else table
 
 
+def _about(records: pa.Table) -> pa.Array:  # the images by name; a dialog about none stands for itself
+    return pc.if_else(pc.equal(records["image"], ""), pc.binary_join_element_wise("none", records["id"], ":"), records["image"]).combine_chunks()
+
+
 def _ordered(records: pa.Table) -> tuple[pa.Table, np.ndarray]:  # records in order, and the place of each one's image among the images
-    names = pc.if_else(pc.equal(records["image"], ""), pc.binary_join_element_wise("none", records["id"], ":"), records["image"]).combine_chunks()
-    coded = names.dictionary_encode()
+    coded = _about(records).dictionary_encode()
     known = coded.dictionary.to_pylist()
     rank = np.empty(len(known), np.int64)
     rank[sorted(range(len(known)), key=lambda k: _in_order(known[k]))] = np.arange(len(known))
@@ -139,9 +142,8 @@ def write_bucket(stage: Path, names: list[str], bucket: int, dropped: np.ndarray
     record = by_seq[np.searchsorted(seq[by_seq], drafts["seq"].to_numpy())] if len(seq) else np.zeros(0, np.int64)
     order = np.argsort(record, kind="stable")
     drafts, record = drafts.take(pa.array(order)), record[order]
-    named = pc.if_else(pc.equal(records["image"], ""), pc.binary_join_element_wise("none", records["id"], ":"), records["image"]).combine_chunks()
     with no_collector():
-        laid = _deal(drafts, record, _questions(drafts, records, record), image[record], named.take(pa.array(record)).to_pylist(), recipe)
+        laid = _deal(drafts, record, _questions(drafts, records, record), image[record], _about(records).take(pa.array(record)).to_pylist(), recipe)
     licences = {name: source.licence for name, source in load_sources().items()}
     if len(seq):
         _write(_conversations(laid, drafts, records, record, licences), out / f"conversations/part-{bucket:05d}.parquet")
