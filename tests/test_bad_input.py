@@ -118,7 +118,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 sys.argv = ["cocoift", *{command.split()!r}]
-from cocoift.cli import main
+from cocoift.cli.main import main
 main()"""
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
