@@ -103,7 +103,7 @@ def make_engine(recipe: TrainRecipe):  # engine, model, processor
     if recipe.recompute:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas, weight_decay=recipe.weight_decay)
-    engine, *_ = deepspeed.initialize(model=TreeModel(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe))
+    engine, *_ = deepspeed.initialize(model=TreeModel(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, sum(p.numel() for p in trained)))
     engine.train()
     return engine, model, processor
 
@@ -166,7 +166,8 @@ MARK = "cocoift-told "
 
 def tell(kind: str, message: str) -> None:
     "One line for the parent: a `note`, or why this ends: `user`, `failed`, `stopped`."
-    print(MARK + json.dumps({"kind": kind, "message": message}), flush=True)
+    sys.stdout.flush()
+    os.write(1, ("\n" + MARK + json.dumps({"kind": kind, "message": message}) + "\n").encode())  # at once: ranks share the pipe
 
 
 def _orphan(parent: int, host: str) -> bool:

@@ -102,15 +102,19 @@ def schedule(recipe: TrainRecipe, step: int, steps: int) -> float:  # 0 to 1
     return recipe.lr_floor + (1 - recipe.lr_floor) * (1 + cos(pi * done)) / 2
 
 # %% ../../nbs/train/35_recipe.ipynb #326ba0e3
-def deepspeed_config(recipe: TrainRecipe) -> dict:  # of a recipe whose `zero` is settled
+def deepspeed_config(
+    recipe: TrainRecipe,  # whose `zero` is settled
+    trained: int,  # parameters
+) -> dict:
     "What `deepspeed.initialize` gets."
     bf16 = recipe.precision == "bf16"
+    bucket = min(2 * 10**8, max(trained, 10**4))  # not larger than what there is: a tiny model's ranks would each allocate a gigabyte
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.clip,
-        "zero_optimization": {"stage": recipe.zero, "overlap_comm": False, "contiguous_gradients": True, "reduce_bucket_size": 2 * 10**8,
-                              "stage3_prefetch_bucket_size": 10**8, "stage3_param_persistence_threshold": 10**5},
+        "zero_optimization": {"stage": recipe.zero, "overlap_comm": False, "contiguous_gradients": True, "reduce_bucket_size": bucket,
+                              "stage3_prefetch_bucket_size": bucket // 2, "sub_group_size": 10**9, "stage3_param_persistence_threshold": 10**5},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW: nothing to compile
         "bf16": {"enabled": bf16},
