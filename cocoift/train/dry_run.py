@@ -49,7 +49,7 @@ def _machine(recipe: TrainRecipe, gpu: str | None) -> tuple[int, int, float | No
     memory, tflops = GPUS[gpu]
     return count_ranks(recipe) if recipe.hostfile else recipe.ranks or 1, memory * 10**9, tflops
 
-
+# %% ../../nbs/train/38_dry_run.ipynb #5e842736
 def dry_run(
     recipe: TrainRecipe,
     gpu: str | None = None,  # a key of GPUS; the machine at hand if none is named

@@ -135,7 +135,7 @@ def _free_port() -> int:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
-
+# %% ../../nbs/train/38_launch.ipynb #ba476f7f
 class Watch(threading.Thread):
     "Reads what the ranks print: into the log, and what is meant for the parent into `told`."
 
@@ -179,7 +179,7 @@ class Bar:
         self.bar.set_postfix_str(f"loss {lines[-1]['loss']:.3f}, {self.tokens / (time.monotonic() - self.since):.0f} tokens/s", refresh=False)
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
-# %% ../../nbs/train/38_launch.ipynb #ba476f7f
+# %% ../../nbs/train/38_launch.ipynb #dee6319b
 def launch(recipe: TrainRecipe, steps: int) -> None:  # a settled recipe
     "Run DeepSpeed's launcher to its end; raises what the ranks had to tell."
     job, stop = recipe.out / "job.json", recipe.out / "stop"
@@ -214,7 +214,7 @@ def launch(recipe: TrainRecipe, steps: int) -> None:  # a settled recipe
             signal.signal(signal.SIGTERM, before)
     _judge(process.returncode, watch.told, recipe)
 
-
+# %% ../../nbs/train/38_launch.ipynb #a95974d0
 def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 

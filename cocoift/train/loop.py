@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLANK', 'MARK', 'Pictures', 'freeze', 'part_of', 'groups', 'TreeModel', 'make_engine', 'Step', 'run_step', 'tell',
-           'lock', 'read_trees', 'total_steps', 'Stopped', 'Worker', 'work']
+           'lock', 'read_trees', 'total_steps', 'Stopped', 'Rank', 'Worker', 'work']
 
 # %% ../../nbs/train/38_loop.ipynb #1af7fb58
 import json
@@ -126,7 +126,7 @@ def _batches(trees: Sequence[Tree], pictures, recipe: TrainRecipe, rank: int, ra
         some = [tree for row in part for tree in row] or [BLANK]
         yield collate(some), some
 
-
+# %% ../../nbs/train/38_loop.ipynb #d63bca26
 def run_step(engine, trees: Sequence[Tree], pictures: Pictures, recipe: TrainRecipe, stop: bool = False) -> Step:
     "One optimizer step over the trees of all ranks; each rank takes its own part of them."
     import torch.distributed as dist
@@ -206,8 +206,8 @@ class Stopped(Exception):
     "Asked to stop, with a checkpoint written."
 
 
-class Worker:
-    "One rank of a run."
+class Rank:
+    "One process of a run, before its first step."
 
     def __init__(self, recipe: TrainRecipe, parent: int, host: str):
         import torch.distributed as dist
@@ -226,6 +226,27 @@ class Worker:
         self.pictures = Pictures(recipe.images, self.processor)
         self.points = Checkpoints(recipe.out, recipe.keep, lambda text: tell("note", text) if self.first else None)
         self.metrics, self.times = Journal(recipe.out / "metrics.jsonl"), Journal(recipe.out / "times.jsonl")
+
+    def finish(self) -> None:
+        "The model, and what came out."
+        import deepspeed
+        import torch.distributed as dist
+
+        with deepspeed.zero.GatheredParameters(list(self.model.parameters()), enabled=self.recipe.zero == 3):
+            if self.first and not (self.recipe.out / "model").exists():
+                save_llava(self.model, self.processor, self.recipe.out / "model")
+        if self.first:
+            lines = self.metrics.read()
+            last = lines[-max(1, len(lines) // 20) :]
+            write_json(self.recipe.out / "train.json", {
+                "steps": self.steps, "loss": sum(line["loss"] for line in last) / len(last), "learned_tokens": sum(line["learned"] for line in lines),
+                "tree_ratio": round(sum(line["separate"] for line in lines) / sum(line["tokens"] for line in lines), 4),
+                "images": len({tree.image for tree in self.trees}), **self.table})
+        dist.barrier()
+
+# %% ../../nbs/train/38_loop.ipynb #59fb8df3
+class Worker(Rank):
+    "One process of a run, at work."
 
     def run(self) -> None:
         "From start or from the last checkpoint to the finished model."
@@ -262,22 +283,6 @@ class Worker:
             self.points.save(self.engine, step + 1)
             if told.stop:
                 raise Stopped(f"stopped after step {step + 1} of {self.steps}, with a checkpoint")
-
-    def finish(self) -> None:
-        import deepspeed
-        import torch.distributed as dist
-
-        with deepspeed.zero.GatheredParameters(list(self.model.parameters()), enabled=self.recipe.zero == 3):
-            if self.first and not (self.recipe.out / "model").exists():
-                save_llava(self.model, self.processor, self.recipe.out / "model")
-        if self.first:
-            lines = self.metrics.read()
-            last = lines[-max(1, len(lines) // 20) :]
-            write_json(self.recipe.out / "train.json", {
-                "steps": self.steps, "loss": sum(line["loss"] for line in last) / len(last), "learned_tokens": sum(line["learned"] for line in lines),
-                "tree_ratio": round(sum(line["separate"] for line in lines) / sum(line["tokens"] for line in lines), 4),
-                "images": len({tree.image for tree in self.trees}), **self.table})
-        dist.barrier()
 
 # %% ../../nbs/train/38_loop.ipynb #90366c50
 def work(job: Path, parent: int, host: str) -> int:  # exit code
