@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from .ask import Ask
+from .ask import Ask, Reply, texts
 from .template import VICUNA, Template, prefix_ids, stop_ids, text_ids
-from ..files import UserError, digest, read_json, reading
+from ..files import UserError, digest, digest_of, read_json, reading
 from ..images import find_pictures, open_picture
 
 # %% ../../nbs/chat/14_local.ipynb #ba6948f5
@@ -75,6 +75,7 @@ def open_checkpoint(path: str | Path):  # model on the device at hand, processor
 # %% ../../nbs/chat/14_local.ipynb #ceea6a16
 class LocalChat:
     "A LLaVA checkpoint folder as a chat. Greedy: the same asks give the same answers."
+    whole_steps = True  # a batch of other width may round otherwise
 
     def __init__(
         self,
@@ -105,10 +106,31 @@ class LocalChat:
 
     def answer(self, asks: Sequence[Ask]) -> list[str]:
         "Answers in order; asks that follow one another about one image share its prefix."
-        answers, stop = [], stop_ids(self.tokenizer, self.template)[0]
-        for image, group in groupby(asks, key=lambda ask: ask.image):
-            ids = [ask_ids(self.tokenizer, self.template, ask) for ask in group]
-            for start in range(0, len(ids), self.batch):
-                told = greedy(self.model, *self._prefix(image), ids[start : start + self.batch], stop, self.most_tokens)
-                answers += [self.tokenizer.decode(some).strip() for some in told]
-        return answers
+        return texts(self.reply(asks))
+
+    def reply(self, asks: Sequence[Ask]) -> list[Reply]:
+        "What became of each ask; one that does not fit the context is not shortened."
+        told: list[Reply | None] = [None] * len(asks)
+        for image, group in groupby(range(len(asks)), key=lambda k: asks[k].image):
+            fitting = []
+            for k in group:
+                ids = ask_ids(self.tokenizer, self.template, asks[k])
+                told[k] = self._unfit(asks[k], len(ids))
+                fitting += [] if told[k] else [(k, ids)]
+            for start in range(0, len(fitting), self.batch):
+                some = fitting[start : start + self.batch]
+                for (k, ids), reply in zip(some, self._some(image, [ids for _, ids in some])):
+                    told[k] = reply
+        return told
+
+    def _unfit(self, ask: Ask, length: int) -> Reply | None:
+        if ask.more:
+            return Reply(status="unfit", why=f"{1 + len(ask.more)} images, this model looks at one")
+        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        need = len(prefix_ids(self.tokenizer, self.template, self.model.config.image_seq_length if ask.image else 0)) + length + self.most_tokens
+        return Reply(status="overflow", why=f"{need} tokens with the answer, {room} fit") if room and need > room else None
+
+    def _some(self, image: str | None, ids: list[list[int]]) -> list[Reply]:
+        cache, trunk = self._prefix(image)
+        told = greedy(self.model, cache, trunk, ids, stop_ids(self.tokenizer, self.template)[0], self.most_tokens)
+        return [Reply(self.tokenizer.decode(answer).strip(), prompt=digest_of([trunk, *some]), tokens=(trunk + len(some), len(answer))) for some, answer in zip(ids, told)]
