@@ -114,10 +114,8 @@ class LocalChat:
     def _prefix(self, image: str | None):  # a cache and its length
         if self._kept[0] != image:
             ids = torch.tensor([prefix_ids(self.tokenizer, self.template, self.model.config.image_seq_length if image else 0)], device=self.model.device)
-            pixels = {}
-            if image:
-                prepared = self.processor.image_processor(open_picture(image, self.pictures), return_tensors="pt").pixel_values
-                pixels = {"pixel_values": prepared.to(self.model.device, self.model.dtype)}
+            prepared = self.processor.image_processor(open_picture(image, self.pictures), return_tensors="pt").pixel_values if image else None
+            pixels = {"pixel_values": prepared.to(self.model.device, self.model.dtype)} if image else {}
             self._kept = (image, self.model.model(input_ids=ids, use_cache=True, **pixels).past_key_values, ids.shape[1])
         return self._kept[1:]
 

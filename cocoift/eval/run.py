@@ -107,7 +107,7 @@ def open_run(out: str | Path, told: dict, journal: Journal) -> dict[tuple[str, i
         journal.keep(lambda line: line["status"] != "error")
     return {(line["dialog"], line["round"]): line for line in lines if line["status"] != "error"}
 
-
+# %% ../../nbs/eval/46_run.ipynb #3571a03d
 def settle(journal: Journal, dialogs: Sequence[Dialog]) -> list[dict]:  # all lines
     "Put the lines into the order of the dialogs, behind those of dialogs that only an earlier call had."
     order, found = {dialog.id: k for k, dialog in enumerate(dialogs)}, journal.read()
@@ -118,7 +118,7 @@ def settle(journal: Journal, dialogs: Sequence[Dialog]) -> list[dict]:  # all li
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return lines
 
-
+# %% ../../nbs/eval/46_run.ipynb #20166f9f
 def absorb(out: str | Path) -> None:
     "Take over what processes that shared a run have finished: `ranks/K` is a run folder of its own."
     out, ranks = Path(out), sorted((Path(out) / "ranks").glob("*"))
@@ -150,7 +150,7 @@ def left(dialogs: Sequence[Dialog], known: Mapping[tuple[str, int], dict]) -> in
     failed = {dialog for (dialog, _), line in known.items() if line["status"] != "ok"}
     return sum((d.id, number + 1) not in known for d in dialogs if d.id not in failed for number in d.asked)
 
-
+# %% ../../nbs/eval/46_run.ipynb #40338818
 def run_dialogs(
     chat: Chat,
     dialogs: Sequence[Dialog],

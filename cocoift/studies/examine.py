@@ -79,7 +79,7 @@ def _server(model: str, pictures: dict[str, Path], most_tokens: int) -> Chat:
         raise UserError(f"--model {model}: a server needs the model's name too: write {url}#NAME")
     raise UserError(f"--model {model}: servers are not supported yet: give a checkpoint folder")
 
-
+# %% ../../nbs/studies/64_examine.ipynb #5e1834e1
 def examine(
     model: str,
     bench: str,
