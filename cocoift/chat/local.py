@@ -97,7 +97,7 @@ class LocalChat:
     def __init__(
         self,
         path: str | Path,  # the checkpoint folder
-        images: str | Path,  # where the pictures lie
+        images: str | Path | None = None,  # where the pictures lie; None for text alone
         most_tokens: int = 64,  # of an answer
         batch: int = 64,  # asks at once
         template: Template = VICUNA,
@@ -106,7 +106,7 @@ class LocalChat:
         self.name, self.template, self.most_tokens, self.batch = Path(path).as_posix(), template, most_tokens, batch
         weights = {file.name: digest(file) for file in sorted(Path(path).glob("*.safetensors"))}
         self.about = {"weights": weights, "template": template.name, "decoding": "greedy", "most_tokens": most_tokens}
-        self.pictures = find_pictures(images)
+        self.pictures = find_pictures(images) if images else {}
         self.tokenizer = self.processor.tokenizer
         self._kept = ("", None, 0)  # the last image, its prefix's cache and length
 

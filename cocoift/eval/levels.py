@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'PIER', 'dialogs_of', 'read_round', 'items_digest', 'rounds_frame', 'run_rounds', 'levels', 'by_kind',
-           'difference', 'effects', 'play_pier', 'length_by_round', 'scores', 'evaluate']
+           'difference', 'effects', 'pier_dialogs', 'play_pier', 'length_by_round', 'scores', 'evaluate']
 
 # %% ../../nbs/eval/47_levels.ipynb #b5bf182c
 from collections.abc import Iterable, Sequence
@@ -63,7 +63,7 @@ def rounds_frame(lines: Sequence[dict]) -> pd.DataFrame:
 
 
 def run_rounds(
-    chat: Chat,
+    chat: Chat,  # or, for a `run` that shares the work, what opens one
     items: Sequence[Item],
     histories: Sequence[tuple[str, int]],  # (name, rounds)
     out: str | Path,  # the run folder
@@ -129,16 +129,21 @@ def _read_pier(items: dict[str, Item], dialog: Dialog, number: int, response: st
     return read_answer(items[meta["item"]], meta["bound"], response)
 
 
-def play_pier(chat: Chat, items: Sequence[Item], out: str | Path, **options) -> pd.DataFrame:  # image, dialog, round, bound, instruction, response, ...
-    "The pier dialog on each image with enough questions; its rounds lie in the run folder's pier.jsonl."
+def pier_dialogs(items: Sequence[Item]) -> list[Dialog]:
+    "The pier dialog on each image with enough questions; every round is asked."
     dialogs = []
     for image, group in groupby(items, key=lambda i: i.image):
         if len(script := list({i.bare: i for i in group}.values())[: len(PIER)]) == len(PIER):
             turns = [Turn(i.stated if bound else i.bare, None, {"item": i.id, "bound": bound, "format": i.format if bound else "free"}) for i, bound in zip(script, PIER)]
             dialogs.append(Dialog(f"pier/{image}", (image,), tuple(turns), "own"))
+    return dialogs
+
+
+def play_pier(chat: Chat, items: Sequence[Item], out: str | Path, run=run_dialogs, **options) -> pd.DataFrame:  # image, dialog, round, bound, instruction, response, ...
+    "Play it; its rounds lie in the run folder's pier.jsonl."
+    dialogs, read = pier_dialogs(items), partial(_read_pier, {item.id: item for item in items})
     told = {"bench": "rounds", "items": items_digest(items)}
-    read = partial(_read_pier, {item.id: item for item in items})
-    return pd.DataFrame(run_dialogs(chat, dialogs, out, told, read, file="pier.jsonl", **options) if dialogs else [])
+    return pd.DataFrame(run(chat, dialogs, out, told, read, file="pier.jsonl", **options) if dialogs else [])
 
 
 def length_by_round(pier: pd.DataFrame) -> pd.DataFrame:  # round, words, low, high, n

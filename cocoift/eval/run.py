@@ -127,7 +127,7 @@ def absorb(out: str | Path) -> None:
             continue  # killed before it began
         if not (out / "run.json").exists():
             write_json(out / "run.json", read_json(rank / "run.json"))
-        for name in ("rounds.jsonl", "times.jsonl"):
+        for name in (path.name for path in sorted(rank.glob("*.jsonl"))):
             if lines := Journal(rank / name).read():
                 Journal(out / name).append(lines)
     shutil.rmtree(out / "ranks", ignore_errors=True)
