@@ -215,5 +215,6 @@ def _judged(judge: Judge, rubric: Rubric, places, prompts: Mapping, mark: Finger
             reply = told.get(item.id, Reply(status="unfit", why="the model gave no answer"))
             key = digest_of([asdict(mark), prompts[item.id, order], repeat])
             lines.append({"key": key, "item": item.id, "image": item.image, "repeat": repeat, "order": order, **verdict(rubric, reply), "words": len(words(item.fields["answer"] or "")),
-                          **({"second_words": len(words(item.fields["second"] or ""))} if "second" in item.fields else {}), "judge": mark.short, **item.tags})
+                          **({"second_words": len(words(item.fields["second"] or ""))} if "second" in item.fields else {}), "judge": mark.short, **item.tags,
+                          "question": item.fields["question"], "answer": item.fields["answer"]})
     return lines

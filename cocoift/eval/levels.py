@@ -175,6 +175,10 @@ def evaluate(chat: Chat, items: Sequence[Item], histories: Sequence[tuple[str, i
     "Run and score; `scores` are those of the last history named, `histories` has all that the folder holds."
     lines = run_rounds(chat, items, histories, out, **options)
     covered = coverage(dialogs_of(items, histories), lines)
-    result = scores(rounds_frame(lines), covered, len(items), histories[-1][0])
+    if covered["statuses"]["ok"]:
+        result = scores(rounds_frame(lines), covered, len(items), histories[-1][0])
+    else:
+        nothing = Estimate(None, None, None, 0).as_dict()
+        result = {"items": len(items), **covered, "scores": {}, "histories": {}, "leakage": nothing, "effects": {effect: nothing for effect in EFFECTS}, "kinds": []}
     write_json(Path(out) / "scores.json", result)
     return result
