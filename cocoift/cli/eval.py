@@ -20,11 +20,11 @@ def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint folder, a server as URL#NAME, scripted:NAME, or replay:RUN.")],
     data: Annotated[Path, typer.Option(help="Folder of annotations to ask from.")],
     out: Annotated[Path, typer.Option(help="Run folder to make or to finish.")],
-    bench: Annotated[str, typer.Option(help="Which benchmark.")] = "rounds",
+    bench: Annotated[str, typer.Option(help="rounds (from annotations), or a question file: mm-vet, llava-bench, pope, infimm.")] = "rounds",
     history: Annotated[Optional[list[str]], typer.Option(help="none, neutral, terse, forced_short, own or gold, with :rounds; the first four if not given; forced_short brings neutral along, for leakage.")] = None,
     images: Annotated[Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(help="Splits to ask from: val if not given.")] = None,
-    per_image: Annotated[Optional[int], typer.Option(min=1, help="Questions an image at most.")] = None,
+    per_image: Annotated[Optional[int], typer.Option(min=1, help="Questions an image at most; of a question file, so many in all.")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that share the work, each with a GPU of its own where there are several.")] = 1,
     truncate: Annotated[str, typer.Option(help="What to do with rounds that don't fit the context: none (they are overflow), or oldest (left out, and counted).")] = "none",
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
@@ -40,7 +40,7 @@ def evaluate(
         cost = "" if result["price"] is None else f", at most {result['price']:.2f} by the price file"
         show(result, json, [f"{result['calls']} calls ({result['done']} are done), {result['prompt_tokens']} tokens to read, at most {result['answer_tokens']} to write{cost}"])
         return
-    metrics = ["terse_rate", "format_accuracy", "content_accuracy", "words"]
+    metrics = list(next(iter(result["histories"].values()), {}))
     table = columns([[name, *(estimate(levels[m]) for m in metrics)] for name, levels in result["histories"].items()], ["history", *metrics])
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "ok")
     show(result, json, [*table, "", *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
