@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .ask import Ask
 from .scripted import MANNERS
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from ..formats import TERSE_FORMATS, is_terse, normalise, stated_format
 
 # %% ../../nbs/chat/18_speak.ipynb #6c0cf429
@@ -112,10 +112,10 @@ class Replay:
     slots = 64
 
     def __init__(self, run: str | Path, pace: float = 25):
-        self.run, self.pace, lines = Path(run), pace, Journal(Path(run) / "rounds.jsonl").read()
-        told = read_json(self.run / "pier.json") if (self.run / "pier.json").exists() else []
+        self.run, self.pace, lines = Path(run), pace, [x for x in Journal(Path(run) / "rounds.jsonl").read() if not x.get("prior")]
+        told = Journal(self.run / "pier.jsonl").read()
         if not lines and not told:
-            raise UserError(f"{run}: is no run that can be replayed (it holds neither rounds.jsonl nor pier.json): name another under replay")
+            raise UserError(f"{run}: is no run that can be replayed (it holds neither rounds.jsonl nor pier.jsonl): name another under replay")
         self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines}
         self.dialogs: dict[tuple, str] = {}
         asked: dict[str, tuple] = {}
