@@ -1,4 +1,5 @@
 "Two models, one dialog: the page over `cocoift.chat.desk`."
+import asyncio
 import html
 import random
 import secrets
@@ -145,7 +146,7 @@ def build(room: Room, where: gr.Blocks) -> None:
             while True:
                 if side.rounds[-1:] and side.rounds[-1].status == "asked":
                     try:
-                        speaker = room.roster.speaker(side.model)
+                        speaker = await asyncio.to_thread(room.roster.speaker, side.model)
                     except (UserError, OSError, KeyError) as error:
                         side = side.last(status="failed", why=str(error))
                     else:

@@ -116,7 +116,7 @@ async def answer(
                     text, pieces, first = text + piece, pieces + 1, first or time.perf_counter() - began
             if len(text) > new and not ended:
                 yield side.last(response=text, status="speaking", pieces=pieces, first=first, seconds=time.perf_counter() - began)
-        yield side.last(response=text, status="done" if ended else "stopped", pieces=pieces, first=first, seconds=time.perf_counter() - began)
+        yield side.last(response=text, status="done" if ended and not stop.is_set() else "stopped", pieces=pieces, first=first, seconds=time.perf_counter() - began)
     finally:
         stop.set()
 
