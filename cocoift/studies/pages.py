@@ -14,7 +14,7 @@ import pandas as pd
 
 from .. import __version__
 from ..data.audit import audit_path
-from ..eval.run import by_kind, effects, length_by_round, levels
+from ..eval.levels import by_kind, effects, length_by_round, levels
 from ..files import Journal, UserError, read_json
 from ..images import find_pictures
 from ..viz import figures
@@ -59,7 +59,7 @@ def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
 
 # %% ../../nbs/studies/60_pages.ipynb #77e13dc5
 def _all_rounds(arm: Arm, name: str) -> pd.DataFrame:
-    frames = [pd.DataFrame(Journal(run / name).read() if name.endswith("l") else read_json(run / name)).assign(seed=number)
+    frames = [pd.DataFrame([line for line in Journal(run / name).read() if line["status"] == "ok" and not line.get("prior")]).assign(seed=number)
               for number, run in enumerate(arm.runs) if (run / name).exists()]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -92,14 +92,14 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
     def of(make):
         return _stack(arms, lambda arm: make(rounds) if len(rounds := _all_rounds(arm, "rounds.jsonl")) else None)
 
-    lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.json")) else None)
+    lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
             "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms)}
 
 # %% ../../nbs/studies/60_pages.ipynb #cb4c378c
 def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[Dialog]:
     "Side-by-side dialogs on the first images that all arms were asked about."
-    piers = {arm.name: pd.DataFrame(read_json(arm.runs[0] / "pier.json")) for arm in arms if arm.runs and (arm.runs[0] / "pier.json").exists()}
+    piers = {arm.name: pd.DataFrame(Journal(arm.runs[0] / "pier.jsonl").read()) for arm in arms if arm.runs and (arm.runs[0] / "pier.jsonl").exists()}
     if not piers:
         return []
     shared = [image for image in next(iter(piers.values())).get("image", pd.Series(dtype=str)).unique() if all(image in set(p.image) for p in piers.values())]
