@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['told', 'presence', 'count', 'side', 'choice', 'claim', 'found_objects', 'right']
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #afc75535
+# %% ../../../nbs/eval/scope/14_claims.ipynb #d57ffa28
 import re
 from collections.abc import Mapping
 
 from .objects import mentions
 from ...formats import NUMBER_WORDS, words
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #d5198798
+# %% ../../../nbs/eval/scope/14_claims.ipynb #3ae66efd
 _SPLIT = re.compile(r"(?<=[.!?])\s+|\n+")
 _NEGATION = re.compile(r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b|n['’]t\b", re.I)
 
@@ -25,7 +25,7 @@ def told(text: str) -> list[str]:
 def _names(sentence: str, forms: list[str]) -> bool:
     return bool(re.search(rf"\b(?:{'|'.join(map(re.escape, forms))})\b", sentence, re.I))
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #97d859d3
+# %% ../../../nbs/eval/scope/14_claims.ipynb #f0458f64
 _LEADING = 4  # words in which a leading yes or no must come, after "Sure:" or `{"answer":`
 _NO = {"no", "nope"}
 
@@ -43,7 +43,7 @@ def presence(text: str, forms: list[str]) -> str | None:
             return "no" if _NEGATION.search(sentence) else "yes"
     return None
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #c686cd32
+# %% ../../../nbs/eval/scope/14_claims.ipynb #8434e1da
 _VALUE = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"no": 0, "single": 1, "pair": 2, "couple": 2, "dozen": 12}
 _FIGURE = rf"(?<![\d.])(\d{{1,3}}|{'|'.join(NUMBER_WORDS)}|no|single|pair|couple|dozen)(?![\d%]|\.\d)"
 _UNITS = r"(?!\s+(?:words?|sentences?|lines?|dashed|bullets?|items?|capitals?|reply|keys?)\b)"
@@ -68,7 +68,7 @@ def count(text: str, forms: list[str]) -> int | None:
         return 1
     return None
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #b4ba4151
+# %% ../../../nbs/eval/scope/14_claims.ipynb #9ea1a954
 _SIDES = {"left": r"left(?:most)?(?:[ -]hand)?", "right": r"right(?:most)?(?:[ -]hand)?", "above": r"above|over|on top of|higher|atop|top", "below": r"below|under|underneath|beneath|lower|bottom"}
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -95,8 +95,8 @@ def choice(text: str, options: Mapping[str, list[str]], absent: bool = False) ->
     "Which of some options an answer names as the one asked for; of the `absent` one it may say that it is not there."
     for sentence in told(text):
         named = [o for o, forms in options.items() if _names(sentence, forms)]
-        if len(named) > 1 and " than " in sentence:
-            named = [o for o in named if _names(sentence.partition(" than ")[0], options[o])]
+        if len(named) > 1 and (than := re.search(r"\bthan\b", sentence, re.I)):
+            named = [o for o in named if _names(sentence[: than.start()], options[o])]
         if len(named) > 1 and absent:
             denied = [part for part in re.split(r"[,;]|\bbut\b|\bwhile\b|\bwhereas\b", sentence) if _NEGATION.search(part)]
             named = [o for o in named if any(_names(part, options[o]) for part in denied)]
@@ -106,7 +106,7 @@ def choice(text: str, options: Mapping[str, list[str]], absent: bool = False) ->
             return None
     return None
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #b7dd5a6e
+# %% ../../../nbs/eval/scope/14_claims.ipynb #2ea15539
 def claim(check: dict, response: str) -> str | int | None:
     "The value that an answer to a checked question claims; None if none can be read."
     kind = check["kind"]

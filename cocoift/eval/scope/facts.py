@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOOR', 'MOST_COUNTED', 'Thing', 'Facts', 'read_facts']
 
-# %% ../../../nbs/eval/scope/16_facts.ipynb #450336d0
+# %% ../../../nbs/eval/scope/16_facts.ipynb #cbf826b4
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .objects import mentions
 from ...files import UserError
 from ...images import coco_image
 
-# %% ../../../nbs/eval/scope/16_facts.ipynb #063f2fb5
+# %% ../../../nbs/eval/scope/16_facts.ipynb #7cf1f3dd
 FLOOR = 32 * 32 / (640 * 480)  # share of the picture
 MOST_COUNTED = 5
 
@@ -46,7 +46,7 @@ class Facts:
     strangers: tuple[str, ...]  # absent categories that often go with what is here, nearest first
     captions: tuple[str, ...] = ()
 
-# %% ../../../nbs/eval/scope/16_facts.ipynb #8b681adb
+# %% ../../../nbs/eval/scope/16_facts.ipynb #9bcd7e80
 def _instances(files: Files, path: Path, sizes: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, list[tuple]]]:  # image -> category -> (area, box, crowd)
     from pycocotools import mask
 
@@ -69,7 +69,7 @@ def _thing(name: str, instances: list[tuple], told: bool) -> Thing:
     around = tuple(round(v, 4) for v in (min(x1), min(y1), max(x2), max(y2)))
     return Thing(name, len(instances), not any(crowds) and min(areas) >= FLOOR, round(sum(areas), 6), around, told)
 
-# %% ../../../nbs/eval/scope/16_facts.ipynb #b890167c
+# %% ../../../nbs/eval/scope/16_facts.ipynb #1008c74b
 def _files(data: Path, split: str) -> tuple[Files, Path, Path]:
     files = Files(data, "coco-instances")
     paths = [next(iter(sorted(files.find(f"{kind}_{split}20*.json"), reverse=True)), None) for kind in ("instances", "captions")]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['own_words', 'vocabulary', 'mentions']
 
-# %% ../../../nbs/eval/scope/12_objects.ipynb #62aa65e8
+# %% ../../../nbs/eval/scope/12_objects.ipynb #46560fe3
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -14,7 +14,7 @@ from pathlib import Path
 from ...data.questions import noun
 from ...files import UserError, read_text
 
-# %% ../../../nbs/eval/scope/12_objects.ipynb #60743493
+# %% ../../../nbs/eval/scope/12_objects.ipynb #6f12d185
 _COCO = """
 person: man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, people, men, women, children, adult, teenager, player, skier, snowboarder, surfer, skateboarder, rider, pedestrian,
  worker, chef, police officer, policeman, officer, passenger, crowd, spectator, fan, friend, couple, family, bride, groom, batter, pitcher, catcher, umpire, cyclist, biker, motorcyclist, athlete, student, someone
@@ -139,7 +139,7 @@ def vocabulary(
         phrases = {p: c for p, c in own_words().items() if c in categories or not c} | phrases
     return {_plural(p): c for p, c in phrases.items()} | phrases
 
-# %% ../../../nbs/eval/scope/12_objects.ipynb #29313f4c
+# %% ../../../nbs/eval/scope/12_objects.ipynb #bf07fe6a
 _TOKEN = re.compile(r"[a-z]+(?:['’-][a-z]+)*")
 _LONGEST = 4  # words of a phrase
 _NOT_A_COLOUR = frozenset(("", "and", "or", "on", "in", "is", "with", "to", "for", "from", "next", "that", "which", "slice", "slices", "tree", "peel", "half", "cut", "sitting", "placed"))

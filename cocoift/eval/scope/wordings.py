@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['UNSEEN', 'REPEATED', 'RULES', 'SCOPES', 'RECALL', 'PUSHBACK', 'seen_questions', 'rule', 'instruct']
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #feb2cb56
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #a6b10508
 from ...data.questions import WORDINGS as _TRAINED
 from ...data.wordings import INSTRUCTIONS, QUESTIONS, in_numbers
 from .checks import Constraint
 from ...world import SHAPES
 from ...world import WORDINGS as _WORLD
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #efa11bcd
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #422c89a3
 UNSEEN = {
     "presence": ("Would someone who studies this scene come across {one}?", "Is {one} among what the camera caught?"),
     "count": ("What total do you reach for the {many} on view?", "Work out the quantity of {many} within the frame."),
     "side": ("Taking the {b} as reference, does the {a} lie {sides}?", "With the {b} as your anchor, would you look {sides} for the {a}?"),
     "placed": ("Would you agree that the {a} lies {side} the {b}?", "Does the {a} find itself {side} the {b}?"),
     "larger": ("Between the {a} and the {b}, whose outline encloses more?", "Whose surface is greater as photographed: that of the {a} or that of the {b}?"),
-    "odd": ("Two of these were photographed and one was not: {three}. Single out the missing one.", "One of {three} is missing from this scene; which?"),
+    "odd": ("Which of these did the photographer leave out: {three}?", "One of {three} is missing from this scene; which?"),
     "listing": ("Run through the objects that the camera caught.", "Which objects would an inventory of this scene hold?"),
     "caption": ("Put this scene into your own words for someone who cannot look at it.", "Compose the alt text that this photograph deserves."),
 }
@@ -39,7 +39,7 @@ def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
     "The wordings that training on data of these categories uses; the embedded world has its own."
     return _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #57229aa1
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #1d44a11c
 RULES = {
     "brief": ("stay within three words at the very most", "boil down to the bare term, three words being the ceiling"),
     "words exactly": ("run to {n} words, neither fewer nor more",),
