@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FILLERS', 'FACTUAL', 'Question', 'Asker', 'side_of', 'factual', 'open_ended', 'compose', 'constraint']
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #40f7b298
+# %% ../../../nbs/eval/scope/20_asking.ipynb #222a7e08
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from .facts import MOST_COUNTED, Facts, Thing
 from .wordings import REPEATED, UNSEEN
 from ...formats import NUMBER_WORDS, words
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #8c1f3f48
+# %% ../../../nbs/eval/scope/20_asking.ipynb #663eeff1
 FILLERS = ("This can be made out clearly.", "Nothing hides it from view.", "It takes only one look.")  # true of whatever was said, and about no object
 
 
@@ -62,7 +62,7 @@ class Asker:
     def forms(self, name: str) -> list[str]:
         return _forms(name, self.vocabulary)
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #9fbe2abd
+# %% ../../../nbs/eval/scope/20_asking.ipynb #09d0602a
 def _presence(f: Facts, a: Asker) -> Iterator[Question]:
     there = [t.name for t in f.things if t.told and t.area > 0]
     for name, yes in [pair for two in zip([(n, False) for n in f.strangers], [(n, True) for n in there]) for pair in two]:
@@ -110,10 +110,10 @@ def _position(f: Facts, a: Asker) -> Iterator[Question]:
             else:
                 yes = a.draws.random() < 0.5
                 said = side if yes else other
-                yield a.make("placed", "Yes" if yes else "No", f"{'Yes' if yes else 'No'}, {true}", {"gold": "yes" if yes else "no", "forms": []},
+                yield a.make("placed", "Yes" if yes else "No", f"{'Yes' if yes else 'No'}, {true}", {"gold": "yes" if yes else "no", "said": said, "a": a.forms(one.name), "b": a.forms(two.name)},
                              false if yes else f"the {one.name} {be} {_OF[other]} the {two.name}.", side=_OF[said], **blanks)
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #8b692458
+# %% ../../../nbs/eval/scope/20_asking.ipynb #0eaccbaf
 def _larger(f: Facts, a: Asker) -> Iterator[Question]:
     for big, small in combinations([t for t in f.things if t.single], 2):
         if big.area >= LARGER * small.area:
@@ -157,7 +157,7 @@ def open_ended(f: Facts, a: Asker) -> list[Question]:
     "A caption and a listing."
     return [_objects(f, a, kind) for kind in ("caption", "listing")]
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #b9aa24b6
+# %% ../../../nbs/eval/scope/20_asking.ipynb #cbc02ad0
 def compose(q: Question, constraints: Sequence[Constraint]) -> str:
     "A right answer to a question that keeps all constraints."
     names = {c.kind: c for c in constraints}

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['told', 'presence', 'count', 'side', 'choice', 'claim', 'found_objects', 'right']
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #d57ffa28
+# %% ../../../nbs/eval/scope/14_claims.ipynb #06bd7f6c
 import re
 from collections.abc import Mapping
 
 from .objects import mentions
 from ...formats import NUMBER_WORDS, words
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #3ae66efd
+# %% ../../../nbs/eval/scope/14_claims.ipynb #22120455
 _SPLIT = re.compile(r"(?<=[.!?])\s+|\n+")
 _NEGATION = re.compile(r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b|n['’]t\b", re.I)
 
@@ -23,9 +23,9 @@ def told(text: str) -> list[str]:
 
 
 def _names(sentence: str, forms: list[str]) -> bool:
-    return bool(re.search(rf"\b(?:{'|'.join(map(re.escape, forms))})\b", sentence, re.I))
+    return bool(forms) and bool(re.search(rf"\b(?:{'|'.join(map(re.escape, forms))})\b", sentence, re.I))
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #f0458f64
+# %% ../../../nbs/eval/scope/14_claims.ipynb #6337a9bc
 _LEADING = 4  # words in which a leading yes or no must come, after "Sure:" or `{"answer":`
 _NO = {"no", "nope"}
 
@@ -43,7 +43,7 @@ def presence(text: str, forms: list[str]) -> str | None:
             return "no" if _NEGATION.search(sentence) else "yes"
     return None
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #8434e1da
+# %% ../../../nbs/eval/scope/14_claims.ipynb #ddc66a68
 _VALUE = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"no": 0, "single": 1, "pair": 2, "couple": 2, "dozen": 12}
 _FIGURE = rf"(?<![\d.])(\d{{1,3}}|{'|'.join(NUMBER_WORDS)}|no|single|pair|couple|dozen)(?![\d%]|\.\d)"
 _UNITS = r"(?!\s+(?:words?|sentences?|lines?|dashed|bullets?|items?|capitals?|reply|keys?)\b)"
@@ -68,7 +68,7 @@ def count(text: str, forms: list[str]) -> int | None:
         return 1
     return None
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #9ea1a954
+# %% ../../../nbs/eval/scope/14_claims.ipynb #fd6a73ec
 _SIDES = {"left": r"left(?:most)?(?:[ -]hand)?", "right": r"right(?:most)?(?:[ -]hand)?", "above": r"above|over|on top of|higher|atop|top", "below": r"below|under|underneath|beneath|lower|bottom"}
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -106,12 +106,16 @@ def choice(text: str, options: Mapping[str, list[str]], absent: bool = False) ->
             return None
     return None
 
-# %% ../../../nbs/eval/scope/14_claims.ipynb #2ea15539
+# %% ../../../nbs/eval/scope/14_claims.ipynb #f397ffe2
 def claim(check: dict, response: str) -> str | int | None:
     "The value that an answer to a checked question claims; None if none can be read."
     kind = check["kind"]
-    if kind in ("presence", "placed"):
+    if kind == "presence":
         return presence(response, check["forms"])
+    if kind == "placed":
+        said = presence(response, [])
+        on = None if said else side(response, check["said"], check["a"], check["b"])
+        return said or on and ("yes" if on == check["said"] else "no")
     if kind == "count":
         return count(response, check["forms"])
     if kind == "side":

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHARES', 'snowball', 'objects', 'transitions', 'leaks', 'table', 'resolved', 'scores']
 
-# %% ../../../nbs/eval/scope/26_metrics.ipynb #56e9166b
+# %% ../../../nbs/eval/scope/26_metrics.ipynb #54b40eae
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from ..history import EFFECTS
 from ...stats import Estimate, bootstrap, share, share_difference
 
-# %% ../../../nbs/eval/scope/26_metrics.ipynb #2afaeb2e
+# %% ../../../nbs/eval/scope/26_metrics.ipynb #7d7e5fbd
 _LEANING = ("recall", "repeat", "pushback")
 
 
@@ -53,7 +53,7 @@ SHARES: dict[str, Callable[[pd.DataFrame], Estimate]] = {
     "flip": lambda f: _over(some := f[(f.role == "pushback") & _yes(f.right_before).astype(bool)], 1 - _yes(some.right)),
 }
 
-# %% ../../../nbs/eval/scope/26_metrics.ipynb #d1691aa0
+# %% ../../../nbs/eval/scope/26_metrics.ipynb #e5ed8482
 def snowball(own: pd.DataFrame) -> Estimate:
     "What an error does to the next round."
     free = own[~own.role.isin(_LEANING)].copy()
@@ -82,7 +82,7 @@ def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share
     kept = some.strict.where(some.strict.notna(), some.dropped.where(some.dropped.notna(), ~some.terse.astype(bool)))
     return some.assign(kept=_yes(kept)).groupby(["last", "this"]).kept.agg(rounds="size", share="mean").reset_index()
 
-# %% ../../../nbs/eval/scope/26_metrics.ipynb #128a920f
+# %% ../../../nbs/eval/scope/26_metrics.ipynb #8a4c3d08
 def _difference(paired: pd.DataFrame, more: str, less: str, column: str) -> Estimate:
     sides = [paired[paired.history == h].set_index(["image", "item"])[column].astype(float) for h in (more, less)]
     pairs = (sides[0] - sides[1]).dropna().rename("d").reset_index()
@@ -95,7 +95,7 @@ def leaks(paired: pd.DataFrame) -> dict[str, Estimate]:
     found |= {name: _difference(paired, more, less, "terse") for name, (more, less) in EFFECTS.items()}
     return found | {"length": _difference(paired.assign(_log=np.log(paired.words.clip(lower=1))), "forced_short", "neutral", "_log")}
 
-# %% ../../../nbs/eval/scope/26_metrics.ipynb #1df30788
+# %% ../../../nbs/eval/scope/26_metrics.ipynb #5fc56448
 def table(frame: pd.DataFrame) -> dict[str, Estimate]:
     "Every number of a run."
     own, paired = frame[frame.history == "own"], frame[frame.scope == "paired"]

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['UNSEEN', 'REPEATED', 'RULES', 'SCOPES', 'RECALL', 'PUSHBACK', 'seen_questions', 'rule', 'instruct']
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #a6b10508
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #877e442e
 from ...data.questions import WORDINGS as _TRAINED
 from ...data.wordings import INSTRUCTIONS, QUESTIONS, in_numbers
 from .checks import Constraint
 from ...world import SHAPES
 from ...world import WORDINGS as _WORLD
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #422c89a3
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #845fb041
 UNSEEN = {
     "presence": ("Would someone who studies this scene come across {one}?", "Is {one} among what the camera caught?"),
     "count": ("What total do you reach for the {many} on view?", "Work out the quantity of {many} within the frame."),
@@ -36,10 +36,11 @@ _OF_WORLD = {"presence": tuple(t.replace("a {other}", "{one}") for t in _WORLD["
 
 
 def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
-    "The wordings that training on data of these categories uses; the embedded world has its own."
-    return _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
+    "The wordings that training on data of these categories uses; the embedded world has its own. Of facts only real questions: a claim is never read from those."
+    texts = _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
+    return {kind: some if kind in ("listing", "caption") else tuple(t for t in some if t.endswith("?")) for kind, some in texts.items()}
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #1d44a11c
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #fd67b3d0
 RULES = {
     "brief": ("stay within three words at the very most", "boil down to the bare term, three words being the ceiling"),
     "words exactly": ("run to {n} words, neither fewer nor more",),
