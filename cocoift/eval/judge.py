@@ -80,10 +80,21 @@ class RuleJudge:
     backend, provider, model, sampling = "rule", "cocoift", "keyword match 1", {}
 
     def ask(self, items, prompts, repeat, order):
-        "Grades as replies."
-        return [Reply(f"{keyword_share(item.fields['reference'], item.fields['answer']):.2f}".replace("1.00", "1.0").replace("0.00", "0.0")) for item in items]
+        "Grades as replies, in whatever form the item's benchmark wants them."
+        return [Reply(_by_rule(_swapped(item) if order else item.fields)) for item in items]
 
 
+def _by_rule(fields: Mapping) -> str:
+    share = keyword_share(fields.get("reference") or fields["context"], fields["answer"])
+    if "second" in fields:
+        other = keyword_share(fields.get("reference") or fields["context"], fields["second"])
+        return "[[A]]" if share > other else "[[B]]" if share < other else "[[C]]"
+    if "steps" in fields:
+        steps = [int(keyword_share(line.partition(". ")[2], fields["answer"]) == 1) for line in fields["steps"].splitlines()]
+        return json.dumps({"answer": int(share == 1), "steps": steps})
+    return f"10 {1 + round(9 * share)}" if "context" in fields else f"{share:.2f}"
+
+# %% ../../nbs/eval/62_judge.ipynb #2d3134f9
 def keyword_share(reference: str, answer: str) -> float:
     "How much of a reference an answer states, by its words alone."
     told = " ".join(answer.lower().split())

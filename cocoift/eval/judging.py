@@ -86,10 +86,10 @@ def _llava_bench(files: Mapping[str, Path]) -> dict[str, Judged]:
         if name not in references:
             raise UserError(f"{files['references']}: has no reference to question {name}: give the benchmark's own")
         fields = {"question": line["text"], "reference": references[name], "context": context.get(image_of(line["image"]) or line["image"]), "category": line.get("category", "")}
-        items[name] = Judged(name, f"llava-bench:{line['image']}", fields, {"category": line.get("category", "").removeprefix("llava_bench_")})
+        items[name] = Judged(name, image_of(line["image"]) or f"llava-bench:{line['image']}", fields, {"category": line.get("category", "").removeprefix("llava_bench_")})
     return items
 
-
+# %% ../../nbs/eval/66_judging.ipynb #9f7ccdfc
 def _infimm(files: Mapping[str, Path]) -> dict[str, Judged]:
     told = read_json(files["references"])
     rows = {str(k): v for k, v in told.items()} if isinstance(told, dict) else {str(v.get("id", n)): v for n, v in enumerate(told, 1)}

@@ -18,7 +18,7 @@ from ..files import UserError, read_json, read_text
 
 # %% ../../nbs/eval/60_rubric.ipynb #8180cf3a
 PARSER_VERSION = 1
-_GRADE = re.compile(r"\s*(0|1|0?\.\d+|0\.\d+|1\.0*)\s*")
+_GRADE = re.compile(r"\s*(0|1|0?\.\d+|1\.0*)\s*")
 _TWO = re.compile(r"\s*(\d+(?:\.\d+)?)(?:\s*,\s*|\s+)(\d+(?:\.\d+)?)\s*")
 _REFUSAL = re.compile(r"\W*(?:i(?:'|’)?m sorry|i am sorry|sorry|i apologi[sz]e|i can(?:'|’)?t|i cannot|i am unable|i(?:'|’)?m unable|as an ai)\b", re.I)
 
