@@ -9,7 +9,7 @@ __all__ = ['TREES', 'probe_template', 'open_processor', 'Family', 'stack_picture
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from .template import VICUNA, VICUNA_JINJA, Template, start_ids, stop_ids
@@ -57,7 +57,7 @@ def probe_template(
         raise UserError(f"{path}: its chat template does not write image, question, answer in this order, as training needs: mend chat_template.jinja")
     return _pieces(processor, path, found.groups(), asked, bare.split(_Q[0])[0], system)
 
-
+# %% ../../nbs/chat/13_family.ipynb #3d0fb94b
 def _pieces(processor, path, pieces: tuple[str, ...], asked: str, bare: str, system: bool) -> tuple[Template, list[str]]:
     tokenizer, (before, first, after, between, again, tail), notes = processor.tokenizer, pieces, []
     stops = [mark for mark in tokenizer.all_special_tokens if mark and mark in tail and mark in between]
@@ -122,7 +122,7 @@ class Family:
         self.trees = self.name in TREES
         self.reason = "" if self.trees else f"{self.name} is not known to take shared prefixes exactly: rows with isolation"
         self.sizes_matter = self.name != "llava"
-        self._ids = lru_cache(100_000)(self._image_ids)
+        self._ids = lru_cache(100_000)(partial(_image_ids, self))
         stop_ids(self.tokenizer, self.template)
 
     @property
@@ -133,41 +133,13 @@ class Family:
         "The ids that stand for one picture of `size` (width, height); without one, for a blank one."
         return self._ids(size if self.sizes_matter else None)
 
-    def _image_ids(self, size) -> list[int]:
-        if not self.sizes_matter:
-            return [self.image_token_id] * self.config.image_seq_length
-        try:
-            return self._processed(self._blank(size))["input_ids"][0].tolist()
-        except Exception as error:
-            raise UserError(f"{self.path}: its processor cannot tile a picture of {size} pixels ({' '.join(str(error).split())[:120]}): "
-                            "leave such pictures out of the dataset, or train another model") from None
-
     def prefix_ids(self, size: tuple[int, int] | None = None, image: bool = True) -> list[int]:
         "What all conversations about an image share, up to right behind it; without one, what stands before the first question."
         return start_ids(self.tokenizer, self.template, image) + (self.image_ids(size) if image else [])
 
-    def _blank(self, size=None):
-        from PIL import Image
-
-        return Image.new("RGB", size or (336, 336))
-
-    def _processed(self, picture):
-        return self.processor(images=[picture], text=[self.processor.image_token], add_special_tokens=False, return_tensors="pt")
-
     def prepare(self, picture=None) -> dict:  # a PIL image, or None for a blank one
         "One picture as the tower takes it."
-        import torch
-
-        if self.name == "llava":
-            if picture is None:
-                crop = self.processor.image_processor.crop_size
-                return {"pixel_values": torch.zeros(1, 3, crop["height"], crop["width"])}
-            return {"pixel_values": self.processor.image_processor(picture, return_tensors="pt").pixel_values}  # [1, 3, H, W]
-        try:
-            return {name: value for name, value in self._processed(picture or self._blank()).items() if name not in _TEXT_KEYS}
-        except Exception as error:
-            raise UserError(f"{self.path}: its processor cannot tile a picture of {picture and picture.size} pixels ({' '.join(str(error).split())[:120]}): "
-                            "leave such pictures out of the dataset") from None
+        return _prepare(self, picture)
 
     def stack(self, prepared: Sequence[dict]) -> dict:  # keyword arguments of the model
         "Pictures of a batch, in order."
@@ -182,6 +154,34 @@ class Family:
 
 
 _TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+
+# %% ../../nbs/chat/13_family.ipynb #e1415770
+def _processed(family: Family, picture, size=None) -> dict:
+    from PIL import Image
+
+    picture = picture or Image.new("RGB", size or (336, 336))
+    try:
+        return family.processor(images=[picture], text=[family.processor.image_token], add_special_tokens=False, return_tensors="pt")
+    except Exception as error:
+        raise UserError(f"{family.path}: its processor cannot tile a picture of {picture.width} x {picture.height} pixels ({' '.join(str(error).split())[:120]}): "
+                        "leave such pictures out of the dataset, or train another model") from None
+
+
+def _image_ids(family: Family, size: tuple[int, int] | None) -> list[int]:
+    if family.sizes_matter:
+        return _processed(family, None, size)["input_ids"][0].tolist()
+    return [family.image_token_id] * family.config.image_seq_length
+
+
+def _prepare(family: Family, picture) -> dict:
+    import torch
+
+    if family.name != "llava":
+        return {name: value for name, value in _processed(family, picture).items() if name not in _TEXT_KEYS}
+    if picture is None:
+        crop = family.processor.image_processor.crop_size
+        return {"pixel_values": torch.zeros(1, 3, crop["height"], crop["width"])}
+    return {"pixel_values": family.processor.image_processor(picture, return_tensors="pt").pixel_values}  # [1, 3, H, W]
 
 # %% ../../nbs/chat/13_family.ipynb #092bafda
 def stack_pictures(prepared: Sequence[dict], name: str) -> dict:
