@@ -1042,6 +1042,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cocoift.studies.paper._official': ('studies/paper.html#_official', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._recipe': ('studies/paper.html#_recipe', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._report': ('studies/paper.html#_report', 'cocoift/studies/paper.py'),
+                                       'cocoift.studies.paper._scale': ('studies/paper.html#_scale', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._sources': ('studies/paper.html#_sources', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._tables': ('studies/paper.html#_tables', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._trained': ('studies/paper.html#_trained', 'cocoift/studies/paper.py'),
