@@ -73,19 +73,25 @@ def _official(name: str, items: Sequence, folder: Path) -> None:
         (folder / "coco_pope_world.json").write_text("".join(json.dumps({**line, "label": i.terse}) + "\n" for line, i in asked))
 
 
+def _scale():
+    from cocoift.studies.quickstart import TINY
+
+    return replace(TINY, layouts=ARMS, images=16, exam=6)
+
+
 def draw_official(study: Study) -> dict:
     "The world instead of a download."
     from cocoift.data.export import export
     from cocoift.eval.benchmarks.rounds import read_items
-    from cocoift.studies.quickstart import TINY, draw
+    from cocoift.studies.quickstart import draw
 
     out, mix = study.out, study.out / "mix/llava/llava_v1_5_mix665k.json"
-    draw(TINY, study.seed, out)
+    draw(_scale(), study.seed, out)
     if not mix.exists():
         build(load_recipe("world", BuildRecipe, [f"seed={study.seed}", "layout=first-uniform"]), out / "world", out / "laid-out")
         mix.parent.mkdir(parents=True, exist_ok=True)
         export(out / "laid-out", "llava", mix)
-    items = read_items(out / "exam", per_image=3)
+    items = read_items(out / "exam", per_image=2)
     for name in BENCHES[:-1]:
         _official(name, read_items(out / "exam") if name == "pope" else items, out / "bench" / name)
     return {"questions": len(items)}
@@ -114,9 +120,9 @@ def _trained(study: Study, arm: str) -> Path:
 
 def teach_tiny(study: Study) -> dict:
     "Align a tiny LLaVA and fine-tune it on both arms."
-    from cocoift.studies.quickstart import TINY, teach
+    from cocoift.studies.quickstart import teach
 
-    return {"models": [str(_trained(study, arm)) for arm, _ in teach(replace(TINY, layouts=ARMS), study.seed, study.out)]}
+    return {"models": [str(_trained(study, arm)) for arm, _ in teach(_scale(), study.seed, study.out)]}
 
 
 def train_step(study: Study, arm: str | None) -> dict:  # None: alignment
@@ -143,7 +149,8 @@ def ask_arm(study: Study, bench: str, arm: str) -> dict:
     from cocoift.studies.examine import examine
 
     data, images = _bench(study, bench)
-    done = examine(str(_trained(study, arm)), bench, data, study.out / "eval" / bench / arm, HISTORIES, images, most_tokens=24 if study.tiny else 512)
+    few = {"per_image": 2 if bench == "rounds" else None, "most_tokens": 12} if study.tiny else {"most_tokens": 512}
+    done = examine(str(_trained(study, arm)), bench, data, study.out / "eval" / bench / arm, HISTORIES, images, **few)
     return {"items": done["items"], "coverage": done["coverage"], "leakage": done["leakage"]["value"]}
 
 
@@ -278,5 +285,7 @@ def paper(study: Study, dry_run: bool = False) -> dict:  # steps, disk_gb, gpu_h
     started = time.perf_counter()
     for number, (step, row) in enumerate(zip(steps, told), 1):
         print(f"cocoift experiment: {number}/{len(steps)} {step.name}", file=sys.stderr, flush=True)
+        begun = time.perf_counter()
         row["result"] = step.do()
+        row["seconds"] = round(time.perf_counter() - begun, 1)
     return {"steps": told, "report": told[-1]["result"]["report"], "seconds": round(time.perf_counter() - started, 1)}
