@@ -1,4 +1,5 @@
 "Tiny random checkpoints of model families, each with the processor and chat template of its kind."
+import json
 from pathlib import Path
 
 import torch
@@ -26,6 +27,11 @@ def tokenizer(control: list[str], stop: str, texts=("Is this place safe? Yes, it
     t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=600, special_tokens=["<pad>", stop, *control], show_progress=False,
                                                      initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     return PreTrainedTokenizerFast(tokenizer_object=t, eos_token=stop, pad_token="<pad>", additional_special_tokens=control, extra_special_tokens=named)
+
+
+def without_video(kind):
+    "A processor class that opens without torchvision."
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None, "__module__": kind.__module__})
 
 
 def llava_next(out: Path):
@@ -62,9 +68,8 @@ def qwen2_5_vl(out: Path):
                                            "eos_token_id": 1, "pad_token_id": 0, **TEXT},
                               vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 14, "out_hidden_size": 32,
                                              "fullatt_block_indexes": [1], "window_size": 56}, **ids)
-    processor = Qwen2_5_VLProcessor(Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 16), tok,
-                                    chat_template=CHATML.replace("IMAGE", "'<|vision_start|><|image_pad|><|vision_end|>'"))
-    return Qwen2_5_VLForConditionalGeneration(config), processor
+    template = CHATML.replace("IMAGE", "'<|vision_start|><|image_pad|><|vision_end|>'")
+    return Qwen2_5_VLForConditionalGeneration(config), without_video(Qwen2_5_VLProcessor)(Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 16), tok, chat_template=template)
 
 
 def internvl(out: Path):
@@ -75,8 +80,8 @@ def internvl(out: Path):
     config = InternVLConfig(image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=4,
                             vision_config={"image_size": [32, 32], "patch_size": [8, 8], **SEEN},
                             text_config={"model_type": "qwen2", "vocab_size": len(tok), **TEXT})
-    processor = InternVLProcessor(GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, crop_to_patches=True, max_patches=4), tok, image_seq_length=4,
-                                  chat_template=CHATML.replace("IMAGE", "'<IMG_CONTEXT>\n'"))
+    processor = without_video(InternVLProcessor)(GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, crop_to_patches=True, max_patches=4), tok, image_seq_length=4,
+                                                 chat_template=CHATML.replace("IMAGE", "'<IMG_CONTEXT>\n'"))
     return InternVLForConditionalGeneration(config), processor
 
 
@@ -89,5 +94,12 @@ def make(name: str, out: Path) -> Path:
     model, processor = FAMILIES[name](out)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     model.save_pretrained(out)
-    processor.save_pretrained(out)
+    try:
+        processor.save_pretrained(out)
+    except Exception:  # a processor without its video part does not save itself: written as checkpoints of its kind have it
+        processor.image_processor.save_pretrained(out)
+        processor.tokenizer.chat_template = processor.chat_template
+        processor.tokenizer.save_pretrained(out)
+        kept = {"image_seq_length": processor.image_seq_length} if hasattr(processor, "image_seq_length") else {}
+        (out / "processor_config.json").write_text(json.dumps({"processor_class": type(processor).__name__, **kept}))
     return out

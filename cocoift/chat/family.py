@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from .template import VICUNA, VICUNA_JINJA, Template, start_ids, stop_ids
+from .template import VICUNA, VICUNA_JINJA, Template, control_tokens, start_ids, stop_ids
 from ..files import UserError, read_json, reading
 
 # %% ../../nbs/chat/13_family.ipynb #007367a4
@@ -60,7 +60,7 @@ def probe_template(
 # %% ../../nbs/chat/13_family.ipynb #3d0fb94b
 def _pieces(processor, path, pieces: tuple[str, ...], asked: str, bare: str, system: bool) -> tuple[Template, list[str]]:
     tokenizer, (before, first, after, between, again, tail), notes = processor.tokenizer, pieces, []
-    stops = [mark for mark in tokenizer.all_special_tokens if mark and mark in tail and mark in between]
+    stops = [mark for mark in control_tokens(tokenizer) if mark in tail and mark in between]
     if not stops or not system:
         lacks = [what for what, missing in (("drops the system prompt", not system), ("trains no stop token", not stops)) if missing]
         if _vicuna_like("".join(pieces), tokenizer):
