@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['own_words', 'vocabulary', 'mentions']
 
-# %% ../../../nbs/eval/scope/12_objects.ipynb #46560fe3
+# %% ../../../nbs/eval/scope/12_objects.ipynb #f6e341c9
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -14,7 +14,7 @@ from pathlib import Path
 from ...data.questions import noun
 from ...files import UserError, read_text
 
-# %% ../../../nbs/eval/scope/12_objects.ipynb #6f12d185
+# %% ../../../nbs/eval/scope/12_objects.ipynb #f02cf986
 _COCO = """
 person: man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, people, men, women, children, adult, teenager, player, skier, snowboarder, surfer, skateboarder, rider, pedestrian,
  worker, chef, police officer, policeman, officer, passenger, crowd, spectator, fan, friend, couple, family, bride, groom, batter, pitcher, catcher, umpire, cyclist, biker, motorcyclist, athlete, student, someone
@@ -52,6 +52,10 @@ snowboard:
 sports ball: soccer ball, tennis ball, baseball, basketball, football, volleyball, ball
 kite:
 baseball bat: bat
+"""
+
+# %% ../../../nbs/eval/scope/12_objects.ipynb #18f1605f
+_COCO += """
 baseball glove: catcher's mitt, mitt
 skateboard: longboard
 surfboard: surf board
@@ -88,6 +92,10 @@ cell phone: cellphone, mobile phone, smartphone, smart phone, iphone
 microwave: microwave oven
 oven: stove, stovetop
 toaster: toaster oven
+"""
+
+# %% ../../../nbs/eval/scope/12_objects.ipynb #9c0eb366
+_COCO += """
 sink: washbasin
 refrigerator: fridge
 book: novel
@@ -98,6 +106,8 @@ teddy bear: teddy
 hair drier: hair dryer, hairdryer, blow dryer
 toothbrush: tooth brush
 """
+
+# %% ../../../nbs/eval/scope/12_objects.ipynb #926b3df1
 _OTHERS = """bear cub|train station, train track, train tracks, train platform|home plate, license plate|hot dog bun|bus stop, bus station|car seat|bike lane, bike rack|dog food|toilet paper, toilet seat
 |baseball field, baseball game, baseball player, baseball uniform, baseball cap, baseball team, baseball diamond, baseball match|basketball court, basketball game|football field, football game, football player
 |soccer game, soccer field, soccer player|tennis court|pizza box, pizza cutter, pizza oven|cake stand|sink faucet|tv stand|book shelf|bookshelf|horse trailer|ski slope, ski resort, ski lift, ski pole, ski poles
@@ -109,7 +119,7 @@ _OTHERS = """bear cub|train station, train track, train tracks, train platform|h
 def own_words() -> dict[str, str]:  # phrase -> category, "" for phrases that speak of something else
     "The lab's list for COCO's 80 categories."
     phrases = {}
-    for line in _COCO.strip().replace("\n ", " ").split("\n"):
+    for line in filter(None, _COCO.replace("\n ", " ").split("\n")):
         name, _, rest = line.partition(":")
         phrases |= {word.strip(): name for word in (name, *rest.split(",")) if word.strip()}
     others = {phrase.strip(): "" for phrase in re.split(r"[|,\n]+", _OTHERS) if phrase.strip()}
@@ -139,7 +149,7 @@ def vocabulary(
         phrases = {p: c for p, c in own_words().items() if c in categories or not c} | phrases
     return {_plural(p): c for p, c in phrases.items()} | phrases
 
-# %% ../../../nbs/eval/scope/12_objects.ipynb #bf07fe6a
+# %% ../../../nbs/eval/scope/12_objects.ipynb #1a990589
 _TOKEN = re.compile(r"[a-z]+(?:['’-][a-z]+)*")
 _LONGEST = 4  # words of a phrase
 _NOT_A_COLOUR = frozenset(("", "and", "or", "on", "in", "is", "with", "to", "for", "from", "next", "that", "which", "slice", "slices", "tree", "peel", "half", "cut", "sitting", "placed"))
