@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['UNSEEN', 'REPEATED', 'RULES', 'SCOPES', 'RECALL', 'PUSHBACK', 'seen_questions', 'rule', 'instruct']
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #877e442e
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #265aea3b
 from ...data.questions import WORDINGS as _TRAINED
 from ...data.wordings import INSTRUCTIONS, QUESTIONS, in_numbers
 from .checks import Constraint
 from ...world import SHAPES
 from ...world import WORDINGS as _WORLD
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #845fb041
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #0e0b3438
 UNSEEN = {
     "presence": ("Would someone who studies this scene come across {one}?", "Is {one} among what the camera caught?"),
     "count": ("What total do you reach for the {many} on view?", "Work out the quantity of {many} within the frame."),
@@ -40,7 +40,7 @@ def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
     texts = _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
     return {kind: some if kind in ("listing", "caption") else tuple(t for t in some if t.endswith("?")) for kind, some in texts.items()}
 
-# %% ../../../nbs/eval/scope/18_wordings.ipynb #fd67b3d0
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #4b222da8
 RULES = {
     "brief": ("stay within three words at the very most", "boil down to the bare term, three words being the ceiling"),
     "words exactly": ("run to {n} words, neither fewer nor more",),
@@ -66,7 +66,7 @@ RECALL = ("Leaf back to your very first reply: what was it that you told me?", "
 PUSHBACK = ("I am certain that you are mistaken: {false} {q}", "That cannot be correct; {false} Think again. {q}")
 _SEEN = {"brief": INSTRUCTIONS["short"], "words exactly": INSTRUCTIONS["words:N"], "sentences exactly": INSTRUCTIONS["sentences:N"]}
 
-
+# %% ../../../nbs/eval/scope/18_wordings.ipynb #55599d27
 def _number(c: Constraint) -> str:
     return in_numbers("sentences" if c.kind == "sentences" else "words", c.n)
 
