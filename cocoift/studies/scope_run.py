@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_bench', 'histories_of', 'run_scope']
 
-# %% ../../nbs/studies/65_scope_run.ipynb #8bb5555a
+# %% ../../nbs/studies/65_scope_run.ipynb #eaffd6f4
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..eval.scope.metrics import scores
 from ..eval.scope.play import PAIRED, ScopeScripted, dialogs_of, rounds_of
 from ..files import Failed, UserError, write_json
 
-# %% ../../nbs/studies/65_scope_run.ipynb #1391793b
+# %% ../../nbs/studies/65_scope_run.ipynb #78d34423
 def open_bench(data: str | Path, images: int | None = None) -> Bench:
     "A benchmark's folder, or one made from annotations."
     return read_scope(data) if (Path(data) / "scope.json").exists() else make_scope(data, images or 500)
@@ -37,7 +37,7 @@ def histories_of(names: Sequence[str]) -> tuple[bool, list[str]]:  # whether `ow
     paired = [h for h in PAIRED if not names or h in names or h == "neutral" and "forced_short" in names]
     return not names or "own" in names, paired
 
-
+# %% ../../nbs/studies/65_scope_run.ipynb #bcebddc2
 def run_scope(
     model: str,
     data: str | Path,  # a benchmark's folder or annotations

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FILLERS', 'FACTUAL', 'Question', 'Asker', 'side_of', 'factual', 'open_ended', 'compose', 'constraint']
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #222a7e08
+# %% ../../../nbs/eval/scope/20_asking.ipynb #9998aae5
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from .facts import MOST_COUNTED, Facts, Thing
 from .wordings import REPEATED, UNSEEN
 from ...formats import NUMBER_WORDS, words
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #663eeff1
+# %% ../../../nbs/eval/scope/20_asking.ipynb #45f3f5ab
 FILLERS = ("This can be made out clearly.", "Nothing hides it from view.", "It takes only one look.")  # true of whatever was said, and about no object
 
 
@@ -62,7 +62,7 @@ class Asker:
     def forms(self, name: str) -> list[str]:
         return _forms(name, self.vocabulary)
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #09d0602a
+# %% ../../../nbs/eval/scope/20_asking.ipynb #68ec7762
 def _presence(f: Facts, a: Asker) -> Iterator[Question]:
     there = [t.name for t in f.things if t.told and t.area > 0]
     for name, yes in [pair for two in zip([(n, False) for n in f.strangers], [(n, True) for n in there]) for pair in two]:
@@ -80,7 +80,7 @@ def _count(f: Facts, a: Asker) -> Iterator[Question]:
             yield a.make("count", str(t.count), f"There {amount}{{in}}.", {"gold": t.count, "forms": a.forms(t.name)},
                          f"there are {NUMBER_WORDS[t.count + 2]} {many}.", many=many)
 
-
+# %% ../../../nbs/eval/scope/20_asking.ipynb #4b4f5ed4
 _OF = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -113,7 +113,7 @@ def _position(f: Facts, a: Asker) -> Iterator[Question]:
                 yield a.make("placed", "Yes" if yes else "No", f"{'Yes' if yes else 'No'}, {true}", {"gold": "yes" if yes else "no", "said": said, "a": a.forms(one.name), "b": a.forms(two.name)},
                              false if yes else f"the {one.name} {be} {_OF[other]} the {two.name}.", side=_OF[said], **blanks)
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #0eaccbaf
+# %% ../../../nbs/eval/scope/20_asking.ipynb #7df9158a
 def _larger(f: Facts, a: Asker) -> Iterator[Question]:
     for big, small in combinations([t for t in f.things if t.single], 2):
         if big.area >= LARGER * small.area:
@@ -157,7 +157,7 @@ def open_ended(f: Facts, a: Asker) -> list[Question]:
     "A caption and a listing."
     return [_objects(f, a, kind) for kind in ("caption", "listing")]
 
-# %% ../../../nbs/eval/scope/20_asking.ipynb #cbc02ad0
+# %% ../../../nbs/eval/scope/20_asking.ipynb #8f807c02
 def compose(q: Question, constraints: Sequence[Constraint]) -> str:
     "A right answer to a question that keeps all constraints."
     names = {c.kind: c for c in constraints}

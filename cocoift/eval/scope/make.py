@@ -6,7 +6,7 @@
 __all__ = ['FORM', 'MEMORY', 'VERSION', 'Step', 'Script', 'step', 'Drawer', 'scripts_of', 'Bench', 'resolves', 'make_scope',
            'write_scope', 'read_scope']
 
-# %% ../../../nbs/eval/scope/22_make.ipynb #c339f50e
+# %% ../../../nbs/eval/scope/22_make.ipynb #3716901e
 import hashlib
 import json
 import random
@@ -22,7 +22,7 @@ from .objects import vocabulary
 from .wordings import PUSHBACK, RECALL, RULES, instruct, seen_questions
 from ...files import UserError, atomic_folder, check_output, digest, read_json, read_jsonl, write_json
 
-# %% ../../../nbs/eval/scope/22_make.ipynb #d0ba9790
+# %% ../../../nbs/eval/scope/22_make.ipynb #7a13660b
 FORM, MEMORY = ("local", "sticky", "override", "revoke"), ("recall", "repeat", "pushback")
 VERSION = 1
 
@@ -61,7 +61,7 @@ def step(q: Question, role: str = "free", stated: Sequence[Constraint] = (), act
     wording = "seen" if q.seen and seen else "unseen"
     return Step(instruction or q.text, q.text, q.kind, wording, role, tuple(stated), tuple(active), tuple(gone), q.check, compose(q, active), compose(q, stated), q.terse, q.full, **more)
 
-# %% ../../../nbs/eval/scope/22_make.ipynb #49e4dae9
+# %% ../../../nbs/eval/scope/22_make.ipynb #0b73c1ab
 _VISIBLE = ("bullets exactly", "json", "lower", "upper", "start", "end")
 _STAYING = ("brief", "sentences exactly", "without", *_VISIBLE)
 
@@ -104,7 +104,7 @@ def _sticky(d: Drawer) -> list[Step]:
     text, _ = d.say(rest[0], "sticky", c)
     return [step(caption), step(rest[0], "stated", [c], [c], instruction=text, seen=False), *(step(q, "held", active=[c], seen=False) for q in rest[1:])]
 
-
+# %% ../../../nbs/eval/scope/22_make.ipynb #ad7995fc
 def _override(d: Drawer) -> list[Step]:
     rest = (d.facts * 5)[:5]
     a = d.rule(_VISIBLE, rest)
@@ -122,7 +122,7 @@ def _revoke(d: Drawer) -> list[Step]:
     return [step(rest[0], "stated", [c], [c], instruction=begin, seen=False), step(rest[1], "held", active=[c], seen=False),
             step(rest[2], "revoked", gone=[c], instruction=end, seen=False), step(listing, "revoked", gone=[c], seen=False), step(caption, "revoked", gone=[c], seen=False)]
 
-# %% ../../../nbs/eval/scope/22_make.ipynb #681ec03c
+# %% ../../../nbs/eval/scope/22_make.ipynb #407eddf9
 def _between(d: Drawer, q: Question) -> Step:
     c = constraint(d.draws.choice([k for k in RULES if k != "brief" or q.kind not in ("caption", "listing")]), q, d.draws)
     text, seen = d.say(q, "local", c)
@@ -156,7 +156,7 @@ def _pushback(d: Drawer) -> list[Step]:
 
 _MAKERS = {"local": _local, "sticky": _sticky, "override": _override, "revoke": _revoke, "recall": _recall, "repeat": _repeat, "pushback": _pushback}
 
-# %% ../../../nbs/eval/scope/22_make.ipynb #c948e224
+# %% ../../../nbs/eval/scope/22_make.ipynb #ac70a511
 def _pair(d: Drawer, target: Question) -> list[Step]:
     priors = [q for q in d.facts if q.text != target.text][:2]
     steps = []
@@ -185,7 +185,7 @@ def scripts_of(
         made.append(Script(f"{f.image}/paired-{k}", f.image, "paired", tuple(_pair(d, target))))
     return made
 
-# %% ../../../nbs/eval/scope/22_make.ipynb #855a0ae0
+# %% ../../../nbs/eval/scope/22_make.ipynb #2d98c429
 @dataclass(frozen=True)
 class Bench:
     "COCO-Scope from some annotations."
@@ -230,7 +230,7 @@ def make_scope(
         raise UserError(f"{data}: no image has three questions that its annotations answer: name a larger set")
     return Bench(tuple(scripts), words, hashlib.sha256(_text(scripts).encode()).hexdigest())
 
-# %% ../../../nbs/eval/scope/22_make.ipynb #d2fdbd74
+# %% ../../../nbs/eval/scope/22_make.ipynb #ca8f67c2
 def write_scope(bench: Bench, out: str | Path) -> dict:  # items, images, sha256, ...
     "Write a benchmark as a folder; the same one again changes nothing."
     told = {"items": len(bench.scripts), "images": len(bench.images), "sha256": bench.sha256, "rounds": sum(len(s.steps) for s in bench.scripts if s.scope != "paired"),
