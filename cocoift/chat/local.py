@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from .ask import Ask, Reply, texts
-from .template import VICUNA, Template, prefix_ids, stop_ids, text_ids
+from .template import VICUNA, Template, answer_ids, prefix_ids, question_ids, stop_ids
 from ..files import UserError, digest, digest_of, read_json, reading
 from ..images import find_pictures, open_picture
 
@@ -23,9 +23,9 @@ def ask_ids(tokenizer, template: Template, ask: Ask) -> list[int]:
     "The ids of an ask behind its prefix, in the very pieces that training used."
     ids = []
     for number, (instruction, response) in enumerate((*ask.turns, (ask.instruction, ""))):
-        ids += text_ids(tokenizer, template.question(instruction, number, ask.image is not None))
+        ids += question_ids(tokenizer, template, instruction, number, ask.image is not None)
         if number < len(ask.turns):
-            ids += text_ids(tokenizer, template.answer + response) + stop_ids(tokenizer, template)
+            ids += answer_ids(tokenizer, template, response) + stop_ids(tokenizer, template)
     return ids
 
 # %% ../../nbs/chat/14_local.ipynb #1385d726

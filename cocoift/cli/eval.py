@@ -15,6 +15,11 @@ from .base import Json, app, columns, estimate, show
 from ..files import Failed, UserError
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
+def _show_plan(result: dict, json: bool) -> None:
+    cost = "" if result["price"] is None else f", at most {result['price']:.2f} by the price file"
+    show(result, json, [f"{result['calls']} calls ({result['done']} are done), {result['prompt_tokens']} tokens to read, at most {result['answer_tokens']} to write{cost}"])
+
+# %% ../../nbs/cli/76_eval.ipynb #fca4ba00
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint folder, a server as URL#NAME, scripted:NAME, or replay:RUN.")],
@@ -37,8 +42,7 @@ def evaluate(
 
     result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price)
     if dry_run:
-        cost = "" if result["price"] is None else f", at most {result['price']:.2f} by the price file"
-        show(result, json, [f"{result['calls']} calls ({result['done']} are done), {result['prompt_tokens']} tokens to read, at most {result['answer_tokens']} to write{cost}"])
+        _show_plan(result, json)
         return
     metrics = list(next(iter(result["histories"].values()), {}))
     table = columns([[name, *(estimate(levels[m]) for m in metrics)] for name, levels in result["histories"].items()], ["history", *metrics])
@@ -50,7 +54,7 @@ def evaluate(
     if failed := result["statuses"]["error"]:
         raise Failed(f"{failed} rounds failed: the same command asks them again")
 
-# %% ../../nbs/cli/76_eval.ipynb #fca4ba00
+# %% ../../nbs/cli/76_eval.ipynb #940767ea
 @app.command()
 def judge(
     bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm or pairwise.")],
@@ -68,6 +72,8 @@ def judge(
     canary: Annotated[Optional[Path], typer.Option(help="Before use, regrade what this real grade json of MM-Vet graded (--canary-answers, --canary-references).")] = None,
     canary_answers: Annotated[Optional[Path], typer.Option(help="The answers that those grades are of.")] = None,
     canary_references: Annotated[Optional[Path], typer.Option(help="mm-vet.json, or the part of it that shall be regraded.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the judgements that are left, their tokens and their price.")] = False,
+    price: Annotated[Optional[Path], typer.Option(help='For the dry run: {"MODEL": {"input": 2.5, "output": 10}}, a million tokens each.')] = None,
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."
@@ -75,7 +81,10 @@ def judge(
 
     given = {name: path for name, path in (("references", references), ("questions", questions), ("context", context), ("against", against)) if path}
     birds = (canary, canary_answers, canary_references) if canary else None
-    result = run_judge(bench, predictions, judge, out, given, prompt, history, repeats, birds)
+    result = run_judge(bench, predictions, judge, out, given, prompt, history, repeats, birds, dry_run, price)
+    if dry_run:
+        _show_plan(result, json)
+        return
     rows = [[name, estimate(e), *([e["n"]]), " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""] for name, e in result["scores"].items()]
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "scored")
     bird = result.get("canary")
