@@ -87,7 +87,7 @@ class Spoken:
         ask = Ask(image, tuple((r.instruction, r.response) for r in rounds[:-1]), rounds[-1].instruction)
         yield from paced(terse if self.terse(ask) else full, self.pace, stop, self.fails_at)
 
-
+# %% ../../nbs/chat/18_speak.ipynb #da06a65c
 def paced(text: str, pace: float, stop: Event, fails_at: int | None = None) -> Iterator[str]:
     "A text's words at a steady pace; endless pace says it at once."
     for number, word in enumerate(text.split(" ")):
