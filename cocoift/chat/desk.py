@@ -86,7 +86,7 @@ def _speak(speaker: Speaker, rounds, pictures, settings, stop: Event, told: queu
     except Exception as error:  # whatever a model does, its side says so and the other goes on
         told.put(error)
 
-
+# %% ../../nbs/chat/20_desk.ipynb #2b5ce127
 async def answer(
     side: Side,  # its last round waits
     speaker: Speaker,

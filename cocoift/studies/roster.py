@@ -32,7 +32,7 @@ class Entry(BaseModel):
     pace: float = 20  # words a second, of a scripted one
     fails_at: Optional[int] = None  # words after which a scripted one breaks
 
-
+# %% ../../nbs/studies/70_roster.ipynb #c7ff6da6
 @dataclass
 class Roster:
     "Who can be talked to, about which pictures."
@@ -78,7 +78,7 @@ class Queued:
         finally:
             self._free.release()
 
-# %% ../../nbs/studies/70_roster.ipynb #c7ff6da6
+# %% ../../nbs/studies/70_roster.ipynb #d9a32147
 def read_models(path: str | Path) -> list[Entry]:
     "The models of a YAML file; every mistake is named."
     try:
@@ -107,7 +107,7 @@ def _found(study: Path) -> list[Entry]:  # what a quickstart left
     runs = [Entry(name=f"recorded: {p.parts[-3]} ({p.parts[-2]})", replay=p.parent) for p in sorted(study.glob("eval/*/seed-*/run.json"))]
     return models + runs
 
-
+# %% ../../nbs/studies/70_roster.ipynb #30784712
 def open_roster(
     study: str | Path,  # the quickstart's folder, if there is one
     spare: str | Path,  # where a world may be drawn if there is none
