@@ -142,6 +142,32 @@ def test_phone(chat):
     assert chat.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_dashboard_draws_and_says_why_not(chat, url):
+    from playwright.sync_api import expect
+
+    board = chat.context.new_page()
+    board.goto(f"{url}?tab=dashboard", wait_until="domcontentloaded")
+    expect(board.locator("#plot-paper .js-plotly-plot .main-svg").first).to_be_visible(timeout=30_000)
+    expect(board.locator("#plot-levels")).to_contain_text("Nothing to draw", timeout=10_000)  # this study is empty, and says so
+    expect(board.locator("#board-note")).to_contain_text("cocoift quickstart")
+    board.close()
+
+
+def test_two_people_do_not_meet(chat, browser, url):
+    from playwright.sync_api import expect
+
+    other = browser.new_context().new_page()
+    other.goto(url, wait_until="domcontentloaded")
+    expect(other.locator("#prompt textarea")).to_be_enabled(timeout=30_000)
+    send(chat, "Mine is here?")
+    send(other, "Yours is there?")
+    for page, mine, yours in ((chat, "Mine", "Yours"), (other, "Yours", "Mine")):
+        expect(page.locator("#vote-a")).to_be_enabled(timeout=30_000)
+        text = page.locator("#chat-a").inner_text()
+        assert mine in text and yours not in text
+    other.context.close()
+
+
 def test_page_is_refused_to_strangers_without_a_password(cocoift):
     done = cocoift("app", "--host", "0.0.0.0", env={k: v for k, v in os.environ.items() if k != "COCOIFT_PASSWORD"})
     assert done.returncode == 2 and "--password" in done.stderr
