@@ -98,6 +98,10 @@ def examine(
     price: str | Path | None = None,  # a file for the dry run
 ) -> dict:  # as `cocoift eval --json` prints it
     "Run a benchmark and play the pier dialog; resumable."
+    if bench == "scope" and not dry_run:
+        from cocoift.studies.scope_run import run_scope
+
+        return run_scope(model, data, out, histories, images, per_image, nproc, truncate, most_tokens)
     if bench in QUESTIONS:
         return ask_questions(model, bench, data, out, histories, images, per_image, nproc, truncate, most_tokens, dry_run, price)
     if bench != "rounds":
