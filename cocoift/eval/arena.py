@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bradley_terry', 'elo', 'arena', 'pairwise', 'single', 'paired_test']
 
-# %% ../../nbs/eval/62_arena.ipynb #128e3b7d
+# %% ../../nbs/eval/62_arena.ipynb #25932ed4
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from .official import Given, number, records, scorer
 from ..files import UserError
 
-# %% ../../nbs/eval/62_arena.ipynb #1a86384a
+# %% ../../nbs/eval/62_arena.ipynb #0f42ad95
 def bradley_terry(wins: np.ndarray) -> np.ndarray:  # [M, M] wins of row over column -> [M] ratings
     "Maximum-likelihood strengths on Elo's scale (400, 1000)."
     games, strength = wins + wins.T, np.zeros(len(wins))
@@ -44,7 +44,7 @@ def _wins(battles: np.ndarray, models: int) -> np.ndarray:  # [N, 3] a, b, share
     np.add.at(wins, (battles[:, 1].astype(int), battles[:, 0].astype(int)), 1 - battles[:, 2])
     return wins
 
-# %% ../../nbs/eval/62_arena.ipynb #dfa69e16
+# %% ../../nbs/eval/62_arena.ipynb #8eab950a
 @scorer("arena")
 def arena(given: Given) -> dict:
     "Bradley-Terry with a bootstrap over battles, and Elo."
@@ -66,7 +66,7 @@ def arena(given: Given) -> dict:
             "win_loss_tie": table, "n": len(battles), "rule": "FastChat rating_systems.py",
             "intervals": {n: {"value": float(v), "low": float(a), "high": float(b), "n": len(battles)} for n, v, a, b in zip(names, rated, low, high)}}
 
-
+# %% ../../nbs/eval/62_arena.ipynb #e794e400
 @scorer("pairwise")
 def pairwise(given: Given) -> dict:
     "Win rates; a judge that changes its mind with the order has said: tie."
@@ -84,7 +84,7 @@ def pairwise(given: Given) -> dict:
     scores = {name: {"win": w, "loss": lo, "tie": t, "win_rate": round(w / (w + lo + t), 6), "adjusted": round((w + t / 2) / (w + lo + t), 6)} for name, (w, lo, t) in table.items()}
     return {"scores": scores, "intervals": {}, "failed": dropped, "flips": flips, "rule": "FastChat show_result.py pairwise-all"}
 
-
+# %% ../../nbs/eval/62_arena.ipynb #705ae471
 @scorer("single")
 def single(given: Given) -> dict:
     "Mean scores by turn; -1 is a failed judgement and is left out, and counted."
@@ -99,7 +99,7 @@ def single(given: Given) -> dict:
     return {"scores": {turn: {name: round(float(np.mean(some)), 6) for name, some in models.items()} for turn, models in sorted(marks.items())},
             "intervals": {}, "failed": dict(failed), "rule": "FastChat show_result.py single"}
 
-
+# %% ../../nbs/eval/62_arena.ipynb #30280cc9
 @scorer("paired-test")
 def paired_test(given: Given) -> dict:
     "Student's paired t on the model scores of two review files (predictions less references)."

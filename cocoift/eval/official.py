@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Scorer', 'SCORERS', 'Given', 'scorer', 'records', 'by_id', 'same_ids', 'number', 'answer_rows']
 
-# %% ../../nbs/eval/60_official.ipynb #9cc1bc0e
+# %% ../../nbs/eval/60_official.ipynb #b39b0af3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..files import UserError, read_json, read_jsonl, reading_text
 
-# %% ../../nbs/eval/60_official.ipynb #2687706d
+# %% ../../nbs/eval/60_official.ipynb #ba235afc
 @dataclass(frozen=True, slots=True)
 class Given:
     "What `cocoift score` was given."
@@ -42,7 +42,7 @@ def scorer(name: str) -> Callable[[Scorer], Scorer]:
         return score
     return enter
 
-
+# %% ../../nbs/eval/60_official.ipynb #ecf71af2
 def records(path: Path, needs: Iterable[str]) -> list[dict]:
     "The records of a json list or a jsonl file, each with all the keys in `needs`."
     with reading_text(path) as file:
@@ -77,7 +77,7 @@ def same_ids(told: Iterable[str], wanted: Iterable[str], path: Path, where: Path
         if ids:
             raise UserError(f"{path}: {what} {sorted(ids)[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''} ({where}): give predictions and references of one version")
 
-
+# %% ../../nbs/eval/60_official.ipynb #df19bcd9
 def number(value: Any, path: Path, where: str) -> float:
     "A finite number as it stands in a file; text is never taken for one."
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == float("inf"):

