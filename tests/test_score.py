@@ -119,7 +119,9 @@ def test_dead_judge(tmp_path):
     (["vqa", "--predictions", POPE[0], "--references", "vqa/annotations.json"], "lacks an answer"),
     (["mm-vet", "--predictions", "mm-vet/results_llava-v1.5-13b.json", "--references", "mm-vet/capabilities.json"], "no grade file"),
     (["mm-vet", "--predictions", "mm-vet/llava-v1.5-13b_gpt-4-grade-1runs.json", "--references", "mm-vet/mm-vet_sample12.json"], "not asked"),
-    (["llava-bench", "--predictions", POPE[0]], "no pair of scores"), (["pope", "--predictions", POPE[0]], "--references")])
+    (["llava-bench", "--predictions", POPE[0]], "no pair of scores"), (["pope", "--predictions", POPE[0]], "--references"),
+    (["vqa", "--predictions", "vqa/results.json", "--references", "vqa/annotations.json", "--questions", "pope/parse_edge_cases.json"], "is not"),
+    (["mm-vet", "--predictions", "mm-vet/llava-v1.5-13b_gpt-4-grade-1runs.json", "--references", "mm-vet/results_llava-v1.5-13b.json"], "capabilities")])
 def test_bad_input(args, said, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["cocoift", "score", *(str(BENCH / a) if "/" in a else a for a in args)])
     with pytest.raises(SystemExit) as stop:
@@ -152,3 +154,12 @@ def test_chair_words():
 @pytest.mark.parametrize("case, row", [("loo0", [0.632653, 0.431879, 0.272486, 0.165520, 0.234438, 0.441474, 0.953200]), ("gpt4detail", [0.290762, 0.223107, 0.165114, 0.119108, 0.254518, 0.268997, 0.000004])])
 def test_captions(case, row):
     assert list(scored("coco-caption", f"coco-caption/results_{case}.json", f"coco-caption/annotations_{case}.json")["scores"].values()) == row
+
+
+def test_infimm(tmp_path):
+    path = tmp_path / "graded.jsonl"
+    path.write_text('{"score": 1, "complexity": "Moderate"}\n{"score": 0.5, "complexity": "High"}\n')
+    assert SCORERS["infimm"](Given(path))["scores"] == {"overall": 66.67, "high": 50.0, "moderate": 100.0}
+    path.write_text('{"score": "1", "complexity": "Moderate"}\n')
+    with pytest.raises(UserError, match="is no number"):
+        SCORERS["infimm"](Given(path))

@@ -52,7 +52,11 @@ def records(path: Path, needs: Iterable[str]) -> list[dict]:
             listed = False
     rows = list(enumerate(read_json(path), 1)) if listed else list(read_jsonl(path))
     for number, row in rows:
-        lacks = [key for key in needs if not isinstance(row, dict) or key not in row]
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: record {number} is no object: is it a file of another benchmark?")
+        lacks = [key for key in needs if key not in row]
+        if not isinstance(row.get("caption", ""), str):
+            raise UserError(f"{path}: record {number}: its caption is no text: write it as text")
         if lacks:
             raise UserError(f"{path}: record {number} lacks {lacks[0]!r}: is it a file of another benchmark?")
     if not rows:

@@ -34,7 +34,9 @@ def mm_vet(given: Given) -> dict:
     if not isinstance(told, dict) or not isinstance(wanted, dict) or not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in told.values()):
         raise UserError(f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift judge mm-vet`")
     same_ids(told, wanted, given.predictions, given.references)
-    lists = {k: v["capability"] if isinstance(v, dict) else v for k, v in wanted.items()}
+    lists = {k: v.get("capability") if isinstance(v, dict) else v for k, v in wanted.items()}
+    if not all(isinstance(c, list) and set(c) <= set(CAPABILITIES) for c in lists.values()):
+        raise UserError(f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name mm-vet.json of version 1")
     if len({len(v["score"]) for v in told.values()}) != 1 or not next(iter(told.values()))["score"]:
         raise UserError(f"{given.predictions}: its items were judged differently often: judge them all again")
     grades = np.array([[number(x, given.predictions, k) for x in told[k]["score"]] for k in lists])  # [items, runs]

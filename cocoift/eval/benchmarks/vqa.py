@@ -11,7 +11,7 @@ import re
 import pandas as pd
 
 from ..official import Given, answer_rows, by_id, records, same_ids, scorer
-from ...files import UserError, read_json
+from ...files import UserError, read_json, stream_json
 from ...stats import share
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
@@ -106,7 +106,7 @@ def vqa(given: Given) -> dict:
     wanted = _exact(given) if rules == "gqa" else _wanted(given)
     same_ids(said, wanted, given.predictions, given.references)
     if given.questions:
-        same_ids(by_id(read_json(given.questions)["questions"], "question_id", given.questions), wanted, given.questions, given.references)
+        same_ids(by_id(list(stream_json(given.questions, "questions")), "question_id", given.questions), wanted, given.questions, given.references)
     found, unparsed = [], 0
     for name, want in wanted.items():
         if rules == "gqa":
