@@ -1,10 +1,12 @@
 "The app as people meet it, in a real Chromium, with scripted models: no GPU, no key, no network."
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -106,6 +108,38 @@ def test_stop_and_retry_one_side(chat):
     expect(bot(chat, "b")).not_to_contain_text("stopped", timeout=5_000)
     expect(bot(chat, "b")).to_contain_text("words", timeout=20_000)
     assert bot(chat, "a").inner_text() == told
+
+
+def test_hostile_text_is_text(chat):
+    from playwright.sync_api import expect
+
+    chat.evaluate("window.hurt = 0")
+    send(chat, "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> ![p](http://198.51.100.7/y.png) What is here?")
+    expect(bot(chat, "a")).to_contain_text("words", timeout=20_000)
+    assert "<img src" in chat.locator("#chat-a").inner_text().replace("\u2060", "") and chat.evaluate("window.hurt") == 0  # and `chat` saw no request
+
+
+def test_a_prepared_dialog_and_a_link(chat):
+    from playwright.sync_api import expect
+
+    chat.locator("#script input").click()
+    chat.get_by_role("option").first.click()
+    chat.locator("#run-script").click()
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(4, timeout=30_000)
+    expect(chat.locator("#vote-a")).to_be_enabled(timeout=60_000)
+    chat.get_by_role("button", name="Replay, take away, link").click()
+    chat.locator("#save").click()
+    expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="), timeout=10_000)
+    link = chat.locator("#link textarea, #link input").first.input_value()
+    other = chat.context.new_page()
+    other.goto(link, wait_until="domcontentloaded")
+    expect(other.locator("#chat-b").get_by_test_id("bot")).to_have_count(4, timeout=30_000)
+    other.close()
+
+
+def test_phone(chat):
+    chat.set_viewport_size({"width": 390, "height": 844})
+    assert chat.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_page_is_refused_to_strangers_without_a_password(cocoift):
