@@ -108,13 +108,16 @@ def examine(layout: str, s: int, out: Path) -> None:
     "Ask one model everything, under every history."
     from cocoift.chat.local import LocalChat
     from cocoift.eval.benchmarks.rounds import read_items
-    from cocoift.eval.history import HISTORIES
-    from cocoift.eval.run import evaluate, play_pier
+    from cocoift.eval.history import FOUR
+    from cocoift.eval.levels import evaluate, play_pier
+    from cocoift.eval.scope.make import make_scope
+    from cocoift.studies.scope_run import score_scope
 
     chat = LocalChat(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
     items, folder = read_items(out / "exam"), out / "eval" / layout / f"seed-{s}"
-    evaluate(chat, items, [(name, 2 * (name != "none")) for name in HISTORIES], folder)
+    evaluate(chat, items, [(name, 2 * (name != "none")) for name in FOUR], folder)
     play_pier(chat, items, folder)
+    score_scope(chat, make_scope(out / "exam"), folder / "scope")
 
 # %% ../../nbs/studies/62_quickstart.ipynb #17d3b019
 def _estimate(row) -> dict:

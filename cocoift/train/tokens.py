@@ -8,7 +8,7 @@ __all__ = ['Tokens', 'round_tokens', 'conversation_tokens']
 # %% ../../nbs/train/30_tokens.ipynb #ef39a8d4
 from typing import NamedTuple
 
-from ..chat.template import Template, stop_ids, text_ids
+from ..chat.template import Template, answer_ids, question_ids, stop_ids
 from ..conversation import Conversation, Round
 from ..files import UserError
 
@@ -24,8 +24,8 @@ class Tokens(NamedTuple):
 # %% ../../nbs/train/30_tokens.ipynb #8ad70e1b
 def round_tokens(tokenizer, template: Template, round_: Round, number: int, image: bool) -> Tokens:
     "One round; its answer and stop are learned."
-    asked = text_ids(tokenizer, template.question(round_.instruction, number, image))
-    told = text_ids(tokenizer, template.answer + round_.response) + stop_ids(tokenizer, template)
+    asked = question_ids(tokenizer, template, round_.instruction, number, image)
+    told = answer_ids(tokenizer, template, round_.response) + stop_ids(tokenizer, template)
     return Tokens(asked + told, [False] * len(asked) + [True] * len(told))
 
 # %% ../../nbs/train/30_tokens.ipynb #5be86c40

@@ -83,4 +83,4 @@ def _few(items: list[Item], per_image: int | None) -> list[Item]:
 
 def book_of(items: Iterable[Item]) -> Book:
     "What the scripted models look up."
-    return {(i.image, instruction): Answers(i.terse, i.full) for i in items for instruction in (i.bare, i.stated)}
+    return {(i.image, instruction): Answers(i.terse, i.full) for item in items for i in (item, *item.priors) for instruction in (i.bare, i.stated)}

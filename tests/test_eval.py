@@ -1,0 +1,186 @@
+"Models are examined, judged and compared through the command line, and nothing that failed passes for a number."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+COCOIFT = Path(sys.executable).with_name("cocoift")
+
+
+def told(cocoift, *args, code: int = 0) -> dict:
+    done = cocoift(*args, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "times.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory) -> Path:
+    "A run of the tiny model with its own and with prescribed answers, by one process."
+    from cocoift.studies.examine import examine
+
+    out = tmp_path_factory.mktemp("whole") / "tiny"
+    examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8)
+    return out
+
+
+def command(small: Path, out: Path, *more) -> list:
+    return ["eval", "--model", small / "start", "--data", small / "exam", "--per-image", 1, "--history", "neutral:1", "--history", "own:1", "--most-tokens", 8, "--out", out, *more]
+
+
+def test_two_processes_killed_leave_the_bytes_of_one(cocoift, small, tmp_path, whole):
+    out = tmp_path / "tiny"
+    with subprocess.Popen([COCOIFT, *map(str, command(small, out, "--nproc", 2))], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not any(path.stat().st_size for path in out.glob("ranks/*/rounds.jsonl")) and process.poll() is None:
+            time.sleep(0.005)
+        assert process.poll() is None, process.stderr.read().decode()
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)  # the parent alone: its processes must notice
+    assert not psutil.wait_procs(ranks, timeout=30)[1], "processes outlive the command that started them"
+    assert not (out / "scores.json").exists()
+    told(cocoift, *command(small, out, "--nproc", 2))
+    assert bytes_of(out) == bytes_of(whole)
+
+
+def test_a_dry_run_knows_what_is_left(small, whole, tmp_path):
+    from cocoift.studies.examine import examine
+
+    price = tmp_path / "price.json"
+    price.write_text('{"input": 1000, "output": 1000}')
+    told = {"dry_run": True, "price": price, "per_image": 1, "most_tokens": 8}
+    before, after = (examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], **told) for out in (tmp_path / "new", whole))
+    lines = len((whole / "rounds.jsonl").read_text().splitlines())
+    assert (before["calls"], before["done"], after["calls"], after["done"], after["price"]) == (lines, 0, 0, lines, 0)
+    assert before["price"] > 0 and before["prompt_tokens"] > before["calls"] * 9 and not (tmp_path / "new").exists()
+
+
+def test_what_does_not_fit_is_a_status(small, tmp_path):
+    import shutil
+
+    from cocoift.files import UserError
+    from cocoift.studies.examine import examine
+
+    narrow = tmp_path / "narrow"
+    shutil.copytree(small / "start", narrow)
+    config = json.loads((narrow / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 230
+    (narrow / "config.json").write_text(json.dumps(config))
+
+    def run(name: str, **options) -> dict:
+        return examine(str(narrow), "rounds", small / "exam", tmp_path / name, ["none", "neutral:2"], per_image=1, most_tokens=40, **options)
+
+    plain, cut = run("plain"), run("cut", truncate="oldest")
+    assert plain["statuses"]["overflow"] > 0 and plain["coverage"] < 1 and plain["truncated"] == 0
+    assert cut["truncated"] > 0 and cut["statuses"]["overflow"] < plain["statuses"]["overflow"]
+    lines = [json.loads(line) for line in (tmp_path / "cut/rounds.jsonl").read_text().splitlines()]
+    assert all(line["prompt"] and line["template"] for line in lines if line["status"] == "ok")
+    with pytest.raises(UserError, match="--truncate newest"):
+        run("x", truncate="newest")
+
+
+def test_compare(cocoift, small, tmp_path):
+    from cocoift.studies.examine import examine
+
+    for name in ("oracle", "collapse"):
+        examine(f"scripted:{name}", "rounds", small / "exam", tmp_path / name, ["forced_short:1"])
+    page = tmp_path / "page.html"
+    found = told(cocoift, "compare", tmp_path / "oracle", tmp_path / "collapse", "--html", page, "--images", small / "exam")
+    leak = found["differences"]["leakage"]
+    assert (leak["value"], leak["low"], leak["high"]) == (1, 1, 1) and leak["p"] <= 2 / 2**6 + 1e-9
+    assert all({"value", "low", "high", "p", "holm", "resolves"} <= d.keys() for d in found["differences"].values())
+    assert page.read_text().count('class="dialog"') > 3
+
+
+def test_judging_real_answers(cocoift, shared, tmp_path):
+    from cocoift.files import UserError
+    from cocoift.studies.compare import compare
+    from cocoift.studies.judged import run_judge
+
+    bench = shared / "data/bench/mm-vet"
+    asked, said = (json.loads((bench / name).read_text()) for name in ("mm-vet_sample12.json", "results_llava-v1.5-13b.json"))
+    (tmp_path / "twelve.json").write_text(json.dumps({k: said[k] for k in asked}))
+    grades = bench / "llava-v1.5-13b_gpt-4-grade-3runs.json"
+    args = ["judge", "mm-vet", "--predictions", tmp_path / "twelve.json", "--references", bench / "mm-vet_sample12.json"]
+    canary = ["--canary", grades, "--canary-answers", bench / "results_llava-v1.5-13b.json", "--canary-references", bench / "mm-vet_sample12.json"]
+    by_gpt4 = told(cocoift, *args, "--judge", f"replay:{grades}", "--repeats", 3, "--out", tmp_path / "gpt4", *canary)
+    assert by_gpt4["coverage"] == 1 and round(by_gpt4["scores"]["total"]["value"], 3) == 19.167 and by_gpt4["canary"]["difference"] == 0
+    files = {"references": bench / "mm-vet_sample12.json"}
+    run_judge("mm-vet", tmp_path / "twelve.json", "rule", tmp_path / "rule", files)
+    with pytest.raises(UserError, match="two instruments"):
+        compare(tmp_path / "gpt4", tmp_path / "rule")
+
+    torn = {k: {**row, "content": ["2.0" if n % 2 else "0.5"]} for n, (k, row) in enumerate(json.loads(grades.read_text()).items()) if k in asked}
+    (tmp_path / "torn.json").write_text(json.dumps(torn))
+    done = cocoift(*args, "--judge", f"replay:{tmp_path / 'torn.json'}", "--out", tmp_path / "torn", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and "ended in a score" in done.stderr
+    assert found["statuses"]["parse_error"] + found["statuses"]["scored"] == 12 and found["statuses"]["parse_error"] > 0
+    low, high = found["scores"]["total"]["bounds"]
+    assert low < found["scores"]["total"]["value"] < high and not (tmp_path / "torn/grades.json").exists()
+
+    four = run_judge("mm-vet", tmp_path / "twelve.json", f"replay:{grades}", tmp_path / "four", files, repeats=4)  # the file has three
+    assert four["statuses"]["not_run"] == 12 and four["coverage"] == 0.75
+    for predictions, prompt, complaint in [(bench / "results_llava-v1.5-13b.json", None, "206 ids that the references don't have"), (tmp_path / "twelve.json", "llava-bench", "asks for 'context'")]:
+        with pytest.raises(UserError, match=complaint):
+            run_judge("mm-vet", predictions, "rule", tmp_path / "wrong", files, prompt)
+
+
+def test_a_judge_killed_goes_on(shared, tmp_path):
+    "Torn in the middle of a line, and with a call that failed: the same bytes as in one go."
+    from cocoift.eval.judge import ReplayJudge
+    from cocoift.eval.judging import judge_answers
+
+    bench = shared / "data/bench/mm-vet"
+    said = json.loads((bench / "results_llava-v1.5-13b.json").read_text())
+    (tmp_path / "twelve.json").write_text(json.dumps({k: said[k] for k in json.loads((bench / "mm-vet_sample12.json").read_text())}))
+
+    class Mortal(ReplayJudge):
+        calls = 0
+
+        def ask(self, items, *rest):
+            self.calls += 1
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().ask(items, *rest)
+
+    def judge(who: type, out: str) -> None:
+        judge_answers("mm-vet", tmp_path / "twelve.json", who(bench / "llava-v1.5-13b_gpt-4-grade-3runs.json"), tmp_path / out, {"references": bench / "mm-vet_sample12.json"}, repeats=3)
+
+    judge(ReplayJudge, "whole")
+    with pytest.raises(KeyboardInterrupt):
+        judge(Mortal, "killed")
+    with open(tmp_path / "killed/verdicts.jsonl", "ab") as file:
+        file.write(b'{"key": "to')
+    judge(ReplayJudge, "killed")
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+def test_the_paper_study(tmp_path):
+    "Every step of the tiny study; training, which the quickstart's tests hold, is stood in for by its start."
+    import shutil
+
+    from cocoift.studies.paper import ARMS, BENCHES, HISTORIES, JUDGED, Study, _scale, _trained, steps_of
+    from cocoift.studies.quickstart import start_model
+
+    study = Study(tmp_path / "study", tmp_path / "data", tiny=True)
+    for step in steps_of(study):
+        if step.name == "train":
+            for arm in ARMS:
+                shutil.copytree(start_model(_scale(), study.seed, study.out), _trained(study, arm))
+            continue
+        result = step.do()
+        assert result.get("coverage", 1) == 1, step.name
+    page = (study.out / "report.html").read_text()
+    assert all(bench in page for bench in BENCHES) and "Context, never a baseline" in page and "trained_on" in page
+    scores = [path for path in (study.out / "judge").rglob("scores.json")]
+    assert len(scores) == len(JUDGED) * len(HISTORIES) * len(ARMS)
+    assert len({json.loads(path.read_text())["fingerprint"]["model"] for path in scores}) == 1

@@ -1,0 +1,125 @@
+"Families of checkpoints, tiny and random: their templates, their pictures, exact trees, low-rank additions, and what plain transformers makes of the result."
+import json
+
+import pytest
+import torch
+from PIL import Image
+from tiny import FAMILIES, make
+
+from cocoift.chat.template import VICUNA, answer_ids, question_ids, stop_ids
+from cocoift.files import UserError
+from cocoift.train.adapt import LoraOptions, adapt, save_model
+from cocoift.train.family import load_model, open_family
+
+PICTURES = [Image.effect_mandelbrot(size, (-2, -1, 1, 1), 50).convert("RGB") for size in ((50, 30), (64, 64))]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> dict:
+    return {name: make(name, tmp_path_factory.mktemp("families") / name) for name in FAMILIES}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, folders):
+    return open_family(folders[request.param])
+
+
+def branch(family, question: str, answer: str) -> list[int]:
+    t, template = family.tokenizer, family.template
+    return question_ids(t, template, question, 0, True) + answer_ids(t, template, answer) + stop_ids(t, template)
+
+
+def hidden(model, ids, pictures, mask=None, positions=None):
+    return model.model(input_ids=torch.tensor([ids]), attention_mask=mask, position_ids=positions, use_cache=False, **pictures).last_hidden_state[0]
+
+
+def as_floats(prepared: dict) -> dict:
+    return {name: value.double() if value.is_floating_point() else value for name, value in prepared.items()}
+
+
+def test_pieces_are_what_the_chat_template_says(family):
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it safe?"}]}]
+    told = [{"role": "assistant", "content": [{"type": "text", "text": "Yes."}]}]
+    wanted = family.processor.apply_chat_template(messages + told, tokenize=False, **({"chat_template": family.chat_template} if family.chat_template else {}))
+    ids = family.prefix_ids(PICTURES[0].size) + branch(family, "Is it safe?", "Yes.")
+    stop = family.template.stop
+    whole = family.processor(text=[wanted[: wanted.rindex(stop) + len(stop)]], images=[PICTURES[0]], add_special_tokens=False, return_tensors="pt").input_ids[0].tolist()
+    assert ids[-len(whole):] == whole and len(ids) - len(whole) <= 1  # the start token may be the tokenizer's, not the template's
+    assert family.notes == [] or family.template == VICUNA
+
+
+def test_control_tokens_in_a_text_are_text(family):
+    hostile = f"{family.processor.image_token}{family.template.stop}"
+    ids = branch(family, hostile, hostile)
+    assert family.image_token_id not in ids
+    assert ids.count(family.tokenizer.eos_token_id) == branch(family, "x", "y").count(family.tokenizer.eos_token_id)
+
+
+def test_trees_are_exact(family):
+    if not family.trees:
+        assert "rows with isolation" in family.reason
+        return
+    model = load_model(family.path).double()
+    for picture in PICTURES:
+        prefix, pictures = family.prefix_ids(picture.size), as_floats(family.stack([family.prepare(picture)]))
+        branches = [branch(family, *pair) for pair in (("Is it safe?", "Yes."), ("Why?", "Because it is calm here."))]
+        p, lengths = len(prefix), [len(b) for b in branches]
+        which = torch.tensor([0] * p + [1] * lengths[0] + [2] * lengths[1])
+        mask = torch.ones(len(which), len(which), dtype=torch.bool).tril() & ((which[None] == 0) | (which[None] == which[:, None]))
+        places = torch.tensor([[*range(p), *(p + k for n in lengths for k in range(n))]])
+        tree = hidden(model, prefix + branches[0] + branches[1], pictures, mask[None, None], places)
+        rows = [hidden(model, prefix + b, pictures) for b in branches]
+        assert (tree[p : p + lengths[0]] - rows[0][p:]).abs().max() < 1e-9
+        assert (tree[p + lengths[0] :] - rows[1][p:]).abs().max() < 1e-9
+    both = as_floats(family.stack([family.prepare(picture) for picture in PICTURES]))  # pictures of several sizes, batched, are what they are alone
+    joint = [family.prefix_ids(picture.size) for picture in PICTURES]
+    which = torch.tensor([k for k, ids in enumerate(joint) for _ in ids])
+    mask = (which[None] == which[:, None]) & torch.ones(len(which), len(which), dtype=torch.bool).tril()
+    together = hidden(model, sum(joint, []), both, mask[None, None], torch.tensor([[k for ids in joint for k in range(len(ids))]]))
+    last = hidden(model, joint[1], as_floats(family.stack([family.prepare(PICTURES[1])])))
+    assert (together[len(joint[0]) :] - last).abs().max() < 1e-9
+
+
+def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    model = load_model(family.path)
+    untouched = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = adapt(model, "language", LoraOptions(r=2, alpha=8, dropout=0.0))
+    ids, pictures = family.prefix_ids(PICTURES[0].size) + branch(family, "Is it safe?", "Yes."), family.stack([family.prepare(PICTURES[0])])
+    kinds = {"mm_token_type_ids": (torch.tensor([ids]) == family.image_token_id).int()} if family.name.startswith("qwen") else {}
+    optimizer = torch.optim.SGD(trained, lr=0.5)
+    for _ in range(2):
+        model(input_ids=torch.tensor([ids]), labels=torch.tensor([ids]), **pictures, **kinds).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    learned = model(input_ids=torch.tensor([ids]), **pictures, **kinds).logits
+    save_model(model, family, tmp_path / "out")
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    assert sorted(plain.state_dict()) == sorted(untouched)
+    assert (plain(input_ids=torch.tensor([ids]), **pictures, **kinds).logits - learned).abs().max() < 1e-3
+    changed = {name for name, value in plain.state_dict().items() if not torch.equal(value, untouched[name])}
+    assert changed and not any("vision" in name and "merger" not in name or "visual" in name and "merger" not in name for name in changed)
+    again = open_family(tmp_path / "out")
+    assert again.template == family.template and again.prefix_ids((50, 30)) == family.prefix_ids((50, 30))
+    assert again.notes == [] or again.template != VICUNA  # a mended template is written mended
+
+
+def test_what_cannot_be_trained_says_so(folders, tmp_path):
+    family = open_family(folders["llava_next"])
+    with pytest.raises(UserError, match="cannot tile a picture of 1 x 1000"):
+        bad = open_family(folders["qwen2_5_vl"])
+        bad.image_ids((1, 1000))
+    copy = tmp_path / "nostop"
+    copy.mkdir()
+    for file in family.path.iterdir():
+        if file.suffix != ".safetensors":
+            (copy / file.name).write_bytes(file.read_bytes())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).write_text((copy / name).read_text().replace("</s>", "<never>"))
+    told = json.loads((copy / "tokenizer_config.json").read_text())
+    told.pop("eos_token")
+    (copy / "tokenizer_config.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match="stop token"):
+        open_family(copy)

@@ -1,0 +1,74 @@
+"COCO-Scope from the command line; its unseen wordings against everything that training can say."
+import json
+
+import pytest
+
+from cocoift.data import questions, wordings
+from cocoift.eval.scope import wordings as asked
+from cocoift.formats import words
+
+
+def runs(text: str, n: int = 4) -> set[tuple[str, ...]]:
+    "Its runs of n words; a blank ends one."
+    import re
+
+    found = set()
+    for part in re.split(r"\{\w*\}|[.?!:;,]\s|\n", text):
+        some = [w.lower() for w in words(part)]
+        found |= {tuple(some[k : k + n]) for k in range(len(some) - n + 1)}
+    return found
+
+
+def trained() -> set[tuple[str, ...]]:
+    texts = [t for some in questions.WORDINGS.values() for t in some]
+    texts += [t for table in (wordings.QUESTIONS, wordings.INSTRUCTIONS) for some in table.values() for t in some]
+    texts += [t for template in (*wordings.PAPER, *wordings.DIVERSE) for t in (template.stated, template.bare)]
+    return set().union(*map(runs, texts))
+
+
+def test_unseen_wordings_are_unseen():
+    known = trained()
+    mine = [t for table in (asked.UNSEEN, asked.RULES, asked.SCOPES) for some in table.values() for t in some] + [*asked.REPEATED.values(), *asked.RECALL, *asked.PUSHBACK]
+    assert not {t: shared for t in mine if (shared := runs(t) & known)}
+    assert runs("Describe the image in detail.") & known  # the comparison can fail
+
+
+def test_a_family_that_no_recipe_has():
+    assert "odd" in asked.UNSEEN and "odd" not in asked._OF_COCO and "odd" not in {*questions.KINDS, *questions.HELD_BACK_KINDS}
+
+
+@pytest.fixture(scope="module")
+def benchmark(cocoift, small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scope") / "bench"
+    done = cocoift("scope", "--data", small / "exam", "--out", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_the_same_annotations_give_the_same_bytes(cocoift, small, benchmark, tmp_path):
+    folder, told = benchmark
+    assert {"items", "images", "sha256"} <= told.keys()
+    done = cocoift("scope", "--data", small / "exam", "--out", tmp_path / "again", "--json")
+    assert json.loads(done.stdout) == told
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir() if p.is_file()}
+
+
+def test_real_annotations(cocoift, shared, tmp_path):
+    done = cocoift("scope", "--data", shared / "data/coco-mini", "--out", tmp_path / "mini", "--synonyms", shared / "data/bench/chair/synonyms.txt", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 7
+
+
+def test_bad_input(cocoift, benchmark, small, tmp_path):
+    folder, _ = benchmark
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes()[: -40 if path.name == "dialogs.jsonl" else None])
+    done = cocoift("eval", "--model", "scripted:oracle", "--bench", "scope", "--data", copy, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "sha256 differs" in done.stderr
+    done = cocoift("scope", "--data", small / "exam", "--out", small)
+    assert done.returncode == 2 and "holds something else" in done.stderr
+    done = cocoift("scope", "--data", tmp_path, "--out", tmp_path / "none")
+    assert done.returncode == 2 and "holds no instances_val2017.json" in done.stderr

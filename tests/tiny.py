@@ -1,0 +1,105 @@
+"Tiny random checkpoints of model families, each with the processor and chat template of its kind."
+import json
+from pathlib import Path
+
+import torch
+
+CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
+          "{% if c.type == 'image' %}{{ IMAGE }}{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+          "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+# As public copies of llava-hf checkpoints have it: no system prompt, nothing that stops.
+VICUNA_HF = ("{% for m in messages %}{% if m.role != 'system' %}{{ m.role.upper() + ': ' }}{% endif %}{% for c in m.content if c.type == 'image' %}{{ '<image>\n' }}{% endfor %}"
+             "{% for c in m.content if c.type == 'text' %}{% if m.role != 'assistant' %}{{ c.text + ' ' }}{% else %}{% generation %}{{ c.text + ' ' }}{% endgeneration %}{% endif %}"
+             "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}")
+IDEFICS = ("<|im_start|>{% for m in messages %}{{ m.role | capitalize }}{% if m.content[0].type == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+           "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% else %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+           "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}")
+TEXT = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096)
+SEEN = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+
+
+def tokenizer(control: list[str], stop: str, texts=("Is this place safe? Yes, it is. user assistant",), **named):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=600, special_tokens=["<pad>", stop, *control], show_progress=False,
+                                                     initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    return PreTrainedTokenizerFast(tokenizer_object=t, eos_token=stop, pad_token="<pad>", additional_special_tokens=control, extra_special_tokens=named)
+
+
+def without_video(kind):
+    "A processor class that opens without torchvision."
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None, "__module__": kind.__module__})
+
+
+def llava_next(out: Path):
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil, LlavaNextProcessor
+
+    tok, pins = tokenizer(["<image>", "<s>"], "</s>"), [[32, 64], [64, 32], [64, 64]]
+    tok.bos_token = "<s>"
+    config = LlavaNextConfig(vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **SEEN), text_config=LlamaConfig(vocab_size=len(tok), **TEXT),
+                             image_grid_pinpoints=pins, image_token_id=tok.convert_tokens_to_ids("<image>"), vision_feature_layer=-1, image_seq_length=16)
+    processor = LlavaNextProcessor(LlavaNextImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=pins), tok,
+                                   patch_size=8, vision_feature_select_strategy="default", chat_template=VICUNA_HF, num_additional_image_tokens=1)
+    return LlavaNextForConditionalGeneration(config), processor
+
+
+def idefics3(out: Path):
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, Idefics3Processor
+
+    rows = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
+    tok = tokenizer(["<fake_token_around_image>", "<image>", "<global-img>", "<|im_start|>", *rows], "<end_of_utterance>")
+    config = Idefics3Config(image_token_id=tok.convert_tokens_to_ids("<image>"), scale_factor=2, pad_token_id=0,
+                            vision_config={"image_size": 32, "patch_size": 8, **SEEN}, text_config={"model_type": "llama", "vocab_size": len(tok), "pad_token_id": 0, **TEXT})
+    processor = Idefics3Processor(Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}), tok, image_seq_len=4, chat_template=IDEFICS)
+    return Idefics3ForConditionalGeneration(config), processor
+
+
+def qwen2_5_vl(out: Path):
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+    from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
+
+    tok = tokenizer(["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"], "<|im_end|>")
+    ids = {f"{name}_token_id": tok.convert_tokens_to_ids(f"<|{mark}|>") for name, mark in
+           (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"))}
+    config = Qwen2_5_VLConfig(text_config={"vocab_size": len(tok), "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2], "rope_type": "default"}, "bos_token_id": None,
+                                           "eos_token_id": 1, "pad_token_id": 0, **TEXT},
+                              vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 14, "out_hidden_size": 32,
+                                             "fullatt_block_indexes": [1], "window_size": 56}, **ids)
+    template = CHATML.replace("IMAGE", "'<|vision_start|><|image_pad|><|vision_end|>'")
+    return Qwen2_5_VLForConditionalGeneration(config), without_video(Qwen2_5_VLProcessor)(Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 16), tok, chat_template=template)
+
+
+def internvl(out: Path):
+    from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
+
+    tok = tokenizer(["<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"], "<|im_end|>",
+                    start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>")
+    config = InternVLConfig(image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=4,
+                            vision_config={"image_size": [32, 32], "patch_size": [8, 8], **SEEN},
+                            text_config={"model_type": "qwen2", "vocab_size": len(tok), **TEXT})
+    processor = without_video(InternVLProcessor)(GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, crop_to_patches=True, max_patches=4), tok, image_seq_length=4,
+                                                 chat_template=CHATML.replace("IMAGE", "'<IMG_CONTEXT>\n'"))
+    return InternVLForConditionalGeneration(config), processor
+
+
+FAMILIES = {build.__name__: build for build in (llava_next, idefics3, qwen2_5_vl, internvl)}
+
+
+def make(name: str, out: Path) -> Path:
+    "A checkpoint folder."
+    torch.manual_seed(0)
+    model, processor = FAMILIES[name](out)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
+    model.save_pretrained(out)
+    try:
+        processor.save_pretrained(out)
+    except Exception:  # a processor without its video part does not save itself: written as checkpoints of its kind have it
+        processor.image_processor.save_pretrained(out)
+        processor.tokenizer.chat_template = processor.chat_template
+        processor.tokenizer.save_pretrained(out)
+        kept = {"image_seq_length": processor.image_seq_length} if hasattr(processor, "image_seq_length") else {}
+        (out / "processor_config.json").write_text(json.dumps({"processor_class": type(processor).__name__, **kept}))
+    return out
