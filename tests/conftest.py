@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,25 @@ def small(tmp_path_factory) -> Path:
     texts = [r.instruction + " " + r.response for c in read_conversations(folder / "set") for r in c.rounds]
     save_llava(*assemble(*tiny_parts(folder / "parts", texts, width=32)), folder / "start")
     return folder
+
+
+@pytest.fixture(scope="session")
+def launched(tmp_path_factory):
+    "`launched('matrix', 2, job)`: what `ranks.py` found on so many ranks, started through DeepSpeed's launcher."
+
+    def run(what: str, ranks: int, job: dict) -> dict:
+        folder = tmp_path_factory.mktemp("ranks")
+        (folder / "job.json").write_text(json.dumps(job))
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        done = subprocess.run([sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", str(port),
+                               ROOT / "tests/ranks.py", what, folder / "job.json", folder / "found.json"],
+                              env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600)
+        assert (folder / "found.json").exists(), done.stdout[-3000:] + done.stderr[-3000:]
+        return json.loads((folder / "found.json").read_text())
+
+    return run
 
 
 @pytest.fixture(scope="session")

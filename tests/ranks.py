@@ -1,24 +1,129 @@
-"Two ranks, every ZeRO stage, with and without accumulation: the losses of three steps, written by rank 0. Started by test_exact.py through DeepSpeed's launcher."
+"""What needs ranks, all cells of a matrix in one launch (a start costs nine seconds): `ranks.py WHAT JOB OUT`, started through DeepSpeed's launcher by `launched` in conftest.py.
+
+matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and mixed ones.
+save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
+load:   from each of those checkpoints at every stage: the third step.
+naive:  the trap at stage 2: a rank without pictures touches the projector with zeros and leaves the tower out."""
 import json
 import sys
 from pathlib import Path
 
-from cocoift.train.loop import Pictures, _engine, read_trees, run_step
+from cocoift.train.checkpoint import Checkpoints
+from cocoift.train.loop import Pictures, groups, make_engine, read_trees, run_step
 from cocoift.train.recipe import TrainRecipe
 
+STAGES = (0, 1, 2, 3)
+
+
+def recipe_of(told: dict, **changed) -> TrainRecipe:
+    return TrainRecipe.model_validate(told | changed)
+
+
+def opened(recipe: TrainRecipe):
+    engine, model, processor = make_engine(recipe)
+    trees, _ = read_trees(recipe, processor, model.config.image_seq_length)
+    return engine, trees, Pictures(recipe.images, processor)
+
+
+def matrix(told: dict) -> dict:
+    losses = {}
+    for name, data in told.pop("sets").items():
+        for zero in STAGES:
+            for micro_batch in (4, 1):
+                recipe = recipe_of(told, data=data, zero=zero, micro_batch=micro_batch)
+                engine, trees, pictures = opened(recipe)
+                losses[f"{name}, zero {zero}, micro-batch {micro_batch}"] = [run_step(engine, trees, pictures, recipe)[0] for _ in range(3)]
+    return losses
+
+
+def save(told: dict) -> dict:
+    losses = {}
+    for zero in STAGES:
+        recipe = recipe_of(told, zero=zero, micro_batch=1)
+        engine, trees, pictures = opened(recipe)
+        for _ in range(2):
+            run_step(engine, trees, pictures, recipe)
+        Checkpoints(recipe.out / f"zero-{zero}").save(engine, 2)
+        losses[f"zero {zero}"] = [run_step(engine, trees, pictures, recipe)[0] for _ in range(2)]
+    return losses
+
+
+def load(told: dict) -> dict:
+    losses = {}
+    for zero in STAGES:
+        for other in STAGES:
+            recipe = recipe_of(told, zero=zero, micro_batch=1)
+            engine, trees, pictures = opened(recipe)
+            assert Checkpoints(recipe.out / f"zero-{other}").load(engine) == 2
+            losses[f"zero {other} -> {zero}"] = [run_step(engine, trees, pictures, recipe)[0] for _ in range(2)]
+    return losses
+
+
+def naive(told: dict) -> dict:
+    "LLaVA's way, without its precaution's place: a text-only rank adds 0 * projector(zeros) to the *loss*."
+    import deepspeed
+    import torch
+    import torch.distributed as dist
+
+    from cocoift.train.loop import freeze
+    from cocoift.train.model import load_llava
+    from cocoift.train.recipe import deepspeed_config
+    from cocoift.train.tree import collate
+
+    class Naive(torch.nn.Module):
+        def __init__(self, llava):
+            super().__init__()
+            self.llava = llava
+
+        def forward(self, rows, pixels):
+            llava, image = self.llava, rows.ids == self.llava.config.image_token_id
+            body = llava.model
+            embeds = body.get_input_embeddings()(rows.ids)
+            if image.any():
+                features = torch.stack(list(body.get_image_features(pixels, return_dict=True).pooler_output))
+                embeds = embeds.masked_scatter(image[..., None], features[image.any(1)])
+            hidden = body.language_model(inputs_embeds=embeds, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False).last_hidden_state
+            loss = torch.nn.functional.cross_entropy(llava.lm_head(hidden.flatten(0, 1)[rows.where]), rows.what, reduction="sum")
+            if not image.any():
+                loss = loss + 0 * body.multi_modal_projector(torch.zeros(1, 1, llava.config.vision_config.hidden_size)).sum()
+            return loss
+
+    losses = {}
+    for zero in (0, 2):
+        recipe = recipe_of(told, zero=zero, micro_batch=1, train="language")
+        _, trees, pictures = opened(recipe)  # the trees alone
+        model, _ = load_llava(recipe.model)
+        freeze(model, recipe.train)
+        optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas, weight_decay=0.0)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        engine, *_ = deepspeed.initialize(model=Naive(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, sum(p.numel() for p in trained)))
+        mine = [tree for tree in trees if tree.image.startswith("none:") == bool(dist.get_rank())][:1]  # rank 1 has text only
+        rows, pixels, found = collate(mine), torch.stack([pictures(tree.image) for tree in mine]), []
+        dist.all_reduce(learned := torch.tensor(float(len(rows.what))))
+        for _ in range(3):
+            engine.set_gradient_accumulation_boundary(True)
+            loss = engine(rows, pixels)
+            engine.backward(loss * (dist.get_world_size() / learned.item()))
+            engine.step()
+            dist.all_reduce(total := loss.detach().double())
+            found.append(total.item() / learned.item())
+        ours = run_ours(recipe_of(told, zero=zero, micro_batch=1, train="language"))
+        losses[f"zero {zero}"] = {"naive": found, "ours": ours}
+    return losses
+
+
+def run_ours(recipe: TrainRecipe) -> list[float]:
+    engine, trees, pictures = opened(recipe)
+    pictured, text = ([tree for tree in trees if tree.image.startswith("none:") == bare][0] for bare in (False, True))
+    return [run_step(engine, [pictured, text], pictures, recipe)[0] for _ in range(3)]
+
+
 if __name__ == "__main__":
-    job, out = map(Path, sys.argv[-2:])
-    told, losses = json.loads(job.read_text()), {}
-    for zero in (0, 1, 2, 3):
-        for micro_batch in (2, 1):
-            recipe = TrainRecipe.model_validate(told | {"zero": zero, "micro_batch": micro_batch, "ranks": 2})
-            engine, model, processor = _engine(recipe)
-            trees, _ = read_trees(recipe, processor, model.config.image_seq_length)
-            pictures = Pictures(recipe.images, processor)
-            losses[f"zero {zero}, micro-batch {micro_batch}"] = [run_step(engine, trees, pictures, recipe)[0] for _ in range(3)]
+    what, job, out = sys.argv[-3], *map(Path, sys.argv[-2:])
+    found = {"matrix": matrix, "save": save, "load": load, "naive": naive}[what](json.loads(job.read_text()))
     import torch.distributed as dist
 
     if dist.get_rank() == 0:
-        out.write_text(json.dumps(losses))
+        out.write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

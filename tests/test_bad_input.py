@@ -21,7 +21,7 @@ def here(small, tmp_path) -> Path:
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/holiday.txt").write_text("photographs")
-    recipe = {"model": "start", "data": "set", "images": "world/images", "out": "run", "steps": 1, "images_per_step": 4, "micro_batch": 4}
+    recipe = {"model": "start", "data": "set", "images": "world/images", "out": "run", "steps": 1, "batch": 4, "micro_batch": 4, "recompute": False}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(recipe))
     return tmp_path
 
@@ -274,7 +274,7 @@ def test_unreadable_picture(cocoift, here, command, picture, result):
     "It is known only when it is opened: what was done until then stays, and mended, the same command finishes."
     whole = (here / picture).read_bytes()
     cut(here / picture)
-    command = command.replace("train.yaml", "train.yaml images_per_step=12 micro_batch=12")  # one step that opens all pictures
+    command = command.replace("train.yaml", "train.yaml batch=100 micro_batch=16")  # one step that opens all pictures
     one_line(cocoift(*command.split(), cwd=here), picture, "the picture of coco:", "cannot be read", "download it again")
     assert not (here / "run" / result).exists() and not list(here.rglob("*.partial"))
     if command.startswith("train"):
@@ -334,8 +334,17 @@ def test_nothing_to_ask(refused, command):
     ("train train.yaml template=poem", ["template: ", "'vicuna_v1'"]),
     ("train train.yaml epochs=1", ["give either steps or epochs"]),
     ("train train.yaml steps=", ["give either steps or epochs"]),
-    ("train train.yaml micro_batch=3", ["images_per_step=4 is not a multiple of ranks=1 x micro_batch=3", "lower micro_batch"]),
-    ("train world", ["world.yaml: model: "]),
+    ("train train.yaml row_tokens=100", ["row_tokens=100 is less than max_length=2048", "raise row_tokens"]),
+    ("train train.yaml precision=bf16 zero=1", ["precision=bf16 zero=1", "set zero=2"]),
+    ("train train.yaml lora_r=8 train=projector", ["lora_r=8 train=projector: adapters are for the language model", "train=language"]),
+    ("train train.yaml tower_lr=1e-6", ["tower_lr=1e-06 without a tower that is trained", "tower=true"]),
+    ("train train.yaml hostfile=hosts ranks=2", ["hostfile=hosts ranks=2", "leave ranks out"]),
+    ("train train.yaml hostfile=nothing", ["nothing: no such file"]),
+    ("train train.yaml ranks=512", ["ranks=512: there is no GPU here", "lower ranks"]),
+    ("train train.yaml --dry-run --gpu abacus", ["--gpu abacus: is not known", "h200"]),
+    ("train train.yaml --gpu h200", ["--gpu: a training takes the GPUs that are here"]),
+    ("train llava15-finetune-7b", ["llava15-finetune-7b.yaml", "model: give the checkpoint folder"]),
+    ("train world", ["world.yaml: ", "name: Extra inputs are not permitted"]),
 ])
 def test_recipe(refused, command, says):
     refused(command + " --data world --out set2" * command.startswith("build"), *says)

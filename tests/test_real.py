@@ -128,8 +128,8 @@ def test_photographs(cocoift, shared, tmp_path):
     texts = [r.instruction + " " + r.response for c in read_conversations(data) for r in c.rounds]
     start = save_llava(*assemble(*tiny_parts(tmp_path / "parts", texts, image_size=336, patch=14, width=32)), tmp_path / "start")
     assert LlavaConfig.from_pretrained(start).image_seq_length == 576
-    recipe = {"model": str(start), "data": str(data), "images": str(mini / "images"), "out": str(run), "steps": 2, "ranks": 2, "images_per_step": 2,
-              "micro_batch": 1, "lr": 1e-3}
+    recipe = {"model": str(start), "data": str(data), "images": str(mini / "images"), "out": str(run), "steps": 2, "ranks": 2, "batch": 8,
+              "micro_batch": 4, "lr": 1e-3}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(recipe))
     trained = told(cocoift, "train", tmp_path / "train.yaml")
     assert trained["steps"] == 2 and trained["kept"] == counts["conversations"] and not trained["cut"] + trained["dropped"]

@@ -12,7 +12,7 @@ from contextlib import nullcontext, redirect_stdout
 
 import typer
 
-from . import data, train, eval, scope, studies  # noqa: F401  each adds its commands, in this order
+from . import data, train, eval, scope, score, studies  # noqa: F401  each adds its commands, in this order
 from .base import app
 from ..files import Failed, UserError
 

@@ -6,25 +6,37 @@
 __all__ = ['train']
 
 # %% ../../nbs/cli/74_train.ipynb #0773fe1a
+import sys
 from typing import Annotated, Optional
 
 import typer
 
 from .base import Json, app, show
+from ..files import UserError
 
 # %% ../../nbs/cli/74_train.ipynb #abc11105
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file or a shipped recipe's name.")],
-    options: Annotated[Optional[list[str]], typer.Argument(help="Single options: lr=1e-5 ranks=8")] = None,
+    recipe: Annotated[str, typer.Argument(help="A YAML file or a shipped recipe's name: tiny, llava15-pretrain, llava15-finetune-7b, llava15-finetune-13b, llava15-lora-7b, coco-ift-13b.")],
+    options: Annotated[Optional[list[str]], typer.Argument(help="Single options: lr=1e-5 ranks=8 hostfile=hosts")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, what of the dataset is kept, cut and dropped, and one row as it is learned.")] = False,
+    gpu: Annotated[Optional[str], typer.Option(help="For --dry-run: a GPU that is not here (a100-40, a100, h100, h200, b200, l40s, rtx4090); ranks= says how many.")] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="For --dry-run: the share of the GPU's peak that is believed to be reached.")] = 0.4,
     json: Json = False,
 ) -> None:
-    "Fine-tune a LLaVA with DeepSpeed, on GPUs or CPU ranks."
+    "Fine-tune a LLaVA with DeepSpeed, on GPUs or CPU ranks. Interrupted, it writes a checkpoint; run again, it goes on."
     from cocoift.options import load_recipe
     from cocoift.train.recipe import TrainRecipe
 
     told = load_recipe(recipe, TrainRecipe, options or [])  # a wrong recipe is refused before torch is loaded
-    from cocoift.train.loop import train as run
+    if dry_run:
+        from cocoift.train import dry_run as dry
+
+        plan = dry.dry_run(told, gpu, mfu)
+        return show(plan, json, dry.told(plan, colour=sys.__stdout__.isatty()))
+    if gpu:
+        raise UserError("--gpu: a training takes the GPUs that are here: leave it out, or add --dry-run")
+    from cocoift.train.launch import train as run
 
     done = run(told)
     show(done, json, [f"{done['steps']} steps, loss {done['loss']:.3f}, {done['tokens_per_s']:.0f} tokens/s, trees save {done['tree_ratio']:.2f}x",

@@ -38,7 +38,7 @@ class Scale:
 TINY = Scale(images=48, exam=8, width=32, align_steps=4, align_images=16, tune_steps=4, tune_images=8)
 FULL = replace(Scale(), layouts=tuple(LAYOUTS), seeds=5)
 RANKS = 2
-_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "checkpoint": 100}
+_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "recompute": False, "checkpoint": 100}
 NEW = 1_000_000  # scenes of the examination are numbered from here
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0dd5b000
@@ -81,21 +81,27 @@ def start_model(scale: Scale, seed: int, out: Path) -> Path:
 # %% ../../nbs/studies/62_quickstart.ipynb #540ce2f9
 def teach(scale: Scale, seed: int, out: Path) -> Iterator[tuple[str, int]]:
     "Align, then fine-tune on each layout; yields the arms as they are finished."
-    from cocoift.train.loop import train
+    from cocoift.train.launch import train
     from cocoift.train.recipe import TrainRecipe
 
     for s in range(seed, seed + scale.seeds):
         aligned = TrainRecipe(
             model=start_model(scale, s, out), data=out / "captions", images=out / "world/images", out=out / "align" / f"seed-{s}", template="plain",
-            steps=scale.align_steps, images_per_step=scale.align_images, micro_batch=scale.align_images // RANKS, lr=1e-3, seed=s, **_TRAINING)
+            steps=scale.align_steps, batch=_batch(out / "captions", scale.align_images), micro_batch=scale.align_images // RANKS, lr=1e-3, seed=s, **_TRAINING)
         _say(f"aligning on captions (seed {s})")
         train(aligned)
         for layout in scale.layouts:
             _say(f"fine-tuning on {layout} (seed {s})")
             train(aligned.model_copy(update={
                 "model": aligned.out / "model", "data": out / "data" / layout, "out": out / "train" / layout / f"seed-{s}", "template": "vicuna_v1",
-                "steps": scale.tune_steps, "images_per_step": scale.tune_images, "micro_batch": scale.tune_images // RANKS, "lr": 7e-4, "lr_floor": 0.05, "warmup": 0.03, "decay": 0.3}))
+                "steps": scale.tune_steps, "batch": _batch(out / "data" / layout, scale.tune_images), "micro_batch": scale.tune_images // RANKS,
+                "lr": 7e-4, "lr_floor": 0.05, "warmup": 0.03, "decay": 0.3}))
             yield layout, s
+
+
+def _batch(dataset: Path, images: int) -> int:  # conversations of a step, such that layouts with more or fewer an image see as many images
+    counts = read_json(dataset / "manifest.json")["counts"]
+    return max(1, round(images * counts["conversations"] / counts["images"]))
 
 
 def examine(layout: str, s: int, out: Path) -> None:
@@ -104,11 +110,14 @@ def examine(layout: str, s: int, out: Path) -> None:
     from cocoift.eval.benchmarks.rounds import read_items
     from cocoift.eval.history import FOUR
     from cocoift.eval.levels import evaluate, play_pier
+    from cocoift.eval.scope.make import make_scope
+    from cocoift.studies.scope_run import score_scope
 
     chat = LocalChat(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
     items, folder = read_items(out / "exam"), out / "eval" / layout / f"seed-{s}"
     evaluate(chat, items, [(name, 2 * (name != "none")) for name in FOUR], folder)
     play_pier(chat, items, folder)
+    score_scope(chat, make_scope(out / "exam"), folder / "scope")
 
 # %% ../../nbs/studies/62_quickstart.ipynb #17d3b019
 def _estimate(row) -> dict:
@@ -138,7 +147,7 @@ def quickstart(
     told = {"seed": seed, "scale": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scale).items()}}
     if check_output(out, "quickstart.json", "quickstart") and read_json(out / "quickstart.json") != told:
         raise UserError(f"{out}: holds a quickstart with other settings: name a new folder with --out, or delete it")
-    import cocoift.train.loop  # noqa: F401  what is not installed is missed here, not after the drawing
+    import cocoift.train.launch  # noqa: F401  what is not installed is missed here, not after the drawing
 
     write_json(out / "quickstart.json", told)
     _say("drawing a world")

@@ -119,7 +119,7 @@ def _objects_by_round(own: pd.DataFrame) -> list[dict]:
 def scores(frame: pd.DataFrame) -> dict:
     "What a run's `scores.json` holds."
     found, own = table(frame), frame[frame.history == "own"]
-    parts = {"constraints": _by(own, "constraint", ("strict", "loose", "joint")), "rounds": _by(own, "round", ("strict", "loose", "content", "joint")),
+    parts = {"constraints": _by(own, "constraint", ("strict", "loose", "joint")), "by_round": _by(own, "round", ("strict", "loose", "content", "joint")),
              "wordings": _by(own, "wording", ("strict", "content", "joint")), "kinds": _by(own, "kind", ("content",)), "objects": _objects_by_round(own),
              "transitions": transitions(own).to_dict("records")} if len(own) else {}
     leak = found.get("leakage", Estimate(None, None, None, 0))
