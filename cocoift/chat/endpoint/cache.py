@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['VERSION', 'Cache']
 
-# %% ../../../nbs/chat/endpoint/12_cache.ipynb #2572306f
+# %% ../../../nbs/chat/endpoint/12_cache.ipynb #679e609a
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .request import Answer
 from ...files import UserError, with_parent
 
-# %% ../../../nbs/chat/endpoint/12_cache.ipynb #3880fed1
+# %% ../../../nbs/chat/endpoint/12_cache.ipynb #20583f7f
 VERSION = 1  # of the table
 _KIND = 0x0C0C01F7  # marks the file as ours
 _TABLE = """CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT, run TEXT, role TEXT, text TEXT, status TEXT, cut INTEGER,
@@ -23,50 +24,55 @@ CREATE INDEX IF NOT EXISTS by_run ON answers (run, role);"""
 _FULL = ("full", "disk i/o")
 
 
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _wrong(path, error) from None
+    except OSError as error:
+        raise UserError(f"{path}: the cache cannot be opened ({error.strerror}): name another with --cache") from None
+
+
+def _wrong(path: Path, error: sqlite3.Error) -> UserError:
+    said = str(error)
+    if any(word in said.lower() for word in _FULL):
+        return UserError(f"{path}: the disk is full ({said}): make room and run again, all answers so far are kept")
+    if "locked" in said:
+        return UserError(f"{path}: another process has kept the cache locked for a minute: end it, or name another with --cache")
+    if "unable to open" in said or "readonly" in said:
+        return UserError(f"{path}: the cache cannot be written ({said}): name another with --cache")
+    return UserError(f"{path}: is no whole cache of answers ({said}): restore it, or name another with --cache")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    kind, version, used = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "schema_version"))
+    if (kind or version or used) and (kind, version) != (_KIND, VERSION):
+        what = f"is of version {version}, this cocoift writes version {VERSION}" if kind == _KIND else "is another program's SQLite file"
+        raise UserError(f"{path}: {what}: name another with --cache, it is left as it is")
+    db.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; a killed process leaves whole rows
+    db.execute("PRAGMA synchronous=NORMAL")
+    if not kind:
+        db.executescript(f"BEGIN IMMEDIATE;{_TABLE}PRAGMA application_id={_KIND};PRAGMA user_version={VERSION};COMMIT;")
+    db.execute("SELECT count(*) FROM (SELECT * FROM answers ORDER BY rowid DESC LIMIT 1)").fetchone()
+    return db
+
+# %% ../../../nbs/chat/endpoint/12_cache.ipynb #dc357ead
 class Cache:
     "Answers by request, in a SQLite file."
 
     def __init__(self, path: str | Path):
         self.path = with_parent(path)
-        with self._telling():
-            self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-            kind, version = self._pragma("application_id"), self._pragma("user_version")
-            if (kind or version or self._pragma("schema_version")) and (kind, version) != (_KIND, VERSION):
-                what = f"is of version {version}, this cocoift writes version {VERSION}" if kind == _KIND else "is another program's SQLite file"
-                raise UserError(f"{self.path}: {what}: name another with --cache, it is left as it is")
-            self.db.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; a killed process leaves whole rows
-            self.db.execute("PRAGMA synchronous=NORMAL")
-            self.db.executescript(f"{_TABLE}PRAGMA application_id={_KIND};PRAGMA user_version={VERSION};" if not kind else "")
-            self.db.execute("SELECT count(*) FROM (SELECT * FROM answers ORDER BY rowid DESC LIMIT 1)").fetchone()
-
-    def _pragma(self, name: str) -> int:
-        return self.db.execute(f"PRAGMA {name}").fetchone()[0]
-
-    @contextmanager
-    def _telling(self):
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._wrong(error) from None
-        except OSError as error:
-            raise UserError(f"{self.path}: the cache cannot be opened ({error.strerror}): name another with --cache") from None
-
-    def _wrong(self, error: sqlite3.Error) -> UserError:
-        said = str(error)
-        if any(word in said.lower() for word in _FULL):
-            return UserError(f"{self.path}: the disk is full ({said}): make room and run again, all answers so far are kept")
-        if "locked" in said:
-            return UserError(f"{self.path}: another process has kept the cache locked for a minute: end it, or name another with --cache")
-        if "unable to open" in said or "readonly" in said:
-            return UserError(f"{self.path}: the cache cannot be written ({said}): name another with --cache")
-        return UserError(f"{self.path}: is no whole cache of answers ({said}): restore it, or name another with --cache")
+        with _telling(self.path):
+            self.db = _connect(self.path)
 
     def get(self, key: str) -> Answer | None:
         "The answer to a request, if someone has paid for it."
         try:
             row = self.db.execute("SELECT text, status, cut, tokens_in, tokens_out, cost FROM answers WHERE key=?", (key,)).fetchone()
         except sqlite3.Error as error:
-            raise self._wrong(error) from None
+            raise _wrong(self.path, error) from None
         return row and Answer(row[0], row[1], "", bool(row[2]), (row[3], row[4]), row[5], True)
 
     def put(self, key: str, model: str, answer: Answer, run: str = "", role: str = "") -> None:
@@ -75,11 +81,11 @@ class Cache:
         try:
             self.db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.Error as error:
-            raise self._wrong(error) from None
+            raise _wrong(self.path, error) from None
 
     def usage(self, run: str) -> dict[str, dict]:  # by role: answers, tokens_in, tokens_out, cost
         "What a run has paid for, over all its starts."
-        with self._telling():
+        with _telling(self.path):
             rows = self.db.execute("SELECT role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE run=? GROUP BY role ORDER BY role", (run,)).fetchall()
         return {role: {"answers": n, "tokens_in": given, "tokens_out": told, "cost": round(cost, 6)} for role, n, given, told, cost in rows}
 

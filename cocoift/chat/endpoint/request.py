@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONGEST', 'Gallery', 'Request', 'Answer', 'messages_of']
 
-# %% ../../../nbs/chat/endpoint/10_request.ipynb #38273e24
+# %% ../../../nbs/chat/endpoint/10_request.ipynb #ad22e2cc
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from ..ask import Ask
 from ...files import UserError, digest, digest_of
 from ...images import open_picture
 
-# %% ../../../nbs/chat/endpoint/10_request.ipynb #a9860828
+# %% ../../../nbs/chat/endpoint/10_request.ipynb #f7b91a33
 LONGEST = 1024  # pixels: LLaVA looks at 336, GPT-4o's `high` detail at 768 by 2000
 _SENT_AS_IS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
@@ -28,12 +28,31 @@ def _digest_of(path: Path, size: int, changed: int) -> str:
     return digest(path)
 
 
+def _fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    share = min(1.0, longest / max(size))
+    return tuple(max(1, round(side * share)) for side in size)
+
+
+def _url(image: str, pictures: Mapping[str, Path], longest: int) -> str:  # a data URL
+    from PIL import Image
+
+    picture, path = open_picture(image, pictures), Path(pictures[image])
+    with Image.open(path) as held:
+        kind = _SENT_AS_IS.get(held.format)
+    data = path.read_bytes()
+    if kind is None or max(picture.size) > longest:
+        small, kind = BytesIO(), "image/jpeg"
+        picture.resize(_fit(picture.size, longest), Image.Resampling.LANCZOS).save(small, "JPEG", quality=90)
+        data = small.getvalue()
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+# %% ../../../nbs/chat/endpoint/10_request.ipynb #f16248cf
 class Gallery:
     "Pictures as servers get them."
 
     def __init__(self, pictures: Mapping[str, Path], longest: int = LONGEST):
         self.pictures, self.longest, self._known = pictures, longest, {}
-        self.url = lru_cache(256)(self._url)
+        self.url = lru_cache(256)(lambda name: _url(self._known[name], self.pictures, self.longest))  # of a digest
 
     def part(self, image: str) -> dict:
         "The part of a message that shows an image."
@@ -52,29 +71,11 @@ class Gallery:
         path = self.pictures[self._known[name]]
         try:
             with Image.open(path) as picture:
-                return self._fit(picture.size)
+                return _fit(picture.size, self.longest)
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise UserError(f"{path}: the picture cannot be read ({type(error).__name__}): download it again") from None
 
-    def _fit(self, size: tuple[int, int]) -> tuple[int, int]:
-        share = min(1.0, self.longest / max(size))
-        return tuple(max(1, round(side * share)) for side in size)
-
-    def _url(self, name: str) -> str:
-        from PIL import Image
-
-        image = self._known[name]
-        picture, path = open_picture(image, self.pictures), Path(self.pictures[image])
-        with Image.open(path) as held:
-            kind = _SENT_AS_IS.get(held.format)
-        data = path.read_bytes()
-        if kind is None or max(picture.size) > self.longest:
-            small, kind = BytesIO(), "image/jpeg"
-            picture.resize(self._fit(picture.size), Image.Resampling.LANCZOS).save(small, "JPEG", quality=90)
-            data = small.getvalue()
-        return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-# %% ../../../nbs/chat/endpoint/10_request.ipynb #5062b75e
+# %% ../../../nbs/chat/endpoint/10_request.ipynb #e501e1a3
 @dataclass(frozen=True)
 class Request:
     "What a model is sent."
@@ -106,7 +107,7 @@ class Request:
         messages = [dict(m) if isinstance(m["content"], str) else {**m, "content": [sent(part) for part in m["content"]]} for m in self.messages]
         return {"model": self.model, "messages": messages, **self.params}
 
-# %% ../../../nbs/chat/endpoint/10_request.ipynb #c39c12cc
+# %% ../../../nbs/chat/endpoint/10_request.ipynb #8c3ab62a
 @dataclass(frozen=True, slots=True)
 class Answer:
     "What a server said, or why it did not."
@@ -118,7 +119,7 @@ class Answer:
     cost: float = 0.0
     cached: bool = False
 
-# %% ../../../nbs/chat/endpoint/10_request.ipynb #e49cd84b
+# %% ../../../nbs/chat/endpoint/10_request.ipynb #8d85d7f1
 def messages_of(ask: Ask, gallery: Gallery | None = None, system: str = "") -> list[dict]:
     "An ask as chat messages."
     messages = [{"role": "system", "content": system}] if system else []

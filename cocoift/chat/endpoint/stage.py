@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['Faults', 'echo', 'Refusal', 'Stage', 'Raised']
 
-# %% ../../../nbs/chat/endpoint/18_stage.ipynb #a802ef3d
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #6a776fc4
 import asyncio
 import json
 import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-# %% ../../../nbs/chat/endpoint/18_stage.ipynb #94e0e1f8
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #54390d7e
 @dataclass
 class Faults:
     "Shares of requests that go wrong."
@@ -39,7 +39,35 @@ def echo(body: dict) -> str:
     shown = sum(part["type"] == "image_url" for message in body["messages"] for part in parts(message))
     return f"{shown} pictures. {said}" if shown else said
 
-# %% ../../../nbs/chat/endpoint/18_stage.ipynb #49181369
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #503b8935
+async def _send(writer: asyncio.StreamWriter, status: int, value: dict, headers: Mapping[str, str]) -> None:
+    data = json.dumps(value).encode()
+    more = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+    writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    await writer.drain()
+
+
+async def _torn(writer: asyncio.StreamWriter, fault: str) -> None:
+    text = b'{"id": "x", "choices": [{"mess'
+    size = len(text) if fault == "garble" else 1000
+    writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode() + text)
+    await writer.drain()
+
+
+async def _stream(writer: asyncio.StreamWriter, head: dict, told: list[str], cut: bool, pause: float) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    pieces = [({"content": word + " " * (k < len(told) - 1)}, None) for k, word in enumerate(told)] + [({}, "length" if cut else "stop")]
+    for delta, reason in pieces:
+        chunk = {**head, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        line = f"data: {json.dumps(chunk)}\n\n".encode()
+        writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+        await writer.drain()
+        await asyncio.sleep(pause)
+    end = b"data: [DONE]\n\n"
+    writer.write(f"{len(end):x}\r\n".encode() + end + b"\r\n0\r\n\r\n")
+    await writer.drain()
+
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #1f4b97b6
 class Refusal(Exception):
     "An answer with another status."
 
@@ -49,8 +77,7 @@ class Refusal(Exception):
 
 
 @dataclass
-class Stage:
-    "A scripted server."
+class _Script:
     answer: Callable[[dict], str] = echo  # from a request's body to what the model says
     faults: Faults = field(default_factory=Faults)
     headers: dict[str, str] = field(default_factory=dict)  # of every answer
@@ -61,6 +88,38 @@ class Stage:
 
     def __post_init__(self):
         self.draws = random.Random(self.faults.seed)
+
+    def _fault(self) -> str:
+        die, f = self.draws.random(), self.faults
+        for name, share in (("refuse", f.refuse), ("broken", f.broken), ("cut", f.cut), ("garble", f.garble), ("slow", f.slow)):
+            if (die := die - share) < 0:
+                return name
+        return ""
+
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #4c589719
+class _Answering(_Script):
+    async def _answer(self, writer: asyncio.StreamWriter, body: dict, data: bytes) -> None:
+        try:
+            text = self.answer(body)
+        except Refusal as refusal:
+            await _send(writer, refusal.status, {"error": refusal.told}, self.headers)
+            return
+        told = text.split()[: body.get("max_tokens") or None]
+        cut = len(told) < len(text.split())
+        usage = {"prompt_tokens": len(data) // 4, "completion_tokens": len(told), "total_tokens": len(data) // 4 + len(told)}
+        self.answered[sha256(data).hexdigest()] += 1
+        self.counts["answers"] += 1
+        head = {"id": f"x{self.counts['answers']}", "created": 0, "model": body["model"]}
+        if body.get("stream"):
+            await _stream(writer, head, told, cut, self.latency)
+            return
+        message = {"role": "assistant", "content": " ".join(told) if cut else text}
+        choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
+        await _send(writer, 200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage}, self.headers)
+
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #e1b8fb39
+class Stage(_Answering):
+    "A scripted server."
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         "One connection, for as long as it is kept."
@@ -75,16 +134,9 @@ class Stage:
         finally:
             writer.close()
 
-    def _fault(self) -> str:
-        die, f = self.draws.random(), self.faults
-        for name, share in (("refuse", f.refuse), ("broken", f.broken), ("cut", f.cut), ("garble", f.garble), ("slow", f.slow)):
-            if (die := die - share) < 0:
-                return name
-        return ""
-
     async def _one(self, line: str, data: bytes, writer: asyncio.StreamWriter) -> bool:  # whether the connection is kept
         if line.startswith("GET"):
-            await self._send(writer, 200, {"counts": self.counts, "answered": len(self.answered), "doubled": sum(n - 1 for n in self.answered.values())})
+            await _send(writer, 200, {"counts": self.counts, "answered": len(self.answered), "doubled": sum(n - 1 for n in self.answered.values())}, self.headers)
             return True
         self.counts["requests"] += 1
         fault, body = self._fault(), json.loads(data)
@@ -94,61 +146,17 @@ class Stage:
         if self.latency or fault == "slow":
             await asyncio.sleep(self.latency + (self.faults.tail if fault == "slow" else 0))
         if fault == "refuse":
-            await self._send(writer, 429, {"error": {"message": "Rate limit reached"}}, {"Retry-After": self.faults.pause})
+            await _send(writer, 429, {"error": {"message": "Rate limit reached"}}, self.headers | {"Retry-After": self.faults.pause})
         elif fault == "broken":
-            await self._send(writer, 500, {"error": {"message": "The server had an error"}})
+            await _send(writer, 500, {"error": {"message": "The server had an error"}}, self.headers)
         elif fault in ("cut", "garble"):
-            await self._torn(writer, fault)
+            await _torn(writer, fault)
             return False
         else:
             await self._answer(writer, body, data)
         return True
 
-    async def _torn(self, writer: asyncio.StreamWriter, fault: str) -> None:
-        text = b'{"id": "x", "choices": [{"mess'
-        size = len(text) if fault == "garble" else 1000
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode() + text)
-        await writer.drain()
-
-    async def _answer(self, writer: asyncio.StreamWriter, body: dict, data: bytes) -> None:
-        try:
-            text = self.answer(body)
-        except Refusal as refusal:
-            await self._send(writer, refusal.status, {"error": refusal.told})
-            return
-        told = text.split()[: body.get("max_tokens") or None]
-        cut = len(told) < len(text.split())
-        usage = {"prompt_tokens": len(data) // 4, "completion_tokens": len(told), "total_tokens": len(data) // 4 + len(told)}
-        self.answered[sha256(data).hexdigest()] += 1
-        self.counts["answers"] += 1
-        head = {"id": f"x{self.counts['answers']}", "created": 0, "model": body["model"]}
-        if body.get("stream"):
-            await self._stream(writer, head, told, cut)
-            return
-        message = {"role": "assistant", "content": " ".join(told) if cut else text}
-        choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
-        await self._send(writer, 200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage})
-
-    async def _stream(self, writer: asyncio.StreamWriter, head: dict, told: list[str], cut: bool) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        pieces = [({"content": word + " " * (k < len(told) - 1)}, None) for k, word in enumerate(told)] + [({}, "length" if cut else "stop")]
-        for delta, reason in pieces:
-            chunk = {**head, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-            line = f"data: {json.dumps(chunk)}\n\n".encode()
-            writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-            await writer.drain()
-            await asyncio.sleep(self.latency)
-        end = b"data: [DONE]\n\n"
-        writer.write(f"{len(end):x}\r\n".encode() + end + b"\r\n0\r\n\r\n")
-        await writer.drain()
-
-    async def _send(self, writer: asyncio.StreamWriter, status: int, value: dict, headers: dict | None = None) -> None:
-        data = json.dumps(value).encode()
-        more = "".join(f"{name}: {text}\r\n" for name, text in {**self.headers, **(headers or {})}.items())
-        writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        await writer.drain()
-
-# %% ../../../nbs/chat/endpoint/18_stage.ipynb #00bdac74
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #9da77f6c
 class Raised:
     "A stage in a thread: `with Raised(Stage()) as url: ...`"
 
@@ -184,7 +192,7 @@ class Raised:
         self.thread.join(10)
         self.loop.close()
 
-
+# %% ../../../nbs/chat/endpoint/18_stage.ipynb #ba6a9ea6
 async def _main(stage: Stage, port: int) -> None:
     server = await asyncio.start_server(stage.serve, "127.0.0.1", port, limit=1 << 24)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
