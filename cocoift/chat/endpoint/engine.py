@@ -6,7 +6,7 @@
 __all__ = ['KEY', 'T', 'Task', 'address', 'key_for', 'without_keys', 'Passing', 'judge_failure', 'Engine', 'ask', 'run', 'one',
            'ask_all']
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #87e251c8
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #39f02c7d
 import asyncio
 import os
 import random
@@ -26,7 +26,7 @@ from .money import Price, Purse, prompt_tokens
 from .request import Answer, Gallery, Request
 from ...files import Failed, UserError
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #4304a9f2
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #5214d0a1
 KEY = "OPENAI_API_KEY"  # the environment variable
 
 
@@ -54,14 +54,14 @@ def without_keys(text: str) -> str:
     text = text.replace(key, "[key]") if len(key) > 3 else text
     return " ".join(re.sub(r"\bsk-[\w*-]{3,}|(?<=Bearer )\S+|(?<=://)[^/\s@]+@", "[key]", text).split())[:300]
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #9ca328b6
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #96de1fa0
 _LONG = re.compile(r"context[ _](?:length|window)|maximum.{0,20}(?:length|tokens|context)|too long|too many tokens|longer than", re.I)
 _EYES = re.compile(r"image|vision|multimodal|modality|picture", re.I)
 _SCHEMA = re.compile(r"response_format|json_schema|guided|structured output", re.I)
 _MODEL = re.compile(r"model.{0,80}(?:does not exist|not found|not exist|unknown|no such)|pinned to|(?:unknown|no such|invalid) model", re.I)
 _DECLINED = re.compile(r"content[ _](?:policy|filter)|safety system", re.I)
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #317149d3
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #b2b920ec
 class Passing(Exception):
     "A failure that may pass."
 
@@ -84,7 +84,7 @@ def _of_status(status: int, said: str, url: str, model: str) -> Answer:
             return Answer(status=kind, why=f"HTTP {status}: {said}")
     return Answer(status="error", why=f"HTTP {status}: {said}")
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #7dfeb337
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #834aa526
 def judge_failure(error: Exception, url: str, model: str) -> Answer:  # of the request's own failures
     "What a failure means: an answer without text, `Passing`, or the end of the run."
     import openai
@@ -105,13 +105,13 @@ def judge_failure(error: Exception, url: str, model: str) -> Answer:  # of the r
         raise Passing("connection", said) from None
     raise error
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #5d2d4b83
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #907c56b6
 T = TypeVar("T")
 Task = Generator[Request, Answer, T]  # yields requests, gets answers, returns a result
 _FIRST = 3  # attempts of a connection, before any was ever made: a wrong address should not take minutes
 _FAILED = 8  # requests that fail for good before any was answered: then it is not the requests
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #e7249ccf
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #25bf469d
 class Engine:
     "Everything that is asked of one server."
 
@@ -143,7 +143,7 @@ class Engine:
         parts = [f"{c['cached']} cached", f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens", f"{self.cost:.4f} spent" if self.cost else "", errors]
         return ", ".join(part for part in parts if part)
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #c92c8884
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #96a70fb9
 async def ask(engine: Engine, request: Request) -> Answer:
     "The answer to a request."
     if engine.cache and (found := engine.cache.get(request.key)):
@@ -181,7 +181,7 @@ async def _until_answered(engine: Engine, request: Request) -> Answer:
                 await asyncio.sleep((failure.pause or 0) + back_off(attempt, engine.draws, 0.1 if failure.pause else 0.5))
     return _settled(engine, request, Answer(status="error", why=f"{engine.attempts} attempts failed, the last: {last}"))
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #72850269
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #d006c6de
 async def _send(engine: Engine, request: Request) -> Answer:
     about = prompt_tokens(request, engine.price, engine.gallery)
     most = request.params.get("max_tokens") or request.params.get("max_completion_tokens") or 4096
@@ -203,7 +203,7 @@ async def _send(engine: Engine, request: Request) -> Answer:
     finally:
         engine._purse.settle(dear, cost)
 
-
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #ed254c2d
 def _settled(engine: Engine, request: Request, answer: Answer) -> Answer:
     if answer.status in ("ok", "refused") and answer.tokens != (0, 0):
         engine.counts.update(answers=1, tokens_in=answer.tokens[0], tokens_out=answer.tokens[1])
@@ -229,7 +229,7 @@ def _answer_of(told, about: int) -> Answer:
     declined = refusal or ("the content filter" if choice.finish_reason == "content_filter" else "")
     return Answer(text, "refused" if declined else "ok", declined and str(declined)[:200], choice.finish_reason == "length", tokens)
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #58e51fa9
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #b96ffce8
 async def _work(engine: Engine, tasks: Iterable[tuple[int, Task]], done: Callable[[int, Any], None], bar: tqdm) -> None:
     for number, task in tasks:
         try:
@@ -242,13 +242,13 @@ async def _work(engine: Engine, tasks: Iterable[tuple[int, Task]], done: Callabl
         if engine.counts["cached"] > seen and not number % 64:
             await asyncio.sleep(0)  # a worker that never waits would hold up the others
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #8592e875
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #a000e9d9
 async def _tell(engine: Engine, bar: tqdm) -> None:
     while True:
         bar.set_postfix_str(engine.told(), refresh=False)
         await asyncio.sleep(0.5)
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #9c9d62c2
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #d3bb4991
 async def _all(engine: Engine, tasks: Iterable[Task], done: Callable, desc: str, total: int | None) -> None:
     import openai
 
@@ -282,7 +282,7 @@ def _elsewhere(work: Callable[[], None]) -> None:  # in a thread, since this one
     if failed:
         raise failed[0]
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #d59e9640
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #22f7f51f
 def run(
     engine: Engine,
     tasks: Iterable[Task],  # taken when they are needed
