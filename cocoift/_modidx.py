@@ -67,6 +67,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'cocoift/chat/endpoint/engine.py'),
                                               'cocoift.chat.endpoint.engine._answer_of': ( 'chat/endpoint/engine.html#_answer_of',
                                                                                            'cocoift/chat/endpoint/engine.py'),
+                                              'cocoift.chat.endpoint.engine._client': ( 'chat/endpoint/engine.html#_client',
+                                                                                        'cocoift/chat/endpoint/engine.py'),
                                               'cocoift.chat.endpoint.engine._elsewhere': ( 'chat/endpoint/engine.html#_elsewhere',
                                                                                            'cocoift/chat/endpoint/engine.py'),
                                               'cocoift.chat.endpoint.engine._of_status': ( 'chat/endpoint/engine.html#_of_status',

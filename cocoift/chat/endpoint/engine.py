@@ -136,6 +136,7 @@ class Engine:
         self.counts, self.errors = Counter(), Counter()  # requests, answers, cached, tokens_in, tokens_out; kinds of failures
         self.cost, self._flying, self._lost = 0.0, {}, 0
         self._purse: Purse | None = None
+        self._client = None  # of the loop that runs; made when something has to be asked
 
     def told(self) -> str:
         "Progress, in a few words."
@@ -182,6 +183,14 @@ async def _until_answered(engine: Engine, request: Request) -> Answer:
     return _settled(engine, request, Answer(status="error", why=f"{engine.attempts} attempts failed, the last: {last}"))
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #d006c6de
+def _client(engine: Engine):
+    if engine._client is None:
+        import openai
+
+        engine._client = openai.AsyncOpenAI(base_url=engine.url, api_key=engine.key, max_retries=0, timeout=engine.timeout)
+    return engine._client
+
+
 async def _send(engine: Engine, request: Request) -> Answer:
     about = prompt_tokens(request, engine.price, engine.gallery)
     most = request.params.get("max_tokens") or request.params.get("max_completion_tokens") or 4096
@@ -191,7 +200,7 @@ async def _send(engine: Engine, request: Request) -> Answer:
     cost = 0.0
     try:
         engine.counts["requests"] += 1
-        raw = await engine._client.chat.completions.with_raw_response.create(**request.body(engine.gallery), timeout=engine.timeout)
+        raw = await _client(engine).chat.completions.with_raw_response.create(**request.body(engine.gallery), timeout=engine.timeout)
         answer = _answer_of(raw.parse(), about)
         cost = engine.price.cost(*answer.tokens)
         engine.limits.answered(raw.headers, about + most, sum(answer.tokens))
@@ -250,21 +259,21 @@ async def _tell(engine: Engine, bar: tqdm) -> None:
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #d3bb4991
 async def _all(engine: Engine, tasks: Iterable[Task], done: Callable, desc: str, total: int | None) -> None:
-    import openai
-
     numbered = iter(enumerate(tasks))
     spent = sum(part["cost"] for part in engine.cache.usage(engine.run_id).values()) if engine.cache and engine.budget is not None else engine.cost
     engine._purse = Purse(engine.budget, spent)
-    async with openai.AsyncOpenAI(base_url=engine.url, api_key=engine.key, max_retries=0, timeout=engine.timeout) as engine._client:
-        with tqdm(total=total, desc=desc, unit="task", disable=None if desc else True) as bar:
-            workers = [asyncio.create_task(_work(engine, numbered, done, bar)) for _ in range(engine.concurrency)]
-            teller = asyncio.create_task(_tell(engine, bar))
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for task in (*workers, teller):
-                    task.cancel()
-                await asyncio.gather(*workers, teller, return_exceptions=True)
+    with tqdm(total=total, desc=desc, unit="task", disable=None if desc else True) as bar:
+        workers = [asyncio.create_task(_work(engine, numbered, done, bar)) for _ in range(engine.concurrency)]
+        teller = asyncio.create_task(_tell(engine, bar))
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for task in (*workers, teller):
+                task.cancel()
+            await asyncio.gather(*workers, teller, return_exceptions=True)
+            if engine._client:
+                await engine._client.close()
+                engine._client = None
 
 
 def _elsewhere(work: Callable[[], None]) -> None:  # in a thread, since this one has a loop that runs
