@@ -13,8 +13,8 @@ def plainly(recipe, steps: int) -> list[float]:
 
     model, processor = load_llava(recipe.model)
     trees, _ = read_trees(recipe, processor, model.config.image_seq_length)
-    rows, pictures = collate(trees), Pictures(recipe.images, processor)
-    pixels = torch.stack([pictures(tree.image) for tree in trees])
+    rows, pictures = collate([[tree] for tree in trees]), Pictures(recipe.images, processor)
+    pixels = {"pixel_values": torch.stack([pictures(image) for image in rows.images])}
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=0.0), []
     for _ in range(steps):
         loss = token_loss(model, rows, pixels) / len(rows.what)
