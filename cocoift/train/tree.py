@@ -70,7 +70,7 @@ class Rows:
         values = (getattr(self, field.name) for field in fields(self))
         return Rows(*(value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value for value in values))
 
-
+# %% ../../nbs/train/34_tree.ipynb #c5c6398c
 class _Row:
     "A row that grows by trees."
 
