@@ -73,7 +73,7 @@ def change(path: Path, edit) -> None:
     ("export nowhere --to llava --out x.json", ["nowhere: no such file or folder", "check the path"]),
     ("export set --to llava --out train.yaml/x.json", ["train.yaml: no folder can be made there", "name another place"]),
     ("train nothing.yaml", ["nothing.yaml: no such recipe"]),
-    ("train train.yaml model=parts/vision", ["parts/vision: is no LLaVA checkpoint", "model="]),
+    ("train train.yaml model=parts/vision", ["parts/vision: is a clip_vision_model checkpoint", "name another"]),
     ("eval --model nowhere --data exam --out run", ["--model nowhere: no such folder", "scripted:NAME"]),
     ("eval --model parts/vision --data exam --out run", ["parts/vision: is no LLaVA checkpoint", "--model"]),
     ("eval --model scripted:parrot --data exam --out run", ["scripted:parrot: no such model", "oracle"]),

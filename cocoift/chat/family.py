@@ -104,7 +104,7 @@ def open_processor(path: str | Path):
         return silent(AutoImageProcessor.from_pretrained(path, backend="pil"), tokenizer, video_processor=None, chat_template=template, **options)
 
 # %% ../../nbs/chat/13_family.ipynb #9e8a88af
-TREES = ("llava", "llava_next", "idefics3", "smolvlm", "internvl")  # seen equal to separate rows in float64, tests/test_families.py
+TREES = ("llava", "llava_next", "idefics3", "internvl")  # seen equal to separate rows in float64, tests/test_families.py
 
 
 @dataclass

@@ -15,7 +15,6 @@ import torch
 from ..files import UserError
 from .launch import check_run, count_ranks, drawn, memory_of_rank, meta_model
 from .memory import GPUS, fit, hours, size_of
-from .model import load_processor
 from .recipe import TrainRecipe
 from .tree import Tree
 
@@ -58,23 +57,23 @@ def dry_run(
     "The plan of a run, its table, and one of its rows."
     recipe = drawn(recipe)
     ranks, memory, tflops = _machine(recipe, gpu)
-    run, trees, table = check_run(recipe)
+    run, trees, family = check_run(recipe)
+    table = {name: run[name] for name in ("kept", "cut", "dropped", "rounds_cut", "no_picture")}
     conversations, tokens = run["conversations"], sum(map(len, trees))
     a_step = tokens * recipe.batch / conversations
     size = size_of(*meta_model(recipe))
     found = fit(size, recipe, ranks, memory, ceil(a_step / recipe.row_tokens / ranks))
     rows = max(ranks, a_step / recipe.row_tokens)
     epochs = run["steps"] * recipe.batch / conversations
-    processor = load_processor(recipe.model)
     plan = {
         "ranks": ranks, "zero": found.zero, "micro_batch": found.micro_batch, "row_tokens": recipe.row_tokens, "accumulation": ceil(rows / ranks / found.micro_batch),
         "batch": recipe.batch, "steps": run["steps"], "epochs": round(epochs, 3), "checkpoints": (run["steps"] - 1) // recipe.checkpoint,
         "parameters": size.parameters, "trained": size.trained, "gb_a_rank": {k: round(v / 1e9, 2) for k, v in found.bytes.items()},
         "gb_needed": round(found.needed / 1e9, 1), "gb_there": round(memory / 1e9, 1), "checkpoint_gb": round(size.trained * 12 / 1e9, 1),
         "mfu": mfu, "hours": round(hours(size, tokens * epochs, len(trees) * epochs, ranks, tflops, mfu), 2) if tflops else None}
-    return {"plan": plan, "table": dict(table), "conversations": conversations, "images": run["images"], "tokens": tokens,
+    return {"plan": plan, "table": table, "notes": family.notes if recipe.template is None else [], "conversations": conversations, "images": run["images"], "tokens": tokens,
             "tree_ratio": round(sum(tree.separate for tree in trees) / tokens, 4),
-            "row": shown(trees[0], processor.tokenizer, processor.tokenizer.convert_tokens_to_ids("<image>"))}
+            "row": shown(trees[0], family.tokenizer, family.image_token_id)}
 
 
 def told(plan: dict, colour: bool = False) -> list[str]:  # lines
@@ -87,4 +86,4 @@ def told(plan: dict, colour: bool = False) -> list[str]:  # lines
         f"{p['gb_needed']} of {p['gb_there']} GB a rank (estimated): {parts}",
         f"{p['steps']} steps of {p['batch']} conversations ({p['epochs']:g} epochs), {p['checkpoints']} checkpoints of {p['checkpoint_gb']} GB"
         + (f"; {p['hours']:g} hours at an MFU of {p['mfu']:.0%}" if p["hours"] is not None else ""),
-        "", *(f"{name.replace('_', ' ')}: {number}" for name, number in table.items()), "", *marked(plan["row"], colour)]
+        *plan["notes"], "", *(f"{name.replace('_', ' ')}: {number}" for name, number in table.items()), "", *marked(plan["row"], colour)]

@@ -21,10 +21,10 @@ import torch
 from tqdm.auto import tqdm
 
 from ..files import Failed, Journal, UserError, check_output, digest, read_json, read_text, write_json
-from .loop import MARK, Pictures, freeze, read_trees, total_steps
+from .adapt import adapt
+from .family import Family, open_family
+from .loop import MARK, Pictures, lora_of, read_trees, total_steps
 from .memory import fit, size_of
-from .model import load_processor, read_config
-from .plan import Order
 from .recipe import TrainRecipe
 
 # %% ../../nbs/train/38_launch.ipynb #6dc9c9c6
@@ -60,12 +60,11 @@ def read_hostfile(path: Path) -> dict[str, int]:  # host -> slots
 # %% ../../nbs/train/38_launch.ipynb #9d4d4cf4
 def meta_model(recipe: TrainRecipe):  # the model without weights, and its trained parameters
     "A checkpoint's model, as its configuration tells it."
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = read_config(recipe.model, "LLaVA checkpoint")
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
-    return model, freeze(model, recipe.train)
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(recipe.model))
+        return model, adapt(model, recipe.train, lora_of(recipe), recipe.tower)
 
 
 def memory_of_rank(ranks: int) -> int:  # bytes
@@ -94,25 +93,19 @@ def fingerprint(path: Path) -> str:  # sha256
         return hashlib.sha256(told + file.read() + str(size).encode()).hexdigest()
 
 
-def check_run(recipe: TrainRecipe) -> tuple[dict, list, dict]:  # what run.json says; the trees; the table
+def check_run(recipe: TrainRecipe) -> tuple[dict, list, Family]:  # what run.json says; the trees
     "Refuse what cannot be trained; say what will be."
-    if not (recipe.model / "config.json").exists():
-        raise UserError(f"{recipe.model}: is no checkpoint folder (there is no config.json): name one with model=")
-    if read_json(recipe.model / "config.json").get("model_type") != "llava":
-        raise UserError(f"{recipe.model}: is no LLaVA checkpoint: name another with model=")
-    config, processor = read_config(recipe.model, "LLaVA checkpoint"), load_processor(recipe.model)
-    trees, table = read_trees(recipe, processor, config.image_seq_length)
+    family = open_family(recipe.model)
+    if family.name != "llava":
+        raise UserError(f"{recipe.model}: is a {family.name} checkpoint, trees are for llava ones: name another with model=")
+    trees, table = read_trees(recipe, family, Pictures(recipe.images, family))
     if not trees:
         raise UserError(f"{recipe.data}: no conversation fits into max_length={recipe.max_length}: raise it, or check the dataset")
-    paths = Pictures(recipe.images, processor).paths
-    missing = [tree.image for tree in trees if tree.image not in paths and not tree.image.startswith("none:")]
-    if missing:
-        raise UserError(f"{recipe.images}: {len(missing)} of the dataset's images have no picture there ({missing[0]}, ...): add them or change images=")
     inputs = {"model": {p.name: fingerprint(p) for p in sorted(recipe.model.iterdir()) if p.suffix in {".safetensors", ".json"}},
               "data": digest(recipe.data / "manifest.json" if recipe.data.is_dir() else recipe.data)}
     conversations = sum(len(tree.branches) for tree in trees)
     return {"recipe": recipe.learned, "inputs": inputs, "steps": total_steps(recipe, conversations), "conversations": conversations,
-            "images": len({tree.image for tree in trees}), **table}, trees, table
+            "images": len({tree.image for tree in trees}), **table}, trees, family
 
 # %% ../../nbs/train/38_launch.ipynb #a0b7b710
 def command_of(recipe: TrainRecipe, job: Path) -> list[str]:
@@ -237,7 +230,9 @@ def train(recipe: TrainRecipe) -> dict:
     "Train, or finish a training that was interrupted, or hand back one that is done. The model lies in `out/model`."
     recipe = drawn(recipe)
     ranks = count_ranks(recipe)
-    run, trees, _ = check_run(recipe)
+    run, trees, family = check_run(recipe)
+    for note in family.notes if recipe.template is None else []:
+        tqdm.write(f"cocoift train: {note}", file=sys.stderr)
     if check_output(recipe.out, "run.json", "train") and read_json(recipe.out / "run.json") != run:
         raise UserError(f"{recipe.out}: holds a run of another recipe, model or dataset: name a new folder with out=, or delete it")
     if not (recipe.out / "train.json").exists():

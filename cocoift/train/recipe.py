@@ -32,10 +32,8 @@ class Learning(Inputs):
     lora_alpha: int = Field(256, gt=0)  # LLaVA-1.5's finetune_lora.sh
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     template: Literal[*TEMPLATES] | None = None  # the checkpoint's own, if none is named; `plain` for alignment
-    weighting: Literal["token", "equal", "root"] = "token"  # every token 1; every conversation 1; Molmo: tokens of an image's k conversations 1 / sqrt(k)
     max_length: int = Field(2048, gt=0)  # tokens of a conversation with its prefix; whole rounds are dropped beyond
-    pad: Literal["square", "crop"] = "square"  # pictures: to a square with the mean colour (LLaVA-1.5), or the middle (its alignment)
-    missing: Literal["error", "drop"] = "error"  # conversations whose picture is not there
+    missing: Literal["error", "drop"] = "error"  # what becomes of a conversation whose picture is not there
     steps: int | None = Field(None, gt=0)  # optimizer steps, or
     epochs: float | None = Field(None, gt=0)  # passes over the conversations
     batch: int = Field(128, gt=0)  # conversations of a step, over all ranks
@@ -83,7 +81,6 @@ class TrainRecipe(Spread):
             (not (self.draw and not self.data) and not self.images, "images: give the folder of the dataset's pictures"),
             (self.out is None, "out: give the run folder to make"),
             (self.lora_r is not None and self.train != "language", f"lora_r={self.lora_r} train={self.train}: adapters are for the language model: set train=language or leave lora_r out"),
-            (self.lora_r is not None and self.tower, f"lora_r={self.lora_r} tower=true: adapters leave the tower as it is: leave one out"),
             (self.train == "projector" and self.tower, "train=projector tower=true: alignment leaves the tower as it is: leave tower out, or set train=language"),
             (self.tower_lr is not None and not towered, f"tower_lr={self.tower_lr:g} without a tower that is trained: set tower=true or leave it out" if self.tower_lr else ""),
             (self.row_tokens < self.max_length, f"row_tokens={self.row_tokens} is less than max_length={self.max_length}: a conversation must fit into a row: raise row_tokens"),

@@ -66,7 +66,7 @@ def vqa_accuracy(said: str, answers: list[str], rules: str = "2021") -> float:
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #b628ae8f
 def open_accuracy(said: str, answers: list[str]) -> tuple[float, bool]:  # and whether an answer was found in it
-    "The agreement of the answers that a sentence holds, the longest match first; several that exclude one another score the least."
+    "The agreement of the answers that a sentence holds, the longest match first, the best of them counts; yes and no together are no answer."
     told, found = f" {_m4c(said)} ", []
     for answer in sorted({_m4c(a) for a in answers} - {""}, key=len, reverse=True):
         if f" {answer} " in told:
