@@ -79,7 +79,9 @@ def _server(model: str, pictures: dict[str, Path], most_tokens: int) -> Chat:
     url, sharp, name = model.partition("#")
     if not (sharp and name):
         raise UserError(f"--model {model}: a server needs the model's name too: write {url}#NAME")
-    raise UserError(f"--model {model}: servers are not supported yet: give a checkpoint folder")
+    from cocoift.chat.endpoint.server import ServerChat
+
+    return ServerChat(model, pictures, most_tokens)
 
 # %% ../../nbs/studies/64_examine.ipynb #5e1834e1
 def examine(
