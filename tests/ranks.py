@@ -99,7 +99,7 @@ def naive(told: dict) -> dict:
         trained = [p for p in model.parameters() if p.requires_grad]
         engine, *_ = deepspeed.initialize(model=Naive(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, sum(p.numel() for p in trained)))
         mine = [tree for tree in trees if tree.image.startswith("none:") == bool(dist.get_rank())][:1]  # rank 1 has text only
-        rows, pixels, found = collate(mine), pictures.stack([tree.image for tree in mine], "cpu", torch.float32)["pixel_values"], []
+        rows, pixels, found = collate([mine]), pictures.stack([tree.image for tree in mine], "cpu", torch.float32)["pixel_values"], []
         dist.all_reduce(learned := torch.tensor(float(len(rows.what))))
         for _ in range(3):
             engine.set_gradient_accumulation_boundary(True)

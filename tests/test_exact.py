@@ -14,7 +14,8 @@ def plainly(recipe, steps: int) -> list[float]:
     model, family = load_model(recipe.model), open_family(recipe.model)
     pictures = Pictures(recipe.images, family)
     trees, _ = read_trees(recipe, family, pictures)
-    rows, pixels = collate(trees), pictures.stack([tree.image for tree in trees], "cpu", torch.float32)["pixel_values"]
+    rows = collate([[tree] for tree in trees])
+    pixels = pictures.stack(rows.images, "cpu", torch.float32)
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=0.0), []
     for _ in range(steps):
         loss = token_loss(model, rows, pixels) / len(rows.what)

@@ -32,6 +32,7 @@ class Learning(Inputs):
     lora_alpha: int = Field(256, gt=0)  # LLaVA-1.5's finetune_lora.sh
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     template: Literal[*TEMPLATES] | None = None  # the checkpoint's own, if none is named; `plain` for alignment
+    weighting: Literal["token", "equal", "root"] = "token"  # every token 1; every conversation 1; Molmo: tokens of an image's k conversations 1 / sqrt(k)
     max_length: int = Field(2048, gt=0)  # tokens of a conversation with its prefix; whole rounds are dropped beyond
     missing: Literal["error", "drop"] = "error"  # what becomes of a conversation whose picture is not there
     steps: int | None = Field(None, gt=0)  # optimizer steps, or
