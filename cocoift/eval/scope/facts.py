@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...data.sources.base import Files
 from ...data.sources.coco import Company, categories_of, encode, mask_flaw
-from .objects import mentions
+from ...data.objects import mentions
 from ...files import UserError
 from ...images import coco_image
 
@@ -85,7 +85,7 @@ def read_facts(
     split: str = "val",
 ) -> tuple[list[Facts], list[Path], list[str]]:  # by image number; the files that were read; the categories
     "The facts about every picture that has both instances and captions."
-    from cocoift.eval.scope.objects import vocabulary
+    from cocoift.data.objects import vocabulary
 
     data = Path(data)
     if not data.is_dir():

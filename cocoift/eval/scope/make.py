@@ -18,7 +18,7 @@ from pathlib import Path
 from .asking import Asker, Question, compose, constraint, factual, open_ended
 from .checks import Constraint, follows, shows
 from .facts import Facts, read_facts
-from .objects import vocabulary
+from ...data.objects import vocabulary
 from .wordings import PUSHBACK, RECALL, RULES, instruct, seen_questions
 from ...files import UserError, atomic_folder, check_output, digest, read_json, read_jsonl, write_json
 
