@@ -77,6 +77,16 @@ def _spoken(rounds: Sequence[Said], gallery: Gallery) -> list[dict]:
     return messages
 
 
+def _why(error: Exception, where: str, model: str) -> str:
+    try:
+        failed = judge_failure(error, where, model)
+    except UserError as told:
+        return str(told)
+    except Exception as passing:
+        return f"{where}: {without_keys(str(passing)) or type(passing).__name__}: try again"
+    return f"{where}: {failed.status}: {failed.why}"
+
+# %% ../../../nbs/chat/endpoint/24_server.ipynb #5e44cb38
 class ServerSpeaker:
     "A served model that says its answers in pieces."
     slots = 8
@@ -113,13 +123,3 @@ class ServerSpeaker:
                     if choice.finish_reason:
                         return
         raise ConnectionError("the server ended the answer before its end")
-
-
-def _why(error: Exception, where: str, model: str) -> str:
-    try:
-        failed = judge_failure(error, where, model)
-    except UserError as told:
-        return str(told)
-    except Exception as passing:
-        return f"{where}: {without_keys(str(passing)) or type(passing).__name__}: try again"
-    return f"{where}: {failed.status}: {failed.why}"
