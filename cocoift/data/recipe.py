@@ -23,6 +23,7 @@ class SourceOptions(BaseModel):
     splits: list[Literal["train", "val", "test"]] = Field(["train"], min_length=1)
     cap: int | None = Field(None, gt=0)  # records at most, drawn by seed
     weight: float = Field(1.0, gt=0, le=1)  # share of its records, drawn by seed
+    rounds: bool = True  # false: its records are kept, for rewriting and grounding to look things up, but nothing is asked from them
     fields: dict[str, str] = {}  # names of fields, where the source's own are uncertain
 
 # %% ../../nbs/data/20_recipe.ipynb #58fc6e52
