@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from .clean import BENCHMARKS
 from .compose import LAYOUTS, Deal
+from .orders import WriteRecipe
 from .sources.base import load_sources
 from .templates import TEMPLATE_SETS
 
@@ -75,6 +76,8 @@ class BuildRecipe(BaseModel):
     votes: float = Field(0.3, ge=0, le=1)  # share of the people asked who must have given an answer, where people voted
     clean: list[Annotated[str, AfterValidator(_benchmark)]] = list(CLEAN)  # benchmarks, or files of benchmarks, whose images must not be in the set
     seed: int = 0
+    rewrite: WriteRecipe | None = None  # what `cocoift rewrite` shall add, where its command line does not say
+    label: WriteRecipe | None = None  # and `cocoift label`
 
     @property
     def deal(self) -> Deal:
