@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 
 LABELS = Path(__file__).parent / "labels/answers.jsonl"
-YES_NO = [["thing"], ["thing"]]  # what a plain yes or no is about does not matter
 
 
 def read_labels(shared: Path) -> Iterator[tuple[str, dict]]:  # text, labels
@@ -80,19 +79,21 @@ def _named(text: str, told: dict, words: dict[str, str]) -> Iterator[tuple[str, 
             yield "objects", name, name in label, name in found
 
 
-def decisions(shared: Path) -> Iterator[tuple[str, str, object, object, object]]:  # check, text, what of, label, verdict
-    "Every decision that a check takes about a labelled text."
+def decisions(shared: Path, part: str = "") -> Iterator[tuple[str, str, object, object, object]]:  # check, text, what of, label, verdict
+    "Every decision that a check takes about a labelled text of a part; of all, if none is named."
     words = words_of(shared)
     for text, told in read_labels(shared):
-        for part in (_formed(text, told), _claimed(text, told, words), _named(text, told, words)):
-            for check, about, label, verdict in part:
+        if part and told["part"] != part:
+            continue
+        for some in (_formed(text, told), _claimed(text, told, words), _named(text, told, words)):
+            for check, about, label, verdict in some:
                 yield check, text, about, label, verdict
 
 
-def table(shared: Path) -> dict[str, dict]:
+def table(shared: Path, part: str = "") -> dict[str, dict]:
     "By check: texts, positives labelled, found, right; a claim is right if its value is. Precision and recall are undefined without any."
     rows: dict[str, dict] = {}
-    for check, text, about, label, verdict in decisions(shared):
+    for check, text, about, label, verdict in decisions(shared, part):
         row = rows.setdefault(check, {"texts": set(), "decisions": 0, "labelled": 0, "found": 0, "right": 0})
         row["texts"].add(text)
         row["decisions"] += 1
@@ -113,7 +114,8 @@ def show(rows: dict[str, dict]) -> str:  # markdown
 
 if __name__ == "__main__":
     shared = Path(os.environ.get("COCOIFT_SHARED", "../shared")).resolve()
-    print(show(table(shared)))
+    for part in ("tuned", "held"):
+        print(part, "", show(table(shared, part)), "", sep="\n")
     if "-v" in sys.argv:
         for check, text, about, label, verdict in decisions(shared):
             if label != verdict and not (label in (None, False) and verdict in (None, False)):
