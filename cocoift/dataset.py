@@ -15,9 +15,6 @@ from .conversation import Conversation, check_conversation, read_conversations
 from .files import UserError, read_json
 
 # %% ../nbs/07_dataset.ipynb #a3af3f79
-_FIRST = 3  # conversations that a set shows
-
-
 class Dataset(Sequence):
     "The conversations of a dataset folder: `len(d)`, `d[70_000]`, `d.about('coco:139')`, and a picture of itself."
 
@@ -58,14 +55,19 @@ class Dataset(Sequence):
         return [check_conversation(row, f"{self.folder}: conversation {place}") for place, row in zip(places, rows)]
 
     def _repr_html_(self) -> str:
-        counts, recipe = self.manifest.get("counts", {}), self.manifest.get("recipe", {})
-        told = ", ".join(f"{counts[name]:,} {name}" for name in ("conversations", "rounds", "images") if name in counts)
-        laid = f" by recipe <code>{escape(str(recipe.get('name', '')))}</code>, laid out <code>{escape(str(recipe.get('layout', '')))}</code>" if recipe else ""
-        sources = {name: some for name, some in counts.get("by_source", {}).items() if some.get("rounds")}
-        rows = "".join(f"<tr><td>{escape(name)}</td><td>{some['rounds']:,}</td></tr>" for name, some in sorted(sources.items(), key=lambda s: -s[1]["rounds"]))
-        first = self[:_FIRST]
-        formats = Counter(r.format.partition(":")[0] for c in self[:1000] for r in c.rounds)
-        asked = ", ".join(f"{format} {count / formats.total():.0%}" for format, count in formats.most_common())
-        shown = "".join(c._repr_html_() for c in first)
-        return (f"<p><b>{escape(self.folder.name)}</b>: {told or f'{len(self):,} conversations'}{laid}</p>"
-                f"<table><tr><th>source</th><th>rounds</th></tr>{rows}</table><p>Asked for in the first {min(1000, len(self)):,}: {escape(asked)}</p>{shown}")
+        return _shown(self)
+
+# %% ../nbs/07_dataset.ipynb #49454cdc
+_FIRST, _COUNTED = 3, 1000  # conversations that a set shows, and those whose formats it counts
+
+
+def _shown(d: Dataset) -> str:
+    counts, recipe = d.manifest.get("counts", {}), d.manifest.get("recipe", {})
+    told = ", ".join(f"{counts[name]:,} {name}" for name in ("conversations", "rounds", "images") if name in counts)
+    laid = f" by recipe <code>{escape(str(recipe.get('name', '')))}</code>, laid out <code>{escape(str(recipe.get('layout', '')))}</code>" if recipe else ""
+    sources = {name: some["rounds"] for name, some in counts.get("by_source", {}).items() if some.get("rounds")}
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{rounds:,}</td></tr>" for name, rounds in sorted(sources.items(), key=lambda s: -s[1]))
+    formats = Counter(r.format.partition(":")[0] for c in d[:_COUNTED] for r in c.rounds)
+    asked = ", ".join(f"{format} {count / formats.total():.0%}" for format, count in formats.most_common())
+    return (f"<p><b>{escape(d.folder.name)}</b>: {told or f'{len(d):,} conversations'}{laid}</p><table><tr><th>source</th><th>rounds</th></tr>{rows}</table>"
+            f"<p>Formats asked for, of the first {min(_COUNTED, len(d)):,} conversations: {escape(asked)}</p>" + "".join(c._repr_html_() for c in d[:_FIRST]))
