@@ -3,6 +3,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,58 @@ def launched(tmp_path_factory):
         return json.loads((folder / "found.json").read_text())
 
     return run
+
+
+@dataclass(frozen=True)
+class Served:
+    "A checkpoint behind an OpenAI-compatible server."
+    url: str  # http://127.0.0.1:PORT/v1
+    model: Path  # the checkpoint folder; the server knows it by this path
+    process: subprocess.Popen
+    log: Path
+
+    @property
+    def name(self) -> str:
+        "URL#NAME, as --model, --judge and --endpoint take it."
+        return f"{self.url}#{self.model}"
+
+
+def serve(model: Path, folder: Path, port: int | None = None, seconds: float = 180) -> Served:
+    "`transformers serve` on a checkpoint; returns when it answers."
+    if port is None:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+    log = folder / f"serve-{port}.log"
+    with log.open("ab") as file:
+        process = subprocess.Popen([Path(sys.executable).with_name("transformers"), "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+                                   stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    for _ in range(int(seconds * 4)):
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return Served(f"http://127.0.0.1:{port}/v1", model, process, log)
+        except OSError:
+            time.sleep(0.25)
+    process.kill()
+    raise AssertionError(f"no server after {seconds} s: {log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def babbler(small, tmp_path_factory) -> Path:
+    "A tiny LLaVA whose words hang on the picture and on every round before; to read only."
+    import tiny
+
+    return tiny.babbler(small / "start", tmp_path_factory.mktemp("babbler") / "babbler")
+
+
+@pytest.fixture(scope="session")
+def served(babbler, tmp_path_factory):
+    "The babbler behind `transformers serve`: pictures, several rounds, streaming. `served.name` is what --model takes."
+    server = serve(babbler, tmp_path_factory.mktemp("served"))
+    yield server
+    server.process.kill()
+    server.process.wait()
 
 
 @pytest.fixture(scope="session")
