@@ -62,7 +62,12 @@ class Spread(Learning):
     checkpoint: int = Field(500, gt=0)  # steps between checkpoints
     keep: int = Field(2, gt=0)  # checkpoints that stay
 
+    @property
+    def row(self) -> int:
+        "Tokens of a row at most."
+        return self.row_tokens or max(4096, self.max_length)
 
+# %% ../../nbs/train/35_recipe.ipynb #511ea7c1
 class TrainRecipe(Spread):
     "One training run."
 
@@ -89,11 +94,6 @@ class TrainRecipe(Spread):
             (self.hostfile is not None and self.ranks is not None, f"hostfile={self.hostfile} ranks={self.ranks}: the hostfile's slots say how many: leave ranks out"),
             (self.betas[0] >= 1 or self.betas[1] >= 1 or min(self.betas) < 0, f"betas={list(self.betas)}: must lie in [0, 1)"),
         ]
-
-    @property
-    def row(self) -> int:
-        "Tokens of a row at most."
-        return self.row_tokens or max(4096, self.max_length)
 
     @property
     def learned(self) -> dict:
