@@ -25,7 +25,7 @@ def _complaint(error: ValidationError, model: type[BaseModel]) -> str:
     known = f": keys are {', '.join(model.model_fields)}" if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else ""
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{known}"
 
-
+# %% ../nbs/06_options.ipynb #fee19c1e
 def _overridden(values: dict, overrides: Iterable[str]) -> dict:
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -45,7 +45,7 @@ def change(recipe: BaseModel, overrides: Iterable[str]) -> BaseModel:
     except ValidationError as error:
         raise UserError(_complaint(error, type(recipe))) from None
 
-
+# %% ../nbs/06_options.ipynb #6e1d4fae
 def load_recipe(
     name: str,  # a YAML file, or the name of a shipped recipe
     model: type[BaseModel],  # the kind of recipe that it must be
