@@ -91,7 +91,7 @@ def make_plan(
             plan.images += bool(some)
     return plan
 
-
+# %% ../../nbs/data/37_asking.ipynb #5c75e055
 def words_of(categories: set[str], synonyms: str | Path | None = None) -> dict[str, str]:
     "The words to look for: of the categories that were annotated, and COCO's where any is COCO's or none is."
     coco = set(own_words().values()) - {""}

@@ -191,7 +191,7 @@ def _finish(desk: Desk, base: Base, plan: Plan, answer_of: Callable, identity: d
         write_json(folder / "manifest.json", manifest)
     return manifest
 
-
+# %% ../../nbs/data/38_write.ipynb #f7f3adc0
 def write(
     role: str,  # rewrite, by a text model; label, by one that sees
     dataset: str | Path,

@@ -145,7 +145,7 @@ def _read_talk(desk: Desk, talk: Talk, draw: int) -> list[Said]:
         raise ValueError("it has fewer than two rounds")
     return rounds
 
-
+# %% ../../nbs/data/36_writing.ipynb #3ed011fa
 def read_rounds(desk: Desk, subject: Subject, answer: Answer) -> tuple[list[Said], Verdict]:
     "The rounds of an answer, or why there are none."
     order, prompt = subject.order, desk.prompts[subject.order.kind]
