@@ -93,7 +93,7 @@ def _reader(words: Words) -> Callable[[str], list[str]]:  # caption -> objects
     known = read_synonyms(words.path) if words.sha256 else vocabulary(words.names)
     return lambda caption: object_words(caption, known) if words.sha256 else mentions(caption, known)
 
-
+# %% ../../../nbs/eval/benchmarks/60_chair.ipynb #e2ed09fd
 def read_objects(path: Path) -> dict[str, tuple[str, ...]]:  # image number -> objects
     "An object file."
     file = read_json(path)
