@@ -46,7 +46,7 @@ def _wrong(path: Path, error: sqlite3.Error) -> UserError:
         return UserError(f"{path}: the cache cannot be written ({said}): name another with --cache")
     return UserError(f"{path}: is no whole cache of answers ({said}): restore it, or name another with --cache")
 
-
+# %% ../../../nbs/chat/endpoint/12_cache.ipynb #71eefb6c
 def _check_whole(path: Path) -> None:  # SQLite itself finds a lost end only when it wants a page of it
     written_ahead = Path(f"{path}-wal")
     if written_ahead.exists() and written_ahead.stat().st_size:  # the file itself may be behind
