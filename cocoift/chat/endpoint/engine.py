@@ -64,9 +64,10 @@ class Engine:
 
     def told(self) -> str:
         "Progress, in a few words."
-        c = self.counts
-        parts = [f"{c['cached']} cached" if c["cached"] else "", f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens", f"{self.cost:.4f} spent" if self.cost else "",
-                 *(f"{n} x {kind}" for kind, n in sorted(self.errors.items()))]
+        c, ended, of = self.counts, ("error", "overflow", "unfit", "schema"), "" if self.budget is None else f" of {self.budget:g}"
+        again, failed = (" ".join(f"{n}x{kind}" for kind, n in sorted(self.errors.items()) if (kind in ended) == final) for final in (False, True))
+        parts = [f"{c['cached']} cached" if c["cached"] else "", f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens", f"{self._purse.spent if self._purse else self.cost:.4f}{of} spent" if self.cost or of else "",
+                 f"asked again {again}" if again else "", f"failed {failed}" if failed else ""]
         return ", ".join(part for part in parts if part)
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #96a70fb9
@@ -248,7 +249,7 @@ async def _wind_up(engine: Engine, tasks: Sequence[asyncio.Task], bar: tqdm) -> 
             await engine._client.close()
             engine._client = None
 
-
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #873f0ce8
 def _elsewhere(engine: Engine, work: Callable[[], None]) -> None:  # in a thread, since this one has a loop that runs
     failed: list[BaseException] = []
 
