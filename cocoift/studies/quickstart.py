@@ -40,7 +40,7 @@ class Scale:
 TINY = Scale(images=48, exam=8, width=32, align_steps=4, align_images=16, tune_steps=4, tune_images=8)
 FULL = replace(Scale(), layouts=tuple(LAYOUTS), seeds=5)
 RANKS = 2
-_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "recompute": False, "checkpoint": 100}
+_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "recompute": False, "checkpoint": 100, "keep": 99}
 NEW = 1_000_000  # scenes of the examination are numbered from here
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0dd5b000
