@@ -245,15 +245,16 @@ def raise_of(done) -> None:
 
 def test_the_world_is_labelled_by_a_local_model(served, small, cocoift, tmp_path):
     "Through `transformers serve`: single questions and dialogs of several rounds, with the picture; no key, no price."
-    done = cocoift("label", small / "set", "kinds={sentence: 1, detail: 0.5, dialog: 0.5}", "prompts=plain", "verdicts={no_answer: reject, answer: keep, language: keep, length: keep, format: keep}", "context=false",
-                   "--images", small / "world", "--endpoint", served.url, "--model", served.model, "--out", tmp_path / "labelled", "--concurrency", "4", "--json", env=os.environ | {"OPENAI_API_KEY": ""})
+    wanted = {"kinds": {"sentence": 1, "detail": 0.5, "dialog": 0.5}, "images": 6, "prompts": "plain", "context": False,
+              "verdicts": {"no_answer": "reject"} | dict.fromkeys(("answer", "language", "length", "format"), "keep")}  # it talks word salad
+    done = cocoift("label", small / "set", *(f"{name}={json.dumps(value)}" for name, value in wanted.items()), "--images", small / "world", "--endpoint", served.url, "--model", served.model,
+                   "--out", tmp_path / "labelled", "--concurrency", "4", "--json", env=os.environ | {"OPENAI_API_KEY": ""})
     assert done.returncode == 0, done.stderr
     told, written = json.loads(done.stdout), rows(tmp_path / "labelled")
-    assert told["written"] + told["rejected"] == len(written) >= 12 and told["written"] > 0 and told["reasons"].get("no_answer", 0) == 0
+    assert told["written"] + told["rejected"] == len(written) >= 8 and told["written"] > 0 and told["reasons"].get("no_answer", 0) == 0
     talks = [row for row in written if row["kind"] == "dialog" and row["kept"]]
     assert talks and {len(row["rounds"]) for row in talks} <= {2, 3, 4} and len({row["rounds"][0]["answer"] for row in written if row["rounds"]}) > 3
     labelled = [r for c in read_conversations(tmp_path / "labelled") for r in c.rounds if r.origin.source == "label"]
     assert len(labelled) == told["rounds"] and {r.origin.model for r in labelled} == {str(served.model)}
-    again = cocoift("label", small / "set", "kinds={sentence: 1, detail: 0.5, dialog: 0.5}", "prompts=plain", "verdicts={no_answer: reject, answer: keep, language: keep, length: keep, format: keep}", "context=false",
-                    "--images", small / "world", "--endpoint", served.url, "--model", served.model, "--out", tmp_path / "again", "--cache", tmp_path / "answers.sqlite", "--json")
-    assert json.loads(again.stdout)["requests"] == 0 and same(tmp_path / "labelled", tmp_path / "again")
+    again = write("label", small / "set", tmp_path / "again", Service(served.url, str(served.model), cache=tmp_path / "answers.sqlite"), WriteRecipe(**wanted), images=small / "world")
+    assert again["requests"] == 0 and same(tmp_path / "labelled", tmp_path / "again")
