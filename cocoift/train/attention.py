@@ -93,6 +93,8 @@ def _by_tree(attend, query, key, value, table):  # [B, H, L, d] each, [B, 1, L, 
 
 # %% ../../nbs/train/34_attention.ipynb #075e47cc
 NAME = "image_trees"  # among transformers' attention functions
+
+
 @cache
 def _flex():
     from torch.nn.attention.flex_attention import flex_attention

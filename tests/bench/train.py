@@ -41,7 +41,7 @@ def llava(cuda: bool, layers: int, width: int):
     model.model.vision_tower.requires_grad_(False)  # LLaVA-1.5's
     use_trees(model)
     if cuda:
-        model.to("cuda", torch.bfloat16).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.to("cuda", torch.bfloat16).activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
 
 
