@@ -1954,6 +1954,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cocoift.studies.pages._matched': ('studies/pages.html#_matched', 'cocoift/studies/pages.py'),
                                        'cocoift.studies.pages._pivot': ('studies/pages.html#_pivot', 'cocoift/studies/pages.py'),
                                        'cocoift.studies.pages._scope': ('studies/pages.html#_scope', 'cocoift/studies/pages.py'),
+                                       'cocoift.studies.pages._scope_section': ( 'studies/pages.html#_scope_section',
+                                                                                 'cocoift/studies/pages.py'),
                                        'cocoift.studies.pages._sections': ('studies/pages.html#_sections', 'cocoift/studies/pages.py'),
                                        'cocoift.studies.pages._seeds': ('studies/pages.html#_seeds', 'cocoift/studies/pages.py'),
                                        'cocoift.studies.pages._stack': ('studies/pages.html#_stack', 'cocoift/studies/pages.py'),

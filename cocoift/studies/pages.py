@@ -109,6 +109,15 @@ def _curve(arm: Arm) -> pd.DataFrame | None:  # likelihoods by step, of the firs
     path = arm.runs[0] / "likelihood" / "scores.json" if arm.runs else None
     return points_table(arm.name, read_json(path)["points"], "early") if path and path.exists() else None
 
+
+def _scope_section(t: dict[str, pd.DataFrame]) -> list[Section]:
+    if not len(t["scope"]):
+        return []
+    told = Text("How long an instruction holds, in dialogs with the model's own answers: kept while it should (hold), gone when it should be (release, override, revoke); "
+                "and what is said stays said (recall, contradiction, flip). The first seed of each.")
+    curve = Chart(over_training(t["curve"], *CURVES["early"]), "When it was learned: full answers on COCO-Scope's pairs, weighed at every kept state of the training", t["curve"])
+    return [Section("COCO-Scope", [told, *([curve] if len(t["curve"]) else []), Table(t["scope"], "Every number of COCO-Scope, with 95 % intervals by image")])]
+
 # %% ../../nbs/studies/60_pages.ipynb #cb4c378c
 def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[Dialog]:
     "Side-by-side dialogs on the first images that all arms were asked about."
@@ -157,11 +166,7 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
     paper = Section("The paper's own table", [
         Chart(figures.single_multi(figures.paper_table()), "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline",
               figures.paper_table())])
-    scope = [Section("COCO-Scope", [Text("How long an instruction holds, in dialogs with the model's own answers: kept while it should (hold), gone when it should be (release, override, revoke); "
-                                         "and what is said stays said (recall, contradiction, flip). The first seed of each."),
-        *([Chart(over_training(t["curve"], *CURVES["early"]), "When it was learned: full answers on COCO-Scope's pairs, weighed at every kept state of the training", t["curve"])] if len(t["curve"]) else []),
-        Table(t["scope"], "Every number of COCO-Scope, with 95 % intervals by image")])] if len(t["scope"]) else []
-    return [taught, levels_, heard, right, *scope, paper]
+    return [taught, levels_, heard, right, *_scope_section(t), paper]
 
 
 def write_pages(
