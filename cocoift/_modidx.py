@@ -682,6 +682,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'cocoift.data.orders._groups': ('data/orders.html#_groups', 'cocoift/data/orders.py'),
                                      'cocoift.data.orders._rates': ('data/orders.html#_rates', 'cocoift/data/orders.py'),
                                      'cocoift.data.orders._share': ('data/orders.html#_share', 'cocoift/data/orders.py'),
+                                     'cocoift.data.orders._tells': ('data/orders.html#_tells', 'cocoift/data/orders.py'),
                                      'cocoift.data.orders.orders': ('data/orders.html#orders', 'cocoift/data/orders.py'),
                                      'cocoift.data.orders.short_answered': ('data/orders.html#short_answered', 'cocoift/data/orders.py'),
                                      'cocoift.data.orders.sources_of': ('data/orders.html#sources_of', 'cocoift/data/orders.py')},
