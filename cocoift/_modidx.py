@@ -1836,6 +1836,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cocoift.studies.paper._recipe': ('studies/paper.html#_recipe', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._report': ('studies/paper.html#_report', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._scale': ('studies/paper.html#_scale', 'cocoift/studies/paper.py'),
+                                       'cocoift.studies.paper._scope_table': ( 'studies/paper.html#_scope_table',
+                                                                               'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._sources': ('studies/paper.html#_sources', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._tables': ('studies/paper.html#_tables', 'cocoift/studies/paper.py'),
                                        'cocoift.studies.paper._trained': ('studies/paper.html#_trained', 'cocoift/studies/paper.py'),

@@ -41,6 +41,8 @@ def overlap(
         images = set(frame.image.dropna()) if len(frame) else set()
         seen = images & trained
         head = {"bench": bench, "images": len(images), "trained_on": len(seen), "share": len(seen) / len(images) if images else None}
+        if not set(READINGS) & set(frame):
+            rows.append({**head, "history": "", "metric": ""})
         for history, some in frame.groupby("history", sort=False) if len(frame) else ():
             for column, metric in READINGS.items():
                 part = some[~some.bound.astype(bool)] if column == "terse" and "bound" in some else some
