@@ -111,6 +111,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'cocoift/chat/endpoint/failures.py'),
                                                 'cocoift.chat.endpoint.failures.key_for': ( 'chat/endpoint/failures.html#key_for',
                                                                                             'cocoift/chat/endpoint/failures.py'),
+                                                'cocoift.chat.endpoint.failures.not_taken': ( 'chat/endpoint/failures.html#not_taken',
+                                                                                              'cocoift/chat/endpoint/failures.py'),
                                                 'cocoift.chat.endpoint.failures.without_key': ( 'chat/endpoint/failures.html#without_key',
                                                                                                 'cocoift/chat/endpoint/failures.py'),
                                                 'cocoift.chat.endpoint.failures.without_keys': ( 'chat/endpoint/failures.html#without_keys',
