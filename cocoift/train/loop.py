@@ -212,8 +212,6 @@ class Rank:
         self.recipe, self.parent, self.host = recipe, parent, host
         self.asked = False
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
-        if not torch.cuda.is_available():
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // recipe.ranks))
         self.engine, self.model = make_engine(recipe)
         self.first = dist.get_rank() == 0
         self.lock = lock(recipe.out) if self.first else None
