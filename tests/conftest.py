@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Before torch and DeepSpeed are imported, here and in every process that a test starts. Two pytest workers share two cores.
 os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1")
@@ -156,8 +157,13 @@ def forked():
 @pytest.fixture(scope="session")
 def tiny_quickstart(cocoift, tmp_path_factory) -> tuple[Path, dict]:
     "The folder of a `cocoift quickstart --tiny` and the document that it printed; to read only."
-    folder = tmp_path_factory.mktemp("quickstart") / "study"
-    plain = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}  # as users have it: DeepSpeed then speaks on stdout
-    done = cocoift("quickstart", "--tiny", "--json", "--out", folder, env=plain)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    base = tmp_path_factory.getbasetemp()
+    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one run for all workers
+    folder, told = home / "quickstart" / "study", home / "quickstart.json"
+    with FileLock(home / "quickstart.lock"):
+        if not told.exists():
+            plain = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}  # as users have it: DeepSpeed then speaks on stdout
+            done = cocoift("quickstart", "--tiny", "--json", "--out", folder, env=plain)
+            assert done.returncode == 0, done.stderr
+            told.write_text(done.stdout)
+    return folder, json.loads(told.read_text())

@@ -59,6 +59,18 @@ def test_real_annotations(cocoift, shared, tmp_path):
     assert json.loads(done.stdout)["images"] == 7
 
 
+@pytest.mark.parametrize("part", ["tuned", "held"])
+def test_checks_against_labels_by_hand(shared, root, part):
+    import checked
+
+    rows = checked.table(shared, part)
+    told = "".join("".join(cell["source"]) for cell in json.loads((root / "nbs/eval/scope/14_claims.ipynb").read_text())["cells"])
+    assert checked.show(rows) in told  # the page says what is measured: `python tests/checked.py`
+    undefined = {check for check, row in rows.items() if row["precision"] is None}
+    assert undefined == ({"json"} if part == "tuned" else {"bullets exactly", "bullets at most"})
+    assert all(row["precision"] >= 0.9 and row["recall"] >= 0.9 for check, row in rows.items() if check not in undefined | {"side"})
+
+
 def test_bad_input(cocoift, benchmark, small, tmp_path):
     folder, _ = benchmark
     copy = tmp_path / "copy"
