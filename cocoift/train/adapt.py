@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['PROJECTORS', 'TOWERS', 'part_of', 'LoraOptions', 'adapt', 'parameter_groups', 'whole_weights', 'copy_processor',
-           'save_model']
+           'saving', 'save_model']
 
 # %% ../../nbs/train/33_adapt.ipynb #402314d9
+import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,6 +123,19 @@ def copy_processor(family: Family, out: Path) -> None:
         (out / "chat_template.jinja").write_text(family.chat_template, encoding="utf-8")
 
 
+@contextmanager
+def saving(path: str | Path) -> Iterator[None]:
+    "What safetensors says of a disk, as the OSError that it is."
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if not (code := re.search(r"os error (\d+)", str(error))):
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+
+
 def save_model(
     model,
     family: Family,
@@ -133,7 +148,7 @@ def save_model(
     if first and not Path(out).exists():
         tied = getattr(model, "all_tied_weights_keys", None) or {}
         state = {name: tensor for name, tensor in state.items() if name not in tied}
-        with atomic_folder(out) as folder:
+        with saving(out), atomic_folder(out) as folder:
             model.generation_config.eos_token_id = model.generation_config.eos_token_id or family.tokenizer.eos_token_id
             model.save_pretrained(folder, state_dict=state, max_shard_size="5GB")
             copy_processor(family, folder)

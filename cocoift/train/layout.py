@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ..chat.family import open_family
 from ..chat.template import VICUNA_JINJA
 from ..files import UserError, atomic_file, atomic_folder, read_json, reading, write_json
+from .adapt import saving
 from .model import read_config
 
 # %% ../../nbs/train/39_layout.ipynb #f613b89d
@@ -173,7 +174,7 @@ def assemble_on_disk(
         yield from ((name, tensor.to(dtype)) for name, tensor in started.items())
         yield from _language(language, config, dtype)
 
-    with atomic_folder(out) as folder:
+    with saving(out), atomic_folder(out) as folder:
         write_shards(folder, pieces())
         write_parts(folder, config, tokenizer, vision, pad)
     return Path(out)
@@ -226,7 +227,7 @@ def write_own(checkpoint: str | Path, out: str | Path, tower: str = "openai/clip
     told = {**config.text_config.to_dict(), "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "mm_hidden_size": config.vision_config.hidden_size,
             "mm_vision_tower": tower, "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": config.vision_feature_layer, "mm_vision_select_feature": "patch",
             "mm_use_im_start_end": False, "mm_use_im_patch_token": False, "image_aspect_ratio": "pad" if padded else None, "use_mm_proj": True, "tune_mm_mlp_adapter": False}
-    with atomic_folder(out) as folder:
+    with saving(out), atomic_folder(out) as folder:
         write_shards(folder, ((to_own(name), tensor) for name, tensor in tensors(checkpoint)))
         write_json(folder / "config.json", json.loads(json.dumps(told, default=str)))
         family.tokenizer.save_pretrained(folder)
@@ -263,7 +264,7 @@ def read_own(
         if not any(name.startswith("vision_tower") for name in held):
             yield from ((tower_name(name), tensor) for name, tensor in tensors(vision, "vision tower") if tower_name(name))
 
-    with atomic_folder(out) as folder:
+    with saving(out), atomic_folder(out) as folder:
         write_shards(folder, pieces())
         write_parts(folder, config, tokenizer, vision, "square" if told.get("image_aspect_ratio") == "pad" else "crop")
     return Path(out)
