@@ -1,10 +1,12 @@
 "Day one of a user with eight GPUs: the real configurations of CLIP-L/336 and Vicuna without their weights, and the whole way, typed as in the README, with tiny ones."
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from cocoift.cli.main import main
 from cocoift.files import UserError
@@ -211,3 +213,63 @@ def test_parts_that_do_not_belong_together(typed, parts, tmp_path, monkeypatch, 
     code, printed, said = typed(*command.format(clip=parts / "clip", vicuna=parts / "vicuna").split())
     assert (code, printed, said.count("\n")) == (2, "", 1) and all(text in said for text in says), said
     assert not list(tmp_path.iterdir())
+
+
+# What cannot be trained: one line, exit code 2, before anything is written
+
+@pytest.fixture
+def here(small, tmp_path, monkeypatch) -> Path:
+    "A copy of the small world, to spoil, and a recipe for it."
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "hosts").write_text("localhost slots=512\n")
+    (tmp_path / "train.yaml").write_text(json.dumps({"model": "start", "data": "set", "images": "world/images", "out": "run", "steps": 1, "batch": 4}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def without_stop(here: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (here / "start" / name).write_text((here / "start" / name).read_text().replace("</s>", "<never>"))
+    told = json.loads((here / "start/tokenizer_config.json").read_text())
+    told.pop("eos_token")
+    (here / "start/tokenizer_config.json").write_text(json.dumps(told))
+
+
+def torn_weights(here: Path) -> None:
+    weights = here / "start/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def untileable(here: Path) -> None:
+    from tiny import make
+
+    make("qwen2_5_vl", here / "qwen")
+    Image.new("RGB", (1000, 2)).save(next((here / "world/images/train2017").iterdir()))
+
+
+@pytest.mark.parametrize("command, spoil, says", [
+    ("train train.yaml model=parts/language", None, ["parts/language: is a llama checkpoint", "name another"]),
+    ("train train.yaml", without_stop, ["start: neither the chat template nor the tokenizer has a stop token", "use the tokenizer that belongs to it"]),
+    ("train train.yaml", torn_weights, ["model.safetensors: the weights cannot be read", "download or train it again"]),
+    ("train train.yaml hostfile=hosts", None, ["hosts: gives localhost slots=512", "lower its slots"]),
+    ("train train.yaml model=qwen", untileable, ["cannot tile a picture of 1000 x 2 pixels", "coco:"]),
+])
+def test_what_cannot_be_trained(typed, here, command, spoil, says):
+    if spoil:
+        spoil(here)
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    code, printed, said = typed(*command.split())
+    assert (code, printed) == (2, "") and said.count("\n") == 1 and all(text in said for text in says), said
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+def test_missing_pictures_are_dropped_and_counted(typed, here):
+    gone = next((here / "world/images/train2017").iterdir())
+    gone.unlink()
+    code, printed, said = typed("train", "train.yaml", "missing=drop", "--dry-run", "--json")
+    assert code == 0, said
+    from cocoift.conversation import read_conversations
+
+    about = [c for c in read_conversations(here / "set") if int(c.image.partition(":")[2]) == int(gone.stem)]
+    told = json.loads(printed)
+    assert told["table"]["no_picture"] == len(about) > 0 and told["table"]["kept"] == told["conversations"] == len(list(read_conversations(here / "set"))) - len(about)

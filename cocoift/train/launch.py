@@ -21,7 +21,7 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
-from ..files import Failed, Journal, UserError, check_output, digest, read_json, read_text, write_json
+from ..files import Failed, Journal, UserError, check_output, digest, read_json, read_text, reading, write_json
 from .adapt import adapt
 from .family import Family, open_family
 from .loop import MARK, Pictures, lora_of, read_trees, total_steps
@@ -93,9 +93,14 @@ def with_rows(recipe: TrainRecipe, longest: int) -> TrainRecipe:  # tokens of th
 
 # %% ../../nbs/train/38_launch.ipynb #6e299565
 def fingerprint(path: Path) -> str:  # sha256
-    "Who a large file is, by its size and its ends."
+    "Who a large file is, by its size and its ends. One of weights that is torn is refused."
     import hashlib
 
+    from safetensors import safe_open
+
+    if path.suffix == ".safetensors":
+        with reading(path, "weights"), safe_open(path, "pt"):
+            pass
     size, end = path.stat().st_size, 2**20
     with open(path, "rb") as file:
         told = file.read(end)
