@@ -26,7 +26,7 @@ def rank_process(rank: int, told: dict, job: Path, port: int, parent: int, log) 
     if told.get("limit"):  # bytes that a file may have: the disk is full there
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["limit"], told["limit"]))
     code = work(job, parent, socket.gethostname())
-    if not rank:
+    if not rank and not code:
         (job.parent / "modules.json").write_text(json.dumps(sorted(sys.modules)))
     return code
 

@@ -50,13 +50,13 @@ def messages(done: dict, kind: str) -> set[str]:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_at_a_random_step(forked, recipe, whole, tmp_path, ranks, zero):
     "Killed and run again as it was: the losses of the run that nothing disturbed, to the byte where ranks and stage are the same."
-    run, step = tmp_path / "run", random.randrange(2, STEPS - 1)
+    run, step = tmp_path / "run", random.randrange(3, STEPS)  # of which only the steps up to the last checkpoint are kept
     own = recipe | {"out": str(run), "ranks": ranks, "zero": zero}
     done = forked(own, after=step, signal=signal.SIGKILL)
     assert set(done["codes"]) == {-signal.SIGKILL} and not (run / "train.json").exists() and not (run / "model").exists(), done
     shutil.copytree(run, tmp_path / "torn")
     done = forked(own)
-    assert set(done["codes"]) == {0} and re.fullmatch(r"going on after step [246]", *messages(done, "note")), done
+    assert set(done["codes"]) == {0} and messages(done, "note") <= {f"going on after step {k}" for k in (2, 4, 6)} and done["told"], done
     assert losses(run) == pytest.approx(losses(whole), abs=5e-5) and not list(run.rglob("*.partial"))
     if (ranks, zero) == (2, 2):
         assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes() and (run / "train.json").read_bytes() == (whole / "train.json").read_bytes()
