@@ -69,12 +69,13 @@ def _add_lora(model, lora: LoraOptions) -> None:
         parameter.requires_grad_(name in learns or ".lora_" in name)
 
 # %% ../../nbs/train/33_adapt.ipynb #ca6f9998
-def parameter_groups(model, lr: float, projector_lr: float | None = None) -> list[dict]:  # for an optimizer; `scale` is each group's lr over the run's
+def parameter_groups(model, rates: dict[str, float]) -> list[dict]:  # of each part; for an optimizer: `rate` is what a schedule scales
     "What is trained, in groups of one learning rate."
-    learns = [(part_of(name) == "projector", parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [{"params": [p for is_projector, p in learns if is_projector == wanted], "lr": rate, "scale": rate / lr}
-              for wanted, rate in ((False, lr), (True, projector_lr or lr))]
-    return [group for group in groups if group["params"]]
+    found: dict[float, list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault(rates[part_of(name)], []).append(parameter)
+    return [{"params": some, "lr": rate, "rate": rate} for rate, some in sorted(found.items())]
 
 # %% ../../nbs/train/33_adapt.ipynb #f0a503bf
 def whole_weights(model, first: bool = True) -> Iterator[tuple[str, torch.Tensor]]:  # on the CPU, to the first rank only

@@ -151,7 +151,7 @@ def with_image(folder: Path):  # a tokenizer
         tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     return tokenizer
 
-
+# %% ../../nbs/train/39_layout.ipynb #cca141dc
 def assemble_on_disk(
     vision: str | Path,  # CLIP's folder: the tower alone or the whole
     language: str | Path,  # Vicuna's, with its tokenizer

@@ -25,7 +25,7 @@ from ..chat.template import TEMPLATES
 from ..conversation import read_conversations
 from ..files import Failed, Journal, UserError, read_json, write_json
 from ..images import find_pictures, open_picture
-from .adapt import LoraOptions, adapt, part_of, save_model
+from .adapt import LoraOptions, adapt, parameter_groups, save_model
 from .checkpoint import Checkpoints
 from .family import Family, load_model, open_family
 from .pack import deal, pack
@@ -64,12 +64,7 @@ def lora_of(recipe: TrainRecipe) -> LoraOptions | None:
 
 def groups(model, recipe: TrainRecipe) -> list[dict]:  # for the optimizer; `rate` is what the schedule scales
     "What is trained, by learning rate."
-    rates = {"language": recipe.lr, "projector": recipe.projector_lr or recipe.lr, "tower": recipe.tower_lr or recipe.lr}
-    found: dict[float, list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            found.setdefault(rates[part_of(name)], []).append(parameter)
-    return [{"params": some, "lr": rate, "rate": rate} for rate, some in sorted(found.items())]
+    return parameter_groups(model, {"language": recipe.lr, "projector": recipe.projector_lr or recipe.lr, "tower": recipe.tower_lr or recipe.lr})
 
 # %% ../../nbs/train/38_loop.ipynb #bfb3e924
 class TreeModel(torch.nn.Module):
