@@ -1,6 +1,6 @@
 """Trees against rows of their own, against packed rows, and against LLaVA's way, on the same data and model, side by side in one run.
 
-    python tests/bench/train.py [--quick] [--threads 2] [--data SOURCES] [--layers 6 --width 512 --repeats 3] [--deepspeed]
+    python tests/bench/train.py [--quick] [--threads 2] [--data SOURCES] [--layers 4 --width 384 --repeats 3] [--deepspeed]
 
 Needs torch and transformers alone, so that it runs from a bare checkout on a GPU machine: there a LLaVA of about 1.5 billion random parameters in bf16, FlexAttention,
 activation checkpointing. With `--data` (and the package installed) the lengths of the real `coco-ift` dataset are tried too; with `--deepspeed` ZeRO 2 and 3, whole
@@ -27,6 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from cocoift.train.attention import BLOCK, use_trees  # noqa: E402
+from cocoift.train.pack import alone, pack  # noqa: E402
 from cocoift.train.tree import Rows, Tree, collate, token_loss  # noqa: E402
 
 PREFIX, PATCHES, VOCABULARY = 35, 576, 32064  # LLaVA-1.5's
@@ -63,18 +64,6 @@ def grove(lengths: list[list[int]], draws: random.Random) -> list[Tree]:  # of e
         return Branch([draws.randrange(3, 30000) for _ in range(t)], [k >= t // 2 for k in range(t)])
 
     return [Tree(str(n), prefix, tuple(map(branch, some))) for n, some in enumerate(lengths)]
-
-
-def alone(trees: list[Tree]) -> list[Tree]:
-    return [Tree(tree.image, tree.prefix, (branch,)) for tree in trees for branch in tree.branches]
-
-
-def fill(trees: list[Tree], tokens: int) -> list[list[Tree]]:  # rows of at most so many, if a tree is not longer
-    rows = []
-    for tree in sorted(trees, key=len, reverse=True):
-        row = min((row for row in rows if sum(map(len, row)) + len(tree) <= tokens), key=lambda row: tokens - sum(map(len, row)), default=None)
-        rows.append([tree]) if row is None else row.append(tree)
-    return rows
 
 
 def batches(rows: list[list[Tree]], tokens: int) -> list[list[list[Tree]]]:  # of at most so many places
@@ -209,8 +198,8 @@ def compare(found: dict, rivals: dict[str, str]) -> dict:  # key of the result: 
 def ways_of(trees: list[Tree], cuda: bool) -> dict[str, Way]:
     room, micro = (8192, 16384) if cuda else (2048, 1)  # tokens of a row, of a batch
     single = alone(trees)
-    return {"trees": Way(our_loss, batches(fill(trees, room) if cuda else [[tree] for tree in trees], micro)),
-            "rows": Way(our_loss, batches([[tree] for tree in single], micro)), "packed": Way(our_loss, batches(fill(single, room), micro))}
+    return {"trees": Way(our_loss, batches(pack(trees, room) if cuda else [[tree] for tree in trees], micro)),
+            "rows": Way(our_loss, batches([[tree] for tree in single], micro)), "packed": Way(our_loss, batches(pack(single, room), micro))}
 
 
 # Exactness and DeepSpeed -------------------------------------------------------------------------------------------------------------------------------------------
@@ -317,7 +306,7 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     cuda, draws = torch.cuda.is_available(), random.Random(0)
-    layers, width = asked.layers or (24 if cuda else 2 if asked.quick else 6), asked.width or (2048 if cuda else 256 if asked.quick else 512)
+    layers, width = asked.layers or (24 if cuda else 2 if asked.quick else 4), asked.width or (2048 if cuda else 256 if asked.quick else 384)
     device = torch.cuda.get_device_name() if cuda else "cpu"
     peak = next((flops for name, flops in PEAK.items() if name in device.lower()), None)
     model, repeats, images = llava(cuda, layers, width), asked.repeats or (1 if asked.quick else 3), 28 if cuda else 1
@@ -335,13 +324,13 @@ def main() -> None:
         out["trees_vs_rows"][f"{k},{t}"] = compare(found, {"time": "rows", "packed": "packed"})
     trees = grove([[draws.randint(40, 80) for _ in range(12)] for _ in range(images)], draws)
     ways = ways_of(trees, cuda)
-    found = run("12 short", {"trees": ways["trees"], "rows": ways["rows"], "llava": Way(llava_loss, batches([[tree] for tree in alone(trees)], 16384 if cuda else 2800))})
+    found = run("12 short", {"trees": ways["trees"], "llava": Way(llava_loss, batches([[tree] for tree in alone(trees)], 16384 if cuda else 2800))})
     out["trees_vs_llava"] = round(found["llava"]["wall"] / found["trees"]["wall"], 3)
     out["trees_vs_llava_cpu"] = round(found["llava"]["cpu"] / found["trees"]["cpu"], 3)
     if asked.data:
         lengths = real_lengths(asked.data)
         flat = [t for some in lengths for t in some]
-        some = random.Random(0).sample(lengths, min(len(lengths), 512 if cuda else 3 if asked.quick else 10))
+        some = random.Random(0).sample(lengths, min(len(lengths), 512 if cuda else 3 if asked.quick else 5))
         trees = grove(some, draws)
         llavas = batches([[tree] for tree in alone(trees)], 16384 if cuda else 2800)
         found = run("coco-ift", ways_of(trees, cuda) | {"llava": Way(llava_loss, llavas)})
