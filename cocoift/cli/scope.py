@@ -34,7 +34,8 @@ def scope(
 
         told = {**told, "lmms_eval": str(write_task(bench, find_pictures(pictures or data), lmms_eval))}
     show(told, json, [f"{told['items']} items about {told['images']} images, {told['rounds']} rounds of own answers, in {out}",
-                      f"sha256 {told['sha256']}", f"resolves differences in leakage from about {told['resolves']:.3f} on"])
+                      f"sha256 {told['sha256']}", f"resolves differences in leakage from about {told['resolves']:.3f} on",
+                      *([f"lmms-eval: --include_path {lmms_eval.parent} --tasks {lmms_eval.name}"] if lmms_eval else [])])
 
 # %% ../../nbs/cli/77_scope.ipynb #1cb91ea8
 @app.command()
