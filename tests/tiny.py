@@ -58,6 +58,17 @@ def idefics3(out: Path):
     return Idefics3ForConditionalGeneration(config), processor
 
 
+def smolvlm(out: Path):
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessorPil, SmolVLMProcessor
+
+    rows = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
+    tok = tokenizer(["<fake_token_around_image>", "<image>", "<global-img>", "<|im_start|>", *rows], "<end_of_utterance>")
+    config = SmolVLMConfig(image_token_id=tok.convert_tokens_to_ids("<image>"), scale_factor=2, pad_token_id=0,
+                           vision_config={"image_size": 32, "patch_size": 8, **SEEN}, text_config={"model_type": "llama", "vocab_size": len(tok), "pad_token_id": 0, **TEXT})
+    pictures = SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    return SmolVLMForConditionalGeneration(config), without_video(SmolVLMProcessor)(pictures, tok, None, image_seq_len=4, chat_template=IDEFICS)
+
+
 def qwen2_5_vl(out: Path):
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
     from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
@@ -86,7 +97,7 @@ def internvl(out: Path):
     return InternVLForConditionalGeneration(config), processor
 
 
-FAMILIES = {build.__name__: build for build in (llava_next, idefics3, qwen2_5_vl, internvl)}
+FAMILIES = {build.__name__: build for build in (llava_next, idefics3, smolvlm, qwen2_5_vl, internvl)}
 
 
 def make(name: str, out: Path) -> Path:
@@ -101,7 +112,7 @@ def make(name: str, out: Path) -> Path:
         processor.image_processor.save_pretrained(out)
         processor.tokenizer.chat_template = processor.chat_template
         processor.tokenizer.save_pretrained(out)
-        kept = {"image_seq_length": processor.image_seq_length} if hasattr(processor, "image_seq_length") else {}
+        kept = {name: getattr(processor, name) for name in ("image_seq_length", "image_seq_len") if hasattr(processor, name)}
         (out / "processor_config.json").write_text(json.dumps({"processor_class": type(processor).__name__, **kept}))
     return out
 
