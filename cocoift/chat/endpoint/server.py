@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..ask import Ask, Reply, texts
 from .cache import Cache
-from .engine import Engine, address, ask_all, judge_failure, key_for, without_keys
+from .engine import Engine, ask_all
+from .failures import address, judge_failure, key_for, without_keys
 from .request import Gallery, Request, messages_of
 from ..speak import Said, Settings
 from ...files import UserError
