@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..chat.family import Family
 from ..conversation import Conversation, check_conversation, dataset_parts, row_groups, rows
-from ..files import UserError, atomic_folder, digest, digest_of, write_json
+from ..files import atomic_folder, digest, digest_of, write_json
 from .tokens import Speller
 
 # %% ../../nbs/train/36_planting.ipynb #b2dba2ea
@@ -62,6 +62,7 @@ class Spelt(NamedTuple):
     asked: np.ndarray  # [R]  tokens of a round that are not learned
     lengths: np.ndarray  # [R]  tokens of a round
     rounds: np.ndarray  # [n]
+    several: np.ndarray  # [n]  rounds of a conversation about several images, which no tree holds; it has none of the above
     names: list[str]  # [n]
     images: list[str]  # [n]
 
@@ -69,14 +70,16 @@ class Spelt(NamedTuple):
 def spell(speller: Speller, piece: Piece) -> Spelt:
     "A piece's conversations, tokenised."
     conversations = list(_conversations(piece))
-    for c in conversations:
-        if len(c.images) > 1:
-            raise UserError(f"conversation {c.id}: has {len(c.images)} images, a tree holds one: leave it out of the dataset")
-    spelt = [one for k in range(0, len(conversations), 2000) for one in speller(conversations[k : k + 2000])]
-    flat = [pair for some in spelt for pair in some]
+    several = [len(c.images) > 1 for c in conversations]
+    single = [c for c, is_several in zip(conversations, several) if not is_several]
+    spelt = iter([one for k in range(0, len(single), 2000) for one in speller(single[k : k + 2000])])
+    rounds = [[] if is_several else next(spelt) for is_several in several]
+    flat = [pair for some in rounds for pair in some]
     tokens = np.array([token for asked, told in flat for ids in (asked, told) for token in ids], dtype=np.int32)
-    asked, told = (np.array([len(pair[k]) for pair in flat], dtype=np.int32) for k in (0, 1))
-    return Spelt(tokens, asked, asked + told, np.array([len(some) for some in spelt], dtype=np.int32), [c.id for c in conversations], [c.image for c in conversations])
+    asked, told, held, left = (np.array(some, dtype=np.int32) for some in ([len(pair[0]) for pair in flat], [len(pair[1]) for pair in flat], [len(some) for some in rounds],
+                                                                           [len(c.rounds) * is_several for c, is_several in zip(conversations, several)]))
+    images = [f"none:{c.id}" if is_several else c.image for c, is_several in zip(conversations, several)]
+    return Spelt(tokens, asked, asked + told, held, left, [c.id for c in conversations], images)
 
 # %% ../../nbs/train/36_planting.ipynb #ca9dc7ef
 _OWN: list[Speller] = []  # a worker's
@@ -123,7 +126,7 @@ def _by_workers(family: Family, todo: Iterator[Piece], workers: int) -> Iterator
             pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/train/36_planting.ipynb #0fd3e91b
-ARRAYS = {"tokens": np.int32, "asked": np.int32, "lengths": np.int32, "rounds": np.int32, "members": np.int32, "branches": np.int32, "names": np.uint8, "name_sizes": np.int32,
+ARRAYS = {"tokens": np.int32, "asked": np.int32, "lengths": np.int32, "rounds": np.int32, "several": np.int32, "members": np.int32, "branches": np.int32, "names": np.uint8, "name_sizes": np.int32,
           "images": np.uint8, "image_sizes": np.int32}
 _TEXTS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
 
@@ -161,7 +164,7 @@ def _write(folder: Path, found: Iterator[Spelt], key: str) -> None:
     files = {name: open(folder / name, "wb") for name in ARRAYS}
     try:
         for spelt in found:
-            for name in ("tokens", "asked", "lengths", "rounds"):
+            for name in ("tokens", "asked", "lengths", "rounds", "several"):
                 getattr(spelt, name).tofile(files[name])
             new = list(dict.fromkeys(image for image in spelt.images if image not in trees))
             trees.update({image: len(trees) + k for k, image in enumerate(new)})
