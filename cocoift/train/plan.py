@@ -83,8 +83,12 @@ class Plan:
         counts, sums = (np.bincount(s.of[held], weights, len(trunks)).astype(np.int64) for weights in (None, tokens[held]))
         self.which = np.flatnonzero(counts)  # [t]
         self.counts, self.lengths = counts[self.which], (sums + trunks)[self.which]  # [t]  conversations and tokens of each tree
-        self.separate = int((sums + counts * trunks).sum())  # tokens, were each conversation alone
+        self.separate = tokens[held] + trunks[s.of[held]]  # tokens of each conversation, were it alone
         self.members, self.begin = s.members[held[s.members]], _starts(self.counts)
+
+    def sizes_of(self, shared: bool) -> np.ndarray:  # tokens
+        "Of all trees, or of all conversations where each has its image for itself."
+        return self.lengths if shared else self.separate
 
     def __len__(self) -> int:
         return len(self.which)
