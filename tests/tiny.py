@@ -97,13 +97,26 @@ def internvl(out: Path):
     return InternVLForConditionalGeneration(config), processor
 
 
-FAMILIES = {build.__name__: build for build in (llava_next, idefics3, smolvlm, qwen2_5_vl, internvl)}
+def llava(out: Path):
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaImageProcessorPil, LlavaProcessor
+
+    tok = tokenizer(["<image>", "<s>"], "</s>")
+    tok.bos_token = "<s>"
+    config = LlavaConfig(vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **SEEN), text_config=LlamaConfig(vocab_size=len(tok), **TEXT),
+                         image_token_id=tok.convert_tokens_to_ids("<image>"), vision_feature_layer=-1, image_seq_length=16)
+    processor = LlavaProcessor(LlavaImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}), tok, patch_size=8,
+                               vision_feature_select_strategy="default", chat_template=VICUNA_HF, num_additional_image_tokens=1)
+    return LlavaForConditionalGeneration(config), processor
+
+
+FAMILIES = {build.__name__: build for build in (llava_next, idefics3, qwen2_5_vl, internvl)}
+EXACT = FAMILIES | {build.__name__: build for build in (llava, smolvlm)}  # llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
 
 
 def make(name: str, out: Path) -> Path:
     "A checkpoint folder."
     torch.manual_seed(0)
-    model, processor = FAMILIES[name](out)
+    model, processor = EXACT[name](out)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     model.save_pretrained(out)
     try:

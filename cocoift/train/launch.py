@@ -261,7 +261,7 @@ def train(recipe: TrainRecipe) -> dict:
     if check_output(recipe.out, "run.json", "train") and read_json(recipe.out / "run.json") != run:
         raise UserError(f"{recipe.out}: holds a run of another recipe, model or dataset: name a new folder with out=, or delete it")
     if not (recipe.out / "train.json").exists():
-        settled = settle(recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {}), plan.sizes_of(recipe.trees and family.trees))
+        settled = settle(recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {}), run["conversations"], plan.sizes_of(recipe.trees and family.trees))
         write_json(recipe.out / "run.json", run)
         launch(settled, run["steps"])
     result = read_json(recipe.out / "train.json")
