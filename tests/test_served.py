@@ -5,8 +5,12 @@ import threading
 import pytest
 
 from cocoift.chat.ask import Ask, play
+from cocoift.chat.endpoint.cache import Cache
+from cocoift.chat.endpoint.engine import Engine, ask_all
+from cocoift.chat.endpoint.request import Request
 from cocoift.chat.endpoint.server import ServerChat, ServerSpeaker
 from cocoift.chat.speak import Said, Settings
+from cocoift.files import UserError
 from cocoift.images import find_pictures
 
 
@@ -39,3 +43,18 @@ def test_it_streams(both, served, small):
     pieces = list(ServerSpeaker(served.name).say(rounds, find_pictures(small / "exam"), Settings(most_tokens=12), threading.Event()))
     assert len(pieces) > 3
     assert "".join(pieces).strip() == local.answer([Ask(images[0], (("What is this?", "A star."),), "And to its left?")])[0]
+
+
+def test_the_engine_pays_once_and_tells_what_is_wrong(both, served, tmp_path):
+    local, server, images = both
+    requests = [server.request(Ask(image, (), f"What is in the middle, {k}?")) for image in images[:2] for k in range(3)]
+    first = Engine(served.url, Cache(tmp_path / "answers.sqlite"), server.gallery, concurrency=3, run="r", role="label")
+    answers = ask_all(first, requests)
+    assert [a.status for a in answers] == ["ok"] * 6 and first.counts["requests"] == first.counts["seen"] == 6
+    assert all(a.tokens[0] > 0 and 0 < a.tokens[1] <= 12 for a in answers)
+    again = Engine(served.url, Cache(tmp_path / "answers.sqlite"), server.gallery)
+    assert [a.text for a in ask_all(again, requests)] == [a.text for a in answers] and again.counts["requests"] == 0
+    with pytest.raises(UserError, match=f"{served.url}: has no model no-such/model, or nothing lies at this address"):
+        ask_all(Engine(served.url), [Request("no-such/model", [{"role": "user", "content": "Who?"}])])
+    with pytest.raises(UserError, match="/v2: has no model .* or nothing lies at this address"):
+        ask_all(Engine(served.url.replace("/v1", "/v2")), [Request(str(served.model), [{"role": "user", "content": "Who?"}])])

@@ -93,9 +93,13 @@ def _of_status(status: int, said: str, url: str, model: str) -> Answer:
 
 # %% ../../../nbs/chat/endpoint/19_failures.ipynb #0c4b836e
 def _said(error: Exception) -> str:
-    told = getattr(error, "body", None)
-    told = told.get("message") if isinstance(told, dict) else None
-    return without_keys(told if isinstance(told, str) and told else str(error.__cause__ or getattr(error, "message", "") or error)) or type(error).__name__
+    import openai
+
+    body = getattr(error, "body", None)
+    body = body if isinstance(body, dict) else {}
+    cause = None if isinstance(error, openai.APIStatusError) else error.__cause__  # of a connection that failed: why
+    told = next((told for told in (body.get("message"), body.get("detail")) if isinstance(told, str) and told), "")
+    return without_keys(told or str(cause or getattr(error, "message", "") or error)) or type(error).__name__
 
 
 def judge_failure(error: Exception, url: str, model: str) -> Answer:  # of the request's own failures
