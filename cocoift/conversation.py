@@ -181,7 +181,7 @@ def rows(
                 for row in batch.to_pylist():
                     yield (number := number + 1), row
 
-
+# %% ../nbs/00_conversation.ipynb #99936eb2
 def dataset_parts(
     path: str | Path,  # .jsonl, .parquet, or a dataset folder
 ) -> list[Path]:  # in order

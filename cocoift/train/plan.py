@@ -47,11 +47,8 @@ class _Stored:
         return bytes(getattr(self, which + "s")[starts[k] : starts[k + 1]]).decode()
 
 # %% ../../nbs/train/36_plan.ipynb #e2193daa
-FATES = ("kept", "cut", "dropped", "no_picture", "several_images")  # of a conversation
-
-
-class Plan:
-    "The trees of a dataset, each read as it is asked for."
+class _Fitted:
+    "Which rounds of a dataset fit, and how large its trees are."
 
     def __init__(
         self,
@@ -85,6 +82,13 @@ class Plan:
         self.counts, self.lengths = counts[self.which], (sums + trunks)[self.which]  # [t]  conversations and tokens of each tree
         self.separate = tokens[held] + trunks[s.of[held]]  # tokens of each conversation, were it alone
         self.members, self.begin = s.members[held[s.members]], _starts(self.counts)
+
+# %% ../../nbs/train/36_plan.ipynb #4842d22c
+FATES = ("kept", "cut", "dropped", "no_picture", "several_images")  # of a conversation
+
+
+class Plan(_Fitted):
+    "The trees of a dataset, each read as it is asked for."
 
     def sizes_of(self, shared: bool) -> np.ndarray:  # tokens
         "Of all trees, or of all conversations where each has its image for itself."

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..chat.family import Family
 from ..conversation import Conversation, check_conversation, dataset_parts, row_groups, rows
-from ..files import atomic_folder, digest, digest_of, write_json
+from ..files import UserError, atomic_folder, digest, digest_of, with_parent, write_json
 from .tokens import Speller
 
 # %% ../../nbs/train/36_planting.ipynb #b2dba2ea
@@ -141,12 +141,15 @@ def key_of(family: Family, data: Path) -> str:
 def _alone(path: Path) -> Iterator[None]:  # one process at a time
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    try:
+        file = open(with_parent(path), "w")
+    except OSError as error:
+        raise UserError(f"{path.parent}: nothing can be written there ({error.strerror.lower()}): name another out=") from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
-
+# %% ../../nbs/train/36_planting.ipynb #d286a7fc
 def plant(family: Family, data: Path, plans: Path, workers: int | None = None) -> Path:
     "The folder of a dataset's tokens below `plans`, made if it is not there."
     key = key_of(family, data)
