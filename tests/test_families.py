@@ -6,7 +6,7 @@ from threading import Event
 import pytest
 import torch
 from PIL import Image
-from tiny import EXACT, FAMILIES, make
+from tiny import EXACT, FAMILIES
 
 from cocoift.chat.ask import Ask
 from cocoift.chat.local import LocalChat
@@ -26,11 +26,6 @@ PICTURES = [Image.effect_mandelbrot(size, (-2, -1, 1, 1), 50).convert("RGB") for
 
 
 BY_NAME = {"coco:1": PICTURES[0], "coco:2": PICTURES[1]}
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory) -> dict:
-    return {name: make(name, tmp_path_factory.mktemp("families") / name) for name in EXACT}
 
 
 @pytest.fixture(params=FAMILIES)
