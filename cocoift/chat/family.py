@@ -108,7 +108,7 @@ TREES = ("llava", "llava_next", "idefics3", "smolvlm", "internvl", "qwen2_5_vl")
 
 THREE = ("qwen2_5_vl",)  # count places in three dimensions
 
-
+# %% ../../nbs/chat/13_family.ipynb #a2051ce6
 @dataclass
 class Family:
     "All that training and chatting must know of a checkpoint's kind."
@@ -156,10 +156,10 @@ class Family:
         "The Jinja text to write into a checkpoint of this family; None where its own is kept."
         return VICUNA_JINJA if self.template == VICUNA else None
 
-
+# %% ../../nbs/chat/13_family.ipynb #e1415770
 _TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 
-# %% ../../nbs/chat/13_family.ipynb #e1415770
+
 def _processed(family: Family, picture, size=None) -> dict:
     from PIL import Image
 
