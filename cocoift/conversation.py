@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -19,7 +20,8 @@ from annotated_types import MinLen
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from .files import UserError, atomic_file, read_jsonl
-from .formats import check_format
+from .formats import check_format, is_terse
+from .images import thumbnail
 
 # %% ../nbs/00_conversation.ipynb #6f40c09e
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,24 @@ class Conversation:
         return self.images[0] if self.images else f"none:{self.id}"
 
     def _repr_html_(self) -> str:
-        from html import escape
+        return _shown(self)
 
-        rows = "".join(
-            f"<tr><td><code>{escape(r.format)}</code></td><td style='text-align:left'>{escape(r.instruction)}</td>"
-            f"<td style='text-align:left'><b>{escape(r.response)}</b></td><td><small>{escape(r.origin.source)}</small></td></tr>"
-            for r in self.rounds)
-        head = "<tr><th>format</th><th>instruction</th><th>response</th><th>source</th></tr>"
-        return f"<p><code>{escape(self.id)}</code> about {escape(', '.join(self.images) or 'no image')}</p><table>{head}{rows}</table>"
+# %% ../nbs/00_conversation.ipynb #2ccde002
+def _from(origin: "Origin") -> str:
+    written = f"{origin.model}, prompt {origin.prompt[:8]}" if origin.model else origin.template
+    return " ".join(filter(None, (origin.source, origin.record, f"({written})" if written else "")))
+
+
+def _shown(c: "Conversation") -> str:
+    pictures = "".join(map(thumbnail, c.images))
+    about, rows = escape(", ".join(c.images) or "no image"), []
+    for r in c.rounds:
+        bare = r.format == "free" and is_terse(r.response)
+        mark = ' <small title="at most three words, and this round asked for no format">terse, unasked</small>' if bare else ""
+        rows.append(f"<tr><td><code>{escape(r.format)}</code></td><td style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
+                    f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark}</td><td style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>")
+    head = "<tr><th>format</th><th>instruction</th><th>response</th><th>origin</th></tr>"
+    return f"<p><code>{escape(c.id)}</code> about {about}</p>{pictures}<table>{head}{''.join(rows)}</table>"
 
 # %% ../nbs/00_conversation.ipynb #0dcec58d
 def conversation(

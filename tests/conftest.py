@@ -3,9 +3,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Before torch and DeepSpeed are imported, here and in every process that a test starts. Two pytest workers share two cores.
 os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1")
@@ -78,11 +82,68 @@ def launched(tmp_path_factory):
     return run
 
 
+@dataclass(frozen=True)
+class Served:
+    "A checkpoint behind an OpenAI-compatible server."
+    url: str  # http://127.0.0.1:PORT/v1
+    model: Path  # the checkpoint folder; the server knows it by this path
+    process: subprocess.Popen
+    log: Path
+
+    @property
+    def name(self) -> str:
+        "URL#NAME, as --model, --judge and --endpoint take it."
+        return f"{self.url}#{self.model}"
+
+
+def serve(model: Path, folder: Path, port: int | None = None, seconds: float = 180) -> Served:
+    "`transformers serve` on a checkpoint; returns when it answers."
+    if port is None:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+    log = folder / f"serve-{port}.log"
+    with log.open("ab") as file:
+        process = subprocess.Popen([Path(sys.executable).with_name("transformers"), "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+                                   stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    for _ in range(int(seconds * 4)):
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return Served(f"http://127.0.0.1:{port}/v1", model, process, log)
+        except OSError:
+            time.sleep(0.25)
+    process.kill()
+    raise AssertionError(f"no server after {seconds} s: {log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def babbler(small, tmp_path_factory) -> Path:
+    "A tiny LLaVA whose words hang on the picture and on every round before; to read only."
+    import tiny
+
+    return tiny.babbler(small / "start", tmp_path_factory.mktemp("babbler") / "babbler")
+
+
+@pytest.fixture(scope="session")
+def served(babbler, tmp_path_factory):
+    "The babbler behind `transformers serve`: pictures, several rounds, streaming. `served.name` is what --model takes."
+    server = serve(babbler, tmp_path_factory.mktemp("served"))
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
 @pytest.fixture(scope="session")
 def tiny_quickstart(cocoift, tmp_path_factory) -> tuple[Path, dict]:
     "The folder of a `cocoift quickstart --tiny` and the document that it printed; to read only."
-    folder = tmp_path_factory.mktemp("quickstart") / "study"
-    plain = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}  # as users have it: DeepSpeed then speaks on stdout
-    done = cocoift("quickstart", "--tiny", "--json", "--out", folder, env=plain)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    base = tmp_path_factory.getbasetemp()
+    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one run for all workers
+    folder, told = home / "quickstart" / "study", home / "quickstart.json"
+    with FileLock(home / "quickstart.lock"):
+        if not told.exists():
+            plain = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}  # as users have it: DeepSpeed then speaks on stdout
+            done = cocoift("quickstart", "--tiny", "--json", "--out", folder, env=plain)
+            assert done.returncode == 0, done.stderr
+            told.write_text(done.stdout)
+    return folder, json.loads(told.read_text())

@@ -75,7 +75,7 @@ def change(path: Path, edit) -> None:
     ("train nothing.yaml", ["nothing.yaml: no such recipe"]),
     ("train train.yaml model=parts/vision", ["parts/vision: is a clip_vision_model checkpoint", "name another"]),
     ("eval --model nowhere --data exam --out run", ["--model nowhere: no such folder", "scripted:NAME"]),
-    ("eval --model parts/vision --data exam --out run", ["parts/vision: is no LLaVA checkpoint", "--model"]),
+    ("eval --model parts/vision --data exam --out run", ["parts/vision: is a clip_vision_model checkpoint", "name another"]),
     ("eval --model scripted:parrot --data exam --out run", ["scripted:parrot: no such model", "oracle"]),
     ("eval --model scripted:oracle --data nowhere --out run", ["nowhere: no such folder", "--data"]),
     ("report set --out world", ["world: is a folder"]),

@@ -1,11 +1,17 @@
 "Families of checkpoints, tiny and random: their templates, their pictures, exact trees, low-rank additions, and what plain transformers makes of the result."
 import json
+from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 from PIL import Image
 from tiny import FAMILIES, make
 
+from cocoift.chat.ask import Ask
+from cocoift.chat.local import LocalChat
+from cocoift.chat.speak import Said, Settings
+from cocoift.chat.talk import Talker
 from cocoift.chat.template import VICUNA, answer_ids, question_ids, stop_ids
 from cocoift.files import UserError
 from cocoift.train.adapt import LoraOptions, adapt, save_model
@@ -88,9 +94,10 @@ def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tm
     trained = adapt(model, "language", LoraOptions(r=2, alpha=8, dropout=0.0))
     ids, pictures = family.prefix_ids(PICTURES[0].size) + branch(family, "Is it safe?", "Yes."), family.stack([family.prepare(PICTURES[0])])
     kinds = {"mm_token_type_ids": (torch.tensor([ids]) == family.image_token_id).int()} if family.name.startswith("qwen") else {}
+    labels = torch.tensor([[-100 if token == family.image_token_id else token for token in ids]])
     optimizer = torch.optim.SGD(trained, lr=0.5)
     for _ in range(2):
-        model(input_ids=torch.tensor([ids]), labels=torch.tensor([ids]), **pictures, **kinds).loss.backward()
+        model(input_ids=torch.tensor([ids]), labels=labels, **pictures, **kinds).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
@@ -104,6 +111,38 @@ def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tm
     again = open_family(tmp_path / "out")
     assert again.template == family.template and again.prefix_ids((50, 30)) == family.prefix_ids((50, 30))
     assert again.notes == [] or again.template != VICUNA  # a mended template is written mended
+    chats_as_plain_transformers(tmp_path / "out", plain, again)
+
+
+def chats_as_plain_transformers(path: Path, model, family) -> None:
+    "Asked alone, together, with rounds before and without a picture, and token by token: what `generate` says to the checkpoint's own chat template."
+    for number, picture in enumerate(PICTURES, 1):
+        picture.save(path.parent / f"{number:012}.png")
+    chat = LocalChat(path, path.parent, most_tokens=6)
+    asks = [Ask("coco:1", (), "Is it safe?"), Ask("coco:1", (("Is it safe?", "Yes"), ("Why?", "It is calm.")), "What is unusual?"), Ask("coco:2", (), "Why?"), Ask(None, (), "Hi")]
+    wanted = [generated(model, family, ask) for ask in asks]
+    assert chat.answer(asks) == wanted == [chat.answer([ask])[0] for ask in asks]
+    talker = Talker(path)
+    for ask, answer in zip(asks, wanted):
+        images = (ask.image,) if ask.image else ()
+        rounds = [Said(q, a, images * (k == 0)) for k, (q, a) in enumerate((*ask.turns, (ask.instruction, "")))]
+        assert "".join(talker.say(rounds, chat.pictures, Settings(most_tokens=6), Event())).strip() == answer
+
+
+def generated(model, family, ask) -> str:
+    def said(role: str, text: str, image: bool = False) -> dict:
+        return {"role": role, "content": [{"type": "image"}] * image + [{"type": "text", "text": text}]}
+
+    turns = (*ask.turns, (ask.instruction, None))
+    messages = [message for k, (q, a) in enumerate(turns) for message in ([said("user", q, ask.image is not None and k == 0)] + ([said("assistant", a)] if a else []))]
+    text = family.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if family.template.bos and family.tokenizer.bos_token and not text.startswith(family.tokenizer.bos_token):
+        text = family.tokenizer.bos_token + text
+    inputs = family.processor(text=[text], images=[PICTURES[int(ask.image[-1]) - 1]] if ask.image else None, add_special_tokens=False, return_tensors="pt")
+    stop = stop_ids(family.tokenizer, family.template)[0]
+    out = model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=stop, pad_token_id=stop)
+    answer = out[0, inputs["input_ids"].shape[1] :].tolist()
+    return family.tokenizer.decode(answer[: answer.index(stop)] if stop in answer else answer).strip()
 
 
 def test_what_cannot_be_trained_says_so(folders, tmp_path):

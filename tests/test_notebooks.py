@@ -12,7 +12,9 @@ NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_c
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "nbs").with_suffix("")))
-def test_runs(notebook, capfd):
+def test_runs(notebook, capfd, request, monkeypatch):
+    if notebook.parent.name == "tutorials":
+        monkeypatch.setenv("COCOIFT_STUDY", str(request.getfixturevalue("tiny_quickstart")[0]))
     passed, _ = run_notebook(notebook, skip_flags=NBDEV["tst_flags"].split(), basepath=ROOT, cell_timeout=NBDEV["cell_timeout"])
     assert passed, f"nbs/{notebook.relative_to(ROOT / 'nbs')}\n{capfd.readouterr().err}"
 

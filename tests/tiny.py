@@ -1,5 +1,6 @@
 "Tiny random checkpoints of model families, each with the processor and chat template of its kind."
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -103,3 +104,18 @@ def make(name: str, out: Path) -> Path:
         kept = {"image_seq_length": processor.image_seq_length} if hasattr(processor, "image_seq_length") else {}
         (out / "processor_config.json").write_text(json.dumps({"processor_class": type(processor).__name__, **kept}))
     return out
+
+
+def babbler(start: Path, out: Path) -> Path:
+    "A tiny LLaVA of large random weights that can say nothing but words: what it says hangs on the picture and on every round before, and it stops."
+    from cocoift.train.model import load_llava, save_llava
+
+    model, processor = load_llava(start)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(4)
+        for number in range(len(model.lm_head.weight)):
+            if number != processor.tokenizer.eos_token_id and not re.fullmatch(r" ?[A-Za-z]+", processor.tokenizer.decode([number])):
+                model.lm_head.weight[number] = 0
+    return save_llava(model, processor, out)

@@ -49,6 +49,7 @@ def likelihoods(
     if len({ask.image for ask, _ in branches}) != 1:
         raise ValueError("branches of one pass are about one image")
     cache, trunk = chat._prefix(branches[0][0].image)
+    head = chat.model.get_output_embeddings()
     stop = stop_ids(chat.tokenizer, chat.template)
     asked = [ask_ids(chat.tokenizer, chat.template, ask) for ask, _ in branches]
     told = [answer_ids(chat.tokenizer, chat.template, answer) for _, answer in branches]
@@ -57,11 +58,11 @@ def likelihoods(
     ids = torch.tensor([[token for row in rows for token in row]], device=device)  # [1, L]
     position = trunk + torch.cat([torch.arange(len(row)) for row in rows])[None].to(device)  # [1, L]
     mask = branch_mask([len(row) for row in rows], trunk).to(device)
-    out = chat.model.model.language_model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=deepcopy(cache), use_cache=True)
+    out = chat.model.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=deepcopy(cache), use_cache=True)
     found, at = [], 0
     for a, t, row in zip(asked, told, rows):
         where = slice(at + len(a) - 1, at + len(row) - 1)  # the places that predict the answer and its stop
-        logp = chat.model.lm_head(out.last_hidden_state[0, where]).double().log_softmax(-1)  # [T, V]
+        logp = head(out.last_hidden_state[0, where]).double().log_softmax(-1)  # [T, V]
         token = logp.gather(1, torch.tensor(t + stop, device=device)[:, None])[:, 0]  # [T]
         going = torch.log1p(-logp[1 : 1 + _early(chat.tokenizer, t), stop[0]].exp()).sum()  # not stopped behind any of them
         found.append(Likelihood(-token.mean().item(), token.sum().item(), torch.log(-torch.expm1(going)).item()))

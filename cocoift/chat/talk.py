@@ -12,28 +12,30 @@ from threading import Event
 
 import torch
 
-from .local import open_checkpoint
+from .family import Family
+from .local import model_inputs, open_checkpoint
 from .speak import Said, Settings
-from .template import VICUNA, Template, prefix_ids, stop_ids, text_ids
+from .template import answer_ids, piece_ids, question_ids, start_ids, stop_ids, text_ids
 from ..files import UserError
 from ..images import open_picture
 
 # %% ../../nbs/chat/19_talk.ipynb #402813bb
-def dialog_ids(tokenizer, template: Template, rounds: Sequence[Said], image_tokens: int) -> list[int]:
+def dialog_ids(
+    family: Family,
+    rounds: Sequence[Said],
+    sizes: Mapping[str, tuple[int, int]],  # width and height of each picture
+) -> list[int]:
     "All ids of a dialog up to where its last answer begins."
-    picture = [tokenizer.convert_tokens_to_ids("<image>")] * image_tokens
-    ids = prefix_ids(tokenizer, template, 0)
+    tokenizer, template = family.tokenizer, family.template
+    ids = start_ids(tokenizer, template, bool(rounds[0].images))
     for number, r in enumerate(rounds):
-        piece = template.question(r.instruction, number, bool(r.images))
-        if r.images:
-            if number:
-                ids += text_ids(tokenizer, template.later.partition("{q}")[0])
-                piece = template.first.replace("{q}", r.instruction)
-            for k in range(len(r.images)):
-                ids += (text_ids(tokenizer, "\n") if k else []) + picture
-        ids += text_ids(tokenizer, piece)
+        if number and r.images:
+            ids += piece_ids(tokenizer, template.later.partition("{q}")[0])
+        for k, name in enumerate(r.images):
+            ids += (text_ids(tokenizer, "\n") if k else []) + family.image_ids(sizes[name])
+        ids += piece_ids(tokenizer, template.first, r.instruction) if r.images else question_ids(tokenizer, template, r.instruction, number, False)
         if number < len(rounds) - 1:
-            ids += text_ids(tokenizer, template.answer + r.response) + stop_ids(tokenizer, template)
+            ids += answer_ids(tokenizer, template, r.response) + stop_ids(tokenizer, template)
     return ids
 
 
@@ -50,30 +52,26 @@ def draw(
 
 # %% ../../nbs/chat/19_talk.ipynb #aef0e492
 class Talker:
-    "A LLaVA checkpoint folder that says its answers token by token."
+    "A checkpoint folder that says its answers token by token."
     slots = 1  # one answer at a time: two would only share the same processor
 
-    def __init__(self, path: str | Path, template: Template = VICUNA):
-        self.model, self.processor = open_checkpoint(path)
-        self.tokenizer, self.template, self.path = self.processor.tokenizer, template, Path(path)
-        self.context = self.model.config.text_config.max_position_embeddings
+    def __init__(self, path: str | Path):
+        self.model, self.family = open_checkpoint(path)
+        self.tokenizer, self.path = self.family.tokenizer, Path(path)
+        self.context = self.model.config.get_text_config().max_position_embeddings
 
     def _start(self, rounds: Sequence[Said], pictures: Mapping[str, Path], most: int) -> dict:
-        ids = dialog_ids(self.tokenizer, self.template, rounds, self.model.config.image_seq_length)
+        shown = [(name, open_picture(name, pictures)) for r in rounds for name in r.images]
+        ids = dialog_ids(self.family, rounds, {name: picture.size for name, picture in shown})
         if len(ids) + 1 > self.context:
             raise UserError(f"the dialog has {len(ids):,} tokens and this model reads {self.context:,}: shorten the question, or clear and begin again")
-        shown = [open_picture(name, pictures) for r in rounds for name in r.images]
-        inputs = {"input_ids": torch.tensor([ids], device=self.model.device)}
-        if shown:
-            pixels = self.processor.image_processor(shown, return_tensors="pt").pixel_values
-            inputs["pixel_values"] = pixels.to(self.model.device, self.model.dtype)
-        return inputs
+        return model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
 
     @torch.inference_mode()
     def say(self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: Event):
         "The answer, a token at a time."
         inputs, told, shown = self._start(rounds, pictures, settings.most_tokens), [], ""
-        end, cache, length = stop_ids(self.tokenizer, self.template)[0], None, inputs["input_ids"].shape[1]
+        end, cache, length = stop_ids(self.tokenizer, self.family.template)[0], None, inputs["input_ids"].shape[1]
         for _ in range(min(settings.most_tokens, self.context - length)):
             out = self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
             following, cache = draw(out.logits[0, -1], settings), out.past_key_values

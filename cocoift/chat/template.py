@@ -115,7 +115,7 @@ def prefix_ids(tokenizer, template: Template, image_tokens: int) -> list[int]:
 _CONTENT = ("{%- if m.content is string %}{{ m.content }}{% else %}{% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
             "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endif -%}")
 VICUNA_JINJA = (
-    "{{- '" + VICUNA.system.removesuffix("USER: ").replace("'", "\\'") + "' -}}"
+    "{{- bos_token -}}{{- '" + VICUNA.system.removesuffix("USER: ").replace("'", "\\'") + "' -}}"
     "{%- for m in messages %}{% if m.role == 'user' %}{{ 'USER: ' }}" + _CONTENT + "{{ ' ASSISTANT:' }}"
     "{%- elif m.role == 'assistant' %}{% generation %}{{ ' ' }}" + _CONTENT + "{{ '</s>' }}{% endgeneration %}{% endif %}{% endfor -%}"
 )

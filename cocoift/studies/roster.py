@@ -15,6 +15,7 @@ from typing import Optional
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..chat.endpoint.server import ServerSpeaker, parse_server
 from ..chat.speak import Replay, Speaker, Spoken
 from ..eval.benchmarks.rounds import read_items
 from ..files import UserError, digest, read_json, read_text
@@ -23,12 +24,13 @@ from ..world import make_world
 
 # %% ../../nbs/studies/70_roster.ipynb #8778bd9b
 class Entry(BaseModel):
-    "One model of the YAML: exactly one of path, replay and scripted says what it is."
+    "One model of the YAML: exactly one of path, replay, scripted and server says what it is."
     model_config = ConfigDict(extra="forbid")
     name: str
     path: Optional[Path] = None  # a checkpoint folder
     replay: Optional[Path] = None  # a run folder
     scripted: Optional[str] = None  # oracle, collapse, ...
+    server: Optional[str] = None  # URL#NAME; its key comes from the environment
     pace: float = 20  # words a second, of a scripted one
     fails_at: Optional[int] = None  # words after which a scripted one breaks
 
@@ -55,6 +57,8 @@ class Roster:
             return Spoken(entry.scripted, self.book, entry.pace, entry.fails_at)
         if entry.replay:
             return Replay(entry.replay)
+        if entry.server:
+            return Queued(ServerSpeaker(entry.server))
         from cocoift.chat.talk import Talker
 
         return Queued(Talker(entry.path))
@@ -86,7 +90,7 @@ def read_models(path: str | Path) -> list[Entry]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())}): mend it") from None
     if not isinstance(values, list) or not values:
-        raise UserError(f"{path}: is no list of models: write `- name: ...` and one of path, replay, scripted under it")
+        raise UserError(f"{path}: is no list of models: write `- name: ...` and one of path, replay, scripted, server under it")
     entries = []
     for number, value in enumerate(values, 1):
         try:
@@ -94,12 +98,21 @@ def read_models(path: str | Path) -> list[Entry]:
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"{path}: model {number}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}: keys are {', '.join(Entry.model_fields)}") from None
-        if sum(x is not None for x in (entry.path, entry.replay, entry.scripted)) != 1:
-            raise UserError(f"{path}: model {number} ({entry.name}): give exactly one of path, replay and scripted")
+        if sum(x is not None for x in (entry.path, entry.replay, entry.scripted, entry.server)) != 1:
+            raise UserError(f"{path}: model {number} ({entry.name}): give exactly one of path, replay, scripted and server")
+        if entry.server:
+            _check_server(path, number, entry)
         if entry.name in {e.name for e in entries}:
             raise UserError(f"{path}: model {number} ({entry.name}): the name is taken: rename one of them")
         entries.append(entry)
     return entries
+
+
+def _check_server(path: str | Path, number: int, entry: Entry) -> None:
+    try:
+        parse_server(entry.server)
+    except UserError as error:
+        raise UserError(f"{path}: model {number} ({entry.name}): {error}") from None
 
 
 def _found(study: Path) -> list[Entry]:  # what a quickstart left

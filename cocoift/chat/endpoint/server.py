@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..ask import Ask, Reply, texts
 from .cache import Cache
-from .engine import Engine, Passing, address, ask_all, judge_failure, key_for
+from .engine import Engine, address, ask_all, judge_failure, key_for, without_keys
 from .request import Gallery, Request, messages_of
 from ..speak import Said, Settings
 from ...files import UserError
@@ -77,6 +77,16 @@ def _spoken(rounds: Sequence[Said], gallery: Gallery) -> list[dict]:
     return messages
 
 
+def _why(error: Exception, where: str, model: str) -> str:
+    try:
+        failed = judge_failure(error, where, model)
+    except UserError as told:
+        return str(told)
+    except Exception as passing:
+        return f"{where}: {without_keys(str(passing)) or type(passing).__name__}: try again"
+    return f"{where}: {failed.status}: {failed.why}"
+
+# %% ../../../nbs/chat/endpoint/24_server.ipynb #5e44cb38
 class ServerSpeaker:
     "A served model that says its answers in pieces."
     slots = 8
@@ -87,29 +97,29 @@ class ServerSpeaker:
 
     def say(self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: threading.Event) -> Iterator[str]:
         "The pieces of the answer to the last round."
-        import openai
-
         gallery = Gallery(pictures)
         request = Request(self.name, _spoken(rounds, gallery), {"max_tokens": settings.most_tokens, "temperature": settings.temperature, "top_p": settings.top_p})
+        begun = False
         try:
-            with openai.OpenAI(base_url=self.url, api_key=self.key, max_retries=2, timeout=self.timeout) as client:
-                with client.chat.completions.create(**request.body(gallery), stream=True) as stream:
-                    for piece in stream:
-                        if stop.is_set():
-                            return
-                        if piece.choices and (text := piece.choices[0].delta.content):
-                            yield text
-        except (GeneratorExit, UserError):
+            for piece in self._pieces(request, gallery, stop):
+                begun = True
+                yield piece
+        except UserError:
             raise
         except Exception as error:
-            raise UserError(_why(error, self.where, self.name)) from None
+            raise UserError(f"{self.where}: the answer broke off: ask again" if begun else _why(error, self.where, self.name)) from None
 
+    def _pieces(self, request: Request, gallery: Gallery, stop: threading.Event) -> Iterator[str]:
+        import openai
 
-def _why(error: Exception, where: str, model: str) -> str:
-    try:
-        failed = judge_failure(error, where, model)
-    except Passing as passing:
-        return f"{where}: {passing}: try again"
-    except UserError as told:
-        return str(told)
-    return f"{where}: {failed.status}: {failed.why}"
+        with (openai.OpenAI(base_url=self.url, api_key=self.key, max_retries=2, timeout=self.timeout) as client,
+              client.chat.completions.create(**request.body(gallery), stream=True) as stream):
+            for piece in stream:
+                if stop.is_set():
+                    return
+                for choice in piece.choices[:1]:
+                    if choice.delta.content:
+                        yield choice.delta.content
+                    if choice.finish_reason:
+                        return
+        raise ConnectionError("the server ended the answer before its end")

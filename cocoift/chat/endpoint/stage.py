@@ -54,15 +54,17 @@ async def _torn(writer: asyncio.StreamWriter, fault: str) -> None:
     await writer.drain()
 
 
-async def _stream(writer: asyncio.StreamWriter, head: dict, told: list[str], cut: bool, pause: float) -> None:
+async def _stream(writer: asyncio.StreamWriter, head: dict, told: list[str], cut: bool, pause: float, torn: bool = False) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     pieces = [({"content": word + " " * (k < len(told) - 1)}, None) for k, word in enumerate(told)] + [({}, "length" if cut else "stop")]
-    for delta, reason in pieces:
+    for delta, reason in pieces[: len(pieces) // 2] if torn else pieces:
         chunk = {**head, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
         line = f"data: {json.dumps(chunk)}\n\n".encode()
         writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
         await writer.drain()
         await asyncio.sleep(pause)
+    if torn:
+        return
     end = b"data: [DONE]\n\n"
     writer.write(f"{len(end):x}\r\n".encode() + end + b"\r\n0\r\n\r\n")
     await writer.drain()
@@ -149,6 +151,9 @@ class Stage(_Answering):
             await _send(writer, 429, {"error": {"message": "Rate limit reached"}}, self.headers | {"Retry-After": self.faults.pause})
         elif fault == "broken":
             await _send(writer, 500, {"error": {"message": "The server had an error"}}, self.headers)
+        elif fault == "cut" and body.get("stream"):
+            await _stream(writer, {"id": "x", "created": 0, "model": body["model"]}, self.answer(body).split(), False, self.latency, torn=True)
+            return False
         elif fault in ("cut", "garble"):
             await _torn(writer, fault)
             return False
