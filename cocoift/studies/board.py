@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..eval.arena import bradley_terry
+from ..eval.history import EFFECTS
 from ..files import Journal, UserError, read_json
 from ..stats import share
 from ..viz.figures import paper_table
@@ -63,11 +64,12 @@ def _scored(name: str, told: dict) -> dict[str, list[dict]]:  # rows of scores, 
     judged = {m: e for m, e in (told.get("scores") or {}).items() if isinstance(e, dict) and "value" in e}
     if not levels or bench == "scope":
         history = "own" if bench == "scope" else told.get("history") or "none"
-        rows += [head | {"history": history, "metric": m, **e} for m, e in judged.items() if not m.startswith("terse_")]
+        rows += [head | {"history": history, "metric": m, **e} for m, e in judged.items() if not m.startswith("terse_") and m not in EFFECTS]
     kinds = told.get("kinds") or []
     by_kind = [head | {"history": "none", "capability": f"{row['kind']}{'' if row.get('wording', 'seen') == 'seen' else ', ' + row['wording']}", **row} for row in kinds]
     if bench not in ("rounds", "scope") and not levels:
         by_kind += [head | {"history": told.get("history") or "none", "capability": m, **e} for m, e in judged.items() if m not in _NOT_CAPABLE]
+    rows += [head | {"history": "difference", "metric": m, **e} for m, e in (told.get("effects") or {}).items() if m in EFFECTS]
     return {"scores": rows, "effects": [head | {"effect": effect, **e} for effect, e in (told.get("effects") or {}).items()],
             "kinds": [head | row for row in kinds if "wording" in row], "capabilities": by_kind,
             "rounds": [head | row for row in (told.get("by_round") or [row for row in _listed(told.get("rounds")) if "round" in row])],
