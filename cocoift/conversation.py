@@ -74,10 +74,10 @@ def _shown(c: "Conversation") -> str:
     for r in c.rounds:
         bare = r.format == "free" and is_terse(r.response)
         mark = ' <small title="at most three words, and this round asked for no format">terse, unasked</small>' if bare else ""
-        rows.append(f"<tr><td><code>{escape(r.format)}</code></td><td style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
+        rows.append(f"<tr><td style='text-align:left'><code>{escape(r.format)}</code></td><td style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
                     f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark}</td><td style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>")
-    head = "<tr><th>format</th><th>instruction</th><th>response</th><th>origin</th></tr>"
-    return f"<p><code>{escape(c.id)}</code> about {about}</p>{pictures}<table>{head}{''.join(rows)}</table>"
+    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("format", "instruction", "response", "origin"))
+    return f"<p><code>{escape(c.id)}</code> about {about}</p>{pictures}<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 # %% ../nbs/00_conversation.ipynb #0dcec58d
 def conversation(

@@ -82,15 +82,16 @@ def show_pictures(folder: str | Path) -> int:  # how many
 
 def thumbnail(
     image: str,  # who
-    side: int = 160,  # pixels
+    side: int = 120,  # pixels, of its height
 ) -> str:  # an <img> that needs no file, or "" where `show_pictures` has shown no such picture
     "A small picture as HTML."
     from base64 import b64encode
+    from html import escape
     from io import BytesIO
 
     if image not in _ALBUM:
         return ""
     picture, data = open_picture(image, _ALBUM), BytesIO()
-    picture.thumbnail((side, side))
+    picture.thumbnail((2 * side, side))
     picture.save(data, "JPEG", quality=80)
-    return f'<img alt="{image}" src="data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}">'
+    return f'<img alt="{escape(image)}" style="height:{side}px" src="data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}">'

@@ -1,5 +1,6 @@
-"""What needs ranks, all cells of a matrix in one launch (a start costs nine seconds): `ranks.py WHAT JOB OUT`, started through DeepSpeed's launcher by `launched` in conftest.py.
+"""What needs ranks, all cells of a matrix in one launch (a start costs nine seconds): `ranks.py WHAT[+WHAT...] JOB OUT`, started through DeepSpeed's launcher by `launched` in conftest.py.
 
+spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted, at stages 0, 2 and 3.
 matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and mixed ones.
 save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
 load:   from each of those checkpoints at every stage: the third step.
@@ -12,13 +13,14 @@ from cocoift.train.adapt import adapt
 from cocoift.train.checkpoint import Checkpoints
 from cocoift.train.family import load_model, open_family
 from cocoift.train.loop import Pictures, groups, make_engine, read_trees, run_step
+from cocoift.train.pack import alone
 from cocoift.train.recipe import TrainRecipe
 
 STAGES = (0, 1, 2, 3)
 
 
 def recipe_of(told: dict, **changed) -> TrainRecipe:
-    return TrainRecipe.model_validate(told | changed)
+    return TrainRecipe.model_validate({key: value for key, value in told.items() if key not in ("sets", "gradients")} | changed)
 
 
 def opened(recipe: TrainRecipe):
@@ -28,9 +30,45 @@ def opened(recipe: TrainRecipe):
     return engine, read_trees(recipe, family, pictures)[0], pictures
 
 
+def spread(told: dict) -> dict:
+    "For each cell the loss, and how far its gradients are from those of one plain row a conversation, by their largest."
+    import torch
+
+    wanted, found = torch.load(told["gradients"]), {}
+    for zero in (0, 2, 3):
+        engine, trees, pictures = opened(recipe_of(told, data=told["sets"]["few"], zero=zero, micro_batch=1))
+        for group in engine.optimizer.param_groups:
+            group["lr"] = 0.0  # the weights stay: one engine serves all cells
+        least = max(len(tree.prefix) + len(branch.ids) for tree in trees for branch in tree.branches)
+        for layout, row_tokens, micro_batch, weighting in (("trees", None, 2, "token"), ("trees", 1000, 1, "root"), ("split trees", least, 3, "equal"),
+                                                           ("split trees", least, 8, "root"), ("separate", 1000, 1, "root")):
+            recipe = recipe_of(told, zero=zero, micro_batch=micro_batch, weighting=weighting, row_tokens=row_tokens, max_length=least)
+            loss, gradients = with_gradients(engine, alone(trees) if layout == "separate" else trees, pictures, recipe)
+            far = max((gradients[name] - value).abs().max().item() / value.abs().max().clamp(min=1e-6).item() for name, value in wanted[weighting].items())
+            found[f"zero {zero}, {layout}, rows of {row_tokens}, micro-batch {micro_batch}, {weighting}"] = [loss, far]
+    return found
+
+
+def with_gradients(engine, trees, pictures, recipe):  # the loss, and what the optimizer is given
+    from deepspeed.utils import safe_get_full_grad
+
+    step, gradients = engine.step, {}
+
+    def look():
+        if engine.is_gradient_accumulation_boundary():
+            gradients.update({name.removeprefix("llava."): safe_get_full_grad(p).clone() for name, p in engine.module.named_parameters() if p.requires_grad})
+        step()
+
+    engine.step = look
+    try:
+        return run_step(engine, trees, pictures, recipe).loss, gradients
+    finally:
+        del engine.step
+
+
 def matrix(told: dict) -> dict:
     losses = {}
-    for name, data in told.pop("sets").items():
+    for name, data in ((name, told["sets"][name]) for name in ("images", "mixed")):
         for zero in STAGES:
             for micro_batch in (4, 1):
                 recipe = recipe_of(told, data=data, zero=zero, micro_batch=micro_batch)
@@ -121,7 +159,8 @@ def run_ours(recipe: TrainRecipe) -> list[float]:
 
 if __name__ == "__main__":
     what, job, out = sys.argv[-3], *map(Path, sys.argv[-2:])
-    found = {"matrix": matrix, "save": save, "load": load, "naive": naive}[what](json.loads(job.read_text()))
+    parts = {part.__name__: part for part in (spread, matrix, save, load, naive)}
+    found = {name: parts[name](json.loads(job.read_text())) for name in what.split("+")}
     import torch.distributed as dist
 
     if dist.get_rank() == 0:

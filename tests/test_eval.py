@@ -55,7 +55,7 @@ def test_a_dry_run_knows_what_is_left(small, whole, tmp_path):
     from cocoift.studies.examine import examine
 
     price = tmp_path / "price.json"
-    price.write_text('{"input": 1000, "output": 1000}')
+    price.write_text(json.dumps({str(small / "start"): {"input": 1000, "output": 1000}}))
     told = {"dry_run": True, "price": price, "per_image": 1, "most_tokens": 8}
     before, after = (examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], **told) for out in (tmp_path / "new", whole))
     lines = len((whole / "rounds.jsonl").read_text().splitlines())

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 
-def plainly(recipe, steps: int) -> list[float]:
-    "The same steps without DeepSpeed: all trees in one batch, torch's AdamW and clipping."
+def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
+    "The same steps without DeepSpeed: all trees in one batch, torch's AdamW and clipping. Losses, and the gradients of the first step."
     from cocoift.train.family import load_model, open_family
     from cocoift.train.loop import Pictures, read_trees
     from cocoift.train.tree import collate, token_loss
@@ -14,17 +14,18 @@ def plainly(recipe, steps: int) -> list[float]:
     model, family = load_model(recipe.model), open_family(recipe.model)
     pictures = Pictures(recipe.images, family)
     trees, _ = read_trees(recipe, family, pictures)
-    rows = collate([[tree] for tree in trees])
+    rows = collate([[tree] for tree in layout(trees)], recipe.weighting)
     pixels = pictures.stack(rows.images, "cpu", torch.float32)
-    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=0.0), []
+    optimizer, losses, gradients = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=0.0), [], {}
     for _ in range(steps):
-        loss = token_loss(model, rows, pixels) / len(rows.what)
+        loss = token_loss(model, rows, pixels) / rows.weight.sum()
         optimizer.zero_grad()
         loss.backward()
+        gradients = gradients or {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         losses.append(loss.item())
-    return losses
+    return losses, gradients
 
 
 @pytest.fixture(scope="module")
@@ -41,41 +42,69 @@ def told(small, tmp_path_factory) -> dict:
     text = conversation(None, ("Is there a star?", "No, without an image there is no star."), id="text")
     write_jsonl(folder / "images.jsonl", [c for some in images for c in some])
     write_jsonl(folder / "mixed.jsonl", [*(c for some in images[:3] for c in some), text])  # a rank gets the one without a picture
+    write_jsonl(folder / "few.jsonl", [*(c for some in images[:2] for c in some[:3]), *images[2][:1], text])
     return {"model": str(small / "start"), "data": str(folder / "mixed.jsonl"), "images": str(small / "world/images"), "out": str(folder / "run"),
-            "train": "all", "steps": 3, "lr": 3e-3, "recompute": False, "ranks": 2, "sets": {name: str(folder / f"{name}.jsonl") for name in ("images", "mixed")}}
+            "train": "all", "steps": 3, "lr": 3e-3, "recompute": False, "ranks": 2, "sets": {name: str(folder / f"{name}.jsonl") for name in ("images", "mixed", "few")}, "gradients": str(folder / "gradients.pt")}
 
 
 def recipe_of(told: dict, **changed):
     from cocoift.train.recipe import TrainRecipe
 
-    return TrainRecipe.model_validate({key: value for key, value in told.items() if key != "sets"} | changed)
+    return TrainRecipe.model_validate({key: value for key, value in told.items() if key not in ("sets", "gradients")} | changed)
 
 
-def test_ranks_accumulation_and_zero_change_nothing(told, launched):
-    found = launched("matrix", 2, told)
+@pytest.fixture(scope="module")
+def separate(told) -> dict[str, float]:
+    "The loss of one step by weighting, a row of its own for each conversation, in plain torch; its gradients lie where `told` says."
+    from cocoift.train.pack import alone
+
+    found = {weighting: plainly(recipe_of(told, data=told["sets"]["few"], weighting=weighting), 1, alone) for weighting in ("token", "root", "equal")}
+    torch.save({weighting: gradients for weighting, (_, gradients) in found.items()}, told["gradients"])
+    return {weighting: losses[0] for weighting, (losses, _) in found.items()}
+
+
+@pytest.fixture(scope="module")
+def two(told, separate, launched) -> dict:
+    return launched("spread+matrix+save+naive", 2, told)
+
+
+@pytest.fixture(scope="module")
+def one(told, two, launched) -> dict:
+    return launched("spread+load", 1, told | {"ranks": 1})
+
+
+@pytest.mark.parametrize("ranks", ["two", "one"])
+def test_packing_layout_accumulation_and_ranks_change_nothing(separate, ranks, request):
+    "Loss and gradients of one step are those of a row a conversation, whatever the rows, the trees, the accumulation, the stage and the number of ranks, under each weighting."
+    found = request.getfixturevalue(ranks)["spread"]
+    assert len(found) == 3 * 5 and len({round(loss, 4) for loss in separate.values()}) == 3
+    wrong = {cell: (loss, far) for cell, (loss, far) in found.items() if loss != pytest.approx(separate[cell.split(", ")[-1]], abs=2e-5) or far > 1e-3}
+    assert wrong == {}, separate
+
+
+def test_ranks_accumulation_and_zero_change_nothing(told, two):
+    found = two["matrix"]
     assert len(found) == 2 * 4 * 2
-    for name, data in told["sets"].items():
-        wanted = plainly(recipe_of(told, data=data), 3)
+    for name in "images", "mixed":
+        wanted, _ = plainly(recipe_of(told, data=told["sets"][name]), 3)
         assert wanted[2] < wanted[0]
         assert {cell: losses for cell, losses in found.items() if cell.startswith(name) and losses != pytest.approx(wanted, abs=2e-5)} == {}, wanted
 
 
-def test_a_checkpoint_goes_on_at_any_stage_and_number_of_ranks(told, launched):
-    told = {key: value for key, value in told.items() if key != "sets"}
-    saved, plain = launched("save", 2, told), plainly(recipe_of(told), 4)[2:]
+def test_a_checkpoint_goes_on_at_any_stage_and_number_of_ranks(told, two, one, launched):
+    saved, plain = two["save"], plainly(recipe_of(told), 4)[0][2:]
     assert {cell: losses for cell, losses in saved.items() if losses != pytest.approx(plain, abs=2e-5)} == {}, plain
-    two = launched("load", 2, told)
-    assert len(two) == 8
+    again = launched("load", 2, told)["load"]
+    assert len(again) == 8
     for zero in range(4):  # at the same stage and number of ranks to the last bit
-        assert two[f"zero {zero} -> {zero}"] == saved[f"zero {zero}"]
-    one = launched("load", 1, told | {"ranks": 1})
-    for found in two, one:
+        assert again[f"zero {zero} -> {zero}"] == saved[f"zero {zero}"]
+    for found in again, one["load"]:
         assert {cell: losses for cell, losses in found.items() if losses != pytest.approx(plain, abs=2e-5)} == {}, plain
 
 
-def test_a_rank_without_pictures(told, launched):
+def test_a_rank_without_pictures(two):
     "ZeRO-2 sums its buckets in the order in which gradients arrive: a rank that touches the projector elsewhere in its graph mixes up parameters without an error. Ours does not."
-    found = launched("naive", 2, {key: value for key, value in told.items() if key != "sets"})
+    found = two["naive"]
     wanted = found["zero 0"]["naive"]
     assert max(abs(a - b) for a, b in zip(found["zero 2"]["naive"], wanted)) > 1e-3
     for zero in "zero 0", "zero 2":

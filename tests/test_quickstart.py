@@ -58,6 +58,19 @@ def test_the_same_answers_are_learned(tiny_quickstart):
     assert one == other and one
 
 
+def test_scope_of_both_models_under_five_histories(tiny_quickstart):
+    folder, _ = tiny_quickstart
+    for layout in LAYOUTS:
+        run = folder / "eval" / layout / "seed-0"
+        lines = [json.loads(line) for line in (run / "scope/rounds.jsonl").read_text().splitlines()]
+        assert {line["history"] for line in lines} == {*HISTORIES, "own"} and all(line["status"] == "ok" for line in lines)
+        scores = json.loads((run / "scope/scores.json").read_text())
+        assert {"strict", "hold", "release", "leakage", "chair_i", "object_f1", "snowball", "flip"} <= scores["scores"].keys() and scores["resolves"]["leakage"] >= 0
+        assert [point["step"] for point in json.loads((run / "likelihood/scores.json").read_text())["points"]] == [0, 4]  # the start and the finished model
+    report = (folder / "report.html").read_text()
+    assert "COCO-Scope" in report and "Stopping early" in report
+
+
 def test_models_are_plain_checkpoints(tiny_quickstart):
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration

@@ -151,8 +151,8 @@ def test_disk_full(tmp_path, undisturbed_train, cocoift):
 
 
 def test_a_loss_that_is_no_number(cocoift, small, tmp_path, undisturbed_train):
-    "It stops before the weights are touched, and names the step, the images and the last good checkpoint."
+    "It stops before the weights are touched, and names the step, the conversations and the last good checkpoint."
     _, _, recipe = undisturbed_train
     done = cocoift("train", recipe, f"out={tmp_path / 'run'}", "lr=1e18", "clip=1e30", "checkpoint=1")
     assert done.returncode == 2, done.stderr
-    assert re.search(r"the loss is no number at step \d+ \(images coco:\d+.*\): lower lr .*; the last good checkpoint is step-\d+", done.stderr), done.stderr
+    assert re.search(r"the loss is no number at step \d+ \(conversations \S+.*\): lower lr .*; the last good checkpoint is step-\d+", done.stderr), done.stderr

@@ -53,10 +53,34 @@ def test_the_same_annotations_give_the_same_bytes(cocoift, small, benchmark, tmp
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir() if p.is_file()}
 
 
+def test_likelihood_of_a_training(cocoift, small, tmp_path):
+    args = ("likelihood", "--model", small / "start", "--data", small / "exam", "--first", 2, "--out", tmp_path / "like", "--json")
+    done = cocoift(*args)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    [point] = told["points"]
+    assert point["step"] is None and set(point["levels"]) == {"none", "neutral", "terse", "forced_short"} and point["early"]["n"] == told["items"]
+    assert (tmp_path / "like/curve.html").exists()
+    done = cocoift("likelihood", "--model", small / "world", "--data", small / "exam", "--out", tmp_path / "none")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "neither a checkpoint folder nor a training run" in done.stderr
+
+
 def test_real_annotations(cocoift, shared, tmp_path):
     done = cocoift("scope", "--data", shared / "data/coco-mini", "--out", tmp_path / "mini", "--synonyms", shared / "data/bench/chair/synonyms.txt", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 7
+
+
+@pytest.mark.parametrize("part", ["tuned", "held"])
+def test_checks_against_labels_by_hand(shared, root, part):
+    import checked
+
+    rows = checked.table(shared, part)
+    told = "".join("".join(cell["source"]) for cell in json.loads((root / "nbs/eval/scope/14_claims.ipynb").read_text())["cells"])
+    assert checked.show(rows) in told  # the page says what is measured: `python tests/checked.py`
+    undefined = {check for check, row in rows.items() if row["precision"] is None}
+    assert undefined == ({"json"} if part == "tuned" else {"bullets exactly", "bullets at most"})
+    assert all(row["precision"] >= 0.9 and row["recall"] >= 0.9 for check, row in rows.items() if check not in undefined | {"side"})
 
 
 def test_bad_input(cocoift, benchmark, small, tmp_path):

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from cocoift.cli.main import main
+from cocoift.eval.benchmark import score
 from cocoift.eval.benchmarks.chair import object_words, read_synonyms
-from cocoift.eval.benchmarks.pope import official_yes_no, open_yes_no
+from cocoift.eval.benchmarks.pope import official_yes_no
 from cocoift.eval.benchmarks.vqa import vqa_accuracy
 from cocoift.eval.official import Given
-from cocoift.eval.scorers import SCORERS
+from cocoift.eval.opened import yes_no
 from cocoift.files import UserError, read_json
 
 BENCH = Path(os.environ.get("COCOIFT_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data/bench"
 
 
 def scored(bench, predictions, references=None, **more):
-    return SCORERS[bench](Given(BENCH / predictions, BENCH / references if references else None, **more))
+    return score(bench, Given(BENCH / predictions, BENCH / references if references else None, **more))
 
 
 @pytest.mark.parametrize("runs, row", [(1, [40.6, 28.0, 23.5, 24.4, 34.7, 7.7, 36.1, 0.0]), (3, [40.5, 28.4, 23.5, 24.2, 35.2, 8.8, 36.3, 0.2])])
@@ -63,12 +64,12 @@ def test_pope_in_sentences(tmp_path, yes, no):
     lines = [json.loads(line) for line in (BENCH / POPE[0]).read_text().splitlines()]
     path = tmp_path / "sentences.jsonl"
     path.write_text("".join(json.dumps(line | {"text": {"Yes": yes, "No": no}[line["text"]]}) + "\n" for line in lines))
-    scores = SCORERS["pope"](Given(path, BENCH / POPE[1], mode="open"))["scores"]
+    scores = score("pope", Given(path, BENCH / POPE[1], mode="open"))["scores"]
     assert round(scores["f1"], 7) == 0.8713601 and scores["unparsed"] == 0
     lines[0]["text"] = "I am not sure."
     path.write_text("".join(json.dumps(line | {"text": {"Yes": yes, "No": no}.get(line["text"], line["text"])}) + "\n" for line in lines))
-    assert SCORERS["pope"](Given(path, BENCH / POPE[1], mode="open"))["scores"]["unparsed"] == 1
-    assert open_yes_no("") is None
+    assert score("pope", Given(path, BENCH / POPE[1], mode="open"))["scores"]["unparsed"] == 1
+    assert yes_no("") is None
 
 
 @pytest.mark.parametrize("rules, row", [("2021", [76.0, 72.0, 85.71, 73.33]), ("2015", [79.0, 92.0, 84.29, 73.33]), ("textvqa", [82.6667])])
@@ -108,9 +109,9 @@ def test_dead_judge(tmp_path):
     rows = [json.loads(line) for line in (BENCH / "llava-bench-wild/llava-v1.5-13b-eval1.jsonl").read_text().splitlines()]
     path.write_text("".join(json.dumps(row | {"tuple": [-1, -1]}) + "\n" for row in rows))
     with pytest.raises(UserError, match="no review could be scored"):
-        SCORERS["llava-bench"](Given(path))
+        score("llava-bench", Given(path))
     path.write_text("".join(json.dumps(row | ({"tuple": [-1, -1]} if k < 3 else {})) + "\n" for k, row in enumerate(rows)))
-    told = SCORERS["llava-bench"](Given(path))
+    told = score("llava-bench", Given(path))
     assert told["failed"] == 3 and told["coverage"] == 57 / 60
 
 
@@ -159,7 +160,7 @@ def test_captions(case, row):
 def test_infimm(tmp_path):
     path = tmp_path / "graded.jsonl"
     path.write_text('{"score": 1, "complexity": "Moderate"}\n{"score": 0.5, "complexity": "High"}\n')
-    assert SCORERS["infimm"](Given(path))["scores"] == {"overall": 66.67, "high": 50.0, "moderate": 100.0}
+    assert score("infimm", Given(path))["scores"] == {"overall": 66.67, "high": 50.0, "moderate": 100.0}
     path.write_text('{"score": "1", "complexity": "Moderate"}\n')
     with pytest.raises(UserError, match="is no number"):
-        SCORERS["infimm"](Given(path))
+        score("infimm", Given(path))

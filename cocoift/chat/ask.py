@@ -32,14 +32,14 @@ class Chat(Protocol):
         ...
 
 # %% ../../nbs/chat/12_ask.ipynb #beeedfbe
-STATUSES = ("ok", "overflow", "unfit", "error")
+STATUSES = ("ok", "overflow", "unfit", "refused", "error")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     "What became of an ask."
     text: str = ""
-    status: str = "ok"  # overflow: the rounds do not fit the context; unfit: the chat cannot take such an ask; error: it failed, and may not the next time
+    status: str = "ok"  # overflow: the rounds do not fit the context; unfit: the chat cannot take such an ask; refused: it declines this one; error: it failed, and may not the next time
     why: str = ""  # of a status other than ok
     prompt: str = ""  # sha256 of what the model really got: its ids, or the messages that a server was sent
     tokens: tuple[int, int] | None = None  # of the prompt and of the answer, where they are known

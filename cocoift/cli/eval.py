@@ -23,31 +23,33 @@ def _show_plan(result: dict, json: bool) -> None:
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint folder, a server as URL#NAME, scripted:NAME, or replay:RUN.")],
-    data: Annotated[Path, typer.Option(help="Folder of annotations to ask from.")],
+    data: Annotated[Path, typer.Option(help="Folder of annotations to ask from, or of the benchmark's official files.")],
     out: Annotated[Path, typer.Option(help="Run folder to make or to finish.")],
-    bench: Annotated[str, typer.Option(help="rounds (from annotations), or a question file: mm-vet, llava-bench, pope, infimm.")] = "rounds",
+    bench: Annotated[str, typer.Option(help="rounds (from annotations), scope, or a benchmark by its official files: mm-vet, llava-bench, infimm, pope, vqav2, okvqa, vqa, textvqa, gqa, aokvqa, coco-caption, chair.")] = "rounds",
     history: Annotated[Optional[list[str]], typer.Option(help="none, neutral, terse, forced_short, own or gold, with :rounds; the first four if not given; forced_short brings neutral along, for leakage.")] = None,
     images: Annotated[Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")] = None,
+    records: Annotated[Optional[Path], typer.Option(help="Annotations that prior questions come from (COCO's instances, VQAv2 with FSVQA, GQA); the data folder if not given. Images without get the bank `pier`.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(help="Splits to ask from: val if not given.")] = None,
     per_image: Annotated[Optional[int], typer.Option(min=1, help="Questions an image at most; of a question file, so many in all.")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that share the work, each with a GPU of its own where there are several.")] = 1,
     truncate: Annotated[str, typer.Option(help="What to do with rounds that don't fit the context: none (they are overflow), or oldest (left out, and counted).")] = "none",
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the calls that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='For the dry run: {"MODEL": {"input": 2.5, "output": 10}}, a million tokens each.')] = None,
+    price: Annotated[Optional[Path], typer.Option(help='For the dry run: MODEL: {input: 2.5, output: 10}, a million tokens each.')] = None,
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
     from cocoift.studies.examine import examine
 
-    result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price)
+    result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price, records)
     if dry_run:
         _show_plan(result, json)
         return
-    metrics = list(next(iter(result["histories"].values()), {}))
-    table = columns([[name, *(estimate(levels[m]) for m in metrics)] for name, levels in result["histories"].items()], ["history", *metrics])
+    metrics = list(dict.fromkeys(metric for levels in result["histories"].values() for metric in levels))
+    table = columns([[name, *(estimate(levels[m]) if m in levels else "" for m in metrics)] for name, levels in result["histories"].items()], ["history", *metrics])
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "ok")
-    show(result, json, [*table, "", *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
+    priors = [f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"] if any(result.get("priors", {}).values()) else []
+    show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
                          f"{result['items']} items, coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}{f', {n} rounds truncated' if (n := result['truncated']) else ''}, in {out}"])
     if not result["answered"]:
         raise Failed(f"no round was answered ({lost}): there is nothing to score")
@@ -73,7 +75,7 @@ def judge(
     canary_answers: Annotated[Optional[Path], typer.Option(help="The answers that those grades are of.")] = None,
     canary_references: Annotated[Optional[Path], typer.Option(help="mm-vet.json, or the part of it that shall be regraded.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the judgements that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='For the dry run: {"MODEL": {"input": 2.5, "output": 10}}, a million tokens each.')] = None,
+    price: Annotated[Optional[Path], typer.Option(help='For the dry run: MODEL: {input: 2.5, output: 10}, a million tokens each.')] = None,
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."

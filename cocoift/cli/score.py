@@ -12,7 +12,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from .base import Json, app, columns, show
-from ..files import UserError
 
 # %% ../../nbs/cli/77_score.ipynb #d6ae6cd6
 def _flat(scores: dict, before: str = "") -> list[list[Any]]:
@@ -24,7 +23,7 @@ def _flat(scores: dict, before: str = "") -> list[list[Any]]:
 
 @app.command()
 def score(
-    bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm, pope, vqa, textvqa, gqa, chair, coco-caption, arena, pairwise, single or paired-test.")],
+    bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, arena, pairwise, single or paired-test.")],
     predictions: Annotated[Path, typer.Option(help="What was answered, or graded: the benchmark's own format, or lmms-eval's samples.")],
     references: Annotated[Optional[Path], typer.Option(help="The benchmark's own file.")] = None,
     questions: Annotated[Optional[Path], typer.Option(help="VQA's questions, to check that all are of one version.")] = None,
@@ -34,14 +33,11 @@ def score(
     json: Json = False,
 ) -> None:
     "Score stored predictions by official or open rules."
-    from cocoift.eval.scorers import SCORERS
+    from cocoift.eval.benchmark import score as run
     from cocoift.eval.official import Given
 
-    if bench not in SCORERS:
-        raise UserError(f"{bench}: no such benchmark: there are {', '.join(sorted(SCORERS))}")
-    if mode not in ("official", "open"):
-        raise UserError(f"--mode {mode}: there are official and open")
-    if mode == "open" and bench not in ("pope", "vqa", "textvqa"):
-        raise UserError(f"--mode open: {bench} has only official rules: leave it out, or score pope, vqa or textvqa")
-    told = {"bench": bench, "mode": mode, **SCORERS[bench](Given(predictions, references, synonyms, questions, rules, mode))}
-    show(told, json, [*columns(_flat(told["scores"]), [bench, "score"]), "", f"rule: {told['rule']}"])
+    told = {"bench": bench, "mode": mode, **run(bench, Given(predictions, references, synonyms, questions, rules, mode))}
+    flat = {name.removesuffix(" relative"): e for name, e in told["intervals"].items()}
+    rows = [[name, value, "" if (e := flat.get(name.removesuffix(" relative").removeprefix("bradley_terry "))) is None or e["low"] is None else f"{e['low']:.4g} to {e['high']:.4g}"]
+            for name, value in _flat(told["scores"])]
+    show(told, json, [*columns(rows, [bench, "score", "95 %"]), "", f"rule: {told['rule']}"])

@@ -42,9 +42,16 @@ def _used(manifest: dict) -> dict[str, dict]:  # the sources that have rounds in
     return {name: counts for name, counts in manifest["counts"]["by_source"].items() if counts["rounds"]}
 
 
+def _stated(manifest: dict, name: str) -> list[str]:  # licences of a source, or of those that a model's rounds were written from
+    known = load_sources()
+    if written := manifest.get("written", {}).get(name):
+        return [licence for some in written["licences"] for licence in some.split("; ")]
+    return [known[name].licence if name in known else "none stated"]
+
+
 def _head(manifest: dict, files: str) -> str:
     known, used = load_sources(), _used(manifest)
-    stated = [known[name].licence if name in known else "none stated" for name in used]
+    stated = [licence for name in used for licence in _stated(manifest, name)]
     licence = strictest(stated)
     named = {"license_name": "mixed-non-commercial" if "cc-by-nc-4.0" in map(hub_licence, stated) else "mixed"} if licence == "other" else {}
     head = {
@@ -128,11 +135,14 @@ _FATES = ["read", "kept", "duplicates", "excluded", "rejected", "capped", "round
 
 def _sources(manifest: dict) -> str:
     known, counts = load_sources(), manifest["counts"]["by_source"]
-    rows = [[f"[{name}]({known[name].url})" if name in known and known[name].url else name, known[name].licence if name in known else "none stated",
+    rows = [[f"[{name}]({known[name].url})" if name in known and known[name].url else name, ", ".join(dict.fromkeys(_stated(manifest, name))),
              *(row.get(fate, 0) for fate in _FATES)] for name, row in counts.items()]
     text = ["## Sources and licences", "Every record that was read is kept, a duplicate, excluded, rejected or capped.", _table(["source", "licence", *_FATES], rows)]
     if absent := manifest.get("absent"):
         text.append(f"Named by the recipe, but without files when the set was built: {', '.join(absent)}.")
+    for name, w in manifest.get("written", {}).items():
+        text.append(f"The rounds of `{name}` were written by {_cell(w['model'])} about the other sources' records, and checked against them; {w['rejected']:,} answers were rejected. "
+                    "The terms of that model's provider hold for them too. `written/` has every answer with its verdict, model and prompt.")
     text.append("The whole is under the strictest of these licences; a source that states none grants nothing by itself: ask its makers. "
                 "The photographs are Flickr's users' own, each under the licence that COCO or Visual Genome names for it.")
     return "\n\n".join(text)
@@ -171,8 +181,9 @@ def _audit(audit: dict) -> str:
 
 # %% ../../nbs/data/25_card.ipynb #76b7efaf
 def _rebuild(manifest: dict) -> str:
-    named = {name: {key: value for key, value in options.items() if value not in (None, {})} for name, options in manifest["recipe"]["sources"].items()}
-    recipe = yaml.safe_dump(manifest["recipe"] | {"sources": named}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=150)
+    named = {name: {key: value for key, value in options.items() if value not in (None, {}, True)} for name, options in manifest["recipe"]["sources"].items()}
+    plain = {key: value for key, value in manifest["recipe"].items() if value is not None}
+    recipe = yaml.safe_dump(plain | {"sources": named}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=150)
     inputs = _table(["file", "sha256"], sorted([path, f"`{digest}`"] for path, digest in manifest.get("inputs", {}).items()))
     return "\n\n".join([
         "## Making it again", f"With cocoift {manifest['cocoift']}, this as `recipe.yaml`, and the same files under `DATA` (`cocoift fetch` gets what may be downloaded):",

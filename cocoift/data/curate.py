@@ -242,13 +242,14 @@ def no_collector() -> Iterator[None]:
 
 def _deal_out(kept: list[tuple[int, Record]], job: ReadJob, records: _Buckets, rounds: _Buckets) -> pa.RecordBatch:  # their keys
     seed, name, buckets, free, templates = job.recipe.seed, job.name, job.buckets, job.recipe.free, job.recipe.templates
+    asks = job.recipe.sources[name].rounds
     draws, same, of, merging = [], [], records.of, job.recipe.layout != "verbatim"  # where a file is kept as it is, nothing of it is merged
     for seq, record in kept:
         draw, bucket = draw_of(seed, name, record.id), crc32((record.image or record.id).encode()) % buckets
         draws.append(draw)
         same.append(sameness(record) if merging else (None, ""))
         of.append(bucket)
-        for draft in drafts(record, draw, free, templates):
+        for draft in drafts(record, draw, free, templates) if asks else ():
             rounds.rows.append((seq, *draft))
             rounds.of.append(bucket)
     records.rows = [(seq, *record) for seq, record in kept]

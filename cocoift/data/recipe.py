@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from .clean import BENCHMARKS
 from .compose import LAYOUTS, Deal
+from .orders import WriteRecipe
 from .sources.base import load_sources
 from .templates import TEMPLATE_SETS
 
@@ -23,6 +24,7 @@ class SourceOptions(BaseModel):
     splits: list[Literal["train", "val", "test"]] = Field(["train"], min_length=1)
     cap: int | None = Field(None, gt=0)  # records at most, drawn by seed
     weight: float = Field(1.0, gt=0, le=1)  # share of its records, drawn by seed
+    rounds: bool = True  # false: its records are kept, for rewriting and grounding to look things up, but nothing is asked from them
     fields: dict[str, str] = {}  # names of fields, where the source's own are uncertain
 
 # %% ../../nbs/data/20_recipe.ipynb #58fc6e52
@@ -74,6 +76,8 @@ class BuildRecipe(BaseModel):
     votes: float = Field(0.3, ge=0, le=1)  # share of the people asked who must have given an answer, where people voted
     clean: list[Annotated[str, AfterValidator(_benchmark)]] = list(CLEAN)  # benchmarks, or files of benchmarks, whose images must not be in the set
     seed: int = 0
+    rewrite: WriteRecipe | None = None  # what `cocoift rewrite` shall add, where its command line does not say
+    label: WriteRecipe | None = None  # and `cocoift label`
 
     @property
     def deal(self) -> Deal:

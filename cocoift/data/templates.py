@@ -253,6 +253,8 @@ def drafts(
     task = record.task
     if task == "dialog":
         return _of_dialog(record)
+    if task == "round":  # brings its own wording, and may stand anywhere
+        return [draft._replace(turn=0) for draft in _of_dialog(record)]
     if task == "objects":
         return _of_objects(record, draw, free, templates)
     formats, loose = RULES[templates][task](record)

@@ -140,7 +140,7 @@ def _grades(path: Path) -> dict:
     return grades
 
 # %% ../../nbs/eval/62_judge.ipynb #65725a15
-_STATUS = {"error": "api_error", "overflow": "not_run", "unfit": "not_run"}
+_STATUS = {"error": "api_error", "refused": "refused", "overflow": "not_run", "unfit": "not_run"}
 
 
 def verdict(rubric: Rubric, reply: Reply) -> dict:  # status, why or score, and the reply as it came

@@ -6,20 +6,22 @@
 __all__ = ['Replay', 'open_chat', 'pictures_for', 'examine', 'ask_questions', 'plan']
 
 # %% ../../nbs/studies/64_examine.ipynb #cde7505c
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 from ..chat.ask import Ask, Chat, Reply
+from ..chat.endpoint.money import read_prices
 from ..chat.scripted import Answers, Book, Scripted
-from ..eval.benchmarks.rounds import book_of, read_items
-from ..eval.budget import budget, by_characters, read_price
+from ..eval.benchmark import load_benchmarks, prediction_texts, question_scores, read_question, read_questions
+from ..eval.benchmarks.rounds import book_of, prior_items, read_items
+from ..eval.budget import budget, by_characters
 from ..eval.dialog import Dialog, messages_key, picture_digests
 from ..eval.history import FOUR, Item, parse_history
-from ..eval.levels import dialogs_of, evaluate, pier_dialogs, play_pier
-from ..eval.questions import QUESTIONS, image_names, question_dialogs, question_scores, questions_digest, read_question, read_questions
+from ..eval.levels import dialogs_of, evaluate, one_length, pier_dialogs, play_pier
+from ..eval.questions import Question, image_names, own_records, pier_digest, question_dialogs, questions_digest
 from ..eval.run import coverage, run_dialogs
-from ..files import Journal, UserError, read_json, reading, write_json
+from ..files import Journal, UserError, atomic_file, read_json, reading, write_json
 from ..images import find_pictures
 
 # %% ../../nbs/studies/64_examine.ipynb #38f4c1d0
@@ -62,7 +64,9 @@ def open_chat(
         raise UserError(f"--model {model}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN")
     from cocoift.chat.local import LocalChat
 
-    return LocalChat(model, images, most_tokens)
+    chat = LocalChat(model, None, most_tokens)
+    chat.pictures = pictures
+    return chat
 
 
 def pictures_for(model: str, images: str | Path) -> dict[str, Path]:
@@ -98,54 +102,77 @@ def examine(
     most_tokens: int = 64,
     dry_run: bool = False,
     price: str | Path | None = None,  # a file for the dry run
+    records: str | Path | None = None,  # annotations that prior questions come from; the data folder if not given
 ) -> dict:  # as `cocoift eval --json` prints it
     "Run a benchmark and play the pier dialog; resumable."
-    if bench == "scope" and not dry_run:
-        from cocoift.studies.scope_run import run_scope
-
-        return run_scope(model, data, out, histories, images, per_image, nproc, truncate, most_tokens)
-    if bench in QUESTIONS:
-        return ask_questions(model, bench, data, out, histories, images, per_image, nproc, truncate, most_tokens, dry_run, price)
+    if bench == "scope":
+        return _scope(model, data, out, histories, images, per_image, nproc, truncate, most_tokens, price, dry_run)
     if bench != "rounds":
-        raise UserError(f"--bench {bench}: no such benchmark: there are {', '.join(['rounds', *QUESTIONS])}")
+        return ask_questions(model, bench, data, out, histories, images, records, per_image, nproc, truncate, most_tokens, price, dry_run)
     items, named = _rounds(data, histories, splits, per_image)
     if dry_run:
         return {"bench": bench, "items": len(items), **plan(model, [*dialogs_of(items, named), *pier_dialogs(items)], out, most_tokens, price)}
     pictures = pictures_for(model, images or data)
     opening = partial(open_chat, model, pictures, images or data, book_of(items), most_tokens, sorted({item.image for item in items}))
-    if nproc > 1:
-        from cocoift.eval.share import run_shared
-
-        run = partial(run_shared, nproc=nproc)
-    else:
-        run, opening = run_dialogs, opening()
+    run, opening = (_shared(nproc), opening) if nproc > 1 else (run_dialogs, opening())
     result = evaluate(opening, items, named, out, run=run, truncate=truncate, pictures=pictures)
     play_pier(opening, items, out, run=run, truncate=truncate, pictures=pictures)
     return result
 
 # %% ../../nbs/studies/64_examine.ipynb #b52374d1
-def ask_questions(model, bench, data, out, histories, images, first, nproc, truncate, most_tokens, dry_run, price) -> dict:
+def _shared(nproc: int):
+    from cocoift.eval.share import run_shared
+
+    return partial(run_shared, nproc=nproc)
+
+
+def _scope(model, data, out, histories, images, first, nproc, truncate, most_tokens, price, dry_run) -> dict:
+    from cocoift.studies import scope_run
+
+    if not dry_run:
+        return scope_run.run_scope(model, data, out, histories, images, first, nproc, truncate, most_tokens)
+    bench = scope_run.open_bench(data, first)
+    return {"bench": "scope", "items": len(bench.scripts), **plan(model, scope_run.dialogs_of(bench, *scope_run.histories_of(histories)), out, most_tokens, price)}
+
+# %% ../../nbs/studies/64_examine.ipynb #1ec56148
+def _dialogs(bench: str, questions: Sequence[Question], named, data, images, records) -> tuple[list[Dialog], dict[str, str], dict[str, Path]]:  # dialogs, who the pictures are, where some lie
+    names, pictures = image_names(bench, questions, images or data)
+    told = dict(prior_items(records or data, set(names.values()))) if any(rounds for _, rounds in named) else {}
+    for image, items in own_records(questions, names).items():
+        told[image] = [*told.get(image, ()), *items]
+    return question_dialogs(questions, names, named, told), names, pictures
+
+
+def _written(questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Book:  # what scripted models look up
+    known = {q.id: Answers(q.terse or "Yes", q.full or (f"The answer is {q.terse}, as can be seen." if q.terse else "Yes, that is how it is.")) for q in questions}
+    book = {(dialog.images[0] if dialog.images else None, turn.instruction): Answers("Yes", "Yes, that is how it is.") for dialog in dialogs for turn in dialog.turns}
+    return book | {(dialog.images[0] if dialog.images else None, dialog.turns[-1].instruction): known[dialog.meta["item"]] for dialog in dialogs}
+
+
+def ask_questions(model, bench, data, out, histories, images, records, first, nproc, truncate, most_tokens, price, dry_run) -> dict:
     "A benchmark's own questions under every history; what needs a judge is judged by `cocoift judge`."
+    if bench not in load_benchmarks():
+        raise UserError(f"--bench {bench}: no such benchmark: there are {', '.join(['rounds', 'scope', *sorted(name for name, b in load_benchmarks().items() if b.read)])}")
     named, questions = _named(histories), read_questions(bench, data, first)
-    names = image_names(bench, questions, images or data)
-    dialogs = question_dialogs(questions, names, named)
+    dialogs, names, known = _dialogs(bench, questions, named, data, images, records)
     if dry_run:
         return {"bench": bench, "items": len(questions), **plan(model, dialogs, out, most_tokens, price)}
-    pictures = pictures_for(model, images or data)
-    book = {(dialog.images[0] if dialog.images else None, turn.instruction): Answers("Yes", "Yes, that is how it is.") for dialog in dialogs for turn in dialog.turns}
-    opening = partial(open_chat, model, pictures, images or data, book, most_tokens, sorted(set(names.values())))
-    run = run_dialogs
-    if nproc > 1:
-        from cocoift.eval.share import run_shared
-
-        run = partial(run_shared, nproc=nproc)
-    told = {"bench": bench, "items": questions_digest(questions)}
-    lines = run(opening if nproc > 1 else opening(), dialogs, out, told, read_question, truncate=truncate, pictures=pictures)
-    result = {"bench": bench, "items": len(questions), **coverage(dialogs, lines), **question_scores(lines, named[-1][0])}
+    one_length(named, Path(out))
+    pictures = pictures_for(model, images or data) | known
+    opening = partial(open_chat, model, pictures, images or data, _written(questions, dialogs), most_tokens, sorted(set(names.values())))
+    by_id = {q.id: q for q in questions}
+    lines = (_shared(nproc) if nproc > 1 else run_dialogs)(opening if nproc > 1 else opening(), dialogs, out, {"bench": bench, "items": questions_digest(questions)},
+                                                           partial(read_question, bench, by_id), truncate=truncate, pictures=pictures)
+    sources = [dialog.meta["priors"] for dialog in dialogs if "priors" in dialog.meta]
+    result = {"bench": bench, "items": len(questions), **coverage(dialogs, lines), "priors": {name: sources.count(name) for name in ("records", "pier")}, "pier": pier_digest(),
+              **question_scores(bench, by_id, lines, named[-1][0])}
+    for name, text in prediction_texts(bench, by_id, lines).items():
+        with atomic_file(Path(out) / "predictions" / name) as file:
+            file.write(text)
     write_json(Path(out) / "scores.json", result)
     return result
 
-
+# %% ../../nbs/studies/64_examine.ipynb #63a458eb
 def plan(model: str, dialogs: Sequence[Dialog], out: str | Path, most_tokens: int, price: str | Path | None) -> dict:
     "What a run would still ask, counted by the model's own tokenizer if it is a local one."
     known = {(line["dialog"], line["round"]): line for name in ("rounds.jsonl", "pier.jsonl") for line in Journal(Path(out) / name).read()}
@@ -157,7 +184,7 @@ def plan(model: str, dialogs: Sequence[Dialog], out: str | Path, most_tokens: in
             tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
         count = cache(lambda text: len(tokenizer(text, add_special_tokens=False).input_ids))
         image_tokens = getattr(config, "image_seq_length", image_tokens)
-    return {"done": len(known), **budget(dialogs, known, most_tokens, count, image_tokens, read_price(price, model))}
+    return {"done": len(known), **budget(dialogs, known, most_tokens, count, image_tokens, price and read_prices(price, model.rpartition("#")[2]))}
 
 
 def _named(histories: Sequence[str]) -> list[tuple[str, int]]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..chat.ask import Chat
-from ..eval.budget import budget, read_price
+from ..chat.endpoint.money import read_prices
+from ..eval.budget import budget
 from ..eval.dialog import Dialog, Turn
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
 from ..eval.judging import judge_answers, to_judge
@@ -57,7 +58,7 @@ def plan_judge(bench: str, predictions, judge: str, out, files: Mapping[str, Pat
     done = {(line["item"], line["repeat"], line["order"]) for line in Journal(Path(out) / "verdicts.jsonl").read() if line["status"] != "api_error"}
     asked = {item.id: rubric.prompt({**item.fields, "id": item.id}) for item in items if answered(item)}
     dialogs = [Dialog(f"{name}/{r}/{o}", (), (Turn(text),)) for name, text in asked.items() for r in range(repeats) for o in orders if (name, r, o) not in done]
-    return {"bench": bench, "items": len(items), "done": len(done), **budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=read_price(price, judge))}
+    return {"bench": bench, "items": len(items), "done": len(done), **budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=price and read_prices(price, judge.rpartition("#")[2]))}
 
 
 def run_judge(

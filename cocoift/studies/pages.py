@@ -18,7 +18,9 @@ from ..eval.levels import by_kind, effects, length_by_round, levels
 from ..files import Journal, UserError, read_json
 from ..stats import Estimate
 from ..images import find_pictures
+from .curve import CURVES, points_table
 from ..viz import figures
+from ..viz.curves import over_training
 from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report
 
 # %% ../../nbs/studies/60_pages.ipynb #629da4a0
@@ -95,12 +97,26 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
 
     lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
-            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "scope": _scope(arms)}
+            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "scope": _scope(arms), "curve": _stack(arms, _curve)}
 
 # %% ../../nbs/studies/60_pages.ipynb #5c09e001
 def _scope(arms: Sequence[Arm]) -> pd.DataFrame:  # COCO-Scope by metric, a column a layout; of the first seed
     found = {arm.name: read_json(path)["scores"] for arm in arms if arm.runs and (path := arm.runs[0] / "scope" / "scores.json").exists()}
     return pd.DataFrame({name: {metric: str(Estimate(**e)) for metric, e in some.items()} for name, some in found.items()}).rename_axis("metric").reset_index()
+
+
+def _curve(arm: Arm) -> pd.DataFrame | None:  # likelihoods by step, of the first seed
+    path = arm.runs[0] / "likelihood" / "scores.json" if arm.runs else None
+    return points_table(arm.name, read_json(path)["points"], "early") if path and path.exists() else None
+
+
+def _scope_section(t: dict[str, pd.DataFrame]) -> list[Section]:
+    if not len(t["scope"]):
+        return []
+    told = Text("How long an instruction holds, in dialogs with the model's own answers: kept while it should (hold), gone when it should be (release, override, revoke); "
+                "and what is said stays said (recall, contradiction, flip). The first seed of each.")
+    curve = Chart(over_training(t["curve"], *CURVES["early"]), "When it was learned: full answers on COCO-Scope's pairs, weighed at every kept state of the training", t["curve"])
+    return [Section("COCO-Scope", [told, *([curve] if len(t["curve"]) else []), Table(t["scope"], "Every number of COCO-Scope, with 95 % intervals by image")])]
 
 # %% ../../nbs/studies/60_pages.ipynb #cb4c378c
 def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[Dialog]:
@@ -150,10 +166,7 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
     paper = Section("The paper's own table", [
         Chart(figures.single_multi(figures.paper_table()), "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline",
               figures.paper_table())])
-    scope = [Section("COCO-Scope", [Text("How long an instruction holds, in dialogs with the model's own answers: kept while it should (hold), gone when it should be (release, override, revoke); "
-                                         "and what is said stays said (recall, contradiction, flip). The first seed of each."),
-        Table(t["scope"], "Every number of COCO-Scope, with 95 % intervals by image")])] if len(t["scope"]) else []
-    return [taught, levels_, heard, right, *scope, paper]
+    return [taught, levels_, heard, right, *_scope_section(t), paper]
 
 
 def write_pages(

@@ -40,7 +40,7 @@ class Scale:
 TINY = Scale(images=48, exam=8, width=32, align_steps=4, align_images=16, tune_steps=4, tune_images=8)
 FULL = replace(Scale(), layouts=tuple(LAYOUTS), seeds=5)
 RANKS = 2
-_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "recompute": False, "checkpoint": 100}
+_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "recompute": False, "checkpoint": 100, "keep": 99}
 NEW = 1_000_000  # scenes of the examination are numbered from here
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0dd5b000
@@ -113,13 +113,15 @@ def examine(layout: str, s: int, out: Path) -> None:
     from cocoift.eval.history import FOUR
     from cocoift.eval.levels import evaluate, play_pier
     from cocoift.eval.scope.make import make_scope
+    from cocoift.studies.curve import likelihood_curve
     from cocoift.studies.scope_run import score_scope
 
     chat = LocalChat(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
     items, folder = read_items(out / "exam"), out / "eval" / layout / f"seed-{s}"
     evaluate(chat, items, [(name, 2 * (name != "none")) for name in FOUR], folder)
     play_pier(chat, items, folder)
-    score_scope(chat, make_scope(out / "exam"), folder / "scope")
+    score_scope(chat, bench := make_scope(out / "exam"), folder / "scope")
+    likelihood_curve(out / "train" / layout / f"seed-{s}", bench, out / "exam/images", folder / "likelihood")
 
 # %% ../../nbs/studies/62_quickstart.ipynb #17d3b019
 def _estimate(row) -> dict:

@@ -13,7 +13,7 @@ from math import ceil
 import torch
 
 from ..files import UserError
-from .launch import check_run, count_ranks, drawn, memory_of_rank, meta_model
+from .launch import check_run, count_ranks, drawn, memory_of_rank, meta_model, with_rows
 from .memory import GPUS, fit, hours, size_of
 from .recipe import TrainRecipe
 from .tree import Tree
@@ -61,12 +61,13 @@ def dry_run(
     table = {name: run[name] for name in ("kept", "cut", "dropped", "rounds_cut", "no_picture")}
     conversations, tokens = run["conversations"], sum(map(len, trees))
     a_step = tokens * recipe.batch / conversations
+    recipe = recipe if gpu else with_rows(recipe, max(map(len, trees)))
     size = size_of(*meta_model(recipe))
-    found = fit(size, recipe, ranks, memory, ceil(a_step / recipe.row_tokens / ranks))
-    rows = max(ranks, a_step / recipe.row_tokens)
+    found = fit(size, recipe, ranks, memory, ceil(a_step / recipe.row / ranks))
+    rows = max(ranks, a_step / recipe.row)
     epochs = run["steps"] * recipe.batch / conversations
     plan = {
-        "ranks": ranks, "zero": found.zero, "micro_batch": found.micro_batch, "row_tokens": recipe.row_tokens, "accumulation": ceil(rows / ranks / found.micro_batch),
+        "ranks": ranks, "zero": found.zero, "micro_batch": found.micro_batch, "row_tokens": recipe.row, "accumulation": ceil(rows / ranks / found.micro_batch),
         "batch": recipe.batch, "steps": run["steps"], "epochs": round(epochs, 3), "checkpoints": (run["steps"] - 1) // recipe.checkpoint,
         "parameters": size.parameters, "trained": size.trained, "gb_a_rank": {k: round(v / 1e9, 2) for k, v in found.bytes.items()},
         "gb_needed": round(found.needed / 1e9, 1), "gb_there": round(memory / 1e9, 1), "checkpoint_gb": round(size.trained * 12 / 1e9, 1),

@@ -47,7 +47,7 @@ FREE = 0.1  # of a device's memory
 def bytes_of_rank(size: Size, recipe: TrainRecipe, zero: int, ranks: int, rows: int) -> dict[str, int]:
     "Bytes that each rank holds at its fullest, by what for."
     cell = 2 if recipe.precision == "bf16" else 4
-    state, cut, tokens = ranks if zero else 1, ranks if zero >= 2 else 1, rows * recipe.row_tokens
+    state, cut, tokens = ranks if zero else 1, ranks if zero >= 2 else 1, rows * recipe.row
     insides = tokens * (8 * size.width + 4 * size.inner) * cell * 2
     kept = tokens * size.width * cell * size.layers + insides if recipe.recompute else insides * size.layers
     return {
@@ -84,7 +84,7 @@ def fit(size: Size, recipe: TrainRecipe, ranks: int, memory: int, most: int = 16
                 return found
     mends = ["more ranks", *([f"lower micro_batch={recipe.micro_batch}"] if (recipe.micro_batch or 0) > 1 else []), *(["zero=3"] if recipe.zero not in (None, 3) else []),
              *(["recompute=true"] if not recipe.recompute else []), *(["lora_r=128"] if not recipe.lora_r and recipe.train != "projector" else [])]
-    raise UserError(f"zero={zero} micro_batch={some} row_tokens={recipe.row_tokens}: needs about {found.needed / 1e9:.0f} GB a rank on {ranks} ranks, "
+    raise UserError(f"zero={zero} micro_batch={some} row_tokens={recipe.row}: needs about {found.needed / 1e9:.0f} GB a rank on {ranks} ranks, "
                     f"{memory * (1 - FREE) / 1e9:.0f} of {memory / 1e9:.0f} GB can be used: {', or '.join(mends)}")
 
 # %% ../../nbs/train/35_memory.ipynb #c4e54722

@@ -56,13 +56,18 @@ class Spread(Learning):
     ranks: int | None = Field(None, gt=0)  # processes on this host: all its GPUs, if not said; one, where there is none
     hostfile: Path | None = None  # several hosts, as DeepSpeed's launcher reads them: `name slots=8` a line
     zero: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's stage: the lower of 2 and 3 that fits, if not said
-    row_tokens: int = Field(4096, gt=0)  # tokens of a row, in which several images' trees may stand
+    row_tokens: int | None = Field(None, gt=0)  # tokens of a row, in which several images' trees may stand: 4096 on GPUs, if not said; elsewhere what a step's longest tree needs
     micro_batch: int | None = Field(None, gt=0)  # rows that a rank takes at once: as many as fit, if not said
     recompute: bool = True  # gradient checkpointing
     checkpoint: int = Field(500, gt=0)  # steps between checkpoints
     keep: int = Field(2, gt=0)  # checkpoints that stay
 
+    @property
+    def row(self) -> int:
+        "Tokens of a row at most."
+        return self.row_tokens or max(4096, self.max_length)
 
+# %% ../../nbs/train/35_recipe.ipynb #511ea7c1
 class TrainRecipe(Spread):
     "One training run."
 
@@ -84,7 +89,7 @@ class TrainRecipe(Spread):
             (self.lora_r is not None and self.train != "language", f"lora_r={self.lora_r} train={self.train}: adapters are for the language model: set train=language or leave lora_r out"),
             (self.train == "projector" and self.tower, "train=projector tower=true: alignment leaves the tower as it is: leave tower out, or set train=language"),
             (self.tower_lr is not None and not towered, f"tower_lr={self.tower_lr:g} without a tower that is trained: set tower=true or leave it out" if self.tower_lr else ""),
-            (self.row_tokens < self.max_length, f"row_tokens={self.row_tokens} is less than max_length={self.max_length}: a conversation must fit into a row: raise row_tokens"),
+            ((self.row_tokens or self.row) < self.max_length, f"row_tokens={self.row_tokens} is less than max_length={self.max_length}: a conversation must fit into a row: raise row_tokens"),
             (self.precision == "bf16" and self.zero in (0, 1), f"precision=bf16 zero={self.zero}: float32 master weights are kept at stages 2 and 3: set zero=2"),
             (self.hostfile is not None and self.ranks is not None, f"hostfile={self.hostfile} ranks={self.ranks}: the hostfile's slots say how many: leave ranks out"),
             (self.betas[0] >= 1 or self.betas[1] >= 1 or min(self.betas) < 0, f"betas={list(self.betas)}: must lie in [0, 1)"),

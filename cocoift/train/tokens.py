@@ -17,9 +17,10 @@ class Tokens(NamedTuple):
     "A run of tokens, and which of them are learned."
     ids: list[int]  # [t]
     learned: list[bool]  # [t]
+    name: str = ""  # the conversation's id
 
     def __add__(self, other: "Tokens") -> "Tokens":
-        return Tokens(self.ids + other.ids, self.learned + other.learned)
+        return Tokens(self.ids + other.ids, self.learned + other.learned, self.name or other.name)
 
 # %% ../../nbs/train/30_tokens.ipynb #8ad70e1b
 def round_tokens(tokenizer, template: Template, round_: Round, number: int, image: bool) -> Tokens:
@@ -36,7 +37,7 @@ def conversation_tokens(
     room: int,  # tokens left after the prefix
 ) -> tuple[Tokens, int]:  # and how many rounds were dropped; all of them if the first does not fit
     "A conversation's tokens behind its prefix."
-    tokens, image = Tokens([], []), bool(c.images)
+    tokens, image = Tokens([], [], c.id), bool(c.images)
     for number, round_ in enumerate(c.rounds):
         if not round_.response.strip():
             raise UserError(f"conversation {c.id}: round {number + 1} has an empty answer: mend or remove it")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .attention import BLOCK, NAME, block_mask, bucket, dense_mask
+from .attention import BLOCK, NAME, Cuts, block_mask, bucket, dense_mask, lone, tree_mask
 
 if TYPE_CHECKING:
     from cocoift.train.tokens import Tokens
@@ -60,6 +60,7 @@ class Rows:
     what: torch.Tensor  # [N]  these ids
     weight: torch.Tensor  # [N]
     images: tuple[str, ...]  # whose pictures the rows look at, in order of their place
+    cuts: Cuts  # of each row its trees, as lengths
 
     @property
     def mask(self) -> torch.Tensor:  # [B, 1, L, L]
@@ -75,7 +76,7 @@ class _Row:
     "A row that grows by trees."
 
     def __init__(self):
-        self.ids, self.places, self.spans, self.where, self.what, self.weight = [], [], [], [], [], []
+        self.ids, self.places, self.spans, self.where, self.what, self.weight, self.cuts = [], [], [], [], [], [], []
 
     def add(self, tree: Tree, weighting: str) -> None:
         start, trunk = len(self.ids), len(tree.prefix)
@@ -93,6 +94,8 @@ class _Row:
             self.ids += branch.ids
             self.places += [(k, k, k) for k in range(after, after + len(branch.ids))]
             self.spans += [(start, fork, own)] * len(branch.ids)
+        lengths = [len(branch.ids) for branch in tree.branches]
+        self.cuts.append((trunk, *lengths) if len(lengths) > 1 else (trunk + sum(lengths),))  # a lone branch goes on where the trunk ends
 
     def pad(self, length: int, token: int) -> None:
         self.spans += [(k, k, k) for k in range(len(self.ids), length)]
@@ -126,7 +129,8 @@ def collate(
     solid = any(tree.places for some in (*rows, [blank] if blank else []) for tree in some)
     return Rows(torch.tensor([row.ids for row in made]), places.permute(2, 0, 1).contiguous() if solid else places[..., 0].contiguous(),
                 torch.tensor([row.spans for row in made]), torch.tensor(where, dtype=torch.long), torch.tensor(flat["what"], dtype=torch.long),
-                torch.tensor(flat["weight"], dtype=torch.float64), tuple(images))
+                torch.tensor(flat["weight"], dtype=torch.float64), tuple(images),
+                tuple(tuple(row.cuts) for row in made))
 
 # %% ../../nbs/train/34_tree.ipynb #50f486e8
 CHUNK = 1024  # tokens whose logits exist at once
@@ -150,8 +154,8 @@ def head_loss(
         return (losses * weight.to(kind)).sum()
 
     def forward(hidden):
-        parts = [checkpoint(some, *(x[k : k + chunk] for x in (hidden, what, weight)), use_reentrant=False) for k in range(0, max(1, len(what)), chunk)]
-        return torch.stack(parts).sum()
+        *parts, last = ([x[k : k + chunk] for x in (hidden, what, weight)] for k in range(0, max(1, len(what)), chunk))
+        return torch.stack([*(checkpoint(some, *part, use_reentrant=False) for part in parts), some(*last)]).sum()
 
     head.forward = forward  # called as a module, so that what hangs on calls (ZeRO-3, adapters) happens once
     try:
@@ -165,11 +169,13 @@ def head_loss(
 def attention_of(model, rows: Rows):  # a table, or a BlockMask
     "The mask of `rows` as a model's language part takes it; an attention that would take it wrongly is refused."
     kind = model.config.get_text_config()._attn_implementation
-    if kind == NAME and rows.ids.is_cuda or kind == "flex_attention":
-        return block_mask(rows.spans)
-    if kind not in (NAME, "sdpa"):  # eager attention adds a boolean mask to the scores, without an error
+    if kind not in (NAME, "sdpa", "flex_attention"):  # eager attention adds a boolean mask to the scores, without an error
         raise ValueError(f"trees need attn_implementation='sdpa', not {kind!r}")
-    return rows.mask
+    if kind == "flex_attention" and not rows.ids.is_cuda:
+        raise ValueError("FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there")
+    if kind == "flex_attention" or kind == NAME and rows.ids.is_cuda and not lone(rows.cuts):
+        return block_mask(rows.spans)
+    return tree_mask(rows.spans, rows.cuts) if kind == NAME else rows.mask
 
 
 def token_loss(
@@ -179,6 +185,8 @@ def token_loss(
     chunk: int = CHUNK,
 ) -> torch.Tensor:  # []  summed over the N learned tokens
     "Weighted cross-entropy of the learned tokens, summed."
+    if not rows.images and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        raise ValueError("a batch without a picture runs other modules than those of other ranks, whose gradients would be mixed up: collate it with blank=")
     pictures = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in pictures.items()}
     out = model.model(input_ids=rows.ids, attention_mask=attention_of(model, rows), position_ids=rows.positions, use_cache=False, **pictures)
     hidden = out.last_hidden_state.flatten(0, 1)[rows.where]  # [N, D]

@@ -32,7 +32,7 @@ class Branch(NamedTuple):
 def llava(cuda: bool, layers: int, width: int):
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    seen, heads = (1024, width // 128) if cuda else (128, 6)
+    seen, heads = (1024, width // 128) if cuda else (128, width // 64)
     vision = CLIPVisionConfig(hidden_size=seen, intermediate_size=4 * seen, num_hidden_layers=24 if cuda else 2, num_attention_heads=seen // 64, image_size=336, patch_size=14)
     language = LlamaConfig(vocab_size=VOCABULARY, hidden_size=width, intermediate_size=int(width * 2.7) // 64 * 64, num_hidden_layers=layers, num_attention_heads=heads,
                            num_key_value_heads=heads, max_position_embeddings=8192)
@@ -41,7 +41,7 @@ def llava(cuda: bool, layers: int, width: int):
     model.model.vision_tower.requires_grad_(False)  # LLaVA-1.5's
     use_trees(model)
     if cuda:
-        model.to("cuda", torch.bfloat16).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.to("cuda", torch.bfloat16).activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
 
 

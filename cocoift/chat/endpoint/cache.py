@@ -6,6 +6,8 @@
 __all__ = ['VERSION', 'Cache']
 
 # %% ../../../nbs/chat/endpoint/12_cache.ipynb #679e609a
+import fcntl
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -44,8 +46,21 @@ def _wrong(path: Path, error: sqlite3.Error) -> UserError:
         return UserError(f"{path}: the cache cannot be written ({said}): name another with --cache")
     return UserError(f"{path}: is no whole cache of answers ({said}): restore it, or name another with --cache")
 
+# %% ../../../nbs/chat/endpoint/12_cache.ipynb #71eefb6c
+def _check_whole(path: Path) -> None:  # SQLite itself finds a lost end only when it wants a page of it
+    written_ahead = Path(f"{path}-wal")
+    if written_ahead.exists() and written_ahead.stat().st_size:  # the file itself may be behind
+        return
+    with open(path, "rb") as file:
+        head = file.read(100)
+        pages, size = int.from_bytes(head[28:32], "big"), int.from_bytes(head[16:18], "big")
+        if head.startswith(b"SQLite format 3\0") and file.seek(0, os.SEEK_END) < pages * (65536 if size == 1 else size):
+            raise sqlite3.DatabaseError("it ends in the middle")
+
 
 def _connect(path: Path) -> sqlite3.Connection:
+    if path.exists():
+        _check_whole(path)
     db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     kind, version, used = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "schema_version"))
     if (kind or version or used) and (kind, version) != (_KIND, VERSION):
@@ -66,6 +81,7 @@ class Cache:
         self.path = with_parent(path)
         with _telling(self.path):
             self.db = _connect(self.path)
+            self._claims = os.open(f"{self.path}-claims", os.O_RDWR | os.O_CREAT, 0o644)
 
     def get(self, key: str) -> Answer | None:
         "The answer to a request, if someone has paid for it."
@@ -89,5 +105,17 @@ class Cache:
             rows = self.db.execute("SELECT role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE run=? GROUP BY role ORDER BY role", (run,)).fetchall()
         return {role: {"answers": n, "tokens_in": given, "tokens_out": told, "cost": round(cost, 6)} for role, n, given, told, cost in rows}
 
+    def claim(self, key: str) -> bool:
+        "Whether no other process is asking this request; if so, none will until `release`, or the end of this process."
+        try:
+            fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key[:15], 16))
+        except OSError:
+            return False
+        return True
+
+    def release(self, key: str) -> None:
+        fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, int(key[:15], 16))
+
     def close(self) -> None:
         self.db.close()
+        os.close(self._claims)

@@ -18,7 +18,7 @@ class Bucket:
     "Something that may be had at a rate a minute; `None` for as much as one likes."
 
     def __init__(self, per_minute: float | None, clock: Callable[[], float] = time.monotonic):
-        self.per_minute, self.clock, self.at = per_minute, clock, clock()
+        self.per_minute, self.ours, self.clock, self.at = per_minute, per_minute, clock, clock()
         self.held = self.most
 
     @property
@@ -41,10 +41,10 @@ class Bucket:
         self.held -= amount if self.per_minute else 0
 
     def adapt(self, limit: float | None, left: float | None) -> None:
-        "What the server said: a limit lower than ours holds from now on, and no more is left than it says."
-        if limit and (self.per_minute is None or limit < self.per_minute):
+        "What the server said: the lower one of its limit and ours holds from now on, and no more is left than it says."
+        if limit and (self.ours is None or limit < self.ours or self.per_minute < self.ours):
             self._fill()
-            self.per_minute = limit
+            self.per_minute = min(limit, self.ours or limit)
             self.held = min(self.held, self.most)
         if left is not None and self.per_minute:
             self.held = min(self.held, left)
@@ -102,10 +102,18 @@ class Limits:
             self.requests.take(1)
             self.tokens.take(tokens)
 
+    def begin(self) -> None:
+        "A new event loop is going to wait."
+        self._turn = asyncio.Lock()
+
     def answered(self, headers: Mapping[str, str], estimate: float, spent: float) -> None:
         "Learn from an answer: what it really took, and what the server says is left."
         self.refusals = 0
         self.tokens.take(spent - estimate)
+        self.learn(headers)
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        "What the headers of an answer, or of a refusal, say is left."
         if "x-ratelimit-limit-requests" in headers or "x-ratelimit-limit-tokens" in headers:
             for name, bucket in (("requests", self.requests), ("tokens", self.tokens)):
                 bucket.adapt(_number(headers, f"x-ratelimit-limit-{name}"), _number(headers, f"x-ratelimit-remaining-{name}"))

@@ -77,19 +77,28 @@ class Purse:
 
     def __init__(self, budget: float | None, spent: float = 0.0):
         self.budget, self.spent, self.aside, self.calls = budget, spent, 0.0, 0
+        self._closed = False
         self._settled = asyncio.Event()
 
     async def reserve(self, most: float) -> None:
         "Set the highest price of a call aside, or stop."
+        if self._closed:
+            await asyncio.get_running_loop().create_future()  # for ever: the run is ending
         while self.budget is not None and self.spent + self.aside + most > self.budget + 1e-12:
             if not self.calls:
                 raise Failed(f"--budget {self.budget:g}: {self.spent:.4f} is spent and the next call may cost {most:.4f}: "
                              "the same command with a higher budget goes on, what was answered is kept")
             self._settled.clear()
             await self._settled.wait()
+            if self._closed:
+                await asyncio.get_running_loop().create_future()
         self.aside, self.calls = self.aside + most, self.calls + 1
 
     def settle(self, most: float, cost: float) -> None:
         "A call is over and cost this."
         self.aside, self.spent, self.calls = self.aside - most, self.spent + cost, self.calls - 1
         self._settled.set()
+
+    def close(self) -> None:
+        "No call begins any more; those under way go on."
+        self._closed = True

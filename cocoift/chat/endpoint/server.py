@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..ask import Ask, Reply, texts
 from .cache import Cache
-from .engine import Engine, address, ask_all, judge_failure, key_for, without_keys
+from .engine import Engine, ask_all
+from .failures import address, judge_failure, key_for, without_keys
 from .request import Gallery, Request, messages_of
 from ..speak import Said, Settings
 from ...files import UserError
@@ -43,6 +44,7 @@ class ServerChat:
         self.gallery, self.most_tokens, self.seed = Gallery(pictures or {}), most_tokens, seed
         self.engine = Engine(self.url, cache, self.gallery, **options)
         drawn = {"decoding": "greedy"} if seed is None else {"decoding": "temperature 1", "seed": seed}
+        self.window = self.engine.concurrency  # asks at once that keep it busy
         self.about = {"server": self.name, **drawn, "most_tokens": most_tokens, "longest": self.gallery.longest}
         self.pictures, self._options = dict(pictures or {}), {"cache": cache, **options}
 
@@ -60,7 +62,7 @@ class ServerChat:
         requests = [self.request(ask) for ask in asks]
         answers = ask_all(self.engine, requests)
         return [Reply(a.text.strip(), "ok", "cut" if a.cut else "", r.key, a.tokens) if a.status == "ok"
-                else Reply(status=a.status if a.status in ("overflow", "unfit") else "error", why=f"{a.status}: {a.why}", prompt=r.key)
+                else Reply(status=a.status, why=a.why, prompt=r.key)
                 for r, a in zip(requests, answers)]
 
     def answer(self, asks: Sequence[Ask]) -> list[str]:

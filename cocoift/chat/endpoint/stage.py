@@ -87,6 +87,7 @@ class _Script:
     counts: Counter = field(default_factory=Counter)  # requests, answers, and faults by name
     answered: Counter = field(default_factory=Counter)  # whole answers by digest of their request
     bodies: list | None = None  # all requests, if they are to be kept
+    authorization: str = ""  # the last one that came
 
     def __post_init__(self):
         self.draws = random.Random(self.faults.seed)
@@ -128,7 +129,8 @@ class Stage(_Answering):
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 lines = head.decode("latin-1").split("\r\n")
-                size = next((int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")), 0)
+                told = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+                size, self.authorization = int(told.get("content-length", 0)), told.get("authorization", "")
                 if not await self._one(lines[0], await reader.readexactly(size), writer):
                     break
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -73,7 +73,7 @@ class Reject(NamedTuple):
 TASKS = {"caption": ("answers",), "detail": ("answers",), "qa": ("question", "answers"), "count": ("question", "answers"), "sentence": ("question", "answers"),
          "option": ("question", "choices", "answers"), "choice": ("question", "choices", "answers", "why"), "statement": ("question", "answers"),
          "explained": ("question", "answers", "why"), "point": ("question", "boxes", "answers"), "region": ("boxes", "answers"), "ground": ("names", "boxes"),
-         "relation": ("names", "boxes", "answers"), "objects": ("objects",), "dialog": ("turns",)}
+         "relation": ("names", "boxes", "answers"), "objects": ("objects",), "dialog": ("turns",), "round": ("turns",)}
 _LACKS = {"question": "empty question", "answers": "no answer", "choices": "no choices", "why": "no explanation", "objects": "nothing annotated",
           "names": "no expression", "boxes": "no box", "turns": "an empty turn"}
 _WORDY = re.compile(r"[^\W_]").search

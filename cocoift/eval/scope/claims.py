@@ -44,28 +44,41 @@ def presence(text: str, forms: list[str]) -> str | None:
     return None
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #ddc66a68
-_VALUE = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"no": 0, "single": 1, "pair": 2, "couple": 2, "dozen": 12}
-_FIGURE = rf"(?<![\d.])(\d{{1,3}}|{'|'.join(NUMBER_WORDS)}|no|single|pair|couple|dozen)(?![\d%]|\.\d)"
-_UNITS = r"(?!\s+(?:words?|sentences?|lines?|dashed|bullets?|items?|capitals?|reply|keys?)\b)"
+_VALUE = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"no": 0, "none": 0, "single": 1, "a": 1, "an": 1, "pair": 2, "couple": 2, "dozen": 12}
+_FIGURE = rf"(?<![\d.])\b(\d{{1,3}}|{'|'.join(NUMBER_WORDS)}|no|none|single|pair|couple|dozen)\b(?![\d%]|\.\d|[ -]years?[ -]old)"
+_PLAIN = r"(?:(?!(?:of|on|in|with|at|by|to|from|for|near|next|and|or|is|are|was|were|a|an|the|that|which|who|has|have|holds?)\b)[\w-]+[ ,]+)"  # a word that describes
+_KINDS_OF = rf"(?:{_PLAIN}{{0,2}}(?:kinds|types|sorts|members) of )?"
+_ALONE = r"(?=\W*$|\s*[.,;:!?)\"}]|\s+(?:of (?:them|these|those|it)|in|on|at|here|there|total|altogether|visible|are|is|to|that|can)\b)"
+_BARE = (rf"^\W*{_FIGURE}\W*$", rf'"?answer"?\W+{_FIGURE}\W', rf"\b(?:there|they|it|total|count|number|see|shows?|has|contains?)\b[^.]{{0,25}}?{_FIGURE}{_ALONE}", rf"^\W*{_FIGURE}{_ALONE}")
 
 
 def _value(figure: str) -> int:
     return int(figure) if figure.isdecimal() else _VALUE[figure.lower()]
 
 
+def _bound(sentence: str, noun: str) -> int | None:  # the number that stands before a name, or the sum of several
+    number = rf"{_FIGURE}(?: of)?(?: (?:the|these|those))?\s+{_KINDS_OF}{_PLAIN}{{0,3}}?{noun}"
+    one = rf"\b(an?)\s+(?:single\s+)?(?:(?:{_PLAIN}{{0,3}}?and )?{_PLAIN}{{0,3}}?){noun}"
+    found = sorted((m.start(), m.end(), _value(m[1])) for pattern in (number, one) for m in re.finditer(pattern, sentence, re.I))
+    told = [found[0][2]] if found else []
+    for (_, end, _), (start, _, value) in zip(found, found[1:]):
+        if not re.fullmatch(r"[\s,]*(?:and|plus)?\s*|(?:(?!\b(?:and|there)\b)[^.,;])*\band\s+", sentence[end:start], re.I):
+            break
+        told.append(value)
+    return None if not told else told[0] if told[0] == sum(told[1:]) else sum(told)
+
+
 def count(text: str, forms: list[str]) -> int | None:
     "The number of things that an answer states, or None."
-    noun = rf"(?:{'|'.join(map(re.escape, forms))})\b"
-    patterns = (rf"^\W*{_FIGURE}\W*$", rf'"?answer"?\W+{_FIGURE}\W', rf"\b{_FIGURE}(?:\s+of)?(?:\s+[\w-]+){{0,2}}?\s+{noun}", rf"{noun}[^.]{{0,30}}?\b(?:is|are|total(?:s|ling)?|=|:)\s*{_FIGURE}\b{_UNITS}",
-                rf"\b(?:there|they|total|count|number)\b[^.]{{0,25}}?\b(?:is|are|of|see|reaches|:)\s+(?:only |exactly |about |just )?{_FIGURE}\b{_UNITS}",
-                rf"^\W*(?:{_FIGURE})\b{_UNITS}", rf"\b(?:see|count|shows?|has|contains?)\s+(?:only |exactly |just )?{_FIGURE}\b{_UNITS}")
-    sentences = told(text)
-    for pattern in patterns:
+    noun, sentences = rf"(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})\b", told(text)
+    for sentence in sentences:
+        if (number := _bound(sentence, noun)) is not None:
+            return number
+    after = rf"{noun}[^.]{{0,30}}?\b(?:is|are|total(?:s|ling)?|=|:)\s*{_FIGURE}{_ALONE}"
+    for pattern in (after, *_BARE):
         for sentence in sentences:
             if found := re.search(pattern, sentence, re.I):
                 return _value(found[1])
-    if any(re.search(rf"\b(?:an?|only one|the only)\s+(?:[\w-]+\s+){{0,2}}?{noun}", s, re.I) for s in sentences):
-        return 1
     return None
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #fd6a73ec
@@ -95,7 +108,7 @@ def choice(text: str, options: Mapping[str, list[str]], absent: bool = False) ->
     "Which of some options an answer names as the one asked for; of the `absent` one it may say that it is not there."
     for sentence in told(text):
         named = [o for o, forms in options.items() if _names(sentence, forms)]
-        if len(named) > 1 and (than := re.search(r"\bthan\b", sentence, re.I)):
+        if len(named) > 1 and (than := re.search(r"\bthan\b|\bcompared (?:to|with)\b", sentence, re.I)):
             named = [o for o in named if _names(sentence[: than.start()], options[o])]
         if len(named) > 1 and absent:
             denied = [part for part in re.split(r"[,;]|\bbut\b|\bwhile\b|\bwhereas\b", sentence) if _NEGATION.search(part)]

@@ -1,0 +1,361 @@
+"What is paid for is kept, and paid for once: kills, shared caches, budgets, limits, full disks, keys."
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from cocoift.chat.endpoint.cache import Cache
+from cocoift.chat.endpoint.engine import Engine, ask_all, one, run
+from cocoift.chat.endpoint.limits import Limits
+from cocoift.chat.endpoint.money import Price
+from cocoift.chat.endpoint.request import Request
+from cocoift.chat.endpoint.stage import Faults, Raised, Refusal, Stage
+from cocoift.files import Failed, UserError
+from cocoift.world import make_world
+
+KEY = "Geheim-4711-sentinel"
+
+ASKER = """
+import sys
+from cocoift.chat.endpoint.cache import Cache
+from cocoift.chat.endpoint.engine import Engine, one, run
+from cocoift.chat.endpoint.money import Price
+from cocoift.chat.endpoint.request import Request
+from cocoift.files import UserError
+url, path, count = sys.argv[1:]
+tasks = (one(Request("any", [{"role": "user", "content": f"Boat {k}"}], {"max_tokens": 9})) for k in range(int(count)))
+try:
+    run(Engine(url, Cache(path), concurrency=8, run="r", role="t", price=Price(input=1, output=1)), tasks, lambda k, answer: print(k, answer.status, flush=True))
+except UserError as error:
+    sys.exit(f"told: {error}")
+"""
+
+
+def question(k, text="Boat {}") -> Request:
+    return Request("any", [{"role": "user", "content": text.format(k)}], {"max_tokens": 9})
+
+
+def kept(path) -> set[str]:
+    db = sqlite3.connect(path)
+    try:
+        return {key for key, in db.execute("SELECT key FROM answers")}
+    finally:
+        db.close()
+
+
+def asker(url, path, count) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", ASKER, url, str(path), str(count)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+class Booked(Stage):
+    "A server that books what it was asked, by text."
+
+    def __init__(self, *args, **kwargs):
+        self.books: Counter[str] = Counter()
+        super().__init__(lambda body: self._book(body["messages"][-1]["content"]), *args, **kwargs)
+
+    def _book(self, text: str) -> str:
+        self.books[text] += 1
+        return text.upper()
+
+
+def test_killed_at_any_moment_it_pays_no_kept_answer_twice(tmp_path):
+    path, draws, count = tmp_path / "answers.sqlite", random.Random(0), 300
+    stage = Booked(latency=0.02, faults=Faults(refuse=0.1, broken=0.05, cut=0.02, garble=0.01))
+    keys = {question(k).key: f"Boat {k}" for k in range(count)}
+    paid = []  # after each kill: what was kept, and how often the server had been asked it
+    with Raised(stage) as url:
+        for _ in range(3):
+            until = stage.counts["answers"] + draws.randrange(10, 90)
+            with asker(url, path, count) as process:
+                while stage.counts["answers"] < until and process.poll() is None:
+                    time.sleep(0.001)
+                process.send_signal(signal.SIGKILL)
+                told = [int(line.split()[0]) for line in process.stdout]
+            assert process.returncode == -signal.SIGKILL
+            held = kept(path)
+            assert {question(k).key for k in told} <= held
+            time.sleep(0.2)  # what the server was still about to answer
+            paid.append({keys[key]: stage.books[keys[key]] for key in held})
+        with asker(url, path, count) as process:
+            told, wrong = process.communicate(timeout=120)
+        assert process.returncode == 0, wrong
+    assert sorted(int(line.split()[0]) for line in told.splitlines()) == list(range(count))
+    assert kept(path) == set(keys)
+    assert 0 < len(paid[0]) < len(paid[1]) < len(paid[2]) < count
+    for snapshot in paid:
+        assert snapshot == {text: stage.books[text] for text in snapshot}
+    assert sum(stage.books.values()) - count <= 3 * 8  # only what was under way when it was killed
+
+
+def test_ctrl_c_keeps_what_is_under_way(tmp_path):
+    stage = Booked(latency=0.3)
+    with Raised(stage) as url, asker(url, tmp_path / "answers.sqlite", 500) as process:
+        process.stdout.readline()
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode != 0
+        assert 8 <= stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite")) < 100
+
+
+def test_two_processes_share_a_cache_and_pay_each_answer_once(tmp_path):
+    stage, path = Booked(latency=0.02), tmp_path / "answers.sqlite"
+    with Raised(stage) as url:
+        both = [asker(url, path, 120) for _ in range(2)]
+        told = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert [len(out.splitlines()) for out, _ in told] == [120, 120]
+    assert set(stage.books.values()) == {1} and len(stage.books) == 120
+
+
+def test_a_failure_is_never_kept_and_a_change_asks_once(tmp_path):
+    sound = threading.Event()
+
+    def answer(body):
+        k = int(body["messages"][-1]["content"].split()[1])
+        if k % 5 == 0 and not sound.is_set():
+            raise Refusal(400, "this one I don't like")
+        return "well"
+
+    stage, cache = Stage(answer), Cache(tmp_path / "answers.sqlite")
+    with Raised(stage) as url:
+        first = ask_all(Engine(url, cache, concurrency=1), [question(k) for k in range(1, 21)])
+        assert Counter(a.status for a in first) == {"ok": 16, "error": 4}
+        sound.set()
+        asked = stage.counts["requests"]
+        assert {a.text for a in ask_all(Engine(url, cache), [question(k) for k in range(1, 21)])} == {"well"}
+        assert stage.counts["requests"] - asked == 4
+        changed = [question(k, "Boat {}" if k != 7 else "Boat {} is red") for k in range(1, 21)]
+        ask_all(Engine(url, cache), changed)
+        assert stage.counts["requests"] - asked == 5
+        ask_all(Engine(url, cache), [Request(q.model, q.messages, q.params | {"temperature": 1}) for q in changed[:2]])
+        assert stage.counts["requests"] - asked == 7
+
+
+def test_a_straggler_blocks_nobody():
+    class Slow(Stage):
+        def _fault(self):
+            return "slow" if self.counts["requests"] == 1 else ""
+
+    order = []
+    with Raised(Slow(faults=Faults(tail=1.5), latency=0.005)) as url:
+        run(Engine(url, concurrency=4), (one(question(k)) for k in range(60)), lambda k, answer: order.append(k))
+    assert order[-1] == 0 and sorted(order) == list(range(60))
+
+
+def test_the_budget_stops_before_the_call_that_would_exceed_it(tmp_path):
+    stage, cache, price = Stage(latency=0.01), Cache(tmp_path / "answers.sqlite"), Price(input=1000, output=2000)
+    told = []
+    with Raised(stage) as url:
+        poor = Engine(url, cache, concurrency=6, price=price, budget=1.0, run="r", role="t")
+        with pytest.raises(Failed, match="--budget 1: .* is spent and the next call may cost .*: the same command with a higher budget goes on"):
+            run(poor, (one(question(k)) for k in range(100)), lambda k, answer: told.append(k))
+        spent = cache.usage("r")["t"]
+        assert stage.counts["answers"] == spent["answers"] == len(told)  # whatever the server answered was kept
+        assert 0.8 < spent["cost"] <= 1.0
+        with pytest.raises(Failed):  # a new start has no new money
+            ask_all(Engine(url, Cache(tmp_path / "answers.sqlite"), price=price, budget=1.0, run="r"), [question(k) for k in range(100)])
+        assert stage.counts["answers"] == spent["answers"]
+
+
+def test_limits_are_learned_from_headers_and_hold_in_the_next_run():
+    stage = Stage(headers={"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "0"})
+    with Raised(stage) as url:
+        engine = Engine(url, concurrency=4)
+        assert engine.limits.requests.per_minute is None
+        ask_all(engine, [question(0)])
+        assert engine.limits.requests.per_minute == 600
+        start = time.monotonic()
+        for batch in (range(1, 9), range(9, 17)):  # two event loops, one after the other
+            assert {a.status for a in ask_all(engine, [question(k) for k in batch])} == {"ok"}
+        assert time.monotonic() - start >= 1.5  # 16 requests at ten a second
+        ours = Engine(url, limits=Limits(requests=300))
+        ask_all(ours, [question(0)])
+        assert ours.limits.requests.per_minute == 300  # what the user said, where it is less
+
+
+def test_retry_after_is_waited_for():
+    class Busy(Stage):
+        times = []
+
+        def _fault(self):
+            self.times.append(time.monotonic())
+            return "refuse" if len(self.times) == 1 else ""
+
+    stage = Busy(faults=Faults(pause="0.8"))
+    with Raised(stage) as url:
+        assert ask_all(Engine(url), [question(1)])[0].status == "ok"
+    assert 0.8 <= stage.times[1] - stage.times[0] < 3
+
+
+def test_newer_models_call_the_longest_length_otherwise(tmp_path):
+    def newer(body):
+        if "max_tokens" in body:
+            raise Refusal(400, "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")
+        return str(body["max_completion_tokens"])
+
+    stage = Stage(newer)
+    with Raised(stage) as url:
+        engine = Engine(url, concurrency=1)
+        assert [a.text for a in ask_all(engine, [question(k) for k in range(5)])] == ["9"] * 5
+    assert stage.counts["requests"] == 6
+
+
+def test_a_cache_cut_anywhere_is_told_and_left_alone(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    with Raised(Stage()) as url:
+        ask_all(Engine(url, Cache(path)), [question(k, "Boat {} " + "lies at the pier " * 20) for k in range(150)])
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    whole = path.read_bytes()
+    assert len(whole) > 40_000
+    for size in random.Random(1).sample(range(1, len(whole)), 25) + [len(whole) - 1]:
+        torn = tmp_path / "torn" / f"{size}.sqlite"
+        torn.parent.mkdir(exist_ok=True)
+        torn.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=f"{size}.sqlite: is no whole cache of answers .*: restore it, or name another with --cache"):
+            Cache(torn)
+        assert torn.read_bytes() == whole[:size]
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing_that_was_kept(tmp_path):
+    stage, cache = Booked(), Cache(tmp_path / "answers.sqlite")
+    pages = cache.db.execute("PRAGMA page_count").fetchone()[0]
+    cache.db.execute(f"PRAGMA max_page_count={pages + 6}")  # SQLite's own word for a disk without room
+    tasks = [question(k, "Boat {} " + "lies at the pier " * 20) for k in range(200)]
+    with Raised(stage) as url:
+        with pytest.raises(UserError, match="answers.sqlite: the disk is full .*: make room and run again, all answers so far are kept"):
+            ask_all(Engine(url, cache, concurrency=4), tasks)
+        held = kept(tmp_path / "answers.sqlite")
+        assert 0 < len(held) < 200
+        before = Counter(stage.books)
+        cache.db.execute("PRAGMA max_page_count=100000")
+        assert {a.status for a in ask_all(Engine(url, cache), tasks)} == {"ok"}
+    texts = {q.key: q.messages[0]["content"] for q in tasks}
+    assert all(stage.books[texts[key]] == before[texts[key]] == 1 for key in held)
+    assert sum(stage.books.values()) - 200 <= 4
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("this machine lets no user mount a tmpfs; the test above fills SQLite's own limit")
+    script = f"""mount -t tmpfs -o size=220k none {tmp_path} || exit 9
+ask() {{ "$PY" -c "$ASKER" "$URL" {tmp_path}/answers.sqlite 300; }}
+ask > /dev/null; echo "code $?" >&2
+mount -o remount,size=40m {tmp_path} && ask | wc -l"""
+    stage = Booked()
+    with Raised(stage) as url:
+        done = subprocess.run(["unshare", "-rm", "bash", "-c", script], env=os.environ | {"PY": sys.executable, "ASKER": ASKER, "URL": url}, capture_output=True, text=True, timeout=120)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"told: {tmp_path}/answers.sqlite: the disk is full") and lines[1:] == ["code 1"], done.stderr
+    assert done.stdout.strip() == "300"
+    assert sum(stage.books.values()) - 300 <= 8 and len(stage.books) == 300
+
+
+# What a user meets, command by command.
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world") / "exam", 5, split="val", first=1000)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    "A command in this process: its exit code, and what it wrote to stderr."
+    from cocoift.cli.main import main
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["cocoift", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return ended.value.code, told.err, told.out
+
+    return call
+
+
+def told(status: int, message: str):
+    def answer(body):
+        raise Refusal(status, message)
+    return answer
+
+
+def sees_nothing(body):
+    if any(isinstance(m["content"], list) for m in body["messages"]):
+        raise Refusal(400, "Invalid content type. image_url is only supported by certain models.")
+    return "I am a text model."
+
+
+BAD = {"unknown model": (told(404, "The model `m` does not exist"), "has no model m"),
+       "wrong key": (told(401, "Incorrect API key provided"), "does not accept the key (HTTP 401: Incorrect API key provided): set OPENAI_API_KEY"),
+       "no vision": (sees_nothing, "m takes no pictures (HTTP 400: Invalid content type"),
+       "too large": (told(413, "Request Entity Too Large"), "a request is too large for it (HTTP 413)"),
+       "no money": (told(429, "You exceeded your current quota: insufficient_quota"), "the account has no money left")}
+
+
+def evaluated(world, url, out):
+    return ["eval", "--model", f"{url}#m", "--data", world, "--per-image", 1, "--history", "none", "--out", out]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_one_clear_line_from_eval(command, world, tmp_path, case):
+    answer, line = BAD[case]
+    with Raised(Stage(answer)) as url:
+        code, err, _ = command(*evaluated(world, url, tmp_path / "run"))
+    last = err.strip().splitlines()[-1]
+    assert code == 2 and last.startswith(f"cocoift eval: {url}: ") and line in last, err
+    assert "Traceback" not in err
+
+
+def test_one_clear_line_where_no_server_answers(command, world, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for url, line in (("http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1: no server answers there ("), ("http://api.example.org/v1", "OPENAI_API_KEY: is not set, and http://api.example.org/v1 is not on"),
+                      ("http://me:geheim@127.0.0.1:9/v1", "--endpoint http://127.0.0.1:9/v1: is written with a user, a password or a query")):
+        code, err, _ = command(*evaluated(world, url, tmp_path / "run"))
+        assert code == 2 and f"cocoift eval: {line}" in err.strip().splitlines()[-1] and "geheim" not in err, err
+
+
+def test_a_page_that_is_no_api_is_told_at_once(command, world, tmp_path):
+    class Page(Stage):
+        async def _answer(self, writer, body, data):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>")
+            await writer.drain()
+
+    with Raised(Page()) as url:
+        code, err, _ = command(*evaluated(world, url, tmp_path / "run"))
+    assert code == 2 and "what answers there is no chat API" in err.strip().splitlines()[-1], err
+
+
+@pytest.mark.parametrize("echo", ["answers", "refusals", "unwell", "wrong key"])
+def test_the_key_is_nowhere(command, world, tmp_path, monkeypatch, echo):
+    "A server that repeats the key in all it says; whatever a run writes and prints is searched for it."
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def answer(body):
+        assert stage.authorization == f"Bearer {KEY}"
+        text = f"You came with {stage.authorization}, that is {KEY}."
+        if echo == "answers" or echo != "wrong key" and "shape" not in body["messages"][-1]["content"][-1].get("text", ""):
+            return text
+        raise Refusal({"refusals": 400, "unwell": 500, "wrong key": 401}[echo], text)
+
+    monkeypatch.setattr("cocoift.chat.endpoint.engine.back_off", lambda *args: 0.0)
+    stage = Stage(answer)
+    with Raised(stage) as url:
+        code, err, out = command(*evaluated(world, url, tmp_path / "run"), "--json")
+        ask_all(Engine(url, Cache(tmp_path / "answers.sqlite")), [question(1)]) if echo == "answers" else None
+    assert stage.counts["requests"] > 0 and code == {"answers": 0, "wrong key": 2}.get(echo, 1), err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert KEY.encode() not in path.read_bytes(), path
+    assert KEY not in err + out
