@@ -167,7 +167,7 @@ class Page:
             self.objects = gr.AnnotatedImage(elem_id="objects", height=320, label="objects")
             self.show = gr.Button("Show the objects", size="sm", elem_id="show-objects")
         with gr.Accordion("Generation", open=False, elem_id="generation-box"):
-            self.settings = [gr.Slider(0, 2, 0, step=0.1, label="temperature", elem_id="temperature"), gr.Slider(0.05, 1, 1, step=0.05, label="top p"),
+            self.settings = [gr.Slider(0, 2, 0, step=0.1, label="temperature", elem_id="temperature"), gr.Slider(0.05, 1, 1, step=0.05, label="top p", elem_id="top-p"),
                              gr.Slider(1, 1024, 256, step=1, label="most tokens", elem_id="most-tokens")]
         with gr.Accordion("Replay, open a log, take away, link", open=False, elem_id="away-box"):
             with gr.Row():

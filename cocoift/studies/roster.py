@@ -16,7 +16,7 @@ from typing import Optional
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..chat.endpoint.engine import KEY
+from ..chat.endpoint.failures import KEY
 from ..chat.endpoint.server import ServerSpeaker, parse_server
 from ..chat.speak import Replay, Speaker, Spoken
 from ..eval.benchmarks.rounds import read_items
