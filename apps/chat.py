@@ -82,6 +82,11 @@ class Room:
             if event := self.live.get((session, side)):
                 event.set()
 
+    def expect(self, sides: str) -> None:
+        "These sides are about to answer: who presses stop before they do has stopped them."
+        for side in sides:
+            self.live[gr.context.LocalContext.request.get(None).session_hash, side] = Event()
+
     def stopper(self, sides: str):
         def stop(request: gr.Request):
             self.stop(request.session_hash, sides)
@@ -215,17 +220,20 @@ class Page:
 
     def wire_side(self, k: int) -> None:
         def retry(side, known, hidden, data: gr.RetryData):
+            self.room.expect(SIDES[k])
             return self.shown(side.retry(data.index // 2), known, hidden)
 
         def retry_last(side, known, hidden):
             if side.busy or not side.rounds:
                 raise sorry("There is no finished round to ask again.")
+            self.room.expect(SIDES[k])
             return self.shown(side.retry(len(side.rounds) - 1), known, hidden)
 
         def undo(side, known, hidden, data: gr.UndoData):
             return self.shown(side.undo(data.index // 2), known, hidden)
 
         def edit(side, known, hidden, data: gr.EditData):
+            self.room.expect(SIDES[k])
             return self.shown(side.edit(data.index // 2, str(data.value)), known, hidden)
 
         here = ([self.states[k], self.pictures, self.blind], [self.states[k], self.panes[k]])
@@ -268,6 +276,7 @@ class Page:
         taken = dict(self.room.take(path, request) for path in files)
         known = {**known, **taken}
         asked = [Side(s.model if hidden else name, s.rounds).ask(text, list(taken)) for s, name in zip(sides[:many], (a, b, c, d))]
+        self.room.expect(SIDES[:many])
         return None, *asked, *sides[many:], known, *(messages(side, known, hidden) for side in [*asked, *sides[many:]])
 
     def play(self, lines, message, *given):
@@ -285,6 +294,7 @@ class Page:
             image, path = last, known.get(last) or self.room.roster.pictures[last]
         known = {**known, image: path}
         asked = [Side(s.model if hidden else model, script=tuple((q, ()) for q in rest[:40])).ask(first, [image]) for s, model in zip(sides[:many], (a, b, c, d))]
+        self.room.expect(SIDES[:many])
         return *asked, *sides[many:], known, *(messages(side, known, hidden) for side in [*asked, *sides[many:]])
 
     def speaking(self, name: str):
@@ -293,7 +303,7 @@ class Page:
                 yield gr.skip(), gr.skip()
                 return
             room = self.room
-            event = room.live[request.session_hash, name] = Event()
+            event = room.live.setdefault((request.session_hash, name), Event())
             settings = Settings(int(tokens), float(temperature), float(top_p))
             while True:
                 try:
@@ -338,6 +348,7 @@ class Page:
         if not model or not a.rounds:
             raise sorry("Choose a model, and have a dialog on side A.")
         side = a.replay(model).next()
+        self.room.expect("b")
         return side, messages(side, known), model
 
     def opened(self, path):

@@ -380,14 +380,15 @@ class Board:
         asked, names = dict(request.query_params), self.names()
         listed = lambda key, known: [name for name in asked.get(key, "").split(",") if name in known]
         one = lambda key, known, otherwise: asked.get(key) if asked.get(key) in known else otherwise
+        listed_with = lambda key: gr.update(choices=["", *([asked[key]] if asked.get(key) else [])], value=asked.get(key) or "")  # until the runs say what there is
         scored, played = names["scores.json"], names["rounds.jsonl"]
         told = board.results(self.root, self.memory)[0]["scores"]
         alike = [name for name in dict.fromkeys(told[told.bench == "rounds"].layout) if name in played] if len(told) else []
         a, *more = [one("run_a", played, (alike or played or [None])[0]), *[name for name in (alike or played)]]
         b = one("run_b", played, next((name for name in more if name != a), a))
-        return [gr.update(choices=scored, value=listed("runs", scored)), asked.get("bench"), gr.update(choices=["", *scored], value=one("baseline", scored, "")), asked.get("metric"), asked.get("history"),
+        return [gr.update(choices=scored, value=listed("runs", scored)), listed_with("bench"), gr.update(choices=["", *scored], value=one("baseline", scored, "")), listed_with("metric"), listed_with("history"),
                 gr.update(choices=played, value=a), gr.update(choices=played, value=b), gr.update(choices=played, value=listed("run_more", played)),
-                one("filter", board.FILTERS, "all"), asked.get("kind") or "", asked.get("under") or "", asked.get("item") or "",
+                one("filter", board.FILTERS, "all"), listed_with("kind"), listed_with("under"), asked.get("item") or "",
                 gr.update(choices=names["sets"], value=one("set", names["sets"], next((n for n in names["sets"] if n in figures.LAYOUTS), next(iter(names["sets"]), None)))), gr.update(choices=names["metrics.jsonl"], value=listed("trainings", names["metrics.jsonl"])),
                 gr.Tabs(selected=one("panel", PANELS, "results"))]
 

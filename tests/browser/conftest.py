@@ -109,7 +109,7 @@ def url(root, study, stage):
 @pytest.fixture
 def watched(page, url):
     "A page, and what it complains of or asks of strangers, which fails the test."
-    wrong = []
+    wrong = page.wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("request", lambda r: None if r.url.startswith((url, "data:", "blob:")) else wrong.append(r.url))

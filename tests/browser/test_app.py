@@ -37,15 +37,24 @@ def answered(page, timeout=30_000):
 
 def choose(page, place, name):
     page.locator(f"#{place} input").click()
-    page.get_by_role("option", name=name, exact=True).click()
+    page.locator(f"#{place}").get_by_role("option", name=name, exact=True).click()
 
 
 def fold(page, title):
     page.get_by_role("button", name=title).click()
 
 
-def ready(page, address):
+def go(page, address):
+    "Leave for another page; that the one before loses its connection then is no complaint."
+    before = len(page.wrong)
     page.goto(address, wait_until="domcontentloaded")
+    page.wait_for_timeout(300)
+    page.wrong[before:] = [text for text in page.wrong[before:] if "AbortError" not in text and "Connection errored out" not in text]
+    return page
+
+
+def ready(page, address):
+    go(page, address)
     expect(page.locator("#prompt textarea")).to_be_enabled(timeout=60_000)
     expect(page.locator("#model-a input")).to_have_value(re.compile("."), timeout=30_000)
     page.wait_for_timeout(400)
@@ -154,7 +163,7 @@ def test_a_script_a_link_and_an_export(chat, tmp_path):
     chat.locator("#save").click()
     expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="), timeout=20_000)
     link = chat.locator("#link textarea, #link input").first.input_value()
-    chat.goto(link, wait_until="domcontentloaded")
+    go(chat, link)
     expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3, timeout=40_000)
     fold(chat, "Replay, open a log, take away, link")
     choose(chat, "replay-model", "quick")
@@ -202,7 +211,6 @@ def test_what_goes_wrong_is_said(chat, tmp_path):
     chat.locator("#prompt input[type=file]").set_input_files(tmp_path / "torn.png")
     chat.wait_for_timeout(1500)
     refused("What is this?", says="is no picture that can be read")
-    chat.reload(wait_until="domcontentloaded")
     ready(chat, chat.url)
     width = 60_000  # a few kilobytes that claim to be three and a half billion pixels
 
@@ -235,7 +243,7 @@ def test_phone_and_dark(chat, url):
     ready(chat, f"{url}?__theme=dark")
     assert chat.evaluate("document.documentElement.scrollWidth <= innerWidth")
     a, b = (chat.locator(f"#chat-{side}").bounding_box() for side in "ab")
-    assert b["y"] >= a["y"] + a["height"] and a["height"] < 400 and a["width"] > 300
+    assert b["y"] >= a["y"] + a["height"] and a["height"] < 400 and a["width"] > 340
     assert chat.evaluate("document.body.classList.contains('dark')")
     send(chat, "What is here? Answer with a single word.")
     expect(bot(chat, "a")).to_contain_text("kept", timeout=30_000)
@@ -274,7 +282,7 @@ def test_samples_are_filtered_and_linked(watched, url):
     link = page.locator("#item-link textarea, #item-link input").first
     expect(link).to_have_value(re.compile("item="), timeout=10_000)
     where, address = page.locator("#item-text .where").inner_text(), link.input_value()
-    page.goto(address, wait_until="domcontentloaded")
+    go(page, address)
     expect(page.locator("#item-text .where")).to_have_text(where, timeout=60_000)
 
 
@@ -287,7 +295,7 @@ def test_data_is_drawn_and_read(watched, url):
     expect(page.locator("#conversation .round").first).to_be_visible()
     page.locator("#fault input").check()
     expect(page.locator("#conversation")).to_contain_text("answered tersely after a terse request", timeout=20_000)
-    expect(page.locator("#conversation .origin").first).to_contain_text("fsvqa", timeout=20_000)
+    expect(page.locator("#conversation .origin").first).to_contain_text("template")
 
 
 def test_a_training_is_drawn_while_it_runs(watched, url, study):
@@ -306,7 +314,9 @@ def test_a_training_is_drawn_while_it_runs(watched, url, study):
 
 
 def test_two_people_do_not_meet(chat, browser, url):
-    other = ready(browser.new_context().new_page(), url)
+    other = browser.new_context().new_page()
+    other.wrong = []
+    ready(other, url)
     send(chat, "Mine is here?")
     send(other, "Yours is there?")
     for page, mine, yours in ((chat, "Mine", "Yours"), (other, "Yours", "Mine")):
