@@ -129,7 +129,7 @@ class Board:
             self.kind, self.under = gr.Dropdown([""], value="", label="Capability", elem_id="kind"), gr.Dropdown([""], value="", label="History", elem_id="under")
         with gr.Row(elem_classes="tight"):
             self.back, self.number, self.on = gr.Button("‹ before", size="sm", elem_id="before"), gr.Number(1, label="Item", precision=0, elem_id="item", minimum=1), gr.Button("next ›", size="sm", elem_id="next")
-        self.at = gr.State("")
+        self.at = gr.Textbox("", visible=False)  # the item's key, which the address needs; a State never reaches the page
         with gr.Row():
             with gr.Column(scale=1, min_width=200):
                 self.picture = gr.Image(height=240, elem_id="item-picture", show_label=False, interactive=False, buttons=["fullscreen"])

@@ -25,7 +25,7 @@ CSS = """
 .mark.right { color: var(--good); border-color: currentColor; } .mark.wrong { color: var(--leak); border-color: currentColor; } .mark.origin { border: 0; padding: 0; }
 @media (max-width: 640px) {
   main.contain { padding: 8px !important; } #title h1 { font-size: 1.1rem; } .tabitem { padding: 8px 0 !important; }
-  #sides { flex-direction: column; } #chat-a, #chat-b, #chat-c, #chat-d { height: 38dvh !important; min-height: 0 !important; flex: none !important; }
+  #sides { flex-direction: column; flex-wrap: nowrap; } #sides > * { width: 100% !important; min-width: 0 !important; max-width: 100% !important; } #chat-a, #chat-b, #chat-c, #chat-d { height: 38dvh !important; min-height: 0 !important; flex: none !important; }
   .figure { min-width: 0 !important; }
 }
 """

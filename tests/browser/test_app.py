@@ -304,7 +304,7 @@ def test_a_training_is_drawn_while_it_runs(watched, url, study):
     for name in ("loss", "lr", "speed", "trees"):
         expect(page.locator(f"#plot-{name} .js-plotly-plot .main-svg").first).to_be_visible(timeout=60_000)
     expect(page.locator("#plot-loss")).to_contain_text("running (running)")
-    last = "document.querySelector('#plot-loss .js-plotly-plot').data.filter(t => t.mode === 'markers').at(-1).x[0]"
+    last = "document.querySelector('#plot-loss .js-plotly-plot')._fullData.filter(t => t.mode === 'markers').at(-1).x[0]"
     assert page.evaluate(last) == 8
     Journal(study / "train/running/metrics.jsonl").append([{"step": 9, "loss": 0.5, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140}])
     page.wait_for_function(f"{last} === 9", timeout=30_000)
