@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -132,6 +133,25 @@ def served(babbler, tmp_path_factory):
     yield server
     server.process.kill()
     server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def forked():
+    "`forked(recipe, ranks=2, after=5, signal=9)`: codes and messages of a training's ranks, started by `forks.py` without a launcher; after so many steps they get the signal."
+    log = tempfile.TemporaryFile("w+")
+    server = subprocess.Popen([sys.executable, ROOT / "tests/forks.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                              env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
+
+    def run(recipe: dict, **options) -> dict:
+        print(json.dumps({"recipe": recipe, "ranks": recipe["ranks"], **options}), file=server.stdin, flush=True)
+        answer = server.stdout.readline()
+        log.seek(0)
+        assert answer, log.read()[-3000:]
+        return json.loads(answer)
+
+    yield run
+    server.stdin.close()
+    server.wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_duckdb(built):
 
 
 def test_photographs(cocoift, shared, tmp_path):
-    "Twelve and seven real pictures: built, trained on at 336 pixels, examined, reported."
+    "Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, on two, examined, reported."
     from transformers import LlavaConfig
 
     from cocoift.conversation import read_conversations
@@ -128,11 +128,11 @@ def test_photographs(cocoift, shared, tmp_path):
     texts = [r.instruction + " " + r.response for c in read_conversations(data) for r in c.rounds]
     start = save_llava(*assemble(*tiny_parts(tmp_path / "parts", texts, image_size=336, patch=14, width=32)), tmp_path / "start")
     assert LlavaConfig.from_pretrained(start).image_seq_length == 576
-    recipe = {"model": str(start), "data": str(data), "images": str(mini / "images"), "out": str(run), "steps": 2, "ranks": 2, "batch": 8,
-              "micro_batch": 4, "lr": 1e-3}
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump(recipe))
-    trained = told(cocoift, "train", tmp_path / "train.yaml")
-    assert trained["steps"] == 2 and trained["kept"] == counts["conversations"] and not trained["cut"] + trained["dropped"]
+    common = ["train", "tiny", f"data={data}", f"images={mini / 'images'}", "steps=2", "batch=8"]
+    alone = told(cocoift, *common, f"out={tmp_path / 'one'}", "ranks=1")  # a tiny model is drawn for these texts
+    trained = told(cocoift, *common, f"out={run}", f"model={start}", "micro_batch=4", "ranks=2")
+    for done in alone, trained:
+        assert done["steps"] == 2 and done["kept"] == counts["conversations"] and not done["cut"] + done["dropped"] and done["images"] == counts["images"]
     assert trained["tree_ratio"] > 2 and trained["loss"] > 0  # an image's 576 tokens are read once for all of its conversations
 
     scored = told(cocoift, "eval", "--model", trained["model"], "--data", mini, "--per-image", 4, "--history", "none", "--history", "forced_short:1", "--out", exam)

@@ -17,11 +17,11 @@ from pydantic import BaseModel
 from ..chat.endpoint.engine import Task
 from ..chat.endpoint.request import Answer, Gallery, Request
 from ..chat.endpoint.structured import read_answer, with_schema
-from .checks import Said, Wanted, check, reworded
+from .checks import Said, Wanted, check, declines, reworded
 from .grounding import OK, Facts, Verdict, facts_of
 from .notes import notes
 from .orders import Order, WriteRecipe, short_answered, sources_of
-from .prompts import Prompt, load_prompts
+from .prompts import WRITERS, Prompt, load_prompts
 from .sources.base import LETTERS, Record, Turn, fault
 from .templates import Draft, draw_of, drafts, worded
 from ..formats import check_format
@@ -110,7 +110,7 @@ def _request(desk: Desk, prompt: Prompt, messages: list[dict]) -> Request:
 def first_request(desk: Desk, subject: Subject) -> Request:
     "What a model is asked for an order."
     order, prompt = subject.order, desk.prompts[subject.order.kind]
-    blanks = {"notes": subject.notes}
+    blanks = {"notes": subject.notes, "writer": str(order.draw % WRITERS + 1)}
     if record := order.record:
         blanks |= {"question": record.question, "answer": record.answers[0], "choices": _choices(record)}
         blanks |= {"instruction": _asked(record)[1].strip()} if order.kind == "paraphrase" else {}
@@ -156,7 +156,7 @@ def read_rounds(desk: Desk, subject: Subject, answer: Answer) -> tuple[list[Said
         return [Said(asked, " ".join(_QUOTED.match(answer.text)[1].split()) if order.kind == "sentence" else _QUOTED.match(answer.text)[1].strip())], OK
     value, wrong = read_answer(answer, SHAPES[order.kind])
     if value is None:
-        return [], Verdict("malformed", wrong)
+        return [], Verdict("refusal", "it declines to answer") if declines(answer.text) else Verdict("malformed", wrong)
     if isinstance(value, Thought):
         return [Said(value.question.strip(), value.answer.strip())], OK
     if isinstance(value, Reworded):

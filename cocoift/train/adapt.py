@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['PROJECTORS', 'TOWERS', 'part_of', 'LoraOptions', 'adapt', 'parameter_groups', 'whole_weights', 'copy_processor',
-           'save_model']
+           'saving', 'save_model']
 
 # %% ../../nbs/train/33_adapt.ipynb #402314d9
+import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,12 +69,13 @@ def _add_lora(model, lora: LoraOptions) -> None:
         parameter.requires_grad_(name in learns or ".lora_" in name)
 
 # %% ../../nbs/train/33_adapt.ipynb #ca6f9998
-def parameter_groups(model, lr: float, projector_lr: float | None = None) -> list[dict]:  # for an optimizer; `scale` is each group's lr over the run's
+def parameter_groups(model, rates: dict[str, float]) -> list[dict]:  # of each part; for an optimizer: `rate` is what a schedule scales
     "What is trained, in groups of one learning rate."
-    learns = [(part_of(name) == "projector", parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [{"params": [p for is_projector, p in learns if is_projector == wanted], "lr": rate, "scale": rate / lr}
-              for wanted, rate in ((False, lr), (True, projector_lr or lr))]
-    return [group for group in groups if group["params"]]
+    found: dict[float, list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault(rates[part_of(name)], []).append(parameter)
+    return [{"params": some, "lr": rate, "rate": rate} for rate, some in sorted(found.items())]
 
 # %% ../../nbs/train/33_adapt.ipynb #f0a503bf
 def whole_weights(model, first: bool = True) -> Iterator[tuple[str, torch.Tensor]]:  # on the CPU, to the first rank only
@@ -121,6 +124,19 @@ def copy_processor(family: Family, out: Path) -> None:
         (out / "chat_template.jinja").write_text(family.chat_template, encoding="utf-8")
 
 
+@contextmanager
+def saving(path: str | Path) -> Iterator[None]:
+    "What safetensors says of a disk, as the OSError that it is."
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if not (code := re.search(r"os error (\d+)", str(error))):
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+
+
 def save_model(
     model,
     family: Family,
@@ -133,7 +149,7 @@ def save_model(
     if first and not Path(out).exists():
         tied = getattr(model, "all_tied_weights_keys", None) or {}
         state = {name: tensor for name, tensor in state.items() if name not in tied}
-        with atomic_folder(out) as folder:
+        with saving(out), atomic_folder(out) as folder:
             model.generation_config.eos_token_id = model.generation_config.eos_token_id or family.tokenizer.eos_token_id
             model.save_pretrained(folder, state_dict=state, max_shard_size="5GB")
             copy_processor(family, folder)

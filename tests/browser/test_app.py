@@ -243,7 +243,7 @@ def test_phone_and_dark(chat, url):
     ready(chat, f"{url}?__theme=dark")
     assert chat.evaluate("document.documentElement.scrollWidth <= innerWidth")
     a, b = (chat.locator(f"#chat-{side}").bounding_box() for side in "ab")
-    assert b["y"] >= a["y"] + a["height"] and a["height"] < 400 and a["width"] > 340
+    assert b["y"] >= a["y"] + a["height"] and a["height"] < 400 and a["width"] > 320
     assert chat.evaluate("document.body.classList.contains('dark')")
     send(chat, "What is here? Answer with a single word.")
     expect(bot(chat, "a")).to_contain_text("kept", timeout=30_000)

@@ -133,7 +133,7 @@ class Stage(_Answering):
                 size, self.authorization = int(told.get("content-length", 0)), told.get("authorization", "")
                 if not await self._one(lines[0], await reader.readexactly(size), writer):
                     break
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):  # or the stage is lowered
             pass
         finally:
             writer.close()

@@ -1,0 +1,129 @@
+"""Training ranks without a launcher's nine seconds a start: this process imports torch and DeepSpeed once, then forks the ranks of every run that it is asked for on stdin.
+The ranks are real processes on gloo that run `cocoift.train.loop.work`, as DeepSpeed's launcher starts it, and are really killed. `forked` in conftest.py talks to it."""
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+
+def lines_of(run: Path) -> int:
+    return (run / "metrics.jsonl").read_bytes().count(b"\n") if (run / "metrics.jsonl").exists() else 0
+
+
+def rank_process(rank: int, told: dict, job: Path, port: int, parent: int, log) -> int:
+    from cocoift.train.loop import work
+
+    os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(told["ranks"]), LOCAL_SIZE=str(told["ranks"]), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if told.get("limit"):  # bytes that a file may have: the disk is full there
+        resource.setrlimit(resource.RLIMIT_FSIZE, (told["limit"], told["limit"]))
+    code = work(job, parent, socket.gethostname())
+    if not rank and not code:
+        (job.parent / "modules.json").write_text(json.dumps(sorted(sys.modules)))
+    return code
+
+
+def know(modules: Path) -> None:
+    "What a rank imported on its way, imported here once, for all that are forked later."
+    for name in json.loads(modules.read_text()):
+        if name not in sys.modules and not name.startswith(("__", "cocoift.")):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    modules.unlink()
+
+
+def fork(do) -> int:  # its process id
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        code = do()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code or 0)
+
+
+def run_ranks(told: dict, run: Path, job: Path, log) -> list[int]:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    parent, codes = os.getpid(), {}
+    ranks = [fork(lambda rank=rank: rank_process(rank, told, job, port, parent, log)) for rank in range(told["ranks"])]
+    deadline, signalled = time.monotonic() + 300, False
+    while len(codes) < len(ranks):
+        for k, rank in enumerate(ranks):
+            if k not in codes and (found := os.waitpid(rank, os.WNOHANG))[0]:
+                codes[k] = os.waitstatus_to_exitcode(found[1])
+        broken = any(codes.values()) and len(codes) < len(ranks)  # the launcher stops the others, after a moment in which they may end by themselves
+        if told.get("after") and not signalled and lines_of(run) >= told["after"]:
+            signalled = [os.kill(rank, told["signal"]) for k, rank in enumerate(ranks) if k not in codes]
+        if broken:
+            deadline = min(deadline, time.monotonic() + 20)
+        if time.monotonic() > deadline:
+            [os.kill(rank, signal.SIGKILL) for k, rank in enumerate(ranks) if k not in codes]
+        time.sleep(0.002)
+    for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*"):
+        left.unlink()
+    return [codes[k] for k in range(len(ranks))]
+
+
+def on_small_disk(told: dict, run: Path, job: Path, log) -> int:
+    "The same with the run folder on a tmpfs of so many bytes, in a mount namespace of its own; what lies there is copied out. Exit code 99: not allowed here."
+    libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+    if libc.unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER | CLONE_NEWNS
+        return 99
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1"), Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    disk = run.with_name(run.name + "-disk")
+    if libc.mount(b"none", str(disk).encode(), b"tmpfs", 0, f"size={told['disk']}".encode()):
+        return 99
+    shutil.copytree(run, disk / "run", dirs_exist_ok=True)
+    job.write_text(json.dumps(json.loads(job.read_text()) | {"out": str(disk / "run")}))
+    codes = run_ranks(told, disk / "run", job, log)
+    shutil.rmtree(run)
+    shutil.copytree(disk / "run", run)
+    return max(map(abs, codes))
+
+
+def serve(told: dict) -> dict:
+    from cocoift.train.loop import MARK
+
+    run = Path(told["recipe"]["out"])
+    run.mkdir(parents=True, exist_ok=True)
+    job, path = run.with_name(run.name + "-job.json"), run.with_name(run.name + ".log")
+    job.write_text(json.dumps(told["recipe"]))
+    with open(path, "wb") as log:
+        if told.get("disk"):
+            run.with_name(run.name + "-disk").mkdir(exist_ok=True)
+            codes = [os.waitstatus_to_exitcode(os.waitpid(fork(lambda: on_small_disk(told, run, job, log)), 0)[1])]
+        else:
+            codes = run_ranks(told, run, job, log)
+    if (job.parent / "modules.json").exists():
+        know(job.parent / "modules.json")
+    text = path.read_text(errors="replace")
+    return {"codes": codes, "told": [json.loads(line.partition(MARK)[2]) for line in text.splitlines() if MARK in line], "log": text[-4000:]}
+
+
+if __name__ == "__main__":
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    import deepspeed  # noqa: F401  what every rank would import
+    from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration, LlavaProcessor  # noqa: F401
+
+    import cocoift.train.loop  # noqa: F401
+
+    for line in sys.stdin:
+        print(json.dumps(serve(json.loads(line))), file=answers, flush=True)
