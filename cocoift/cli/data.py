@@ -184,7 +184,7 @@ def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: lis
         kinds = ", ".join(f"{n} {kind}" for kind, n in done["kinds"].items())
         show(done, json, [f"{done['orders']} orders on {done['images']} images ({kinds}); {done['cached']} are answered already",
                            f"{done['requests']} requests, {done['tokens_in']} tokens to read, at most {done['tokens_out']} to write"
-                           + (f", at most {done['cost']:.2f} by the price file" if price else "") + "; answers that are sent back once cost as much again", "", done["example"]])
+                           + (f", at most {done['cost']:.2f} by the price file" if price else "") + "; answers that are sent back once cost as much again", "", "The first request:", "", done["example"]])
         return
     reasons = columns([[kind, n] for kind, n in done["reasons"].items()], ["rejected since", "answers"]) if done["reasons"] else []
     show(done, json, [f"{done['written']} of {done['written'] + done['rejected']} answers kept, {done['rounds']} rounds, in {out}", *reasons,
