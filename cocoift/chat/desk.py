@@ -86,12 +86,12 @@ def _speak(speaker: Speaker, rounds, pictures, settings, stop: Event, told: queu
     except Exception as error:  # whatever a model does, its side says so and the other goes on
         told.put(error)
 
-# %% ../../nbs/chat/20_desk.ipynb #2b5ce127
+
 def _tokens(speaker: Speaker, text: str) -> int:
     count = getattr(speaker, "tokens", None)
     return int(count(text) or 0) if count and text else 0
 
-
+# %% ../../nbs/chat/20_desk.ipynb #2b5ce127
 async def answer(
     side: Side,  # its last round waits
     speaker: Speaker,
@@ -126,7 +126,7 @@ async def answer(
     finally:
         stop.set()
 
-
+# %% ../../nbs/chat/20_desk.ipynb #4e9ae3d6
 def hide(text: str, secrets: Sequence[str]) -> str:
     "A text without the secrets."
     for secret in filter(None, secrets):
