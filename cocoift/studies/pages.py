@@ -211,7 +211,7 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
     return [taught, *_beside(t, "What the data are made of", "mixture", audited.formats_by_round, "what the first, second, ... rounds ask for"), levels_, heard, right, *_scope_section(t),
             *_beside(t, "What follows what", "transitions", results.transition_matrix, "how often a format is kept in COCO-Scope, by what the round before asked for"), *others, *seen, paper]
 
-
+# %% ../../nbs/studies/60_pages.ipynb #b9f76d15
 def _beside(t: dict[str, pd.DataFrame], title: str, table: str, draw, caption: str) -> list[Section]:  # a figure an arm
     charts = [Chart(draw(some), f"{name}: {caption}", some) for name, some in (t[table].groupby("layout", sort=False) if len(t[table]) else ())]
     return [Section(title, charts)] if charts else []

@@ -55,19 +55,8 @@ class Roster:
         "The model of that name, opened once."
         with self._lock:
             if name not in self._open:
-                self._open[name] = self._make(self.entries[name])
+                self._open[name] = _make(self.entries[name], self.book)
             return self._open[name]
-
-    def _make(self, entry: Entry) -> Speaker:
-        if entry.scripted:
-            return Spoken(entry.scripted, self.book, entry.pace, entry.fails_at)
-        if entry.replay:
-            return Replay(entry.replay)
-        if entry.server:
-            return Queued(ServerSpeaker(entry.server))
-        from cocoift.chat.talk import Talker
-
-        return Queued(Talker(entry.path))
 
     def refresh(self) -> str:  # what is wrong, or nothing
         "Look for models that came or went; where the YAML has become unreadable the old ones stay."
@@ -88,7 +77,19 @@ class Roster:
     def known(self) -> dict[str, str]:  # sha256 -> image
         return {digest(path): image for image, path in self.pictures.items()}
 
+# %% ../../nbs/studies/70_roster.ipynb #46f0b374
+def _make(entry: Entry, book: dict[str, list[tuple[str, str, str]]]) -> Speaker:
+    if entry.scripted:
+        return Spoken(entry.scripted, book, entry.pace, entry.fails_at)
+    if entry.replay:
+        return Replay(entry.replay)
+    if entry.server:
+        return Queued(ServerSpeaker(entry.server))
+    from cocoift.chat.talk import Talker
 
+    return Queued(Talker(entry.path))
+
+# %% ../../nbs/studies/70_roster.ipynb #722741bd
 class Queued:
     "A speaker that answers as many at a time as it can; the others wait, and may stop waiting."
 
@@ -157,7 +158,7 @@ def _world(study: Path, spare: Path) -> tuple[Path, list[Item], list[dict], list
         make_world(world, 12, split="val", first=1_000_000)
     return world, read_items(world), read_json(world / "coco/annotations/captions_val2017.json")["annotations"], wrong
 
-
+# %% ../../nbs/studies/70_roster.ipynb #9d1cdafe
 def open_roster(
     study: str | Path,  # the quickstart's folder, if there is one
     spare: str | Path,  # where a world may be drawn if there is none
