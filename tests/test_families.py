@@ -6,7 +6,7 @@ from threading import Event
 import pytest
 import torch
 from PIL import Image
-from tiny import FAMILIES, make
+from tiny import FAMILIES
 
 from cocoift.chat.ask import Ask
 from cocoift.chat.local import LocalChat
@@ -18,11 +18,6 @@ from cocoift.train.adapt import LoraOptions, adapt, save_model
 from cocoift.train.family import load_model, open_family
 
 PICTURES = [Image.effect_mandelbrot(size, (-2, -1, 1, 1), 50).convert("RGB") for size in ((50, 30), (64, 64))]
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory) -> dict:
-    return {name: make(name, tmp_path_factory.mktemp("families") / name) for name in FAMILIES}
 
 
 @pytest.fixture(params=FAMILIES)

@@ -30,6 +30,21 @@ def tokenizer(control: list[str], stop: str, texts=("Is this place safe? Yes, it
     return PreTrainedTokenizerFast(tokenizer_object=t, eos_token=stop, pad_token="<pad>", additional_special_tokens=control, extra_special_tokens=named)
 
 
+def sentencepiece_like():
+    "A tokenizer as LLaMA's: a space before every text, spaces as \u2581, bytes for what it does not know."
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    t = Tokenizer(models.BPE())
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    t.train_from_iterator(["Is this place safe? Yes, it is. USER ASSISTANT"], trainers.BpeTrainer(vocab_size=100, show_progress=False))
+    made = json.loads(t.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>", "<image>", *(f"<0x{byte:02X}>" for byte in range(256)), *made["vocab"]]
+    t.model = models.BPE({name: number for number, name in enumerate(names)}, [tuple(pair) for pair in made["merges"]], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", unk_token="<unk>", additional_special_tokens=["<image>"])
+
+
 def without_video(kind):
     "A processor class that opens without torchvision."
     return type(kind.__name__, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None, "__module__": kind.__module__})

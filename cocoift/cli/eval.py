@@ -47,7 +47,7 @@ def evaluate(
         _show_plan(result, json)
         return
     metrics = list(dict.fromkeys(metric for levels in result["histories"].values() for metric in levels))
-    table = columns([[name, *(estimate(levels[m]) if m in levels else "" for m in metrics)] for name, levels in result["histories"].items()], ["history", *metrics])
+    table = columns([[metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())] for metric in metrics], ["", *result["histories"]])
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "ok")
     priors = [f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"] if any(result.get("priors", {}).values()) else []
     show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
@@ -93,7 +93,9 @@ def judge(
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "scored")
     bird = result.get("canary")
     said = f"canary: off by {bird['difference']:.3f}, bias {bird['bias']:+.3f}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades" if bird and bird["n"] else ""
-    show(result, json, [*columns(rows, ["score", "value", "n", "bounds"]), "", *([said] if said else []),
+    least = next((e["resolves"] for e in result["scores"].values() if e.get("resolves")), None)
+    told = [f"between two models, unpaired, differences under about {least:.1f} points are not resolved (`cocoift compare` pairs them)"] if least else []
+    show(result, json, [*columns(rows, ["score", "value", "n", "bounds"]), "", *told, *([said] if said else []),
                          f"judge {result['judge']} ({result['fingerprint']['backend']} {result['fingerprint']['model']}), coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}, in {out}"])
     if result["coverage"] < coverage:
         raise Failed(f"only {result['coverage']:.0%} of the judgements ended in a score ({lost}), {coverage:.0%} are wanted: the scores above say nothing; run again, or lower --coverage")
