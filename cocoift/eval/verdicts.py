@@ -7,7 +7,7 @@ __all__ = ['STATUSES', 'LENGTHS', 'counted', 'graded', 'by_tag', 'by_length', 'r
            'canary']
 
 # %% ../../nbs/eval/64_verdicts.ipynb #72818435
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
