@@ -53,6 +53,14 @@ def test_the_same_annotations_give_the_same_bytes(cocoift, small, benchmark, tmp
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir() if p.is_file()}
 
 
+def test_a_dry_run_asks_nothing(benchmark, tmp_path):
+    from cocoift.studies.examine import examine
+
+    folder, told = benchmark
+    plan = examine("scripted:oracle", "scope", folder, tmp_path / "run", dry_run=True)
+    assert plan["items"] == told["items"] and plan["calls"] > told["rounds"] and plan["done"] == 0 and not (tmp_path / "run").exists()
+
+
 def test_likelihood_of_a_training(cocoift, small, tmp_path):
     args = ("likelihood", "--model", small / "start", "--data", small / "exam", "--first", 2, "--out", tmp_path / "like", "--json")
     done = cocoift(*args)
