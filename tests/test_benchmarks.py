@@ -179,3 +179,28 @@ def test_nothing_read_is_run():
     root = Path(__file__).resolve().parent.parent / "cocoift"
     found = [path.name for folder in ("eval", "studies") for path in (root / folder).rglob("*.py") if re.search(r"(?<![.\w])(eval|exec)\(|pickle\.load|literal_eval", path.read_text())]
     assert not found
+
+
+def test_ranked_by_questions(shared, tmp_path):
+    "Three models in pairs, both orders, real answers: one ranking, drawn by question; two judges are not mixed."
+    from itertools import combinations
+
+    from cocoift.studies.judged import run_judge
+
+    bench = shared / "data/bench/mm-vet"
+    asked = json.loads((bench / "mm-vet_sample12.json").read_text())
+    answers = {name: json.loads((bench / f"results_{name}.json").read_text()) for name in ("llava-v1.5-13b", "llava_llama2_13b_chat")} | {"silent": dict.fromkeys(asked, "I see.")}
+    for name, said in answers.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({k: said[k] for k in asked}))
+    battles = ""
+    for a, b in combinations(answers, 2):
+        run_judge("pairwise", tmp_path / f"{a}.json", "rule", tmp_path / f"{a}-{b}", {"questions": bench / "mm-vet_sample12.json", "against": tmp_path / f"{b}.json"})
+        battles += (tmp_path / f"{a}-{b}" / "battles.jsonl").read_text()
+    (tmp_path / "all.jsonl").write_text(battles)
+    told = score("arena", Given(tmp_path / "all.jsonl"))
+    rated = told["scores"]["bradley_terry"]
+    assert told["n"] == 36 and min(rated, key=rated.get) == "silent"
+    assert all(e["low"] <= e["value"] <= e["high"] for e in told["intervals"].values())
+    (tmp_path / "all.jsonl").write_text(battles + battles.splitlines()[0].replace('"judge": "', '"judge": "x'))
+    with pytest.raises(UserError, match="two fingerprints don't mix"):
+        score("arena", Given(tmp_path / "all.jsonl"))

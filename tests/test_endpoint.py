@@ -360,6 +360,21 @@ def test_nothing_is_lost_when_the_key_stops_working(command, home, tmp_path):
     assert json.loads(out)["cached"] == 7 and stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite")) and set(stage.answered.values()) == {1}
 
 
+def test_eval_keeps_what_it_paid_for_within_its_budget(command, home, tmp_path):
+    stage = Stage(lambda body: "A star, as one can see.", latency=0.01)
+    (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")
+    with Raised(stage) as url:
+        args = COMMANDS["eval"](home, url, tmp_path)
+        code, err, _ = command("eval", *args, "--price", tmp_path / "prices.yaml", "--budget", 2)
+        assert code == 1 and "--budget 2: " in err, err
+        assert 0 < stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
+        code, err, _ = command("eval", *args, "--budget", 2)
+        assert code == 2 and "--budget: without prices nothing costs anything" in err
+        code, err, _ = command("eval", *args)
+    assert code == 0, err
+    assert set(stage.answered.values()) == {1} and stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
+
+
 def test_a_page_that_is_no_api_is_told_at_once(command, home, tmp_path):
     class Page(Stage):
         async def _answer(self, writer, body, data):

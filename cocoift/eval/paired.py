@@ -52,7 +52,7 @@ def _rounds_observed(lines: Sequence[dict]) -> pd.DataFrame:
 def _any_observed(lines: Sequence[dict]) -> pd.DataFrame:  # every reading that is a number, by history, and by whether a format was stated
     lines = [{**line, "image": line["image"] or line["item"]} for line in lines if line["status"] == "ok" and not line.get("prior")]
     rows = [{"metric": f"{line['history']}.{name}{'_stated' if line.get('bound') else ''}", "item": line["item"], "image": line["image"], "dialog": f"{line['dialog']} {line['round']}", "value": float(value)}
-            for line in lines for name, value in line.items() if isinstance(value, (bool, int, float)) and name not in _PLAIN]
+            for line in lines for name, value in line.items() if isinstance(value, (bool, int, float)) and name not in _PLAIN and not name.startswith("_")]
     frame = pd.DataFrame(rows, columns=["metric", "item", "image", "dialog", "value"])
     asked = [line for line in lines if {"bound", "terse"} <= line.keys()]
     return pd.concat([frame, *_leakage(pd.DataFrame(asked))], ignore_index=True) if asked else frame

@@ -19,7 +19,8 @@ from ..files import Journal, UserError, read_json
 from ..stats import Estimate
 from ..images import find_pictures
 from .curve import CURVES, points_table
-from ..viz import figures
+from .shelf import Shelf
+from ..viz import audited, figures, results
 from ..viz.curves import over_training
 from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report
 
@@ -107,7 +108,13 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
 
     lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
-            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "scope": _scope(arms), "seen": _seen(arms), "others": _others(arms), "curve": _stack(arms, _curve)}
+            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "scope": _scope(arms), "seen": _seen(arms), "others": _others(arms), "curve": _stack(arms, _curve),
+            "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None), "transitions": _stack(arms, _transitions)}
+
+
+def _transitions(arm: Arm) -> pd.DataFrame | None:  # what follows what in COCO-Scope, of the first seed
+    path = arm.runs[0] / "scope" / "scores.json" if arm.runs else None
+    return pd.DataFrame(read_json(path).get("transitions") or []) if path and path.exists() else None
 
 # %% ../../nbs/studies/60_pages.ipynb #15524041
 def _seen(arms: Sequence[Arm]) -> pd.DataFrame:  # overlap with the training set, and readings on the clean part
@@ -201,7 +208,13 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
     others = [Section("Other benchmarks", [Table(t["others"], "Every level under every history, and what a judge gave")])] if len(t["others"]) else []
     seen = [Section("Seen in training", [Text("How many of a benchmark's images the training set holds, and the readings on those that it does not."),
                                          Table(t["seen"], "Overlap, and scores on the clean part")])] if len(t["seen"]) else []
-    return [taught, levels_, heard, right, *_scope_section(t), *others, *seen, paper]
+    return [taught, *_beside(t, "What the data are made of", "mixture", audited.formats_by_round, "what the first, second, ... rounds ask for"), levels_, heard, right, *_scope_section(t),
+            *_beside(t, "What follows what", "transitions", results.transition_matrix, "how often a format is kept in COCO-Scope, by what the round before asked for"), *others, *seen, paper]
+
+# %% ../../nbs/studies/60_pages.ipynb #b9f76d15
+def _beside(t: dict[str, pd.DataFrame], title: str, table: str, draw, caption: str) -> list[Section]:  # a figure an arm
+    charts = [Chart(draw(some), f"{name}: {caption}", some) for name, some in (t[table].groupby("layout", sort=False) if len(t[table]) else ())]
+    return [Section(title, charts)] if charts else []
 
 
 def write_pages(
