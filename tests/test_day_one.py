@@ -18,6 +18,7 @@ def typed(capfd):
     "A command in this process: its exit code, what it printed, what it said."
 
     def run(*args) -> tuple[int, str, str]:
+        capfd.readouterr()
         before, sys.argv = sys.argv, ["cocoift", *map(str, args)]
         try:
             with pytest.raises(SystemExit) as ended:
