@@ -200,7 +200,7 @@ CPU_RANKS = {"DS_ACCELERATOR": "cpu", "MALLOC_MMAP_THRESHOLD_": "262144"}  # gli
 def launch(recipe: TrainRecipe, steps: int) -> None:  # a settled recipe
     "Run DeepSpeed's launcher to its end; raises what the ranks had to tell."
     job, stop = recipe.out / "job.json", recipe.out / "stop"
-    write_json(job, json.loads(recipe.model_dump_json()))
+    write_json(job, json.loads(recipe.model_copy(update={"hostfile": None}).model_dump_json()))  # settled: it is in `ranks`
     stop.unlink(missing_ok=True)
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if not torch.cuda.is_available():
