@@ -27,8 +27,8 @@ def page(options: dict) -> gr.Blocks:
                 with gr.Tab("Chat", id="chat"):
                     chat.build(room, blocks)
             if options["dashboard"]:
-                with gr.Tab("Dashboard", id="dashboard", render_children=True):
-                    dashboard.build(Path(options["study"]), roster.pictures, FOLDER / "sessions", blocks)
+                with gr.Tab("Dashboard", id="dashboard", render_children=True) as looking:
+                    dashboard.build(Path(options["study"]), roster, room.log, FOLDER / "sessions", blocks, looking if options["chat"] else None)
 
         def tab(request: gr.Request):
             asked = request.query_params.get("tab")
@@ -41,7 +41,7 @@ def page(options: dict) -> gr.Blocks:
 def serve(options: dict) -> None:
     password = options["password"]
     auth = (lambda user, given: hmac.compare_digest(given.encode(), password.encode())) if password else None
-    page(options).queue(max_size=64, default_concurrency_limit=40).launch(
+    page(options).queue(max_size=400, default_concurrency_limit=40).launch(
         server_name=options["host"], server_port=options["port"], share=options["share"], auth=auth, max_file_size=MOST_BYTES, ssr_mode=False,
         theme=THEME, css=CSS, head=HEAD, footer_links=[], quiet=False, show_error=False, run_history=False)
 

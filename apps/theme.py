@@ -4,20 +4,44 @@ import gradio as gr
 THEME = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 CSS = """
+:root { --leak: #a8430a; --good: #0b6b4f; } .dark { --leak: #ffb27d; --good: #6fd3b1; }
 .gradio-container { max-width: 1400px !important; }
-#title p { margin: 0; } #title h1 { font-size: 1.3rem; margin: 0; }
-.facts { display: inline-block; margin-top: 6px; font-size: .78rem; opacity: .85; }
+#title p { margin: 0; opacity: .75; } #title h1 { font-size: 1.3rem; margin: 0; }
+#sides { gap: 12px; } #sides .block:has(> .container > .wrap input[role=listbox]) { padding: 6px 10px; }
+.facts { display: inline-block; margin-top: 8px; padding-top: 6px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color-subdued); }
+.facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
+.message img { image-rendering: auto; max-height: 200px; }
+.tight { gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; } .difference ins { background: #56b4e955; }
-.marks { display: flex; flex-direction: column; gap: 6px; font-size: .85rem; } .marks b.leaked { color: #b3261e; } .dark .marks b.leaked { color: #ff9b91; }
+.figure { position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px; background: white; overflow: hidden; }
+.figure .csv { position: absolute; top: 10px; right: 10px; width: auto !important; min-width: 0 !important; font-size: .72rem; padding: 2px 8px; z-index: 2; }
+.where { font-size: .85rem; color: var(--body-text-color-subdued); margin: 0 0 10px; } .question { font-size: 1.1rem; font-weight: 600; margin: 0 0 4px; } .truth { margin: 0 0 12px; color: var(--body-text-color-subdued); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 12px; }
+.card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 10px 14px; background: var(--background-fill-primary); overflow-wrap: anywhere; }
+.card h4 { margin: 0 0 6px; font-size: .85rem; color: var(--body-text-color-subdued); } .card.before { margin-bottom: 12px; }
+.asked { margin: 0; font-size: .88rem; color: var(--body-text-color-subdued); white-space: pre-line; } .said { margin: 2px 0 6px; white-space: pre-line; }
+.round { margin: 0 0 12px; overflow-wrap: anywhere; }
+.mark { display: inline-block; font-size: .75rem; border: 1px solid var(--border-color-primary); border-radius: 99px; padding: 0 8px; margin: 0 6px 4px 0; color: var(--body-text-color-subdued); }
+.mark.right { color: var(--good); border-color: currentColor; } .mark.wrong { color: var(--leak); border-color: currentColor; } .mark.origin { border: 0; padding: 0; }
 @media (max-width: 640px) {
-  #sides { flex-direction: column; } #chat-a, #chat-b { height: 38dvh !important; min-height: 0 !important; flex: none !important; }
+  main.contain { padding: 8px !important; } #title h1 { font-size: 1.1rem; } .tabitem { padding: 8px 0 !important; }
+  #sides { flex-direction: column; flex-wrap: nowrap; } #sides > * { width: 100% !important; min-width: 0 !important; max-width: 100% !important; } #chat-a, #chat-b, #chat-c, #chat-d { height: 38dvh !important; min-height: 0 !important; flex: none !important; }
+  .figure { min-width: 0 !important; }
 }
 """
 
 HEAD = """<script>
 document.addEventListener("keydown", e => {
-  const id = e.altKey && {1: "vote-a", 2: "vote-b", 0: "vote-tie", 9: "vote-bad", r: "random"}[e.key] || (e.key === "Escape" && "stop");
+  const id = e.altKey && {1: "vote-a", 2: "vote-b", 3: "vote-c", 4: "vote-d", 0: "vote-tie", 9: "vote-bad"}[e.key] || (e.key === "Escape" && "stop");
   const button = id && document.getElementById(id);
   if (button && !button.disabled) { e.preventDefault(); button.click(); }
+});
+document.addEventListener("click", e => {  // which tab is open stands in the address
+  const tab = e.target.closest?.("button[role=tab]");
+  if (!tab) return;
+  const q = new URLSearchParams(location.search), name = tab.textContent.trim().toLowerCase();
+  if (["chat", "dashboard"].includes(name)) q.set("tab", name);
+  else if (tab.closest("#panels")) { q.set("tab", "dashboard"); q.set("panel", name); }
+  history.replaceState(null, "", "?" + q);
 });
 </script>"""

@@ -65,6 +65,14 @@ def small(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> dict:
+    "Tiny checkpoints of model families, by name."
+    from tiny import EXACT, make
+
+    return {name: make(name, tmp_path_factory.mktemp("families") / name) for name in EXACT}
+
+
+@pytest.fixture(scope="session")
 def launched(tmp_path_factory):
     "`launched('matrix', 2, job)`: what `ranks.py` found on so many ranks, started through DeepSpeed's launcher."
 

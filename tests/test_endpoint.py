@@ -1,4 +1,5 @@
 "What is paid for is kept, and paid for once: kills, shared caches, budgets, limits, full disks, keys."
+import json
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 
 from cocoift.chat.endpoint.cache import Cache
@@ -17,6 +19,8 @@ from cocoift.chat.endpoint.limits import Limits
 from cocoift.chat.endpoint.money import Price
 from cocoift.chat.endpoint.request import Request
 from cocoift.chat.endpoint.stage import Faults, Raised, Refusal, Stage
+from cocoift.data.build import build
+from cocoift.data.recipe import BuildRecipe
 from cocoift.files import Failed, UserError
 from cocoift.world import make_world
 
@@ -265,12 +269,27 @@ mount -o remount,size=40m {tmp_path} && ask | wc -l"""
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world") / "exam", 5, split="val", first=1000)
+def home(tmp_path_factory):
+    "exam/ to ask about, world/ with set/ built from it to write about, and an answer to be judged."
+    folder = tmp_path_factory.mktemp("home")
+    make_world(folder / "exam", 5, split="val", first=1000)
+    make_world(folder / "world", 6)
+    build(BuildRecipe(name="w", sources={"coco-captions": {}, "vqav2": {}}, clean=[]), folder / "world", folder / "set")
+    (folder / "answers.json").write_text('{"v1_0": "Four shapes."}')
+    (folder / "mm-vet.json").write_text('{"v1_0": {"imagename": "v1_0.png", "question": "How many shapes are there?", "answer": "4", "capability": ["rec"]}}')
+    return folder
+
+
+COMMANDS = {
+    "eval": lambda home, url, out: ["--model", f"{url}#m", "--data", home / "exam", "--per-image", 1, "--history", "none", "--out", out / "run"],
+    "judge": lambda home, url, out: ["mm-vet", "--predictions", home / "answers.json", "--references", home / "mm-vet.json", "--judge", f"{url}#m", "--out", out / "judged"],
+    "rewrite": lambda home, url, out: [home / "set", "kinds={sentence: 2}", "verdicts=keep", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 2],
+    "label": lambda home, url, out: [home / "set", "kinds={sentence: 1}", "verdicts=keep", "--images", home / "world", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 2],
+}
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(monkeypatch, capfd):
     "A command in this process: its exit code, and what it wrote to stderr."
     from cocoift.cli.main import main
 
@@ -278,7 +297,7 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["cocoift", *map(str, args)])
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
+        told = capfd.readouterr()
         return ended.value.code, told.err, told.out
 
     return call
@@ -303,59 +322,91 @@ BAD = {"unknown model": (told(404, "The model `m` does not exist"), "has no mode
        "no money": (told(429, "You exceeded your current quota: insufficient_quota"), "the account has no money left")}
 
 
-def evaluated(world, url, out):
-    return ["eval", "--model", f"{url}#m", "--data", world, "--per-image", 1, "--history", "none", "--out", out]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_one_clear_line(command, home, tmp_path, name):
+    "Whatever is wrong with the server, and whichever command meets it."
+    for case, (answer, line) in BAD.items():
+        if case == "no vision" and name in ("judge", "rewrite"):
+            continue
+        with Raised(Stage(answer)) as url:
+            code, err, _ = command(name, *COMMANDS[name](home, url, tmp_path / case))
+        last = err.strip().splitlines()[-1]
+        assert code == 2 and last.startswith(f"cocoift {name}: {url}: ") and line in last and "Traceback" not in err, (case, err)
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_one_clear_line_from_eval(command, world, tmp_path, case):
-    answer, line = BAD[case]
-    with Raised(Stage(answer)) as url:
-        code, err, _ = command(*evaluated(world, url, tmp_path / "run"))
-    last = err.strip().splitlines()[-1]
-    assert code == 2 and last.startswith(f"cocoift eval: {url}: ") and line in last, err
-    assert "Traceback" not in err
-
-
-def test_one_clear_line_where_no_server_answers(command, world, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_one_clear_line_where_no_server_answers(command, home, tmp_path, monkeypatch, name):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for url, line in (("http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1: no server answers there ("), ("http://api.example.org/v1", "OPENAI_API_KEY: is not set, and http://api.example.org/v1 is not on"),
                       ("http://me:geheim@127.0.0.1:9/v1", "--endpoint http://127.0.0.1:9/v1: is written with a user, a password or a query")):
-        code, err, _ = command(*evaluated(world, url, tmp_path / "run"))
-        assert code == 2 and f"cocoift eval: {line}" in err.strip().splitlines()[-1] and "geheim" not in err, err
+        code, err, _ = command(name, *COMMANDS[name](home, url, tmp_path))
+        assert code == 2 and f"cocoift {name}: {line}" in err.strip().splitlines()[-1] and "geheim" not in err, err
 
 
-def test_a_page_that_is_no_api_is_told_at_once(command, world, tmp_path):
+def test_nothing_is_lost_when_the_key_stops_working(command, home, tmp_path):
+    def tired(body):
+        if stage.counts["answers"] >= 7:
+            raise Refusal(401, "This key has expired")
+        return "It can be seen at once that this is the right answer."
+
+    stage = Stage(tired, latency=0.01)
+    with Raised(stage) as url:
+        code, err, _ = command("rewrite", *COMMANDS["rewrite"](home, url, tmp_path))
+        assert code == 2 and "does not accept the key (HTTP 401: This key has expired)" in err
+        assert len(kept(tmp_path / "answers.sqlite")) == stage.counts["answers"] == 7
+        stage.answer = lambda body: "It can be seen at once that this is the right answer."
+        code, err, out = command("rewrite", *COMMANDS["rewrite"](home, url, tmp_path), "--json")
+    assert code == 0, err
+    assert json.loads(out)["cached"] == 7 and stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite")) and set(stage.answered.values()) == {1}
+
+
+def test_eval_keeps_what_it_paid_for_within_its_budget(command, home, tmp_path):
+    stage = Stage(lambda body: "A star, as one can see.", latency=0.01)
+    (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")
+    with Raised(stage) as url:
+        args = COMMANDS["eval"](home, url, tmp_path)
+        code, err, _ = command("eval", *args, "--price", tmp_path / "prices.yaml", "--budget", 2)
+        assert code == 1 and "--budget 2: " in err, err
+        assert 0 < stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
+        code, err, _ = command("eval", *args, "--budget", 2)
+        assert code == 2 and "--budget: without prices nothing costs anything" in err
+        code, err, _ = command("eval", *args)
+    assert code == 0, err
+    assert set(stage.answered.values()) == {1} and stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
+
+
+def test_a_page_that_is_no_api_is_told_at_once(command, home, tmp_path):
     class Page(Stage):
         async def _answer(self, writer, body, data):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>")
             await writer.drain()
 
     with Raised(Page()) as url:
-        code, err, _ = command(*evaluated(world, url, tmp_path / "run"))
+        code, err, _ = command("eval", *COMMANDS["eval"](home, url, tmp_path))
     assert code == 2 and "what answers there is no chat API" in err.strip().splitlines()[-1], err
 
 
-@pytest.mark.parametrize("echo", ["answers", "refusals", "unwell", "wrong key"])
-def test_the_key_is_nowhere(command, world, tmp_path, monkeypatch, echo):
-    "A server that repeats the key in all it says; whatever a run writes and prints is searched for it."
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_key_is_nowhere(command, home, tmp_path, monkeypatch, name):
+    "A server that repeats the key in all it says: whatever the command writes and prints is searched for it."
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-    def answer(body):
-        assert stage.authorization == f"Bearer {KEY}"
-        text = f"You came with {stage.authorization}, that is {KEY}."
-        if echo == "answers" or echo != "wrong key" and "shape" not in body["messages"][-1]["content"][-1].get("text", ""):
-            return text
-        raise Refusal({"refusals": 400, "unwell": 500, "wrong key": 401}[echo], text)
-
     monkeypatch.setattr("cocoift.chat.endpoint.engine.back_off", lambda *args: 0.0)
-    stage = Stage(answer)
-    with Raised(stage) as url:
-        code, err, out = command(*evaluated(world, url, tmp_path / "run"), "--json")
-        ask_all(Engine(url, Cache(tmp_path / "answers.sqlite")), [question(1)]) if echo == "answers" else None
-    assert stage.counts["requests"] > 0 and code == {"answers": 0, "wrong key": 2}.get(echo, 1), err
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert files
-    for path in files:
-        assert KEY.encode() not in path.read_bytes(), path
-    assert KEY not in err + out
+    for echo, status in (("answers", 0), ("refusals", 400), ("unwell", 500), ("wrong key", 401)):
+        def answer(body):
+            assert stage.authorization == f"Bearer {KEY}"
+            text = f"You came with {stage.authorization}, and that is {KEY}."
+            if not status or status != 401 and not stage.counts["answers"]:
+                return text
+            raise Refusal(status, text)
+
+        stage, out = Stage(answer), tmp_path / echo.replace(" ", "-")
+        with Raised(stage) as url:
+            code, err, printed = command(name, *COMMANDS[name](home, url, out), "--json")
+        assert stage.counts["requests"] > 0 and "Traceback" not in err, err
+        assert code == 2 if status == 401 else code in (0, 1), err
+        assert KEY not in err + printed
+        files = [path for path in out.rglob("*") if path.is_file()]
+        assert status == 401 or files
+        for path in files:
+            assert KEY.encode() not in path.read_bytes(), path
+            assert path.suffix != ".parquet" or KEY not in str(pq.read_table(path).to_pylist()), path

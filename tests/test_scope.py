@@ -53,6 +53,14 @@ def test_the_same_annotations_give_the_same_bytes(cocoift, small, benchmark, tmp
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir() if p.is_file()}
 
 
+def test_a_dry_run_asks_nothing(benchmark, tmp_path):
+    from cocoift.studies.examine import examine
+
+    folder, told = benchmark
+    plan = examine("scripted:oracle", "scope", folder, tmp_path / "run", dry_run=True)
+    assert plan["items"] == told["items"] and plan["calls"] > told["rounds"] and plan["done"] == 0 and not (tmp_path / "run").exists()
+
+
 def test_likelihood_of_a_training(cocoift, small, tmp_path):
     args = ("likelihood", "--model", small / "start", "--data", small / "exam", "--first", 2, "--out", tmp_path / "like", "--json")
     done = cocoift(*args)
@@ -81,6 +89,20 @@ def test_checks_against_labels_by_hand(shared, root, part):
     undefined = {check for check, row in rows.items() if row["precision"] is None}
     assert undefined == ({"json"} if part == "tuned" else {"bullets exactly", "bullets at most"})
     assert all(row["precision"] >= 0.9 and row["recall"] >= 0.9 for check, row in rows.items() if check not in undefined | {"side"})
+
+
+def test_checks_against_the_public_ones(shared):
+    import ifeval
+
+    rows = list(ifeval.verdicts(shared))
+    assert len(rows) == 9 * 22
+    differ = {(what, response.split("\n")[0]) for what, response, theirs, ours in rows if theirs != ours}
+    assert differ == {  # each by design, or known: the page on checks says why
+        ('number_bullet_lists [3]', "1. dog"), ('json_format []', '"A dog catches a frisbee."'), ('number_words [2, "less than"]', "First paragraph about a dog."),
+        ('number_sentences [2, "at least"]', "1. dog"), ('number_sentences [3, "less than"]', "1. dog"),
+        ('number_sentences [3, "less than"]', "Mr. Smith walks his dog at 3.5 m.p.h. near St. James Park.")}
+    for part in (0, 1):  # strict, loose
+        assert sum(theirs[part] == ours[part] for *_, theirs, ours in rows) == 193
 
 
 def test_bad_input(cocoift, benchmark, small, tmp_path):

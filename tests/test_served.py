@@ -1,6 +1,8 @@
 "A model behind a real server: pictures, several rounds, streaming, and the answers that the checkpoint gives here."
 import json
+import socket
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -9,9 +11,11 @@ from cocoift.chat.endpoint.cache import Cache
 from cocoift.chat.endpoint.engine import Engine, ask_all
 from cocoift.chat.endpoint.request import Request
 from cocoift.chat.endpoint.server import ServerChat, ServerSpeaker
+from cocoift.chat.endpoint.stage import Raised, Refusal, Stage
 from cocoift.chat.speak import Said, Settings
-from cocoift.files import UserError
+from cocoift.files import UserError, read_json
 from cocoift.images import find_pictures
+from cocoift.studies.judged import run_judge
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,137 @@ def test_the_engine_pays_once_and_tells_what_is_wrong(both, served, tmp_path):
         ask_all(Engine(served.url), [Request("no-such/model", [{"role": "user", "content": "Who?"}])])
     with pytest.raises(UserError, match="/v2: has no model .* or nothing lies at this address"):
         ask_all(Engine(served.url.replace("/v1", "/v2")), [Request(str(served.model), [{"role": "user", "content": "Who?"}])])
+
+
+@pytest.fixture(scope="module")
+def bench(small):
+    from cocoift.eval.scope.make import make_scope
+
+    return make_scope(small / "exam", images=2)
+
+
+@pytest.fixture(scope="module")
+def asked(cocoift, served, small, bench, tmp_path_factory):
+    "COCO-Scope of the served model by the command, its folder and document; to read only."
+    from cocoift.eval.scope.make import write_scope
+
+    folder = tmp_path_factory.mktemp("asked")
+    write_scope(bench, folder / "bench")
+    done = cocoift("eval", "--model", served.name, "--bench", "scope", "--data", folder / "bench", "--images", small / "exam", "--most-tokens", 8, "--out", folder / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    return folder / "run", json.loads(done.stdout)
+
+
+def lines_of(run):
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small, bench, tmp_path):
+    from cocoift.studies.scope_run import score_scope
+    from cocoift.chat.local import LocalChat
+
+    run, told = asked
+    here = score_scope(LocalChat(served.model, small / "exam", most_tokens=8), bench, tmp_path / "here")
+    assert {line["history"] for line in lines_of(run)} == {"own", "none", "neutral", "terse", "forced_short"}
+    assert [(line["dialog"], line["round"], line["response"]) for line in lines_of(run)] == [(line["dialog"], line["round"], line["response"]) for line in lines_of(tmp_path / "here")]
+    assert told["scores"] == here["scores"] and told["coverage"] == 1
+    assert read_json(run / "run.json")["model"]["server"] == str(served.model) and "127.0.0.1" not in (run / "run.json").read_text()
+
+
+def test_rounds_of_a_served_model(served, small, tmp_path):
+    from cocoift.studies.examine import examine
+
+    runs = [examine(model, "rounds", small / "exam", tmp_path / name, ["forced_short:1"], per_image=1, most_tokens=8) for name, model in (("there", served.name), ("here", str(served.model)))]
+    assert runs[0]["histories"] == runs[1]["histories"] and runs[0]["effects"] == runs[1]["effects"] and runs[0]["coverage"] == 1
+    there, here = ([(line["dialog"], line["round"], line["response"]) for line in lines_of(tmp_path / name)] for name in ("there", "here"))
+    assert there == here
+
+
+class Wire:
+    "A wire to a server that can be cut: after so many answers, and put back at the same address."
+
+    def __init__(self, port: int):
+        self.target, self.port, self.left, self.open = port, 0, None, []
+
+    def lay(self, answers: int | None = None) -> str:
+        self.left, self.ear = answers, socket.create_server(("127.0.0.1", self.port))
+        self.port = self.ear.getsockname()[1]
+        threading.Thread(target=self.accept, args=(self.ear,), daemon=True).start()
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def accept(self, ear):
+        while True:
+            try:
+                near, far = ear.accept()[0], socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                return
+            self.open += [near, far]
+            for a, b, back in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self.pump, args=(a, b, back), daemon=True).start()
+
+    def pump(self, a, b, back):
+        try:
+            while data := a.recv(1 << 16):
+                if back and self.left is not None and data.startswith(b"HTTP/1.1 200"):
+                    self.left -= 1
+                    if self.left < 0:
+                        return self.cut()
+                b.sendall(data)
+        except OSError:
+            pass
+
+    def cut(self):
+        for s in (self.ear, *self.open):
+            with suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+        self.open = []
+
+
+def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path):
+    from cocoift.studies.scope_run import score_scope
+
+    wire, (whole, told) = Wire(int(served.url.split(":")[2].split("/")[0])), asked
+    def chat(url):
+        return ServerChat(f"{url}#{served.model}", find_pictures(small / "exam"), most_tokens=8, attempts=2, concurrency=4)
+
+    first = score_scope(chat(wire.lay(answers=14)), bench, tmp_path / "run")
+    answered = first["statuses"]["ok"]
+    assert 0 < answered <= 14 and first["statuses"]["error"] > 0 and first["coverage"] == answered / first["rounds"]
+    lines = lines_of(tmp_path / "run")
+    known = {(line["dialog"], line["round"]): line["response"] for line in lines_of(whole)}
+    assert all(line["response"] == known[line["dialog"], line["round"]] for line in lines if line["status"] == "ok")
+    assert all(line["response"] == "" and line["why"] for line in lines if line["status"] == "error")
+    failed = {line["dialog"]: line["round"] for line in lines if line["status"] == "error"}
+    assert not any(line["round"] > failed.get(line["dialog"], 99) for line in lines)  # no round is asked behind one that failed
+
+    again = score_scope(chat(wire.lay()), bench, tmp_path / "run")
+    wire.cut()
+    assert again["coverage"] == 1 and again["scores"] == told["scores"]
+    assert all((tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes() for name in ("rounds.jsonl", "run.json", "scores.json"))
+
+
+def test_a_served_judge_that_cannot_grade_gives_no_score(cocoift, served, shared, tmp_path):
+    folder = shared / "data/bench/mm-vet"
+    references = dict(list(json.loads((folder / "mm-vet_sample12.json").read_text()).items())[:2])
+    answers = json.loads((folder / "results_llava-v1.5-13b.json").read_text())
+    (tmp_path / "references.json").write_text(json.dumps(references))
+    (tmp_path / "answers.json").write_text(json.dumps({name: answers[name] for name in references}))
+    args = ("judge", "mm-vet", "--predictions", tmp_path / "answers.json", "--references", tmp_path / "references.json")
+    done = cocoift(*args, "--judge", served.name, "--out", tmp_path / "judged", "--json")
+    assert done.returncode == 1 and "0% of the judgements ended in a score" in done.stderr
+    told = json.loads(done.stdout)
+    assert told["statuses"]["parse_error"] == 2 and told["coverage"] == 0 and told["fingerprint"]["backend"] == "server"
+    assert told["scores"]["total"]["value"] is None
+
+    def answer(body):  # a judge that grades one and declines the other
+        if list(answers[name] for name in references)[0] in json.dumps(body, ensure_ascii=False):
+            return "0.5"
+        raise Refusal(400, "blocked by our content policy")
+
+    files = {"references": tmp_path / "references.json"}
+    with Raised(Stage(answer)) as url:
+        told = run_judge("mm-vet", tmp_path / "answers.json", f"{url}#grader", tmp_path / "graded", files)
+        assert (told["statuses"]["scored"], told["statuses"]["refused"], told["scores"]["total"]["value"]) == (1, 1, 50)
+    with pytest.raises(UserError, match="no server answers there"):
+        run_judge("mm-vet", tmp_path / "answers.json", f"{url}#grader", tmp_path / "dead", files)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'MOST_BYTES', 'MOST_PIXELS', 'MOST_SIDE', 'VOTES', 'LLAVA_NAME', 'Round', 'Side', 'answer', 'hide',
-           'take_picture', 'Logbook', 'side_of', 'plain', 'vote_of', 'as_markdown', 'as_llava', 'export']
+           'take_picture', 'Logbook', 'side_of', 'plain', 'votes_of', 'as_markdown', 'as_llava', 'export']
 
 # %% ../../nbs/chat/20_desk.ipynb #810c2bc0
 import asyncio
@@ -33,7 +33,7 @@ class Round:
     why: str = ""  # of a failure
     seconds: float = 0.0
     first: float = 0.0  # seconds to the first piece
-    pieces: int = 0
+    tokens: int = 0  # of the answer, by the model's own count; 0 where it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,11 @@ def _speak(speaker: Speaker, rounds, pictures, settings, stop: Event, told: queu
     except Exception as error:  # whatever a model does, its side says so and the other goes on
         told.put(error)
 
+
+def _tokens(speaker: Speaker, text: str) -> int:
+    count = getattr(speaker, "tokens", None)
+    return int(count(text) or 0) if count and text else 0
+
 # %% ../../nbs/chat/20_desk.ipynb #2b5ce127
 async def answer(
     side: Side,  # its last round waits
@@ -100,7 +105,7 @@ async def answer(
     rounds = [Said(r.instruction, r.response, r.images) for r in side.rounds]
     told, began = queue.Queue(), time.perf_counter()
     Thread(target=_speak, args=(speaker, rounds, pictures, settings, stop, told), daemon=True).start()
-    text, pieces, first, ended = "", 0, 0.0, False
+    text, first, ended = "", 0.0, False
     try:
         while not ended and not stop.is_set():
             await asyncio.sleep(every)
@@ -113,14 +118,15 @@ async def answer(
                     return
                 ended = piece is None
                 if not ended:
-                    text, pieces, first = text + piece, pieces + 1, first or time.perf_counter() - began
+                    text, first = text + piece, first or time.perf_counter() - began
             if len(text) > new and not ended:
-                yield side.last(response=text, status="speaking", pieces=pieces, first=first, seconds=time.perf_counter() - began)
-        yield side.last(response=text, status="done" if ended and not stop.is_set() else "stopped", pieces=pieces, first=first, seconds=time.perf_counter() - began)
+                yield side.last(response=text, status="speaking", first=first, seconds=time.perf_counter() - began)
+        seconds, status = time.perf_counter() - began, "done" if ended and not stop.is_set() else "stopped"
+        yield side.last(response=text, status=status, tokens=_tokens(speaker, text), first=first, seconds=seconds)
     finally:
         stop.set()
 
-
+# %% ../../nbs/chat/20_desk.ipynb #4e9ae3d6
 def hide(text: str, secrets: Sequence[str]) -> str:
     "A text without the secrets."
     for secret in filter(None, secrets):
@@ -157,7 +163,7 @@ def take_picture(
     return known.get(sha, f"file:{sha}"), target
 
 # %% ../../nbs/chat/20_desk.ipynb #0f23a731
-VOTES = ("A", "B", "tie", "both bad")
+VOTES = ("A", "B", "C", "D", "tie", "both bad")
 
 
 class Logbook:
@@ -166,23 +172,27 @@ class Logbook:
     def __init__(self, path: str | Path):
         self.path, self._lock = Path(path), Lock()
 
-    def add(self, line: dict) -> None:
+    def add(self, *lines: dict) -> None:
         with self._lock, open(with_parent(self.path.with_suffix(".lock")), "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            Journal(self.path).append([line])
+            Journal(self.path).append(lines)
+
+    def lines(self) -> list[dict]:
+        return Journal(self.path).read()
 
     def votes(self) -> list[dict]:
-        return [line for line in Journal(self.path).read() if line["kind"] == "vote"]
+        return [line for line in self.lines() if line["kind"] == "vote"]
 
     def dialog(self, id: str) -> dict | None:  # side -> Side, as it was last
         "A dialog by its link."
-        found = [line for line in Journal(self.path).read() if line["kind"] == "dialog" and line["id"] == id]
+        found = [line for line in self.lines() if line["kind"] == "dialog" and line["id"] == id]
         return {name: side_of(value) for name, value in found[-1]["sides"].items()} if found else None
 
 
 def side_of(value: dict) -> Side:
     "A side from plain data."
-    rounds = tuple(Round(**{**r, "images": tuple(r["images"])}) for r in value["rounds"])
+    known = Round.__dataclass_fields__
+    rounds = tuple(Round(**{**{key: r[key] for key in r if key in known}, "images": tuple(r["images"])}) for r in value["rounds"])
     return Side(value["model"], rounds)
 
 
@@ -190,18 +200,22 @@ def plain(sides: Mapping[str, Side]) -> dict:
     return {name: {"model": side.model, "rounds": [asdict(r) for r in side.rounds]} for name, side in sides.items()}
 
 
-def vote_of(choice: str, sides: Mapping[str, Side], reason: str = "", blind: bool = False) -> dict:
-    "A vote about the last round."
-    if choice not in VOTES:
-        raise UserError(f"vote {choice!r}: votes are {', '.join(VOTES)}")
-    winner = {"A": "model_a", "B": "model_b"}.get(choice, "tie" if choice == "tie" else "tie (bothbad)")
-    return {"kind": "vote", "model_a": sides["a"].model, "model_b": sides["b"].model, "winner": winner, "round": len(sides["a"].rounds),
-            "blind": blind, "reason": reason[:2000], "at": round(time.time(), 1), "sides": plain(sides)}
+def votes_of(choice: str, sides: Mapping[str, Side], reason: str = "", blind: bool = False) -> list[dict]:  # a battle a pair, the dialogs with the first
+    "A vote about the last round, as arenas write it: among three models, two battles that the same one won."
+    if choice not in VOTES or choice.lower() not in (*sides, "tie", "both bad"):
+        raise UserError(f"vote {choice!r}: votes are {', '.join(name.upper() for name in sides)}, tie, both bad")
+    names = list(sides)
+    best = choice.lower() if choice.lower() in sides else None
+    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :] if best in (None, a, b)]
+    drawn = "tie" if choice == "tie" else "tie (bothbad)"
+    head = {"kind": "vote", "round": len(sides[names[0]].rounds), "blind": blind, "reason": reason[:2000], "at": round(time.time(), 1)}
+    battles = [{**head, "model_a": sides[a].model, "model_b": sides[b].model, "winner": {a: "model_a", b: "model_b"}.get(best, drawn)} for a, b in pairs]
+    return [battle | ({} if k else {"sides": plain(sides)}) for k, battle in enumerate(battles)]
 
 # %% ../../nbs/chat/20_desk.ipynb #05b4782a
 def as_markdown(sides: Mapping[str, Side]) -> str:
     "The comparison for people."
-    parts = []
+    parts = [f"# {' and '.join(side.model for side in sides.values())}\n"]
     for name, side in sides.items():
         parts.append(f"## {name.upper()}: {side.model}\n")
         for number, r in enumerate(side.rounds, 1):

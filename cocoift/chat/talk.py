@@ -67,6 +67,10 @@ class Talker:
             raise UserError(f"the dialog has {len(ids):,} tokens and this model reads {self.context:,}: shorten the question, or clear and begin again")
         return model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
 
+    def tokens(self, text: str) -> int:
+        "How many tokens an answer has."
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
+
     @torch.inference_mode()
     def say(self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: Event):
         "The answer, a token at a time."

@@ -89,8 +89,8 @@ def question_ids(tokenizer, template: Template, instruction: str, number: int, i
 
 def answer_ids(tokenizer, template: Template, response: str) -> list[int]:
     "The ids of an answer, without its stop. A SentencePiece tokenizer puts a space before every text: it is not doubled."
-    text, first = template.answer + response, tokenizer.convert_ids_to_tokens(text_ids(tokenizer, "a"))[0]
-    return text_ids(tokenizer, text.removeprefix(" ") if first.startswith("\u2581") else text)
+    first = tokenizer.convert_ids_to_tokens(text_ids(tokenizer, "a"))[0]
+    return text_ids(tokenizer, (template.answer.removeprefix(" ") if first.startswith("\u2581") else template.answer) + response)
 
 
 def stop_ids(tokenizer, template: Template) -> list[int]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Endpoint', 'Model', 'NewSet', 'Changes', 'From', 'Prices', 'Budget', 'Dry', 'AtOnce', 'Answers', 'Synonyms', 'Skip',
-           'PerMinute', 'sources', 'fetch', 'build', 'audit', 'repair', 'export', 'rewrite', 'label']
+           'Schema', 'PerMinute', 'sources', 'fetch', 'build', 'audit', 'repair', 'export', 'rewrite', 'label']
 
 # %% ../../nbs/cli/72_data.ipynb #81497c2d
 from pathlib import Path
@@ -162,10 +162,17 @@ AtOnce = Annotated[int, typer.Option(min=1, help="Requests under way.")]
 Answers = Annotated[Optional[Path], typer.Option(help="The file of paid answers, which all runs may share; if not given, answers.sqlite beside the new set.")]
 Synonyms = Annotated[Optional[Path], typer.Option(help="Words of the categories, a line each, as CHAIR's file has them; if not given, the lab's own.")]
 Skip = Annotated[bool, typer.Option("--skip-failed", help="Let requests that got no answer be rejects, instead of ending without a set.")]
+Schema = Annotated[Optional[str], typer.Option(help="on or off: whether the server can hold answers to a JSON schema; off for servers that refuse one.")]
 PerMinute = Annotated[Optional[float], typer.Option(min=1, help="At most so many; what the server's headers say is kept to in any case.")]
 
 # %% ../../nbs/cli/72_data.ipynb #5ce80538
-def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: list[str] | None, images: Path | None, synonyms: Path | None, dry_run: bool, json: bool, price: Path | None, **how) -> None:
+def _changes(options: list[str] | None, schema: str | None, longest: int | None = None) -> list[str]:
+    if schema not in (None, "on", "off"):
+        raise UserError(f"--schema {schema}: is neither on nor off")
+    return [*(options or []), *([f"json_schema={schema == 'on'}"] if schema else []), *([f"longest={longest}"] if longest else [])]
+
+
+def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: list[str], images: Path | None, synonyms: Path | None, dry_run: bool, json: bool, price: Path | None, **how) -> None:
     from cocoift.chat.endpoint.money import read_prices
     from cocoift.data.asking import open_base, recipe_for
     from cocoift.data.orders import WriteRecipe
@@ -179,12 +186,12 @@ def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: lis
     if wanted is None:
         raise UserError(f"--recipe {recipe}: has no section {role}: add one, or take another")
     service = Service(price=read_prices(price, how["model"]), **how)
-    done = write(role, dataset, out, service, change(wanted, changes or []), images, synonyms, dry_run)
+    done = write(role, dataset, out, service, change(wanted, changes), images, synonyms, dry_run)
     if dry_run:
         kinds = ", ".join(f"{n} {kind}" for kind, n in done["kinds"].items())
         show(done, json, [f"{done['orders']} orders on {done['images']} images ({kinds}); {done['cached']} are answered already",
                            f"{done['requests']} requests, {done['tokens_in']} tokens to read, at most {done['tokens_out']} to write"
-                           + (f", at most {done['cost']:.2f} by the price file" if price else "") + "; answers that are sent back once cost as much again", "", done["example"]])
+                           + (f", at most {done['cost']:.2f} by the price file" if price else "") + "; answers that are sent back once cost as much again", "", "The first request:", "", done["example"]])
         return
     reasons = columns([[kind, n] for kind, n in done["reasons"].items()], ["rejected since", "answers"]) if done["reasons"] else []
     show(done, json, [f"{done['written']} of {done['written'] + done['rejected']} answers kept, {done['rounds']} rounds, in {out}", *reasons,
@@ -197,11 +204,11 @@ def rewrite(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
     endpoint: Endpoint, model: Model, out: NewSet,
     options: Changes = None, recipe: From = None, price: Prices = None, budget: Budget = None, dry_run: Dry = False, concurrency: AtOnce = 16, cache: Answers = None,
-    synonyms: Synonyms = None, requests_per_minute: PerMinute = None, tokens_per_minute: PerMinute = None,
+    synonyms: Synonyms = None, schema: Schema = None, requests_per_minute: PerMinute = None, tokens_per_minute: PerMinute = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")] = 300, skip_failed: Skip = False, json: Json = False,
 ) -> None:
     "Add what a text model writes from a set's annotations: sentences, descriptions, dialogs, reasoning, other words."
-    _write("rewrite", dataset, out, recipe, options, None, synonyms, dry_run, json, price, endpoint=endpoint, model=model, budget=budget, concurrency=concurrency, cache=cache,
+    _write("rewrite", dataset, out, recipe, _changes(options, schema), None, synonyms, dry_run, json, price, endpoint=endpoint, model=model, budget=budget, concurrency=concurrency, cache=cache,
            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, timeout=timeout, skip_failed=skip_failed)
 
 
@@ -210,10 +217,11 @@ def label(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
     endpoint: Endpoint, model: Model, out: NewSet,
     images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    longest: Annotated[Optional[int], typer.Option(min=32, help="Pixels of a picture's longer side, as it is sent; 1024 if the recipe does not say.")] = None,
     options: Changes = None, recipe: From = None, price: Prices = None, budget: Budget = None, dry_run: Dry = False, concurrency: AtOnce = 16, cache: Answers = None,
-    synonyms: Synonyms = None, requests_per_minute: PerMinute = None, tokens_per_minute: PerMinute = None,
+    synonyms: Synonyms = None, schema: Schema = None, requests_per_minute: PerMinute = None, tokens_per_minute: PerMinute = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")] = 300, skip_failed: Skip = False, json: Json = False,
 ) -> None:
     "Add what a vision model writes about a set's pictures, checked against its annotations."
-    _write("label", dataset, out, recipe, options, images, synonyms, dry_run, json, price, endpoint=endpoint, model=model, budget=budget, concurrency=concurrency, cache=cache,
+    _write("label", dataset, out, recipe, _changes(options, schema, longest), images, synonyms, dry_run, json, price, endpoint=endpoint, model=model, budget=budget, concurrency=concurrency, cache=cache,
            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, timeout=timeout, skip_failed=skip_failed)

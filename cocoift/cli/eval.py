@@ -35,18 +35,19 @@ def evaluate(
     truncate: Annotated[str, typer.Option(help="What to do with rounds that don't fit the context: none (they are overflow), or oldest (left out, and counted).")] = "none",
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the calls that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='For the dry run: MODEL: {input: 2.5, output: 10}, a million tokens each.')] = None,
+    price: Annotated[Optional[Path], typer.Option(help='YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.')] = None,
+    budget: Annotated[Optional[float], typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price.")] = None,
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
     from cocoift.studies.examine import examine
 
-    result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price, records)
+    result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price, records, budget)
     if dry_run:
         _show_plan(result, json)
         return
     metrics = list(dict.fromkeys(metric for levels in result["histories"].values() for metric in levels))
-    table = columns([[name, *(estimate(levels[m]) if m in levels else "" for m in metrics)] for name, levels in result["histories"].items()], ["history", *metrics])
+    table = columns([[metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())] for metric in metrics], ["", *result["histories"]])
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "ok")
     priors = [f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"] if any(result.get("priors", {}).values()) else []
     show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
@@ -75,7 +76,8 @@ def judge(
     canary_answers: Annotated[Optional[Path], typer.Option(help="The answers that those grades are of.")] = None,
     canary_references: Annotated[Optional[Path], typer.Option(help="mm-vet.json, or the part of it that shall be regraded.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the judgements that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='For the dry run: MODEL: {input: 2.5, output: 10}, a million tokens each.')] = None,
+    price: Annotated[Optional[Path], typer.Option(help='YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.')] = None,
+    budget: Annotated[Optional[float], typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price.")] = None,
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."
@@ -83,7 +85,7 @@ def judge(
 
     given = {name: path for name, path in (("references", references), ("questions", questions), ("context", context), ("against", against)) if path}
     birds = (canary, canary_answers, canary_references) if canary else None
-    result = run_judge(bench, predictions, judge, out, given, prompt, history, repeats, birds, dry_run, price)
+    result = run_judge(bench, predictions, judge, out, given, prompt, history, repeats, birds, dry_run, price, budget)
     if dry_run:
         _show_plan(result, json)
         return
@@ -91,7 +93,9 @@ def judge(
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "scored")
     bird = result.get("canary")
     said = f"canary: off by {bird['difference']:.3f}, bias {bird['bias']:+.3f}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades" if bird and bird["n"] else ""
-    show(result, json, [*columns(rows, ["score", "value", "n", "bounds"]), "", *([said] if said else []),
+    least = next((e["resolves"] for e in result["scores"].values() if e.get("resolves")), None)
+    told = [f"between two models, unpaired, differences under about {least:.1f} points are not resolved (`cocoift compare` pairs them)"] if least else []
+    show(result, json, [*columns(rows, ["score", "value", "n", "bounds"]), "", *told, *([said] if said else []),
                          f"judge {result['judge']} ({result['fingerprint']['backend']} {result['fingerprint']['model']}), coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}, in {out}"])
     if result["coverage"] < coverage:
         raise Failed(f"only {result['coverage']:.0%} of the judgements ended in a score ({lost}), {coverage:.0%} are wanted: the scores above say nothing; run again, or lower --coverage")

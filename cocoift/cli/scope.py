@@ -20,14 +20,22 @@ def scope(
     out: Annotated[Path, typer.Option(help="The benchmark's folder to make.")],
     images: Annotated[int, typer.Option(min=1, help="Images at most.")] = 500,
     synonyms: Annotated[Optional[Path], typer.Option(help="CHAIR's synonyms.txt, instead of our own word list.")] = None,
+    lmms_eval: Annotated[Optional[Path], typer.Option(help="Write the pairs with their prescribed histories as a task folder for lmms-eval too; the task has its name.")] = None,
+    pictures: Annotated[Optional[Path], typer.Option(help="Where the pictures for lmms-eval lie; the data folder if not given.")] = None,
     json: Json = False,
 ) -> None:
     "Make the COCO-Scope benchmark from annotations."
     from cocoift.eval.scope.make import make_scope, write_scope
 
-    told = write_scope(make_scope(data, images, synonyms), out)
+    told = write_scope(bench := make_scope(data, images, synonyms), out)
+    if lmms_eval:
+        from cocoift.eval.scope.lmms import write_task
+        from cocoift.images import find_pictures
+
+        told = {**told, "lmms_eval": str(write_task(bench, find_pictures(pictures or data), lmms_eval))}
     show(told, json, [f"{told['items']} items about {told['images']} images, {told['rounds']} rounds of own answers, in {out}",
-                      f"sha256 {told['sha256']}", f"resolves differences in leakage from about {told['resolves']:.3f} on"])
+                      f"sha256 {told['sha256']}", f"resolves differences in leakage from about {told['resolves']:.3f} on",
+                      *([f"lmms-eval: --include_path {lmms_eval.parent} --tasks {lmms_eval.name}"] if lmms_eval else [])])
 
 # %% ../../nbs/cli/77_scope.ipynb #1cb91ea8
 @app.command()

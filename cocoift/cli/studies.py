@@ -60,8 +60,16 @@ def apps(
     host: Annotated[str, typer.Option(help="Another address than this machine's own; needs --password.")] = "127.0.0.1",
     share: Annotated[bool, typer.Option("--share", help="A public link through gradio's servers; needs --password.")] = False,
     password: Annotated[Optional[str], typer.Option(help="What visitors must give.", envvar="COCOIFT_PASSWORD")] = None,
+    take_away: Annotated[Optional[Path], typer.Option(help="Serve nothing: write all votes and dialogs of the store to this folder, for `cocoift score arena` and `cocoift build`.")] = None,
 ) -> None:
     "The side-by-side chat and the dashboard, in a browser."
+    if take_away:
+        from cocoift.chat.desk import Logbook
+        from cocoift.chat.logs import take_away as take
+
+        told = take(Logbook(study.parent / "app" / "log.jsonl"), take_away)
+        show(told, False, [f"{told['votes']} votes and {told['dialogs']} dialogs in {take_away}: cocoift build {take_away}/chat.yaml --data {take_away} --out DIR"])
+        return
     import runpy
     import socket
 

@@ -85,6 +85,11 @@ def short_answered(record: Record) -> bool:
     return record.task in ("qa", "count", "option", "choice", "explained") and not record.more and is_terse(record.answers[0])
 
 
+def _tells(kind: str, known: list[Record]) -> bool:  # whether there is something to write about, for those who don't see
+    whole = any(r.task in ("caption", "detail", "objects") for r in known)  # a few answers are no picture of the whole
+    return sum(max(1, len(r.objects), len(r.turns)) for r in known) >= 3 and (whole or kind == "dialog")
+
+
 def _share(draw: int) -> float:
     return draw / 2**64
 
@@ -97,13 +102,13 @@ def orders(
 ) -> Iterator[Order]:
     "What a recipe wants written about an image."
     known = sources_of(records)
-    telling = sum(max(1, len(r.objects), len(r.turns)) for r in known)  # how much there is to write about
+    enough = {kind: role == "label" or _tells(kind, known) for kind in KINDS}
     for kind, rate in recipe.kinds.items():
         draw = draw_of(recipe.seed, f"{role} {kind}", image)
         if kind in BY_RECORD:
             drawn = sorted((draw_of(recipe.seed, f"{role} {kind} {r.source}", r.id), k) for k, r in enumerate(known) if short_answered(r))
             yield from (Order(kind, image, die, known[k]) for die, k in drawn[: int(rate) + (_share(draw) < rate % 1)])
-        elif _share(draw) < rate and (telling >= 3 or role == "label"):
+        elif _share(draw) < rate and enough[kind]:
             yield Order(kind, image, draw)
 
 # %% ../../nbs/data/35_orders.ipynb #da2bab82

@@ -8,7 +8,7 @@ __all__ = ['Given', 'records', 'by_id', 'same_ids', 'number', 'official_files', 
 
 # %% ../../nbs/eval/60_official.ipynb #b39b0af3
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

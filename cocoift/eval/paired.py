@@ -31,25 +31,31 @@ def runs_of(folder: str | Path) -> list[Path]:
     return found
 
 
+def _leakage(frame: pd.DataFrame) -> list[pd.DataFrame]:  # of scored rounds: history, bound, terse
+    free = frame[~frame.bound].pivot_table(index=["item", "image"], columns="history", values="terse", aggfunc=lambda x: float(x.iloc[0]))
+    if not {"forced_short", "neutral"} <= set(free.columns):
+        return []
+    gap = (free.forced_short - free.neutral).dropna().rename("value").reset_index()
+    return [gap.assign(metric="leakage", dialog=gap["item"])]
+
+
 def _rounds_observed(lines: Sequence[dict]) -> pd.DataFrame:
     frame = rounds_frame(lines)
     parts = []
     for metric, (column, over) in METRICS.items():
         some = frame[over(frame)]
         name = some.history + "." + metric
-        parts.append(pd.DataFrame({"metric": name, "item": some.item, "image": some.image, "dialog": some.dialog, "value": some[column].astype(float)}))
-    free = frame[~frame.bound].pivot_table(index=["item", "image"], columns="history", values="terse", aggfunc=lambda x: float(x.iloc[0]))
-    if {"forced_short", "neutral"} <= set(free.columns):
-        gap = (free.forced_short - free.neutral).dropna().rename("value").reset_index()
-        parts.append(gap.assign(metric="leakage", dialog=gap.item))
-    return pd.concat(parts, ignore_index=True)
+        parts.append(pd.DataFrame({"metric": name, "item": some["item"], "image": some.image, "dialog": some.dialog, "value": some[column].astype(float)}))
+    return pd.concat([*parts, *_leakage(frame)], ignore_index=True)
 
 
-def _any_observed(lines: Sequence[dict]) -> pd.DataFrame:  # every reading that is a number, by history
-    rows = [{"metric": f"{line['history']}.{name}", "item": line["item"], "image": line["image"] or line["item"], "dialog": f"{line['dialog']} {line['round']}", "value": float(value)}
-            for line in lines if line["status"] == "ok" and not line.get("prior")
-            for name, value in line.items() if isinstance(value, (bool, int, float)) and name not in _PLAIN]
-    return pd.DataFrame(rows, columns=["metric", "item", "image", "dialog", "value"])
+def _any_observed(lines: Sequence[dict]) -> pd.DataFrame:  # every reading that is a number, by history, and by whether a format was stated
+    lines = [{**line, "image": line["image"] or line["item"]} for line in lines if line["status"] == "ok" and not line.get("prior")]
+    rows = [{"metric": f"{line['history']}.{name}{'_stated' if line.get('bound') else ''}", "item": line["item"], "image": line["image"], "dialog": f"{line['dialog']} {line['round']}", "value": float(value)}
+            for line in lines for name, value in line.items() if isinstance(value, (bool, int, float)) and name not in _PLAIN and not name.startswith("_")]
+    frame = pd.DataFrame(rows, columns=["metric", "item", "image", "dialog", "value"])
+    asked = [line for line in lines if {"bound", "terse"} <= line.keys()]
+    return pd.concat([frame, *_leakage(pd.DataFrame(asked))], ignore_index=True) if asked else frame
 
 
 def _judged_observed(lines: Sequence[dict]) -> pd.DataFrame:

@@ -7,7 +7,6 @@ __all__ = ['share_of', 'run_shared']
 
 # %% ../../nbs/eval/49_share.ipynb #151f5e98
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool

@@ -7,13 +7,14 @@ __all__ = ['STATUSES', 'LENGTHS', 'counted', 'graded', 'by_tag', 'by_length', 'r
            'canary']
 
 # %% ../../nbs/eval/64_verdicts.ipynb #72818435
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .judge import Judge, Judged, judge_items
+from .paired import RESOLVES
 from .rubric import Rubric
 from ..files import UserError
 from ..stats import Estimate, bootstrap, share
@@ -34,7 +35,7 @@ def _item_means(lines: Sequence[dict]) -> pd.DataFrame:  # item, image, score: t
     return frame.groupby("item", sort=False, as_index=False).agg(image=("image", "first"), score=("score", "mean")) if len(frame) else frame
 
 
-def graded(lines: Sequence[dict], scale: float = 100) -> dict:  # value, low, high, n; bounds; repeat_std, item_se
+def graded(lines: Sequence[dict], scale: float = 100) -> dict:  # value, low, high, n; bounds; repeat_std, item_se; and the least difference between two models that it resolves, unpaired
     "The mean score of judgements on a scale, over the items that have one."
     means = _item_means(lines)
     e = share(means, "score") if len(means) else Estimate(None, None, None, 0)
@@ -42,9 +43,10 @@ def graded(lines: Sequence[dict], scale: float = 100) -> dict:  # value, low, hi
     total = sum(line["score"] for line in lines if line["status"] == "scored")
     runs = pd.Series({r: np.mean(some) for r in sorted({line["repeat"] for line in lines}) if (some := [x["score"] for x in lines if x["repeat"] == r and x["status"] == "scored"])})
     scaled = {name: None if value is None else scale * value for name, value in zip(("value", "low", "high"), (e.value, e.low, e.high))}
+    se = scale * float(means.score.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None
     return {**scaled, "n": e.n, "bounds": [scale * total / len(lines), scale * (total + failed) / len(lines)] if lines else None,
             "repeat_std": scale * float(runs.std(ddof=0)) if len(runs) > 1 else None,
-            "item_se": scale * float(means.score.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None}
+            "item_se": se, "resolves": None if se is None else RESOLVES * 2**0.5 * se}
 
 
 def by_tag(lines: Sequence[dict], tag: str, scale: float = 100) -> dict[str, dict]:

@@ -36,10 +36,10 @@ def _said(run: Path) -> dict[str, list[dict]]:  # dialog -> its rounds
             said[f"{line['item']} {line['repeat']} {line['order']}"] = [{"instruction": line["question"], "response": line["answer"], "format": score, "image": line["image"]}]
         return said
     for line in Journal(run / "rounds.jsonl").read():
-        shown = {"instruction": line["instruction"], "response": line["response"], "format": line["history"] if line["status"] == "ok" else line["status"],
-                 "kept": line.get("kept"), "image": line["image"]}
-        for name in {line["dialog"], f"{line['dialog']} {line['round']}"}:
-            said.setdefault(name, []).append(shown)
+        rounds = said.setdefault(line["dialog"], [{"instruction": q, "response": r, "format": f"{line['history']}, told", "image": line["image"]} for q, r in line.get("told", [])])
+        rounds.append({"instruction": line["instruction"], "response": line["response"], "format": line["history"] if line["status"] == "ok" else line["status"],
+                       "kept": line.get("kept"), "image": line["image"]})
+        said[f"{line['dialog']} {line['round']}"] = rounds
     return said
 
 

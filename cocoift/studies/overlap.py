@@ -16,7 +16,13 @@ from ..files import Journal
 from ..stats import Estimate, share
 
 # %% ../../nbs/studies/68_overlap.ipynb #59f951b3
-READINGS = {"right": "right", "terse": "terse_rate"}  # what is scored on the clean part, where a run has it
+READINGS = {"right": "right", "terse": "terse_rate", "score": "judged"}  # what is scored on the clean part, where a run or a judge has it
+
+
+def _lines(run: Path) -> pd.DataFrame:  # what was scored: history, image, bound and readings
+    if (run / "judge.json").exists():
+        return pd.DataFrame([line | {"history": "judged"} for line in Journal(run / "verdicts.jsonl").read() if line["status"] == "scored"])
+    return pd.DataFrame([line for line in Journal(run / "rounds.jsonl").read() if not line.get("prior") and line["status"] == "ok"])
 
 
 def trained_images(dataset: str | Path) -> frozenset[str]:
@@ -31,15 +37,17 @@ def overlap(
     "How many of each benchmark's images were trained on, and the readings of a run without them."
     rows = []
     for bench, run in runs.items():
-        lines = [line for line in Journal(run / "rounds.jsonl").read() if not line.get("prior") and line["status"] == "ok"]
-        images = {line["image"] for line in lines if line["image"]}
+        frame = _lines(run)
+        images = set(frame.image.dropna()) if len(frame) else set()
         seen = images & trained
         head = {"bench": bench, "images": len(images), "trained_on": len(seen), "share": len(seen) / len(images) if images else None}
-        frame = pd.DataFrame(lines)
-        for history, some in frame.groupby("history", sort=False):
+        if not set(READINGS) & set(frame):
+            rows.append({**head, "history": "", "metric": ""})
+        for history, some in frame.groupby("history", sort=False) if len(frame) else ():
             for column, metric in READINGS.items():
-                if column in some and some[column].notna().all():
-                    clean = some[~some.image.isin(seen)].astype({column: float})
+                part = some[~some.bound.astype(bool)] if column == "terse" and "bound" in some else some
+                if column in part and len(part) and part[column].notna().all():
+                    clean = part[~part.image.isin(seen)].astype({column: float})
                     e = share(clean, column) if len(clean) else Estimate(None, None, None, 0)
-                    rows.append({**head, "history": history, "metric": metric, "all": float(some[column].mean()), "clean": e.value, "low": e.low, "high": e.high, "n": e.n})
+                    rows.append({**head, "history": history, "metric": metric, "all": float(part[column].mean()), "clean": e.value, "low": e.low, "high": e.high, "n": e.n})
     return pd.DataFrame(rows)

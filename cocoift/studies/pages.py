@@ -19,7 +19,8 @@ from ..files import Journal, UserError, read_json
 from ..stats import Estimate
 from ..images import find_pictures
 from .curve import CURVES, points_table
-from ..viz import figures
+from .shelf import Shelf
+from ..viz import audited, figures, results
 from ..viz.curves import over_training
 from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report
 
@@ -31,6 +32,7 @@ class Arm:
     dataset: Path | None = None
     trainings: list[Path] = field(default_factory=list)  # one a seed
     runs: list[Path] = field(default_factory=list)  # examinations, one a seed
+    others: dict[str, Path] = field(default_factory=dict)  # runs of other benchmarks and folders of judgements, by name
 
 
 def _seeds(folder: Path, mark: str) -> list[Path]:
@@ -41,6 +43,12 @@ def _take(mine: list[Path], found: list[Path], folder: Path) -> None:
     if mine:
         raise UserError(f"{folder}: {mine[0]} has the same name and is not a seed of it: rename one of them")
     mine += found
+
+
+def _enter(arm: Arm, bench: str, folder: Path) -> None:
+    if bench in arm.others:
+        raise UserError(f"{folder}: {arm.others[bench]} is {bench} of {arm.name} too: leave one of them out")
+    arm.others[bench] = folder
 
 
 def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
@@ -55,7 +63,10 @@ def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
         elif found := _seeds(folder, "metrics.jsonl"):
             _take(arm.trainings, found, folder)
         elif found := _seeds(folder, "rounds.jsonl"):
-            _take(arm.runs, found, folder)
+            bench = read_json(found[0] / "run.json").get("bench", "rounds")
+            _take(arm.runs, found, folder) if bench == "rounds" else _enter(arm, bench, found[0])
+        elif found := _seeds(folder, "judge.json"):
+            _enter(arm, f"judged {read_json(found[0] / 'scores.json')['bench']} {folder.parent.name}", found[0])
         else:
             raise UserError(f"{folder}: is no dataset, training or evaluation folder of the lab: leave it out")
     return list(arms.values())
@@ -97,7 +108,35 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
 
     lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
-            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "scope": _scope(arms), "curve": _stack(arms, _curve)}
+            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "scope": _scope(arms), "seen": _seen(arms), "others": _others(arms), "curve": _stack(arms, _curve),
+            "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None), "transitions": _stack(arms, _transitions)}
+
+
+def _transitions(arm: Arm) -> pd.DataFrame | None:  # what follows what in COCO-Scope, of the first seed
+    path = arm.runs[0] / "scope" / "scores.json" if arm.runs else None
+    return pd.DataFrame(read_json(path).get("transitions") or []) if path and path.exists() else None
+
+# %% ../../nbs/studies/60_pages.ipynb #15524041
+def _seen(arms: Sequence[Arm]) -> pd.DataFrame:  # overlap with the training set, and readings on the clean part
+    from cocoift.studies.overlap import overlap, trained_images
+
+    def of(arm: Arm) -> pd.DataFrame | None:
+        runs = ({"rounds": arm.runs[0]} if arm.runs else {}) | arm.others
+        return overlap(runs, trained_images(arm.dataset)) if arm.dataset and runs else None
+
+    return _stack(arms, of)
+
+
+def _others(arms: Sequence[Arm]) -> pd.DataFrame:  # levels of other benchmarks, and judged scores
+    def of(arm: Arm) -> pd.DataFrame | None:
+        rows = []
+        for bench, run in arm.others.items():
+            told = read_json(run / "scores.json")
+            for history, metrics in (told.get("histories") or {"": told["scores"]}).items():
+                rows += [{"bench": bench, "history": history, "metric": metric, **{k: e.get(k) for k in ("value", "low", "high", "n")}} for metric, e in metrics.items()]
+        return pd.DataFrame(rows) if rows else None
+
+    return _stack(arms, of)
 
 # %% ../../nbs/studies/60_pages.ipynb #5c09e001
 def _scope(arms: Sequence[Arm]) -> pd.DataFrame:  # COCO-Scope by metric, a column a layout; of the first seed
@@ -166,7 +205,16 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
     paper = Section("The paper's own table", [
         Chart(figures.single_multi(figures.paper_table()), "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline",
               figures.paper_table())])
-    return [taught, levels_, heard, right, *_scope_section(t), paper]
+    others = [Section("Other benchmarks", [Table(t["others"], "Every level under every history, and what a judge gave")])] if len(t["others"]) else []
+    seen = [Section("Seen in training", [Text("How many of a benchmark's images the training set holds, and the readings on those that it does not."),
+                                         Table(t["seen"], "Overlap, and scores on the clean part")])] if len(t["seen"]) else []
+    return [taught, *_beside(t, "What the data are made of", "mixture", audited.formats_by_round, "what the first, second, ... rounds ask for"), levels_, heard, right, *_scope_section(t),
+            *_beside(t, "What follows what", "transitions", results.transition_matrix, "how often a format is kept in COCO-Scope, by what the round before asked for"), *others, *seen, paper]
+
+# %% ../../nbs/studies/60_pages.ipynb #b9f76d15
+def _beside(t: dict[str, pd.DataFrame], title: str, table: str, draw, caption: str) -> list[Section]:  # a figure an arm
+    charts = [Chart(draw(some), f"{name}: {caption}", some) for name, some in (t[table].groupby("layout", sort=False) if len(t[table]) else ())]
+    return [Section(title, charts)] if charts else []
 
 
 def write_pages(

@@ -21,10 +21,10 @@ from ..options import load_recipe
 
 # %% ../../nbs/studies/69_paper.ipynb #5298d88a
 ARMS = ("llava-mix665k", "coco-ift")
-BENCHES = ("mm-vet", "infimm", "llava-bench", "pope", "rounds")
+BENCHES = ("mm-vet", "infimm", "llava-bench", "pope", "rounds", "scope")
 JUDGED = ("mm-vet", "infimm", "llava-bench")
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")
-QUESTIONS = {"mm-vet": 218, "infimm": 279, "llava-bench": 60, "pope": 8910, "rounds": 3000}  # of the official files, and of COCO val2017
+QUESTIONS = {"mm-vet": 218, "infimm": 279, "llava-bench": 60, "pope": 8910, "rounds": 3000, "scope": 700}  # of the official files, and of COCO val2017; COCO-Scope as many as its 500 dialogs come to
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def draw_official(study: Study) -> dict:
         mix.parent.mkdir(parents=True, exist_ok=True)
         export(out / "laid-out", "llava", mix)
     items = read_items(out / "exam", per_image=2)
-    for name in BENCHES[:-1]:
+    for name in ("mm-vet", "infimm", "llava-bench", "pope"):
         _official(name, read_items(out / "exam") if name == "pope" else items, out / "bench" / name)
     return {"questions": len(items)}
 
@@ -139,9 +139,10 @@ def train_step(study: Study, arm: str | None) -> dict:  # None: alignment
 
 # %% ../../nbs/studies/69_paper.ipynb #37437102
 def _bench(study: Study, bench: str) -> tuple[Path, Path]:  # its files, its pictures
+    own = bench in ("rounds", "scope")  # made from annotations
     if study.tiny:
-        return (study.out / "exam", study.out / "exam") if bench == "rounds" else (study.out / "bench" / bench, study.out / "exam")
-    return (study.data, study.data) if bench == "rounds" else (study.data / "bench" / bench,) * 2
+        return (study.out / "exam" if own else study.out / "bench" / bench, study.out / "exam")
+    return (study.data, study.data) if own else (study.data / "bench" / bench,) * 2
 
 
 def ask_arm(study: Study, bench: str, arm: str) -> dict:
@@ -149,8 +150,9 @@ def ask_arm(study: Study, bench: str, arm: str) -> dict:
     from cocoift.studies.examine import examine
 
     data, images = _bench(study, bench)
-    few = {"per_image": 2 if bench == "rounds" else None, "most_tokens": 12} if study.tiny else {"most_tokens": 512}
-    done = examine(str(_trained(study, arm)), bench, data, study.out / "eval" / bench / arm, HISTORIES, images, **few)
+    few = {"per_image": 2 if bench in ("rounds", "scope") else None, "most_tokens": 12} if study.tiny else {"most_tokens": 512}
+    histories = () if bench == "scope" else HISTORIES  # COCO-Scope has its own rounds under each
+    done = examine(str(_trained(study, arm)), bench, data, study.out / "eval" / bench / arm, histories, images, records=images if study.tiny else study.data, **few)
     return {"items": done["items"], "coverage": done["coverage"], "leakage": done["leakage"]["value"]}
 
 
@@ -190,11 +192,11 @@ def steps_of(study: Study) -> list[Step]:
 
 def _exams(study: Study, names: Sequence[str]) -> list[Step]:
     steps, out = [], study.out
-    asked = " ".join(f"--history {h}" for h in HISTORIES)
+    asked = f" --records {study.data} " + " ".join(f"--history {h}" for h in HISTORIES)
     for bench in BENCHES:
         hours = QUESTIONS[bench] * (len(HISTORIES) + 2) * _ANSWER_SECONDS / 3600  # `own` asks three rounds
         for arm in ARMS:
-            steps.append(Step(f"eval {bench} {arm}", f"cocoift eval --model {_trained(study, arm)} --bench {bench} --data {_bench(study, bench)[0]} {asked} --out {out / 'eval' / bench / arm}",
+            steps.append(Step(f"eval {bench} {arm}", f"cocoift eval --model {_trained(study, arm)} --bench {bench} --data {_bench(study, bench)[0]}{'' if bench == 'scope' else asked} --out {out / 'eval' / bench / arm}",
                               lambda bench=bench, arm=arm: ask_arm(study, bench, arm), _DISK["eval"] / 100, hours))
     for bench in JUDGED:
         for arm in ARMS:
@@ -243,6 +245,15 @@ def _tables(study: Study):  # scores, differences, overlap as DataFrames
     return pd.DataFrame(rows), pd.concat(apart, ignore_index=True), pd.DataFrame(levels), pd.DataFrame(leak), pd.concat(shared, ignore_index=True)
 
 # %% ../../nbs/studies/69_paper.ipynb #bee82d2d
+def _scope_table(study: Study):  # metric, a column an arm
+    import pandas as pd
+
+    from cocoift.stats import Estimate
+
+    found = {arm: read_json(study.out / "eval" / "scope" / arm / "scores.json")["scores"] for arm in ARMS}
+    return pd.DataFrame({arm: {metric: str(Estimate(*(e[k] for k in ("value", "low", "high", "n")))) for metric, e in some.items()} for arm, some in found.items()}).rename_axis("metric").reset_index()
+
+
 def _report(study: Study) -> dict:
     from cocoift import __version__
     from cocoift.studies.compare import changes, side_by_side
@@ -258,6 +269,7 @@ def _report(study: Study) -> dict:
     sections = [
         Section("Judged", [Text("One judge for both arms; `bounds` are the scores if every failed judgement were a 0, or the best."), Table(judged, "Scores by history"),
                            Table(apart, f"{ARMS[1]} less {ARMS[0]}, item by item")]),
+        Section("COCO-Scope", [Text("How long an instruction holds, checked against annotations: no judge."), Table(_scope_table(study), "Every number, with 95 % intervals by image")]),
         Section("Leakage", [Table(leak, "P(terse | forced_short) - P(terse | neutral), on free questions"), Table(levels, "Every level")]),
         Section("Seen in training", [Text("Images of each benchmark that an arm was trained on, and its readings on the others."), Table(shared, "Overlap and clean scores")]),
         Section("Dialogs", [Dialogs(told, "MM-Vet, those that changed most between the arms first")]),

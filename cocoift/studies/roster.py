@@ -6,7 +6,8 @@
 __all__ = ['Entry', 'Roster', 'Queued', 'read_models', 'open_roster']
 
 # %% ../../nbs/studies/70_roster.ipynb #3ebcf3ae
-from collections.abc import Mapping
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Semaphore
@@ -15,9 +16,11 @@ from typing import Optional
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..chat.endpoint.failures import KEY
 from ..chat.endpoint.server import ServerSpeaker, parse_server
 from ..chat.speak import Replay, Speaker, Spoken
 from ..eval.benchmarks.rounds import read_items
+from ..eval.history import Item
 from ..files import UserError, digest, read_json, read_text
 from ..images import find_pictures
 from ..world import make_world
@@ -42,6 +45,9 @@ class Roster:
     world: Path  # a folder with images/ and annotations
     pictures: dict[str, Path]
     book: dict[str, list[tuple[str, str, str]]]
+    items: dict[str, Item] = field(default_factory=dict)  # what an examination asks of them, with the right answers
+    wrong: list[str] = field(default_factory=list)  # what could not be read, for the page
+    again: Callable[[], list[Entry]] = list  # the models as they are now
     _open: dict[str, Speaker] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -49,29 +55,48 @@ class Roster:
         "The model of that name, opened once."
         with self._lock:
             if name not in self._open:
-                self._open[name] = self._make(self.entries[name])
+                self._open[name] = _make(self.entries[name], self.book)
             return self._open[name]
 
-    def _make(self, entry: Entry) -> Speaker:
-        if entry.scripted:
-            return Spoken(entry.scripted, self.book, entry.pace, entry.fails_at)
-        if entry.replay:
-            return Replay(entry.replay)
-        if entry.server:
-            return Queued(ServerSpeaker(entry.server))
-        from cocoift.chat.talk import Talker
+    def refresh(self) -> str:  # what is wrong, or nothing
+        "Look for models that came or went; where the YAML has become unreadable the old ones stay."
+        try:
+            found = {entry.name: entry for entry in self.again()}
+        except UserError as error:
+            return str(error)
+        with self._lock:
+            self._open = {name: speaker for name, speaker in self._open.items() if found.get(name) == self.entries.get(name)}
+            self.entries = found or self.entries
+        return "; ".join(self.wrong)
 
-        return Queued(Talker(entry.path))
+    def secrets(self) -> list[str]:
+        "What must never be shown: the key of the servers."
+        key = os.environ.get(KEY, "").strip()
+        return [key] if len(key) > 3 else []
 
     def known(self) -> dict[str, str]:  # sha256 -> image
         return {digest(path): image for image, path in self.pictures.items()}
 
+# %% ../../nbs/studies/70_roster.ipynb #46f0b374
+def _make(entry: Entry, book: dict[str, list[tuple[str, str, str]]]) -> Speaker:
+    if entry.scripted:
+        return Spoken(entry.scripted, book, entry.pace, entry.fails_at)
+    if entry.replay:
+        return Replay(entry.replay)
+    if entry.server:
+        return Queued(ServerSpeaker(entry.server))
+    from cocoift.chat.talk import Talker
 
+    return Queued(Talker(entry.path))
+
+# %% ../../nbs/studies/70_roster.ipynb #722741bd
 class Queued:
     "A speaker that answers as many at a time as it can; the others wait, and may stop waiting."
 
     def __init__(self, speaker: Speaker):
         self.speaker, self.slots, self._free = speaker, speaker.slots, Semaphore(speaker.slots)
+        if hasattr(speaker, "tokens"):
+            self.tokens = speaker.tokens
 
     def say(self, rounds, pictures, settings, stop):
         while not self._free.acquire(timeout=0.1):
@@ -121,6 +146,19 @@ def _found(study: Path) -> list[Entry]:  # what a quickstart left
     return models + runs
 
 # %% ../../nbs/studies/70_roster.ipynb #30784712
+def _world(study: Path, spare: Path) -> tuple[Path, list[Item], list[dict], list[str]]:  # folder, items, captions, what is wrong
+    wrong = []
+    if (study / "exam").is_dir():
+        try:
+            return study / "exam", read_items(study / "exam"), read_json(study / "exam/coco/annotations/captions_val2017.json")["annotations"], []
+        except (UserError, KeyError, TypeError) as error:
+            wrong = [f"{study.name}/exam is not whole, or is being written ({' '.join(str(error).split())[:160]}): other pictures are shown"]
+    world = spare / "world"
+    if not world.exists():
+        make_world(world, 12, split="val", first=1_000_000)
+    return world, read_items(world), read_json(world / "coco/annotations/captions_val2017.json")["annotations"], wrong
+
+# %% ../../nbs/studies/70_roster.ipynb #9d1cdafe
 def open_roster(
     study: str | Path,  # the quickstart's folder, if there is one
     spare: str | Path,  # where a world may be drawn if there is none
@@ -129,19 +167,17 @@ def open_roster(
 ) -> Roster:
     "Everybody who can be talked to here."
     study = Path(study)
-    world = study / "exam"
-    if not (world / "coco").is_dir():
-        world = Path(spare) / "world"
-        if not world.exists():
-            make_world(world, 12, split="val", first=1_000_000)
-    captions = read_json(world / "coco/annotations/captions_val2017.json")["annotations"]
+    world, items, captions, wrong = _world(study, Path(spare))
     book: dict[str, list] = {}
-    for item in read_items(world):
+    for item in items:
         book.setdefault(item.image, []).append((item.bare, item.terse, item.full))
     for c in captions:
         image, text = f"coco:{c['image_id']}", c["caption"]
         if not any(not question for question, *_ in book.get(image, [])):
             book.setdefault(image, []).append(("", "shapes", text))
     scripted = [Entry(name=f"scripted: {manner}", scripted=manner, pace=pace) for manner in ("collapse", "oracle", "always_terse")]
-    entries = read_models(models) if models else [*_found(study), *scripted]
-    return Roster({e.name: e for e in entries}, world, find_pictures(world / "images"), book)
+
+    def entries() -> list[Entry]:
+        return read_models(models) if models else [*_found(study), *scripted]
+
+    return Roster({e.name: e for e in entries()}, world, find_pictures(world / "images"), book, {i.id: i for i in items}, wrong, entries)

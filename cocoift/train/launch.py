@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CPU_RANKS', 'count_ranks', 'here', 'read_hostfile', 'meta_model', 'memory_of_rank', 'settle', 'with_rows',
-           'fingerprint', 'check_run', 'command_of', 'Watch', 'Bar', 'launch', 'train', 'drawn']
+           'fingerprint', 'check_run', 'notes', 'left_out', 'command_of', 'Watch', 'Bar', 'launch', 'train', 'drawn']
 
 # %% ../../nbs/train/38_launch.ipynb #4cdffee3
 import json
@@ -15,17 +15,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import torch
 from tqdm.auto import tqdm
 
-from ..files import Failed, Journal, UserError, check_output, digest, read_json, read_text, reading, write_json
+from ..chat.family import TREES
+from ..files import Failed, Journal, UserError, atomic_file, check_output, digest, read_json, read_text, reading, write_json
 from .adapt import adapt
 from .family import Family, open_family
-from .loop import MARK, Pictures, lora_of, read_trees, total_steps
+from .loop import MARK, lora_of, read_plan, total_steps
 from .memory import fit, size_of
+from .plan import Plan
 from .recipe import TrainRecipe
 
 # %% ../../nbs/train/38_launch.ipynb #6dc9c9c6
@@ -84,10 +87,10 @@ def memory_of_rank(ranks: int) -> int:  # bytes
     return psutil.virtual_memory().available // ranks
 
 
-def settle(recipe: TrainRecipe, conversations: int, tokens: int, longest: int) -> TrainRecipe:  # conversations and tokens of an epoch; of its longest tree
+def settle(recipe: TrainRecipe, conversations: int, sizes: Sequence[int]) -> TrainRecipe:  # conversations of an epoch; tokens of each of its trees
     "A recipe that leaves nothing open."
-    ranks, sized = count_ranks(recipe), with_rows(recipe, longest)
-    rows = -(-recipe.batch * tokens // (max(1, conversations) * sized.row * ranks))  # of a rank in a step
+    ranks, sized = count_ranks(recipe), with_rows(recipe, int(max(sizes)))
+    rows = -(-recipe.batch * int(sum(sizes)) // (max(1, conversations) * sized.row * ranks))  # of a rank in a step
     found = fit(size_of(*meta_model(recipe)), sized, ranks, memory_of_rank(ranks), rows)
     return recipe.model_copy(update={"ranks": ranks, "zero": found.zero, "micro_batch": found.micro_batch, "row_tokens": sized.row if torch.cuda.is_available() else recipe.row_tokens})
 
@@ -113,19 +116,36 @@ def fingerprint(path: Path) -> str:  # sha256
         return hashlib.sha256(told + file.read() + str(size).encode()).hexdigest()
 
 
-def check_run(recipe: TrainRecipe) -> tuple[dict, list, Family]:  # what run.json says; the trees
+def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.json says
     "Refuse what cannot be trained; say what will be."
     family = open_family(recipe.model)
-    if family.name != "llava":
-        raise UserError(f"{recipe.model}: is a {family.name} checkpoint, trees are for llava ones: name another with model=")
-    trees, table = read_trees(recipe, family, Pictures(recipe.images, family))
-    if not trees:
+    if family.name not in TREES:
+        raise UserError(f"{recipe.model}: is a {family.name} checkpoint, of which nobody has seen that packed rows are exact: those of {', '.join(TREES)} are")
+    plan, _ = read_plan(recipe, family)
+    if not len(plan):
         raise UserError(f"{recipe.data}: no conversation fits into max_length={recipe.max_length}: raise it, or check the dataset")
     inputs = {"model": {p.name: fingerprint(p) for p in sorted(recipe.model.iterdir()) if p.suffix in {".safetensors", ".json"}},
               "data": digest(recipe.data / "manifest.json" if recipe.data.is_dir() else recipe.data)}
-    conversations = sum(len(tree.branches) for tree in trees)
+    conversations = int(plan.counts.sum())
     return {"recipe": recipe.learned, "inputs": inputs, "steps": total_steps(recipe, conversations), "conversations": conversations,
-            "images": len({tree.image for tree in trees}), **table}, trees, family
+            "images": len(plan), **plan.table()}, plan, family
+
+
+def notes(recipe: TrainRecipe, family: Family) -> list[str]:
+    "What was found and mended in a checkpoint, and how its conversations share a row if not as trees."
+    mended = family.notes if recipe.template is None else []
+    return mended + ([] if recipe.trees and family.trees else [f"rows with isolation: each conversation has its image for itself ({family.reason or 'trees=false'})"])
+
+
+def left_out(recipe: TrainRecipe, plan: Plan) -> str | None:  # the file, if there is something to tell
+    "Write, beside the run folder, which conversations are not kept whole, and why."
+    path, table = recipe.out.with_name(recipe.out.name + "-left-out.jsonl"), plan.table()
+    if not any(number for fate, number in table.items() if fate != "kept"):
+        path.unlink(missing_ok=True)
+        return None
+    with atomic_file(path) as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in plan.left_out())
+    return str(path)
 
 # %% ../../nbs/train/38_launch.ipynb #a0b7b710
 def command_of(recipe: TrainRecipe, job: Path) -> list[str]:
@@ -254,19 +274,18 @@ def train(recipe: TrainRecipe) -> dict:
     "Train, or finish a training that was interrupted, or hand back one that is done. The model lies in `out/model`."
     recipe = drawn(recipe)
     ranks = count_ranks(recipe)
-    run, trees, family = check_run(recipe)
-    for note in family.notes if recipe.template is None else []:
+    run, plan, family = check_run(recipe)
+    for note in notes(recipe, family):
         tqdm.write(f"cocoift train: {note}", file=sys.stderr)
     if check_output(recipe.out, "run.json", "train") and read_json(recipe.out / "run.json") != run:
         raise UserError(f"{recipe.out}: holds a run of another recipe, model or dataset: name a new folder with out=, or delete it")
     if not (recipe.out / "train.json").exists():
-        settled = settle(recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {}), run["conversations"], sum(map(len, trees)), max(map(len, trees)))
+        settled = settle(recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {}), run["conversations"], plan.sizes_of(recipe.trees and family.trees))
         write_json(recipe.out / "run.json", run)
-        del trees
         launch(settled, run["steps"])
     result = read_json(recipe.out / "train.json")
     seconds, tokens = (sum(line[key] for line in Journal(recipe.out / name).read()) for name, key in (("times.jsonl", "seconds"), ("metrics.jsonl", "tokens")))
-    return {**result, "tokens_per_s": round(tokens / seconds, 1), "model": str(recipe.out / "model")}
+    return {**result, "tokens_per_s": round(tokens / seconds, 1), "model": str(recipe.out / "model"), "left_out": left_out(recipe, plan)}
 
 # %% ../../nbs/train/38_launch.ipynb #34efd1c1
 def drawn(recipe: TrainRecipe) -> TrainRecipe:

@@ -51,7 +51,7 @@ def plain(url: str, count: int) -> float:  # seconds
 
     async def work() -> float:
         gate = asyncio.Semaphore(AT_ONCE)
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=300) as client:
             async def ask(k: int) -> str:
                 async with gate:
                     told = await client.chat.completions.create(**request(k).body())

@@ -1,74 +1,27 @@
 "The app as people meet it, in a real Chromium, with scripted models: no GPU, no key, no network."
+import json
 import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: apt-get install chromium")
-MODELS = """
-- {name: quick, scripted: oracle, pace: 60}
-- {name: slow, scripted: collapse, pace: 4}
-- {name: broken, scripted: oracle, pace: 60, fails_at: 2}
-"""
+from cocoift.files import Journal
 
 
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args):
-    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": ["--no-sandbox", "--disable-dev-shm-usage"]}
-
-
-@pytest.fixture(scope="session")
-def url(root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("app")
-    (folder / "models.yaml").write_text(MODELS)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [Path(sys.executable).with_name("cocoift"), "app", "--port", str(port), "--study", folder / "runs/none", "--models", folder / "models.yaml"]
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
-    began = time.time()
-    while time.time() - began < 30:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2)
-            break
-        except OSError:
-            assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.3)
-    yield f"http://127.0.0.1:{port}/"
-    server.terminate()
-    server.wait(10)
-
-
-@pytest.fixture
-def chat(page, url):
-    "The page, ready; whatever it complains of or asks of strangers fails the test."
+def expect(*given):
     from playwright.sync_api import expect
 
-    wrong = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("request", lambda r: None if r.url.startswith((url, "data:", "blob:")) else wrong.append(r.url))
-    page.goto(url, wait_until="domcontentloaded")
-    expect(page.locator("#prompt textarea")).to_be_enabled(timeout=30_000)
-    page.wait_for_timeout(500)
-    yield page
-    assert not wrong
+    return expect(*given)
 
 
-def send(page, text, picture=None):
-    if picture:
-        page.locator("#prompt input[type=file]").set_input_files(picture)
+def send(page, text, *pictures):
+    if pictures:
+        page.locator("#prompt input[type=file]").set_input_files(list(pictures))
         page.locator("#prompt img").first.wait_for()
     page.locator("#prompt textarea").fill(text)
     page.locator("#prompt textarea").press("Enter")
@@ -78,99 +31,306 @@ def bot(page, side):
     return page.locator(f"#chat-{side}").get_by_test_id("bot").last
 
 
-def test_two_rounds_stream_and_vote(chat, tmp_path):
-    from playwright.sync_api import expect
-
-    Image.new("RGB", (64, 48), "red").save(tmp_path / "x.png")
-    send(chat, "How does it feel? Answer with a single word.", tmp_path / "x.png")
-    expect(bot(chat, "a")).to_contain_text("kept", timeout=20_000)
-    expect(chat.locator("#vote-a")).to_be_enabled(timeout=20_000)
-    send(chat, "Describe what you see.")
-    expect(bot(chat, "a")).to_contain_text("I know only the pictures", timeout=20_000)
-    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked", timeout=20_000)
-    expect(chat.locator("#vote-a")).to_be_enabled(timeout=20_000)
-    chat.locator("#vote-a").click()
-    expect(chat.locator("#note")).to_contain_text("A was quick", timeout=10_000)
+def answered(page, timeout=30_000):
+    expect(page.locator("#vote-a")).to_be_enabled(timeout=timeout)
 
 
-def test_stop_and_retry_one_side(chat):
-    from playwright.sync_api import expect
+def choose(page, place, name):
+    page.locator(f"#{place} input").click()
+    page.locator(f"#{place}").get_by_role("option", name=name, exact=True).click()
 
+
+def fold(page, title):
+    page.get_by_role("button", name=title).click()
+
+
+def go(page, address):
+    "Leave for another page; that the one before loses its connection then is no complaint."
+    before = len(page.wrong)
+    page.goto(address, wait_until="domcontentloaded")
+    page.wait_for_timeout(300)
+    page.wrong[before:] = [text for text in page.wrong[before:] if "AbortError" not in text and "Connection errored out" not in text]
+    return page
+
+
+def ready(page, address):
+    go(page, address)
+    expect(page.locator("#prompt textarea")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#model-a input")).to_have_value(re.compile("."), timeout=30_000)
+    page.wait_for_timeout(400)
+    return page
+
+
+@pytest.fixture
+def chat(watched, url):
+    "The chat, ready."
+    return ready(watched, url)
+
+
+def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
+    for name in ("red", "blue"):
+        Image.new("RGB", (64, 48), name).save(tmp_path / f"{name}.png")
+    send(chat, "How does it feel? Answer with a single word.", tmp_path / "red.png")
+    expect(bot(chat, "a")).to_contain_text("kept", timeout=30_000)
+    expect(bot(chat, "a")).to_contain_text(re.compile(r"\b1 word\b"))
+    answered(chat)
+    send(chat, "Describe what you see.", tmp_path / "blue.png")
+    expect(bot(chat, "a")).to_contain_text("I know only the pictures", timeout=30_000)
+    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked", timeout=30_000)
+    expect(chat.locator("#chat-a").get_by_test_id("user").locator("img")).to_have_count(2)
+    answered(chat)
+    fold(chat, "Difference between the answers")
+    expect(chat.locator("#difference ins")).to_contain_text("Unknown")
+    chat.locator("#reason textarea, #reason input").first.fill("it says more")
+    chat.keyboard.press("Alt+1")
+    expect(chat.locator("#note")).to_contain_text("A was quick", timeout=20_000)
+    expect(chat.locator("#vote-a")).to_be_disabled()
+    vote = Journal(study.parent / "app/log.jsonl").read()[-1]
+    assert (vote["model_a"], vote["winner"], vote["reason"], vote["round"]) == ("quick", "model_a", "it says more", 2)
+
+
+def test_one_side_is_stopped_retried_edited_undone(chat):
+    choose(chat, "model-b", "snail")
     send(chat, "What is here?")
-    expect(bot(chat, "a")).to_contain_text("words", timeout=20_000)
+    expect(bot(chat, "a")).to_contain_text("words", timeout=30_000)
     one = bot(chat, "b").inner_text()
-    chat.wait_for_timeout(700)
+    chat.wait_for_timeout(900)
     assert len(bot(chat, "b").inner_text()) > len(one) > 0  # it streams while the other is done
     chat.locator("#stop-b").click()
-    expect(bot(chat, "b")).to_contain_text("stopped", timeout=5_000)
+    expect(bot(chat, "b")).to_contain_text("stopped", timeout=10_000)
     told = bot(chat, "a").inner_text()
     chat.locator("#retry-b").click()
-    expect(bot(chat, "b")).not_to_contain_text("stopped", timeout=5_000)
-    expect(bot(chat, "b")).to_contain_text("words", timeout=20_000)
+    expect(bot(chat, "b")).not_to_contain_text("stopped", timeout=10_000)
+    chat.keyboard.press("Escape")  # stops all
+    expect(bot(chat, "b")).to_contain_text("stopped", timeout=10_000)
     assert bot(chat, "a").inner_text() == told
+    answered(chat)
+    chat.locator("#chat-b").get_by_role("button", name="Edit").last.click()
+    chat.locator("#chat-b textarea").fill("Is it red? Answer yes or no.")
+    chat.locator("#chat-b").get_by_role("button", name="Submit").click()
+    expect(bot(chat, "b")).to_contain_text("yes_no", timeout=20_000)
+    expect(chat.locator("#chat-b").get_by_test_id("user").last).to_contain_text("Is it red?")
+    assert bot(chat, "a").inner_text() == told
+    chat.locator("#chat-b").get_by_role("button", name="Undo").last.click()
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    assert bot(chat, "a").inner_text() == told
+    chat.locator("#clear").click()
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+
+
+def test_blind_names_are_revealed_by_the_vote(chat):
+    chat.locator("#blind input").check()
+    expect(chat.locator("#model-a")).to_be_hidden(timeout=10_000)
+    send(chat, "What is here? Answer with a single word.")
+    answered(chat, 60_000)
+    text = chat.locator("#sides").inner_text()
+    assert not any(re.search(rf"\b{name}\b", text) for name in ("quick", "slow", "broken", "echo")) and " s ·" not in text
+    chat.locator("#vote-tie").click()
+    expect(chat.locator("#note")).to_contain_text("Noted: tie", timeout=20_000)
+    expect(chat.locator("#model-a")).to_be_visible()
 
 
 def test_hostile_text_is_text(chat):
-    from playwright.sync_api import expect
-
     chat.evaluate("window.hurt = 0")
-    send(chat, "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> ![p](http://198.51.100.7/y.png) What is here?")
-    expect(bot(chat, "a")).to_contain_text("words", timeout=20_000)
-    assert "<img src" in chat.locator("#chat-a").inner_text().replace("\u2060", "") and chat.evaluate("window.hurt") == 0  # and `chat` saw no request
+    choose(chat, "model-b", "echo")  # it answers what it is asked: a hostile answer
+    send(chat, "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> ![p](http://198.51.100.7/y.png) [l](javascript:window.hurt=1) "
+               "<span class='facts'>✓ kept</span> <svg onload=window.hurt=1> What is here?")
+    expect(bot(chat, "b")).to_contain_text("What is here?", timeout=30_000)
+    answered(chat)
+    said = bot(chat, "b")
+    assert "<img src" in said.inner_text().replace("\u2060", "") and chat.evaluate("window.hurt") == 0  # and `chat` saw no request
+    assert said.locator("span.facts").count() == 1 and not said.locator("a[href^=javascript], script, svg[onload]").count()
+    fold(chat, "Difference between the answers")
+    assert not chat.locator("#difference img, #difference script").count() and chat.evaluate("window.hurt") == 0
+    assert "sk-never-shown" not in chat.content()
 
 
-def test_a_prepared_dialog_and_a_link(chat):
-    from playwright.sync_api import expect
-
-    chat.locator("#script input").click()
-    chat.get_by_role("option").first.click()
+def test_a_script_a_link_and_an_export(chat, tmp_path):
+    fold(chat, "A prepared dialog, run on all")
     chat.locator("#run-script").click()
-    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(4, timeout=30_000)
-    expect(chat.locator("#vote-a")).to_be_enabled(timeout=60_000)
-    chat.get_by_role("button", name="Replay, take away, link").click()
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(3, timeout=40_000)
+    answered(chat, 60_000)
+    fold(chat, "The picture and its COCO objects")
+    chat.locator("#show-objects").click()
+    expect(chat.locator("#objects img").first).to_be_visible(timeout=20_000)
+    fold(chat, "Replay, open a log, take away, link")
+    chat.locator("#export").click()
+    expect(chat.locator("#files a[download], #files a").first).to_be_visible(timeout=20_000)
+    with chat.expect_download() as download:
+        chat.locator("#files a").first.click()
+    sides = json.loads(Path(download.value.path()).read_text())
+    assert [len(side["rounds"]) for side in sides.values()] == [3, 3]
     chat.locator("#save").click()
-    expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="), timeout=10_000)
+    expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="), timeout=20_000)
     link = chat.locator("#link textarea, #link input").first.input_value()
-    other = chat.context.new_page()
-    other.goto(link, wait_until="domcontentloaded")
-    expect(other.locator("#chat-b").get_by_test_id("bot")).to_have_count(4, timeout=30_000)
-    other.close()
+    go(chat, link)
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3, timeout=40_000)
+    fold(chat, "Replay, open a log, take away, link")
+    choose(chat, "replay-model", "quick")
+    chat.locator("#replay").click()
+    expect(chat.locator("#model-b input")).to_have_value("quick", timeout=20_000)
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3, timeout=40_000)
 
 
-def test_phone(chat):
+def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
+    chat.locator("#count").get_by_text("3", exact=True).click()
+    expect(chat.locator("#chat-c")).to_be_visible(timeout=10_000)
+    assert "sides=3" in chat.url
+    choose(chat, "model-b", "quick")
+    choose(chat, "model-c", "quick")
+    send(chat, "Say it in one word.")
+    expect(bot(chat, "c")).to_contain_text("word", timeout=30_000)
+    answered(chat)
+    expect(chat.locator("#vote-c")).to_be_enabled()
+    state = {"messages": [["USER", "Safe? Answer with a single word."], ["ASSISTANT", "Yes"], ["USER", "Why?"], ["ASSISTANT", "Calm."]], "offset": 0, "model_name": "left"}
+    (tmp_path / "conv.json").write_text(json.dumps({"type": "leftvote", "models": ["left", "right"], "states": [state, state | {"model_name": "right"}]}) + "\n")
+    fold(chat, "Replay, open a log, take away, link")
+    chat.locator("#log input[type=file]").set_input_files(tmp_path / "conv.json")
+    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked", timeout=20_000)
+    expect(chat.locator("#chat-c")).to_be_hidden()
+
+
+def test_what_goes_wrong_is_said(chat, tmp_path):
+    choose(chat, "model-b", "broken")
+    send(chat, "What is here?")
+    expect(bot(chat, "b")).to_contain_text("This model failed", timeout=30_000)
+    expect(bot(chat, "a")).to_contain_text("words", timeout=30_000)  # the other goes on
+    chat.locator("#retry-b").click()
+    expect(bot(chat, "b")).to_contain_text("This model failed", timeout=30_000)
+    answered(chat)
+
+    def refused(text, *pictures, says):
+        send(chat, text, *pictures)
+        expect(chat.get_by_text(says).last).to_be_visible(timeout=20_000)
+        chat.locator("#prompt textarea").fill("")
+        for close in chat.locator("#prompt button[aria-label*=emove], #prompt .delete-button").all():
+            close.click()
+
+    refused("", says="Write a question first")
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"no picture" * 20)
+    chat.locator("#prompt input[type=file]").set_input_files(tmp_path / "torn.png")
+    chat.wait_for_timeout(1500)
+    refused("What is this?", says="is no picture that can be read")
+    ready(chat, chat.url)
+    width = 60_000  # a few kilobytes that claim to be three and a half billion pixels
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    head = width.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(7501 * 50))) + chunk(b"IEND", b""))
+    chat.locator("#prompt input[type=file]").set_input_files(tmp_path / "bomb.png")
+    chat.wait_for_timeout(1500)
+    send(chat, "What is this?")
+    expect(chat.get_by_text(re.compile("is no picture that can be read|send a smaller picture")).last).to_be_visible(timeout=20_000)
+
+
+def test_models_that_become_unreadable_are_named_on_the_page(chat, study):
+    models = study.parent / "models.yaml"
+    before = models.read_text()
+    try:
+        models.write_text("- {name: quick")
+        ready(chat, chat.url)
+        expect(chat.locator("#note")).to_contain_text("is not YAML", timeout=20_000)
+        send(chat, "Still here?")
+        expect(bot(chat, "a")).to_contain_text("words", timeout=30_000)
+    finally:
+        models.write_text(before)
+
+
+def test_phone_and_dark(chat, url):
     chat.set_viewport_size({"width": 390, "height": 844})
+    ready(chat, f"{url}?__theme=dark")
     assert chat.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    a, b = (chat.locator(f"#chat-{side}").bounding_box() for side in "ab")
+    assert b["y"] >= a["y"] + a["height"] and a["height"] < 400 and a["width"] > 320
+    assert chat.evaluate("document.body.classList.contains('dark')")
+    send(chat, "What is here? Answer with a single word.")
+    expect(bot(chat, "a")).to_contain_text("kept", timeout=30_000)
+    light = "(c => { const [r, g, b] = getComputedStyle(c).color.match(/[0-9.]+/g).map(Number); return r + g + b })"
+    assert chat.evaluate(f"{light}(document.querySelector('#chat-a .facts'))") > 300  # light letters on dark
 
 
-def test_dashboard_draws_and_says_why_not(chat, url):
-    from playwright.sync_api import expect
+def test_results_are_drawn_filtered_and_linked(watched, url):
+    page = watched
+    page.goto(f"{url}?tab=dashboard", wait_until="domcontentloaded")
+    figures = "standings levels decomposition slopes paper capabilities radar terse-by-round words-by-round format-by-round transitions".split()
+    for name in figures:
+        expect(page.locator(f"#plot-{name} .js-plotly-plot .main-svg").first).to_be_visible(timeout=60_000)
+        assert page.locator(f"#plot-{name} .js-plotly-plot").evaluate("e => e.data.length") > 0 or "No" in page.locator(f"#plot-{name}").inner_text(), name
+    assert not any("cannot be drawn" in page.locator(f"#plot-{name}").inner_text() for name in figures)
+    expect(page.locator("#board-note")).to_contain_text("torn")  # the run that is not whole is named
+    expect(page.locator("#scoreboard")).to_contain_text("collapse")
+    with page.expect_download() as download:
+        page.locator("#csv-standings").click()
+    assert "leakage" in Path(download.value.path()).read_text()
+    choose(page, "baseline", "oracle")
+    expect(page.locator("#plot-standings")).to_contain_text("(+1)", timeout=30_000)
+    assert "baseline=oracle" in page.url
 
-    board = chat.context.new_page()
-    board.goto(f"{url}?tab=dashboard", wait_until="domcontentloaded")
-    expect(board.locator("#plot-paper .js-plotly-plot .main-svg").first).to_be_visible(timeout=30_000)
-    expect(board.locator("#plot-levels")).to_contain_text("Nothing to draw", timeout=10_000)  # this study is empty, and says so
-    expect(board.locator("#board-note")).to_contain_text("cocoift quickstart")
-    board.close()
+
+def test_samples_are_filtered_and_linked(watched, url):
+    page = watched
+    page.goto(f"{url}?tab=dashboard&panel=samples&run_a=oracle&run_b=collapse&filter=B+terse,+A+full&under=forced_short", wait_until="domcontentloaded")
+    expect(page.locator("#item-text .card")).to_have_count(3, timeout=60_000)  # what was said before, and both answers
+    expect(page.locator("#item-text .card").last).to_contain_text("terse")
+    expect(page.locator("#item-text .truth")).to_contain_text("Right:")
+    expect(page.locator("#item-picture img")).to_be_visible()
+    where = page.locator("#item-text .where").inner_text()
+    page.locator("#next").click()
+    expect(page.locator("#item-text .where")).not_to_have_text(where, timeout=20_000)
+    link = page.locator("#item-link textarea, #item-link input").first
+    expect(link).to_have_value(re.compile("item="), timeout=10_000)
+    where, address = page.locator("#item-text .where").inner_text(), link.input_value()
+    go(page, address)
+    expect(page.locator("#item-text .where")).to_have_text(where, timeout=60_000)
+
+
+def test_data_is_drawn_and_read(watched, url):
+    page = watched
+    page.goto(f"{url}?tab=dashboard&panel=data&set=first-uniform", wait_until="domcontentloaded")
+    for name in "composition formats-by-round formats carry-over data-measures overlap diversity lengths".split():
+        expect(page.locator(f"#plot-{name} .js-plotly-plot .main-svg").first).to_be_visible(timeout=60_000)
+        assert "cannot be drawn" not in page.locator(f"#plot-{name}").inner_text(), name
+    expect(page.locator("#conversation .round").first).to_be_visible()
+    page.locator("#fault input").check()
+    expect(page.locator("#conversation")).to_contain_text("answered tersely after a terse request", timeout=20_000)
+    expect(page.locator("#conversation .origin").first).to_contain_text("template")
+
+
+def test_a_training_is_drawn_while_it_runs(watched, url, study):
+    page = watched
+    page.goto(f"{url}?tab=dashboard&panel=training", wait_until="domcontentloaded")
+    for name in ("loss", "lr", "speed", "trees"):
+        expect(page.locator(f"#plot-{name} .js-plotly-plot .main-svg").first).to_be_visible(timeout=60_000)
+    expect(page.locator("#plot-loss")).to_contain_text("running (running)")
+    last = "document.querySelector('#plot-loss .js-plotly-plot')._fullData.filter(t => t.mode === 'markers').at(-1).x[0]"
+    assert page.evaluate(last) == 8
+    Journal(study / "train/running/metrics.jsonl").append([{"step": 9, "loss": 0.5, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140}])
+    page.wait_for_function(f"{last} === 9", timeout=30_000)
+    page.get_by_role("tab", name="Votes").click()
+    expect(page.locator("#plot-ratings .js-plotly-plot .main-svg").first).to_be_visible(timeout=30_000)
+    assert "panel=votes" in page.url
 
 
 def test_two_people_do_not_meet(chat, browser, url):
-    from playwright.sync_api import expect
-
     other = browser.new_context().new_page()
-    other.goto(url, wait_until="domcontentloaded")
-    expect(other.locator("#prompt textarea")).to_be_enabled(timeout=30_000)
+    other.wrong = []
+    ready(other, url)
     send(chat, "Mine is here?")
     send(other, "Yours is there?")
     for page, mine, yours in ((chat, "Mine", "Yours"), (other, "Yours", "Mine")):
-        expect(page.locator("#vote-a")).to_be_enabled(timeout=30_000)
+        answered(page, 60_000)
         text = page.locator("#chat-a").inner_text()
         assert mine in text and yours not in text
     other.context.close()
 
 
 def test_page_is_refused_to_strangers_without_a_password(cocoift):
-    done = cocoift("app", "--host", "0.0.0.0", env={k: v for k, v in os.environ.items() if k != "COCOIFT_PASSWORD"})
-    assert done.returncode == 2 and "--password" in done.stderr
+    plain = {k: v for k, v in os.environ.items() if k != "COCOIFT_PASSWORD"}
+    for options in (["--host", "0.0.0.0"], ["--share"]):
+        done = cocoift("app", *options, env=plain)
+        assert done.returncode == 2 and "--password" in done.stderr
 
 
 def test_bad_models_are_named(cocoift, tmp_path):
@@ -179,8 +339,30 @@ def test_bad_models_are_named(cocoift, tmp_path):
     assert done.returncode == 2 and "model 1: pth" in done.stderr
 
 
-def test_no_path_outside_is_served(url):
-    for path in ("/etc/passwd", "../../../../etc/passwd", str(Path(__file__).resolve())):
+def test_no_path_outside_is_served(url, study):
+    outside = ["/etc/passwd", "../../../../etc/passwd", "%2e%2e/%2e%2e/%2e%2e/etc/passwd", "..%2f..%2f..%2fetc/passwd", str(Path(__file__).resolve()),
+               str(study.parent / "models.yaml"), str(study.parent / "app/log.jsonl"), str(study / "eval/collapse/rounds.jsonl"), "file:///etc/passwd"]
+    for path in outside:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{url}gradio_api/file={path}")
-        assert refused.value.code in (403, 404)
+        assert refused.value.code in (400, 403, 404, 422), path
+
+
+def test_uploads_have_a_limit(url):
+    def upload(data):
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\nContent-Type: image/png\r\n\r\n'
+        request = urllib.request.Request(f"{url}gradio_api/upload", head + data + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"})
+        return urllib.request.urlopen(request).status
+
+    assert upload(b"x" * 1000) == 200
+    with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as refused:
+        upload(b"x" * 10_100_000)
+    assert not isinstance(refused.value, urllib.error.HTTPError) or refused.value.code in (400, 413)
+
+
+def test_keys_never_reach_the_page(url):
+    for path in ("", "config", "gradio_api/info", "gradio_api/startup-events"):
+        try:
+            assert b"sk-never-shown" not in urllib.request.urlopen(f"{url}{path}").read()
+        except urllib.error.HTTPError:
+            pass

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from tqdm.auto import tqdm
 
 from .cache import Cache
-from .failures import Passing, address, is_blind, judge_failure, key_for, without_key
+from .failures import Passing, address, is_blind, judge_failure, key_for, not_taken, without_key
 from .limits import Limits, back_off
 from .money import Price, Purse, prompt_tokens
 from .request import Answer, Gallery, Request
@@ -57,17 +57,18 @@ class Engine:
         self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
         self.limits, self.draws = limits or Limits(), random.Random(seed)
         self.counts, self.errors = Counter(), Counter()  # requests, answers, seen (of them with pictures), cached, tokens_in, tokens_out; kinds of failures
-        self.cost, self.schemas, self.spelling = 0.0, True, "max_tokens"  # money spent; whether the server takes schemas, and how it calls an answer's longest length
+        self.cost, self.spelled = 0.0, {}  # money spent; parameters that this server calls otherwise, or does not take (None)
         self._flying, self._lost, self._unseen = {}, 0, set()
         self._purse: Purse | None = None
         self._client = self._stop = None  # of the loop that runs
 
     def told(self) -> str:
         "Progress, in a few words."
-        c, ended, of = self.counts, ("error", "overflow", "unfit", "schema"), "" if self.budget is None else f" of {self.budget:g}"
+        c, ended, of = self.counts, ("error", "overflow", "unfit"), "" if self.budget is None else f" of {self.budget:g}"
         again, failed = (" ".join(f"{n}x{kind}" for kind, n in sorted(self.errors.items()) if (kind in ended) == final) for final in (False, True))
         parts = [f"{c['cached']} cached" if c["cached"] else "", f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens", f"{self._purse.spent if self._purse else self.cost:.4f}{of} spent" if self.cost or of else "",
-                 f"asked again {again}" if again else "", f"failed {failed}" if failed else ""]
+                 f"asked again {again}" if again else "", f"failed {failed}" if failed else "",
+                 "without schema" if "response_format" in self.spelled else ""]
         return ", ".join(part for part in parts if part)
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #96a70fb9
@@ -106,8 +107,6 @@ async def _claimed(engine: Engine, request: Request) -> Answer:
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #d006c6de
 async def _until_answered(engine: Engine, request: Request) -> Answer:
-    if not engine.schemas and "response_format" in request.params:
-        return Answer(status="schema", why="this server takes no JSON schema")
     for attempt in range(engine.attempts):
         try:
             return _settled(engine, request, await _send(engine, request))
@@ -130,17 +129,19 @@ async def _post(engine: Engine, request: Request):  # a response
     if engine._client is None:
         wait = httpx2.Timeout(engine.timeout, connect=min(20.0, engine.timeout))
         engine._client = openai.AsyncOpenAI(base_url=engine.url, api_key=engine.key, max_retries=0, timeout=wait)
-    body, spelling = request.body(engine.gallery), engine.spelling
-    if "max_tokens" in body:
-        body[spelling] = body.pop("max_tokens")
+    body = request.body(engine.gallery)
+    for name, other in engine.spelled.items():
+        body |= {other: body[name]} if other and name in body else {}
+        body.pop(name, None)
     try:
         async with asyncio.timeout(engine.timeout):
             return await engine._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
     except openai.APIStatusError as error:
         engine.limits.learn(error.response.headers)
-        if error.status_code == 400 and spelling == "max_tokens" and "max_completion_tokens" in str(error):
-            engine.spelling = "max_completion_tokens"
-            raise Passing("400", "the server wants max_completion_tokens") from None
+        name, other = not_taken(error)
+        if name in body:
+            engine.spelled[name] = other
+            raise Passing("400", f"the server does not take {name}") from None
         raise
 
 
@@ -174,7 +175,6 @@ def _settled(engine: Engine, request: Request, answer: Answer) -> Answer:
             engine.cache.put(request.key, request.model, answer, engine.run_id, engine.role)
     elif answer.status != "refused":
         engine.errors[answer.status] += 1
-        engine.schemas = engine.schemas and answer.status != "schema"
         engine._lost += answer.status == "error"
         if engine._lost >= _FAILED and not engine.counts["answers"]:
             raise UserError(f"{engine.where}: none of the first {engine._lost} requests was answered ({answer.why}): is this the right server and model?")

@@ -62,9 +62,6 @@ def structured(
     request = with_schema(request, model) if schema else request
     for number in range(repairs + 1):
         answer = yield request
-        if answer.status == "schema":
-            request = replace(request, params={name: value for name, value in request.params.items() if name != "response_format"})
-            answer = yield request
         value, wrong = read_answer(answer, model)
         wrong = wrong or check(value)
         if not wrong or answer.status != "ok" or number == repairs:

@@ -132,7 +132,7 @@ def read_chair(data: Path) -> list[Question]:
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #61addd9b
 def _counts(said: Sequence[str], there: Sequence[str]) -> dict:
     wrong = [word for word in said if word not in there]
-    return {"named": len(said), "wrong": len(wrong), "any": int(bool(wrong)), "found": len(set(said) & set(there)), "there": len(set(there)), "invented": len(set(wrong))}
+    return {"_named": len(said), "wrong": len(wrong), "any": int(bool(wrong)), "found": len(set(said) & set(there)), "_there": len(set(there)), "_invented": len(set(wrong))}
 
 
 def mark_chair(question: Question, answer: str, mode: str) -> dict:
@@ -143,8 +143,8 @@ def mark_chair(question: Question, answer: str, mode: str) -> dict:
 
 def total_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "CHAIRs, CHAIRi and recall; and the F1 of objects, for who says nothing hallucinates nothing."
-    frame = frame.assign(one=1, twice=2 * frame.found, both=frame.there + frame.found + frame.invented)
-    return {"chair_s": ratio(frame, "any", "one"), "chair_i": ratio(frame, "wrong", "named"), "recall": ratio(frame, "found", "there"), "object_f1": ratio(frame, "twice", "both")}
+    frame = frame.assign(one=1, twice=2 * frame.found, both=frame._there + frame.found + frame._invented)
+    return {"chair_s": ratio(frame, "any", "one"), "chair_i": ratio(frame, "wrong", "_named"), "recall": ratio(frame, "found", "_there"), "object_f1": ratio(frame, "twice", "both")}
 
 
 def score_chair(given: Given) -> dict:
@@ -157,7 +157,7 @@ def score_chair(given: Given) -> dict:
     totals = total_chair(frame, questions)
     totals.pop("object_f1")
     return {"scores": {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}, "n": len(frame), "rule": CHAIR.rule,
-            "counts": {"object_words": int(frame.named.sum()), "hallucinated_words": int(frame.wrong.sum()), "captions_with_one": int(frame["any"].sum())},
+            "counts": {"object_words": int(frame._named.sum()), "hallucinated_words": int(frame.wrong.sum()), "captions_with_one": int(frame["any"].sum())},
             "intervals": {name: e.as_dict() for name, e in totals.items()}}
 
 

@@ -63,13 +63,12 @@ def official_yes_no(text: str) -> str:
 def mark_pope(question: Question, answer: str, mode: str) -> dict:
     "What was said, and which of the four cells of the table it falls in."
     said, true = official_yes_no(answer) if mode == "official" else yes_no(answer), question.truth == "yes"
-    return {"right": float(said == question.truth), "yes": float(said == "yes"), "tp": float(said == "yes" and true), "fp": float(said == "yes" and not true),
-            "true": float(true), "unparsed": said is None}
+    return {"right": float(said == question.truth), "yes": float(said == "yes"), "_tp": float(said == "yes" and true), "_true": float(true), "unparsed": said is None}
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Estimate]:
-    frame = frame.assign(twice=2 * frame.tp, both=frame.yes + frame.true)
-    return {"accuracy": share(frame, "right"), "precision": ratio(frame, "tp", "yes"), "recall": ratio(frame, "tp", "true"), "f1": ratio(frame, "twice", "both"), "yes_ratio": share(frame, "yes")}
+    frame = frame.assign(twice=2 * frame._tp, both=frame.yes + frame._true)
+    return {"accuracy": share(frame, "right"), "precision": ratio(frame, "_tp", "yes"), "recall": ratio(frame, "_tp", "_true"), "f1": ratio(frame, "twice", "both"), "yes_ratio": share(frame, "yes")}
 
 
 def total_pope(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
@@ -100,7 +99,8 @@ def score_pope(given: Given) -> dict:
     questions, said = _joined(given)
     frame = marked(POPE, questions, dict(zip(questions, said)), given.mode)
     totals, n, off = _table(frame), len(frame), (frame.right - frame.right.mean()).groupby(frame.image).sum()
-    cells = {"tp": frame.tp.sum(), "fp": frame.fp.sum(), "tn": ((1 - frame.true) * (1 - frame.yes) * ~frame.unparsed).sum(), "fn": (frame.true * (1 - frame.yes)).sum()}
+    no = (1 - frame.yes) * ~frame.unparsed.astype(bool)
+    cells = {"tp": frame._tp.sum(), "fp": (frame.yes - frame._tp).sum(), "tn": ((1 - frame._true) * no).sum(), "fn": (frame._true * (1 - frame.yes)).sum()}
     return {"scores": {name: e.value for name, e in totals.items()} | ({"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}), "n": n,
             "counts": {name: int(count) for name, count in cells.items()}, "intervals": {name: e.as_dict() for name, e in totals.items()},
             "clustered_se": float(((off**2).sum() / n**2 + (frame.right.var() - frame.right.var(ddof=0)) / n) ** 0.5),  # Miller: the variance of the mean, and what neighbours share
