@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Origin', 'Round', 'Conversation', 'conversation', 'check_conversation', 'plain', 'write_jsonl', 'parquet_schema',
-           'write_parquet', 'rows', 'read_conversations']
+           'write_parquet', 'row_groups', 'rows', 'dataset_parts', 'read_conversations']
 
 # %% ../nbs/00_conversation.ipynb #1e6b9fed
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -146,40 +147,62 @@ def write_parquet(path: str | Path, conversations: Iterable[Conversation], batch
     return count
 
 # %% ../nbs/00_conversation.ipynb #09fff1ae
-def rows(path: Path) -> Iterator[tuple[int, Any]]:
-    "The numbered rows of a JSON-lines or parquet file, unchecked."
-    if path.suffix == ".jsonl":
-        yield from read_jsonl(path)
-        return
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        number, file = 0, pq.ParquetFile(path)
-        for group in range(file.num_row_groups):  # one at a time: a group of pictures is large
-            for batch in file.iter_batches(2000, row_groups=[group]):
-                for row in batch.to_pylist():
-                    yield (number := number + 1), row
+        yield pq.ParquetFile(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: check the path") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: is no whole parquet file ({str(error).splitlines()[0]}): build or download it again") from None
 
 
-def read_conversations(
+def row_groups(path: Path) -> list[int]:  # rows of each
+    "How a parquet file is cut."
+    with _parquet(path) as file:
+        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+
+def rows(
+    path: Path,
+    group: int | None = None,  # of a parquet file, that alone
+) -> Iterator[tuple[int, Any]]:
+    "The numbered rows of a JSON-lines or parquet file, unchecked."
+    if path.suffix == ".jsonl":
+        yield from read_jsonl(path)
+        return
+    with _parquet(path) as file:
+        number = 0
+        for some in range(file.num_row_groups) if group is None else [group]:  # one at a time: a group of pictures is large
+            for batch in file.iter_batches(2000, row_groups=[some]):
+                for row in batch.to_pylist():
+                    yield (number := number + 1), row
+
+# %% ../nbs/00_conversation.ipynb #99936eb2
+def dataset_parts(
     path: str | Path,  # .jsonl, .parquet, or a dataset folder
-) -> Iterator[Conversation]:
-    "Conversations of a file or dataset folder, each checked."
+) -> list[Path]:  # in order
+    "The files of conversations that a path stands for."
     path = Path(path)
-    parts = [path]
     if not path.exists():
         raise UserError(f"{path}: no such file or folder of conversations: check the path")
     if path.is_dir():
         parts = sorted((path / "conversations").glob("part-*.parquet"))
         if not (path / "manifest.json").exists() or not parts:
             raise UserError(f"{path}: is no dataset folder (manifest.json and conversations/part-*.parquet): make one with `cocoift build`")
-    elif path.suffix not in {".jsonl", ".parquet"}:
+        return parts
+    if path.suffix not in {".jsonl", ".parquet"}:
         raise UserError(f"{path}: conversations are read from .jsonl, .parquet or a dataset folder: convert it, or name another")
-    for part in parts:
+    return [path]
+
+
+def read_conversations(
+    path: str | Path,  # .jsonl, .parquet, or a dataset folder
+) -> Iterator[Conversation]:
+    "Conversations of a file or dataset folder, each checked."
+    for part in dataset_parts(path):
         for number, row in rows(part):
             yield check_conversation(row, f"{part}: record {number}")

@@ -67,9 +67,9 @@ def small(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> dict:
     "Tiny checkpoints of model families, by name."
-    from tiny import FAMILIES, make
+    from tiny import EXACT, make
 
-    return {name: make(name, tmp_path_factory.mktemp("families") / name) for name in FAMILIES}
+    return {name: make(name, tmp_path_factory.mktemp("families") / name) for name in EXACT}
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,7 @@ from pathlib import Path
 from cocoift.train.adapt import adapt
 from cocoift.train.checkpoint import Checkpoints
 from cocoift.train.family import load_model, open_family
-from cocoift.train.loop import Pictures, groups, make_engine, read_trees, run_step
-from cocoift.train.pack import alone
+from cocoift.train.loop import Pictures, groups, make_engine, read_plan, run_step
 from cocoift.train.recipe import TrainRecipe
 
 STAGES = (0, 1, 2, 3)
@@ -26,8 +25,8 @@ def recipe_of(told: dict, **changed) -> TrainRecipe:
 def opened(recipe: TrainRecipe):
     engine, _ = make_engine(recipe)
     family = open_family(recipe.model)
-    pictures = Pictures(recipe.images, family)
-    return engine, read_trees(recipe, family, pictures)[0], pictures
+    plan, paths = read_plan(recipe, family)
+    return engine, list(plan), Pictures(paths, family)
 
 
 def spread(told: dict) -> dict:
@@ -42,8 +41,8 @@ def spread(told: dict) -> dict:
         least = max(len(tree.prefix) + len(branch.ids) for tree in trees for branch in tree.branches)
         for layout, row_tokens, micro_batch, weighting in (("trees", None, 2, "token"), ("trees", 1000, 1, "root"), ("split trees", least, 3, "equal"),
                                                            ("split trees", least, 8, "root"), ("separate", 1000, 1, "root")):
-            recipe = recipe_of(told, zero=zero, micro_batch=micro_batch, weighting=weighting, row_tokens=row_tokens, max_length=least)
-            loss, gradients = with_gradients(engine, alone(trees) if layout == "separate" else trees, pictures, recipe)
+            recipe = recipe_of(told, zero=zero, micro_batch=micro_batch, weighting=weighting, row_tokens=row_tokens, max_length=least, trees=layout != "separate")
+            loss, gradients = with_gradients(engine, trees, pictures, recipe)
             far = max((gradients[name] - value).abs().max().item() / value.abs().max().clamp(min=1e-6).item() for name, value in wanted[weighting].items())
             found[f"zero {zero}, {layout}, rows of {row_tokens}, micro-batch {micro_batch}, {weighting}"] = [loss, far]
     return found

@@ -40,7 +40,8 @@ def refused(cocoift, here):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+    "All files; but not `plans`, where a dataset's tokens are kept, whole, for the command that is mended."
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*") if folder / "plans" not in (path, *path.parents)}
 
 
 def one_line(done: subprocess.CompletedProcess, *says: str) -> str:

@@ -150,9 +150,9 @@ def test_a_straggler_blocks_nobody():
             return "slow" if self.counts["requests"] == 1 else ""
 
     order = []
-    with Raised(Slow(faults=Faults(tail=1.5), latency=0.005)) as url:
+    with Raised(Slow(faults=Faults(tail=3.0), latency=0.005)) as url:
         run(Engine(url, concurrency=4), (one(question(k)) for k in range(60)), lambda k, answer: order.append(k))
-    assert order[-1] == 0 and sorted(order) == list(range(60))
+    assert order[-1] < 4 and sorted(order) == list(range(60))  # whichever of the first four came to the server first
 
 
 def test_the_budget_stops_before_the_call_that_would_exceed_it(tmp_path):
@@ -358,6 +358,21 @@ def test_nothing_is_lost_when_the_key_stops_working(command, home, tmp_path):
         code, err, out = command("rewrite", *COMMANDS["rewrite"](home, url, tmp_path), "--json")
     assert code == 0, err
     assert json.loads(out)["cached"] == 7 and stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite")) and set(stage.answered.values()) == {1}
+
+
+def test_eval_keeps_what_it_paid_for_within_its_budget(command, home, tmp_path):
+    stage = Stage(lambda body: "A star, as one can see.", latency=0.01)
+    (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")
+    with Raised(stage) as url:
+        args = COMMANDS["eval"](home, url, tmp_path)
+        code, err, _ = command("eval", *args, "--price", tmp_path / "prices.yaml", "--budget", 2)
+        assert code == 1 and "--budget 2: " in err, err
+        assert 0 < stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
+        code, err, _ = command("eval", *args, "--budget", 2)
+        assert code == 2 and "--budget: without prices nothing costs anything" in err
+        code, err, _ = command("eval", *args)
+    assert code == 0, err
+    assert set(stage.answered.values()) == {1} and stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
 
 
 def test_a_page_that_is_no_api_is_told_at_once(command, home, tmp_path):

@@ -8,13 +8,13 @@ import torch
 def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
     "The same steps without DeepSpeed: all trees in one batch, torch's AdamW and clipping. Losses, and the gradients of the first step."
     from cocoift.train.family import load_model, open_family
-    from cocoift.train.loop import Pictures, read_trees
+    from cocoift.train.loop import Pictures, read_plan
     from cocoift.train.tree import collate, token_loss
 
     model, family = load_model(recipe.model), open_family(recipe.model)
-    pictures = Pictures(recipe.images, family)
-    trees, _ = read_trees(recipe, family, pictures)
-    rows = collate([[tree] for tree in layout(trees)], recipe.weighting)
+    plan, paths = read_plan(recipe, family)
+    pictures = Pictures(paths, family)
+    rows = collate([[tree] for tree in layout(plan)], recipe.weighting)
     pixels = pictures.stack(rows.images, "cpu", torch.float32)
     optimizer, losses, gradients = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=0.0), [], {}
     for _ in range(steps):

@@ -6,7 +6,7 @@ from threading import Event
 import pytest
 import torch
 from PIL import Image
-from tiny import FAMILIES
+from tiny import EXACT, FAMILIES
 
 from cocoift.chat.ask import Ask
 from cocoift.chat.local import LocalChat
@@ -15,9 +15,17 @@ from cocoift.chat.talk import Talker
 from cocoift.chat.template import VICUNA, answer_ids, question_ids, stop_ids
 from cocoift.files import UserError
 from cocoift.train.adapt import LoraOptions, adapt, save_model
+from cocoift.train.attention import use_trees
 from cocoift.train.family import load_model, open_family
+from cocoift.train.loop import blank_tree
+from cocoift.train.pack import alone
+from cocoift.train.tokens import Tokens
+from cocoift.train.tree import Tree, collate, token_loss
 
 PICTURES = [Image.effect_mandelbrot(size, (-2, -1, 1, 1), 50).convert("RGB") for size in ((50, 30), (64, 64))]
+
+
+BY_NAME = {"coco:1": PICTURES[0], "coco:2": PICTURES[1]}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -25,13 +33,14 @@ def family(request, folders):
     return open_family(folders[request.param])
 
 
+@pytest.fixture(params=EXACT)
+def any_family(request, folders):
+    return open_family(folders[request.param])
+
+
 def branch(family, question: str, answer: str) -> list[int]:
     t, template = family.tokenizer, family.template
     return question_ids(t, template, question, 0, True) + answer_ids(t, template, answer) + stop_ids(t, template)
-
-
-def hidden(model, ids, pictures, mask=None, positions=None):
-    return model.model(input_ids=torch.tensor([ids]), attention_mask=mask, position_ids=positions, use_cache=False, **pictures).last_hidden_state[0]
 
 
 def as_floats(prepared: dict) -> dict:
@@ -56,29 +65,57 @@ def test_control_tokens_in_a_text_are_text(family):
     assert ids.count(family.tokenizer.eos_token_id) == branch(family, "x", "y").count(family.tokenizer.eos_token_id)
 
 
-def test_trees_are_exact(family):
-    if not family.trees:
-        assert "rows with isolation" in family.reason
-        return
-    model = load_model(family.path).double()
-    for picture in PICTURES:
-        prefix, pictures = family.prefix_ids(picture.size), as_floats(family.stack([family.prepare(picture)]))
-        branches = [branch(family, *pair) for pair in (("Is it safe?", "Yes."), ("Why?", "Because it is calm here."))]
-        p, lengths = len(prefix), [len(b) for b in branches]
-        which = torch.tensor([0] * p + [1] * lengths[0] + [2] * lengths[1])
-        mask = torch.ones(len(which), len(which), dtype=torch.bool).tril() & ((which[None] == 0) | (which[None] == which[:, None]))
-        places = torch.tensor([[*range(p), *(p + k for n in lengths for k in range(n))]])
-        tree = hidden(model, prefix + branches[0] + branches[1], pictures, mask[None, None], places)
-        rows = [hidden(model, prefix + b, pictures) for b in branches]
-        assert (tree[p : p + lengths[0]] - rows[0][p:]).abs().max() < 1e-9
-        assert (tree[p + lengths[0] :] - rows[1][p:]).abs().max() < 1e-9
-    both = as_floats(family.stack([family.prepare(picture) for picture in PICTURES]))  # pictures of several sizes, batched, are what they are alone
-    joint = [family.prefix_ids(picture.size) for picture in PICTURES]
-    which = torch.tensor([k for k, ids in enumerate(joint) for _ in ids])
-    mask = (which[None] == which[:, None]) & torch.ones(len(which), len(which), dtype=torch.bool).tril()
-    together = hidden(model, sum(joint, []), both, mask[None, None], torch.tensor([[k for ids in joint for k in range(len(ids))]]))
-    last = hidden(model, joint[1], as_floats(family.stack([family.prepare(PICTURES[1])])))
-    assert (together[len(joint[0]) :] - last).abs().max() < 1e-9
+def trees_of(family) -> list[Tree]:
+    "Five conversations about two pictures of different shape, and one about none."
+    def tree(image: str, *pairs) -> Tree:
+        pictured = image in BY_NAME
+        size = BY_NAME[image].size if pictured else None
+        asked = [(question_ids(family.tokenizer, family.template, q, 0, pictured), answer_ids(family.tokenizer, family.template, a) + stop_ids(family.tokenizer, family.template))
+                 for q, a in pairs]
+        branches = tuple(Tokens(q + a, [False] * len(q) + [True] * len(a)) for q, a in asked)
+        return Tree(image, family.prefix_ids(size, pictured), branches, len(branches), family.places(size) if pictured else None)
+
+    return [tree("coco:1", ("Is it safe?", "Yes."), ("Why?", "Because it is calm here."), ("Who?", "A")), tree("coco:2", ("Why?", "So"), ("Is this place safe?", "No, it is not.")),
+            tree("none:x", ("Hi", "Hello there"))]
+
+
+def gradients_of(model) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def test_trees_and_isolated_rows_are_exact(any_family):
+    "Loss and gradients in float64: as trees and as conversations that share nothing, in one row and in several, against transformers' own way, one conversation a call."
+    family = any_family
+    assert family.trees
+    model, trees, total = load_model(family.path).double(), trees_of(family), 0.0
+    for tree in alone(trees):
+        (branch,) = tree.branches
+        ids, labels = torch.tensor([tree.prefix + branch.ids]), [-100] * len(tree.prefix) + [token if learned else -100 for token, learned in zip(branch.ids, branch.learned)]
+        pictures = as_floats(family.stack([family.prepare(BY_NAME[tree.image])])) if tree.pictured else {}
+        kinds = {"mm_token_type_ids": (ids == family.image_token_id).int()} if family.name.startswith("qwen") else {}
+        logits = model(input_ids=ids, **pictures, **kinds).logits[0]
+        loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(labels[1:]), reduction="sum")
+        loss.backward()
+        total += loss.item()
+    wanted = gradients_of(model)
+    use_trees(model)
+    for rows in ([trees], [[trees[0]], trees[1:]], [alone(trees)], [alone(trees)[:3], alone(trees)[3:]]):
+        model.zero_grad()
+        batch = collate(rows, blank=blank_tree(family))
+        loss = token_loss(model, batch, as_floats(family.stack([family.prepare(BY_NAME.get(image)) for image in batch.images])))
+        loss.backward()
+        assert abs(loss.item() - total) < 1e-9 and (gradients_of(model) - wanted).abs().max() < 1e-6
+    model.zero_grad()  # and a batch that nobody looks at a picture in: the blank one changes nothing
+    batch = collate([trees[2:]], blank=blank_tree(family))
+    text = token_loss(model, batch, as_floats(family.stack([family.prepare(None)])))
+    text.backward()
+    assert gradients_of(model).shape == wanted.shape and text.item() == pytest.approx(loss.item() - partly(model, family, trees[:2]), abs=1e-9)
+
+
+def partly(model, family, trees) -> float:
+    with torch.no_grad():
+        batch = collate([trees])
+        return token_loss(model, batch, as_floats(family.stack([family.prepare(BY_NAME[image]) for image in batch.images]))).item()
 
 
 def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tmp_path):

@@ -10,8 +10,7 @@ from cocoift.chat.family import open_family
 from cocoift.chat.template import PLAIN, VICUNA, prefix_ids, stop_ids
 from cocoift.conversation import Conversation, Round
 from cocoift.files import UserError
-from cocoift.train.plan import plant
-from cocoift.train.tokens import conversation_tokens
+from cocoift.train.tokens import Speller, conversation_tokens
 from cocoift.train.tree import Tree, collate
 
 MARKS = ("</s>", "<s>", "<image>", "<|im_end|>", "<|im_start|>assistant\n", "<end_of_utterance>", "<IMG_CONTEXT>", "<pad>", "ASSISTANT: ", " USER: ", "\n", " ", "", "{q}", "\u2581", "é", "船", "👩‍🚀")
@@ -113,7 +112,7 @@ def test_a_sample_without_anything_to_learn_is_an_error_with_its_id(kind):
     def holds(rounds, place, empty):
         bad = rounds[:place] + [Round("Why?", empty, "free")] + rounds[place:]
         with pytest.raises(UserError, match=r"conversation bad-7: round \d+ has an empty answer"):
-            plant([asked(rounds, "good"), asked(bad, "bad-7")], tokenizer, template, 4, max_length=10**6)
+            Speller(tokenizer, template)([asked(rounds, "good"), asked(bad, "bad-7")])
 
     holds()
 

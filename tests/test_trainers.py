@@ -4,12 +4,13 @@ from functools import partial
 import pytest
 import torch
 
-from cocoift.conversation import read_conversations
+from cocoift.images import find_pictures
 from cocoift.train.attention import guard
 from cocoift.train.family import load_model, open_family
-from cocoift.train.loop import Pictures
 from cocoift.train.pack import pack
-from cocoift.train.plan import plant
+from cocoift.train.pictures import Pictures
+from cocoift.train.plan import Plan
+from cocoift.train.planting import plant
 from cocoift.train.trainers import TreeCollator, as_dataset
 from cocoift.train.tree import Tree, collate, token_loss
 
@@ -17,10 +18,10 @@ STEPS, RATE = 2, 0.5
 
 
 @pytest.fixture(scope="module")
-def job(small):  # rows of trees, the pictures' way into the model, and the losses and weights that our own loss leads to
+def job(small, tmp_path_factory):  # rows of trees, the pictures' way into the model, and the losses and weights that our own loss leads to
     family = open_family(small / "start")
-    pictures = Pictures(small / "world/images", family)
-    trees, _ = plant(read_conversations(small / "set"), family.tokenizer, family.template, len(family.image_ids()))
+    pictures = Pictures(find_pictures(small / "world/images"), family)
+    trees = list(Plan(plant(family, small / "set", tmp_path_factory.mktemp("plans")), family))
     rows = pack(trees[:6], 2 * max(map(len, trees[:6])))
     assert max(map(len, rows)) > 1 and max(len(tree.branches) for tree in trees[:6]) > 1
     stack = partial(pictures.stack, device="cpu", dtype=torch.float32)

@@ -73,6 +73,17 @@ def idefics3(out: Path):
     return Idefics3ForConditionalGeneration(config), processor
 
 
+def smolvlm(out: Path):
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessorPil, SmolVLMProcessor
+
+    rows = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
+    tok = tokenizer(["<fake_token_around_image>", "<image>", "<global-img>", "<|im_start|>", *rows], "<end_of_utterance>")
+    config = SmolVLMConfig(image_token_id=tok.convert_tokens_to_ids("<image>"), scale_factor=2, pad_token_id=0,
+                           vision_config={"image_size": 32, "patch_size": 8, **SEEN}, text_config={"model_type": "llama", "vocab_size": len(tok), "pad_token_id": 0, **TEXT})
+    pictures = SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    return SmolVLMForConditionalGeneration(config), without_video(SmolVLMProcessor)(pictures, tok, None, image_seq_len=4, chat_template=IDEFICS)
+
+
 def qwen2_5_vl(out: Path):
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
     from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
@@ -101,13 +112,26 @@ def internvl(out: Path):
     return InternVLForConditionalGeneration(config), processor
 
 
+def llava(out: Path):
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaImageProcessorPil, LlavaProcessor
+
+    tok = tokenizer(["<image>", "<s>"], "</s>")
+    tok.bos_token = "<s>"
+    config = LlavaConfig(vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **SEEN), text_config=LlamaConfig(vocab_size=len(tok), **TEXT),
+                         image_token_id=tok.convert_tokens_to_ids("<image>"), vision_feature_layer=-1, image_seq_length=16)
+    processor = LlavaProcessor(LlavaImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}), tok, patch_size=8,
+                               vision_feature_select_strategy="default", chat_template=VICUNA_HF, num_additional_image_tokens=1)
+    return LlavaForConditionalGeneration(config), processor
+
+
 FAMILIES = {build.__name__: build for build in (llava_next, idefics3, qwen2_5_vl, internvl)}
+EXACT = FAMILIES | {build.__name__: build for build in (llava, smolvlm)}  # llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
 
 
 def make(name: str, out: Path) -> Path:
     "A checkpoint folder."
     torch.manual_seed(0)
-    model, processor = FAMILIES[name](out)
+    model, processor = EXACT[name](out)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     model.save_pretrained(out)
     try:
@@ -116,7 +140,7 @@ def make(name: str, out: Path) -> Path:
         processor.image_processor.save_pretrained(out)
         processor.tokenizer.chat_template = processor.chat_template
         processor.tokenizer.save_pretrained(out)
-        kept = {"image_seq_length": processor.image_seq_length} if hasattr(processor, "image_seq_length") else {}
+        kept = {name: getattr(processor, name) for name in ("image_seq_length", "image_seq_len") if hasattr(processor, name)}
         (out / "processor_config.json").write_text(json.dumps({"processor_class": type(processor).__name__, **kept}))
     return out
 

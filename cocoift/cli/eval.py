@@ -35,13 +35,14 @@ def evaluate(
     truncate: Annotated[str, typer.Option(help="What to do with rounds that don't fit the context: none (they are overflow), or oldest (left out, and counted).")] = "none",
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the calls that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='For the dry run: MODEL: {input: 2.5, output: 10}, a million tokens each.')] = None,
+    price: Annotated[Optional[Path], typer.Option(help='YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.')] = None,
+    budget: Annotated[Optional[float], typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price.")] = None,
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
     from cocoift.studies.examine import examine
 
-    result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price, records)
+    result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price, records, budget)
     if dry_run:
         _show_plan(result, json)
         return
@@ -49,7 +50,8 @@ def evaluate(
     table = columns([[metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())] for metric in metrics], ["", *result["histories"]])
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "ok")
     priors = [f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"] if any(result.get("priors", {}).values()) else []
-    show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
+    least = [f"resolves differences in leakage from about {r:.3f} on"] if (r := result.get("resolves", {}).get("leakage")) else []
+    show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()), *least,
                          f"{result['items']} items, coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}{f', {n} rounds truncated' if (n := result['truncated']) else ''}, in {out}"])
     if not result["answered"]:
         raise Failed(f"no round was answered ({lost}): there is nothing to score")
@@ -75,7 +77,8 @@ def judge(
     canary_answers: Annotated[Optional[Path], typer.Option(help="The answers that those grades are of.")] = None,
     canary_references: Annotated[Optional[Path], typer.Option(help="mm-vet.json, or the part of it that shall be regraded.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the judgements that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='For the dry run: MODEL: {input: 2.5, output: 10}, a million tokens each.')] = None,
+    price: Annotated[Optional[Path], typer.Option(help='YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.')] = None,
+    budget: Annotated[Optional[float], typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price.")] = None,
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."
@@ -83,7 +86,7 @@ def judge(
 
     given = {name: path for name, path in (("references", references), ("questions", questions), ("context", context), ("against", against)) if path}
     birds = (canary, canary_answers, canary_references) if canary else None
-    result = run_judge(bench, predictions, judge, out, given, prompt, history, repeats, birds, dry_run, price)
+    result = run_judge(bench, predictions, judge, out, given, prompt, history, repeats, birds, dry_run, price, budget)
     if dry_run:
         _show_plan(result, json)
         return

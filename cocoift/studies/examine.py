@@ -50,6 +50,7 @@ def open_chat(
     book: Book | None = None,  # what scripted models look up
     most_tokens: int = 64,  # of an answer
     wanted: Sequence[str] = (),  # images that must have a picture
+    **pay,  # of a server: out, the folder that keeps its answers, role, price, budget
 ) -> Chat:
     "A chat by its name on the command line."
     if model.startswith("scripted:"):
@@ -59,7 +60,7 @@ def open_chat(
     if missing := sorted(set(wanted) - pictures.keys()):
         raise UserError(f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): add them or change --images")
     if model.startswith(("http://", "https://")):
-        return _server(model, pictures, most_tokens)
+        return _server(model, pictures, most_tokens, **pay)
     if not Path(model).is_dir():
         raise UserError(f"--model {model}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN")
     from cocoift.chat.local import LocalChat
@@ -79,13 +80,15 @@ def pictures_for(model: str, images: str | Path) -> dict[str, Path]:
         raise
 
 
-def _server(model: str, pictures: dict[str, Path], most_tokens: int) -> Chat:
+def _server(model: str, pictures: dict[str, Path], most_tokens: int, out: str | Path | None = None, role: str = "eval", price: str | Path | None = None, budget: float | None = None) -> Chat:
     url, sharp, name = model.partition("#")
     if not (sharp and name):
         raise UserError(f"--model {model}: a server needs the model's name too: write {url}#NAME")
     from cocoift.chat.endpoint.server import ServerChat
 
-    return ServerChat(model, pictures, most_tokens)
+    if budget is not None and price is None:
+        raise UserError("--budget: without prices nothing costs anything: name them with --price")
+    return ServerChat(model, pictures, most_tokens, out and Path(out) / "answers.sqlite", price=read_prices(price, name), budget=budget, run=role, role=role)
 
 # %% ../../nbs/studies/64_examine.ipynb #5e1834e1
 def examine(
@@ -101,19 +104,20 @@ def examine(
     truncate: str = "none",
     most_tokens: int = 64,
     dry_run: bool = False,
-    price: str | Path | None = None,  # a file for the dry run
+    price: str | Path | None = None,  # a file
     records: str | Path | None = None,  # annotations that prior questions come from; the data folder if not given
+    budget: float | None = None,  # what all starts may cost together
 ) -> dict:  # as `cocoift eval --json` prints it
     "Run a benchmark and play the pier dialog; resumable."
     if bench == "scope":
-        return _scope(model, data, out, histories, images, per_image, nproc, truncate, most_tokens, price, dry_run)
+        return _scope(model, data, out, histories, images, per_image, nproc, truncate, most_tokens, price, dry_run, budget)
     if bench != "rounds":
-        return ask_questions(model, bench, data, out, histories, images, records, per_image, nproc, truncate, most_tokens, price, dry_run)
+        return ask_questions(model, bench, data, out, histories, images, records, per_image, nproc, truncate, most_tokens, price, dry_run, budget)
     items, named = _rounds(data, histories, splits, per_image)
     if dry_run:
         return {"bench": bench, "items": len(items), **plan(model, [*dialogs_of(items, named), *pier_dialogs(items)], out, most_tokens, price)}
     pictures = pictures_for(model, images or data)
-    opening = partial(open_chat, model, pictures, images or data, book_of(items), most_tokens, sorted({item.image for item in items}))
+    opening = partial(open_chat, model, pictures, images or data, book_of(items), most_tokens, sorted({item.image for item in items}), out=out, price=price, budget=budget)
     run, opening = (_shared(nproc), opening) if nproc > 1 else (run_dialogs, opening())
     result = evaluate(opening, items, named, out, run=run, truncate=truncate, pictures=pictures)
     play_pier(opening, items, out, run=run, truncate=truncate, pictures=pictures)
@@ -126,11 +130,11 @@ def _shared(nproc: int):
     return partial(run_shared, nproc=nproc)
 
 
-def _scope(model, data, out, histories, images, first, nproc, truncate, most_tokens, price, dry_run) -> dict:
+def _scope(model, data, out, histories, images, first, nproc, truncate, most_tokens, price, dry_run, budget) -> dict:
     from cocoift.studies import scope_run
 
     if not dry_run:
-        return scope_run.run_scope(model, data, out, histories, images, first, nproc, truncate, most_tokens)
+        return scope_run.run_scope(model, data, out, histories, images, first, nproc, truncate, most_tokens, price, budget)
     bench = scope_run.open_bench(data, first)
     return {"bench": "scope", "items": len(bench.scripts), **plan(model, scope_run.dialogs_of(bench, *scope_run.histories_of(histories)), out, most_tokens, price)}
 
@@ -149,7 +153,7 @@ def _written(questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Book: 
     return book | {(dialog.images[0] if dialog.images else None, dialog.turns[-1].instruction): known[dialog.meta["item"]] for dialog in dialogs}
 
 
-def ask_questions(model, bench, data, out, histories, images, records, first, nproc, truncate, most_tokens, price, dry_run) -> dict:
+def ask_questions(model, bench, data, out, histories, images, records, first, nproc, truncate, most_tokens, price, dry_run, budget=None) -> dict:
     "A benchmark's own questions under every history; what needs a judge is judged by `cocoift judge`."
     if bench not in load_benchmarks():
         raise UserError(f"--bench {bench}: no such benchmark: there are {', '.join(['rounds', 'scope', *sorted(name for name, b in load_benchmarks().items() if b.read)])}")
@@ -159,7 +163,7 @@ def ask_questions(model, bench, data, out, histories, images, records, first, np
         return {"bench": bench, "items": len(questions), **plan(model, dialogs, out, most_tokens, price)}
     one_length(named, Path(out))
     pictures = pictures_for(model, images or data) | known
-    opening = partial(open_chat, model, pictures, images or data, _written(questions, dialogs), most_tokens, sorted(set(names.values())))
+    opening = partial(open_chat, model, pictures, images or data, _written(questions, dialogs), most_tokens, sorted(set(names.values())), out=out, price=price, budget=budget)
     by_id = {q.id: q for q in questions}
     lines = (_shared(nproc) if nproc > 1 else run_dialogs)(opening if nproc > 1 else opening(), dialogs, out, {"bench": bench, "items": questions_digest(questions)},
                                                            partial(read_question, bench, by_id), truncate=truncate, pictures=pictures)

@@ -7,6 +7,7 @@ __all__ = ['JUDGE_TOKENS', 'open_judge', 'run_canary', 'plan_judge', 'run_judge'
 
 # %% ../../nbs/studies/65_judged.ipynb #22de10bc
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from ..chat.ask import Chat
@@ -23,7 +24,7 @@ from .examine import open_chat
 JUDGE_TOKENS = {"grade": 4, "two": 512, "prefer": 256, "steps": 128}  # about how long a reply is, for the dry run
 
 
-def open_judge(name: str) -> Judge:  # URL#MODEL, a checkpoint folder, replay:FILE, or rule
+def open_judge(name: str, **pay) -> Judge:  # URL#MODEL, a checkpoint folder, replay:FILE, or rule
     "A judge by its name on the command line."
     if name == "rule":
         return RuleJudge()
@@ -34,7 +35,7 @@ def open_judge(name: str) -> Judge:  # URL#MODEL, a checkpoint folder, replay:FI
     served = name.startswith(("http://", "https://"))
     if not served and not Path(name).is_dir():
         raise UserError(f"--judge {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
-    chat: Chat = open_chat(name, {}, None, most_tokens=512)
+    chat: Chat = open_chat(name, {}, None, most_tokens=512, **pay)
     return ChatJudge(chat, "server", name.partition("#")[0]) if served else ChatJudge(chat, "local", "this machine")
 
 
@@ -72,13 +73,15 @@ def run_judge(
     repeats: int = 1,
     canary: tuple[Path, Path | None, Path | None] | None = None,  # real grades, the answers they are of, references
     dry_run: bool = False,
-    price: str | Path | None = None,  # a file for the dry run
+    price: str | Path | None = None,  # a file
+    budget: float | None = None,  # what all starts may cost together
 ) -> dict:  # as `cocoift judge --json` prints it
     "What `cocoift judge` does."
     if dry_run:
         return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price)
-    who = open_judge(judge)
+    opening = partial(open_judge, judge, role="judge", price=price, budget=budget)
+    who = opening(out=out)
     to_judge(bench, predictions, files, history)  # a wrong file is refused before anything is asked
-    bird = run_canary(who, Path(f"{out}-canary"), *canary) if canary else None
+    bird = run_canary(opening(out=f"{out}-canary"), Path(f"{out}-canary"), *canary) if canary else None
     result = judge_answers(bench, predictions, who, out, files, prompt, history, repeats)
     return result | ({"canary": bird} if bird else {})

@@ -22,12 +22,12 @@ def open_bench(data: str | Path, images: int | None = None) -> Bench:
     return read_scope(data) if (Path(data) / "scope.json").exists() else make_scope(data, images or 500)
 
 
-def _chat(model: str, bench: Bench, pictures, images, most_tokens: int):
+def _chat(model: str, bench: Bench, pictures, images, most_tokens: int, **pay):
     if model.startswith("scripted:"):
         return ScopeScripted(model.removeprefix("scripted:"), bench)
     from cocoift.studies.examine import open_chat
 
-    return open_chat(model, pictures, images, None, most_tokens, bench.images)
+    return open_chat(model, pictures, images, None, most_tokens, bench.images, **pay)
 
 
 def histories_of(names: Sequence[str]) -> tuple[bool, list[str]]:  # whether `own`, and which of the pairs'
@@ -63,12 +63,13 @@ def run_scope(
     nproc: int = 1,
     truncate: str = "none",
     most_tokens: int = 128,
+    price: str | Path | None = None, budget: float | None = None,  # of a server
 ) -> dict:  # items, coverage, scores, leakage, histories, effects, ...
     "Ask a model everything and score it."
     from cocoift.studies.examine import pictures_for
 
     bench, pictures = open_bench(data, first), pictures_for(model, images or data)
-    opening = partial(_chat, model, bench, pictures, images or data, most_tokens)
+    opening = partial(_chat, model, bench, pictures, images or data, most_tokens, out=out, price=price, budget=budget)
     run = run_dialogs
     if nproc > 1:
         from cocoift.eval.share import run_shared

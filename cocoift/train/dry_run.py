@@ -13,7 +13,7 @@ from math import ceil
 import torch
 
 from ..files import UserError
-from .launch import check_run, count_ranks, drawn, memory_of_rank, meta_model, with_rows
+from .launch import check_run, count_ranks, drawn, left_out, memory_of_rank, meta_model, notes, with_rows
 from .memory import GPUS, fit, hours, size_of
 from .recipe import TrainRecipe
 from .tree import Tree
@@ -58,10 +58,11 @@ def dry_run(
     recipe = drawn(recipe)
     ranks, memory, tflops = _machine(recipe, gpu)
     run, trees, family = check_run(recipe)
-    table = {name: run[name] for name in ("kept", "cut", "dropped", "rounds_cut", "no_picture")}
-    conversations, tokens = run["conversations"], sum(map(len, trees))
+    shared = recipe.trees and family.trees
+    conversations, sizes = run["conversations"], trees.sizes_of(shared)
+    tokens, pictures = int(sizes.sum()), trees.pictured() if shared else len(sizes)
     a_step = tokens * recipe.batch / conversations
-    recipe = recipe if gpu else with_rows(recipe, max(map(len, trees)))
+    recipe = recipe if gpu else with_rows(recipe, int(sizes.max()))
     size = size_of(*meta_model(recipe))
     found = fit(size, recipe, ranks, memory, ceil(a_step / recipe.row / ranks))
     rows = max(ranks, a_step / recipe.row)
@@ -71,9 +72,9 @@ def dry_run(
         "batch": recipe.batch, "steps": run["steps"], "epochs": round(epochs, 3), "checkpoints": (run["steps"] - 1) // recipe.checkpoint,
         "parameters": size.parameters, "trained": size.trained, "gb_a_rank": {k: round(v / 1e9, 2) for k, v in found.bytes.items()},
         "gb_needed": round(found.needed / 1e9, 1), "gb_there": round(memory / 1e9, 1), "checkpoint_gb": round(size.trained * 12 / 1e9, 1),
-        "mfu": mfu, "hours": round(hours(size, tokens * epochs, len(trees) * epochs, ranks, tflops, mfu), 2) if tflops else None}
-    return {"plan": plan, "table": table, "notes": family.notes if recipe.template is None else [], "conversations": conversations, "images": run["images"], "tokens": tokens,
-            "tree_ratio": round(sum(tree.separate for tree in trees) / tokens, 4),
+        "mfu": mfu, "hours": round(hours(size, tokens * epochs, pictures * epochs, ranks, tflops, mfu), 2) if tflops else None}
+    return {"plan": plan, "table": trees.table(), "left_out": left_out(recipe, trees), "layout": "trees" if shared else "rows", "notes": notes(recipe, family),
+            "conversations": conversations, "images": run["images"], "tokens": tokens, "tree_ratio": round(int(trees.separate.sum()) / tokens, 4),
             "row": shown(trees[0], family.tokenizer, family.image_token_id)}
 
 
@@ -87,4 +88,4 @@ def told(plan: dict, colour: bool = False) -> list[str]:  # lines
         f"{p['gb_needed']} of {p['gb_there']} GB a rank (estimated): {parts}",
         f"{p['steps']} steps of {p['batch']} conversations ({p['epochs']:g} epochs), {p['checkpoints']} checkpoints of {p['checkpoint_gb']} GB"
         + (f"; {p['hours']:g} hours at an MFU of {p['mfu']:.0%}" if p["hours"] is not None else ""),
-        *plan["notes"], "", *(f"{name.replace('_', ' ')}: {number}" for name, number in table.items()), "", *marked(plan["row"], colour)]
+        *plan["notes"], "", *(f"{name.replace('_', ' ')}: {number}" for name, number in table.items()), *([f"by id, with the reason: {plan['left_out']}"] if plan["left_out"] else []), "", *marked(plan["row"], colour)]

@@ -57,6 +57,7 @@ class Spread(Learning):
     hostfile: Path | None = None  # several hosts, as DeepSpeed's launcher reads them: `name slots=8` a line
     zero: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's stage: the lower of 2 and 3 that fits, if not said
     row_tokens: int | None = Field(None, gt=0)  # tokens of a row, in which several images' trees may stand: 4096 on GPUs, if not said; elsewhere what a step's longest tree needs
+    trees: bool = True  # an image's conversations share its tokens; false: each has them for itself, with the same result
     micro_batch: int | None = Field(None, gt=0)  # rows that a rank takes at once: as many as fit, if not said
     recompute: bool = True  # gradient checkpointing
     checkpoint: int = Field(500, gt=0)  # steps between checkpoints
@@ -98,7 +99,7 @@ class TrainRecipe(Spread):
     @property
     def learned(self) -> dict:
         "What decides what is learned, without paths: a run may be taken up again only with the same."
-        spread = {"model", "data", "images", "out", "draw", "ranks", "hostfile", "zero", "row_tokens", "micro_batch", "recompute", "checkpoint", "keep"}
+        spread = {"model", "data", "images", "out", "draw", "ranks", "hostfile", "zero", "row_tokens", "trees", "micro_batch", "recompute", "checkpoint", "keep"}
         return self.model_dump(mode="json", exclude=spread)
 
 # %% ../../nbs/train/35_recipe.ipynb #9c4a0d62

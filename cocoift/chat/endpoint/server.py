@@ -36,21 +36,21 @@ class ServerChat:
         model: str,  # URL#NAME
         pictures: Mapping[str, Path] | None = None,
         most_tokens: int = 64,  # of an answer
-        cache: Cache | None = None,  # without one each start asks anew: a local server may hold another checkpoint under the same name
+        cache: Cache | Path | None = None,  # of this run, opened when something is asked; to share one among runs is dangerous: a local server may hold another checkpoint under the same name
         seed: int | None = None,  # draw instead of taking the likeliest
         **options,  # of the engine: concurrency, limits, price, budget, timeout
     ):
         self.url, self.name = parse_server(model)
         self.gallery, self.most_tokens, self.seed = Gallery(pictures or {}), most_tokens, seed
-        self.engine = Engine(self.url, cache, self.gallery, **options)
+        self.engine, self._cache = Engine(self.url, None, self.gallery, **options), cache
         drawn = {"decoding": "greedy"} if seed is None else {"decoding": "temperature 1", "seed": seed}
         self.window = self.engine.concurrency  # asks at once that keep it busy
         self.about = {"server": self.name, **drawn, "most_tokens": most_tokens, "longest": self.gallery.longest}
-        self.pictures, self._options = dict(pictures or {}), {"cache": cache, **options}
+        self.pictures, self._options = dict(pictures or {}), options
 
     def repeat(self, seed: int) -> "ServerChat":
         "The same model, drawing its answers."
-        return ServerChat(f"{self.url}#{self.name}", self.pictures, self.most_tokens, seed=seed, **self._options)
+        return ServerChat(f"{self.url}#{self.name}", self.pictures, self.most_tokens, self.engine.cache or self._cache, seed, **self._options)
 
     def request(self, ask: Ask) -> Request:
         "What the server is sent."
@@ -59,6 +59,8 @@ class ServerChat:
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         "One reply to each, in order; all are asked at once."
+        if self._cache and not self.engine.cache:
+            self.engine.cache = self._cache if isinstance(self._cache, Cache) else Cache(self._cache)
         requests = [self.request(ask) for ask in asks]
         answers = ask_all(self.engine, requests)
         return [Reply(a.text.strip(), "ok", "cut" if a.cut else "", r.key, a.tokens) if a.status == "ok"
