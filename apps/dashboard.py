@@ -420,7 +420,7 @@ class Board:
         if tab is None:
             results_after(came)
         if tab is not None:
-            results_after(tab.select(None, None, None, js="() => {}"))  # a link that leads here selects it, too
+            results_after(tab.select(self.arrive, None, [*linked, self.panels], **QUIET))  # a link that leads here selects it, too
         sample_after(self.tabs["samples"].select(None, None, None, js="() => {}"))
         data_after(self.tabs["data"].select(None, None, None, js="() => {}"))
         self.tabs["training"].select(self.trained, self.traced_runs, traces, **QUIET)

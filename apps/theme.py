@@ -8,20 +8,20 @@ CSS = """
 .gradio-container { max-width: 1400px !important; }
 #title p { margin: 0; opacity: .75; } #title h1 { font-size: 1.3rem; margin: 0; }
 #sides { gap: 12px; } #sides .block:has(> .container > .wrap input[role=listbox]) { padding: 6px 10px; }
-.facts { display: inline-block; margin-top: 8px; padding-top: 6px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color-subdued); }
+.facts { display: inline-block; margin-top: 2px; padding-top: 5px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color); }
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
 .message img { image-rendering: auto; max-height: 200px; }
 .tight { gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; } .difference ins { background: #56b4e955; }
 .figure { position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px; background: white; overflow: hidden; }
 .figure .csv { position: absolute; top: 10px; right: 10px; width: auto !important; min-width: 0 !important; font-size: .72rem; padding: 2px 8px; z-index: 2; }
-.where { font-size: .85rem; color: var(--body-text-color-subdued); margin: 0 0 10px; } .question { font-size: 1.1rem; font-weight: 600; margin: 0 0 4px; } .truth { margin: 0 0 12px; color: var(--body-text-color-subdued); }
+.where { font-size: .85rem; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); margin: 0 0 10px; } .question { font-size: 1.1rem; font-weight: 600; margin: 0 0 4px; } .truth { margin: 0 0 12px; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 12px; }
 .card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 10px 14px; background: var(--background-fill-primary); overflow-wrap: anywhere; }
-.card h4 { margin: 0 0 6px; font-size: .85rem; color: var(--body-text-color-subdued); } .card.before { margin-bottom: 12px; }
-.asked { margin: 0; font-size: .88rem; color: var(--body-text-color-subdued); white-space: pre-line; } .said { margin: 2px 0 6px; white-space: pre-line; }
+.card h4 { margin: 0 0 6px; font-size: .85rem; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); } .card.before { margin-bottom: 12px; }
+.asked { margin: 0; font-size: .88rem; opacity: .75; white-space: pre-line; } .said { margin: 2px 0 6px; white-space: pre-line; }
 .round { margin: 0 0 12px; overflow-wrap: anywhere; }
-.mark { display: inline-block; font-size: .75rem; border: 1px solid var(--border-color-primary); border-radius: 99px; padding: 0 8px; margin: 0 6px 4px 0; color: var(--body-text-color-subdued); }
+.mark { display: inline-block; font-size: .75rem; border: 1px solid var(--border-color-primary); border-radius: 99px; padding: 0 8px; margin: 0 6px 4px 0; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
 .mark.right { color: var(--good); border-color: currentColor; } .mark.wrong { color: var(--leak); border-color: currentColor; } .mark.origin { border: 0; padding: 0; }
 @media (max-width: 640px) {
   main.contain { padding: 8px !important; } #title h1 { font-size: 1.1rem; } .tabitem { padding: 8px 0 !important; }

@@ -2215,6 +2215,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.train.launch.count_ranks': ('train/launch.html#count_ranks', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.drawn': ('train/launch.html#drawn', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.fingerprint': ('train/launch.html#fingerprint', 'cocoift/train/launch.py'),
+                                      'cocoift.train.launch.here': ('train/launch.html#here', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.launch': ('train/launch.html#launch', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.left_out': ('train/launch.html#left_out', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.memory_of_rank': ( 'train/launch.html#memory_of_rank',

@@ -150,9 +150,9 @@ def test_a_straggler_blocks_nobody():
             return "slow" if self.counts["requests"] == 1 else ""
 
     order = []
-    with Raised(Slow(faults=Faults(tail=1.5), latency=0.005)) as url:
+    with Raised(Slow(faults=Faults(tail=3.0), latency=0.005)) as url:
         run(Engine(url, concurrency=4), (one(question(k)) for k in range(60)), lambda k, answer: order.append(k))
-    assert order[-1] == 0 and sorted(order) == list(range(60))
+    assert order[-1] < 4 and sorted(order) == list(range(60))  # whichever of the first four came to the server first
 
 
 def test_the_budget_stops_before_the_call_that_would_exceed_it(tmp_path):

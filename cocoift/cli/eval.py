@@ -50,7 +50,8 @@ def evaluate(
     table = columns([[metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())] for metric in metrics], ["", *result["histories"]])
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "ok")
     priors = [f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"] if any(result.get("priors", {}).values()) else []
-    show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
+    least = [f"resolves differences in leakage from about {r:.3f} on"] if (r := result.get("resolves", {}).get("leakage")) else []
+    show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()), *least,
                          f"{result['items']} items, coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}{f', {n} rounds truncated' if (n := result['truncated']) else ''}, in {out}"])
     if not result["answered"]:
         raise Failed(f"no round was answered ({lost}): there is nothing to score")

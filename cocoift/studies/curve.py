@@ -69,6 +69,8 @@ def open_state(state: State, images: str | Path):  # a LocalChat
             with safe_open(state.over / name, "pt") as file, torch.no_grad():
                 for key in (k for k in file.keys() if k.startswith("weight/")):
                     if (place := key.removeprefix("weight/")) not in weights:
+                        place = place.partition(".")[2]  # the loop's module holds the model under a name
+                    if place not in weights:
                         raise UserError(f"{state.over}: holds {place}, which {state.model} has no place for (adapters?): give the finished model instead of the run")
                     weights[place].copy_(file.get_tensor(key))
                     told.add(place)

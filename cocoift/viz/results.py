@@ -58,13 +58,15 @@ def standings(
         dots(figure, rows[rows.layout == name], [place], name, named[name], showlegend=False)
     values = np.r_[rows[["value", "low", "high"]].to_numpy().ravel(), [] if paper is None else [paper]]
     low, high = min(0.0, np.nanmin(values, initial=0)), np.nanmax(values, initial=0)
+    notes = []  # set at once: plotly checks all of them each time one is added
     for place, value in enumerate(rows.value):
         told = "undefined" if np.isnan(value) else f"{value:.3g}" + (f" ({value - base.iloc[0]:+.3g})" if len(base) and names[place] != baseline else "")
-        figure.add_annotation(text=told.replace("-", "−"), x=1.01, xref="x domain", y=place, xanchor="left", showarrow=False, font=dict(size=11, color=QUIET))
+        notes.append(dict(text=told.replace("-", "−"), x=1.01, xref="x domain", y=place, xanchor="left", showarrow=False, font=dict(size=11, color=QUIET)))
     for value, text, dash in ((base.iloc[0] if len(base) else None, "baseline", "dash"), (paper, "the paper", "dot")):
         if value is not None and not np.isnan(value):
             figure.add_vline(value, line=dict(color=INK, width=1, dash=dash))
-            figure.add_annotation(text=text, x=value, y=1, yref="y domain", yanchor="bottom", showarrow=False, font=dict(size=11, color=INK))
+            notes.append(dict(text=text, x=value, y=1, yref="y domain", yanchor="bottom", showarrow=False, font=dict(size=11, color=INK)))
+    figure.update_layout(annotations=[*figure.layout.annotations, *notes])
     figure.update_xaxes(range=[low, high + 0.05 * (high - low or 1)], title_text=METRICS.get(metric, metric), **ZERO)
     figure.update_yaxes(range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=names, showgrid=False)
     subtitle = f"History: {history}; 95 % intervals" + (f"; in brackets the difference from {baseline}" if len(base) else "")

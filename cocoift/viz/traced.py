@@ -42,7 +42,7 @@ def trace(
     metrics = tidy(metrics, f"run | step {column}")
     if isinstance(metrics, str):
         return empty(f"{title}: {metrics[0].lower()}{metrics[1:]}")
-    metrics, figure = metrics[metrics[column].notna()], go.Figure()
+    metrics, lines = metrics[metrics[column].notna()], []
     if not len(metrics):
         return empty(f"{title}: nothing to draw: no run has written {axis} yet")
     for name, look in looks(metrics.run).items():
@@ -51,9 +51,10 @@ def trace(
         done = "done" not in metrics or bool(metrics[metrics.run == name].done.iloc[-1])
         label = name if done else f"{name} (running)"
         style = dict(mode="lines", line=dict(color=look.colour, width=2.2, dash=look.dash), name=label, legendgroup=name, hoverinfo="text")
-        figure.add_scatter(x=rows.step, y=values, hovertext=[f"{label}<br>step {s:,.0f}<br>{axis} {v:.4g}" for s, v in zip(rows.step, values)], **style)
-        figure.add_scatter(x=rows.step.tail(1), y=values.tail(1), mode="markers", marker=dict(color=look.colour, size=9, symbol=look.symbol + ("" if done else "-open")),
-                           legendgroup=name, showlegend=False, hoverinfo="skip")
+        lines.append(go.Scatter(x=rows.step, y=values, hovertext=[f"{label}<br>step {s:,.0f}<br>{axis} {v:.4g}" for s, v in zip(rows.step, values)], **style))
+        lines.append(go.Scatter(x=rows.step.tail(1), y=values.tail(1), mode="markers", marker=dict(color=look.colour, size=9, symbol=look.symbol + ("" if done else "-open")),
+                           legendgroup=name, showlegend=False, hoverinfo="skip"))
+    figure = go.Figure(lines)
     figure.update_xaxes(title_text="optimizer step", showgrid=False)
     figure.update_yaxes(title_text=axis, rangemode="tozero")
     return dress(figure, title, subtitle, 330 + 18 * (figure.data and len(figure.data) // 6))
