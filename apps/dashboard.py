@@ -55,8 +55,11 @@ class Shown:
         if table is None or not len(table):
             return [figure, gr.update(interactive=False, value=None)]
         path = folder / f"{self.name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(path, index=False)
+        except OSError:  # whoever asked for it has left, and their folder with them
+            return [figure, gr.update(interactive=False, value=None)]
         return [figure, gr.update(interactive=True, value=str(path))]
 
 
