@@ -52,7 +52,8 @@ class Speller:
 
     def __init__(self, tokenizer, template: Template):
         self.tokenizer, self.stop = tokenizer, stop_ids(tokenizer, template)
-        self.answer, self.spaces = template.answer, tokenizer.convert_ids_to_tokens(self._ids(["a"])["a"])[0].startswith("\u2581")
+        spaces = tokenizer.convert_ids_to_tokens(self._ids(["a"])["a"])[0].startswith("\u2581")
+        self.answer = template.answer.removeprefix(" ") if spaces else template.answer  # SentencePiece puts a space before every text: it is not doubled
         cuts = "(" + "|".join(map(re.escape, control_tokens(tokenizer) or ["(?!)"])) + ")"
         self.pieces = {name: re.split(cuts, getattr(template, name)) for name in ("first", "later", "first_bare")}
 
@@ -69,8 +70,7 @@ class Speller:
         for number, r in enumerate(c.rounds, 1):
             if not r.response.strip():
                 raise UserError(f"conversation {c.id}: round {number} has an empty answer: mend or remove it")
-        texts = [self.answer + r.response for r in c.rounds]
-        return [text.removeprefix(" ") for text in texts] if self.spaces else texts  # SentencePiece puts a space before every text: it is not doubled
+        return [self.answer + r.response for r in c.rounds]
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[list[tuple[list[int], list[int]]]]:  # of each conversation, of each round: what is asked; what is learned
         "The rounds of conversations, their stops with them."
