@@ -18,6 +18,7 @@ import torch
 from ..chat.family import Family
 from ..files import atomic_file, digest_of, read_json
 from ..images import SUFFIXES, find_pictures, open_picture
+from .planting import alone
 
 # %% ../../nbs/train/36_pictures.ipynb #8434d346
 def known_pictures(folder: Path, kept: Path) -> dict[str, Path]:  # image -> its picture
@@ -25,11 +26,12 @@ def known_pictures(folder: Path, kept: Path) -> dict[str, Path]:  # image -> its
     folder = Path(folder)
     found = sorted((path.relative_to(folder).as_posix(), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     listed = kept / f"pictures-{digest_of([str(folder.resolve()), found])[:16]}.json"
-    if found and listed.exists():
-        return {image: folder / path for image, path in read_json(listed).items()}
-    pictures = find_pictures(folder)
-    with atomic_file(listed) as file:
-        json.dump({image: path.relative_to(folder).as_posix() for image, path in pictures.items()}, file)
+    with alone(kept / ".lock"):
+        if found and listed.exists():
+            return {image: folder / path for image, path in read_json(listed).items()}
+        pictures = find_pictures(folder)
+        with atomic_file(listed) as file:
+            json.dump({image: path.relative_to(folder).as_posix() for image, path in pictures.items()}, file)
     return pictures
 
 # %% ../../nbs/train/36_pictures.ipynb #c8cae946
