@@ -10,7 +10,7 @@ CSS = """
 #sides { gap: 12px; } #sides .block:has(> .container > .wrap input[role=listbox]) { padding: 6px 10px; }
 .facts { display: inline-block; margin-top: 2px; padding-top: 5px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color); }
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
-.message img { image-rendering: auto; max-height: 200px; }
+.message img { image-rendering: auto; max-height: 200px; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* it would send the picture to a stranger */
 .tight { gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; } .difference ins { background: #56b4e955; }
 .figure { position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px; background: white; overflow: hidden; }

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 import torch
 
 from cocoift.cli.main import main
@@ -240,7 +241,15 @@ def torn_weights(here: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
+def untileable(here: Path) -> None:
+    from tiny import make
+
+    make("qwen2_5_vl", here / "qwen")
+    Image.new("RGB", (1000, 2)).save(min((here / "world/images/train2017").iterdir()))
+
+
 @pytest.mark.parametrize("command, spoil, says", [
+    ("train train.yaml model=qwen", untileable, ["coco:1: qwen: its processor cannot tile a picture of 1000 x 2 pixels", "leave such pictures out"]),
     ("train train.yaml model=parts/language", None, ["parts/language: is a llama checkpoint", "name another"]),
     ("train train.yaml", without_stop, ["start: neither the chat template nor the tokenizer has a stop token", "use the tokenizer that belongs to it"]),
     ("train train.yaml", torn_weights, ["model.safetensors: the weights cannot be read", "download or train it again"]),

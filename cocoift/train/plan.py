@@ -67,7 +67,10 @@ class _Fitted:
 
     def prefix(self, image: str) -> tuple[list[int], tuple | None]:  # ids and places
         "What an image's conversations share."
-        return self._prefix(self.sizes.get(image), not image.startswith("none:"))
+        try:
+            return self._prefix(self.sizes.get(image), not image.startswith("none:"))
+        except UserError as error:  # a picture that the family cannot tile
+            raise UserError(f"{image}: {error}") from None
 
     def _fit(self, trunks: np.ndarray, there: np.ndarray) -> None:  # [m] each
         s = self.stored
