@@ -379,6 +379,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cocoift.chat.template.Template.start': ( 'chat/template.html#template.start',
                                                                                  'cocoift/chat/template.py'),
                                        'cocoift.chat.template.answer_ids': ('chat/template.html#answer_ids', 'cocoift/chat/template.py'),
+                                       'cocoift.chat.template.answer_start': ( 'chat/template.html#answer_start',
+                                                                               'cocoift/chat/template.py'),
                                        'cocoift.chat.template.control_tokens': ( 'chat/template.html#control_tokens',
                                                                                  'cocoift/chat/template.py'),
                                        'cocoift.chat.template.piece_ids': ('chat/template.html#piece_ids', 'cocoift/chat/template.py'),

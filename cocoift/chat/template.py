@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VICUNA', 'PLAIN', 'TEMPLATES', 'VICUNA_JINJA', 'Template', 'render', 'text_ids', 'control_tokens', 'piece_ids',
-           'question_ids', 'answer_ids', 'stop_ids', 'start_ids', 'prefix_ids']
+           'question_ids', 'answer_start', 'answer_ids', 'stop_ids', 'start_ids', 'prefix_ids']
 
 # %% ../../nbs/chat/10_template.ipynb #cf530f3d
 import re
@@ -87,10 +87,15 @@ def question_ids(tokenizer, template: Template, instruction: str, number: int, i
     return piece_ids(tokenizer, template.later if number else template.first if image else template.first_bare, instruction)
 
 
-def answer_ids(tokenizer, template: Template, response: str) -> list[int]:
-    "The ids of an answer, without its stop. A SentencePiece tokenizer puts a space before every text: it is not doubled."
+def answer_start(tokenizer, template: Template) -> str:
+    "What the template puts before an answer, as this tokenizer is given it. A SentencePiece tokenizer puts a space before every text: it is not doubled."
     first = tokenizer.convert_ids_to_tokens(text_ids(tokenizer, "a"))[0]
-    return text_ids(tokenizer, (template.answer.removeprefix(" ") if first.startswith("\u2581") else template.answer) + response)
+    return template.answer.removeprefix(" ") if first.startswith("\u2581") else template.answer
+
+
+def answer_ids(tokenizer, template: Template, response: str) -> list[int]:
+    "The ids of an answer, without its stop."
+    return text_ids(tokenizer, answer_start(tokenizer, template) + response)
 
 
 def stop_ids(tokenizer, template: Template) -> list[int]:

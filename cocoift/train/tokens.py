@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..chat.template import Template, answer_ids, control_tokens, question_ids, stop_ids
+from ..chat.template import Template, answer_ids, answer_start, control_tokens, question_ids, stop_ids
 from ..conversation import Conversation, Round
 from ..files import UserError
 
@@ -51,9 +51,7 @@ class Speller:
     "Texts in a tokenizer's ids, as a template has them, many at a time."
 
     def __init__(self, tokenizer, template: Template):
-        self.tokenizer, self.stop = tokenizer, stop_ids(tokenizer, template)
-        spaces = tokenizer.convert_ids_to_tokens(self._ids(["a"])["a"])[0].startswith("\u2581")
-        self.answer = template.answer.removeprefix(" ") if spaces else template.answer  # SentencePiece puts a space before every text: it is not doubled
+        self.tokenizer, self.stop, self.answer = tokenizer, stop_ids(tokenizer, template), answer_start(tokenizer, template)
         cuts = "(" + "|".join(map(re.escape, control_tokens(tokenizer) or ["(?!)"])) + ")"
         self.pieces = {name: re.split(cuts, getattr(template, name)) for name in ("first", "later", "first_bare")}
 
