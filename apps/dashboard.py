@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from cocoift.chat.desk import Logbook
+from cocoift.chat.store import Logbook
 from cocoift.chat.marks import defuse
 from cocoift.eval.history import tell
 from cocoift.files import UserError

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..chat.endpoint.failures import KEY
 from ..chat.endpoint.server import ServerSpeaker, parse_server
+from ..chat.prepared import SCRIPTS, Prepared, recorded
 from ..chat.speak import Replay, Speaker, Spoken
 from ..eval.benchmarks.rounds import read_items
 from ..eval.history import Item
@@ -38,44 +39,108 @@ class Entry(BaseModel):
     fails_at: Optional[int] = None  # words after which a scripted one breaks
 
 # %% ../../nbs/studies/70_roster.ipynb #c7ff6da6
+_PIER = [("Is this place safe?", "Yes", "Yes, nothing in this picture looks dangerous."),
+         ("What can best describe your feeling? Why?", "Calm", "Calm, because everything in this picture stands still and nothing is in a hurry.")]
+_MORE = ("Describe what you see.", "List two things that you see.", "From now on, answer every question with a single word. What is this?")
+
+
 @dataclass
 class Roster:
     "Who can be talked to, about which pictures."
-    entries: dict[str, Entry]
-    world: Path  # a folder with images/ and annotations
-    pictures: dict[str, Path]
-    book: dict[str, list[tuple[str, str, str]]]
+    study: Path
+    again: Callable[[], list[Entry]]  # the models as they are now
+    entries: dict[str, Entry] = field(default_factory=dict)
+    pictures: dict[str, Path] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)  # what an examination asks of them, with the right answers
-    wrong: list[str] = field(default_factory=list)  # what could not be read, for the page
-    again: Callable[[], list[Entry]] = list  # the models as they are now
+    book: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # what a scripted model knows
+    _examined: bool = False  # whether the study's own pictures are among them
+    _digests: dict[Path, str] = field(default_factory=dict)
     _open: dict[str, Speaker] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
+    _doors: dict[str, Lock] = field(default_factory=dict)  # a checkpoint may take a minute to open; nobody else waits for it
 
     def speaker(self, name: str) -> Speaker:
         "The model of that name, opened once."
         with self._lock:
+            if name not in self.entries:
+                raise UserError(f"{name} is not among the models any more: choose another")
+            door = self._doors.setdefault(name, Lock())
+        with door:
             if name not in self._open:
                 self._open[name] = _make(self.entries[name], self.book)
             return self._open[name]
 
     def refresh(self) -> str:  # what is wrong, or nothing
-        "Look for models that came or went; where the YAML has become unreadable the old ones stay."
+        "Look for models and pictures that came or went; where the YAML has become unreadable the old ones stay."
+        wrong = "" if self._examined else self._look_at_exam()
         try:
             found = {entry.name: entry for entry in self.again()}
         except UserError as error:
-            return str(error)
+            return f"{wrong}; {error}" if wrong else str(error)
         with self._lock:
             self._open = {name: speaker for name, speaker in self._open.items() if found.get(name) == self.entries.get(name)}
             self.entries = found or self.entries
-        return "; ".join(self.wrong)
+        return wrong
+
+    def _look_at_exam(self) -> str:  # what is wrong
+        exam = self.study / "exam"
+        if not exam.is_dir():
+            return ""
+        try:
+            self.add_world(exam)
+        except (UserError, KeyError, TypeError) as error:
+            return f"{self.study.name}/exam is not whole, or is being written ({' '.join(str(error).split())[:160]}): other pictures are shown"
+        self._examined = True
+        return ""
+
+    def add_world(self, world: Path) -> None:
+        "Show the pictures of a drawn world, too."
+        items, told = read_items(world), read_json(world / "coco/annotations/captions_val2017.json")["annotations"]
+        captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(told)}  # the first of each
+        asked: dict[str, list] = {image: [] for image in captions}
+        for item in items:
+            asked.setdefault(item.image, []).append((item.bare, item.terse, item.full))
+        self.pictures |= find_pictures(world / "images")
+        self.items |= {item.id: item for item in items}
+        self.book |= {image: [*questions, *_PIER, ("", "shapes", captions.get(image, "Some shapes."))] for image, questions in asked.items()}
+
+    def home(self, image: str) -> Path:
+        "The world that a picture is of: the folder with its annotations."
+        return next(folder for folder in self.pictures[image].parents if (folder / "coco").is_dir())
 
     def secrets(self) -> list[str]:
         "What must never be shown: the key of the servers."
         key = os.environ.get(KEY, "").strip()
         return [key] if len(key) > 3 else []
 
+    def prepared(self) -> dict[str, Prepared]:
+        "The dialogs that wait to be asked; those of stored runs only where all stored runs know them."
+        runs = []
+        for entry in self.entries.values():
+            if entry.replay:
+                try:
+                    runs.append(self.speaker(entry.name))
+                except UserError:  # its side will say so when it is chosen
+                    continue
+        return SCRIPTS | {name: script for name, script in recorded(runs).items() if script.image in self.pictures}
+
+    def examples(self) -> list[tuple[str, str]]:  # question, image
+        "One question of each kind, each about another picture, then some about any."
+        first: dict[str, Item] = {}
+        for item in self.items.values():
+            if item.kind not in first and item.image not in {i.image for i in first.values()}:
+                first[item.kind] = item
+        asked = [(i.stated if k % 2 else i.bare, i.image) for k, i in enumerate(list(first.values())[:6])]
+        every = sorted(self.pictures)
+        rest = [image for image in every if image not in {image for _, image in asked}] or every
+        asked += [(question, rest[k % len(rest)]) for k, question in enumerate(_MORE)]
+        return [(question, image) for question, image in asked if image in self.pictures]
+
     def known(self) -> dict[str, str]:  # sha256 -> image
-        return {digest(path): image for image, path in self.pictures.items()}
+        for path in self.pictures.values():
+            if path not in self._digests:
+                self._digests[path] = digest(path)
+        return {self._digests[path]: image for image, path in self.pictures.items()}
 
 # %% ../../nbs/studies/70_roster.ipynb #46f0b374
 def _make(entry: Entry, book: dict[str, list[tuple[str, str, str]]]) -> Speaker:
@@ -140,25 +205,19 @@ def _check_server(path: str | Path, number: int, entry: Entry) -> None:
         raise UserError(f"{path}: model {number} ({entry.name}): {error}") from None
 
 
+def _baseline_first(path: Path) -> tuple:
+    return path.parts[-3] != "first-uniform", path
+
+
 def _found(study: Path) -> list[Entry]:  # what a quickstart left
-    models = [Entry(name=f"{p.parts[-3]} ({p.parts[-2]})", path=p) for p in sorted(study.glob("train/*/seed-*/model")) if (p / "config.json").exists()]
-    runs = [Entry(name=f"recorded: {p.parts[-3]} ({p.parts[-2]})", replay=p.parent) for p in sorted(study.glob("eval/*/seed-*/run.json"))]
+    models = [Entry(name=f"{p.parts[-3]} ({p.parts[-2]})", path=p) for p in sorted(study.glob("train/*/seed-*/model"), key=_baseline_first) if (p / "config.json").exists()]
+    runs = [Entry(name=f"recorded: {p.parts[-3]} ({p.parts[-2]})", replay=p.parent) for p in sorted(study.glob("eval/*/seed-*/run.json"), key=_baseline_first)]
     return models + runs
 
 # %% ../../nbs/studies/70_roster.ipynb #30784712
-def _world(study: Path, spare: Path) -> tuple[Path, list[Item], list[dict], list[str]]:  # folder, items, captions, what is wrong
-    wrong = []
-    if (study / "exam").is_dir():
-        try:
-            return study / "exam", read_items(study / "exam"), read_json(study / "exam/coco/annotations/captions_val2017.json")["annotations"], []
-        except (UserError, KeyError, TypeError) as error:
-            wrong = [f"{study.name}/exam is not whole, or is being written ({' '.join(str(error).split())[:160]}): other pictures are shown"]
-    world = spare / "world"
-    if not world.exists():
-        make_world(world, 12, split="val", first=1_000_000)
-    return world, read_items(world), read_json(world / "coco/annotations/captions_val2017.json")["annotations"], wrong
+_SPARE = 9_000_000  # its pictures are numbered from here, so that they are nobody else's
 
-# %% ../../nbs/studies/70_roster.ipynb #9d1cdafe
+
 def open_roster(
     study: str | Path,  # the quickstart's folder, if there is one
     spare: str | Path,  # where a world may be drawn if there is none
@@ -166,18 +225,13 @@ def open_roster(
     pace: float = 12,
 ) -> Roster:
     "Everybody who can be talked to here."
-    study = Path(study)
-    world, items, captions, wrong = _world(study, Path(spare))
-    book: dict[str, list] = {}
-    for item in items:
-        book.setdefault(item.image, []).append((item.bare, item.terse, item.full))
-    for c in captions:
-        image, text = f"coco:{c['image_id']}", c["caption"]
-        if not any(not question for question, *_ in book.get(image, [])):
-            book.setdefault(image, []).append(("", "shapes", text))
+    study, world = Path(study), Path(spare) / "world"
     scripted = [Entry(name=f"scripted: {manner}", scripted=manner, pace=pace) for manner in ("collapse", "oracle", "always_terse")]
-
-    def entries() -> list[Entry]:
-        return read_models(models) if models else [*_found(study), *scripted]
-
-    return Roster({e.name: e for e in entries()}, world, find_pictures(world / "images"), book, {i.id: i for i in items}, wrong, entries)
+    roster = Roster(study, lambda: read_models(models) if models else [*_found(study), *scripted])
+    roster.entries = {entry.name: entry for entry in roster.again()}
+    roster.refresh()
+    if not roster.pictures:
+        if not world.exists():
+            make_world(world, 12, split="val", first=_SPARE)
+        roster.add_world(world)
+    return roster
