@@ -49,11 +49,16 @@ def page(options: dict) -> gr.Blocks:
     return blocks
 
 
+def shown(study: Path) -> list[str]:
+    "The only folders that files are served from: pictures, wherever the study lies."
+    return [str(folder.absolute()) for folder in (study / "exam" / "images", study / "world" / "images", study.parent / "app" / "pictures")]
+
+
 def serve(options: dict) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what visitors sent goes, too
     page(options).queue(max_size=400, default_concurrency_limit=40).launch(
         server_name=options["host"], server_port=options["port"], share=options["share"], auth=gate(options["password"]) if options["password"] else None,
-        max_file_size=MOST_BYTES, ssr_mode=False, theme=THEME, css=CSS, head=HEAD, footer_links=[], quiet=False, show_error=False, run_history=False,
+        allowed_paths=shown(Path(options["study"])), max_file_size=MOST_BYTES, ssr_mode=False, theme=THEME, css=CSS, head=HEAD, footer_links=[], quiet=False, show_error=False, run_history=False,
         app_kwargs={"middleware": [Middleware(Guard, share=options["share"])], "docs_url": None, "redoc_url": None, "openapi_url": None})
 
 

@@ -143,6 +143,9 @@ class Roster:
         return {self._digests[path]: image for image, path in self.pictures.items()}
 
 # %% ../../nbs/studies/70_roster.ipynb #46f0b374
+_OPENING = Lock()  # transformers changes torch's globals while it loads, so one checkpoint at a time
+
+
 def _make(entry: Entry, book: dict[str, list[tuple[str, str, str]]]) -> Speaker:
     if entry.scripted:
         return Spoken(entry.scripted, book, entry.pace, entry.fails_at)
@@ -152,7 +155,8 @@ def _make(entry: Entry, book: dict[str, list[tuple[str, str, str]]]) -> Speaker:
         return Queued(ServerSpeaker(entry.server))
     from cocoift.chat.talk import Talker
 
-    return Queued(Talker(entry.path))
+    with _OPENING:
+        return Queued(Talker(entry.path))
 
 # %% ../../nbs/studies/70_roster.ipynb #722741bd
 class Queued:

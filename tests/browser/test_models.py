@@ -24,8 +24,9 @@ def link(study, tiny):
 def run_script(page, rounds):
     page.locator("#run-script").click()
     for side in "ab":
-        expect(page.locator(f"#chat-{side}").get_by_test_id("bot")).to_have_count(rounds, timeout=60_000)
+        expect(page.locator(f"#chat-{side}").get_by_test_id("bot"), page.locator("#sides").inner_text()).to_have_count(rounds, timeout=60_000)
     answered(page, 90_000)
+    assert "failed" not in page.locator("#sides").inner_text()
 
 
 def test_before_any_quickstart(inside):
@@ -81,5 +82,4 @@ def test_recorded_dialogs(inside, guarded):
     rounds = sum(line["image"] == told[0]["image"] for line in told)
     choose(inside, "script", f"recorded: {told[0]['image']}, {rounds} rounds")
     run_script(inside, rounds)
-    assert "failed" not in inside.locator("#sides").inner_text()
     expect(inside.locator("#chat-a")).to_contain_text(told[0]["response"][:40])
