@@ -33,8 +33,7 @@ class Page:
         self.settled = [*self.states, self.many], [self.box, self.diff, *self.votes.values()]
         self.wire()
         self.folds.wire(self)
-        arrived = where.load(self.arrive, None, [*self.all, self.pictures, self.many, self.count, self.note, self.folds.script], **QUIET)
-        self.settle_after(arrived.then(self.shape, self.many, self.shaped, **QUIET))
+        where.load(self.arrive, None, [*self.all, self.pictures, self.many, self.count, self.note, self.folds.script, *self.shaped, *self.settled[1]], **QUIET)
         where.unload(room.leave)
 
     # The parts
@@ -50,7 +49,7 @@ class Page:
             for k in range(4):
                 self.lay_out_side(k)
         self.box = gr.MultimodalTextbox(placeholder="Ask all. Enter sends, Esc stops, Alt+1 and Alt+2 vote.", file_types=["image"], file_count="multiple", elem_id="prompt",
-                                        show_label=False, stop_btn=False, max_plain_text_length=20_000)
+                                        show_label=False, stop_btn=False, max_plain_text_length=20_000, interactive=False)  # until the page is as its link wants it
         with gr.Row(elem_classes="tight", elem_id="votes"):
             self.votes = {choice: gr.Button(choice if len(choice) > 1 else f"{choice} is better", interactive=False, visible=choice not in "CD", size="sm", min_width=80,
                                             elem_id=f"vote-{TAGS[choice]}") for choice in VOTES}
@@ -84,7 +83,7 @@ class Page:
         for choice, button in self.votes.items():
             button.click(self.voter(choice), [*self.states, self.reason, self.blind, self.many], voted, **QUIET)
         self.secret.input(self.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET)
-        self.settle_after(self.count.input(lambda n: n, self.count, self.many, **QUIET).then(self.shape, self.many, self.shaped, **QUIET))
+        self.count.input(self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET)
         self.settle_after(self.clear.click(self.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET))
         for part in (*self.models, self.count):
             part.input(None, [*self.models, self.count], None, js=IN_ADDRESS)
@@ -130,6 +129,9 @@ class Page:
     @staticmethod
     def shape(many: int):
         return [*(gr.update(visible=k < many) for k in range(4)), gr.update(visible=many > 2), gr.update(visible=many > 3)]
+
+    def reshape(self, *given):
+        return [given[-1], *self.shape(given[-1]), *self.settle(*given)]
 
     @staticmethod
     def settle(*given):
@@ -220,4 +222,5 @@ class Page:
         pictures = self.room.roster.pictures | self.room.log.album()
         known = {image: pictures[image] for side in sides for r in side.rounds for image in r.images if image in pictures}
         models = [gr.update(choices=names, value=side.model if side.model in names else name) for side, name in zip(sides, spare)]
-        return [*sides, *(messages(side, pictures) for side in sides), *models, known, many, many, defuse(told) and f"⚠ {defuse(told)}", self.folds.offer()]
+        shown = [*(messages(side, pictures) for side in sides), *models, known, many, many, defuse(told) and f"⚠ {defuse(told)}", self.folds.offer()]
+        return [*sides, *shown, *self.shape(many), *self.settle(*sides, many)]

@@ -121,14 +121,24 @@ def url(root, study, stage):
     assert not list((folder / "tmp").glob("cocoift-app-*"))  # nothing that anybody sent stays
 
 
+@pytest.fixture(scope="session")
+def visit(browser):
+    "One visitor's browser, which has the page's scripts already."
+    context = browser.new_context(accept_downloads=True)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def watched(page, url):
+def watched(visit, url):
     "A page, and what it complains of or asks of strangers, which fails the test."
+    page = visit.new_page()
     wrong = page.wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("request", lambda r: None if r.url.startswith((url, "data:", "blob:")) else wrong.append(r.url))
     yield page
+    page.close()
     assert not wrong
 
 

@@ -46,5 +46,4 @@ def ready(page, address):
     go(page, address)
     expect(page.locator("#prompt textarea")).to_be_enabled(timeout=60_000)
     expect(page.locator("#model-a input")).to_have_value(re.compile("."), timeout=30_000)
-    page.wait_for_timeout(400)
     return page

@@ -50,14 +50,14 @@ def test_keys_reach_neither_page_nor_files(chat, study, url):
             pass
 
 
-def test_a_visitor_leaves_nothing(browser, url, study, tmp_path):
+def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
     from cocoift.conversation import read_conversations
     from cocoift.data.build import BuildRecipe, build
     from cocoift.images import find_pictures
     from cocoift.options import load_recipe
 
     Image.new("RGB", (63, 47), "teal").save(tmp_path / "mine.bmp")
-    page = browser.new_context().new_page()
+    page = visit.new_page()
     page.wrong = []
     ready(page, url)
     send(page, "Whose sea is this teal?", tmp_path / "mine.bmp")
@@ -82,7 +82,7 @@ def test_a_visitor_leaves_nothing(browser, url, study, tmp_path):
         return [path for path in files if path.name in ("mine.bmp", f"{own}.png") or b"Whose sea is this teal?" in path.read_bytes()]
 
     assert {path.name for path in left()} >= {"mine.bmp", f"{own}.png", "comparison.json"}
-    page.context.close()
+    page.close()
     began = time.time()
     while left() and time.time() - began < 20:
         time.sleep(0.3)
