@@ -7,6 +7,7 @@ __all__ = ['FILTERS', 'find', 'Memory', 'results', 'piers', 'paper_scores', 'slo
            'pair', 'only']
 
 # %% ../../nbs/studies/74_board.ipynb #607e7f73
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -23,14 +24,22 @@ from ..viz.figures import paper_table
 
 # %% ../../nbs/studies/74_board.ipynb #fb744419
 def _name(path: Path, root: Path) -> str:
-    name = path.relative_to(root).as_posix() or path.name
+    name = path.relative_to(root).as_posix()
+    name = path.name if name == "." else name
     return name.removeprefix("eval/").removeprefix("train/").removeprefix("data/")
+
+
+_LARGE = {"images", "conversations", "records"}  # hundred thousand pictures, and never a run
 
 
 def find(root: str | Path, mark: str, depth: int = 6) -> dict[str, Path]:  # name -> folder
     "The folders below a root that hold a file of that name."
-    root = Path(root)
-    return {_name(path.parent, root): path.parent for path in sorted(root.rglob(mark)) if len(path.relative_to(root).parts) <= depth} if root.is_dir() else {}
+    found, root = [], Path(root)
+    for folder, below, files in os.walk(root):
+        if mark in files:
+            found.append(Path(folder))
+        below[:] = [name for name in below if name not in _LARGE] if len(Path(folder).relative_to(root).parts) < depth - 1 else []
+    return {_name(folder, root): folder for folder in sorted(found)}
 
 # %% ../../nbs/studies/74_board.ipynb #851e95ba
 class Memory:
@@ -56,7 +65,7 @@ class Memory:
 _NOT_CAPABLE = {"total", "overall", "all"}
 
 
-def _scored(name: str, told: dict) -> dict[str, list[dict]]:  # rows of scores, effects, kinds, capabilities, rounds, transitions
+def _scored(name: str, told: dict) -> dict[str, list[dict]]:  # rows of scores, effects, capabilities, rounds, transitions
     bench = told.get("bench") or "rounds"
     head = {"layout": name, "bench": bench}
     levels = told.get("histories") or {}
@@ -66,12 +75,12 @@ def _scored(name: str, told: dict) -> dict[str, list[dict]]:  # rows of scores, 
         history = "own" if bench == "scope" else told.get("history") or "none"
         rows += [head | {"history": history, "metric": m, **e} for m, e in judged.items() if not m.startswith("terse_") and m not in EFFECTS]
     kinds = told.get("kinds") or []
-    by_kind = [head | {"history": "none", "capability": f"{row['kind']}{'' if row.get('wording', 'seen') == 'seen' else ', ' + row['wording']}", **row} for row in kinds]
+    by_kind = [head | {"history": "none", "capability": row["kind"], **row} for row in kinds]
     if bench not in ("rounds", "scope") and not levels:
         by_kind += [head | {"history": told.get("history") or "none", "capability": m, **e} for m, e in judged.items() if m not in _NOT_CAPABLE]
     rows += [head | {"history": "difference", "metric": m, **e} for m, e in (told.get("effects") or {}).items() if m in EFFECTS]
     return {"scores": rows, "effects": [head | {"effect": effect, **e} for effect, e in (told.get("effects") or {}).items()],
-            "kinds": [head | row for row in kinds if "wording" in row], "capabilities": by_kind,
+            "capabilities": by_kind,
             "rounds": [head | row for row in (told.get("by_round") or [row for row in _listed(told.get("rounds")) if "round" in row])],
             "transitions": [head | row for row in told.get("transitions") or []]}
 
@@ -88,10 +97,10 @@ def _pier(folder: Path) -> list[dict]:
     return [{"round": int(number), "metric": metric, **share(some, metric, repeats=500).as_dict()} for number, some in frame.groupby("round") for metric in ("terse", "words")]
 
 
-def results(root: str | Path, memory: Memory | None = None) -> tuple[dict[str, pd.DataFrame], list[str]]:  # scores, effects, kinds, capabilities, rounds, transitions; what could not be read
+def results(root: str | Path, memory: Memory | None = None) -> tuple[dict[str, pd.DataFrame], list[str]]:  # scores, effects, capabilities, rounds, transitions; what could not be read
     "The scores of all evaluations, as their own files state them; `layout` is the run."
     memory = memory or Memory()
-    tables: dict[str, list] = {name: [] for name in ("scores", "effects", "kinds", "capabilities", "rounds", "transitions")}
+    tables: dict[str, list] = {name: [] for name in ("scores", "effects", "capabilities", "rounds", "transitions")}
     wrong = []
     for name, folder in find(root, "scores.json").items():
         try:
@@ -163,13 +172,14 @@ def rate(votes: Sequence[Mapping], repeats: int = 200) -> pd.DataFrame:  # model
 
 # %% ../../nbs/studies/74_board.ipynb #0ed27124
 def _training(folder: Path) -> pd.DataFrame:
-    lines, times = pd.DataFrame(Journal(folder / "metrics.jsonl").read()), pd.DataFrame(Journal(folder / "times.jsonl").read())
-    if len(times) and len(lines):
-        lines = lines.merge(times.drop_duplicates("step", keep="last"), on="step", how="left")
-        lines["tokens_per_s"] = lines.tokens / lines.seconds
+    lines, times = pd.DataFrame(Journal(folder / "metrics.jsonl").read()), Journal(folder / "times.jsonl").read()
+    derived = {"done": (folder / "train.json").exists()}
+    if times and len(lines):
+        derived["seconds"] = lines.step.map({line["step"]: line["seconds"] for line in times})
+        derived["tokens_per_s"] = lines.tokens / derived["seconds"]
     if "separate" in lines:
-        lines["tree_ratio"] = lines.separate.cumsum() / lines.tokens.cumsum()
-    return lines.assign(done=(folder / "train.json").exists())
+        derived["tree_ratio"] = lines.separate.cumsum() / lines.tokens.cumsum()
+    return lines.assign(**derived)
 
 
 def trainings(root: str | Path, memory: Memory | None = None) -> tuple[pd.DataFrame, list[str]]:  # run, step, loss, lr, tokens, seconds, tokens_per_s, tree_ratio, done
