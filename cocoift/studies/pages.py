@@ -20,7 +20,7 @@ from ..stats import Estimate
 from ..images import find_pictures
 from .curve import CURVES, points_table
 from .shelf import Shelf
-from ..viz import audited, figures, results
+from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
 from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report
 
@@ -106,7 +106,7 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
     def of(make):
         return _stack(arms, lambda arm: make(rounds) if len(rounds := _all_rounds(arm, "rounds.jsonl")) else None)
 
-    lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
+    lengths = _stack(arms, lambda arm: length_by_round(pier).rename(columns={"words": "value"}).assign(metric="words") if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
             "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "scope": _scope(arms), "seen": _seen(arms), "others": _others(arms), "curve": _stack(arms, _curve),
             "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None), "transitions": _stack(arms, _transitions)}
@@ -196,11 +196,11 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:
         Table(_pivot(t["scores"]) if len(t["scores"]) else t["scores"], "Every level, with 95 % intervals (resampled by image, over seeds where there are several)")])
     heard = Section("Where it can be heard", [
         Text("One dialog, played by each model with its own answers: a free question, one that asks for a short phrase, then free ones again."),
-        Chart(figures.answer_length(t["lengths"]), "Words of a free answer by round; round 2 asks for a short phrase", t["lengths"]),
+        Chart(results.by_round(t["lengths"], "words"), "Words of a free answer by round; round 2 asks for a short phrase", t["lengths"]),
         *([Dialogs(told, "The same dialog with each model")] if told else [])])
     right = Section("What they know", [
-        Chart(figures.content_by_kind(t["kinds"]), "Right answers on new images under no history, by type of question and wording", t["kinds"]),
-        Chart(figures.loss_curve(t["losses"]), "Training loss", t["losses"]),
+        Chart(results.by_capability(t["kinds"].rename(columns={"kind": "capability"}), title="Right answers, kind by kind"), "Right answers on new images under no history, by type of question and wording", t["kinds"]),
+        Chart(traced.trace(t["losses"]), "Training loss", t["losses"]),
         *([Table(t["matched"], "What the trainings of the first seed had: steps, images and learned tokens, and the loss they ended at")] if len(t["matched"]) else [])])
     paper = Section("The paper's own table", [
         Chart(figures.single_multi(figures.paper_table()), "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline",
