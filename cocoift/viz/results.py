@@ -81,8 +81,8 @@ def standings(
     figure.update_yaxes(range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=names, showgrid=False)
     figure.update_xaxes(title_text=titled(metric), selector=dict(anchor="y"))
     told = [f"History: {history}", "95 % intervals", "less is better" if less else "more is better"][: 2 if metric == "words" else 3]
-    told += ["▲ more than the baseline, ▼ less, = not told apart" + (", ? not paired" if rows.difference_low[rows.difference.notna()].isna().any() else "")] if beside else []
-    return dress(figure, titled(metric).partition(":")[0].capitalize() + ", run by run", "; ".join(told), 130 + 30 * len(names), 24).update_layout(margin_b=52, margin_r=76)
+    title = titled(metric).partition(":")[0]
+    return dress(figure, f"{title[0].upper()}{title[1:]}, run by run", "; ".join(told), 146 + 30 * len(names), 24).update_layout(margin_b=68, margin_r=76)
 
 # %% ../../nbs/viz/56_results.ipynb #43226f70
 def _note(text: str, **where) -> dict:  # set all at once: plotly checks all of them each time one is added
@@ -114,8 +114,9 @@ def _gaps(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], baselin
         told = sign(r.value, r.low, r.high)
         dots(figure, rows.iloc[[place]].astype({"n": float}), [place], r.run, named[r.run], panel="2", hollow=told in "=?", showlegend=False)
         notes.append(_note(f"{told} {r.value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left"))
-    figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text="difference from the baseline", selector=dict(anchor="y2"), **ZERO)
-    return [*notes, _note(f"less {baseline}", x=0.5, xref="x2 domain", y=1, yref="y2 domain", yanchor="bottom")] if baseline else notes
+    legend = f"difference from {baseline or 'the baseline'}<br>▲ more, ▼ less, = not told apart" + (", ? not paired" if rows.low[rows.value.notna()].isna().any() else "")
+    figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text=legend, selector=dict(anchor="y2"), **ZERO)
+    return notes
 
 # %% ../../nbs/viz/56_results.ipynb #34e17e51
 def by_capability(
