@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
-from ..eval.paired import RESOLVES, differences, pair, runs_of
+from ..eval.paired import differences, pair, runs_of
 from ..files import Journal, digest
 from ..images import find_pictures
+from ..stats import RESOLVES
 from ..viz.report import Dialog, Dialogs, Section, Table, Text, write_report
 
 # %% ../../nbs/studies/67_compare.ipynb #f4999aa1
@@ -74,7 +75,8 @@ def compare(
 
 
 def _write(a: Path, b: Path, page: Path, table: pd.DataFrame, pairs: pd.DataFrame, unpaired: int, pictures: dict[str, Path], force: bool) -> None:
-    moved = [pair for pair in changes(pairs) if pair[1] not in set(pairs.item)]
+    items = set(pairs.item)  # a difference between two of an item's dialogs is none of a dialog
+    moved = [pair for pair in changes(pairs) if pair[1] not in items]
     told = side_by_side(a, b, moved[:SHOWN], pictures)
     shown = table.rename(columns={"a": a.name, "b": b.name if b.name != a.name else f"{b.parent.name}/{b.name}", "value": "difference", "holm": "p (Holm)"})
     lead = f"The same items, asked of **{a.name}** and of **{b.name}**. Differences are the second less the first, item by item; {unpaired} observations have no partner and are left out."
