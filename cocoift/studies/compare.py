@@ -38,8 +38,8 @@ def _said(run: Path) -> dict[str, list[dict]]:  # dialog -> its rounds
         return said
     for line in Journal(run / "rounds.jsonl").read():
         rounds = said.setdefault(line["dialog"], [{"instruction": q, "response": r, "format": f"{line['history']}, told", "image": line["image"]} for q, r in line.get("told", [])])
-        rounds.append({"instruction": line["instruction"], "response": line["response"], "format": line["history"] if line["status"] == "ok" else line["status"],
-                       "kept": line.get("kept"), "image": line["image"]})
+        rounds.append({"instruction": line["instruction"], "response": line["response"], "format": (line.get("constraint") or line["history"]) if line["status"] == "ok" else line["status"],
+                       "kept": line.get("kept", line.get("strict")), "image": line["image"]})
         said[f"{line['dialog']} {line['round']}"] = rounds
     return said
 
@@ -78,7 +78,9 @@ def _write(a: Path, b: Path, page: Path, table: pd.DataFrame, pairs: pd.DataFram
     items = set(pairs.item)  # a difference between two of an item's dialogs is none of a dialog
     moved = [pair for pair in changes(pairs) if pair[1] not in items]
     told = side_by_side(a, b, moved[:SHOWN], pictures)
-    shown = table.rename(columns={"a": a.name, "b": b.name if b.name != a.name else f"{b.parent.name}/{b.name}", "value": "difference", "holm": "p (Holm)"})
+    names = {"a": a.name, "b": b.name if b.name != a.name else f"{b.parent.name}/{b.name}"}
+    span = ["" if low != low else f"{low:.2f} to {high:.2f}".replace("-", "\u2212").replace(" ", "\u00a0") for low, high in zip(table.low.astype(float), table.high.astype(float))]
+    shown = table.assign(span=span)[["metric", "a", "b", "value", "span", "p", "holm", "resolves", "n"]].rename(columns={**names, "value": "difference", "span": "95 %", "holm": "p (Holm)"})
     lead = f"The same items, asked of **{a.name}** and of **{b.name}**. Differences are the second less the first, item by item; {unpaired} observations have no partner and are left out."
     note = (f"95 % intervals resample images; p is from sign flips by image, Holm's correction is over this table. A true difference under `resolves` ({RESOLVES:.1f} standard errors) "
             "is missed more than once in five times." + (" **Judged by two instruments: read with care.**" if force else ""))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..history import EFFECTS
-from ..levels import difference
+from ..levels import clusters, difference
 from ...stats import Estimate, ratio, resolved, share, share_difference
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #7d7e5fbd
@@ -49,7 +49,7 @@ SHARES: dict[str, Pick] = {
 def share_of(own: pd.DataFrame, name: str) -> Estimate:
     "One of the shares."
     some, value = SHARES[name](own)
-    return share(some.assign(_v=value.astype(float)), "_v")
+    return share(some.assign(_v=value.astype(float)), "_v", clusters(some))
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #e5ed8482
 def snowball(own: pd.DataFrame) -> Estimate:
@@ -58,7 +58,7 @@ def snowball(own: pd.DataFrame) -> Estimate:
     free["before"] = free.groupby("dialog").right.shift()
     some = free[free.before.notna()]
     some = some.assign(_wrong=1 - _yes(some.right), _after=~some.before.astype(bool)) if len(some) else some
-    return share_difference(some, "_wrong", "_after") if len(some) else Estimate(None, None, None, 0)
+    return share_difference(some, "_wrong", "_after", clusters(some)) if len(some) else Estimate(None, None, None, 0)
 
 
 def objects(own: pd.DataFrame) -> dict[str, Estimate]:
@@ -66,7 +66,8 @@ def objects(own: pd.DataFrame) -> dict[str, Estimate]:
     if "named" not in own or (some := own[own.named.notna()]).empty:
         return dict.fromkeys(("chair_s", "chair_i", "object_f1"), Estimate(None, None, None, 0))
     some = some.assign(_bad=(some.false > 0).astype(float), _two=2 * some.hit, _sum=some.hit + some.wrong + some.true)
-    return {"chair_s": share(some, "_bad"), "chair_i": ratio(some, "false", "named"), "object_f1": ratio(some, "_two", "_sum")}
+    by = clusters(some)
+    return {"chair_s": share(some, "_bad", by), "chair_i": ratio(some, "false", "named", by), "object_f1": ratio(some, "_two", "_sum", by)}
 
 
 def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share, low, high: of the rounds after `last`
@@ -74,13 +75,13 @@ def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share
     some = own.assign(this=own.constraint.fillna("free"), last=own.groupby("dialog").constraint.transform(lambda c: c.fillna("free").shift()))
     some = some[some["last"].notna()]
     kept = some.strict.where(some.strict.notna(), some.dropped.where(some.dropped.notna(), ~some.terse.astype(bool)))
-    found = [(pair, share(rounds, "kept")) for pair, rounds in some.assign(kept=_yes(kept)).groupby(["last", "this"])]
+    found = [(pair, share(rounds, "kept", clusters(rounds))) for pair, rounds in some.assign(kept=_yes(kept)).groupby(["last", "this"])]
     return pd.DataFrame([{"last": last, "this": this, "rounds": e.n, "share": e.value, "low": e.low, "high": e.high} for (last, this), e in found])
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #8a4c3d08
 def leaks(paired: pd.DataFrame) -> dict[str, Estimate]:
     "Levels by history, leakage and its parts, and the paired length."
-    found = {f"terse_{h}": share(some.astype({"terse": float}), "terse") for h, some in paired.groupby("history", sort=False)}
+    found = {f"terse_{h}": share(some.astype({"terse": float}), "terse", clusters(some)) for h, some in paired.groupby("history", sort=False)}
     free = paired.assign(bound=False, _log=np.log(paired.words.clip(lower=1)))
     found |= {name: difference(free, more, less) for name, (more, less) in EFFECTS.items()}
     return found | {"length": difference(free, "forced_short", "neutral", "_log")}
