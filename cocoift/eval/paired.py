@@ -58,7 +58,7 @@ def _any_observed(lines: Sequence[dict]) -> pd.DataFrame:  # every reading that 
     asked = [line for line in lines if {"bound", "terse"} <= line.keys()]
     return pd.concat([frame, *_leakage(pd.DataFrame(asked))], ignore_index=True) if asked else frame
 
-
+# %% ../../nbs/eval/58_paired.ipynb #db278541
 def _scope_observed(lines: Sequence[dict]) -> pd.DataFrame:  # the shares of COCO-Scope round by round, and of its pairs register and length
     frame, parts = rounds_of(lines), []
     if len(own := frame[frame.history == "own"]):

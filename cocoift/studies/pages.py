@@ -197,7 +197,7 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]: 
             *seen_sections(t["seen"]), Section("The paper's own table", [paper])]
     return [section for section in made if any(not isinstance(block, Text) for block in section.blocks)]
 
-
+# %% ../../nbs/studies/60_pages.ipynb #280be11c
 def _scoped(t: dict[str, pd.DataFrame]) -> list[Section]:
     told = "When it was learned: full answers on COCO-Scope's pairs, weighed at every kept state of the training"
     curve = [Chart(over_training(t["curve"], *CURVES["early"]), told, t["curve"])] if len(t["curve"]) else []
