@@ -52,7 +52,7 @@ def _enter(arm: Arm, bench: str, folder: Path) -> None:
         raise UserError(f"{folder}: {arm.others[bench]} is {bench} of {arm.name} too: leave one of them out")
     arm.others[bench] = folder
 
-
+# %% ../../nbs/studies/60_pages.ipynb #6c397800
 def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
     "The arms that some folders make up, in the order in which their names first appear."
     arms: dict[str, Arm] = {}
