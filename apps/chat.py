@@ -12,6 +12,7 @@ from cocoift.chat.marks import defuse
 from cocoift.chat.shown import SIDES, WELCOME, differences, messages
 from cocoift.chat.speak import Settings
 from cocoift.chat.store import VOTES, votes_of
+from cocoift.files import UserError
 
 TAGS = {"A": "a", "B": "b", "C": "c", "D": "d", "tie": "tie", "both bad": "bad"}
 IN_ADDRESS = """(...values) => { const q = new URLSearchParams(location.search); "abcd".split("").forEach((n, i) => i < values[4] ? q.set(n, values[i]) : q.delete(n));
@@ -215,8 +216,11 @@ class Page:
         sides = [Side(asked.get(s) if asked.get(s) in names else name) for s, name in zip(SIDES, spare)]
         many = int(asked["sides"]) if asked.get("sides") in ("2", "3", "4") else 2
         if asked.get("dialog"):
-            found = self.room.log.dialog(asked["dialog"])
-            told = told if found else "There is no dialog under this link."
+            try:
+                found, why = self.room.log.dialog(asked["dialog"]), "There is no dialog under this link."
+            except UserError as error:  # a store that is torn
+                found, why = None, str(error)
+            told = told if found else why
             many = max(2, len(found)) if found else many
             sides = [*found.values(), *sides[len(found):]] if found else sides
         pictures = self.room.roster.pictures | self.room.log.album()

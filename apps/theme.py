@@ -11,7 +11,7 @@ CSS = """
 .facts { display: inline-block; margin-top: 2px; padding-top: 5px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color); }
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
 .facts.leaks { border-top: 2px solid var(--leak); }
-.message img { max-height: 240px; } img.small { image-rendering: pixelated; } .message img.small, #item-picture img.small { width: 168px; height: auto; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* the page's policy would not let it send anything */
+.message img { max-height: 240px; } img.small { image-rendering: pixelated; } .message img.small { width: 168px; height: auto; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* the page's policy would not let it send anything */
 #bar { align-items: center; gap: 8px 16px; } #bar #count .wrap { flex-wrap: nowrap; gap: 6px; } #blind { border: 0; background: none; }
 #count label { white-space: nowrap; }
 #examples .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 8px; } #examples .gallery-item { min-width: 0; text-align: left; padding: 6px 10px; }
