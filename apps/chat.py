@@ -13,6 +13,7 @@ from cocoift.chat.shown import SIDES, WELCOME, differences, messages
 from cocoift.chat.speak import Settings
 from cocoift.chat.store import VOTES, votes_of
 from cocoift.files import UserError
+from cocoift.studies.roster import examples, secrets
 
 TAGS = {"A": "a", "B": "b", "C": "c", "D": "d", "tie": "tie", "both bad": "bad"}
 IN_ADDRESS = """(...values) => { const q = new URLSearchParams(location.search); "abcd".split("").forEach((n, i) => i < values[4] ? q.set(n, values[i]) : q.delete(n));
@@ -58,7 +59,7 @@ class Page:
             self.stop = gr.Button("Stop all", size="sm", elem_id="stop", min_width=80, elem_classes="plain")
             self.clear = gr.Button("Clear", size="sm", elem_id="clear", min_width=80, elem_classes="plain")
         self.note = gr.Markdown(elem_id="note")
-        asked = [[{"text": question, "files": [str(self.room.roster.pictures[image])]}] for question, image in self.room.roster.examples()]
+        asked = [[{"text": question, "files": [str(self.room.roster.pictures[image])]}] for question, image in examples(self.room.roster)]
         gr.Examples(asked, self.box, label="Or begin with one of these", cache_examples=False, elem_id="examples", examples_per_page=12)
         self.diff, self.settings = self.folds.lay_out()
 
@@ -176,7 +177,7 @@ class Page:
                 except Exception as error:  # a checkpoint that is torn, a model that is gone: its side says so
                     side = side.last(status="failed", why=" ".join(str(error).split())[:300] or type(error).__name__)
                 else:
-                    async for side in answer(side, speaker, room.roster.pictures | known, settings, event, room.roster.secrets()):
+                    async for side in answer(side, speaker, room.roster.pictures | known, settings, event, secrets()):
                         yield self.shown(side, known, hidden)
                 if side.rounds[-1].status != "done" or not side.script:
                     side = Side(side.model, side.rounds)

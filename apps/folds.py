@@ -12,14 +12,14 @@ from cocoift.chat.prepared import as_lines, read_lines
 from cocoift.chat.shown import SIDES, messages
 from cocoift.chat.store import plain
 from cocoift.files import UserError
-from cocoift.studies.roster import Roster
+from cocoift.studies.roster import Roster, offered
 
 
 class Folds:
     "The folded parts; `wire` ties them to a chat page."
 
     def __init__(self, roster: Roster, names: list[str]):
-        self.roster, self.names, self.scripts = roster, names, roster.prepared()
+        self.roster, self.names, self.scripts = roster, names, offered(roster)
 
     # The parts
 
@@ -75,7 +75,7 @@ class Folds:
 
     def offer(self) -> dict:
         "The prepared dialogs as they are now: a run may have come."
-        self.scripts = self.roster.prepared()
+        self.scripts = offered(self.roster)
         return gr.update(choices=list(self.scripts))
 
     def lines_of(self, name: str) -> str:

@@ -65,7 +65,7 @@ def side_of(value: dict) -> Side:
 def plain(sides: Mapping[str, Side]) -> dict:
     return {name: {"model": side.model, "rounds": [asdict(r) for r in side.rounds]} for name, side in sides.items()}
 
-
+# %% ../../nbs/chat/22_store.ipynb #0492b66a
 def votes_of(choice: str, sides: Mapping[str, Side], reason: str = "", blind: bool = False) -> list[dict]:  # a battle a pair, the dialogs with the first
     "A vote about the last round, as arenas write it: among three models, two battles that the same one won."
     if choice not in VOTES or choice.lower() not in (*sides, "tie", "both bad"):
