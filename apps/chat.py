@@ -85,10 +85,10 @@ class Page:
         for choice, button in self.votes.items():
             button.click(self.voter(choice), [*self.states, self.reason, self.blind, self.many], voted, **QUIET)
         self.secret.input(self.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET)
-        self.count.input(self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET)
+        counted = self.count.input(self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET)
         self.settle_after(self.clear.click(self.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET))
-        for part in (*self.models, self.count):
-            part.input(None, [*self.models, self.count], None, js=IN_ADDRESS)
+        for chosen in (counted.then, *(model.input for model in self.models)):
+            chosen(None, [*self.models, self.count], None, js=IN_ADDRESS)
 
     def wire_side(self, k: int) -> None:
         def again(side, number, known, hidden, **changed):

@@ -118,7 +118,7 @@ def test_a_script_a_link_and_an_export(chat, tmp_path):
 def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
     chat.locator("#count").get_by_text("3", exact=True).click()
     expect(chat.locator("#chat-c")).to_be_visible(timeout=10_000)
-    assert "sides=3" in chat.url
+    chat.wait_for_url(re.compile("sides=3"), timeout=10_000)
     choose(chat, "model-b", "quick")
     choose(chat, "model-c", "quick")
     send(chat, "Say it in one word.")
