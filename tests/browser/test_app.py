@@ -58,6 +58,11 @@ def test_one_side_is_stopped_retried_edited_undone(chat):
     chat.locator("#chat-b").get_by_role("button", name="Undo").last.click()
     expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
     assert bot(chat, "a").inner_text() == told
+    chat.locator("#chat-a").get_by_role("button", name="Clear").click()  # this side only
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    send(chat, "And here?")
+    answered(chat)
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(1)
     chat.locator("#clear").click()
     expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
 
