@@ -305,8 +305,8 @@ def test_torn_files_leave_no_dead_panel(watched, url, study):
         expect(page.locator("#item-text")).to_contain_text(why, timeout=60_000)
 
 
-def test_two_people_do_not_meet(chat, browser, url):
-    other = browser.new_context().new_page()
+def test_two_people_do_not_meet(chat, visit, url):
+    other = visit.new_page()
     other.wrong = []
     ready(other, url)
     send(chat, "Mine is here?")
@@ -315,7 +315,7 @@ def test_two_people_do_not_meet(chat, browser, url):
         answered(page, 60_000)
         text = page.locator("#chat-a").inner_text()
         assert mine in text and yours not in text
-    other.context.close()
+    other.close()
 
 
 def test_bad_models_are_named(cocoift, tmp_path):
