@@ -226,12 +226,14 @@ def write_pages(
     images: str | Path | None = None,  # the pictures of the dialogs
     title: str = "An instruction should hold for exactly as long as it was meant to",
     provenance: dict | None = None,
+    lead: str = "",  # what the study is about
+    first: Sequence[Section] = (),  # what it has of its own
 ) -> dict[str, pd.DataFrame]:  # the tables that it shows
     "Write the report of a study, as one offline page."
     arms = find_arms(folders)
     pictures = find_pictures(images) if images else {}
     t = tables(arms)
-    lead = f"What data teaches about the length of an instruction's life, and what models learned from it: {', '.join(arm.name for arm in arms)}."
+    lead = lead or f"What data teaches about the length of an instruction's life, and what models learned from it: {', '.join(arm.name for arm in arms)}."
     facts = {"cocoift": __version__, **{f"{arm.name}: seeds": max(len(arm.runs), len(arm.trainings)) for arm in arms}, **(provenance or {})}
-    write_report(out, title, lead, _sections(t, dialogs(arms, pictures)), facts)
+    write_report(out, title, lead, [*first, *_sections(t, dialogs(arms, pictures))], facts)
     return t
