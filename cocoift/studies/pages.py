@@ -8,6 +8,7 @@ __all__ = ['Arm', 'find_arms', 'tables', 'dialogs', 'seen_sections', 'write_page
 # %% ../../nbs/studies/60_pages.ipynb #7f0edd5d
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ from ..images import find_pictures
 from .curve import CURVES, points_table
 from .scope_page import scope_scores, scope_sections, scope_tables
 from .shelf import Shelf
-from ..viz import audited, figures
+from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
 from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report
 
@@ -114,7 +115,7 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
     def of(make):
         return _stack(arms, lambda arm: make(rounds) if len(rounds := _all_rounds(arm, "rounds.jsonl")) else None)
 
-    lengths = _stack(arms, lambda arm: length_by_round(pier) if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
+    lengths = _stack(arms, lambda arm: length_by_round(pier).rename(columns={"words": "value"}).assign(metric="words") if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
     return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
             "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "seen": _seen(arms), "others": _others(arms), "curve": _stack(arms, _curve),
             "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None),
@@ -185,10 +186,10 @@ def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]: 
                *chart(t["effects"], figures.decomposition, "Leakage in its parts"),
                *([Table(_pivot(t["scores"]), "Every level, with 95 % intervals (resampled by image, over seeds where there are several)")] if len(t["scores"]) else [])]
     heard = [Text("One dialog, played by each model with its own answers: a free question, one that asks for a short phrase, then free ones again."),
-             *chart(t["lengths"], figures.answer_length, "Words of a free answer by round; round 2 asks for a short phrase"),
+             *chart(t["lengths"], partial(results.by_round, metric="words"), "Words of a free answer by round; round 2 asks for a short phrase"),
              *([Dialogs(told, "The same dialog with each model")] if told else [])]
-    right = [*chart(t["kinds"], figures.content_by_kind, "Right answers on new images under no history, by type of question and wording"),
-             *chart(t["losses"], figures.loss_curve, "Training loss"),
+    right = [*chart(t["kinds"].rename(columns={"kind": "capability"}), partial(results.by_capability, title="Right answers, kind by kind"), "Right answers on new images under no history, by type of question and wording"),
+             *chart(t["losses"], traced.trace, "Training loss"),
              *([Table(t["matched"], "What the trainings of the first seed had: steps, images and learned tokens, and the loss they ended at")] if len(t["matched"]) else [])]
     others = [Table(t["others"], "Every level under every history, and what a judge gave")] if len(t["others"]) else []
     paper = Chart(figures.single_multi(figures.paper_table()), "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline", figures.paper_table())

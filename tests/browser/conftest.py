@@ -59,11 +59,11 @@ def start(root: Path, folder: Path, *options, env: dict | None = None) -> tuple[
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
-    "Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn run."
+    "Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of each."
     from cocoift.data.build import BuildRecipe, build
     from cocoift.eval.scope.make import make_scope
     from cocoift.eval.scope.play import ScopeScripted
-    from cocoift.files import Journal, write_json
+    from cocoift.files import Journal, with_parent, write_json
     from cocoift.options import load_recipe
     from cocoift.studies.examine import examine
     from cocoift.studies.scope_run import score_scope
@@ -82,8 +82,14 @@ def study(tmp_path_factory) -> Path:
         Journal(folder / "train" / name / "metrics.jsonl").append(lines)
         Journal(folder / "train" / name / "times.jsonl").append([{"step": line["step"], "seconds": 0.5} for line in lines])
     write_json(folder / "train/done/train.json", {"steps": 8})
-    (folder / "eval/torn").mkdir()
-    (folder / "eval/torn/scores.json").write_text('{"histories": {"none"')
+    with open(folder / "train/running/metrics.jsonl", "a") as file:
+        file.write('{"step": 9, "lo')  # being written
+    write_text = lambda name, text: with_parent(folder / name).write_text(text)
+    write_text("eval/torn/scores.json", '{"histories": {"none"')
+    write_text("eval/torn-rounds/rounds.jsonl", "{torn}\n{}\n")
+    write_text("eval/unanswered/rounds.jsonl", "")
+    write_text("train/bad/metrics.jsonl", "{torn}\n{}\n")
+    write_json(folder / "data/cut short/manifest.json", {})
     return folder
 
 
