@@ -114,7 +114,7 @@ def _conversations(lines: Sequence[dict]) -> Iterator[tuple[tuple, dict]]:  # th
         yield (*map(tuple, line.get("told", ())), *before), line
         own[line["dialog"]] = (*before, (line["instruction"], line["response"]))
 
-
+# %% ../../nbs/chat/18_speak.ipynb #b61fe168
 class Replay:
     "The answers of a stored run: as a chat to what it was asked, word for word; as a speaker also to what it was asked after such a history."
     slots = 64
