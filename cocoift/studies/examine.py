@@ -54,7 +54,7 @@ def open_chat(
     chat.pictures = pictures
     return chat
 
-
+# %% ../../nbs/studies/64_examine.ipynb #ff044289
 def pictures_for(model: str, images: str | Path) -> dict[str, Path]:
     "The pictures in a folder; scripted and replayed models do without, if there are none."
     try:

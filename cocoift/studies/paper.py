@@ -263,6 +263,8 @@ def _judged(study: Study) -> list[Section]:
     import pandas as pd
 
     from cocoift.eval.paired import differences, pair
+    from cocoift.studies.compare import shown_differences
+    from cocoift.studies.scope_page import wide
     from cocoift.viz import results
 
     rows, pairs = [], []
@@ -277,10 +279,11 @@ def _judged(study: Study) -> list[Section]:
     if not rows:
         return []
     table, apart = pd.DataFrame(rows), differences(pd.concat(pairs, ignore_index=True))
-    told = Text("The same answers' worth in one round (`none`) and after two others. One judge for both arms; `bounds` are the scores if every failed judgement were a 0, or the best.")
+    told = Text("What the answers are worth to one judge, in a single round (`none`) and after two others. `bounds` are the scores if every failed judgement were a 0, or the best.")
     figure = results.by_capability(table.assign(capability=table.bench + ", " + table.history), title="Judged, by what stood before the question")
-    return [Section("Judged", [told, Chart(figure, "Scores of both arms under every history", table), Table(table.rename(columns={"layout": "arm"}), "Scores, and what they rest on"),
-                               Table(apart, f"{ARMS[1]} less {ARMS[0]}, item by item; Holm's correction is over this table")])]
+    rest = table[["bench", "history", "layout", "n", "coverage", "bounds", "judge"]].rename(columns={"layout": "arm"})
+    return [Section("Judged", [told, Chart(figure, "Scores of both arms under every history", table), Table(wide(table, "bench", "history"), "Scores, with 95 % intervals by image"),
+                               Table(shown_differences(apart, *ARMS), f"{ARMS[1]} less {ARMS[0]}, item by item; Holm's correction is over this table"), Table(rest, "What the scores rest on")])]
 
 
 def _leakage(study: Study) -> Section:
@@ -307,7 +310,9 @@ def _report(study: Study) -> dict:
 
     bench = next(iter(study.judged), "rounds")
     arms = [study.out / "eval" / bench / arm for arm in ARMS]
-    told = side_by_side(*arms, [d for d in changes(pair(*arms)[0]) if " " in d[1]], find_pictures(_bench(study, bench)[1]))[:12]
+    pairs = pair(*arms)[0]
+    asked = [(seed, dialog) for seed, dialog in dict.fromkeys([*changes(pairs), *zip(pairs.seed, pairs.dialog)]) if " " in dialog]  # those that differ first
+    told = side_by_side(*arms, asked, find_pictures(_bench(study, bench)[1]))[:12]
     tiny = "**A tiny study on the embedded world: that it runs means something, its numbers do not.** " if study.tiny else ""
     lead = f"{tiny}LLaVA's mix, as it is laid out, and COCO's annotations merged by image: the same model trained on each, asked the same questions in one round and in several."
     first = [*_judged(study), _leakage(study), Section("Dialogs", [Dialogs(told, f"{bench}: those that differ most between the arms first")])]
