@@ -121,12 +121,15 @@ class Replay:
 
     def __init__(self, run: str | Path, pace: float = 25):
         self.run, self.pace, self.name = Path(run), pace, f"replay:{Path(run).name}"
-        lines = {name: [line for line in Journal(self.run / f"{name}.jsonl").read() if line["status"] == "ok"] for name in ("rounds", "pier")}
-        if not any(lines.values()):
-            raise UserError(f"{run}: is no run that can be replayed (its rounds.jsonl and pier.jsonl hold no answer): name another")
-        self.known = {(line["image"], turns, line["instruction"]): line for some in lines.values() for turns, line in _conversations(some)}
-        self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines["rounds"] if not line.get("prior")}
-        self.dialogs = {(line["image"], (*(q for q, _ in turns), line["instruction"])): line["response"] for turns, line in _conversations(lines["pier"])}
+        try:
+            lines = {name: [line for line in Journal(self.run / f"{name}.jsonl").read() if line["status"] == "ok"] for name in ("rounds", "pier")}
+            self.known = {(line["image"], turns, line["instruction"]): line for some in lines.values() for turns, line in _conversations(some)}
+            self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines["rounds"] if not line.get("prior")}
+            self.dialogs = {(line["image"], (*(q for q, _ in turns), line["instruction"])): line["response"] for turns, line in _conversations(lines["pier"])}
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{run}: is no run that can be replayed (a line of it has no {error}): name another under replay") from None
+        if not self.known:
+            raise UserError(f"{run}: is no run that can be replayed (it holds no answer): name another under replay")
 
     @property
     def about(self) -> dict:
