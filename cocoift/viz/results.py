@@ -7,6 +7,8 @@ __all__ = ['MOST_RUNS', 'LESS_IS_BETTER', 'ROUNDS', 'scoreboard', 'sign', 'title
            'by_round', 'transition_matrix', 'ratings']
 
 # %% ../../nbs/viz/56_results.ipynb #2f76adee
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -63,7 +65,7 @@ def standings(
     baseline: str = "",
 ) -> go.Figure:
     "One metric of every run, the best on top, beside its difference from a baseline, and the paper."
-    table = tidy(board, "run history metric | value low high difference difference_low difference_high paper")
+    table = tidy(board, "run history metric | value low high difference difference_low difference_high pairs paper")
     if isinstance(table, str):
         return empty(table)
     table = table[table.metric == metric]
@@ -94,9 +96,16 @@ def _scale(values: np.ndarray, around: float = 0.0) -> list[float]:  # all of th
     return [low - 0.04 * (high - low or 1), high + 0.06 * (high - low or 1)]
 
 
+def _marks(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], panel: str = "", hollow: Sequence[bool] | None = None) -> None:  # one trace, however many runs
+    dots(figure, rows, rows.place, "", Look(QUIET, "circle", "solid"), panel=panel, showlegend=False)
+    found, open_ = [named[name] for name in rows.run], [False] * len(rows) if hollow is None else hollow
+    figure.data[-1].update(hovertext=[name + said for name, said in zip(rows.run, figure.data[-1].hovertext)], marker=dict(
+        color=[look.colour for look in found], symbol=[look.symbol + "-open" * empty for look, empty in zip(found, open_)], line=dict(color=[look.colour for look in found], width=[2.0 * empty for empty in open_])))
+
+
 def _levels(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper: float | None) -> list[dict]:  # its notes
-    for place, name in enumerate(rows.run):
-        dots(figure, rows.iloc[[place]], [place], name, named[name], showlegend=False)
+    rows = rows.assign(place=range(len(rows)), n=np.nan)
+    _marks(figure, rows, named)
     figure.update_xaxes(range=_scale(np.r_[rows[["value", "low", "high"]].to_numpy().ravel(), [] if paper is None else [paper]]), selector=dict(anchor="y"), **ZERO)
     notes = [_note("undefined" if np.isnan(value) else f"{value:.3g}", x=1.02, xref="x domain", y=place, xanchor="left") for place, value in enumerate(rows.value)]
     if paper is None:
@@ -106,17 +115,14 @@ def _levels(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper
 
 
 def _gaps(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], baseline: str) -> list[dict]:  # its notes
-    rows, notes = rows.assign(value=rows.difference, low=rows.difference_low, high=rows.difference_high, n=rows.pairs if "pairs" in rows else np.nan), []
-    for place, r in enumerate(rows.itertuples()):
-        if np.isnan(r.value):
-            notes.append(_note("the baseline" if r.run == baseline else "–", x=0, xref="x2", y=place, yref="y2", bgcolor="white"))
-            continue
-        told = sign(r.value, r.low, r.high)
-        dots(figure, rows.iloc[[place]].astype({"n": float}), [place], r.run, named[r.run], panel="2", hollow=told in "=?", showlegend=False)
-        notes.append(_note(f"{told} {r.value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left"))
-    legend = f"difference from {baseline or 'the baseline'}<br>▲ more, ▼ less, = not told apart" + (", ? not paired" if rows.low[rows.value.notna()].isna().any() else "")
+    rows = rows.assign(place=range(len(rows)), value=rows.difference, low=rows.difference_low, high=rows.difference_high, n=pd.to_numeric(rows.pairs))
+    without, rows = rows[rows.value.isna()], rows[rows.value.notna()]
+    signs = [sign(*gap) for gap in rows[["value", "low", "high"]].to_numpy()]
+    _marks(figure, rows, named, "2", [told in "=?" for told in signs])
+    legend = f"difference from {baseline or 'the baseline'}<br>▲ more, ▼ less, = not told apart" + (", ? not paired" if "?" in signs else "")
     figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text=legend, selector=dict(anchor="y2"), **ZERO)
-    return notes
+    return [*(_note("the baseline" if name == baseline else "–", x=0, xref="x2", y=place, yref="y2", bgcolor="white") for name, place in zip(without.run, without.place)),
+            *(_note(f"{told} {value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left") for told, value, place in zip(signs, rows.value, rows.place))]
 
 # %% ../../nbs/viz/56_results.ipynb #34e17e51
 def by_capability(
