@@ -11,7 +11,7 @@ CSS = """
 .facts { display: inline-block; margin-top: 2px; padding-top: 5px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color); }
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
 .message img { image-rendering: auto; max-height: 200px; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* it would send the picture to a stranger */
-.tight { gap: 8px !important; }
+.tight { gap: 8px !important; } .turn { justify-content: center; gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; } .difference ins { background: #56b4e955; }
 .figure { position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px; background: white; overflow: hidden; }
 .figure .csv { position: absolute; top: 10px; right: 10px; width: auto !important; min-width: 0 !important; font-size: .72rem; padding: 2px 8px; z-index: 2; }
@@ -26,7 +26,7 @@ CSS = """
 @media (max-width: 640px) {
   main.contain { padding: 8px !important; } #title h1 { font-size: 1.1rem; } .tabitem { padding: 8px 0 !important; }
   #sides { flex-direction: column; flex-wrap: nowrap; } #sides > * { width: 100% !important; min-width: 0 !important; max-width: 100% !important; } #chat-a, #chat-b, #chat-c, #chat-d { height: 38dvh !important; min-height: 0 !important; flex: none !important; }
-  .figure { min-width: 0 !important; }
+  .row:has(> .figure) { flex-direction: column; } .figure { min-width: 100% !important; } .figure .csv { position: static; margin: 0 8px 8px auto; }
 }
 """
 

@@ -2485,6 +2485,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cocoift.viz.results': { 'cocoift.viz.results._gaps': ('viz/results.html#_gaps', 'cocoift/viz/results.py'),
                                      'cocoift.viz.results._levels': ('viz/results.html#_levels', 'cocoift/viz/results.py'),
                                      'cocoift.viz.results._marks': ('viz/results.html#_marks', 'cocoift/viz/results.py'),
+                                     'cocoift.viz.results._narrow': ('viz/results.html#_narrow', 'cocoift/viz/results.py'),
                                      'cocoift.viz.results._note': ('viz/results.html#_note', 'cocoift/viz/results.py'),
                                      'cocoift.viz.results._rules': ('viz/results.html#_rules', 'cocoift/viz/results.py'),
                                      'cocoift.viz.results._scale': ('viz/results.html#_scale', 'cocoift/viz/results.py'),

@@ -32,7 +32,7 @@ def by_source(
         dots(figure, rows, np.array([sources.index(source) for source in rows.source], float) + dodge(index, len(names)), name, look, label=len(names) == 1, showlegend=len(names) > 1)
     for source, some in table[table.value.isna()].groupby("source", sort=False) if len(names) > 1 else ():
         told = "undefined" if len(some) == len(names) else f"undefined: {', '.join(some.measure)}"
-        figure.add_annotation(text=f"<i>{told}</i>", x=0.5, xref="x domain", y=sources.index(source), showarrow=False, font=dict(size=12, color=QUIET), bgcolor="white")
+        figure.add_annotation(text=f"<i>{told}</i>", x=0.5, xref="x domain", y=sources.index(source) + 0.34 * (len(some) < len(names)), showarrow=False, font=dict(size=11, color=QUIET))
     for place in range(1, len(sources)):
         figure.add_hline(place - 0.5, line=dict(color=RULE, width=1))
     figure.update_xaxes(range=span(table), **ZERO)
