@@ -189,6 +189,7 @@ def composition(
 # %% ../../nbs/viz/52_audited.ipynb #0bbe0a31
 def formats_by_round(
     table: pd.DataFrame,  # one row a round number and format: `number, format, rounds`
+    name: str = "",  # of the set
     most: int = 12,  # the last bar holds what is later
 ) -> go.Figure:
     "Which formats the first, second, ... rounds ask for."
@@ -197,4 +198,4 @@ def formats_by_round(
         return empty(table)
     table = table.assign(source=[f"round {n:.0f}" if n < most else f"round {most}+" for n in table.number]).sort_values("number", kind="stable")
     figure = format_mixture(table)
-    return figure.update_layout(title=dict(text="What formats are asked for, round by round", subtitle=dict(text="Share of the rounds at that place; free: nothing is asked")))
+    return figure.update_layout(title=dict(text="What formats are asked for, round by round" + (f": {name}" if name else ""), subtitle=dict(text="Share of the rounds at that place; free: nothing is asked")))

@@ -220,14 +220,14 @@ def transition_matrix(
         return empty(table)
     names = sorted({*table["last"], *table.this}, key=lambda name: (name != "free", name))
     shares, counts = (table.pivot_table(index="last", columns="this", values=value, aggfunc="mean", sort=False).reindex(index=names, columns=names) for value in ("share", "rounds"))
-    text = [["" if np.isnan(s) else f"{s:.2f}<br><span style='font-size:10px'>{n:.0f}</span>" for s, n in zip(*row)] for row in zip(shares.to_numpy(), counts.to_numpy())]
+    text = [["" if np.isnan(s) else f"{s:.0%}<br>of {n:.0f}" for s, n in zip(*row)] for row in zip(shares.to_numpy(), counts.to_numpy())]
     notes = [[f"after {one}: {two}<br>" + ("never asked" if np.isnan(s) else f"kept in {s:.1%} of {n:.0f} rounds") for two, s, n in zip(names, *row)]
              for one, *row in zip(names, shares.to_numpy(), counts.to_numpy())]
-    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale="Cividis", xgap=2, ygap=2, text=text, texttemplate="%{text}", hovertext=notes,
+    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale="Cividis", xgap=2, ygap=2, text=text, texttemplate="%{text}", textfont=dict(size=11), hovertext=notes,
                                   hoverinfo="text", colorbar=dict(thickness=8, outlinewidth=0, tickformat=".0%", tickfont=dict(size=10, color=QUIET))))
     figure.update_xaxes(title_text="asked in this round", showgrid=False, side="bottom", tickangle=-35)
     figure.update_yaxes(title_text="asked in the round before", showgrid=False, autorange="reversed")
-    return dress(figure, "Kept, by what came before" + (f": {run}" if run else ""), "Share of rounds that keep their own format; small: rounds; free is kept by a full answer",
+    return dress(figure, "Kept, by what came before" + (f": {run}" if run else ""), "Share of rounds that keep their own format; free is kept by a full answer",
                  200 + 44 * max(3, len(names)))
 
 # %% ../../nbs/viz/56_results.ipynb #0b9b1aae
