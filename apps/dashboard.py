@@ -9,7 +9,7 @@ from apps.panels.results import Results
 from apps.panels.samples import Samples
 from apps.panels.training import Training
 from apps.panels.votes import Votes
-from cocoift.chat.desk import Logbook
+from cocoift.chat.store import Logbook
 from cocoift.studies.roster import Roster
 
 PANELS = {"results": Results, "samples": Samples, "data": Data, "training": Training, "votes": Votes}

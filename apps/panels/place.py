@@ -9,7 +9,7 @@ import gradio as gr
 import pandas as pd
 from PIL import Image
 
-from cocoift.chat.desk import Logbook
+from cocoift.chat.store import Logbook
 from cocoift.files import UserError
 from cocoift.images import find_pictures
 from cocoift.studies import board
