@@ -216,7 +216,7 @@ def _seen_sections(seen: pd.DataFrame) -> list[Section]:
 
 # %% ../../nbs/studies/60_pages.ipynb #b9f76d15
 def _beside(t: dict[str, pd.DataFrame], title: str, table: str, draw, caption: str) -> list[Section]:  # a figure an arm
-    charts = [Chart(draw(some), f"{name}: {caption}", some) for name, some in (t[table].groupby("layout", sort=False) if len(t[table]) else ())]
+    charts = [Chart(draw(some, name), f"{name}: {caption}", some) for name, some in (t[table].groupby("layout", sort=False) if len(t[table]) else ())]
     return [Section(title, charts)] if charts else []
 
 
