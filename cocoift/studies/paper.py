@@ -30,7 +30,7 @@ ANSWER = 512  # tokens of an answer at most
 COVERAGE = 0.95  # of judgements that must end in a score
 QUESTIONS = {"mm-vet": 218, "infimm": 279, "llava-bench": 60, "pope": 8910, "rounds": 3000, "scope": 700}  # of the official files, and of COCO val2017; COCO-Scope as many as its 500 dialogs come to
 
-
+# %% ../../nbs/studies/69_paper.ipynb #0f1b9db8
 @dataclass(frozen=True)
 class Study:
     "What a paper study is told."
@@ -215,7 +215,7 @@ def steps_of(study: Study) -> list[Step]:
                               lambda arm=arm: train_step(study, arm), _DISK["tune"], _TUNE_HOURS))
     return [*steps, *_exams(study, names), Step("report", f"(writes {out / 'report.html'})", lambda: _report(study))]
 
-
+# %% ../../nbs/studies/69_paper.ipynb #578ce7cf
 def _exams(study: Study, names: Sequence[str]) -> list[Step]:
     steps, out = [], study.out
     asked = f" --records {study.data} " + " ".join(f"--history {h}" for h in HISTORIES)
@@ -329,7 +329,7 @@ def _costs(study: Study, steps: Sequence[Step], **head: str) -> dict:
     return {**head, "disk_gb": round(sum(s.disk_gb for s in steps), 1), "gpu_hours": round(hours, 2), "price": round(hours * study.gpu_price, 2),
             "judge_calls": calls, "judge_prompt_tokens": read, "judge_answer_tokens": write, "judge_price": None if cost is None else round(cost, 2)}
 
-
+# %% ../../nbs/studies/69_paper.ipynb #4359e6c6
 def _check_files(study: Study) -> None:  # before days of training, not after
     missing = [bench for bench in study.benches if bench not in ("rounds", "scope") and not _bench(study, bench)[0].is_dir()]
     if missing:
