@@ -111,8 +111,8 @@ def test_duckdb(built):
     assert (conversations, rounds) == (counts["conversations"], counts["rounds"])
 
 
-def test_photographs(typed, shared, tmp_path):
-    "Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, on two, examined, reported."
+def test_photographs(typed, forked, shared, tmp_path):
+    "Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, by two ranks, examined, reported."
     from transformers import LlavaConfig
 
     from cocoift.conversation import read_conversations
@@ -128,14 +128,16 @@ def test_photographs(typed, shared, tmp_path):
     texts = [r.instruction + " " + r.response for c in read_conversations(data) for r in c.rounds]
     start = save_llava(*assemble(*tiny_parts(tmp_path / "parts", texts, image_size=336, patch=14, width=32)), tmp_path / "start")
     assert LlavaConfig.from_pretrained(start).image_seq_length == 576
-    common = ["train", "tiny", f"data={data}", f"images={mini / 'images'}", "steps=2", "batch=8"]
-    alone = told(typed, *common, f"out={tmp_path / 'one'}", "ranks=1")  # a tiny model is drawn for these texts
-    trained = told(typed, *common, f"out={run}", f"model={start}", "micro_batch=4", "ranks=2")
-    for done in alone, trained:
-        assert done["steps"] == 2 and done["kept"] == counts["conversations"] and not done["cut"] + done["dropped"] and done["images"] == counts["images"]
+    alone = told(typed, "train", "tiny", f"data={data}", f"images={mini / 'images'}", "steps=2", "batch=8", "ranks=1", f"out={run}")  # a tiny model is drawn for these texts
+    job = json.loads((run / "job.json").read_text()) | {"model": str(start), "out": str(tmp_path / "large"), "micro_batch": 4, "ranks": 2}
+    done = forked(job)
+    assert done["codes"] == [0, 0], done
+    trained = json.loads((tmp_path / "large/train.json").read_text())
+    for one in alone, trained:
+        assert one["steps"] == 2 and one["kept"] == counts["conversations"] and not one["cut"] + one["dropped"] and one["images"] == counts["images"]
     assert trained["tree_ratio"] > 2 and trained["loss"] > 0  # an image's 576 tokens are read once for all of its conversations
 
-    scored = told(typed, "eval", "--model", trained["model"], "--data", mini, "--per-image", 4, "--history", "none", "--history", "forced_short:1", "--out", exam)
+    scored = told(typed, "eval", "--model", tmp_path / "large/model", "--data", mini, "--per-image", 4, "--history", "none", "--history", "forced_short:1", "--out", exam)
     assert scored["items"] > 10 and scored["coverage"] == 1 and set(scored["histories"]) == {"none", "forced_short"}
     assert scored["leakage"]["value"] is None  # neutral was not run
 
