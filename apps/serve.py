@@ -1,31 +1,42 @@
 "Both tabs on one page, on this machine only unless a password guards them. Started by `cocoift app`, with OPTIONS set."
-import hmac
+import atexit
 import os
+import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 FOLDER = Path(tempfile.mkdtemp(prefix="cocoift-app-"))
-os.environ["GRADIO_TEMP_DIR"] = str(FOLDER / "files")
+CACHE = FOLDER / "files"
+os.environ["GRADIO_TEMP_DIR"] = str(CACHE)
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 import gradio as gr  # noqa: E402  reads its settings when it is imported
+from starlette.middleware import Middleware  # noqa: E402
 
 from apps import chat, dashboard  # noqa: E402
+from apps.guard import Guard, gate  # noqa: E402
+from apps.room import Room  # noqa: E402
 from apps.theme import CSS, HEAD, THEME  # noqa: E402
-from cocoift.chat.desk import Logbook, MOST_BYTES  # noqa: E402
+from cocoift.chat.desk import MOST_BYTES  # noqa: E402
+from cocoift.chat.store import Logbook  # noqa: E402
 from cocoift.studies.roster import open_roster  # noqa: E402
+
+FORGET = (300, 1800)  # seconds: how often files that were uploaded and never sent are looked for, and how old they may be
 
 
 def page(options: dict) -> gr.Blocks:
     "The whole page."
     roster = open_roster(options["study"], FOLDER, options["models"])
-    room = chat.Room(roster, Logbook(Path(options["study"]).parent / "app" / "log.jsonl"), FOLDER / "sessions")
-    with gr.Blocks(title="cocoift", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+    room = Room(roster, Logbook(Path(options["study"]).parent / "app" / "log.jsonl"), FOLDER / "sessions", CACHE)
+    with gr.Blocks(title="cocoift", analytics_enabled=False, delete_cache=FORGET) as blocks:
         gr.Markdown("# cocoift\nAn instruction should hold for exactly as long as it was meant to.", elem_id="title")
         with gr.Tabs(elem_id="tabs") as tabs:
             if options["chat"]:
                 with gr.Tab("Chat", id="chat"):
-                    chat.build(room, blocks)
+                    chat.Page(room, blocks)
             if options["dashboard"]:
                 with gr.Tab("Dashboard", id="dashboard", render_children=True) as looking:
                     dashboard.build(Path(options["study"]), roster, room.log, FOLDER / "sessions", blocks, looking if options["chat"] else None)
@@ -38,12 +49,17 @@ def page(options: dict) -> gr.Blocks:
     return blocks
 
 
+def shown(study: Path) -> list[str]:
+    "The only folders that files are served from: pictures, wherever the study lies."
+    return [str(folder.absolute()) for folder in (study / "exam" / "images", study / "world" / "images", study.parent / "app" / "pictures")]
+
+
 def serve(options: dict) -> None:
-    password = options["password"]
-    auth = (lambda user, given: hmac.compare_digest(given.encode(), password.encode())) if password else None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what visitors sent goes, too
     page(options).queue(max_size=400, default_concurrency_limit=40).launch(
-        server_name=options["host"], server_port=options["port"], share=options["share"], auth=auth, max_file_size=MOST_BYTES, ssr_mode=False,
-        theme=THEME, css=CSS, head=HEAD, footer_links=[], quiet=False, show_error=False, run_history=False)
+        server_name=options["host"], server_port=options["port"], share=options["share"], auth=gate(options["password"]) if options["password"] else None,
+        allowed_paths=shown(Path(options["study"])), max_file_size=MOST_BYTES, ssr_mode=False, theme=THEME, css=CSS, head=HEAD, footer_links=[], quiet=False, show_error=False, run_history=False,
+        app_kwargs={"middleware": [Middleware(Guard, share=options["share"])], "docs_url": None, "redoc_url": None, "openapi_url": None})
 
 
 if __name__ == "__main__":

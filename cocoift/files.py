@@ -322,11 +322,14 @@ class Journal:
 
     def read(self) -> list[Any]:
         "All finished pieces, in the order they were written."
-        lines = self.path.read_bytes()[: self._whole()].decode().splitlines() if self.path.exists() else []
+        lines = self.path.read_bytes()[: self._whole()].split(b"\n")[:-1] if self.path.exists() else []  # of bytes: a model may say U+2028, which ends a line of text
         try:
-            return [json.loads(line) for line in lines]
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.path}: holds a line that is not JSON ({error.msg.lower()}): delete the folder and run again") from None
+            pieces = json.loads(b"[" + b",".join(lines) + b"]")  # in half the time that a call a line takes
+        except ValueError as error:
+            raise UserError(f"{self.path}: holds a line that is not JSON ({getattr(error, 'msg', 'no UTF-8').lower()}): delete the folder and run again") from None
+        if len(pieces) != len(lines):
+            raise UserError(f"{self.path}: holds a line that is more than one JSON value: delete the folder and run again")
+        return pieces
 
     def append(self, pieces: Iterable[Any]) -> None:
         "Add pieces and see them on disk before returning; what a kill had torn is cut off first."

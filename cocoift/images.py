@@ -14,6 +14,7 @@ from .files import UserError, digest
 # %% ../nbs/02_images.ipynb #8f41a5b6
 _COCO = re.compile(r"(?:^|/)(?:COCO_(?:train|val|test)20\d\d_)?(\d{12})(?:_\d+)?\.\w+$")
 _VG = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$")  # GQA's pictures are Visual Genome's, all in one folder
+_BYTES = re.compile(r"(?:^|/)([0-9a-f]{64})\.\w+$")
 
 
 def coco_image(number: int | str) -> str:
@@ -29,6 +30,8 @@ def image_of(
         return coco_image(found[1])
     if found := _VG.search(path):
         return f"vg:{found[1]}"
+    if found := _BYTES.search(path):
+        return f"file:{found[1]}"
     return None
 
 # %% ../nbs/02_images.ipynb #3e2e0cc6

@@ -116,12 +116,15 @@ class Replay:
         told = Journal(self.run / "pier.jsonl").read()
         if not lines and not told:
             raise UserError(f"{run}: is no run that can be replayed (it holds neither rounds.jsonl nor pier.jsonl): name another under replay")
-        self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines}
         self.dialogs: dict[tuple, str] = {}
         asked: dict[str, tuple] = {}
-        for line in told:
-            so_far = asked[line["image"]] = (*(asked.get(line["image"], ()) if line["round"] > 1 else ()), line["instruction"])
-            self.dialogs[line["image"], so_far] = line["response"]
+        try:
+            self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines}
+            for line in told:
+                so_far = asked[line["image"]] = (*(asked.get(line["image"], ()) if line["round"] > 1 else ()), line["instruction"])
+                self.dialogs[line["image"], so_far] = line["response"]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{run}: is no run that can be replayed (a line of it has no {error}): name another under replay") from None
 
     def scripts(self) -> list[tuple[str, tuple[str, ...]]]:  # (image, instructions)
         "The whole dialogs that it can replay."

@@ -33,7 +33,8 @@ def scope(
         from cocoift.images import find_pictures
 
         told = {**told, "lmms_eval": str(write_task(bench, find_pictures(pictures or data), lmms_eval))}
-    show(told, json, [f"{told['items']} items about {told['images']} images, {told['rounds']} rounds of own answers, in {out}",
+    fewer = f" ({images} were asked for: the annotations have no more that three questions can be asked about)" if told["images"] < images else ""
+    show(told, json, [f"{told['items']} items about {told['images']} images{fewer}, {told['rounds']} rounds of own answers, in {out}",
                       f"sha256 {told['sha256']}", f"resolves differences in leakage from about {told['resolves']:.3f} on",
                       *([f"lmms-eval: --include_path {lmms_eval.parent} --tasks {lmms_eval.name}"] if lmms_eval else [])])
 

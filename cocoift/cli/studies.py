@@ -50,6 +50,19 @@ def quickstart(
     show(result, json, [*columns(rows, head), "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])
 
 # %% ../../nbs/cli/78_studies.ipynb #154720bb
+def _take_away(study: Path, folder: Path) -> None:
+    from cocoift.chat.away import take_away
+    from cocoift.chat.store import Logbook
+    from cocoift.images import find_pictures
+
+    log, pictures = Logbook(study.parent / "app" / "log.jsonl"), study / "exam" / "images"
+    if not log.path.exists():
+        raise UserError(f"{log.path}: nobody voted or saved a dialog there: name the study that the app was opened with (--study)")
+    told = take_away(log, folder, find_pictures(pictures) if pictures.is_dir() else {})
+    show(told, False, [f"{told['votes']} votes, {told['dialogs']} dialogs and {told['pictures']} pictures in {folder}",
+                       f"cocoift score arena --predictions {folder}/votes.json", f"cocoift build {folder}/chat.yaml --data {folder} --out DIR"])
+
+# %% ../../nbs/cli/78_studies.ipynb #c6e9b871
 @app.command("app")
 def apps(
     chat: Annotated[bool, typer.Option("--chat", help="Only the side-by-side chat.")] = False,
@@ -64,11 +77,7 @@ def apps(
 ) -> None:
     "The side-by-side chat and the dashboard, in a browser."
     if take_away:
-        from cocoift.chat.desk import Logbook
-        from cocoift.chat.logs import take_away as take
-
-        told = take(Logbook(study.parent / "app" / "log.jsonl"), take_away)
-        show(told, False, [f"{told['votes']} votes and {told['dialogs']} dialogs in {take_away}: cocoift build {take_away}/chat.yaml --data {take_away} --out DIR"])
+        _take_away(study, take_away)
         return
     import runpy
     import socket

@@ -10,9 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from .official import Given, number, records
 from ..files import UserError
+from ..stats import Estimate, share
 
 # %% ../../nbs/eval/62_arena.ipynb #0f42ad95
 def bradley_terry(wins: np.ndarray) -> np.ndarray:  # [M, M] wins of row over column -> [M] ratings
@@ -82,8 +84,8 @@ def arena(given: Given) -> dict:
 def pairwise(given: Given) -> dict:
     "Win rates; a judge that changes its mind with the order has said: tie."
     table: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    dropped = flips = 0
-    for row in records(given.predictions, ["model_1", "model_2", "g1_winner", "g2_winner"]):
+    dropped, flips, each = 0, 0, []
+    for number, row in enumerate(records(given.predictions, ["model_1", "model_2", "g1_winner", "g2_winner"])):
         first, second = row["g1_winner"], row["g2_winner"]
         if "error" in (first, second):
             dropped += 1
@@ -91,23 +93,32 @@ def pairwise(given: Given) -> dict:
         flips += first != second
         for k, name in enumerate((row["model_1"], row["model_2"])):
             tie = first != second or first == "tie"
-            table[name][2 if tie else 0 if first == f"model_{k + 1}" else 1] += 1
+            place = 2 if tie else 0 if first == f"model_{k + 1}" else 1
+            table[name][place] += 1
+            each.append({"name": name, "image": row.get("question_id", f"row {number}"), "win_rate": float(place == 0), "adjusted": (1.0, 0.0, 0.5)[place]})
+    if not each:
+        raise UserError(f"{given.predictions}: no pair was judged in both orders without an error: judge again")
     scores = {name: {"win": w, "loss": lo, "tie": t, "win_rate": round(w / (w + lo + t), 6), "adjusted": round((w + t / 2) / (w + lo + t), 6)} for name, (w, lo, t) in table.items()}
-    return {"scores": scores, "intervals": {}, "failed": dropped, "flips": flips, "rule": "FastChat show_result.py pairwise-all"}
+    intervals = {f"{name} {what}": share(some, what).as_dict() for name, some in pd.DataFrame(each).groupby("name", sort=False) for what in ("win_rate", "adjusted")}
+    return {"scores": scores, "intervals": intervals, "failed": dropped, "flips": flips, "rule": "FastChat show_result.py pairwise-all"}
 
 # %% ../../nbs/eval/62_arena.ipynb #30280cc9
 def single(given: Given) -> dict:
     "Mean scores by turn; -1 is a failed judgement and is left out, and counted."
-    marks, failed = defaultdict(lambda: defaultdict(list)), Counter()
+    rows, failed = [], Counter()
     for k, row in enumerate(records(given.predictions, ["model", "score", "turn"]), 1):
         mark = number(row["score"], given.predictions, f"record {k}")
         if mark < 0:
             failed[row["model"]] += 1
             continue
-        for turn in (f"turn_{row['turn']}", "all"):
-            marks[turn][row["model"]].append(mark)
-    return {"scores": {turn: {name: round(float(np.mean(some)), 6) for name, some in models.items()} for turn, models in sorted(marks.items())},
-            "intervals": {}, "failed": dict(failed), "rule": "FastChat show_result.py single"}
+        rows += [{"turn": turn, "model": row["model"], "image": row.get("question_id", f"row {k}"), "score": mark} for turn in (f"turn_{row['turn']}", "all")]
+    if not rows:
+        raise UserError(f"{given.predictions}: no judgement has a score: judge again")
+    found: dict[str, dict[str, Estimate]] = {}
+    for (turn, model), some in pd.DataFrame(rows).groupby(["turn", "model"], sort=False):
+        found.setdefault(turn, {})[model] = share(some, "score")
+    return {"scores": {turn: {name: round(e.value, 6) for name, e in models.items()} for turn, models in sorted(found.items())},
+            "intervals": {f"{turn} {name}": e.as_dict() for turn, models in found.items() for name, e in models.items()}, "failed": dict(failed), "rule": "FastChat show_result.py single"}
 
 # %% ../../nbs/eval/62_arena.ipynb #89e43c41
 def paired_test(given: Given) -> dict:

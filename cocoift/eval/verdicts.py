@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 from .judge import Judge, Judged, judge_items
-from .paired import RESOLVES
 from .rubric import Rubric
 from ..files import UserError
-from ..stats import Estimate, bootstrap, share
+from ..stats import RESOLVES, Estimate, bootstrap, share
 
 # %% ../../nbs/eval/64_verdicts.ipynb #3ebb7095
 STATUSES = ("scored", "parse_error", "refused", "api_error", "not_run")
@@ -99,27 +98,31 @@ def preferred(lines: Sequence[dict]) -> dict:  # win_rate, length_controlled, fl
             seen.setdefault((line["item"], line["repeat"]), {})[line["order"]] = line
     pairs = [(both[0], both[0]["score"], 1 - both[1]["score"]) for both in seen.values() if len(both) == 2]
     if not pairs:
-        return {"win_rate": Estimate(None, None, None, 0).as_dict(), "length_controlled": None, "flip_rate": None, "wins": 0, "losses": 0, "ties": 0, "n": 0}
+        nothing = Estimate(None, None, None, 0).as_dict()
+        return {"win_rate": nothing, "length_controlled": nothing, "flip_rate": nothing, "wins": 0, "losses": 0, "ties": 0, "n": 0}
     rows = [{"image": line["image"], "win": a if a == b else 0.5, "flip": {a, b} == {0.0, 1.0}, "longer": np.log1p(line["words"]) - np.log1p(line["second_words"])} for line, a, b in pairs]
     frame = pd.DataFrame(rows).astype({"flip": float})
-    return {"win_rate": share(frame, "win").as_dict(), "length_controlled": _at_equal_length(frame), "flip_rate": float(frame.flip.mean()),
+    return {"win_rate": share(frame, "win").as_dict(), "length_controlled": _at_equal_length(frame).as_dict(), "flip_rate": share(frame, "flip").as_dict(),
             "wins": int((frame.win == 1).sum()), "losses": int((frame.win == 0).sum()), "ties": int((frame.win == 0.5).sum()), "n": len(frame)}
 
 # %% ../../nbs/eval/64_verdicts.ipynb #50f7f40d
-def _at_equal_length(frame: pd.DataFrame) -> float | None:  # undefined where the lengths never differ or tell the winner apart wholly
+def _at_equal_length(frame: pd.DataFrame) -> Estimate:  # undefined where the lengths never differ or tell the winner apart wholly
     import warnings
 
     import statsmodels.api as sm
 
+    nothing = Estimate(None, None, None, len(frame))
     if len(frame) < 10 or frame.longer.std() == 0:
-        return None
+        return nothing
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            fit = sm.GLM(frame.win, sm.add_constant(np.tanh(frame.longer)), family=sm.families.Binomial()).fit()
+            model = sm.GLM(frame.win, sm.add_constant(np.tanh(frame.longer)), family=sm.families.Binomial())
+            fit = model.fit(cov_type="cluster", cov_kwds={"groups": pd.factorize(frame.image)[0]})
         except Exception:  # separated: no finite fit
-            return None
-    return float(1 / (1 + np.exp(-fit.params.iloc[0])))
+            return nothing
+    at = [fit.params.iloc[0], *fit.conf_int().iloc[0]]  # log odds at equal length
+    return Estimate(*(float(1 / (1 + np.exp(-x))) for x in at), len(frame))
 
 # %% ../../nbs/eval/64_verdicts.ipynb #2b629635
 def kappa(mine: Sequence[float], theirs: Sequence[float], steps: int = 11) -> float | None:
@@ -138,7 +141,7 @@ def canary(
     items: Sequence[Judged],  # a fixed part of what was graded
     grades: Mapping[str, Sequence[float]],  # item -> the real grades
     out: str | Path,
-) -> dict:  # n, coverage, difference (mean absolute), bias, kappa, judge
+) -> dict:  # n, coverage, difference (mean absolute), bias, intervals of the two, kappa, judge
     "How a judge agrees with grades that are known."
     some = [item for item in items if item.id in grades]
     if not some:
@@ -146,5 +149,7 @@ def canary(
     lines = judge_items(judge, rubric, some, out)
     pairs = [(line["score"], float(np.mean(grades[line["item"]]))) for line in lines if line["status"] == "scored"]
     mine, theirs = np.array(pairs).T if pairs else (np.array([]), np.array([]))
-    return {"n": len(pairs), "coverage": len(pairs) / len(lines), "difference": float(np.abs(mine - theirs).mean()) if pairs else None,
-            "bias": float((mine - theirs).mean()) if pairs else None, "kappa": kappa(mine, theirs) if pairs else None, "judge": lines[0]["judge"]}
+    off = pd.DataFrame({"image": range(len(pairs)), "bias": mine - theirs, "difference": np.abs(mine - theirs)})
+    found = {name: share(off, name) for name in ("difference", "bias")}
+    return {"n": len(pairs), "coverage": len(pairs) / len(lines), **{name: e.value for name, e in found.items()}, "intervals": {name: e.as_dict() for name, e in found.items()},
+            "kappa": kappa(mine, theirs) if pairs else None, "judge": lines[0]["judge"]}

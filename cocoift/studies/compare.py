@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
-from ..eval.paired import RESOLVES, differences, pair, runs_of
+from ..eval.paired import differences, pair, runs_of
 from ..files import Journal, digest
 from ..images import find_pictures
+from ..stats import RESOLVES
 from ..viz.report import Dialog, Dialogs, Section, Table, Text, write_report
 
 # %% ../../nbs/studies/67_compare.ipynb #f4999aa1
@@ -37,8 +38,8 @@ def _said(run: Path) -> dict[str, list[dict]]:  # dialog -> its rounds
         return said
     for line in Journal(run / "rounds.jsonl").read():
         rounds = said.setdefault(line["dialog"], [{"instruction": q, "response": r, "format": f"{line['history']}, told", "image": line["image"]} for q, r in line.get("told", [])])
-        rounds.append({"instruction": line["instruction"], "response": line["response"], "format": line["history"] if line["status"] == "ok" else line["status"],
-                       "kept": line.get("kept"), "image": line["image"]})
+        rounds.append({"instruction": line["instruction"], "response": line["response"], "format": (line.get("constraint") or line["history"]) if line["status"] == "ok" else line["status"],
+                       "kept": line.get("kept", line.get("strict")), "image": line["image"]})
         said[f"{line['dialog']} {line['round']}"] = rounds
     return said
 
@@ -47,10 +48,12 @@ def side_by_side(a: Path, b: Path, wanted: list[tuple[int, str]], pictures: dict
     "What both said in the dialogs wanted."
     names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
     sides = [[_said(run) for run in runs_of(folder)] for folder in (a, b)]
-    told = []
+    told, shown = [], set()
     for seed, dialog in wanted:
         columns = {name: side[seed].get(dialog, []) for name, side in zip(names, sides)}
-        if all(columns.values()):
+        rounds = id(columns[names[0]])  # several rounds of one dialog may have changed
+        if all(columns.values()) and rounds not in shown:
+            shown.add(rounds)
             told.append(Dialog(pictures.get(columns[names[0]][0]["image"]), columns))
     return told
 
@@ -74,13 +77,16 @@ def compare(
 
 
 def _write(a: Path, b: Path, page: Path, table: pd.DataFrame, pairs: pd.DataFrame, unpaired: int, pictures: dict[str, Path], force: bool) -> None:
-    moved = [pair for pair in changes(pairs) if pair[1] not in set(pairs.item)]
-    told = side_by_side(a, b, moved[:SHOWN], pictures)
-    shown = table.rename(columns={"a": a.name, "b": b.name if b.name != a.name else f"{b.parent.name}/{b.name}", "value": "difference", "holm": "p (Holm)"})
+    items = set(pairs.item)  # a difference between two of an item's dialogs is none of a dialog
+    moved = [pair for pair in changes(pairs) if pair[1] not in items]
+    told = side_by_side(a, b, moved, pictures)[:SHOWN]
+    names = {"a": a.name, "b": b.name if b.name != a.name else f"{b.parent.name}/{b.name}"}
+    span = ["" if low != low else f"{low:.2f} to {high:.2f}".replace("-", "\u2212").replace(" ", "\u00a0") for low, high in zip(table.low.astype(float), table.high.astype(float))]
+    shown = table.assign(span=span)[["metric", "a", "b", "value", "span", "p", "holm", "resolves", "n"]].rename(columns={**names, "value": "difference", "span": "95 %", "holm": "p (Holm)"})
     lead = f"The same items, asked of **{a.name}** and of **{b.name}**. Differences are the second less the first, item by item; {unpaired} observations have no partner and are left out."
     note = (f"95 % intervals resample images; p is from sign flips by image, Holm's correction is over this table. A true difference under `resolves` ({RESOLVES:.1f} standard errors) "
             "is missed more than once in five times." + (" **Judged by two instruments: read with care.**" if force else ""))
     sections = [Section("Differences", [Text(note), Table(shown, "Every metric that both runs have")]),
-                Section("Dialogs, those that changed most first", [Dialogs(told, f"{len(told)} of {len(moved)} dialogs that changed")])]
+                Section("Dialogs, those that changed most first", [Dialogs(told, f"The {len(told)} dialogs that changed most; {len(moved)} answers read otherwise")])]
     facts = {"cocoift": __version__, **{f"{run}": digest(run / ("judge.json" if (run / "judge.json").exists() else "run.json")) for side in (a, b) for run in runs_of(side)}}
     write_report(page, f"{a.name} and {b.name}", lead, sections, facts)

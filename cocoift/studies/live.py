@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..files import Journal, UserError
 from .board import trainings
-from ..viz.figures import loss_curve
+from ..viz.traced import trace
 
 # %% ../../nbs/studies/73_live.ipynb #f50ea1db
 def watch(
@@ -30,14 +30,14 @@ def watch(
         if time.monotonic() - since > arrival:
             raise UserError(f"{run}: no such run folder: start the training first, `cocoift train RECIPE out={run}`")
         time.sleep(min(every, arrival))
-    shown = display(loss_curve(pd.DataFrame()), display_id=True)
+    shown = display(trace(pd.DataFrame()), display_id=True)
     try:
         while True:
             done = (run / "train.json").exists()  # looked at before the metrics, so that the last step is drawn too
             metrics = trainings(run)[0]
-            if len(metrics) > seen:
+            if len(metrics) > seen or done:  # a finished run ends in a full mark
                 seen, since = len(metrics), time.monotonic()
-                shown.update(loss_curve(metrics)) if shown else None
+                shown.update(trace(metrics)) if shown else None
             if done or time.monotonic() - since > patience:
                 return metrics
             time.sleep(every)

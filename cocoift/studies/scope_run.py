@@ -13,7 +13,7 @@ from pathlib import Path
 from ..eval.run import coverage, run_dialogs
 from ..eval.scope.make import Bench, make_scope, read_scope
 from ..eval.scope.metrics import scores
-from ..eval.scope.play import PAIRED, ScopeScripted, dialogs_of, rounds_of
+from ..eval.scope.play import PAIRED, ScopeScripted, dialogs_of, reader, rounds_of
 from ..files import Failed, UserError, write_json
 
 # %% ../../nbs/studies/65_scope_run.ipynb #bcf1720d
@@ -41,8 +41,8 @@ def histories_of(names: Sequence[str]) -> tuple[bool, list[str]]:  # whether `ow
 def score_scope(chat, bench: Bench, out: str | Path, histories: Sequence[str] = (), run=run_dialogs, **options) -> dict:
     "Ask a chat everything and write its scores."
     dialogs = dialogs_of(bench, *histories_of(histories))
-    lines = run(chat, dialogs, out, {"bench": "scope", "items": bench.sha256}, **options)
-    frame, state = rounds_of(bench, lines), coverage(dialogs, lines)
+    lines = run(chat, dialogs, out, {"bench": "scope", "items": bench.sha256}, reader(bench), **options)
+    frame, state = rounds_of(lines), coverage(dialogs, lines)
     if frame.empty:
         raise Failed(f"{out}: no round was answered: there is nothing to score")
     found = scores(frame)

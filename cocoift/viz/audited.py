@@ -28,8 +28,11 @@ def by_source(
         return empty(table)
     figure, names, sources = go.Figure(), looks(table.measure), list(dict.fromkeys(table.source))
     for index, (name, look) in enumerate(names.items()):
-        rows = table[table.measure == name]
-        dots(figure, rows, rows.source.map(sources.index) + dodge(index, len(names)), name, look, label=len(names) == 1, showlegend=len(names) > 1)
+        rows = table[(table.measure == name) & (table.value.notna() | (len(names) == 1))]
+        dots(figure, rows, np.array([sources.index(source) for source in rows.source], float) + dodge(index, len(names)), name, look, label=len(names) == 1, showlegend=len(names) > 1)
+    for source, some in table[table.value.isna()].groupby("source", sort=False) if len(names) > 1 else ():
+        told = "undefined" if len(some) == len(names) else f"undefined: {', '.join(some.measure)}"
+        figure.add_annotation(text=f"<i>{told}</i>", x=0.5, xref="x domain", y=sources.index(source) + 0.34 * (len(some) < len(names)), showarrow=False, font=dict(size=11, color=QUIET))
     for place in range(1, len(sources)):
         figure.add_hline(place - 0.5, line=dict(color=RULE, width=1))
     figure.update_xaxes(range=span(table), **ZERO)
@@ -63,10 +66,11 @@ def format_mixture(
                            text=[kind if value > 0.12 else "" for value in shares[kind]], textposition="inside", insidetextanchor="middle",
                            textangle=0, textfont=dict(size=11, color="white" if colour in (COLOURS[0], COLOURS[2]) else "black"),
                            hovertext=notes, hoverinfo="text")
+    legend = 22 * -(-len(figure.data) // 4)  # four names a line, on a phone
     figure.update_xaxes(range=[0, 1], tickformat=".0%", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
-    return dress(figure, "What formats are asked for", "Share of rounds; free: nothing is asked", 150 + 30 * len(shares)).update_layout(margin_b=96)
+    return dress(figure, "What formats are asked for", "Share of rounds; free: nothing is asked", 104 + 30 * len(shares) + legend).update_layout(margin_b=50 + legend)
 
 # %% ../../nbs/viz/52_audited.ipynb #568071ec
 def histogram(
@@ -108,14 +112,14 @@ def overlap_matrix(
     notes = [[f"{row} and {column}<br>{counts.loc[row, column]:,.0f} images, {shares[i, j]:.1%} of {row}'s" for j, column in enumerate(names)]
              for i, row in enumerate(names)]
     text = [[_short(value) if value else "" for value in row] for row in counts.to_numpy()]
-    bar = dict(orientation="h", y=1.02, yanchor="bottom", tickformat=".0%", tickfont=dict(size=10, color=QUIET), nticks=5, thickness=8, outlinewidth=0)
+    bar = dict(tickformat=".0%", tickfont=dict(size=10, color=QUIET), nticks=5, thickness=8, outlinewidth=0)
     figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale=[[0, "#ffffff"], [1, COLOURS[0]]], xgap=1, ygap=1, colorbar=bar,
                                   text=text if len(names) <= _NUMBERS_FIT else None, texttemplate="%{text}", textfont=dict(size=11),
                                   hovertext=notes, hoverinfo="text"))
     figure.update_xaxes(tickangle=-45, showgrid=False, side="bottom")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     subtitle = "Colour: the part of the row's images that both have" + ("; numbers: how many these are" if len(names) <= _NUMBERS_FIT else "")
-    return dress(figure, "Images that sources share", subtitle, 190 + 26 * max(6, len(names)), 32).update_layout(margin_b=24)
+    return dress(figure, "Images that sources share", subtitle, 190 + 26 * max(6, len(names))).update_layout(margin_b=24)
 
 # %% ../../nbs/viz/52_audited.ipynb #c169d6ef
 def upset(
@@ -185,6 +189,7 @@ def composition(
 # %% ../../nbs/viz/52_audited.ipynb #0bbe0a31
 def formats_by_round(
     table: pd.DataFrame,  # one row a round number and format: `number, format, rounds`
+    name: str = "",  # of the set
     most: int = 12,  # the last bar holds what is later
 ) -> go.Figure:
     "Which formats the first, second, ... rounds ask for."
@@ -193,4 +198,4 @@ def formats_by_round(
         return empty(table)
     table = table.assign(source=[f"round {n:.0f}" if n < most else f"round {most}+" for n in table.number]).sort_values("number", kind="stable")
     figure = format_mixture(table)
-    return figure.update_layout(title=dict(text="What formats are asked for, round by round", subtitle=dict(text="Share of the rounds at that place; free: nothing is asked")))
+    return figure.update_layout(title=dict(text="What formats are asked for, round by round" + (f": {name}" if name else ""), subtitle=dict(text="Share of the rounds at that place; free: nothing is asked")))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'SYMBOLS', 'DASHES', 'LAYOUTS', 'INK', 'QUIET', 'RULE', 'TITLE_PX', 'ZERO', 'THEME', 'EFFECTS', 'HISTORIES',
            'METRICS', 'Look', 'looks', 'dress', 'empty', 'tidy', 'dots', 'span', 'dodge', 'carry_over_beside_leakage',
-           'decomposition', 'levels', 'answer_length', 'content_by_kind', 'paper_table', 'single_multi', 'loss_curve']
+           'decomposition', 'levels', 'paper_table', 'single_multi']
 
 # %% ../../nbs/viz/50_figures.ipynb #ee3313e9
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 # %% ../../nbs/viz/50_figures.ipynb #4d847b3f
 INK, QUIET, RULE = "#24292f", "#6e7781", "#e6e8eb"
 TITLE_PX = 64  # what a title and its subtitle take of the height; a report, which sets titles as text, takes it back
-_AXIS = dict(gridcolor=RULE, linecolor=RULE, zeroline=False, automargin=True, title=dict(font=dict(size=12, color=QUIET), standoff=8))
+_AXIS = dict(gridcolor=RULE, linecolor=RULE, zeroline=False, automargin=True, ticklabelstandoff=5, title=dict(font=dict(size=12, color=QUIET), standoff=8))
 ZERO = dict(zeroline=True, zerolinecolor=QUIET, zerolinewidth=1)  # where zero means something
 THEME = go.layout.Template(layout=dict(
     font=dict(family="system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif", size=13, color=INK),
@@ -125,7 +125,7 @@ def dots(
     text = ["" if np.isnan(value) else f"{value:.2f}".replace("-", "−") for value in frame.value] if label else None
     places_and_values = {along: frame.value.to_numpy(), across: places, f"error_{along}": error, "xaxis": f"x{panel}", "yaxis": f"y{panel}"}
     options = {"mode": "markers+text" if label else "markers", "legendgroup": name} | places_and_values | options
-    figure.add_scatter(name=name, marker=marker, text=text, textposition="top center", textfont=dict(size=11, color=QUIET), cliponaxis=False,
+    figure.add_scatter(name=name, marker=marker, text=text, textposition="top right" if along == "x" else "top center", textfont=dict(size=11, color=QUIET), cliponaxis=False,
                        hovertext=_hover(frame, name), hoverinfo="text", **options)
     _undefined(figure, places[frame.value.isna().to_numpy()], along, panel)
 
@@ -218,47 +218,6 @@ def levels(
     figure.update_yaxes(range=span(scores), title_text=METRICS.get(metric, metric), **ZERO)
     return dress(figure, "The same question after different histories", f"{METRICS.get(metric, metric)}, with 95 % intervals", 400)
 
-# %% ../../nbs/viz/50_figures.ipynb #b7bc6009
-def answer_length(
-    lengths: pd.DataFrame,  # one row a layout and round: `layout, round, words, low, high`; round 1 has nothing before it
-) -> go.Figure:
-    "Mean words of a free answer by round, a line a layout."
-    lengths = tidy(lengths, "layout | round words low high n")
-    if isinstance(lengths, str):
-        return empty(lengths)
-    lengths = lengths.assign(value=lengths.words)
-    figure, names = go.Figure(), looks(lengths.layout)
-    for index, (name, look) in enumerate(names.items()):
-        rows = lengths[lengths.layout == name].sort_values("round")
-        dots(figure, rows, rows["round"] + dodge(index, len(names), 0.12), name, look, along="y", mode="lines+markers",
-              line=dict(color=look.colour, width=2.2, dash=look.dash))
-    figure.update_xaxes(title_text="round (before the first there is nothing)", tickvals=sorted(lengths["round"].unique()), showgrid=False)
-    figure.update_yaxes(range=[0, span(lengths)[1]], title_text="words in a free answer")
-    return dress(figure, "How long a free answer stays", "Mean words of free answers by round", 380)
-
-# %% ../../nbs/viz/50_figures.ipynb #c4ee8351
-def content_by_kind(
-    kinds: pd.DataFrame,  # one row a layout, question type and wording: `layout, kind, wording, value, low, high, n`; wording is seen or reworded
-) -> go.Figure:
-    "Share of right answers by question type, seen wordings filled and reworded ones hollow."
-    kinds = tidy(kinds, "layout kind wording | value low high n")
-    if isinstance(kinds, str):
-        return empty(kinds)
-    figure, names = go.Figure(), looks(kinds.layout)
-    wordings = [wording for wording in ("seen", "reworded") if wording in set(kinds.wording)]
-    places = {kind: place for place, kind in enumerate(dict.fromkeys(kinds.kind))}
-    series = [(name, wording) for name in names for wording in wordings]
-    for index, (name, wording) in enumerate(series):
-        rows = kinds[(kinds.layout == name) & (kinds.wording == wording)]
-        dots(figure, rows, rows.kind.map(places) + dodge(index, len(series), 0.7), name if wording == "seen" else f"{name}, reworded", names[name],
-              hollow=wording == "reworded")
-    for place in range(1, len(places)):
-        figure.add_hline(place - 0.5, line=dict(color=RULE, width=1))
-    figure.update_xaxes(range=span(kinds), title_text="share of right answers")
-    figure.update_yaxes(range=[len(places) - 0.5, -0.5], tickvals=list(places.values()), ticktext=list(places), showgrid=False)
-    return dress(figure, "Right answers, kind by kind", "No earlier round; filled: wordings seen in training, hollow: reworded; 95 % intervals",
-                  140 + len(places) * max(36, 17 * len(series)))
-
 # %% ../../nbs/viz/50_figures.ipynb #651b181d
 def paper_table() -> pd.DataFrame:  # one row a number: `benchmark, model, rounds, capability, value`
     "The paper's results on MM-Vet and InfiMM-Eval (arXiv 2401.08968, LLaVA-1.5-13B recipe, GPT-4 as judge)."
@@ -304,25 +263,3 @@ def single_multi(
     figure.update_xaxes(range=[-0.35, 1.35], tickvals=[0, 1], ticktext=["single", "multi"], showgrid=False)
     figure.update_yaxes(range=[0, span(table)[1]])
     return dress(figure, title, subtitle, 380, 40)
-
-# %% ../../nbs/viz/50_figures.ipynb #5fffbd01
-def loss_curve(
-    metrics: pd.DataFrame,  # one row a run and step: `run, step, loss`, and `lr` where it is known
-) -> go.Figure:
-    "Training loss by step: raw and faint, with a smoothed line over it."
-    metrics = tidy(metrics, "run | step loss")
-    if isinstance(metrics, str):
-        return empty(metrics)
-    figure = go.Figure()
-    for name, look in looks(metrics.run).items():
-        rows = metrics[metrics.run == name].sort_values("step")
-        smooth = rows.loss.rolling(2 * (len(rows) // 40) + 1, center=True, min_periods=1).mean().where(rows.loss.notna())
-        rates = [f"<br>learning rate {rate:.2g}" for rate in rows.lr] if "lr" in rows else [""] * len(rows)
-        notes = [f"{name}<br>step {step:.0f}<br>loss {loss:.3f}{rate}" for step, loss, rate in zip(rows.step, rows.loss, rates)]
-        figure.add_scatter(x=rows.step, y=rows.loss, mode="lines", line=dict(color=look.colour, width=1), opacity=0.25, name=name, legendgroup=name,
-                           showlegend=False, hoverinfo="skip")
-        figure.add_scatter(x=rows.step, y=smooth, mode="lines", line=dict(color=look.colour, width=2.2, dash=look.dash), name=name, legendgroup=name,
-                           hovertext=notes, hoverinfo="text")
-    figure.update_xaxes(title_text="optimizer step", showgrid=False)
-    figure.update_yaxes(title_text="loss", rangemode="tozero")
-    return dress(figure, "Training loss", "Faint: every step; line: smoothed", 360)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 CHROMIUM = shutil.which("chromium")
+KEY = "sk-never-shown-1234"
 MODELS = """
 - {{name: quick, scripted: oracle, pace: 60}}
 - {{name: slow, scripted: collapse, pace: 4}}
@@ -23,7 +25,7 @@ MODELS = """
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "page" in getattr(item, "fixturenames", ()) and not CHROMIUM:
+        if {"page", "browser"} & set(getattr(item, "fixturenames", ())) and not CHROMIUM:
             item.add_marker(pytest.mark.skip(reason="chromium is not installed: apt-get install chromium"))
 
 
@@ -38,19 +40,20 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def start(root: Path, folder: Path, *options, env: dict | None = None) -> tuple[subprocess.Popen, str]:
+def start(root: Path, folder: Path, *options, env: dict | None = None, host: str = "127.0.0.1") -> tuple[subprocess.Popen, str]:
     "The app as a process, and its address."
     port = free_port()
     command = [Path(sys.executable).with_name("cocoift"), "app", "--port", str(port), *map(str, options)]
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)  # whatever the app writes besides its store lies here
     with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=os.environ | (env or {}))
+        server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(folder / "tmp")} | (env or {}))
     began = time.time()
     while time.time() - began < 90:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
-            return server, f"http://127.0.0.1:{port}/"
+            urllib.request.urlopen(f"http://{host}:{port}/", timeout=5)
+            return server, f"http://{host}:{port}/"
         except urllib.error.HTTPError:
-            return server, f"http://127.0.0.1:{port}/"
+            return server, f"http://{host}:{port}/"
         except OSError:
             assert server.poll() is None, (folder / "log").read_text()
             time.sleep(0.3)
@@ -59,11 +62,11 @@ def start(root: Path, folder: Path, *options, env: dict | None = None) -> tuple[
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
-    "Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn run."
+    "Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of each."
     from cocoift.data.build import BuildRecipe, build
     from cocoift.eval.scope.make import make_scope
     from cocoift.eval.scope.play import ScopeScripted
-    from cocoift.files import Journal, write_json
+    from cocoift.files import Journal, with_parent, write_json
     from cocoift.options import load_recipe
     from cocoift.studies.examine import examine
     from cocoift.studies.scope_run import score_scope
@@ -82,16 +85,32 @@ def study(tmp_path_factory) -> Path:
         Journal(folder / "train" / name / "metrics.jsonl").append(lines)
         Journal(folder / "train" / name / "times.jsonl").append([{"step": line["step"], "seconds": 0.5} for line in lines])
     write_json(folder / "train/done/train.json", {"steps": 8})
-    (folder / "eval/torn").mkdir()
-    (folder / "eval/torn/scores.json").write_text('{"histories": {"none"')
+    with open(folder / "train/running/metrics.jsonl", "a") as file:
+        file.write('{"step": 9, "lo')  # being written
+    write_text = lambda name, text: with_parent(folder / name).write_text(text)
+    write_text("eval/torn/scores.json", '{"histories": {"none"')
+    write_text("eval/torn-rounds/rounds.jsonl", "{torn}\n{}\n")
+    write_text("eval/unanswered/rounds.jsonl", "")
+    write_text("train/bad/metrics.jsonl", "{torn}\n{}\n")
+    write_json(folder / "data/cut short/manifest.json", {})
     return folder
+
+
+def parrot(body: dict) -> str:
+    "What was asked; and whoever asks for the key gets it, in an answer or in an error."
+    from cocoift.chat.endpoint.stage import Refusal, echo
+
+    text = echo(body)
+    if "Fail with the key" in text:
+        raise Refusal(401, f"Incorrect API key provided: {KEY}. You can find your key elsewhere.")
+    return text + f" It is {KEY} and no other." * ("Tell the key" in text)
 
 
 @pytest.fixture(scope="session")
 def stage():
     from cocoift.chat.endpoint.stage import Raised, Stage
 
-    with Raised(Stage()) as address:
+    with Raised(Stage(answer=parrot)) as address:
         yield address
 
 
@@ -99,19 +118,78 @@ def stage():
 def url(root, study, stage):
     folder = study.parent
     (folder / "models.yaml").write_text(MODELS.format(server=stage))
-    server, address = start(root, folder, "--study", study, "--models", folder / "models.yaml", env={"OPENAI_API_KEY": "sk-never-shown-1234"})
+    server, address = start(root, folder, "--study", study, "--models", folder / "models.yaml", env={"OPENAI_API_KEY": KEY})
     yield address
     server.terminate()
-    server.wait(10)
-    assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()[-3000:]
+    server.wait(30)
+    log = (folder / "log").read_text()
+    assert "Traceback" not in log and KEY not in log, log[-3000:]
+    assert not list((folder / "tmp").glob("cocoift-app-*"))  # nothing that anybody sent stays
+
+
+@pytest.fixture(scope="session")
+def visit(browser):
+    "One visitor's browser, which has the page's scripts already."
+    context = browser.new_context(accept_downloads=True)
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def watched(page, url):
+def watched(visit, url):
     "A page, and what it complains of or asks of strangers, which fails the test."
+    page = visit.new_page()
     wrong = page.wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("request", lambda r: None if r.url.startswith((url, "data:", "blob:")) else wrong.append(r.url))
     yield page
+    page.close()
     assert not wrong
+
+
+@pytest.fixture
+def chat(watched, url):
+    "The chat, ready."
+    from hands import ready
+
+    return ready(watched, url)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    "An app behind a password."
+    url: str
+    folder: Path  # with its log, its store and its temporary files
+    study: Path  # not there yet
+    password: str
+
+
+@pytest.fixture(scope="session")
+def guarded(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guarded")
+    server, address = start(root, folder, "--chat", "--study", folder / "runs/study", "--host", "127.0.0.2", env={"COCOIFT_PASSWORD": "open sesame 77"}, host="127.0.0.2")
+    yield Guarded(address, folder, folder / "runs/study", "open sesame 77")
+    server.terminate()
+    server.wait(30)
+    assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()[-3000:]
+
+
+@pytest.fixture(scope="session")
+def inside(browser, guarded):
+    "The guarded app's page, entered after a wrong guess."
+    from hands import expect
+
+    page = browser.new_context().new_page()
+    page.wrong = []
+    page.goto(guarded.url, wait_until="domcontentloaded")
+    for guess, says in (("sesame", "Incorrect Credentials"), (guarded.password, None)):
+        page.get_by_label("username").fill("a guest")
+        page.get_by_label("password").fill(guess)
+        page.get_by_role("button", name="Login").click()
+        if says:
+            expect(page.get_by_text(says)).to_be_visible(timeout=20_000)
+            assert not page.locator("#prompt").count()
+    expect(page.locator("#prompt textarea")).to_be_enabled(timeout=60_000)
+    yield page
+    page.context.close()

@@ -31,7 +31,7 @@ def pairwise_items(files: Mapping[str, Path]) -> dict[str, Judged]:
 
 def _summary(lines: Sequence[dict]) -> dict:
     told = preferred(lines)
-    return {"scores": {"win_rate": told.pop("win_rate")}, "pairs": told}
+    return {"scores": {name: told.pop(name) for name in ("win_rate", "length_controlled", "flip_rate")}, "pairs": told}
 
 
 def _battles(lines: Sequence[dict], out: Path, names: Mapping[str, str]) -> None:

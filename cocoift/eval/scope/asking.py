@@ -149,7 +149,7 @@ def factual(f: Facts, a: Asker) -> list[Question]:
     kinds = list(FACTUAL)
     a.draws.shuffle(kinds)
     rows = [a.draws.sample(found, len(found)) for kind in kinds if (found := list(FACTUAL[kind](f, a)))]
-    turns = [row[k] for k in range(max(map(len, rows))) for row in rows if k < len(row)]
+    turns = [row[k] for k in range(max(map(len, rows), default=0)) for row in rows if k < len(row)]
     return list({q.text: q for q in turns}.values())
 
 

@@ -1,0 +1,166 @@
+"What all panels share: the study they look at, a figure's place on the page, cards of text, and choices that live in the address."
+import html
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+import pandas as pd
+from PIL import Image
+
+from cocoift.chat.store import Logbook
+from cocoift.files import UserError
+from cocoift.images import find_pictures
+from cocoift.studies import board
+from cocoift.studies.roster import Roster
+from cocoift.viz import figures
+from cocoift.viz.report import TINY_PX
+
+QUIET = dict(show_progress="hidden", api_visibility="private")
+NOTHING = "() => {}"  # javascript: an event to hang others on
+
+
+@dataclass
+class Study:
+    "What lies below a folder, and what was read of it."
+    root: Path
+    roster: Roster
+    log: Logbook
+    folder: Path  # of the sessions
+    memory: board.Memory = field(default_factory=board.Memory)
+
+    def find(self, mark: str) -> dict[str, Path]:
+        return board.find(self.root, mark)
+
+    def csv(self) -> Path:
+        "Where this visitor's tables lie."
+        return self.folder / str(gr.context.LocalContext.request.get(None).session_hash) / "csv"
+
+    def picture(self, image: str) -> str | Image.Image | None:
+        "The picture of that name; a tiny one enlarged, with its pixels as squares."
+        path = self.roster.pictures.get(image) or self._drawn().get(image)
+        if path is None:
+            return None
+        try:
+            with Image.open(path) as picture:
+                if max(picture.size) > TINY_PX:
+                    return str(path)
+                times = max(1, 480 // max(picture.size))
+                return picture.convert("RGB").resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
+        except OSError:
+            return None
+
+    def _drawn(self) -> dict[str, Path]:
+        place = self.root / "world/images"
+        try:
+            return self.memory.get("pictures", [place], lambda: find_pictures(place))
+        except UserError:
+            return {}
+
+
+class Asked:
+    "What the address asks for, as far as it is there."
+
+    def __init__(self, request: gr.Request):
+        self.given = dict(request.query_params)
+
+    def one(self, key: str, known: Iterable[str], otherwise: str | None = "") -> str | None:
+        return self.given[key] if self.given.get(key) in known else otherwise
+
+    def many(self, key: str, known: Iterable[str]) -> list[str]:
+        return [name for name in self.given.get(key, "").split(",") if name in known]
+
+    def later(self, key: str):
+        "A choice whose alternatives are known when the files have been read."
+        value = self.given.get(key, "")
+        return gr.update(choices=["", value] if value else [""], value=value)
+
+    def number(self, key: str) -> int:
+        value = self.given.get(key, "")
+        return max(1, int(value)) if value.isdecimal() and len(value) < 10 else 1
+
+
+def address(names: Iterable[str], link: bool = False) -> str:  # javascript
+    "What puts choices into the address of the page; the script in the page's head does so for tabs."
+    keys = ", ".join(f'"{name}"' for name in names)
+    return f"""(...values) => {{ const q = new URLSearchParams(location.search);
+        [{keys}].forEach((n, i) => {{ const v = values[i]; if (v && v.length !== 0) q.set(n, String(v)); else q.delete(n); }});
+        if (q.get("tab") === "dashboard" || !document.getElementById("sides")) history.replaceState(null, "", "?" + q); {"return location.href;" if link else ""} }}"""
+
+
+def remember(part, choices: Mapping[str, gr.components.Component], link: gr.Textbox | None = None):  # the event, to go on from
+    "Put all choices of a panel into the address when one of them is touched."
+    return part.input(None, list(choices.values()), link, js=address(choices, bool(link)))
+
+
+def failsafe(draw: Callable, *args):
+    "A figure that cannot be drawn says why."
+    try:
+        return draw(*args)
+    except Exception as error:  # a panel that dies would tell nothing
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return figures.empty(f"This figure cannot be drawn: {said}"[:300])
+
+
+class Shown:
+    "A figure's place on the page, and its numbers to take away."
+
+    def __init__(self, name: str):
+        self.name = name
+        with gr.Column(min_width=380, elem_classes="figure"):
+            self.plot = gr.Plot(elem_id=f"plot-{name}", show_label=False)
+            self.csv = gr.DownloadButton("CSV", size="sm", elem_id=f"csv-{name}", elem_classes="csv", interactive=False)
+
+    @property
+    def parts(self) -> list:
+        return [self.plot, self.csv]
+
+    def drawn(self, folder: Path, table: pd.DataFrame | None, draw: Callable, *args) -> list:
+        "The figure of a table, `draw(table, *args)`, and the table itself."
+        figure = failsafe(draw, table, *args)
+        if table is None or not len(table):
+            return [figure, gr.update(interactive=False, value=None)]
+        path = folder / f"{self.name}.csv"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(path, index=False)
+        except OSError:  # whoever asked for it has left, and their folder with them
+            return [figure, gr.update(interactive=False, value=None)]
+        return [figure, gr.update(interactive=True, value=str(path))]
+
+
+def shelve(*rows: Iterable[str]) -> dict[str, Shown]:
+    "Places for figures, row by row."
+    places = {}
+    for names in rows:
+        with gr.Row(equal_height=True):
+            places |= {name: Shown(name) for name in names}
+    return places
+
+
+def parts_of(places: Iterable[Shown]) -> list:
+    return [part for place in places for part in place.parts]
+
+
+def not_shown(wrong: list[str]) -> str:  # Markdown
+    "What could not be read, by name."
+    from cocoift.chat.marks import defuse
+
+    return f"**Not shown:** {'; '.join(map(defuse, wrong[:12]))}{f'; and {len(wrong) - 12} more' if len(wrong) > 12 else ''}" if wrong else ""
+
+
+def card(title: str, inside: str, kind: str = "") -> str:
+    return f'<div class="card {kind}"><h4>{html.escape(title)}</h4>{inside}</div>'
+
+
+def chip(kind: str, text: str) -> str:
+    return f'<span class="mark {kind}">{html.escape(text)}</span>'
+
+
+def spoken(rounds: Iterable[dict]) -> str:  # asked, said, and marks as (kind, text)
+    "Rounds as they can be read; every text is escaped."
+    return "".join(f'<div class="round"><p class="asked">{html.escape(r["asked"])}</p><p class="said">{html.escape(r["said"]) or "<i>no answer</i>"}</p>'
+                   + "".join(chip(*mark) for mark in r.get("marks", ())) + "</div>" for r in rounds)

@@ -1,0 +1,47 @@
+"Loss, learning rate, speed and what trees save, of finished and running trainings; drawn again while a run goes on."
+import gradio as gr
+
+from apps.panels.place import QUIET, Asked, Study, not_shown, remember, shelve
+from cocoift.studies import board
+from cocoift.viz import traced
+
+PLACES = {"loss": "loss", "lr": "lr", "tokens_per_s": "speed", "tree_ratio": "trees"}  # column: its place
+EVERY = 4  # seconds
+
+
+class Training:
+    def __init__(self, study: Study):
+        self.study = study
+        self.runs, self.note = gr.Dropdown([], multiselect=True, label="Runs (all, where none is chosen)", elem_id="trainings"), gr.Markdown(elem_id="training-note")
+        self.plots, self.stamp, self.timer = shelve(("loss", "lr"), ("speed", "trees")), gr.State(""), gr.Timer(EVERY)
+        self.choices = {"trainings": self.runs}
+
+    def arrive(self, asked: Asked) -> list:
+        there = list(self.study.find("metrics.jsonl"))
+        return [gr.update(choices=there, value=asked.many("trainings", there))]
+
+    def after(self, event):
+        loss, *others = self.plots
+        first = event.then(lambda runs: self.drawn(runs, [loss]), self.runs, [self.note, *self.plots[loss].parts], **QUIET)
+        return first.then(lambda runs: self.drawn(runs, others)[1:], self.runs, [part for name in others for part in self.plots[name].parts], **QUIET)
+
+    def wire(self) -> None:
+        self.after(remember(self.runs, self.choices))
+        everything = [self.stamp, self.note, *(part for place in self.plots.values() for part in place.parts)]
+        self.timer.tick(self.ticked, [self.runs, self.stamp], everything, concurrency_limit=2, **QUIET)
+
+    def drawn(self, runs, places):
+        "A note, and the figures at these places."
+        found, wrong = board.trainings(self.study.root, self.study.memory)
+        found = board.choose(found, runs or [], "run")
+        parts = [not_shown(wrong)]
+        for column, name in PLACES.items():
+            if name in places:
+                table = found[[c for c in ("run", "step", column, "done") if c in found]] if len(found) else found
+                parts += self.plots[name].drawn(self.study.csv(), table, traced.trace, column)
+        return parts
+
+    def ticked(self, runs, before):
+        "Draw again only if a run has gone on."
+        stamp = str([board.stamp(folder / file) for folder in self.study.find("metrics.jsonl").values() for file in ("metrics.jsonl", "train.json")])
+        return [before or stamp, *[gr.skip()] * (1 + 2 * len(self.plots))] if before in ("", stamp) else [stamp, *self.drawn(runs, self.plots)]

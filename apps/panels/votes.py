@@ -1,0 +1,33 @@
+"Whose answers people prefer: Bradley-Terry ratings of the votes cast in the chat."
+import gradio as gr
+
+from apps.panels.place import QUIET, Asked, Shown, Study, not_shown
+from cocoift.files import UserError
+from cocoift.studies import board
+from cocoift.viz import results
+
+
+class Votes:
+    choices: dict = {}
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.note, self.rated = gr.Markdown(elem_id="votes-note"), Shown("ratings")
+
+    def arrive(self, asked: Asked) -> list:
+        return []
+
+    def after(self, event):
+        return event.then(self.ratings, None, [self.note, *self.rated.parts], **QUIET)
+
+    def wire(self) -> None:
+        pass
+
+    def ratings(self):
+        try:
+            votes, wrong = self.study.log.votes(), []
+        except (UserError, KeyError, TypeError) as error:
+            votes, wrong = [], [str(error)]
+        blind = sum(bool(v.get("blind")) for v in votes)
+        told = f"{len(votes):,} vote{'s' * (len(votes) != 1)}, {blind:,} of them blind. `cocoift app --take-away DIR` writes them all." if votes else ""
+        return [not_shown(wrong) or told, *self.rated.drawn(self.study.csv(), board.rate(votes), results.ratings)]

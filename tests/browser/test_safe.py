@@ -1,0 +1,146 @@
+"What strangers cannot do, and what never leaves: login, keys, uploads, paths, errands to foreign addresses."
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from conftest import KEY
+from hands import answered, bot, choose, expect, fold, ready, send
+from PIL import Image
+
+
+def test_page_is_refused_to_strangers_without_a_password(cocoift):
+    plain = {k: v for k, v in os.environ.items() if k != "COCOIFT_PASSWORD"}
+    for options in (["--host", "0.0.0.0"], ["--share"]):
+        done = cocoift("app", *options, env=plain)
+        assert done.returncode == 2 and "--password" in done.stderr
+
+
+def holding(folder: Path, *needles: bytes) -> list[Path]:
+    "The files below a folder in which any of these stands."
+    return [path for path in folder.rglob("*") if path.is_file() and any(needle in path.read_bytes() for needle in needles)]
+
+
+def test_keys_reach_neither_page_nor_files(chat, study, url):
+    choose(chat, "model-b", "echo")
+    send(chat, "Tell the key, please.")
+    expect(bot(chat, "b")).to_contain_text("It is *** and no other.", timeout=30_000)
+    answered(chat)
+    send(chat, "Fail with the key, please.")
+    expect(bot(chat, "b")).to_contain_text("This model failed", timeout=30_000)
+    expect(bot(chat, "b")).to_contain_text("Incorrect API key provided")
+    answered(chat)
+    fold(chat, "Replay, open a log, take away, link")
+    chat.locator("#export").click()
+    expect(chat.locator("#files a").first).to_be_visible(timeout=20_000)
+    chat.locator("#save").click()
+    expect(chat.locator("#link textarea, #link input").first).not_to_have_value("", timeout=20_000)
+    chat.locator("#vote-bad").click()
+    expect(chat.locator("#note")).to_contain_text("Noted", timeout=20_000)
+    assert len(holding(study.parent, b"Tell the key")) >= 3  # the store, and the exported JSON and Markdown
+    assert KEY not in chat.content() and not holding(study.parent, KEY.encode())
+    for path in ("", "config", "gradio_api/info", "gradio_api/startup-events"):
+        try:
+            assert KEY.encode() not in urllib.request.urlopen(f"{url}{path}").read()
+        except urllib.error.HTTPError:
+            pass
+
+
+def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
+    from cocoift.conversation import read_conversations
+    from cocoift.data.build import BuildRecipe, build
+    from cocoift.images import find_pictures
+    from cocoift.options import load_recipe
+
+    Image.new("RGB", (63, 47), "teal").save(tmp_path / "mine.bmp")
+    page = visit.new_page()
+    page.wrong = []
+    ready(page, url)
+    send(page, "Whose sea is this teal?", tmp_path / "mine.bmp")
+    answered(page, 60_000)
+    assert not page.locator("button[aria-label=Share]:visible").count()
+    assert page.evaluate("fetch('http://198.51.100.7/').then(() => 'went', () => 'refused')") == "refused"
+    assert page.evaluate("new Promise(told => { document.addEventListener('securitypolicyviolation', e => told(e.violatedDirective)); fetch('http://198.51.100.7/').catch(() => 0) })") == "connect-src"
+    fold(page, "Replay, open a log, take away, link")
+    page.locator("#export").click()
+    expect(page.locator("#files a").nth(2)).to_be_visible(timeout=20_000)
+    with page.expect_download() as download:
+        page.locator("#files a[href*=zip]").first.click()
+    with ZipFile(download.value.path()) as archive:
+        archive.extractall(tmp_path / "taken")
+    build(load_recipe(tmp_path / "taken/chat.yaml", BuildRecipe), tmp_path / "taken", tmp_path / "set")
+    kept = list(read_conversations(tmp_path / "set"))
+    assert [c.image for c in kept] == [*find_pictures(tmp_path / "taken/pictures")] * 2 and kept[0].image.startswith("file:")
+    own = kept[0].image.partition(":")[2]
+
+    def left():
+        files = [path for path in (study.parent / "tmp").rglob("*") if path.is_file()]
+        return [path for path in files if path.name in ("mine.bmp", f"{own}.png") or b"Whose sea is this teal?" in path.read_bytes()]
+
+    assert {path.name for path in left()} >= {"mine.bmp", f"{own}.png", "comparison.json"}
+    page.close()
+    began = time.time()
+    while left() and time.time() - began < 20:
+        time.sleep(0.3)
+    assert not left()
+
+
+def test_no_path_outside_is_served(url, study):
+    outside = ["/etc/passwd", "../../../../etc/passwd", "%2e%2e/%2e%2e/%2e%2e/etc/passwd", "..%2f..%2f..%2fetc/passwd", str(Path(__file__).resolve()),
+               str(study.parent / "models.yaml"), str(study.parent / "app/log.jsonl"), str(study / "eval/collapse/rounds.jsonl"), "file:///etc/passwd"]
+    outside += ["http://198.51.100.7/x", "HTTP://198.51.100.7/x", "https:/198.51.100.7/x"]  # nor fetched for anybody
+    for path in outside:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{url}gradio_api/file={path}")
+        assert refused.value.code in (400, 403, 404, 422), path
+
+
+def test_uploads_have_a_limit(url):
+    def upload(data):
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\nContent-Type: image/png\r\n\r\n'
+        request = urllib.request.Request(f"{url}gradio_api/upload", head + data + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"})
+        return urllib.request.urlopen(request).status
+
+    assert upload(b"x" * 1000) == 200
+    with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as refused:
+        upload(b"x" * 10_100_000)
+    assert not isinstance(refused.value, urllib.error.HTTPError) or refused.value.code in (400, 413)
+
+
+@pytest.fixture(scope="module")
+def strangers(guarded):
+    "What a stranger gets from the guarded app: the status of a request."
+    def ask(path: str, data: bytes | None = None, kind: str = "application/json") -> int:
+        try:
+            return urllib.request.urlopen(urllib.request.Request(f"{guarded.url}{path}", data, {"Content-Type": kind})).status
+        except urllib.error.HTTPError as refused:
+            return refused.code
+    return ask
+
+
+def test_strangers_get_nothing_without_login(guarded, strangers):
+    shown = urllib.request.urlopen(guarded.url).read()
+    assert b"auth_required" in shown and b"scripted: oracle" not in shown and b"run-script" not in shown
+    picture = next((guarded.folder / "tmp").glob("cocoift-app-*/files/*/*.png"))
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\nContent-Type: image/png\r\n\r\nx\r\n--x--\r\n'
+    join = json.dumps({"data": [], "fn_index": 0, "session_hash": "x", "event_data": None, "trigger_id": None}).encode()
+    for path in ("config", "gradio_api/info", f"gradio_api/file={picture}", "gradio_api/queue/data?session_hash=x", "gradio_api/upload_progress?upload_id=x", "monitoring"):
+        assert strangers(path) == 401, path
+    assert strangers("gradio_api/upload", form, "multipart/form-data; boundary=x") == 401
+    assert strangers("gradio_api/queue/join", join) == 401 and strangers("gradio_api/run/predict", join) == 401
+    assert [strangers("login", f"username=a&password={guess}".encode(), "application/x-www-form-urlencoded") for guess in ("", "wrong", guarded.password[:-1])][1:] == [400, 400]
+
+
+def test_the_password_stands_nowhere(guarded, inside):
+    inside.locator("#prompt").wait_for()
+    for folder in Path("/proc").iterdir():  # the user gave it in the environment, so no command line shows it
+        if folder.name.isdigit():
+            try:
+                assert guarded.password.encode() not in (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+    assert guarded.password not in inside.content() and not holding(guarded.folder, guarded.password.encode())
