@@ -2207,6 +2207,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cocoift.train.attention': { 'cocoift.train.attention._by_tree': ( 'train/attention.html#_by_tree',
                                                                                'cocoift/train/attention.py'),
                                          'cocoift.train.attention._flex': ('train/attention.html#_flex', 'cocoift/train/attention.py'),
+                                         'cocoift.train.attention._reentrant': ( 'train/attention.html#_reentrant',
+                                                                                 'cocoift/train/attention.py'),
                                          'cocoift.train.attention.block_mask': ( 'train/attention.html#block_mask',
                                                                                  'cocoift/train/attention.py'),
                                          'cocoift.train.attention.bucket': ('train/attention.html#bucket', 'cocoift/train/attention.py'),

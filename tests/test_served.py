@@ -75,13 +75,13 @@ def bench(small):
 
 
 @pytest.fixture(scope="module")
-def asked(cocoift, served, small, bench, tmp_path_factory):
+def asked(typed, served, small, bench, tmp_path_factory):
     "COCO-Scope of the served model by the command, its folder and document; to read only."
     from cocoift.eval.scope.make import write_scope
 
     folder = tmp_path_factory.mktemp("asked")
     write_scope(bench, folder / "bench")
-    done = cocoift("eval", "--model", served.name, "--bench", "scope", "--data", folder / "bench", "--images", small / "exam", "--most-tokens", 8, "--out", folder / "run", "--json")
+    done = typed("eval", "--model", served.name, "--bench", "scope", "--data", folder / "bench", "--images", small / "exam", "--most-tokens", 8, "--out", folder / "run", "--json")
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
 
@@ -216,14 +216,14 @@ def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path)
     assert all((tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes() for name in ("rounds.jsonl", "run.json", "scores.json"))
 
 
-def test_a_served_judge_that_cannot_grade_gives_no_score(cocoift, served, shared, tmp_path):
+def test_a_served_judge_that_cannot_grade_gives_no_score(typed, served, shared, tmp_path):
     folder = shared / "data/bench/mm-vet"
     references = dict(list(json.loads((folder / "mm-vet_sample12.json").read_text()).items())[:2])
     answers = json.loads((folder / "results_llava-v1.5-13b.json").read_text())
     (tmp_path / "references.json").write_text(json.dumps(references))
     (tmp_path / "answers.json").write_text(json.dumps({name: answers[name] for name in references}))
     args = ("judge", "mm-vet", "--predictions", tmp_path / "answers.json", "--references", tmp_path / "references.json")
-    done = cocoift(*args, "--judge", served.name, "--out", tmp_path / "judged", "--json")
+    done = typed(*args, "--judge", served.name, "--out", tmp_path / "judged", "--json")
     assert done.returncode == 1 and "0% of the judgements ended in a score" in done.stderr
     told = json.loads(done.stdout)
     assert told["statuses"]["parse_error"] == 2 and told["coverage"] == 0 and told["fingerprint"]["backend"] == "server"
