@@ -19,7 +19,7 @@ CSS = """
 #examples .container img { width: 60px; height: 60px; flex: none; object-fit: contain; border-radius: 4px; }
 #sides .head { align-items: stretch; } .plain { background: transparent !important; border: 1px solid var(--border-color-primary) !important; font-weight: 400 !important; }
 #votes { align-items: stretch; } #note p { margin: 0; }
-.tight { gap: 8px !important; }
+.tight { gap: 8px !important; } .turn { justify-content: center; gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; } .difference ins { background: #56b4e955; }
 .figure { position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px; background: white; overflow: hidden; }
 .figure .csv { position: absolute; top: 10px; right: 10px; width: auto !important; min-width: 0 !important; font-size: .72rem; padding: 2px 8px; z-index: 2; }
@@ -37,7 +37,8 @@ CSS = """
   #prompt { position: fixed; left: 0; right: 0; bottom: 0; z-index: 20; border-radius: 0; }  /* within reach of the thumb, whatever is looked at */
   #bar { flex-wrap: wrap; } #bar > * { min-width: 0 !important; } #bar #script { flex: 1 1 55% !important; } #bar #run-script { flex: 0 0 auto !important; } #bar #count, #bar #blind { flex: 0 0 auto !important; overflow: visible !important; padding: 0; } #count label { padding: 4px 8px; font-size: .85rem; } #blind label { white-space: nowrap; font-size: .85rem; }
   #votes > * { flex: 1 1 22% !important; min-width: 0 !important; } #votes #reason { flex: 1 1 44% !important; }
-  #title, #tabs { margin: 0 -20px; width: calc(100% + 40px) !important; } #tabs { margin-bottom: 76px; } .figure { min-width: 0 !important; }
+  #title, #tabs { margin: 0 -20px; width: calc(100% + 40px) !important; } #tabs { margin-bottom: 76px; }
+  .row:has(> .figure) { flex-direction: column; } .figure { min-width: 100% !important; } .figure .csv { position: static; margin: 0 8px 8px auto; }
 }
 """
 

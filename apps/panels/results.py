@@ -60,7 +60,10 @@ class Results:
         found, view, wrong = self.scored(*given)
         if not view.baseline:
             return [gr.skip()] * 4
-        paired, unpaired = gaps(self.study.root, found["scores"], view.baseline, self.study.memory)
+        scores = found["scores"]
+        if len(view.runs) > MOST:  # the one that the figure shows
+            scores = scores[(scores.metric == view.metric) & (scores.history == view.history)]
+        paired, unpaired = gaps(self.study.root, scores, view.baseline, self.study.memory)
         return [not_shown([*wrong, *unpaired]), *self.standing(found["scores"], view, paired)]
 
     def rest(self, *given):

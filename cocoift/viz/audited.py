@@ -32,7 +32,7 @@ def by_source(
         dots(figure, rows, np.array([sources.index(source) for source in rows.source], float) + dodge(index, len(names)), name, look, label=len(names) == 1, showlegend=len(names) > 1)
     for source, some in table[table.value.isna()].groupby("source", sort=False) if len(names) > 1 else ():
         told = "undefined" if len(some) == len(names) else f"undefined: {', '.join(some.measure)}"
-        figure.add_annotation(text=f"<i>{told}</i>", x=0.5, xref="x domain", y=sources.index(source), showarrow=False, font=dict(size=12, color=QUIET), bgcolor="white")
+        figure.add_annotation(text=f"<i>{told}</i>", x=0.5, xref="x domain", y=sources.index(source) + 0.34 * (len(some) < len(names)), showarrow=False, font=dict(size=11, color=QUIET))
     for place in range(1, len(sources)):
         figure.add_hline(place - 0.5, line=dict(color=RULE, width=1))
     figure.update_xaxes(range=span(table), **ZERO)
@@ -189,6 +189,7 @@ def composition(
 # %% ../../nbs/viz/52_audited.ipynb #0bbe0a31
 def formats_by_round(
     table: pd.DataFrame,  # one row a round number and format: `number, format, rounds`
+    name: str = "",  # of the set
     most: int = 12,  # the last bar holds what is later
 ) -> go.Figure:
     "Which formats the first, second, ... rounds ask for."
@@ -197,4 +198,4 @@ def formats_by_round(
         return empty(table)
     table = table.assign(source=[f"round {n:.0f}" if n < most else f"round {most}+" for n in table.number]).sort_values("number", kind="stable")
     figure = format_mixture(table)
-    return figure.update_layout(title=dict(text="What formats are asked for, round by round", subtitle=dict(text="Share of the rounds at that place; free: nothing is asked")))
+    return figure.update_layout(title=dict(text="What formats are asked for, round by round" + (f": {name}" if name else ""), subtitle=dict(text="Share of the rounds at that place; free: nothing is asked")))

@@ -125,7 +125,7 @@ def dots(
     text = ["" if np.isnan(value) else f"{value:.2f}".replace("-", "−") for value in frame.value] if label else None
     places_and_values = {along: frame.value.to_numpy(), across: places, f"error_{along}": error, "xaxis": f"x{panel}", "yaxis": f"y{panel}"}
     options = {"mode": "markers+text" if label else "markers", "legendgroup": name} | places_and_values | options
-    figure.add_scatter(name=name, marker=marker, text=text, textposition="top center", textfont=dict(size=11, color=QUIET), cliponaxis=False,
+    figure.add_scatter(name=name, marker=marker, text=text, textposition="top right" if along == "x" else "top center", textfont=dict(size=11, color=QUIET), cliponaxis=False,
                        hovertext=_hover(frame, name), hoverinfo="text", **options)
     _undefined(figure, places[frame.value.isna().to_numpy()], along, panel)
 

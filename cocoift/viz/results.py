@@ -7,6 +7,9 @@ __all__ = ['MOST_RUNS', 'LESS_IS_BETTER', 'ROUNDS', 'scoreboard', 'sign', 'title
            'by_round', 'transition_matrix', 'ratings']
 
 # %% ../../nbs/viz/56_results.ipynb #2f76adee
+from collections.abc import Sequence
+from textwrap import wrap
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -63,7 +66,7 @@ def standings(
     baseline: str = "",
 ) -> go.Figure:
     "One metric of every run, the best on top, beside its difference from a baseline, and the paper."
-    table = tidy(board, "run history metric | value low high difference difference_low difference_high paper")
+    table = tidy(board, "run history metric | value low high difference difference_low difference_high pairs paper")
     if isinstance(table, str):
         return empty(table)
     table = table[table.metric == metric]
@@ -79,14 +82,17 @@ def standings(
         notes += _gaps(figure, rows, named, baseline)
     figure.update_layout(annotations=[*figure.layout.annotations, *notes])
     figure.update_yaxes(range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=names, showgrid=False)
-    figure.update_xaxes(title_text=titled(metric), selector=dict(anchor="y"))
+    figure.update_xaxes(title_text=_narrow(titled(metric)), selector=dict(anchor="y"))
     told = [f"History: {history}", "95 % intervals", "less is better" if less else "more is better"][: 2 if metric == "words" else 3]
-    title = titled(metric).partition(":")[0]
-    return dress(figure, f"{title[0].upper()}{title[1:]}, run by run", "; ".join(told), 146 + 30 * len(names), 24).update_layout(margin_b=68, margin_r=76)
+    return dress(figure, f"{metric.replace('_', ' ').capitalize()}, run by run", "; ".join(told), 162 + 30 * len(names), 24).update_layout(margin_b=84, margin_r=76)
 
 # %% ../../nbs/viz/56_results.ipynb #43226f70
 def _note(text: str, **where) -> dict:  # set all at once: plotly checks all of them each time one is added
     return dict(text=text.replace("-", "−"), showarrow=False, font=dict(size=11, color=QUIET)) | where
+
+
+def _narrow(text: str, width: int = 24) -> str:  # two axes stand side by side on a phone
+    return "<br>".join(wrap(text, width))
 
 
 def _scale(values: np.ndarray, around: float = 0.0) -> list[float]:  # all of them and zero, with room on both sides
@@ -94,9 +100,16 @@ def _scale(values: np.ndarray, around: float = 0.0) -> list[float]:  # all of th
     return [low - 0.04 * (high - low or 1), high + 0.06 * (high - low or 1)]
 
 
+def _marks(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], panel: str = "", hollow: Sequence[bool] | None = None) -> None:  # one trace, however many runs
+    dots(figure, rows, rows.place, "", Look(QUIET, "circle", "solid"), panel=panel, showlegend=False)
+    found, open_ = [named[name] for name in rows.run], [False] * len(rows) if hollow is None else hollow
+    figure.data[-1].update(hovertext=[name + said for name, said in zip(rows.run, figure.data[-1].hovertext)], marker=dict(
+        color=[look.colour for look in found], symbol=[look.symbol + "-open" * empty for look, empty in zip(found, open_)], line=dict(color=[look.colour for look in found], width=[2.0 * empty for empty in open_])))
+
+
 def _levels(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper: float | None) -> list[dict]:  # its notes
-    for place, name in enumerate(rows.run):
-        dots(figure, rows.iloc[[place]], [place], name, named[name], showlegend=False)
+    rows = rows.assign(place=range(len(rows)), n=np.nan)
+    _marks(figure, rows, named)
     figure.update_xaxes(range=_scale(np.r_[rows[["value", "low", "high"]].to_numpy().ravel(), [] if paper is None else [paper]]), selector=dict(anchor="y"), **ZERO)
     notes = [_note("undefined" if np.isnan(value) else f"{value:.3g}", x=1.02, xref="x domain", y=place, xanchor="left") for place, value in enumerate(rows.value)]
     if paper is None:
@@ -106,17 +119,14 @@ def _levels(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper
 
 
 def _gaps(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], baseline: str) -> list[dict]:  # its notes
-    rows, notes = rows.assign(value=rows.difference, low=rows.difference_low, high=rows.difference_high, n=rows.pairs if "pairs" in rows else np.nan), []
-    for place, r in enumerate(rows.itertuples()):
-        if np.isnan(r.value):
-            notes.append(_note("the baseline" if r.run == baseline else "–", x=0, xref="x2", y=place, yref="y2", bgcolor="white"))
-            continue
-        told = sign(r.value, r.low, r.high)
-        dots(figure, rows.iloc[[place]].astype({"n": float}), [place], r.run, named[r.run], panel="2", hollow=told in "=?", showlegend=False)
-        notes.append(_note(f"{told} {r.value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left"))
-    legend = f"difference from {baseline or 'the baseline'}<br>▲ more, ▼ less, = not told apart" + (", ? not paired" if rows.low[rows.value.notna()].isna().any() else "")
-    figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text=legend, selector=dict(anchor="y2"), **ZERO)
-    return notes
+    rows = rows.assign(place=range(len(rows)), value=rows.difference, low=rows.difference_low, high=rows.difference_high, n=pd.to_numeric(rows.pairs))
+    without, rows = rows[rows.value.isna()], rows[rows.value.notna()]
+    signs = [sign(*gap) for gap in rows[["value", "low", "high"]].to_numpy()]
+    _marks(figure, rows, named, "2", [told in "=?" for told in signs])
+    legend = f"difference from {baseline or 'the baseline'}: ▲ more, ▼ less, = not told apart" + (", ? not paired" if "?" in signs else "")
+    figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text=_narrow(legend, 30), selector=dict(anchor="y2"), **ZERO)
+    return [*(_note("the baseline" if name == baseline else "–", x=0, xref="x2", y=place, yref="y2", bgcolor="white") for name, place in zip(without.run, without.place)),
+            *(_note(f"{told} {value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left") for told, value, place in zip(signs, rows.value, rows.place))]
 
 # %% ../../nbs/viz/56_results.ipynb #34e17e51
 def by_capability(
@@ -210,14 +220,14 @@ def transition_matrix(
         return empty(table)
     names = sorted({*table["last"], *table.this}, key=lambda name: (name != "free", name))
     shares, counts = (table.pivot_table(index="last", columns="this", values=value, aggfunc="mean", sort=False).reindex(index=names, columns=names) for value in ("share", "rounds"))
-    text = [["" if np.isnan(s) else f"{s:.2f}<br><span style='font-size:10px'>{n:.0f}</span>" for s, n in zip(*row)] for row in zip(shares.to_numpy(), counts.to_numpy())]
+    text = [["" if np.isnan(s) else f"{s:.0%}<br>of {n:.0f}" for s, n in zip(*row)] for row in zip(shares.to_numpy(), counts.to_numpy())]
     notes = [[f"after {one}: {two}<br>" + ("never asked" if np.isnan(s) else f"kept in {s:.1%} of {n:.0f} rounds") for two, s, n in zip(names, *row)]
              for one, *row in zip(names, shares.to_numpy(), counts.to_numpy())]
-    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale="Cividis", xgap=2, ygap=2, text=text, texttemplate="%{text}", hovertext=notes,
+    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale="Cividis", xgap=2, ygap=2, text=text, texttemplate="%{text}", textfont=dict(size=11), hovertext=notes,
                                   hoverinfo="text", colorbar=dict(thickness=8, outlinewidth=0, tickformat=".0%", tickfont=dict(size=10, color=QUIET))))
     figure.update_xaxes(title_text="asked in this round", showgrid=False, side="bottom", tickangle=-35)
     figure.update_yaxes(title_text="asked in the round before", showgrid=False, autorange="reversed")
-    return dress(figure, "Kept, by what came before" + (f": {run}" if run else ""), "Share of rounds that keep their own format; small: rounds; free is kept by a full answer",
+    return dress(figure, "Kept, by what came before" + (f": {run}" if run else ""), "Share of rounds that keep their own format; free is kept by a full answer",
                  200 + 44 * max(3, len(names)))
 
 # %% ../../nbs/viz/56_results.ipynb #0b9b1aae

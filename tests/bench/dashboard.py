@@ -1,7 +1,8 @@
 """How long the dashboard's first figure takes with many runs and many rounds: `python tests/bench/dashboard.py [--quick] [--runs 50] [--rounds 200000]`.
 
-What is measured is what the page waits for, cold: reading all scores and drawing the scoreboard; opening a set of so many rounds and drawing its composition; opening two runs side by
-side and taking one item. `warm` is the same once more, as a second visitor has it. Prints one JSON document on one line, last."""
+What is measured is what each panel's page waits for before its first figure, cold: reading all scores and drawing the scoreboard; opening a set of so many rounds and drawing its
+composition; opening two runs side by side and taking one item; the loss of all trainings. `first_figure` is the slowest of them. `later` is what follows while a reader looks: the other three
+curves, and the paired differences of all runs from a baseline. `warm` is the same once more, as a second visitor has it. Prints one JSON document on one line, last."""
 import argparse
 import json
 import random
@@ -12,8 +13,8 @@ from pathlib import Path
 
 from cocoift.conversation import Conversation, Origin, Round, write_parquet
 from cocoift.files import Journal, write_json
-from cocoift.studies import board, shelf
-from cocoift.viz import audited, results
+from cocoift.studies import board, shelf, standing
+from cocoift.viz import audited, results, traced
 
 SOURCES, FORMATS = ("vqav2", "gqa", "okvqa", "coco-captions", "visdial"), ("short", "free", "yes_no", "words:20")
 
@@ -27,19 +28,20 @@ def conversations(rounds: int):
 
 
 def runs(root: Path, many: int, rounds: int) -> None:
-    draws = random.Random(0)
+    draws, histories = random.Random(0), ("none", "neutral", "terse", "forced_short")
     each = max(4, rounds // many)
+    mean = lambda lines, reading: (lambda v: {"value": v, "low": max(0.0, v - 0.1), "high": v + 0.1, "n": len(lines)})(sum(line[reading] for line in lines) / len(lines))
     for k in range(many):
-        folder = root / f"eval/run-{k:02d}"
-        estimate = lambda: (lambda v: {"value": v, "low": max(0.0, v - 0.1), "high": v + 0.1, "n": each})(draws.random())
-        histories = {h: {m: estimate() for m in ("terse_rate", "format_accuracy", "content_accuracy", "words")} for h in ("none", "neutral", "terse", "forced_short")}
-        write_json(folder / "scores.json", {"histories": histories, "effects": {"leakage": estimate()}, "kinds": [{"kind": kind, "wording": "seen", **estimate()} for kind in ("colour", "count")]})
-        with open(folder / "rounds.jsonl", "w") as file:
-            for n in range(each):
-                line = {"item": f"i{n // 4}", "image": f"coco:{n // 24}", "kind": "count", "history": ("none", "neutral", "terse", "forced_short")[n % 4], "bound": False, "round": 1, "rounds": 2,
-                        "instruction": f"How many things are there, number {n // 4}?", "response": "There are two of them.", "status": "ok", "prior": False, "right": draws.random() < 0.5, "terse": draws.random() < 0.5}
-                file.write(json.dumps(line) + "\n")
+        lines = [{"item": f"i{n // 4}", "image": f"coco:{n // 24}", "kind": "count", "history": histories[n % 4], "bound": False, "round": 1, "rounds": 2, "instruction": f"How many things are there, number {n // 4}?",
+                  "response": "There are two of them.", "status": "ok", "prior": False, "right": draws.random() < 0.5, "terse": draws.random() < 0.5, "words": draws.randrange(9)} for n in range(each)]
+        at = {h: lines[n::4] for n, h in enumerate(histories)}
+        levels = {h: {metric: mean(some, reading) for metric, reading in (("terse_rate", "terse"), ("content_accuracy", "right"), ("words", "words"))} for h, some in at.items()}
+        leakage = levels["forced_short"]["terse_rate"]["value"] - levels["neutral"]["terse_rate"]["value"]
+        write_json(root / f"eval/run-{k:02d}/scores.json", {"histories": levels, "effects": {"leakage": {"value": leakage, "low": leakage - 0.1, "high": leakage + 0.1, "n": each // 4}},
+                                                           "kinds": [{"kind": kind, "wording": "seen", **mean(lines, "right")} for kind in ("colour", "count")]})
+        Journal(root / f"eval/run-{k:02d}/rounds.jsonl").append(lines)
         Journal(root / f"train/run-{k:02d}/metrics.jsonl").append([{"step": n, "loss": 5 / n, "lr": 1e-3, "tokens": 100, "separate": 150} for n in range(1, 1001)])
+        Journal(root / f"train/run-{k:02d}/times.jsonl").append([{"step": n, "seconds": 0.5 + n % 7 / 70} for n in range(1, 1001)])
 
 
 def timed(what) -> float:
@@ -48,11 +50,16 @@ def timed(what) -> float:
     return round(time.perf_counter() - began, 3)
 
 
-def measure(root: Path, memory: board.Memory) -> dict:
+def measure(root: Path, memory: board.Memory) -> tuple[dict, dict]:  # seconds to the first figure of each panel, and of what comes after it
     def scoreboard():
         scores = board.results(root, memory)[0]["scores"]
-        results.scoreboard(scores, "run-00", board.paper_scores())
-        results.standings(scores, "leakage", baseline="run-00").to_json()
+        results.standings(results.scoreboard(scores, "run-00", board.paper_scores()), "leakage", baseline="run-00").to_json()
+
+    def differences():
+        scores = board.results(root, memory)[0]["scores"]
+        paired, wrong = standing.gaps(root, scores[scores.metric == "leakage"], "run-00", memory)
+        assert paired.run.nunique() == scores.layout.nunique() - 1 and not wrong, wrong
+        results.standings(results.scoreboard(scores, "run-00", board.paper_scores(), paired), "leakage", baseline="run-00").to_json()
 
     def composition():
         audited.composition(shelf.Browser(root / "data/large").mixture()).to_json()
@@ -64,15 +71,18 @@ def measure(root: Path, memory: board.Memory) -> dict:
         board.only(pairs, "A right, B wrong").iloc[0]
 
     def training():
-        from cocoift.viz import traced
-
         traced.trace(board.trainings(root, memory)[0], "loss").to_json()
+
+    def curves():
+        for column in ("lr", "tokens_per_s", "tree_ratio"):
+            traced.trace(board.trainings(root, memory)[0], column).to_json()
 
     def conversation():
         browser = shelf.Browser(root / "data/large")
         browser.conversation(int(browser.pick(source="gqa")[-1]))
 
-    return {what.__name__: timed(what) for what in (scoreboard, composition, samples, training, conversation)}
+    first, later = ({what.__name__: timed(what) for what in some} for some in ((scoreboard, composition, samples, training, conversation), (curves, differences)))
+    return first, later
 
 
 def main() -> None:
@@ -91,9 +101,9 @@ def main() -> None:
 
         load_sources()  # as the app has done before anybody comes
         memory = board.Memory()
-        cold, warm = measure(root, memory), measure(root, memory)
+        (cold, later), (warm, _) = measure(root, memory), measure(root, memory)
     print(f"{many} runs, {rounds:,} rounds in runs and as many in a set", file=sys.stderr)
-    print(json.dumps({"runs": many, "rounds": rounds, "seconds": cold, "warm": warm, "first_figure": cold["scoreboard"], "under_3_s": max(cold.values()) < 3}))
+    print(json.dumps({"runs": many, "rounds": rounds, "seconds": cold, "warm": warm, "later": later, "first_figure": max(cold.values()), "under_3_s": max(cold.values()) < 3}))
 
 
 if __name__ == "__main__":

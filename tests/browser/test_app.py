@@ -221,7 +221,7 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
     expect(page.locator("#scoreboard")).to_contain_text("collapse")
     choose(page, "baseline", "oracle")
     expect(page.locator("#plot-standings")).to_contain_text("▲ +1", timeout=30_000)  # paired item by item: it has an interval
-    expect(page.locator("#plot-standings")).to_contain_text("difference from oracle")
+    expect(page.locator("#plot-standings")).to_contain_text("from oracle")
     with page.expect_download() as download:
         page.locator("#csv-standings").click()
     leakage = next(line for line in Path(download.value.path()).read_text().splitlines() if line.startswith("collapse,rounds,difference,leakage"))
@@ -231,8 +231,12 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
     assert "baseline=oracle" in page.url and "metric=terse_rate" in page.url
     page.get_by_role("tab", name="Chat").click()
     page.get_by_role("tab", name="Dashboard").click()  # and back: what was chosen still is
-    expect(page.locator("#plot-standings")).to_contain_text("P(terse answer to a free round)", timeout=30_000)
+    expect(page.locator("#plot-standings")).to_contain_text("Terse rate, run by run", timeout=30_000)
     expect(page.locator("#baseline input")).to_have_value("oracle")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    above, below = (page.locator(f"#plot-{name}").bounding_box() for name in ("levels", "decomposition"))
+    assert above["x"] == below["x"] and above["width"] > 320 and below["y"] > above["y"]
 
 
 def test_samples_are_filtered_and_linked(watched, url):
