@@ -2344,8 +2344,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.train.memory.size_of': ('train/memory.html#size_of', 'cocoift/train/memory.py')},
             'cocoift.train.model': { 'cocoift.train.model.assemble': ('train/model.html#assemble', 'cocoift/train/model.py'),
                                      'cocoift.train.model.byte_tokenizer': ('train/model.html#byte_tokenizer', 'cocoift/train/model.py'),
-                                     'cocoift.train.model.load_llava': ('train/model.html#load_llava', 'cocoift/train/model.py'),
-                                     'cocoift.train.model.load_processor': ('train/model.html#load_processor', 'cocoift/train/model.py'),
                                      'cocoift.train.model.random_llava': ('train/model.html#random_llava', 'cocoift/train/model.py'),
                                      'cocoift.train.model.read_config': ('train/model.html#read_config', 'cocoift/train/model.py'),
                                      'cocoift.train.model.save_llava': ('train/model.html#save_llava', 'cocoift/train/model.py'),
