@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 # Before torch and DeepSpeed are imported, here and in every process that a test starts. Two pytest workers share two cores.
-os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1")
+os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1")  # as CPU ranks have it: nothing is compiled
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,25 +72,6 @@ def folders(tmp_path_factory) -> dict:
     return {name: make(name, tmp_path_factory.mktemp("families") / name) for name in EXACT}
 
 
-@pytest.fixture(scope="session")
-def launched(tmp_path_factory):
-    "`launched('matrix', 2, job)`: what `ranks.py` found on so many ranks, started through DeepSpeed's launcher."
-
-    def run(what: str, ranks: int, job: dict) -> dict:
-        folder = tmp_path_factory.mktemp("ranks")
-        (folder / "job.json").write_text(json.dumps(job))
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        done = subprocess.run([sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", str(port),
-                               ROOT / "tests/ranks.py", what, folder / "job.json", folder / "found.json"],
-                              env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600)
-        assert (folder / "found.json").exists(), done.stdout[-3000:] + done.stderr[-3000:]
-        return json.loads((folder / "found.json").read_text())
-
-    return run
-
-
 @dataclass(frozen=True)
 class Served:
     "A checkpoint behind an OpenAI-compatible server."
@@ -144,22 +125,53 @@ def served(babbler, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def forked():
-    "`forked(recipe, ranks=2, after=5, signal=9)`: codes and messages of a training's ranks, started by `forks.py` without a launcher; after so many steps they get the signal."
+def forks():
+    "`forks(request)`: what `forks.py` answers."
     log = tempfile.TemporaryFile("w+")
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # as the command line has it before it imports
     server = subprocess.Popen([sys.executable, ROOT / "tests/forks.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                              env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
+                              env=os.environ | quiet | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
 
-    def run(recipe: dict, **options) -> dict:
-        print(json.dumps({"recipe": recipe, "ranks": recipe["ranks"], **options}), file=server.stdin, flush=True)
+    def ask(request: dict) -> dict:
+        print(json.dumps(request), file=server.stdin, flush=True)
         answer = server.stdout.readline()
         log.seek(0)
         assert answer, log.read()[-3000:]
         return json.loads(answer)
 
-    yield run
+    yield ask
     server.stdin.close()
     server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def typed(forks, tmp_path_factory):
+    "`cocoift` without its start: `typed('audit', folder, '--json')`, in a forked process. What hangs on a process that starts (its imports, its hash seed, a kill) takes `cocoift`."
+    def run(*args, cwd: Path = ROOT, env: dict | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
+        folder = tmp_path_factory.mktemp("typed")
+        told = forks({"command": [str(arg) for arg in args], "cwd": str(cwd), "env": dict(env or os.environ), "folder": str(folder), "timeout": timeout})
+        said = [(folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")]
+        return subprocess.CompletedProcess(args, told["code"], *said)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def forked(forks):
+    "`forked(recipe, after=5, signal=9)`: codes and messages of a training's ranks, started without a launcher; after so many steps they get the signal."
+    return lambda recipe, **options: forks({"recipe": recipe, "ranks": recipe["ranks"], **options})
+
+
+@pytest.fixture(scope="session")
+def ranked(forked, tmp_path_factory):
+    "`ranked('matrix', 2, job)`: what `ranks.py` found on so many ranks."
+    def run(what: str, ranks: int, job: dict) -> dict:
+        folder = tmp_path_factory.mktemp("ranks")
+        done = forked({"out": str(folder / "job"), "ranks": ranks, "told": job}, what=what)
+        assert set(done["codes"]) == {0}, done["log"]
+        return json.loads((folder / "found.json").read_text())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,72 @@
-"""Training ranks without a launcher's nine seconds a start: this process imports torch and DeepSpeed once, then forks the ranks of every run that it is asked for on stdin.
-The ranks are real processes on gloo that run `cocoift.train.loop.work`, as DeepSpeed's launcher starts it, and are really killed. `forked` in conftest.py talks to it."""
+"""Processes without their seconds of imports: this one imports torch, transformers and DeepSpeed once, then forks what it is asked for on stdin. `forks` in conftest.py talks to it.
+
+command: `cocoift` as it is typed, in a process and a folder of its own.
+recipe:  a training's ranks, real processes on gloo that run `cocoift.train.loop.work` as DeepSpeed's launcher starts it, and are really killed.
+what:    ranks that run `ranks.py`."""
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
+
+LEFT = ("__", "gradio", "uvicorn", "openai", "httpx", "anyio", "asyncio", "ranks")  # may start a thread, which no fork survives, or are a test's own
+
+
+def know(modules: Path) -> None:
+    "What a process imported on its way, imported here once, for all that are forked later."
+    if not modules.exists():
+        return
+    for name in json.loads(modules.read_text()):
+        if name not in sys.modules and not name.startswith(LEFT):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    modules.unlink()
+    gc.freeze()  # nothing of this is ever garbage: forks need not look
+    assert threading.active_count() == 1
+
+
+# ---------------------------------------------------------------- commands
+
+
+def type_in(told: dict, folder: Path) -> None:
+    for number, path in enumerate((os.devnull, folder / "stdout", folder / "stderr")):
+        with open(path, "wb" if number else "rb") as file:
+            os.dup2(file.fileno(), number)
+    os.chdir(told["cwd"])
+    os.environ.clear()
+    os.environ.update(told["env"])
+    sys.argv = ["cocoift", *told["command"]]
+    from cocoift.cli.main import main
+
+    try:
+        main()
+    finally:
+        (folder / "modules.json").write_text(json.dumps(sorted(sys.modules)))
+
+
+def command(told: dict) -> dict:
+    folder = Path(told["folder"])
+    process = multiprocessing.get_context("fork").Process(target=type_in, args=(told, folder))
+    process.start()
+    process.join(told["timeout"])
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    know(folder / "modules.json")
+    return {"code": process.exitcode}
+
+
+# ---------------------------------------------------------------- ranks
 
 
 def lines_of(run: Path) -> int:
@@ -25,19 +80,15 @@ def rank_process(rank: int, told: dict, job: Path, port: int, parent: int, log) 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(told["ranks"]), LOCAL_SIZE=str(told["ranks"]), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if told.get("limit"):  # bytes that a file may have: the disk is full there
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["limit"], told["limit"]))
-    code = work(job, parent, socket.gethostname())
+    if "what" in told:
+        import ranks
+
+        code = ranks.find(told["what"], job, job.with_name("found.json"))
+    else:
+        code = work(job, parent, socket.gethostname())
     if not rank and not code:
         (job.parent / "modules.json").write_text(json.dumps(sorted(sys.modules)))
     return code
-
-
-def know(modules: Path) -> None:
-    "What a rank imported on its way, imported here once, for all that are forked later."
-    for name in json.loads(modules.read_text()):
-        if name not in sys.modules and not name.startswith(("__", "cocoift.")):
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
-    modules.unlink()
 
 
 def fork(do) -> int:  # its process id
@@ -98,7 +149,7 @@ def on_small_disk(told: dict, run: Path, job: Path, log) -> int:
     return max(map(abs, codes))
 
 
-def serve(told: dict) -> dict:
+def train(told: dict) -> dict:
     from cocoift.train.loop import MARK
 
     run = Path(told["recipe"]["out"])
@@ -111,8 +162,7 @@ def serve(told: dict) -> dict:
             codes = [os.waitstatus_to_exitcode(os.waitpid(fork(lambda: on_small_disk(told, run, job, log)), 0)[1])]
         else:
             codes = run_ranks(told, run, job, log)
-    if (job.parent / "modules.json").exists():
-        know(job.parent / "modules.json")
+    know(job.with_name("modules.json"))
     text = path.read_text(errors="replace")
     return {"codes": codes, "told": [json.loads(line.partition(MARK)[2]) for line in text.splitlines() if MARK in line], "log": text[-4000:]}
 
@@ -125,5 +175,7 @@ if __name__ == "__main__":
 
     import cocoift.train.loop  # noqa: F401
 
+    gc.freeze()
     for line in sys.stdin:
-        print(json.dumps(serve(json.loads(line))), file=answers, flush=True)
+        told = json.loads(line)
+        print(json.dumps((command if "command" in told else train)(told)), file=answers, flush=True)

@@ -1,4 +1,4 @@
-"""What needs ranks, all cells of a matrix in one launch (a start costs nine seconds): `ranks.py WHAT[+WHAT...] JOB OUT`, started through DeepSpeed's launcher by `launched` in conftest.py.
+"""What needs ranks, all cells of a matrix in one start: `ranked` in conftest.py has `forks.py` run them.
 
 spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted, at stages 0, 2 and 3.
 matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and mixed ones.
@@ -6,7 +6,6 @@ save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder
 load:   from each of those checkpoints at every stage: the third step.
 naive:  the trap at stage 2: a rank without pictures touches the projector with zeros and leaves the tower out."""
 import json
-import sys
 from pathlib import Path
 
 from cocoift.train.adapt import adapt
@@ -156,13 +155,14 @@ def run_ours(recipe: TrainRecipe) -> list[float]:
     return [run_step(engine, [pictured, text], pictures, recipe)[0] for _ in range(3)]
 
 
-if __name__ == "__main__":
-    what, job, out = sys.argv[-3], *map(Path, sys.argv[-2:])
+def find(what: str, job: Path, out: Path) -> int:  # exit code
+    "`WHAT[+WHAT...]` for the job in a file; rank 0 writes what was found."
     parts = {part.__name__: part for part in (spread, matrix, save, load, naive)}
-    found = {name: parts[name](json.loads(job.read_text())) for name in what.split("+")}
+    found = {name: parts[name](json.loads(job.read_text())["told"]) for name in what.split("+")}
     import torch.distributed as dist
 
     if dist.get_rank() == 0:
         out.write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
+    return 0

@@ -267,8 +267,8 @@ def mix(shared):
     return shared / "data/sources/llava/documented_examples_llava_v1_5_mix665k.json"
 
 
-def test_command(cocoift, mix, shared, tmp_path):
-    done = cocoift("audit", mix, "--json", "--html", tmp_path / "page.html", "--against", "pope", "--against", mix, "--data", shared / "data",
+def test_command(typed, mix, shared, tmp_path):
+    done = typed("audit", mix, "--json", "--html", tmp_path / "page.html", "--against", "pope", "--against", mix, "--data", shared / "data",
                    "--gate", "rounds>=1")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -277,12 +277,12 @@ def test_command(cocoift, mix, shared, tmp_path):
     assert (tmp_path / "page.html").stat().st_size > 1_000_000
 
 
-def test_a_gate_that_is_not_kept(cocoift, mix, tmp_path):
-    done = cocoift("audit", mix, "--json", "--gate", "carry_over<=0.1", "--gate", "rounds>=1")
+def test_a_gate_that_is_not_kept(typed, mix, tmp_path):
+    done = typed("audit", mix, "--json", "--gate", "carry_over<=0.1", "--gate", "rounds>=1")
     assert done.returncode == 1 and json.loads(done.stdout)["gates"][0]["passed"] is False
     assert done.stderr == "cocoift audit: carry_over<=0.1 is not kept: it is 0.667\n"
     write_jsonl(tmp_path / "set.jsonl", [conversation("coco:1", ("Hi.", "Hello."))])
-    done = cocoift("audit", tmp_path / "set.jsonl", "--gate", "carry_over<=1")
+    done = typed("audit", tmp_path / "set.jsonl", "--gate", "carry_over<=1")
     assert done.returncode == 1 and "undefined" in done.stdout and done.stderr == "cocoift audit: carry_over<=1 is not kept: it is undefined\n"
 
 
@@ -292,8 +292,8 @@ def test_a_gate_that_is_not_kept(cocoift, mix, tmp_path):
     (["--against", "poep"], ["poep: is no benchmark", "pope"]), (["--against", "pope"], ["--against pope", "--data"]),
     (["--against", "pope", "--data", "nowhere"], ["nowhere: no such folder"]), (["--html", "."], [".: is a folder"]),
 ])
-def test_wrong_options(cocoift, mix, tmp_path, options, says):
-    done = cocoift("audit", mix, *options, cwd=tmp_path)
+def test_wrong_options(typed, mix, tmp_path, options, says):
+    done = typed("audit", mix, *options, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("cocoift audit: ")
     assert all(part in done.stderr for part in says), done.stderr
     assert not list(tmp_path.iterdir())

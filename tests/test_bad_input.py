@@ -27,11 +27,11 @@ def here(small, tmp_path) -> Path:
 
 
 @pytest.fixture
-def refused(cocoift, here):
+def refused(typed, here):
     "Runs a command in `here`, given as it would be typed, and sees it refused; what it said."
     def run(command: str, *says: str) -> str:
         before = contents(here)
-        done = cocoift(*command.split(), cwd=here)
+        done = typed(*command.split(), cwd=here)
         assert one_line(done, *says).startswith(f"cocoift {command.split()[0]}: ")
         assert contents(here) == before
         return done.stderr
@@ -166,8 +166,8 @@ def test_torn_manifest(refused, here):
     refused("build world --data world --out set", "manifest.json: ends in the middle", "delete the folder and build again")
 
 
-def test_torn_llava_json(refused, here, cocoift):
-    assert cocoift("export", here / "set", "--to", "llava", "--out", here / "x.json").returncode == 0
+def test_torn_llava_json(refused, here, typed):
+    assert typed("export", here / "set", "--to", "llava", "--out", here / "x.json").returncode == 0
     cut(here / "x.json")
     refused("audit x.json", "x.json: ends in the middle")
 
@@ -227,11 +227,11 @@ def test_broken_messages(refused, here, line):
 
 # A record that cannot be used is no error
 
-def test_unknown_image_is_a_reject(cocoift, here):
+def test_unknown_image_is_a_reject(typed, here):
     change(here / "world" / CAPTIONS, lambda value: value["annotations"][3].update(image_id=987654321))
     change(here / "world" / INSTANCES, lambda value: value["annotations"][0].update(image_id=987654321))
     change(here / "world" / VQA, lambda value: value["annotations"][0].update(question_id=5, image_id=987654321))
-    done = cocoift("build", "world", "sources=[coco-captions, coco-instances, vqav2]", "--data", "world", "--out", "set2", "--json", cwd=here)
+    done = typed("build", "world", "sources=[coco-captions, coco-instances, vqav2]", "--data", "world", "--out", "set2", "--json", cwd=here)
     assert done.returncode == 0, done.stderr
     rejects = [json.loads(line) for line in (here / "set2/rejects.jsonl").read_text().splitlines()]
     assert [(r["source"], r["reason"]) for r in rejects] == [
@@ -243,7 +243,7 @@ def test_unknown_image_is_a_reject(cocoift, here):
     assert json.loads(done.stdout)["rejected"] == 4
 
 
-def test_unusable_records_are_rejects(cocoift, here):
+def test_unusable_records_are_rejects(typed, here):
     def empty(value):
         value["annotations"][0].update(answers=[], multiple_choice_answer="")
         value["annotations"][1].update(multiple_choice_answer=7)
@@ -252,7 +252,7 @@ def test_unusable_records_are_rejects(cocoift, here):
     change(here / "world/vqav2/v2_OpenEnded_mscoco_train2014_questions.json", lambda value: value["questions"][2].update(question=" "))
     change(here / "world" / INSTANCES, lambda value: value["annotations"][0].update(segmentation=[]))
     change(here / "world" / CAPTIONS, lambda value: value["annotations"][0].update(caption=" "))
-    done = cocoift("build", "world", "sources=[vqav2, coco-captions, coco-instances]", "--data", "world", "--out", "set2", cwd=here)
+    done = typed("build", "world", "sources=[vqav2, coco-captions, coco-instances]", "--data", "world", "--out", "set2", cwd=here)
     assert done.returncode == 0, done.stderr
     rejects = [json.loads(line)["reason"] for line in (here / "set2/rejects.jsonl").read_text().splitlines()]
     assert rejects == ["no answer", "an answer that is no text", "empty question", "empty caption", "its mask has no area"]
@@ -271,17 +271,17 @@ def test_missing_picture(refused, here):
     ("train train.yaml", "world/images/train2017/000000000003.png", "train.json"),
     ("eval --model start --data exam --per-image 1 --out run", "exam/images/val2017/000000001003.png", "scores.json"),
 ])
-def test_unreadable_picture(cocoift, here, command, picture, result):
+def test_unreadable_picture(typed, here, command, picture, result):
     "It is known only when it is opened: what was done until then stays, and mended, the same command finishes."
     whole = (here / picture).read_bytes()
     cut(here / picture)
     command = command.replace("train.yaml", "train.yaml batch=100 micro_batch=16")  # one step that opens all pictures
-    one_line(cocoift(*command.split(), cwd=here), picture, "the picture of coco:", "cannot be read", "download it again")
+    one_line(typed(*command.split(), cwd=here), picture, "the picture of coco:", "cannot be read", "download it again")
     assert not (here / "run" / result).exists() and not list(here.rglob("*.partial"))
     if command.startswith("train"):
         return  # seen in test_resume
     (here / picture).write_bytes(whole)
-    done = cocoift(*command.split(), cwd=here)
+    done = typed(*command.split(), cwd=here)
     assert done.returncode == 0, done.stderr
     assert (here / "run" / result).exists()
 
@@ -363,9 +363,9 @@ def test_output_is_taken(refused, command):
         refused(command.format("train.yaml/in"), "train.yaml", "no folder can be made there")
 
 
-def test_output_of_another_run(refused, here, cocoift):
+def test_output_of_another_run(refused, here, typed):
     refused("build world layout=first-uniform --data world --out set", "set: holds a dataset of another recipe", "delete it")
-    assert cocoift(*"eval --model scripted:oracle --data exam --out run".split(), cwd=here).returncode == 0
+    assert typed(*"eval --model scripted:oracle --data exam --out run".split(), cwd=here).returncode == 0
     refused("eval --model scripted:collapse --data exam --out run", "run: holds a run of another model", "delete it")
 
 

@@ -42,15 +42,15 @@ def here(whole, tmp_path) -> Path:
     return tmp_path
 
 
-def told(cocoift, folder: Path, *args) -> dict:
-    done = cocoift("build", *args, "--data", "world", "--out", "set", "--json", cwd=folder)
+def told(typed, folder: Path, *args) -> dict:
+    done = typed("build", *args, "--data", "world", "--out", "set", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def refused(cocoift, folder: Path, *args) -> str:
+def refused(typed, folder: Path, *args) -> str:
     before = contents(folder)
-    done = cocoift("build", *args, "--data", "world", "--out", "set", cwd=folder)
+    done = typed("build", *args, "--data", "world", "--out", "set", cwd=folder)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert contents(folder) == before and not [path for path in folder.iterdir() if "set" in path.name]
     return done.stderr
@@ -116,14 +116,14 @@ def test_two_at_once(here):
 
 # What was read adds up
 
-def test_duplicates_conflicts_caps(cocoift, here):
+def test_duplicates_conflicts_caps(typed, here):
     def answered(value):
         last = value["annotations"][-1]
         value["annotations"] += [last | {"question_id": 1, "multiple_choice_answer": "zebra", "answers": [a | {"answer": "zebra"} for a in last["answers"]]}]
 
     edit(here / QUESTIONS, lambda value: value["questions"].append(value["questions"][-1] | {"question_id": 1}))
     edit(here / ANNOTATIONS, answered)
-    counts = told(cocoift, here, "world", "sources={vqav2: {cap: 900}, fsvqa: {weight: 0.5}, coco-captions: }")
+    counts = told(typed, here, "world", "sources={vqav2: {cap: 900}, fsvqa: {weight: 0.5}, coco-captions: }")
     for row in counts["by_source"].values():
         assert row["read"] == sum(row[fate] for fate in ("kept", "duplicates", "excluded", "rejected", "capped"))
     vqa, full = counts["by_source"]["vqav2"], counts["by_source"]["fsvqa"]
@@ -133,9 +133,9 @@ def test_duplicates_conflicts_caps(cocoift, here):
     assert ("vqav2", "1") not in kept
 
 
-def test_a_smaller_cap_is_a_part_of_a_larger(cocoift, here):
+def test_a_smaller_cap_is_a_part_of_a_larger(typed, here):
     def drawn(cap):
-        told(cocoift, here, "world", f"sources={{vqav2: {{cap: {cap}}}}}")
+        told(typed, here, "world", f"sources={{vqav2: {{cap: {cap}}}}}")
         records = {r.origin.record for c in read_conversations(here / "set") for r in c.rounds}
         shutil.rmtree(here / "set")
         return records
@@ -145,11 +145,11 @@ def test_a_smaller_cap_is_a_part_of_a_larger(cocoift, here):
 
 # Clean
 
-def test_leakage(cocoift, here):
+def test_leakage(typed, here):
     (here / "world/pope").mkdir()
     rows = [{"question_id": k, "image": f"COCO_val2014_{k:012d}.jpg", "text": "Is there a dog in the image?", "label": "no"} for k in (3, 5, 99999)]
     (here / "world/pope/coco_pope_random.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    counts = told(cocoift, here, "world", f"clean=[{', '.join(CLEAN)}]")
+    counts = told(typed, here, "world", f"clean=[{', '.join(CLEAN)}]")
     [row] = counts["leakage"]
     assert (row["benchmark"], row["images_in_benchmark"], row["images_removed"]) == ("pope", 3, 2) and row["records_removed"] > 2
     assert set(counts["unchecked"]) == set(CLEAN) - {"pope"}
@@ -158,15 +158,15 @@ def test_leakage(cocoift, here):
     assert manifest["leakage"] == counts["leakage"] and "pope/coco_pope_random.json" in manifest["inputs"]
 
 
-def test_a_file_of_any_benchmark(cocoift, here):
+def test_a_file_of_any_benchmark(typed, here):
     (here / "mine.jsonl").write_text('{"image": "COCO_train2014_000000000007.jpg"}\n')
-    counts = told(cocoift, here, "world", "clean=[val2017, mine.jsonl]")
+    counts = told(typed, here, "world", "clean=[val2017, mine.jsonl]")
     assert [row["images_removed"] for row in counts["leakage"]] == [1]
 
 
 # Spoiled
 
-def test_a_large_file_cut_in_the_middle(cocoift, here):
+def test_a_large_file_cut_in_the_middle(typed, here):
     text = (here / ANNOTATIONS).read_text()
     rows = json.loads(text)["annotations"]
     with open(here / ANNOTATIONS, "w") as file:  # 60 MB, of which the records before the cut are good
@@ -174,46 +174,46 @@ def test_a_large_file_cut_in_the_middle(cocoift, here):
         while file.tell() < 60e6:
             file.write(", ".join(map(json.dumps, rows)) + ", ")
         file.write('{"question_id": 7, "answ')
-    assert "annotations.json: ends in the middle of record" in refused(cocoift, here, "world")
+    assert "annotations.json: ends in the middle of record" in refused(typed, here, "world")
 
 
-def test_files_that_do_not_belong_together(cocoift, here):
+def test_files_that_do_not_belong_together(typed, here):
     edit(here / QUESTIONS, lambda value: [q.update(question_id=q["question_id"] + 10**9) for q in value["questions"]])
-    assert "they do not belong together" in refused(cocoift, here, "world")
+    assert "they do not belong together" in refused(typed, here, "world")
 
 
-def test_a_file_twice(cocoift, here):
+def test_a_file_twice(typed, here):
     (here / "world/vqav2/copy").mkdir()
     shutil.copy(here / QUESTIONS, here / "world/vqav2/copy")
-    assert "is train2014 once more" in refused(cocoift, here, "world")
+    assert "is train2014 once more" in refused(typed, here, "world")
 
 
-def test_texts_that_a_template_would_read(cocoift, here):
+def test_texts_that_a_template_would_read(typed, here):
     marks = ["<image>", "</s>", "<s>", "\x00", "\x1b[2J", "<|im_start|>", "\ud800"]
     edit(here / QUESTIONS, lambda value: [q.update(question=f"What is {mark} here?") for q, mark in zip(value["questions"], marks)])
-    counts = told(cocoift, here, "world")
+    counts = told(typed, here, "world")
     rejects = [json.loads(line) for line in (here / "set/rejects.jsonl").read_text().splitlines()]
     assert counts["rejected"] == len(rejects) == len(marks)
     assert all("in its text" in reject["reason"] for reject in rejects)
 
 
-def test_an_id_twice(cocoift, here):
+def test_an_id_twice(typed, here):
     captions = here / "world/coco/annotations/captions_train2017.json"
     edit(captions, lambda value: value["annotations"].append(value["annotations"][0] | {"caption": "Something else."}))
-    counts = told(cocoift, here, "world", "sources=[coco-captions]")
+    counts = told(typed, here, "world", "sources=[coco-captions]")
     [reject] = map(json.loads, (here / "set/rejects.jsonl").read_text().splitlines())
     assert counts["rejected"] == 1 and "the id comes twice" in reject["reason"]
 
 
-def test_half_a_character_in_an_id(cocoift, here):
+def test_half_a_character_in_an_id(typed, here):
     edit(here / QUESTIONS, lambda value: value["questions"][0].update(question_id="\ud800"))
     edit(here / ANNOTATIONS, lambda value: value["annotations"][0].update(question_id="\ud800"))
-    assert told(cocoift, here, "world")["rejected"] == 1
+    assert told(typed, here, "world")["rejected"] == 1
     [reject] = map(json.loads, (here / "set/rejects.jsonl").read_text().splitlines())
     assert reject["record"] == "\ud800"
 
 
-def test_a_picture_of_which_nothing_can_be_asked(cocoift, here):
+def test_a_picture_of_which_nothing_can_be_asked(typed, here):
     def crowd(value):
         first = value["annotations"][0] | {"iscrowd": 1, "segmentation": {"counts": [0, 100], "size": [10, 10]}}
         value["categories"] = [c for c in value["categories"] if c["id"] == first["category_id"]]
@@ -221,51 +221,51 @@ def test_a_picture_of_which_nothing_can_be_asked(cocoift, here):
         value["annotations"] = [first]
 
     edit(here / "world/coco/annotations/instances_train2017.json", crowd)
-    counts = told(cocoift, here, "world", "sources=[coco-instances, vqav2]")
+    counts = told(typed, here, "world", "sources=[coco-instances, vqav2]")
     assert counts["by_source"]["coco-instances"]["kept"] == 1
 
 
 # A folder that is there
 
-def refused_as_another(cocoift, folder: Path, *args) -> None:
+def refused_as_another(typed, folder: Path, *args) -> None:
     before = contents(folder)
-    done = cocoift("build", *args, "--data", "world", "--out", "set", cwd=folder)
+    done = typed("build", *args, "--data", "world", "--out", "set", cwd=folder)
     assert done.returncode == 2 and "holds a dataset of another recipe or other files" in done.stderr
     assert contents(folder) == before
 
 
-def test_another_order_is_another_recipe(cocoift, here):
-    told(cocoift, here, "world", "sources=[vqav2, fsvqa]")
-    refused_as_another(cocoift, here, "world", "sources=[fsvqa, vqav2]")
+def test_another_order_is_another_recipe(typed, here):
+    told(typed, here, "world", "sources=[vqav2, fsvqa]")
+    refused_as_another(typed, here, "world", "sources=[fsvqa, vqav2]")
 
 
-def test_a_benchmark_that_arrives(cocoift, here):
-    told(cocoift, here, "world", "clean=[val2017, pope]")
+def test_a_benchmark_that_arrives(typed, here):
+    told(typed, here, "world", "clean=[val2017, pope]")
     (here / "elsewhere").mkdir()  # on another disk, linked
     (here / "elsewhere/coco_pope_random.json").write_text('{"image": "COCO_val2014_000000000003.jpg"}\n')
     (here / "world/pope").symlink_to(here / "elsewhere")
-    refused_as_another(cocoift, here, "world", "clean=[val2017, pope]")
+    refused_as_another(typed, here, "world", "clean=[val2017, pope]")
     shutil.rmtree(here / "set")
-    told(cocoift, here, "world", "clean=[val2017, pope]")
+    told(typed, here, "world", "clean=[val2017, pope]")
     shutil.copy(here / "elsewhere/coco_pope_random.json", here / "elsewhere/coco_pope_popular.json")  # another of its files
-    refused_as_another(cocoift, here, "world", "clean=[val2017, pope]")
+    refused_as_another(typed, here, "world", "clean=[val2017, pope]")
 
 
-def test_what_a_kill_left_behind_a_finished_folder(cocoift, here, whole):
+def test_what_a_kill_left_behind_a_finished_folder(typed, here, whole):
     "Killed when the folder had its name already: nothing of the stage is gone on with, and it is cleared away."
     for _ in range(2):
         shutil.copytree(whole / "set", here / "set")
         (here / ".set.partial/read/written").mkdir(parents=True)
-        assert cocoift(*RECIPE, "set", cwd=here).returncode == 0
+        assert typed(*RECIPE, "set", cwd=here).returncode == 0
         assert contents(here / "set") == contents(whole / "set") and not (here / ".set.partial").exists()
         shutil.rmtree(here / "set")
 
 
 # Beforehand
 
-def test_dry_run(cocoift, here):
+def test_dry_run(typed, here):
     before = contents(here)
-    done = cocoift("build", "coco-ift-plus", "--data", "world", "--dry-run", "--json", cwd=here)
+    done = typed("build", "coco-ift-plus", "--data", "world", "--dry-run", "--json", cwd=here)
     assert done.returncode == 0, done.stderr
     survey = json.loads(done.stdout)
     there = {row["name"] for row in survey["sources"] if row["files"]}
@@ -275,8 +275,8 @@ def test_dry_run(cocoift, here):
 
 
 @pytest.mark.parametrize("name", ["coco-ift", "coco-ift-plus", "coco-ift-small", "llava-mix665k", "llava-mix-like", "pretrain-558k", "world"])
-def test_shipped_recipes(cocoift, here, name):
-    done = cocoift("build", name, "--data", "world", "--dry-run", "--json", cwd=here)
+def test_shipped_recipes(typed, here, name):
+    done = typed("build", name, "--data", "world", "--dry-run", "--json", cwd=here)
     assert done.returncode == 0, done.stderr
 
 

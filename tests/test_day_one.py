@@ -1,31 +1,22 @@
 "Day one of a user with eight GPUs: the real configurations of CLIP-L/336 and Vicuna without their weights, and the whole way, typed as in the README, with tiny ones."
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 import torch
 
-from cocoift.cli.main import main
 from cocoift.files import UserError
 from cocoift.options import load_recipe
 
 
 @pytest.fixture
-def typed(capfd):
-    "A command in this process: its exit code, what it printed, what it said."
-
+def typed(typed):
+    "A command typed here: its exit code, what it printed, what it said."
     def run(*args) -> tuple[int, str, str]:
-        capfd.readouterr()
-        before, sys.argv = sys.argv, ["cocoift", *map(str, args)]
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            sys.argv = before
-        return ended.value.code, *capfd.readouterr()
+        done = typed(*args, cwd=Path.cwd())
+        return done.returncode, done.stdout, done.stderr
 
     return run
 

@@ -5,16 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
 
+from cocoift.chat.scripted import Answers, Scripted
+from cocoift.eval.dialog import Dialog, Turn
+from cocoift.eval.run import run_dialogs
+from cocoift.eval.share import run_shared
+from cocoift.files import Failed
+
 COCOIFT = Path(sys.executable).with_name("cocoift")
 
 
-def told(cocoift, *args, code: int = 0) -> dict:
-    done = cocoift(*args, "--json")
+def told(typed, *args, code: int = 0) -> dict:
+    done = typed(*args, "--json")
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
@@ -37,7 +45,7 @@ def command(small: Path, out: Path, *more) -> list:
     return ["eval", "--model", small / "start", "--data", small / "exam", "--per-image", 1, "--history", "neutral:1", "--history", "own:1", "--most-tokens", 8, "--out", out, *more]
 
 
-def test_two_processes_killed_leave_the_bytes_of_one(cocoift, small, tmp_path, whole):
+def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
     out = tmp_path / "tiny"
     with subprocess.Popen([COCOIFT, *map(str, command(small, out, "--nproc", 2))], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while not any(path.stat().st_size for path in out.glob("ranks/*/rounds.jsonl")) and process.poll() is None:
@@ -49,8 +57,36 @@ def test_two_processes_killed_leave_the_bytes_of_one(cocoift, small, tmp_path, w
     assert not (out / "scores.json").exists()
     from cocoift.studies.examine import examine
 
-    examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8)  # one process takes over what two have left
+    examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8, nproc=2)  # two others take over, and run to the end
     assert bytes_of(out) == bytes_of(whole)
+
+
+class Slow(Scripted):
+    "Leaves time to be killed."
+
+    def answer(self, asks):
+        time.sleep(0.2)
+        return super().answer(asks)
+
+
+def test_one_of_two_processes_killed(tmp_path):
+    "The command says so, and the same command goes on to the bytes of one process."
+    book = {(f"coco:{n}", "Is it calm?"): Answers("Yes", f"Yes, pier {n} is calm.") for n in range(30)}
+    dialogs = [Dialog(f"{image}", (image,), (Turn("Is it calm?"),)) for image, _ in book]
+    run_dialogs(Scripted("oracle", book), dialogs, tmp_path / "one", {"bench": "test"})
+    out = tmp_path / "two"
+
+    def strike():
+        while not any(path.stat().st_size for path in out.glob("ranks/1/rounds.jsonl")):
+            time.sleep(0.01)
+        next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())).kill()
+
+    Thread(target=strike, daemon=True).start()
+    with pytest.raises(Failed, match="a process of the run died .*: the same command goes on where it stopped"):
+        run_shared(partial(Slow, "oracle", book), dialogs, out, {"bench": "test"})
+    assert 0 < sum(path.read_bytes().count(b"\n") for path in out.glob("ranks/*/rounds.jsonl")) < len(dialogs)
+    run_shared(partial(Scripted, "oracle", book), dialogs, out, {"bench": "test"})
+    assert bytes_of(out) == bytes_of(tmp_path / "one")
 
 
 def test_a_dry_run_knows_what_is_left(small, whole, tmp_path):
@@ -89,20 +125,20 @@ def test_what_does_not_fit_is_a_status(small, tmp_path):
         run("x", truncate="newest")
 
 
-def test_compare(cocoift, small, tmp_path):
+def test_compare(typed, small, tmp_path):
     from cocoift.studies.examine import examine
 
     for name in ("oracle", "collapse"):
         examine(f"scripted:{name}", "rounds", small / "exam", tmp_path / name, ["forced_short:1"])
     page = tmp_path / "page.html"
-    found = told(cocoift, "compare", tmp_path / "oracle", tmp_path / "collapse", "--html", page, "--images", small / "exam")
+    found = told(typed, "compare", tmp_path / "oracle", tmp_path / "collapse", "--html", page, "--images", small / "exam")
     leak = found["differences"]["leakage"]
     assert (leak["value"], leak["low"], leak["high"]) == (1, 1, 1) and leak["p"] <= 2 / 2**6 + 1e-9
     assert all({"value", "low", "high", "p", "holm", "resolves"} <= d.keys() for d in found["differences"].values())
     assert page.read_text().count('class="dialog"') > 3
 
 
-def test_judging_real_answers(cocoift, shared, tmp_path):
+def test_judging_real_answers(typed, shared, tmp_path):
     from cocoift.files import UserError
     from cocoift.studies.compare import compare
     from cocoift.studies.judged import run_judge
@@ -113,7 +149,7 @@ def test_judging_real_answers(cocoift, shared, tmp_path):
     grades = bench / "llava-v1.5-13b_gpt-4-grade-3runs.json"
     args = ["judge", "mm-vet", "--predictions", tmp_path / "twelve.json", "--references", bench / "mm-vet_sample12.json"]
     canary = ["--canary", grades, "--canary-answers", bench / "results_llava-v1.5-13b.json", "--canary-references", bench / "mm-vet_sample12.json"]
-    by_gpt4 = told(cocoift, *args, "--judge", f"replay:{grades}", "--repeats", 3, "--out", tmp_path / "gpt4", *canary)
+    by_gpt4 = told(typed, *args, "--judge", f"replay:{grades}", "--repeats", 3, "--out", tmp_path / "gpt4", *canary)
     assert by_gpt4["coverage"] == 1 and round(by_gpt4["scores"]["total"]["value"], 3) == 19.167 and by_gpt4["canary"]["difference"] == 0
     files = {"references": bench / "mm-vet_sample12.json"}
     run_judge("mm-vet", tmp_path / "twelve.json", "rule", tmp_path / "rule", files)
@@ -122,7 +158,7 @@ def test_judging_real_answers(cocoift, shared, tmp_path):
 
     torn = {k: {**row, "content": ["2.0" if n % 2 else "0.5"]} for n, (k, row) in enumerate(json.loads(grades.read_text()).items()) if k in asked}
     (tmp_path / "torn.json").write_text(json.dumps(torn))
-    done = cocoift(*args, "--judge", f"replay:{tmp_path / 'torn.json'}", "--out", tmp_path / "torn", "--json")
+    done = typed(*args, "--judge", f"replay:{tmp_path / 'torn.json'}", "--out", tmp_path / "torn", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 1 and "ended in a score" in done.stderr
     assert found["statuses"]["parse_error"] + found["statuses"]["scored"] == 12 and found["statuses"]["parse_error"] > 0

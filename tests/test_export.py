@@ -44,11 +44,11 @@ def mixed(small, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(cocoift, small, mixed, tmp_path_factory) -> Path:
+def exported(typed, small, mixed, tmp_path_factory) -> Path:
     "Both exports of `mixed`, and the messages with pictures, each in a folder of its own."
     folder = tmp_path_factory.mktemp("exported")
     for args in (["llava", "llava/x.json"], ["messages", "names/x.parquet"], ["messages", "pictures/x.parquet", "--images", small / "world/images"]):
-        done = cocoift("export", mixed, "--to", args[0], "--out", folder / args[1], *args[2:], "--json")
+        done = typed("export", mixed, "--to", args[0], "--out", folder / args[1], *args[2:], "--json")
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
         assert (told["conversations"], told["left_out"]) == (len(list(read_conversations(mixed))), [])
@@ -88,7 +88,7 @@ def test_datasets_messages(mixed, exported, small, tmp_path):
     assert row["images"][0].convert("RGB").tobytes() == Image.open(path).convert("RGB").tobytes()
 
 
-def test_datasets_folder(cocoift, small, mixed, tmp_path):
+def test_datasets_folder(mixed, tmp_path):
     "The card that `build` or a person puts into a dataset folder makes it loadable."
     from cocoift.data.card import card
 
@@ -160,26 +160,26 @@ def test_the_same_again(cocoift, small, mixed, exported, tmp_path):
         assert contents(tmp_path / kind) == contents(exported / kind)
 
 
-def test_other_datasets_stay_listed(cocoift, mixed, tmp_path):
+def test_other_datasets_stay_listed(typed, mixed, tmp_path):
     mine = {"alpaca": {"file_name": "alpaca.json"}, "x": {"file_name": "x.json", "formatting": "alpaca"}}
     (tmp_path / "dataset_info.json").write_text(json.dumps(mine))
-    assert cocoift("export", mixed, "--to", "llava", "--out", tmp_path / "x.json").returncode == 0
+    assert typed("export", mixed, "--to", "llava", "--out", tmp_path / "x.json").returncode == 0
     listed = json.loads((tmp_path / "dataset_info.json").read_text())
     assert listed == {"alpaca": mine["alpaca"],
                       "x": {"file_name": "x.json", "formatting": "sharegpt", "columns": {"messages": "conversations", "images": "image"}}}
 
 
-def test_text_alone_names_no_images(cocoift, tmp_path):
+def test_text_alone_names_no_images(typed, tmp_path):
     write_parquet(tmp_path / "text.parquet", [conversation(None, ("What is a tree?", "A graph."))])
-    assert cocoift("export", tmp_path / "text.parquet", "--to", "llava", "--out", tmp_path / "x.json").returncode == 0
+    assert typed("export", tmp_path / "text.parquet", "--to", "llava", "--out", tmp_path / "x.json").returncode == 0
     assert json.loads((tmp_path / "dataset_info.json").read_text())["x"]["columns"] == {"messages": "conversations"}
     assert not (tmp_path / "README.md").exists()  # nothing is known of where a lone file comes from
 
 
-def test_marks_in_texts_are_left_out_and_named(cocoift, tmp_path):
+def test_marks_in_texts_are_left_out_and_named(typed, tmp_path):
     marked = [conversation("coco:1", (f"What does <{name}> do?", "It shows."), id=name) for name in ("image", "video", "audio", "img")]
     write_parquet(tmp_path / "x.parquet", marked)
-    done = cocoift("export", tmp_path / "x.parquet", "--to", "llava", "--out", tmp_path / "x.json")
+    done = typed("export", tmp_path / "x.parquet", "--to", "llava", "--out", tmp_path / "x.json")
     assert done.returncode == 0 and "3 left out" in done.stdout and "image" in done.stdout
     assert [record["id"] for record in json.loads((tmp_path / "x.json").read_text())] == ["img"]
 
@@ -195,7 +195,7 @@ def test_marks_in_texts_are_left_out_and_named(cocoift, tmp_path):
     ("taken", ["llava", "x.json"], ["--out x.json: dataset_info.json has another use for that name", "take another"]),
     (None, ["llava", "dataset_info.json"], ["dataset_info.json", "take another"]),
 ])
-def test_refused(cocoift, small, mixed, tmp_path, spoil, args, says):
+def test_refused(typed, small, mixed, tmp_path, spoil, args, says):
     import shutil
 
     shutil.copytree(small / "world", tmp_path / "world")
@@ -206,14 +206,14 @@ def test_refused(cocoift, small, mixed, tmp_path, spoil, args, says):
         case "list" | "cut" | "taken":
             (tmp_path / "dataset_info.json").write_text({"list": "[]", "cut": '{"x": ', "taken": '{"x": {"hf_hub_url": "someone/x"}}'}[spoil])
     before = contents(tmp_path)
-    done = cocoift("export", mixed, "--to", args[0], "--out", *args[1:], cwd=tmp_path)
+    done = typed("export", mixed, "--to", args[0], "--out", *args[1:], cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert not [part for part in says if part not in done.stderr], done.stderr
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("to, name", [("llava", "x.json"), ("messages", "x.parquet")])
-def test_killed(cocoift, tmp_path, to, name):
+def test_killed(tmp_path, to, name):
     "Killed while it writes, nothing is there under the name; again, it is as if nothing had happened."
     write_parquet(tmp_path / "many.parquet", (replace(c, id=f"{c.id}/{k}") for k in range(4000) for c in unusual(["coco:1", "coco:2"])))
     command = [COCOIFT, "export", tmp_path / "many.parquet", "--to", to, "--out"]

@@ -558,31 +558,31 @@ def test_mirror(site, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["fetch", "library"])
-def test_no_place_to_write(cocoift, tmp_path, command):
+def test_no_place_to_write(typed, tmp_path, command):
     (tmp_path / "file").write_text("mine")
     if command == "library":
         with pytest.raises(OSError):
             fetch(["vqav2"], tmp_path / "file/data")
     else:
-        done = cocoift("fetch", "vqav2", "--data", tmp_path / "file/data")
+        done = typed("fetch", "vqav2", "--data", tmp_path / "file/data")
         assert done.returncode == 2 and done.stderr.startswith("cocoift fetch: ") and done.stderr.count("\n") == 1, done.stderr
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_command(cocoift, site, tmp_path):
+def test_command(typed, site, tmp_path):
     "Two sources from a mirror, one that only a hand can bring: a report, and exit code 1."
     site.put("cocoqa-2015-05-17.zip", zipped({"train/questions.txt": "what is it"}))
     mirror = ["--mirror", f"http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa={site.url}"]
-    done = cocoift("fetch", "cocoqa", "fmiqa", "--data", tmp_path, *mirror, "--json")
+    done = typed("fetch", "cocoqa", "fmiqa", "--data", tmp_path, *mirror, "--json")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert found["sources"] == {"cocoqa": "fetched", "fmiqa": "by hand"}
     assert "fmiqa" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert contents(tmp_path) == {"cocoqa/train/questions.txt": b"what is it"}
-    done = cocoift("fetch", "cocoqa", "--data", tmp_path)
+    done = typed("fetch", "cocoqa", "--data", tmp_path)
     assert done.returncode == 0 and "there" in done.stdout
 
-    done = cocoift("fetch", "cocoqa", "--data", tmp_path / "new", "--dry-run", *mirror)
+    done = typed("fetch", "cocoqa", "--data", tmp_path / "new", "--dry-run", *mirror)
     assert done.returncode == 0 and "to fetch" in done.stdout and not (tmp_path / "new").exists()
-    done = cocoift("fetch", "nonsense", "--data", tmp_path)
+    done = typed("fetch", "nonsense", "--data", tmp_path)
     assert done.returncode == 2 and "nonsense: is no source" in done.stderr and "visual7w" in done.stderr

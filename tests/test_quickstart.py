@@ -33,16 +33,16 @@ def test_leakage_is_the_difference_of_the_levels(tiny_quickstart):
         assert arm["leakage"]["value"] == pytest.approx(arm["forced_short"]["terse_rate"] - arm["neutral"]["terse_rate"])
 
 
-def test_again(cocoift, tiny_quickstart):
+def test_again(typed, tiny_quickstart):
     folder, document = tiny_quickstart
-    done = cocoift("quickstart", "--tiny", "--json", "--out", folder)
+    done = typed("quickstart", "--tiny", "--json", "--out", folder)
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     assert again.pop("seconds") and {**again, "seconds": document["seconds"]} == document
 
 
-def test_other_settings_are_refused(cocoift, tiny_quickstart):
-    done = cocoift("quickstart", "--tiny", "--seed", 1, "--out", tiny_quickstart[0])
+def test_other_settings_are_refused(typed, tiny_quickstart):
+    done = typed("quickstart", "--tiny", "--seed", 1, "--out", tiny_quickstart[0])
     assert done.returncode == 2 and "holds a quickstart with other settings" in done.stderr
 
 

@@ -17,23 +17,23 @@ NAMES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff 
     llava-pretrain llava-mix665k sharegpt4v lvis lvis-instruct4v""".split()
 
 
-def told(cocoift, *args) -> dict:
+def told(typed, *args) -> dict:
     "What a command prints with --json."
-    done = cocoift(*args, "--json")
+    done = typed(*args, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def built(cocoift, shared, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
+def built(typed, shared, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
     "The same records in both layouts: their folders and counts."
     folder = tmp_path_factory.mktemp("real")
-    return {layout: (folder / layout, told(cocoift, "build", "coco-ift-plus", f"layout={layout}", "--data", shared / "data/sources", "--out", folder / layout))
+    return {layout: (folder / layout, told(typed, "build", "coco-ift-plus", f"layout={layout}", "--data", shared / "data/sources", "--out", folder / layout))
             for layout in ("every-mixed", "first-uniform")}
 
 
-def test_sources(cocoift):
-    rows = {row["name"]: row for row in told(cocoift, "sources")}
+def test_sources(typed):
+    rows = {row["name"]: row for row in told(typed, "sources")}
     assert sorted(rows) == sorted([*NAMES, "coco-format"])  # a folder of one's own is no data set with a name
     assert all(row["files"] and row["licence"] and row["url"] and row["family"] and set(row["needs"]) <= set(NAMES) for row in rows.values())
 
@@ -87,19 +87,19 @@ def test_nothing_of_val2017(built, shared):
         assert not {f"coco:{image['id']}" for image in val} & set(read(folder).images.str[0])
 
 
-def test_audit(cocoift, built, shared):
-    carried = {layout: told(cocoift, "audit", folder)["carry_over"] for layout, (folder, _) in built.items()}
+def test_audit(typed, built, shared):
+    carried = {layout: told(typed, "audit", folder)["carry_over"] for layout, (folder, _) in built.items()}
     assert abs(carried["every-mixed"]["value"]) <= 0.2 and carried["first-uniform"]["value"] >= 0.7  # VisDial, two fifths of the rounds, mixes terse and full answers in every layout
     assert carried["every-mixed"]["high"] < carried["first-uniform"]["low"]
-    quoted = told(cocoift, "audit", shared / "data/sources/llava/documented_examples_llava_v1_5_mix665k.json")
+    quoted = told(typed, "audit", shared / "data/sources/llava/documented_examples_llava_v1_5_mix665k.json")
     assert quoted["conversations"] == 9 and quoted["carry_over"]["value"] > 0.5
 
 
 @pytest.mark.parametrize("to, name", [("llava", "x.json"), ("messages", "x.parquet")])
-def test_export(cocoift, built, tmp_path, to, name):
+def test_export(typed, built, tmp_path, to, name):
     for layout, (folder, counts) in built.items():
-        assert told(cocoift, "export", folder, "--to", to, "--out", tmp_path / name)["conversations"] == counts["conversations"]
-        before, after = told(cocoift, "audit", folder), told(cocoift, "audit", tmp_path / name)
+        assert told(typed, "export", folder, "--to", to, "--out", tmp_path / name)["conversations"] == counts["conversations"]
+        before, after = told(typed, "audit", folder), told(typed, "audit", tmp_path / name)
         assert {key: after[key] for key in ("conversations", "rounds", "carry_over", "formats")} == {
             key: before[key] for key in ("conversations", "rounds", "carry_over", "formats")}, layout
 
@@ -111,8 +111,8 @@ def test_duckdb(built):
     assert (conversations, rounds) == (counts["conversations"], counts["rounds"])
 
 
-def test_photographs(cocoift, shared, tmp_path):
-    "Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, on two, examined, reported."
+def test_photographs(typed, forked, shared, tmp_path):
+    "Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, by two ranks, examined, reported."
     from transformers import LlavaConfig
 
     from cocoift.conversation import read_conversations
@@ -122,24 +122,26 @@ def test_photographs(cocoift, shared, tmp_path):
     both = {"splits": ["train", "val"]}
     (tmp_path / "mini.yaml").write_text(yaml.safe_dump({"name": "mini", "sources": {"coco-captions": both, "coco-instances": both}, "clean": []}))
     data, run, exam = (tmp_path / kind / "mini" for kind in ("data", "train", "eval"))
-    counts = told(cocoift, "build", tmp_path / "mini.yaml", "--data", mini, "--out", data)
+    counts = told(typed, "build", tmp_path / "mini.yaml", "--data", mini, "--out", data)
     assert counts["images"] == len(list((mini / "images").rglob("*.jpg")))
 
     texts = [r.instruction + " " + r.response for c in read_conversations(data) for r in c.rounds]
     start = save_llava(*assemble(*tiny_parts(tmp_path / "parts", texts, image_size=336, patch=14, width=32)), tmp_path / "start")
     assert LlavaConfig.from_pretrained(start).image_seq_length == 576
-    common = ["train", "tiny", f"data={data}", f"images={mini / 'images'}", "steps=2", "batch=8"]
-    alone = told(cocoift, *common, f"out={tmp_path / 'one'}", "ranks=1")  # a tiny model is drawn for these texts
-    trained = told(cocoift, *common, f"out={run}", f"model={start}", "micro_batch=4", "ranks=2")
-    for done in alone, trained:
-        assert done["steps"] == 2 and done["kept"] == counts["conversations"] and not done["cut"] + done["dropped"] and done["images"] == counts["images"]
+    alone = told(typed, "train", "tiny", f"data={data}", f"images={mini / 'images'}", "steps=2", "batch=8", "ranks=1", f"out={run}")  # a tiny model is drawn for these texts
+    job = json.loads((run / "job.json").read_text()) | {"model": str(start), "out": str(tmp_path / "large"), "micro_batch": 4, "ranks": 2}
+    done = forked(job)
+    assert done["codes"] == [0, 0], done
+    trained = json.loads((tmp_path / "large/train.json").read_text())
+    for one in alone, trained:
+        assert one["steps"] == 2 and one["kept"] == counts["conversations"] and not one["cut"] + one["dropped"] and one["images"] == counts["images"]
     assert trained["tree_ratio"] > 2 and trained["loss"] > 0  # an image's 576 tokens are read once for all of its conversations
 
-    scored = told(cocoift, "eval", "--model", trained["model"], "--data", mini, "--per-image", 4, "--history", "none", "--history", "forced_short:1", "--out", exam)
+    scored = told(typed, "eval", "--model", tmp_path / "large/model", "--data", mini, "--per-image", 4, "--history", "none", "--history", "forced_short:1", "--out", exam)
     assert scored["items"] > 10 and scored["coverage"] == 1 and set(scored["histories"]) == {"none", "forced_short"}
     assert scored["leakage"]["value"] is None  # neutral was not run
 
-    page = Path(told(cocoift, "report", data, run, exam, "--out", tmp_path / "report.html", "--images", mini / "images")["report"]).read_text()
+    page = Path(told(typed, "report", data, run, exam, "--out", tmp_path / "report.html", "--images", mini / "images")["report"]).read_text()
     assert "Plotly.newPlot" in page and "data:image/" in page
     assert "default-src 'none'" in page and not loaded(page)
 

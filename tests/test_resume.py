@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,29 +30,38 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "times.jsonl"}
 
 
-@pytest.mark.parametrize("torn", [0.4, 0.97], ids=["in an image", "in the last line"])
-def test_eval(cocoift, small, tmp_path, torn, undisturbed_eval):
-    def command(out: Path) -> list:
-        return ["eval", "--model", small / "start", "--data", small / "exam", "--per-image", 2, "--out", out, "--json"]
-
-    whole, printed = undisturbed_eval
-    rounds = tmp_path / "run/rounds.jsonl"
-    kill_when(lambda: rounds.exists() and rounds.stat().st_size > 0, *command(tmp_path / "run"), cwd=tmp_path)
-    assert not (tmp_path / "run/scores.json").exists()
-    with open(rounds, "rb+") as file:  # and what a dying disk may leave: half of what was written
-        file.truncate(int(rounds.stat().st_size * torn))
-    done = cocoift(*command(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == printed
-    assert contents(tmp_path / "run") == contents(whole)
+def eval_command(small: Path, out: Path) -> list:
+    return ["eval", "--model", small / "start", "--data", small / "exam", "--per-image", 2, "--out", out, "--json"]
 
 
 @pytest.fixture(scope="module")
 def undisturbed_eval(cocoift, small, tmp_path_factory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("eval") / "run"
-    done = cocoift("eval", "--model", small / "start", "--data", small / "exam", "--per-image", 2, "--out", out, "--json")
+    done = cocoift(*eval_command(small, out))
     assert done.returncode == 0, done.stderr
     return out, done.stdout
+
+
+@pytest.fixture(scope="module")
+def killed_eval(small, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("killed") / "run"
+    rounds = run / "rounds.jsonl"
+    kill_when(lambda: rounds.exists() and rounds.stat().st_size > 0, *eval_command(small, run), cwd=run.parent)
+    assert not (run / "scores.json").exists()
+    return run
+
+
+@pytest.mark.parametrize("torn", [0.4, 0.97], ids=["in an image", "in the last line"])
+def test_eval(typed, small, tmp_path, torn, killed_eval, undisturbed_eval):
+    whole, printed = undisturbed_eval
+    shutil.copytree(killed_eval, tmp_path / "run")
+    rounds = tmp_path / "run/rounds.jsonl"
+    with open(rounds, "rb+") as file:  # and what a dying disk may leave: half of what was written
+        file.truncate(int(rounds.stat().st_size * torn))
+    done = typed(*eval_command(small, tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed
+    assert contents(tmp_path / "run") == contents(whole)
 
 
 def ranks_of(run: Path) -> list[psutil.Process]:
@@ -68,8 +78,8 @@ def reached(run: Path, steps: int) -> bool:
     return (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_bytes().count(b"\n") >= steps
 
 
-def test_train(cocoift, tmp_path):
-    "`cocoift train tiny` on the embedded world: on two ranks of a hostfile, killed without mercy and run again; on one rank, asked to stop and run again. Both end with the same losses."
+def test_train(typed, forked, tmp_path):
+    "`cocoift train tiny` on the embedded world: on two ranks of a hostfile, killed without mercy and run again; on one rank, asked to stop and gone on with. Both end with the same losses."
     (tmp_path / "hosts").write_text("localhost slots=2\n")
     run, one, short = tmp_path / "run", tmp_path / "one", ["steps=5", "batch=32", "checkpoint=2"]
     two = ["train", "tiny", f"out={run}", f"hostfile={tmp_path / 'hosts'}", *short]
@@ -77,7 +87,7 @@ def test_train(cocoift, tmp_path):
     gone, alive = psutil.wait_procs(ranks_of(run), timeout=60)
     assert not alive, "ranks outlive the command that started them"
     assert not (run / "train.json").exists() and not (run / "model").exists()
-    done = cocoift(*two, "--json")
+    done = typed(*two, "--json")
     assert done.returncode == 0 and "going on after step 2" in done.stderr, done.stderr
     told = json.loads(done.stdout)
     assert told["steps"] == 5 and told["kept"] > 500 and not told["cut"] + told["dropped"] and Path(told["model"], "config.json").exists()
@@ -93,6 +103,7 @@ def test_train(cocoift, tmp_path):
     found = re.search(r"cocoift train: stopped after step (\d+) of 5, with a checkpoint; the same command goes on from there", told)
     assert process.returncode == 1 and found, told
     assert [path.name for path in (one / "checkpoints").iterdir()] == [f"step-{int(found[1]):07}"]
-    done = cocoift(*alone)
-    assert done.returncode == 0 and f"going on after step {found[1]}" in done.stderr, done.stderr
+    (one / "stop").unlink()  # as the command does, which finds the rank's job where it was
+    done = forked(json.loads((one / "job.json").read_text()))
+    assert done["codes"] == [0] and [line["message"] for line in done["told"]] == [f"going on after step {found[1]}"], done
     assert losses(one, 5) == pytest.approx(losses(run, 5), abs=1e-4)

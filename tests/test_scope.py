@@ -38,9 +38,9 @@ def test_a_family_that_no_recipe_has():
 
 
 @pytest.fixture(scope="module")
-def benchmark(cocoift, small, tmp_path_factory):
+def benchmark(typed, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scope") / "bench"
-    done = cocoift("scope", "--data", small / "exam", "--out", folder, "--json")
+    done = typed("scope", "--data", small / "exam", "--out", folder, "--json")
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -61,20 +61,24 @@ def test_a_dry_run_asks_nothing(benchmark, tmp_path):
     assert plan["items"] == told["items"] and plan["calls"] > told["rounds"] and plan["done"] == 0 and not (tmp_path / "run").exists()
 
 
-def test_likelihood_of_a_training(cocoift, small, tmp_path):
+def test_likelihood_of_a_training(typed, small, tmp_path):
     args = ("likelihood", "--model", small / "start", "--data", small / "exam", "--first", 2, "--out", tmp_path / "like", "--json")
-    done = cocoift(*args)
+    done = typed(*args)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     [point] = told["points"]
     assert point["step"] is None and set(point["levels"]) == {"none", "neutral", "terse", "forced_short"} and point["early"]["n"] == told["items"]
     assert (tmp_path / "like/curve.html").exists()
-    done = cocoift("likelihood", "--model", small / "world", "--data", small / "exam", "--out", tmp_path / "none")
+    from cocoift.studies.pages import write_pages
+
+    drawn = write_pages([tmp_path / "like"], tmp_path / "report.html")["curve"]
+    assert drawn[["value", "low", "high"]].iloc[0].tolist() == [point["early"][k] for k in ("value", "low", "high")] and "Likelihoods" in (tmp_path / "report.html").read_text()
+    done = typed("likelihood", "--model", small / "world", "--data", small / "exam", "--out", tmp_path / "none")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "neither a checkpoint folder nor a training run" in done.stderr
 
 
-def test_real_annotations(cocoift, shared, tmp_path):
-    done = cocoift("scope", "--data", shared / "data/coco-mini", "--out", tmp_path / "mini", "--synonyms", shared / "data/bench/chair/synonyms.txt", "--json")
+def test_real_annotations(typed, shared, tmp_path):
+    done = typed("scope", "--data", shared / "data/coco-mini", "--out", tmp_path / "mini", "--synonyms", shared / "data/bench/chair/synonyms.txt", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 7
 
@@ -105,16 +109,16 @@ def test_checks_against_the_public_ones(shared):
         assert sum(theirs[part] == ours[part] for *_, theirs, ours in rows) == 193
 
 
-def test_bad_input(cocoift, benchmark, small, tmp_path):
+def test_bad_input(typed, benchmark, small, tmp_path):
     folder, _ = benchmark
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in folder.iterdir():
         if path.is_file():
             (copy / path.name).write_bytes(path.read_bytes()[: -40 if path.name == "dialogs.jsonl" else None])
-    done = cocoift("eval", "--model", "scripted:oracle", "--bench", "scope", "--data", copy, "--out", tmp_path / "run")
+    done = typed("eval", "--model", "scripted:oracle", "--bench", "scope", "--data", copy, "--out", tmp_path / "run")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "sha256 differs" in done.stderr
-    done = cocoift("scope", "--data", small / "exam", "--out", small)
+    done = typed("scope", "--data", small / "exam", "--out", small)
     assert done.returncode == 2 and "holds something else" in done.stderr
-    done = cocoift("scope", "--data", tmp_path, "--out", tmp_path / "none")
+    done = typed("scope", "--data", tmp_path, "--out", tmp_path / "none")
     assert done.returncode == 2 and "holds no instances_val2017.json" in done.stderr

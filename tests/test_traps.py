@@ -69,6 +69,32 @@ def test_our_own_loss_refuses_too(model, monkeypatch):
         block_mask(ROWS.spans)
 
 
+@pytest.mark.parametrize("reentrant, says", [(True, "use_reentrant=False"), (False, "no backward pass on a CPU")])
+def test_a_block_mask_under_checkpointing(model, reentrant, says):
+    rows = collate([[Tree("a", [1, 2] + [49] * 4, (Tokens([3, 4, 5], [False, True, True]), Tokens([6, 7], [False, True])))]], multiple=128)
+    given = RIGHT | dict(input_ids=rows.ids, attention_mask=block_mask(rows.spans), position_ids=rows.positions)
+    model.train().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+    try:
+        with pytest.raises(ValueError, match=says):
+            model.model(**given)
+    finally:
+        model.eval().activation_checkpointing_disable()
+
+
+def test_flex_attention_sees_what_the_table_says():
+    "Its forward pass, not compiled, as it runs on a CPU: two queries' heads share a key's."
+    torch.manual_seed(0)
+    trees = [Tree("a", [1] * 40, (Tokens([3] * 10, [True] * 10), Tokens([3] * 70, [True] * 70))), Tree("b", [1] * 90, (Tokens([3] * 5, [True] * 5), Tokens([3] * 5, [True] * 5)))]
+    rows = collate([trees, trees[1:]], multiple=128)
+    query, key, value = (torch.randn(2, heads, rows.ids.shape[1], 16) for heads in (4, 2, 2))
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.is_causal = 2, True
+    (flex, _), (table, _) = (tree_attention(module, query, key, value, mask, scaling=0.3) for mask in (block_mask(rows.spans), rows.mask))
+    assert (flex - table).abs().max() < 1e-5
+    causal, _ = tree_attention(module, query, key, value, torch.ones_like(rows.mask).tril(), scaling=0.3)
+    assert (flex - causal).abs().max() > 1e-2  # the comparison can fail
+
+
 def test_dropout_that_flex_attention_would_leave_out():
     spans = collate([[Tree("a", [1] * 100, (Tokens([3] * 10, [True] * 10),))]], multiple=128).spans
     some = torch.randn(1, 2, 128, 8)

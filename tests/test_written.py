@@ -148,7 +148,7 @@ def test_one_record_more_is_one_answer_more(home):
     assert (stage.counts["answers"], done["requests"], done["cached"]) == (20, 10, 10)
 
 
-def test_both_ways_one_after_the_other(rewritten, home, cocoift):
+def test_both_ways_one_after_the_other(rewritten, home, typed):
     "Rewritten, then labelled; exported for LLaVA."
     stage = Stage(good, bodies=[])
     with Raised(stage) as url:
@@ -158,7 +158,7 @@ def test_both_ways_one_after_the_other(rewritten, home, cocoift):
     sources = Counter(r.origin.source for c in read_conversations(home / "full") for r in c.rounds)
     assert sources["label"] == done["rounds"] > 0 and sources["rewrite"] == rewritten[1]["rounds"]
     assert {r.origin.model for c in read_conversations(home / "full") for r in c.rounds} == {"", "scribe", "seer"}
-    exported = cocoift("export", home / "full", "--to", "llava", "--out", home / "llava.json", "--json")
+    exported = typed("export", home / "full", "--to", "llava", "--out", home / "llava.json", "--json")
     assert exported.returncode == 0, exported.stderr
     assert "written by seer" in (home / "README.md").read_text() and "written by scribe" in (home / "full/README.md").read_text()
 
@@ -221,9 +221,9 @@ def test_a_budget_holds_over_starts(home, tmp_path):
 # ---------------------------------------------------------------- bad input
 
 
-def test_what_can_be_mended_is_said(home, tmp_path, cocoift):
+def test_what_can_be_mended_is_said(home, tmp_path, typed):
     with pytest.raises(UserError, match="kinds: 'poem' is no kind"):
-        raise_of(cocoift("rewrite", home / "set", "kinds={poem: 1}", "--endpoint", "http://localhost:9/v1", "--model", "m", "--out", tmp_path / "x"))
+        raise_of(typed("rewrite", home / "set", "kinds={poem: 1}", "--endpoint", "http://localhost:9/v1", "--model", "m", "--out", tmp_path / "x"))
     with pytest.raises(UserError, match="no server answers there"):
         write("rewrite", home / "set", tmp_path / "x", Service("http://127.0.0.1:9/v1", "m"), WriteRecipe(kinds={"sentence": 1}))
     with pytest.raises(UserError, match="--images: a model that labels must see"):
@@ -246,11 +246,11 @@ def raise_of(done) -> None:
 # ---------------------------------------------------------------- a real server
 
 
-def test_the_world_is_labelled_by_a_local_model(served, small, cocoift, tmp_path):
+def test_the_world_is_labelled_by_a_local_model(served, small, typed, tmp_path):
     "Through `transformers serve`: single questions and dialogs of several rounds, with the picture; no key, no price."
     wanted = {"kinds": {"sentence": 1, "detail": 0.5, "dialog": 0.5}, "images": 6, "prompts": "plain", "context": False,
               "verdicts": {"no_answer": "reject"} | dict.fromkeys(("answer", "language", "length", "format"), "keep")}  # it talks word salad
-    done = cocoift("label", small / "set", *(f"{name}={json.dumps(value)}" for name, value in wanted.items()), "--images", small / "world", "--endpoint", served.url, "--model", served.model,
+    done = typed("label", small / "set", *(f"{name}={json.dumps(value)}" for name, value in wanted.items()), "--images", small / "world", "--endpoint", served.url, "--model", served.model,
                    "--out", tmp_path / "labelled", "--concurrency", "4", "--json", env=os.environ | {"OPENAI_API_KEY": ""})
     assert done.returncode == 0, done.stderr
     told, written = json.loads(done.stdout), rows(tmp_path / "labelled")

@@ -16,7 +16,7 @@ def test_no_rank_holds_the_model(tmp_path, root):
     from cocoift.train.model import byte_tokenizer
 
     seen, spoken = real_configs("7b")
-    seen.num_hidden_layers, spoken.num_hidden_layers = 2, 8
+    seen.num_hidden_layers, spoken.num_hidden_layers = 2, 4
     spoken.hidden_size, spoken.intermediate_size, spoken.num_attention_heads, spoken.num_key_value_heads, spoken.vocab_size = 1024, 2816, 8, 8, 8192
     CLIPVisionModel(seen).save_pretrained(tmp_path / "vision")
     (tmp_path / "vision/preprocessor_config.json").write_text(json.dumps({"crop_size": {"height": 336, "width": 336}, "size": {"shortest_edge": 336}}))

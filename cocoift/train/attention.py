@@ -139,6 +139,7 @@ def refuse_traps(
     mask,  # a table [B, 1, L, L], a BlockMask, or what should be none of both
     positions: torch.Tensor | None,  # [B, L] or [3, B, L]
     use_cache: bool | None,  # None is transformers' default, which is yes
+    reentrant: bool = False,  # activations are recomputed by the old kind of checkpoint
 ) -> None:
     "Raise ValueError for what would be silently wrong with several conversations in a row."
     from torch.nn.attention.flex_attention import BlockMask
@@ -150,6 +151,8 @@ def refuse_traps(
                          "give the 4D mask of the trees")
     if attention not in ("sdpa", "flex_attention", NAME):
         raise ValueError(f"trees need attn_implementation='sdpa', not {attention!r}: it would take the mask's truths for numbers, or leave it out")
+    if isinstance(mask, BlockMask) and reentrant:
+        raise ValueError("a BlockMask is no tensor, and nobody has seen reentrant checkpointing carry it to where activations are recomputed: set use_reentrant=False, or give the table")
     if isinstance(mask, BlockMask) and not positions.is_cuda:
         raise ValueError("FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there, with the table")
     if attention == "flex_attention" and isinstance(mask, torch.Tensor) and mask.dtype == torch.bool:
@@ -160,11 +163,16 @@ def refuse_traps(
         raise ValueError("use_cache must be False in training: with a cache transformers no longer looks for packed conversations")
 
 # %% ../../nbs/train/34_attention.ipynb #65159d12
+def _reentrant(decoder) -> bool:
+    return any(module.training and getattr(module, "gradient_checkpointing", False) and getattr(module._gradient_checkpointing_func, "keywords", {}).get("use_reentrant")
+               for module in decoder.modules())
+
+
 def guard(model):  # a handle; `.remove()` takes the guard away
     "Refuse every call of a model's language part that falls into one of the traps."
     decoder = model.get_decoder()
 
     def look(module, args, kwargs):
-        refuse_traps(decoder.config._attn_implementation, kwargs.get("attention_mask"), kwargs.get("position_ids"), kwargs.get("use_cache"))
+        refuse_traps(decoder.config._attn_implementation, kwargs.get("attention_mask"), kwargs.get("position_ids"), kwargs.get("use_cache"), _reentrant(decoder))
 
     return decoder.register_forward_pre_hook(look, with_kwargs=True)

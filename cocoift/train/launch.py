@@ -7,8 +7,10 @@ __all__ = ['CPU_RANKS', 'count_ranks', 'here', 'read_hostfile', 'meta_model', 'm
            'fingerprint', 'check_run', 'notes', 'left_out', 'command_of', 'Watch', 'Bar', 'launch', 'train', 'drawn']
 
 # %% ../../nbs/train/38_launch.ipynb #4cdffee3
+import base64
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -149,16 +152,15 @@ def left_out(recipe: TrainRecipe, plan: Plan) -> str | None:  # the file, if the
 
 # %% ../../nbs/train/38_launch.ipynb #a0b7b710
 def command_of(recipe: TrainRecipe, job: Path) -> list[str]:
-    "DeepSpeed's launcher and what it shall start."
-    where = ["--num_gpus", str(recipe.ranks)]
-    if recipe.hostfile:
-        where = ["--hostfile", str(recipe.hostfile)]
-        if len(hosts := read_hostfile(recipe.hostfile)) == 1 and hosts.keys() <= here():  # the launcher would ask for ssh even to this host
-            where += ["--no_ssh", "--node_rank", "0", "--master_addr", "127.0.0.1"]
-    elif visible := os.environ.get("CUDA_VISIBLE_DEVICES") if torch.cuda.is_available() else None:
-        where = ["--include", f"localhost:{','.join(visible.split(',')[: recipe.ranks])}"]  # the launcher would take GPU 0 whatever was made visible
-    return [sys.executable, "-m", "deepspeed.launcher.runner", *where, "--master_port", str(_free_port()), "--module", "cocoift.train.loop",
-            str(job.resolve()), str(os.getpid()), socket.gethostname()]
+    "DeepSpeed's launcher and what it shall start. On this host alone it is the part that starts ranks; the one before it, which asks hosts over ssh, would import torch and DeepSpeed once more."
+    end = [f"--master_port={_free_port()}", "--module", "cocoift.train.loop", str(job.resolve()), str(os.getpid()), socket.gethostname()]
+    hosts = read_hostfile(recipe.hostfile) if recipe.hostfile else {"localhost": recipe.ranks}
+    if len(hosts) > 1 or not hosts.keys() <= here():
+        return [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(recipe.hostfile), *end]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if torch.cuda.is_available() else None  # the launcher sets it anew for the ranks
+    devices = visible.split(",")[: recipe.ranks] if visible else list(range(recipe.ranks))
+    world = base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
+    return [sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={world}", *end]
 
 
 def _free_port() -> int:
@@ -170,13 +172,13 @@ def _free_port() -> int:
 class Watch(threading.Thread):
     "Reads what the ranks print: into the log, and what is meant for the parent into `told`."
 
-    def __init__(self, pipe, log: Path):
+    def __init__(self, process: subprocess.Popen, log: Path):
         super().__init__(daemon=True)
-        self.pipe, self.log, self.told, self.start_ = pipe, log, [], time.monotonic()
+        self.process, self.log, self.told = process, log, []
 
     def run(self) -> None:
         with open(self.log, "ab", buffering=0) as log:
-            for line in self.pipe:
+            for line in chain([shlex.join(self.process.args).encode() + b"\n"], self.process.stdout):
                 try:
                     log.write(line)
                 except OSError:
@@ -214,7 +216,9 @@ class Bar:
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
 # %% ../../nbs/train/38_launch.ipynb #dee6319b
-CPU_RANKS = {"DS_ACCELERATOR": "cpu", "MALLOC_MMAP_THRESHOLD_": "262144"}  # glibc gives freed blocks of this size back: without it a rank that loads by ZeRO-3 grows to the whole model
+CPU_RANKS = {"DS_ACCELERATOR": "cpu",
+             "MALLOC_MMAP_THRESHOLD_": "262144",  # glibc gives freed blocks of this size back: without it a rank that loads by ZeRO-3 grows to the whole model
+             "TORCHDYNAMO_DISABLE": "1"}  # nothing is compiled here; DeepSpeed's Muon would load torch's compiler, a second of each rank's start
 
 
 def launch(recipe: TrainRecipe, steps: int) -> None:  # a settled recipe
@@ -227,7 +231,7 @@ def launch(recipe: TrainRecipe, steps: int) -> None:  # a settled recipe
         environment = {**CPU_RANKS, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // recipe.ranks)), **environment}
     before = signal.signal(signal.SIGTERM, _interrupt) if threading.current_thread() is threading.main_thread() else None
     process = subprocess.Popen(command_of(recipe, job), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-    watch, bar = Watch(process.stdout, recipe.out / "log.txt"), Bar(recipe, steps)
+    watch, bar = Watch(process, recipe.out / "log.txt"), Bar(recipe, steps)
     watch.start()
     try:
         while process.poll() is None:

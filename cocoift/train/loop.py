@@ -76,7 +76,7 @@ def make_engine(recipe: TrainRecipe):  # engine, model
     torch.manual_seed(recipe.seed)
     trained = adapt(model, recipe.train, lora_of(recipe), recipe.tower)
     if recipe.recompute:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas, weight_decay=recipe.weight_decay)
     size = sum(getattr(p, "ds_numel", p.numel()) for p in trained)
     engine, *_ = deepspeed.initialize(model=TreeModel(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, size))
