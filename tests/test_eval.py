@@ -5,10 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
+
+from cocoift.chat.scripted import Answers, Scripted
+from cocoift.eval.dialog import Dialog, Turn
+from cocoift.eval.run import run_dialogs
+from cocoift.eval.share import run_shared
+from cocoift.files import Failed
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
 
@@ -49,8 +57,36 @@ def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
     assert not (out / "scores.json").exists()
     from cocoift.studies.examine import examine
 
-    examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8)  # one process takes over what two have left
+    examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8, nproc=2)  # two others take over, and run to the end
     assert bytes_of(out) == bytes_of(whole)
+
+
+class Slow(Scripted):
+    "Leaves time to be killed."
+
+    def answer(self, asks):
+        time.sleep(0.2)
+        return super().answer(asks)
+
+
+def test_one_of_two_processes_killed(tmp_path):
+    "The command says so, and the same command goes on to the bytes of one process."
+    book = {(f"coco:{n}", "Is it calm?"): Answers("Yes", f"Yes, pier {n} is calm.") for n in range(30)}
+    dialogs = [Dialog(f"{image}", (image,), (Turn("Is it calm?"),)) for image, _ in book]
+    run_dialogs(Scripted("oracle", book), dialogs, tmp_path / "one", {"bench": "test"})
+    out = tmp_path / "two"
+
+    def strike():
+        while not any(path.stat().st_size for path in out.glob("ranks/1/rounds.jsonl")):
+            time.sleep(0.01)
+        next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())).kill()
+
+    Thread(target=strike, daemon=True).start()
+    with pytest.raises(Failed, match="a process of the run died .*: the same command goes on where it stopped"):
+        run_shared(partial(Slow, "oracle", book), dialogs, out, {"bench": "test"})
+    assert 0 < sum(path.read_bytes().count(b"\n") for path in out.glob("ranks/*/rounds.jsonl")) < len(dialogs)
+    run_shared(partial(Scripted, "oracle", book), dialogs, out, {"bench": "test"})
+    assert bytes_of(out) == bytes_of(tmp_path / "one")
 
 
 def test_a_dry_run_knows_what_is_left(small, whole, tmp_path):

@@ -69,6 +69,10 @@ def test_likelihood_of_a_training(typed, small, tmp_path):
     [point] = told["points"]
     assert point["step"] is None and set(point["levels"]) == {"none", "neutral", "terse", "forced_short"} and point["early"]["n"] == told["items"]
     assert (tmp_path / "like/curve.html").exists()
+    from cocoift.studies.pages import write_pages
+
+    drawn = write_pages([tmp_path / "like"], tmp_path / "report.html")["curve"]
+    assert drawn[["value", "low", "high"]].iloc[0].tolist() == [point["early"][k] for k in ("value", "low", "high")] and "Likelihoods" in (tmp_path / "report.html").read_text()
     done = typed("likelihood", "--model", small / "world", "--data", small / "exam", "--out", tmp_path / "none")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "neither a checkpoint folder nor a training run" in done.stderr
 

@@ -1,7 +1,10 @@
 "A model behind a real server: pictures, several rounds, streaming, and the answers that the checkpoint gives here."
 import json
+import os
+import signal
 import socket
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -87,6 +90,10 @@ def lines_of(run):
     return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
 
 
+def said_in(run):
+    return [(line["dialog"], line["round"], line["response"]) for line in lines_of(run)]
+
+
 def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small, bench, tmp_path):
     from cocoift.studies.scope_run import score_scope
     from cocoift.chat.local import LocalChat
@@ -94,7 +101,7 @@ def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small,
     run, told = asked
     here = score_scope(LocalChat(served.model, small / "exam", most_tokens=8), bench, tmp_path / "here")
     assert {line["history"] for line in lines_of(run)} == {"own", "none", "neutral", "terse", "forced_short"}
-    assert [(line["dialog"], line["round"], line["response"]) for line in lines_of(run)] == [(line["dialog"], line["round"], line["response"]) for line in lines_of(tmp_path / "here")]
+    assert said_in(run) == said_in(tmp_path / "here")
     assert told["scores"] == here["scores"] and told["coverage"] == 1
     assert read_json(run / "run.json")["model"]["server"] == str(served.model) and "127.0.0.1" not in (run / "run.json").read_text()
 
@@ -104,8 +111,45 @@ def test_rounds_of_a_served_model(served, small, tmp_path):
 
     runs = [examine(model, "rounds", small / "exam", tmp_path / name, ["forced_short:1"], per_image=1, most_tokens=8) for name, model in (("there", served.name), ("here", str(served.model)))]
     assert runs[0]["histories"] == runs[1]["histories"] and runs[0]["effects"] == runs[1]["effects"] and runs[0]["coverage"] == 1
-    there, here = ([(line["dialog"], line["round"], line["response"]) for line in lines_of(tmp_path / name)] for name in ("there", "here"))
-    assert there == here
+    assert said_in(tmp_path / "there") == said_in(tmp_path / "here")
+
+
+@pytest.fixture(scope="module")
+def official(small, tmp_path_factory):
+    "Benchmarks' own files about the exam's pictures, by name: the world's VQA and COCO files as they are, and four questions in MM-Vet's layout."
+    asked = json.loads((small / "exam/vqav2/v2_OpenEnded_mscoco_val2014_questions.json").read_text())["questions"]
+    folder = tmp_path_factory.mktemp("official") / "mm-vet"
+    folder.mkdir()
+    (folder / "mm-vet.json").write_text(json.dumps({f"v1_{k}": {"imagename": f"{q['image_id']:012}.png", "question": q["question"], "answer": "a", "capability": ["rec"], "imagesource": "world"}
+                                                    for k, q in enumerate(asked[:20:5])}))
+    return {"vqav2": small / "exam", "chair": small / "exam", "mm-vet": folder}
+
+
+@pytest.mark.parametrize("bench", ["vqav2", "chair", "mm-vet"])
+def test_questions_of_a_benchmark(bench, served, small, official, tmp_path):
+    "Official files, asked of a checkpoint here and behind its server, under prescribed and own answers: the same answers, scores and prediction files. Killed, they go on to the same bytes."
+    from cocoift.studies.examine import examine
+
+    def ask(model, out):
+        return examine(str(model), bench, official[bench], out, ["none", "forced_short:1", "own:1"], small / "exam", per_image=4, most_tokens=8, records=small / "exam")
+
+    for place, model in (("here", served.model), ("there", served.name)):
+        killed = tmp_path / f"{place}-killed"
+        child = os.fork()
+        if not child:
+            ask(model, killed)
+            os._exit(0)
+        while not (killed / "rounds.jsonl").exists() or not (killed / "rounds.jsonl").read_bytes().count(b"\n"):
+            time.sleep(0.002)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert not (killed / "scores.json").exists(), "it was not killed in the middle"
+        found, again = ask(model, tmp_path / place), ask(model, killed)
+        assert found == again and found["coverage"] == 1 and found["histories"].keys() == {"none", "forced_short", "own"}
+        names = ["rounds.jsonl", "run.json", "scores.json", *(f"predictions/{h}{'.json' if bench != 'chair' else '.jsonl'}" for h in found["histories"])]
+        assert all((killed / name).read_bytes() == (tmp_path / place / name).read_bytes() for name in names)
+    assert said_in(tmp_path / "there") == said_in(tmp_path / "here") and len({response for *_, response in said_in(tmp_path / "here")}) > 3
+    assert all((tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes() for name in names[2:])
 
 
 class Wire:

@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from .ask import Ask
+from .ask import Ask, Reply
 from .scripted import MANNERS
-from ..files import Journal, UserError
+from ..files import Journal, UserError, read_json
 from ..formats import TERSE_FORMATS, is_terse, normalise, stated_format
 
 # %% ../../nbs/chat/18_speak.ipynb #6c0cf429
@@ -107,24 +107,39 @@ def _history(rounds: Sequence[Said]) -> str:
     return "terse" if all(is_terse(r.response) for r in before) else "neutral"
 
 
+def _conversations(lines: Sequence[dict]) -> Iterator[tuple[tuple, dict]]:  # the turns before each line, and the line
+    own: dict[str, tuple] = {}
+    for line in lines:
+        before = own.get(line["dialog"], ()) if line["round"] > 1 else ()
+        yield (*map(tuple, line.get("told", ())), *before), line
+        own[line["dialog"]] = (*before, (line["instruction"], line["response"]))
+
+# %% ../../nbs/chat/18_speak.ipynb #b61fe168
 class Replay:
-    "The answers of a stored run."
+    "The answers of a stored run: as a chat to what it was asked, word for word; as a speaker also to what it was asked after such a history."
     slots = 64
 
     def __init__(self, run: str | Path, pace: float = 25):
-        self.run, self.pace, lines = Path(run), pace, [x for x in Journal(Path(run) / "rounds.jsonl").read() if not x.get("prior")]
-        told = Journal(self.run / "pier.jsonl").read()
-        if not lines and not told:
-            raise UserError(f"{run}: is no run that can be replayed (it holds neither rounds.jsonl nor pier.jsonl): name another under replay")
-        self.dialogs: dict[tuple, str] = {}
-        asked: dict[str, tuple] = {}
+        self.run, self.pace, self.name = Path(run), pace, f"replay:{Path(run).name}"
         try:
-            self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines}
-            for line in told:
-                so_far = asked[line["image"]] = (*(asked.get(line["image"], ()) if line["round"] > 1 else ()), line["instruction"])
-                self.dialogs[line["image"], so_far] = line["response"]
+            lines = {name: [line for line in Journal(self.run / f"{name}.jsonl").read() if line["status"] == "ok"] for name in ("rounds", "pier")}
+            self.known = {(line["image"], turns, line["instruction"]): line for some in lines.values() for turns, line in _conversations(some)}
+            self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines["rounds"] if not line.get("prior")}
+            self.dialogs = {(line["image"], (*(q for q, _ in turns), line["instruction"])): line["response"] for turns, line in _conversations(lines["pier"])}
         except (KeyError, TypeError) as error:
             raise UserError(f"{run}: is no run that can be replayed (a line of it has no {error}): name another under replay") from None
+        if not self.known:
+            raise UserError(f"{run}: is no run that can be replayed (it holds no answer): name another under replay")
+
+    @property
+    def about(self) -> dict:
+        "What the run's model was."
+        return read_json(self.run / "run.json")["model"]
+
+    def reply(self, asks: Sequence[Ask]) -> list[Reply]:
+        "What the run holds; what it does not is `unfit`."
+        found = [self.known.get((ask.image, ask.turns, ask.instruction)) for ask in asks]
+        return [Reply(line["response"], prompt=line["prompt"]) if line else Reply(status="unfit", why=f"{self.name} was not asked this") for line in found]
 
     def scripts(self) -> list[tuple[str, tuple[str, ...]]]:  # (image, instructions)
         "The whole dialogs that it can replay."

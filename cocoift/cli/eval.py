@@ -132,6 +132,8 @@ def experiment(
     pretrain: Annotated[Optional[Path], typer.Option(help="Train recipe of the alignment.")] = None,
     tune: Annotated[Optional[Path], typer.Option(help="Train recipe of the fine-tuning.")] = None,
     judge: Annotated[str, typer.Option(help="Who judges, as for `cocoift judge`.")] = "rule",
+    price: Annotated[Optional[Path], typer.Option(help="YAML of what the judge costs: MODEL: {input: 2.5, output: 10}, for a million tokens each.")] = None,
+    without: Annotated[Optional[list[str]], typer.Option(help="Benchmarks to leave out, such as infimm, whose files are not public.")] = None,
     gpu_price: Annotated[float, typer.Option(min=0, help="Of an hour of one GPU of the A100 80 GB class.")] = 2.0,
     json: Json = False,
 ) -> None:
@@ -140,8 +142,13 @@ def experiment(
 
     if name != "paper":
         raise UserError(f"{name}: no such study: there is paper")
-    told = paper(Study(out, data, tiny, model, images, pretrain, tune, judge, gpu_price=gpu_price), dry_run)
-    rows = [[s["name"], s["disk_gb"], s["gpu_hours"], s["price"], s["judge_calls"]] for s in told["steps"]]
-    end = (f"{told['disk_gb']} GB, {told['gpu_hours']} GPU hours, about {told['price']:.0f} at {gpu_price} an hour, {told['judge_calls']} calls of a judge" if dry_run
-           else f"report: {told['report']}  ({told['seconds']:.0f} s)")
-    show(told, json, [*columns(rows, ["step", "GB", "GPU hours", "price", "judge calls"]), "", *(s["command"] for s in told["steps"] if dry_run), "", end])
+    told = paper(Study(out, data, tiny, model, images, pretrain, tune, judge, price, tuple(without or ()), gpu_price=gpu_price), dry_run)
+    if not dry_run:
+        rows = [[s["name"], s["seconds"], ", ".join(f"{key} {'undefined' if value is None else value}" for key, value in s["result"].items() if key not in ("report", "models"))] for s in told["steps"]]
+        show(told, json, [*columns(rows, ["step", "seconds", "what came out"]), "", f"report: {told['report']}  ({told['seconds']:.0f} s)"])
+        return
+    rows = [[s["name"], s["disk_gb"], s["gpu_hours"], s["price"], s["judge_calls"], s["judge_prompt_tokens"], s["judge_answer_tokens"]] for s in told["steps"]]
+    cost = "whose price is not known (--price)" if told["judge_price"] is None else f"at most {told['judge_price']:.2f}"
+    end = (f"{told['disk_gb']} GB, {told['gpu_hours']} GPU hours, about {told['price']:.0f} at {gpu_price} an hour; {told['judge_calls']} calls of the judge {judge}, "
+           f"{told['judge_prompt_tokens']} tokens to read and at most {told['judge_answer_tokens']} to write, {cost}")
+    show(told, json, [*columns(rows, ["step", "GB", "GPU hours", "price", "judge calls", "tokens to read", "to write"]), "", *(s["command"] for s in told["steps"]), "", end])

@@ -27,6 +27,7 @@ class State:
     step: int | None  # None: a model on its own
     model: Path  # the folder that it is opened from
     over: Path | None = None  # a checkpoint whose weights are laid over it
+    added: tuple[int, int] | None = None  # the rank and alpha of the adapters that the checkpoint holds
 
     @property
     def key(self) -> str:
@@ -44,15 +45,17 @@ def states_of(model: str | Path) -> list[State]:  # by step
         return [State(None, path)]
     if not (path / "job.json").exists():
         raise UserError(f"--model {model}: is neither a checkpoint folder nor a training run (no config.json and no job.json in it): name one")
-    begun, kept = Path(read_json(path / "job.json")["model"] or ""), Kept(path)
+    job, kept = read_json(path / "job.json"), Kept(path)
+    begun, added = Path(job["model"] or ""), (job["lora_r"], job["lora_alpha"]) if job.get("lora_r") else None
     wrong = {folder: kept.altered(folder) for folder in kept.all()}
     if bad := next((f"{folder}: was altered after it was written ({what})" for folder, what in wrong.items() if what), ""):
         raise UserError(f"{bad}: delete it to go without")
     start = [State(0, begun)] if (begun / "config.json").exists() else []
     end = [State(read_json(path / "train.json")["steps"], path / "model")] if (path / "train.json").exists() and (path / "model/config.json").exists() else []
-    if not (base := [*end, *start]):
-        raise UserError(f"--model {model}: has no finished model yet, and what it began with is not at {begun}: run the training to its end, or put that back")
-    return [*start, *(State(int(folder.name.removeprefix("step-")), base[0].model, folder) for folder in reversed(kept.all())), *end]
+    if not (base := start if added else [*end, *start]):
+        why = "its checkpoints hold adapters only" if added else "it has no finished model yet"
+        raise UserError(f"--model {model}: {why}, and what it began with is not at {begun}: put that back{'' if added else ', or run the training to its end'}")
+    return [*start, *(State(int(folder.name.removeprefix("step-")), base[0].model, folder, added) for folder in reversed(kept.all())), *end]
 
 # %% ../../nbs/studies/71_curve.ipynb #783f6029
 def open_state(state: State, images: str | Path):  # a LocalChat
@@ -63,6 +66,11 @@ def open_state(state: State, images: str | Path):  # a LocalChat
     from cocoift.chat.local import LocalChat
 
     chat = LocalChat(state.model, images)
+    if state.added:
+        from cocoift.train.adapt import LoraOptions, adapt
+
+        adapt(chat.model, "language", LoraOptions(*state.added))
+        chat.model.eval().requires_grad_(False)
     if state.over:
         weights, told = dict(chat.model.named_parameters()), set()
         for name in read_json(state.over / "checkpoint.json")["files"]:
@@ -71,7 +79,7 @@ def open_state(state: State, images: str | Path):  # a LocalChat
                     if (place := key.removeprefix("weight/")) not in weights:
                         place = place.partition(".")[2]  # the loop's module holds the model under a name
                     if place not in weights:
-                        raise UserError(f"{state.over}: holds {place}, which {state.model} has no place for (adapters?): give the finished model instead of the run")
+                        raise UserError(f"{state.over}: holds {place}, which {state.model} has no place for: give the finished model instead of the run")
                     weights[place].copy_(file.get_tensor(key))
                     told.add(place)
         if not told:
