@@ -107,7 +107,7 @@ def test_paired():
     assert {k: round(v, 7) for k, v in scores.items()} == {"mean": 0.0416667, "se": 0.0754381, "low": -0.1092847, "high": 0.1926180, "t": 0.5523289, "p": 0.5828094}
 
 
-def test_dead_judge(tmp_path, capsys, monkeypatch):
+def test_dead_judge(tmp_path, capfd, monkeypatch):
     path = tmp_path / "dead.jsonl"
     rows = [json.loads(line) for line in (BENCH / "llava-bench-wild/llava-v1.5-13b-eval1.jsonl").read_text().splitlines()]
     path.write_text("".join(json.dumps(row | {"tuple": [-1, -1]}) + "\n" for row in rows))
@@ -119,7 +119,7 @@ def test_dead_judge(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["cocoift", "score", "llava-bench", "--predictions", str(path)])
     with pytest.raises(SystemExit) as stop:
         main()
-    assert stop.value.code == 0 and "3 judgements failed and are left out, coverage 95.0%" in capsys.readouterr().out
+    assert stop.value.code == 0 and "3 judgements failed and are left out, coverage 95.0%" in capfd.readouterr().out
     path.write_text('{"model": "x", "score": -1, "turn": 1}\n')
     with pytest.raises(UserError, match="no judgement has a score"):
         score("single", Given(path))
