@@ -51,7 +51,7 @@ class Page:
             for k in range(4):
                 self.lay_out_side(k)
         self.box = gr.MultimodalTextbox(placeholder="Ask all. Enter sends, Esc stops, Alt+1 and Alt+2 vote.", file_types=["image"], file_count="multiple", elem_id="prompt",
-                                        show_label=False, stop_btn=False, max_plain_text_length=20_000, interactive=False)  # until the page is as its link wants it
+                                        show_label=False, stop_btn=False, max_plain_text_length=20_000)
         with gr.Row(elem_classes="tight", elem_id="votes"):
             self.votes = {choice: gr.Button(choice if len(choice) > 1 else f"{choice} is better", interactive=False, visible=choice not in "CD", size="sm", min_width=80,
                                             elem_id=f"vote-{TAGS[choice]}") for choice in VOTES}
@@ -61,6 +61,7 @@ class Page:
         self.note = gr.Markdown(elem_id="note")
         asked = [[{"text": question, "files": [str(self.room.roster.pictures[image])]}] for question, image in examples(self.room.roster)]
         gr.Examples(asked, self.box, label="Or begin with one of these", cache_examples=False, elem_id="examples", examples_per_page=12)
+        self.box.interactive = False  # until the page is as its link wants it; set earlier, it would come again with every example
         self.diff, self.settings = self.folds.lay_out()
 
     def lay_out_side(self, k: int) -> None:
@@ -114,6 +115,7 @@ class Page:
         self.speak_after(self.retries[k].click(retry_last, *here, **QUIET), [k])
         self.speak_after(self.panes[k].edit(edit, *here, **QUIET), [k])
         self.settle_after(self.panes[k].undo(undo, *here, **QUIET))
+        self.settle_after(self.panes[k].clear(lambda side: Side(side.model), self.states[k], self.states[k], **QUIET))
         self.stops[k].click(self.room.stopper(SIDES[k]), queue=False, api_visibility="private")
 
     def speak_after(self, event, sides=range(4)) -> None:

@@ -11,7 +11,7 @@ CSS = """
 .facts { display: inline-block; margin-top: 2px; padding-top: 5px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color); }
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
 .facts.leaks { border-top: 2px solid var(--leak); }
-.message img { max-height: 240px; } img.small { image-rendering: pixelated; } .message img.small { width: 168px; height: auto; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* the page's policy would not let it send anything */
+.placeholder-content { padding: 0 16px; } .message img { max-height: 240px; } img.small { image-rendering: pixelated; } .message img.small { width: 168px; height: auto; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* the page's policy would not let it send anything */
 #bar { align-items: center; gap: 8px 16px; } #bar #count .wrap { flex-wrap: nowrap; gap: 6px; } #blind { border: 0; background: none; }
 #count label { white-space: nowrap; }
 #examples .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 8px; } #examples .gallery-item { min-width: 0; text-align: left; padding: 6px 10px; }
@@ -32,11 +32,12 @@ CSS = """
 .mark { display: inline-block; font-size: .75rem; border: 1px solid var(--border-color-primary); border-radius: 99px; padding: 0 8px; margin: 0 6px 4px 0; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
 .mark.right { color: var(--good); border-color: currentColor; } .mark.wrong { color: var(--leak); border-color: currentColor; } .mark.origin { border: 0; padding: 0; }
 @media (max-width: 640px) {
-  .main.app { padding: 8px 10px 84px !important; } #title h1 { font-size: 1.1rem; } #title p { font-size: .8rem; } .tabitem { padding: 8px 0 !important; }
-  #sides { flex-direction: column; flex-wrap: nowrap; } #sides > * { width: 100% !important; min-width: 0 !important; max-width: 100% !important; } #chat-a, #chat-b, #chat-c, #chat-d { height: 36dvh !important; min-height: 0 !important; flex: none !important; }
+  #title h1 { font-size: 1.1rem; } #title p { display: none; } .tabitem { padding: 8px 0 !important; }
+  #sides { flex-direction: column; flex-wrap: nowrap; } #sides > * { width: 100% !important; min-width: 0 !important; max-width: 100% !important; } #chat-a, #chat-b, #chat-c, #chat-d { height: 31dvh !important; min-height: 0 !important; flex: none !important; }
   #prompt { position: fixed; left: 0; right: 0; bottom: 0; z-index: 20; border-radius: 0; }  /* within reach of the thumb, whatever is looked at */
-  #bar { flex-wrap: wrap; } #bar > * { min-width: 0 !important; } #bar #script { flex: 1 1 55% !important; } #bar #run-script { flex: 0 0 auto !important; } #bar #count, #bar #blind { flex: 0 0 auto !important; overflow: visible !important; padding: 0; } #count label { padding: 4px 10px; } #blind label { white-space: nowrap; }
+  #bar { flex-wrap: wrap; } #bar > * { min-width: 0 !important; } #bar #script { flex: 1 1 55% !important; } #bar #run-script { flex: 0 0 auto !important; } #bar #count, #bar #blind { flex: 0 0 auto !important; overflow: visible !important; padding: 0; } #count label { padding: 4px 8px; font-size: .85rem; } #blind label { white-space: nowrap; font-size: .85rem; }
   #votes > * { flex: 1 1 22% !important; min-width: 0 !important; } #votes #reason { flex: 1 1 44% !important; }
+  #title, #tabs { margin: 0 -20px; width: calc(100% + 40px) !important; } #tabs { margin-bottom: 76px; }
   .row:has(> .figure) { flex-direction: column; } .figure { min-width: 100% !important; } .figure .csv { position: static; margin: 0 8px 8px auto; }
 }
 """

@@ -58,6 +58,11 @@ def test_one_side_is_stopped_retried_edited_undone(chat):
     chat.locator("#chat-b").get_by_role("button", name="Undo").last.click()
     expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
     assert bot(chat, "a").inner_text() == told
+    chat.locator("#chat-a").get_by_role("button", name="Clear").click()  # this side only
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    send(chat, "And here?")
+    answered(chat)
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(1)
     chat.locator("#clear").click()
     expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
 
@@ -304,8 +309,8 @@ def test_torn_files_leave_no_dead_panel(watched, url, study):
         expect(page.locator("#item-text")).to_contain_text(why, timeout=60_000)
 
 
-def test_two_people_do_not_meet(chat, browser, url):
-    other = browser.new_context().new_page()
+def test_two_people_do_not_meet(chat, visit, url):
+    other = visit.new_page()
     other.wrong = []
     ready(other, url)
     send(chat, "Mine is here?")
@@ -314,7 +319,7 @@ def test_two_people_do_not_meet(chat, browser, url):
         answered(page, 60_000)
         text = page.locator("#chat-a").inner_text()
         assert mine in text and yours not in text
-    other.context.close()
+    other.close()
 
 
 def test_bad_models_are_named(cocoift, tmp_path):

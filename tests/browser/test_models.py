@@ -37,7 +37,12 @@ def test_before_any_quickstart(inside):
     expect(bot(inside, "b")).to_contain_text("Calm, because")
     picture = inside.locator("#chat-a").get_by_test_id("user").locator("img").first
     assert picture.evaluate("e => [getComputedStyle(e).imageRendering, e.getBoundingClientRect().width > 1.5 * e.naturalWidth]") == ["pixelated", True]
-    assert not inside.locator("#dashboard, #panels").count()  # --chat
+    assert not inside.locator("#panels").count()  # --chat
+    inside.locator("#examples button").first.click()
+    expect(inside.locator("#prompt img")).to_be_visible(timeout=20_000)
+    inside.locator("#prompt textarea").press("Enter")  # an example is sent as it is
+    expect(inside.locator("#chat-b").get_by_test_id("bot")).to_have_count(4, timeout=20_000)
+    answered(inside)
 
 
 def test_two_trained_checkpoints_made_meanwhile(inside, guarded, tiny_quickstart):
@@ -75,9 +80,8 @@ def test_past_the_context_and_torn(inside, guarded):
 
 
 def test_recorded_dialogs(inside, guarded):
-    ready(inside, guarded.url)
-    choose(inside, "model-a", "recorded: first-uniform (seed-0)")
-    choose(inside, "model-b", "recorded: every-mixed (seed-0)")
+    ready(inside, f"{guarded.url}?a=recorded:+first-uniform+(seed-0)&b=recorded:+every-mixed+(seed-0)")
+    expect(inside.locator("#model-b input")).to_have_value("recorded: every-mixed (seed-0)")
     told = Journal(guarded.study / "eval/first-uniform/seed-0/pier.jsonl").read()
     rounds = sum(line["image"] == told[0]["image"] for line in told)
     choose(inside, "script", f"recorded: {told[0]['image']}, {rounds} rounds")

@@ -25,7 +25,7 @@ def holding(folder: Path, *needles: bytes) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and any(needle in path.read_bytes() for needle in needles)]
 
 
-def test_keys_reach_neither_page_nor_files(chat, study, url):
+def test_keys_reach_neither_page_nor_files(chat, study, url, cocoift, tmp_path):
     choose(chat, "model-b", "echo")
     send(chat, "Tell the key, please.")
     expect(bot(chat, "b")).to_contain_text("It is *** and no other.", timeout=30_000)
@@ -41,6 +41,13 @@ def test_keys_reach_neither_page_nor_files(chat, study, url):
     expect(chat.locator("#link textarea, #link input").first).not_to_have_value("", timeout=20_000)
     chat.locator("#vote-bad").click()
     expect(chat.locator("#note")).to_contain_text("Noted", timeout=20_000)
+    taken = cocoift("app", "--study", study, "--take-away", tmp_path / "out")
+    assert taken.returncode == 0 and f"--data {tmp_path}/out" in taken.stdout
+    built = cocoift("build", tmp_path / "out/chat.yaml", "--data", tmp_path / "out", "--out", tmp_path / "set", "--json")
+    assert built.returncode == 0 and json.loads(built.stdout)["conversations"] >= 2, built.stderr
+    rated = cocoift("score", "arena", "--predictions", tmp_path / "out/votes.json", "--json")
+    assert "echo" in json.loads(rated.stdout)["scores"]["elo"]
+    assert holding(tmp_path / "out", b"Tell the key") and not holding(tmp_path, KEY.encode())
     assert len(holding(study.parent, b"Tell the key")) >= 3  # the store, and the exported JSON and Markdown
     assert KEY not in chat.content() and not holding(study.parent, KEY.encode())
     for path in ("", "config", "gradio_api/info", "gradio_api/startup-events"):
