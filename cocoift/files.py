@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
            'read_json', 'read_jsonl', 'Window', 'stream_json', 'peak_mb', 'reading', 'digest', 'digest_of', 'Journal',
-           'check_output']
+           'check_output', 'only_one']
 
 # %% ../nbs/01_files.ipynb #b88db498
 import hashlib
@@ -362,3 +362,25 @@ def check_output(
     if not (path / mark).exists():
         raise UserError(f"{path}: holds something else (there is no {mark} in it): name a new or empty folder")
     return True
+
+# %% ../nbs/01_files.ipynb #602f8e9f
+@contextmanager
+def only_one(
+    out: Path,  # the folder that is to be written
+    doing: str,  # what is done to it: "built", "written"
+) -> Iterator[None]:
+    "Refuse a folder that another process is writing."
+    import fcntl
+
+    with open(with_parent(out.with_name(f".{out.name}.lock")), "w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{out}: is being {doing} by another process: wait for it or stop it") from None
+        lock = Path(held.name)
+        if not lock.exists() or not os.path.samestat(os.fstat(held.fileno()), lock.stat()):
+            raise UserError(f"{out}: was just {doing} by another process: run the command again")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

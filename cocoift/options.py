@@ -55,7 +55,8 @@ def load_recipe(
     shipped = {path.stem: path for path in RECIPES.glob("*.yaml")}
     path = shipped.get(name) or Path(name)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        raise UserError(f"{name}: no such recipe: give a .yaml file or one of {', '.join(sorted(shipped))}")
+        fit = sorted(stem for stem, path in shipped.items() if yaml.safe_load(path.read_text()).keys() <= model.model_fields.keys())
+        raise UserError(f"{name}: no such recipe: give a .yaml file or one of {', '.join(fit)}")
     try:
         values = yaml.safe_load(read_text(path))
         if not isinstance(values, dict):

@@ -87,6 +87,11 @@ def test_missing(refused, command, says):
     refused(command, *says)
 
 
+@pytest.mark.parametrize("command, theirs", [("build nothing --data world --out set2", "coco-ift-13b"), ("train nothing", "coco-ift-plus")])
+def test_recipes_of_the_other_kind_are_not_offered(refused, command, theirs):
+    assert theirs not in refused(command, "nothing: no such recipe", "tiny" if command.startswith("train") else "coco-ift-plus")
+
+
 def test_missing_partner_file(refused, here):
     (here / "world" / VQA).unlink()
     refused("build world --data world --out set2", "v2_OpenEnded_mscoco_train2014_questions.json", "its annotations", "are not there", "cocoift fetch vqav2")

@@ -132,9 +132,9 @@ def test_trl_takes_a_step(exported, mixed, small, tmp_path, only):
     import torch
     from trl import SFTConfig, SFTTrainer
 
-    from cocoift.train.model import load_llava
+    from cocoift.train.family import load_model, open_family
 
-    model, processor = load_llava(small / "start")
+    model, processor = load_model(small / "start"), open_family(small / "start").processor
     before = {name: value.clone() for name, value in model.named_parameters()}
     dataset = load(exported / "pictures", tmp_path / "cache")
     told = SFTConfig(output_dir=str(tmp_path / "run"), per_device_train_batch_size=len(dataset), max_steps=1, learning_rate=1e-3, max_length=None, use_cpu=True, report_to="none",

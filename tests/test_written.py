@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -194,6 +195,24 @@ def test_killed_and_run_again(home, tmp_path):
         stage.latency = 0.0
         peace = write("rewrite", home / "set", tmp_path / "peace/new", Service(url, "scribe", Price(input=1, output=2)), WriteRecipe(kinds=KINDS, json_schema=False))
     assert same(tmp_path / "new", tmp_path / "peace/new") and {key: done[key] for key in ("written", "tokens", "cost")} == {key: peace[key] for key in ("written", "tokens", "cost")}
+
+
+def test_two_that_write_the_same_folder(home, tmp_path):
+    "The second is told so at once, and asks nothing; the first one's folder is whole."
+    stage, plan, asked = Stage(good, latency=0.3), WriteRecipe(kinds={"sentence": 1}, verdicts="keep"), []
+    with Raised(stage) as url:
+        def go() -> dict:
+            return write("rewrite", home / "set", tmp_path / "new", Service(url, "scribe", concurrency=2), plan)
+
+        first = threading.Thread(target=lambda: asked.append(go()))
+        first.start()
+        while not stage.counts["requests"]:
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="new: is being written by another process: wait for it or stop it"):
+            go()
+        first.join()
+        assert stage.counts["answers"] == asked[0]["requests"] == 10 and go()["written"] == asked[0]["written"]
+    assert not list(tmp_path.glob(".new*"))
 
 
 def count(path: Path) -> int:

@@ -147,9 +147,10 @@ def make(name: str, out: Path) -> Path:
 
 def babbler(start: Path, out: Path) -> Path:
     "A tiny LLaVA of large random weights that can say nothing but words: what it says hangs on the picture and on every round before, and it stops."
-    from cocoift.train.model import load_llava, save_llava
+    from cocoift.train.family import load_model, open_family
+    from cocoift.train.model import save_llava
 
-    model, processor = load_llava(start)
+    model, processor = load_model(start), open_family(start).processor
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

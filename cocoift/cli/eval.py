@@ -117,6 +117,7 @@ def compare(
     told = run(a, b, html, images, force)
     rows = [[name, d["a"], d["b"], estimate(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]] for name, d in told["differences"].items()]
     show(told, json, [*columns(rows, ["metric", "A", "B", "B - A", "p", "p (Holm)", "resolves", "n"]), "",
+                       *([f"{told['seeds']} seeds: intervals speak of trainings like these, p of these ones"] if told["seeds"] > 1 else []),
                        *([f"{told['unpaired']} observations have no partner in the other run"] if told["unpaired"] else []), *([f"page: {html}"] if html else [])])
 
 # %% ../../nbs/cli/76_eval.ipynb #da69ec1f

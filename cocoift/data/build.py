@@ -6,7 +6,6 @@
 __all__ = ['survey', 'Workers', 'build']
 
 # %% ../../nbs/data/24_build.ipynb #8d004626
-import fcntl
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from .lay_out import write_bucket
 from .recipe import BuildRecipe
 from .sources.base import Files, load_sources
 from .sources.pictures import genome_file
-from ..files import Failed, UserError, atomic_file, check_output, digest, peak_mb, read_json, with_parent, write_json
+from ..files import Failed, UserError, atomic_file, check_output, digest, only_one, peak_mb, read_json, with_parent, write_json
 
 # %% ../../nbs/data/24_build.ipynb #d0158116
 _BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out
@@ -154,18 +153,6 @@ def _forget(stage: Path) -> None:  # the plan first: what a kill leaves of the r
     shutil.rmtree(stage, ignore_errors=True)
 
 
-def _lock(out: Path):  # the open file, locked
-    held = open(out.with_name(f".{out.name}.lock"), "w")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{out}: is being built by another process: wait for it or stop it") from None
-    lock = Path(held.name)
-    if (out / "manifest.json").exists() or not lock.exists() or not os.path.samestat(os.fstat(held.fileno()), lock.stat()):
-        raise UserError(f"{out}: was just built by another process: run the command again")
-    return held
-
-
 def _goes_on(stage: Path, plan: dict, data: Path) -> bool:  # whether what lies there is of this very build, and its inputs are as they were
     if not (stage / "set").is_dir() or not (stage / "plan.json").exists() or _text(read_json(stage / "plan.json")) != _text(plan):
         return False
@@ -176,7 +163,9 @@ def _goes_on(stage: Path, plan: dict, data: Path) -> bool:  # whether what lies 
 @contextmanager
 def _stage(out: Path, plan: dict, data: Path) -> Iterator[Path]:
     stage = with_parent(out.with_name(f".{out.name}.partial"))
-    with _lock(out) as held:
+    with only_one(out, "built"):
+        if (out / "manifest.json").exists():
+            raise UserError(f"{out}: was just built by another process: run the command again")
         finished = False
         try:
             if not _goes_on(stage, plan, data):
@@ -192,7 +181,6 @@ def _stage(out: Path, plan: dict, data: Path) -> Iterator[Path]:
         finally:
             if finished:
                 _forget(stage)
-                Path(held.name).unlink(missing_ok=True)
 
 # %% ../../nbs/data/24_build.ipynb #26716adc
 def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList], buckets: int, stage: Path, workers: Workers) -> dict[str, dict]:

@@ -36,7 +36,7 @@ from .prompts import ROLES, load_prompts
 from .sources.base import Record, load_sources
 from .templates import draw_of, drafts
 from .writing import Desk, Subject, Written, record_of, write_order
-from ..files import UserError, atomic_file, atomic_folder, check_output, digest, digest_of, read_json, write_json
+from ..files import UserError, atomic_file, atomic_folder, check_output, digest, digest_of, only_one, read_json, write_json
 from ..images import find_pictures
 
 # %% ../../nbs/data/38_write.ipynb #67b8e715
@@ -214,10 +214,13 @@ def write(
         if {key: entry.get(key) for key in identity} != identity:
             raise UserError(f"{out}: holds a dataset made from something else: name a new folder with --out, or delete it")
         return _told(entry, {})
-    cache, name = Cache(store), digest_of(identity)[:16]
-    engine = Engine(service.endpoint, cache, desk.gallery, service.concurrency, Limits(service.requests_per_minute, service.tokens_per_minute), service.price, service.budget, name, role,
-                    service.timeout)
-    failed = ask_orders(desk, engine, base, plan, service.skip_failed)
-    manifest = _finish(desk, base, plan, lambda request: cache.get(request.key) or failed[request.key], identity, cache.usage(name), out)
-    cache.close()
+    with only_one(out, "written"):
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out}: was just written by another process: run the command again")
+        cache, name = Cache(store), digest_of(identity)[:16]
+        engine = Engine(service.endpoint, cache, desk.gallery, service.concurrency, Limits(service.requests_per_minute, service.tokens_per_minute), service.price, service.budget, name, role,
+                        service.timeout)
+        failed = ask_orders(desk, engine, base, plan, service.skip_failed)
+        manifest = _finish(desk, base, plan, lambda request: cache.get(request.key) or failed[request.key], identity, cache.usage(name), out)
+        cache.close()
     return _told(manifest["written"][role], engine.counts)

@@ -60,6 +60,7 @@ def test_one_side_is_stopped_retried_edited_undone(chat):
     assert bot(chat, "a").inner_text() == told
     chat.locator("#chat-a").get_by_role("button", name="Clear").click()  # this side only
     expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    choose(chat, "model-b", "quick")
     send(chat, "And here?")
     answered(chat)
     expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(1)
