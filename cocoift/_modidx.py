@@ -1890,6 +1890,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'cocoift.formats.stated_format': ('formats.html#stated_format', 'cocoift/formats.py'),
                                  'cocoift.formats.words': ('formats.html#words', 'cocoift/formats.py')},
             'cocoift.images': { 'cocoift.images.coco_image': ('images.html#coco_image', 'cocoift/images.py'),
+                                'cocoift.images.embed': ('images.html#embed', 'cocoift/images.py'),
                                 'cocoift.images.find_pictures': ('images.html#find_pictures', 'cocoift/images.py'),
                                 'cocoift.images.image_of': ('images.html#image_of', 'cocoift/images.py'),
                                 'cocoift.images.open_picture': ('images.html#open_picture', 'cocoift/images.py'),

@@ -130,7 +130,7 @@ def url(root, study, stage):
 @pytest.fixture(scope="session")
 def visit(browser):
     "One visitor's browser, which has the page's scripts already."
-    context = browser.new_context(accept_downloads=True)
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     yield context
     context.close()
 
