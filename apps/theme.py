@@ -48,6 +48,8 @@ document.addEventListener("keydown", e => {
   const button = id && document.getElementById(id);
   if (button && !button.disabled) { e.preventDefault(); button.click(); }
 });
+const write = navigator.clipboard?.writeText.bind(navigator.clipboard);  // an answer is copied as it was said, without the facts under it
+if (write) navigator.clipboard.writeText = text => write(text.replace(/\\s*<span class="facts[^]*?<\\/span>/g, "").replaceAll("\\u2060", ""));
 document.addEventListener("load", e => {  // a drawn world's pictures are small: larger, with crisp edges
   if (e.target.tagName === "IMG") e.target.toggleAttribute("data-small", e.target.naturalWidth > 0 && e.target.naturalWidth <= 128);
 }, true);

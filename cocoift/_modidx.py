@@ -2017,6 +2017,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cocoift.studies.objects': { 'cocoift.studies.objects.annotated': ( 'studies/objects.html#annotated',
                                                                                 'cocoift/studies/objects.py')},
             'cocoift.studies.overlap': { 'cocoift.studies.overlap._images': ('studies/overlap.html#_images', 'cocoift/studies/overlap.py'),
+                                         'cocoift.studies.overlap._shown': ('studies/overlap.html#_shown', 'cocoift/studies/overlap.py'),
                                          'cocoift.studies.overlap._whole': ('studies/overlap.html#_whole', 'cocoift/studies/overlap.py'),
                                          'cocoift.studies.overlap.clean_scores': ( 'studies/overlap.html#clean_scores',
                                                                                    'cocoift/studies/overlap.py'),
