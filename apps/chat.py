@@ -68,10 +68,10 @@ class Page:
         s = SIDES[k]
         with gr.Column(min_width=280, visible=k < 2, elem_id=f"side-{s}") as column:
             with gr.Row(elem_classes="tight head"):
-                self.models.append(gr.Dropdown(self.names, value=self.first[k], label=f"Model {s.upper()}", show_label=False, container=False, elem_id=f"model-{s}", min_width=160))
-                self.stops.append(gr.Button(f"Stop {s.upper()}", size="sm", elem_id=f"stop-{s}", scale=0, min_width=70, elem_classes="plain"))
-                self.retries.append(gr.Button(f"Retry {s.upper()}", size="sm", elem_id=f"retry-{s}", scale=0, min_width=70, elem_classes="plain"))
-            self.panes.append(gr.Chatbot(label=s.upper(), height=500, elem_id=f"chat-{s}", editable="user", buttons=["copy", "copy_all"], allow_tags=False, placeholder=WELCOME[k]))
+                self.models.append(gr.Dropdown(self.names, value=self.first[k], label=f"Model {s.upper()}", show_label=False, container=False, elem_id=f"model-{s}", min_width=90))
+                self.stops.append(gr.Button(f"Stop {s.upper()}", size="sm", elem_id=f"stop-{s}", scale=0, min_width=64, elem_classes="plain"))
+                self.retries.append(gr.Button(f"Retry {s.upper()}", size="sm", elem_id=f"retry-{s}", scale=0, min_width=66, elem_classes="plain"))
+            self.panes.append(gr.Chatbot(label=s.upper(), height="max(440px, calc(100dvh - 420px))", elem_id=f"chat-{s}", editable="user", buttons=["copy", "copy_all"], allow_tags=False, placeholder=WELCOME[k]))
             self.states.append(gr.State(Side(self.first[k])))
         self.columns.append(column)
 

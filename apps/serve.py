@@ -1,16 +1,20 @@
 "Both tabs on one page, on this machine only unless a password guards them. Started by `cocoift app`, with OPTIONS set."
 import atexit
+import fcntl
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 FOLDER = Path(tempfile.mkdtemp(prefix="cocoift-app-"))
 CACHE = FOLDER / "files"
 os.environ["GRADIO_TEMP_DIR"] = str(CACHE)
+HELD = open(FOLDER / "lock", "w")  # as long as this app lives
+fcntl.flock(HELD, fcntl.LOCK_EX)
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 import gradio as gr  # noqa: E402  reads its settings when it is imported
@@ -25,6 +29,18 @@ from cocoift.chat.store import Logbook  # noqa: E402
 from cocoift.studies.roster import open_roster  # noqa: E402
 
 FORGET = (300, 1800)  # seconds: how often files that were uploaded and never sent are looked for, and how old they may be
+
+
+def sweep(aside: Path) -> None:
+    "Remove what visitors sent to an app that was killed: a folder whose lock nobody holds."
+    for left in aside.parent.glob("cocoift-app-*"):
+        try:
+            if time.time() - left.stat().st_mtime > 5:
+                with open(left / "lock") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # somebody's who is alive, or none of these
+            continue
 
 
 def page(options: dict) -> gr.Blocks:
@@ -55,6 +71,7 @@ def shown(study: Path) -> list[str]:
 
 
 def serve(options: dict) -> None:
+    sweep(FOLDER)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what visitors sent goes, too
     page(options).queue(max_size=400, default_concurrency_limit=40).launch(
         server_name=options["host"], server_port=options["port"], share=options["share"], auth=gate(options["password"]) if options["password"] else None,

@@ -11,13 +11,13 @@ CSS = """
 .facts { display: inline-block; margin-top: 2px; padding-top: 5px; border-top: 1px solid var(--border-color-primary); font-size: .8rem; color: var(--body-text-color); }
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
 .facts.leaks { border-top: 2px solid var(--leak); }
-.placeholder-content { padding: 0 16px; } .message img { max-height: 240px; } img.small { image-rendering: pixelated; } .message img.small { width: 168px; height: auto; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* the page's policy would not let it send anything */
+.placeholder-content { padding: 0 16px; } .message img { max-height: 240px; } img[data-small] { image-rendering: pixelated; } .message img[data-small] { width: 168px; height: 168px; object-fit: contain !important; } button[aria-label="Share"], button[title="Share"] { display: none !important; } /* the page's policy would not let it send anything */
 #bar { align-items: center; gap: 8px 16px; } #bar #count .wrap { flex-wrap: nowrap; gap: 6px; } #blind { border: 0; background: none; }
 #count label { white-space: nowrap; }
 #examples .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 8px; } #examples .gallery-item { min-width: 0; text-align: left; padding: 6px 10px; }
 #examples .container { display: flex; flex-direction: row-reverse; justify-content: flex-end; align-items: center; gap: 10px; padding: 0; border: 0; font-size: .88rem; } #examples .container p { margin: 0; }
 #examples .container img { width: 60px; height: 60px; flex: none; object-fit: contain; border-radius: 4px; }
-#sides .head { align-items: stretch; } .plain { background: transparent !important; border: 1px solid var(--border-color-primary) !important; font-weight: 400 !important; }
+#sides .head { align-items: stretch; flex-wrap: nowrap; } .plain { background: transparent !important; border: 1px solid var(--border-color-primary) !important; font-weight: 400 !important; }
 #votes { align-items: stretch; } #note p { margin: 0; }
 .tight { gap: 8px !important; } .turn { justify-content: center; gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; } .difference ins { background: #56b4e955; }
@@ -48,8 +48,10 @@ document.addEventListener("keydown", e => {
   const button = id && document.getElementById(id);
   if (button && !button.disabled) { e.preventDefault(); button.click(); }
 });
+const write = navigator.clipboard?.writeText.bind(navigator.clipboard);  // an answer is copied as it was said, without the facts under it
+if (write) navigator.clipboard.writeText = text => write(text.replace(/\\s*<span class="facts[^]*?<\\/span>/g, "").replaceAll("\\u2060", ""));
 document.addEventListener("load", e => {  // a drawn world's pictures are small: larger, with crisp edges
-  if (e.target.tagName === "IMG") e.target.classList.toggle("small", e.target.naturalWidth > 0 && e.target.naturalWidth <= 128);
+  if (e.target.tagName === "IMG") e.target.toggleAttribute("data-small", e.target.naturalWidth > 0 && e.target.naturalWidth <= 128);
 }, true);
 document.addEventListener("click", e => {  // which tab is open stands in the address
   const tab = e.target.closest?.("button[role=tab]");

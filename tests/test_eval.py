@@ -218,7 +218,7 @@ def test_the_paper_study(tmp_path):
         result = step.do()
         assert result.get("coverage", 1) == 1, step.name
     page = (study.out / "report.html").read_text()
-    assert all(bench in page for bench in BENCHES) and "Context, never a baseline" in page and "trained_on" in page and "COCO-Scope" in page
+    assert all(bench in page for bench in BENCHES) and "context, never a baseline" in page and "p (Holm)" in page and "trained_on" in page and "COCO-Scope" in page
     scores = [path for path in (study.out / "judge").rglob("scores.json")]
     assert len(scores) == len(JUDGED) * len(HISTORIES) * len(ARMS)
     assert len({json.loads(path.read_text())["fingerprint"]["model"] for path in scores}) == 1

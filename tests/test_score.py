@@ -94,6 +94,9 @@ def test_arena():
     scores = scored("pairwise", "arena/pairwise_judgments.jsonl")["scores"]
     assert scores["llava-mix"] == {"win": 15, "loss": 6, "tie": 12, "win_rate": 0.454545, "adjusted": 0.636364}
     assert (scores["coco-ift"]["win_rate"], scores["coco-ift"]["adjusted"]) == (0.181818, 0.363636)
+    for bench, key in (("pairwise", "llava-mix win_rate"), ("single", "all llava-mix")):
+        e = scored(bench, f"arena/{bench}_judgments.jsonl")["intervals"][key]
+        assert e["low"] < e["value"] < e["high"]
     assert scored("single", "arena/single_judgments.jsonl")["scores"] == {
         "turn_1": {"llava-13b": 6.055556, "coco-ift": 6.0, "llava-mix": 5.35}, "turn_2": {"llava-mix": 7.361111, "llava-13b": 6.583333, "coco-ift": 4.59375},
         "all": {"llava-13b": 6.319444, "llava-mix": 6.302632, "coco-ift": 5.338235}}
@@ -104,7 +107,7 @@ def test_paired():
     assert {k: round(v, 7) for k, v in scores.items()} == {"mean": 0.0416667, "se": 0.0754381, "low": -0.1092847, "high": 0.1926180, "t": 0.5523289, "p": 0.5828094}
 
 
-def test_dead_judge(tmp_path):
+def test_dead_judge(tmp_path, capfd, monkeypatch):
     path = tmp_path / "dead.jsonl"
     rows = [json.loads(line) for line in (BENCH / "llava-bench-wild/llava-v1.5-13b-eval1.jsonl").read_text().splitlines()]
     path.write_text("".join(json.dumps(row | {"tuple": [-1, -1]}) + "\n" for row in rows))
@@ -113,6 +116,13 @@ def test_dead_judge(tmp_path):
     path.write_text("".join(json.dumps(row | ({"tuple": [-1, -1]} if k < 3 else {})) + "\n" for k, row in enumerate(rows)))
     told = score("llava-bench", Given(path))
     assert told["failed"] == 3 and told["coverage"] == 57 / 60
+    monkeypatch.setattr("sys.argv", ["cocoift", "score", "llava-bench", "--predictions", str(path)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0 and "3 judgements failed and are left out, coverage 95.0%" in capfd.readouterr().out
+    path.write_text('{"model": "x", "score": -1, "turn": 1}\n')
+    with pytest.raises(UserError, match="no judgement has a score"):
+        score("single", Given(path))
 
 
 @pytest.mark.parametrize("args, said", [

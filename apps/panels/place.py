@@ -11,11 +11,10 @@ from PIL import Image
 
 from cocoift.chat.store import Logbook
 from cocoift.files import UserError
-from cocoift.images import find_pictures
+from cocoift.images import TINY_PX, find_pictures
 from cocoift.studies import board
 from cocoift.studies.roster import Roster
 from cocoift.viz import figures
-from cocoift.viz.report import TINY_PX
 
 QUIET = dict(show_progress="hidden", api_visibility="private")
 NOTHING = "() => {}"  # javascript: an event to hang others on

@@ -8,7 +8,7 @@ __all__ = ['WINNERS', 'Told', 'read_log']
 # %% ../../nbs/chat/21_logs.ipynb #72bf0608
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ class Told:
     sides: dict[str, Side]
     winner: str | None = None  # model_a, model_b, tie, tie (bothbad)
     about: str = ""  # where it stood, for people
-    extra: dict = field(default_factory=dict)
 
 
 def _text(message: Any) -> tuple[str, tuple[str, ...]]:  # what is said, and the pictures shown with it, by their hashes

@@ -123,7 +123,7 @@ class Replay:
         self.run, self.pace, self.name = Path(run), pace, f"replay:{Path(run).name}"
         try:
             lines = {name: [line for line in Journal(self.run / f"{name}.jsonl").read() if line["status"] == "ok"] for name in ("rounds", "pier")}
-            self.known = {(line["image"], turns, line["instruction"]): line for some in lines.values() for turns, line in _conversations(some)}
+            self.known = {(line["image"], *line.get("more", ()), turns, line["instruction"]): line for some in lines.values() for turns, line in _conversations(some)}
             self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines["rounds"] if not line.get("prior")}
             self.dialogs = {(line["image"], (*(q for q, _ in turns), line["instruction"])): line["response"] for turns, line in _conversations(lines["pier"])}
         except (KeyError, TypeError) as error:
@@ -138,7 +138,7 @@ class Replay:
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         "What the run holds; what it does not is `unfit`."
-        found = [self.known.get((ask.image, ask.turns, ask.instruction)) for ask in asks]
+        found = [self.known.get((ask.image, *ask.more, ask.turns, ask.instruction)) for ask in asks]
         return [Reply(line["response"], prompt=line["prompt"]) if line else Reply(status="unfit", why=f"{self.name} was not asked this") for line in found]
 
     def scripts(self) -> list[tuple[str, tuple[str, ...]]]:  # (image, instructions)

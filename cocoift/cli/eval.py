@@ -93,7 +93,7 @@ def judge(
     rows = [[name, estimate(e), *([e["n"]]), " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""] for name, e in result["scores"].items()]
     lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "scored")
     bird = result.get("canary")
-    said = f"canary: off by {bird['difference']:.3f}, bias {bird['bias']:+.3f}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades" if bird and bird["n"] else ""
+    said = f"canary: off by {estimate(bird['intervals']['difference'])}, bias {estimate(bird['intervals']['bias'])}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades" if bird and bird["n"] else ""
     least = next((e["resolves"] for e in result["scores"].values() if e.get("resolves")), None)
     told = [f"between two models, unpaired, differences under about {least:.1f} points are not resolved (`cocoift compare` pairs them)"] if least else []
     show(result, json, [*columns(rows, ["score", "value", "n", "bounds"]), "", *told, *([said] if said else []),
@@ -117,6 +117,7 @@ def compare(
     told = run(a, b, html, images, force)
     rows = [[name, d["a"], d["b"], estimate(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]] for name, d in told["differences"].items()]
     show(told, json, [*columns(rows, ["metric", "A", "B", "B - A", "p", "p (Holm)", "resolves", "n"]), "",
+                       *([f"{told['seeds']} seeds: intervals speak of trainings like these, p of these ones"] if told["seeds"] > 1 else []),
                        *([f"{told['unpaired']} observations have no partner in the other run"] if told["unpaired"] else []), *([f"page: {html}"] if html else [])])
 
 # %% ../../nbs/cli/76_eval.ipynb #da69ec1f

@@ -40,4 +40,6 @@ def score(
     flat = {name.removesuffix(" relative"): e for name, e in told["intervals"].items()}
     rows = [[name, value, "" if (e := flat.get(name.removesuffix(" relative").removeprefix("bradley_terry "))) is None or e["low"] is None else f"{e['low']:.4g} to {e['high']:.4g}"]
             for name, value in _flat(told["scores"])]
-    show(told, json, [*columns(rows, [bench, "score", "95 %"]), "", f"rule: {told['rule']}"])
+    lost = sum(told["failed"].values()) if isinstance(told.get("failed"), dict) else told.get("failed", 0)
+    missing = [f"{lost} judgements failed and are left out{f', coverage {share:.1%}' if (share := told.get('coverage')) is not None else ''}"] if lost else []
+    show(told, json, [*columns(rows, [bench, "score", "95 %"]), "", *missing, f"rule: {told['rule']}"])

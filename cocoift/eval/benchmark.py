@@ -41,7 +41,7 @@ class Judging:
 
 
 Mark = Callable[[Question, str, str], dict]  # question, answer, official or open -> numbers: `right` 0 to 1, `unparsed`, ...
-Total = Callable[[pd.DataFrame, Mapping[str, Question]], dict[str, Estimate]]
+Total = Callable[[pd.DataFrame, Mapping[str, Question]], dict[str, Estimate]]  # what `mark` gave, and of the questions `meta`: all that a run's lines hold, for it is scored again without its files
 
 
 def right_share(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:

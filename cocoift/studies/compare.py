@@ -70,7 +70,7 @@ def compare(
     pairs, unpaired = pair(a, b, force)
     table = differences(pairs)
     rows = {row.pop("metric"): {key: None if value != value else value for key, value in row.items()} for row in table.to_dict("records")}
-    result = {"a": str(a), "b": str(b), "differences": rows, "unpaired": unpaired, "page": str(page) if page else None}
+    result = {"a": str(a), "b": str(b), "seeds": int(pairs.seed.nunique()), "differences": rows, "unpaired": unpaired, "page": str(page) if page else None}
     if page:
         _write(a, b, Path(page), table, pairs, unpaired, find_pictures(images) if images else {}, force)
     return result
@@ -88,7 +88,8 @@ def _write(a: Path, b: Path, page: Path, table: pd.DataFrame, pairs: pd.DataFram
     told = side_by_side(a, b, moved, pictures)[:SHOWN]
     shown = shown_differences(table, a.name, b.name if b.name != a.name else f"{b.parent.name}/{b.name}")
     lead = f"The same items, asked of **{a.name}** and of **{b.name}**. Differences are the second less the first, item by item; {unpaired} observations have no partner and are left out."
-    note = (f"95 % intervals resample images; p is from sign flips by image, Holm's correction is over this table. A true difference under `resolves` ({RESOLVES:.1f} standard errors) "
+    seeds = "seeds first, then images; they speak of trainings like these, p of these ones" if pairs.seed.nunique() > 1 else "images"
+    note = (f"95 % intervals resample {seeds}; p is from sign flips by image, Holm's correction is over this table. A true difference under `resolves` ({RESOLVES:.1f} standard errors) "
             "is missed more than once in five times." + (" **Judged by two instruments: read with care.**" if force else ""))
     sections = [Section("Differences", [Text(note), Table(shown, "Every metric that both runs have")]),
                 Section("Dialogs, those that changed most first", [Dialogs(told, f"The {len(told)} dialogs that changed most; {len(moved)} answers read otherwise")])]

@@ -21,7 +21,8 @@ from ..eval.dialog import Dialog
 from ..eval.history import FOUR, Item, parse_history
 from ..eval.levels import dialogs_of, evaluate, one_length, pier_dialogs, play_pier
 from ..eval.questions import Question, image_names, own_records, pier_digest, question_dialogs, questions_digest
-from ..eval.run import coverage, run_dialogs
+from ..eval.run import coverage
+from ..eval.share import runner
 from ..files import Journal, UserError, atomic_file, reading, write_json
 from ..images import find_pictures
 
@@ -103,18 +104,12 @@ def examine(
         return {"bench": bench, "items": len(items), **plan(model, [*dialogs_of(items, named), *pier_dialogs(items)], out, most_tokens, price)}
     pictures = pictures_for(model, images or data)
     opening = partial(open_chat, model, pictures, images or data, book_of(items), most_tokens, sorted({item.image for item in items}), out=out, price=price, budget=budget)
-    run, opening = (_shared(nproc), opening) if nproc > 1 else (run_dialogs, opening())
+    run, opening = runner(nproc), opening if nproc > 1 else opening()
     result = evaluate(opening, items, named, out, run=run, truncate=truncate, pictures=pictures)
     play_pier(opening, items, out, run=run, truncate=truncate, pictures=pictures)
     return result
 
 # %% ../../nbs/studies/64_examine.ipynb #b52374d1
-def _shared(nproc: int):
-    from cocoift.eval.share import run_shared
-
-    return partial(run_shared, nproc=nproc)
-
-
 def _scope(model, data, out, histories, images, first, nproc, truncate, most_tokens, price, dry_run, budget) -> dict:
     from cocoift.studies import scope_run
 
@@ -150,8 +145,8 @@ def ask_questions(model, bench, data, out, histories, images, records, first, np
     pictures = pictures_for(model, images or data) | known
     opening = partial(open_chat, model, pictures, images or data, _written(questions, dialogs), most_tokens, sorted(set(names.values())), out=out, price=price, budget=budget)
     by_id = {q.id: q for q in questions}
-    lines = (_shared(nproc) if nproc > 1 else run_dialogs)(opening if nproc > 1 else opening(), dialogs, out, {"bench": bench, "items": questions_digest(questions)},
-                                                           partial(read_question, bench, by_id), truncate=truncate, pictures=pictures)
+    told, read = {"bench": bench, "items": questions_digest(questions)}, partial(read_question, bench, by_id)
+    lines = runner(nproc)(opening if nproc > 1 else opening(), dialogs, out, told, read, truncate=truncate, pictures=pictures)
     sources = [dialog.meta["priors"] for dialog in dialogs if "priors" in dialog.meta]
     result = {"bench": bench, "items": len(questions), **coverage(dialogs, lines), "priors": {name: sources.count(name) for name in ("records", "pier")}, "pier": pier_digest(),
               **question_scores(bench, by_id, lines, named[-1][0])}

@@ -30,15 +30,19 @@ def _whole(told: dict) -> Levels:  # of a `scores.json`
     return {"": told["scores"]} if told.get("bench") == "scope" else {**told["histories"], "": told["effects"]}
 
 
+def _shown(line: dict) -> set[str]:
+    return {image for image in (line["image"], *line.get("more", ())) if image}
+
+
 def clean_scores(
     run: Path,  # a run folder, or one of judgements
     seen: frozenset[str] = frozenset(),  # images that do not count
 ) -> Levels:
     "A run's scores by its own scorer, on the images that are left."
     if (run / "judge.json").exists():
-        lines = [line for line in Journal(run / "verdicts.jsonl").read() if line["image"] not in seen]
+        lines = [line for line in Journal(run / "verdicts.jsonl").read() if not _shown(line) & seen]
         return {"judged": judging(read_json(run / "scores.json")["bench"]).summary(lines)["scores"]} if lines else {}
-    lines = [line for line in Journal(run / "rounds.jsonl").read() if line["image"] not in seen and line["status"] == "ok" and not line.get("prior")]
+    lines = [line for line in Journal(run / "rounds.jsonl").read() if not _shown(line) & seen and line["status"] == "ok" and not line.get("prior")]
     bench = read_json(run / "run.json").get("bench", "rounds")
     if not lines:
         return {}
@@ -56,7 +60,7 @@ def trained_images(dataset: str | Path) -> frozenset[str]:
 
 def _images(run: Path) -> set[str]:
     lines = Journal(run / ("verdicts.jsonl" if (run / "judge.json").exists() else "rounds.jsonl")).read()
-    return {line["image"] for line in lines if line["image"]}
+    return {image for line in lines for image in _shown(line)}
 
 
 def overlap(

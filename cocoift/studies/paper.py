@@ -96,7 +96,7 @@ def _official(name: str, items: Sequence, folder: Path) -> None:
 def _scale():
     from cocoift.studies.quickstart import TINY
 
-    return replace(TINY, layouts=ARMS, images=16, exam=6)
+    return replace(TINY, layouts=ARMS, images=16, exam=4)
 
 
 def draw_official(study: Study) -> dict:

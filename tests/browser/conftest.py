@@ -44,7 +44,10 @@ def start(root: Path, folder: Path, *options, env: dict | None = None, host: str
     "The app as a process, and its address."
     port = free_port()
     command = [Path(sys.executable).with_name("cocoift"), "app", "--port", str(port), *map(str, options)]
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)  # whatever the app writes besides its store lies here
+    left = folder / "tmp/cocoift-app-killed"  # whatever the app writes besides its store lies beside what one that was killed has left
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    os.utime(left, (0, 0))
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(folder / "tmp")} | (env or {}))
     began = time.time()
@@ -130,7 +133,7 @@ def url(root, study, stage):
 @pytest.fixture(scope="session")
 def visit(browser):
     "One visitor's browser, which has the page's scripts already."
-    context = browser.new_context(accept_downloads=True)
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     yield context
     context.close()
 

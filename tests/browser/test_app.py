@@ -23,6 +23,8 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked", timeout=30_000)
     expect(chat.locator("#chat-a").get_by_test_id("user").locator("img")).to_have_count(2)
     answered(chat)
+    chat.locator("#chat-b").get_by_role("button", name="Copy", exact=False).last.click()
+    chat.wait_for_function("navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=5_000)  # as it was said
     fold(chat, "Difference between the answers")
     expect(chat.locator("#difference ins")).to_contain_text("Unknown")
     chat.locator("#reason textarea, #reason input").first.fill("it says more")
@@ -60,6 +62,7 @@ def test_one_side_is_stopped_retried_edited_undone(chat):
     assert bot(chat, "a").inner_text() == told
     chat.locator("#chat-a").get_by_role("button", name="Clear").click()  # this side only
     expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    choose(chat, "model-b", "quick")
     send(chat, "And here?")
     answered(chat)
     expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(1)
