@@ -145,15 +145,20 @@ def forks():
 
 
 @pytest.fixture(scope="session")
-def typed(forks, tmp_path_factory):
-    "`cocoift` without its start: `typed('audit', folder, '--json')`, in a forked process. What hangs on a process that starts (its imports, its hash seed, a kill) takes `cocoift`."
-    def run(*args, cwd: Path = ROOT, env: dict | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
-        folder = tmp_path_factory.mktemp("typed")
-        told = forks({"command": [str(arg) for arg in args], "cwd": str(cwd), "env": dict(env or os.environ), "folder": str(folder), "timeout": timeout})
-        said = [(folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")]
-        return subprocess.CompletedProcess(args, told["code"], *said)
+def apart(forks, tmp_path_factory):
+    "`apart({'command': [...]})`: its exit code, what it printed and said, in a forked process."
+    def run(what: dict, cwd: Path = ROOT, env: dict | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
+        folder = tmp_path_factory.mktemp("apart")
+        told = forks({**what, "cwd": str(cwd), "env": dict(env or os.environ), "folder": str(folder), "timeout": timeout})
+        return subprocess.CompletedProcess(what, told["code"], *[(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def typed(apart):
+    "`cocoift` without its start: `typed('audit', folder, '--json')`, in a forked process. What hangs on a process that starts (its imports, its hash seed, a kill) takes `cocoift`."
+    return lambda *args, **options: apart({"command": [str(arg) for arg in args]}, **options)
 
 
 @pytest.fixture(scope="session")

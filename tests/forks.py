@@ -1,6 +1,7 @@
 """Processes without their seconds of imports: this one imports torch, transformers and DeepSpeed once, then forks what it is asked for on stdin. `forks` in conftest.py talks to it.
 
 command: `cocoift` as it is typed, in a process and a folder of its own.
+notebook: one that runs from top to bottom. In one process IPython would keep the worlds and models of all of them, and look through them at each collection and at the end.
 recipe:  a training's ranks, real processes on gloo that run `cocoift.train.loop.work` as DeepSpeed's launcher starts it, and are really killed.
 what:    ranks that run `ranks.py`."""
 import contextlib
@@ -35,28 +36,42 @@ def know(modules: Path) -> None:
     assert threading.active_count() == 1
 
 
-# ---------------------------------------------------------------- commands
+# ---------------------------------------------------------------- commands and notebooks
 
 
-def type_in(told: dict, folder: Path) -> None:
+def settle_in(told: dict, folder: Path) -> None:
     for number, path in enumerate((os.devnull, folder / "stdout", folder / "stderr")):
         with open(path, "wb" if number else "rb") as file:
             os.dup2(file.fileno(), number)
     os.chdir(told["cwd"])
     os.environ.clear()
     os.environ.update(told["env"])
-    sys.argv = ["cocoift", *told["command"]]
+
+
+def type_in(command: list[str]) -> None:
+    sys.argv = ["cocoift", *command]
     from cocoift.cli.main import main
 
+    main()
+
+
+def read_through(notebook: dict) -> None:
+    from nbdev.test import test_nb
+
+    sys.exit(not test_nb(Path(notebook["path"]), skip_flags=notebook["skipped"], basepath=Path.cwd(), cell_timeout=notebook["seconds"])[0])
+
+
+def do(told: dict, folder: Path) -> None:
+    settle_in(told, folder)
     try:
-        main()
+        type_in(told["command"]) if "command" in told else read_through(told["notebook"])
     finally:
         (folder / "modules.json").write_text(json.dumps(sorted(sys.modules)))
 
 
-def command(told: dict) -> dict:
+def process(told: dict) -> dict:
     folder = Path(told["folder"])
-    process = multiprocessing.get_context("fork").Process(target=type_in, args=(told, folder))
+    process = multiprocessing.get_context("fork").Process(target=do, args=(told, folder))
     process.start()
     process.join(told["timeout"])
     if process.exitcode is None:
@@ -178,4 +193,4 @@ if __name__ == "__main__":
     gc.freeze()
     for line in sys.stdin:
         told = json.loads(line)
-        print(json.dumps((command if "command" in told else train)(told)), file=answers, flush=True)
+        print(json.dumps((train if "recipe" in told else process)(told)), file=answers, flush=True)

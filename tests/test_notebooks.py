@@ -4,7 +4,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from nbdev.test import test_nb as run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 NBDEV = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["nbdev"]
@@ -12,11 +11,11 @@ NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_c
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "nbs").with_suffix("")))
-def test_runs(notebook, capfd, request, monkeypatch):
+def test_runs(notebook, apart, request, monkeypatch):
     if notebook.parent.name == "tutorials":
         monkeypatch.setenv("COCOIFT_STUDY", str(request.getfixturevalue("tiny_quickstart")[0]))
-    passed, _ = run_notebook(notebook, skip_flags=NBDEV["tst_flags"].split(), basepath=ROOT, cell_timeout=NBDEV["cell_timeout"])
-    assert passed, f"nbs/{notebook.relative_to(ROOT / 'nbs')}\n{capfd.readouterr().err}"
+    done = apart({"notebook": {"path": str(notebook), "skipped": NBDEV["tst_flags"].split(), "seconds": NBDEV["cell_timeout"]}})
+    assert done.returncode == 0, f"nbs/{notebook.relative_to(ROOT / 'nbs')}\n{done.stderr}"
 
 
 def test_readme_is_the_index_notebook():

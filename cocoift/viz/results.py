@@ -84,7 +84,7 @@ def standings(
     figure.update_yaxes(range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=names, showgrid=False)
     figure.update_xaxes(title_text=_narrow(titled(metric)), selector=dict(anchor="y"))
     told = [f"History: {history}", "95 % intervals", "less is better" if less else "more is better"][: 2 if metric == "words" else 3]
-    return dress(figure, f"{metric.replace('_', ' ').capitalize()}, run by run", "; ".join(told), 162 + 30 * len(names), 24).update_layout(margin_b=84, margin_r=76)
+    return dress(figure, f"{metric.replace('_', ' ').capitalize()}, run by run", "; ".join(told), 176 + 30 * len(names), 24).update_layout(margin_b=98 if beside else 68, margin_r=76)
 
 # %% ../../nbs/viz/56_results.ipynb #43226f70
 def _note(text: str, **where) -> dict:  # set all at once: plotly checks all of them each time one is added
@@ -123,8 +123,8 @@ def _gaps(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], baselin
     without, rows = rows[rows.value.isna()], rows[rows.value.notna()]
     signs = [sign(*gap) for gap in rows[["value", "low", "high"]].to_numpy()]
     _marks(figure, rows, named, "2", [told in "=?" for told in signs])
-    legend = f"difference from {baseline or 'the baseline'}: ▲ more, ▼ less, = not told apart" + (", ? not paired" if "?" in signs else "")
-    figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text=_narrow(legend, 30), selector=dict(anchor="y2"), **ZERO)
+    legend = _narrow(f"difference from {baseline or 'the baseline'}") + "<br>▲ more, ▼ less,<br>= not told apart" + (", ? not paired" if "?" in signs else "")
+    figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text=legend, selector=dict(anchor="y2"), **ZERO)
     return [*(_note("the baseline" if name == baseline else "–", x=0, xref="x2", y=place, yref="y2", bgcolor="white") for name, place in zip(without.run, without.place)),
             *(_note(f"{told} {value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left") for told, value, place in zip(signs, rows.value, rows.place))]
 

@@ -59,6 +59,7 @@ def test_tutorial_in_jupyterlab(page, lab, root):
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
     idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     idle.wait_for(timeout=60_000)
+    page.get_by_text("(ipykernel) | Idle").first.wait_for(timeout=60_000)
     page.wait_for_timeout(2000)  # earlier it would ask for a kernel
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
