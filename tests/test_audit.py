@@ -219,7 +219,7 @@ def test_page(tmp_path, shared):
     for title in ("At a glance", "What it teaches about rounds", "What is asked, and how long", "Whose images", "Leakage", "Dialogs"):
         assert f"<h2>{title}</h2>" in ours
     figures = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', ours, flags=re.S)]
-    assert len(figures) == 7 and all(figure["data"] for figure in figures)
+    assert len(figures) == 8 and all(figure["data"] for figure in figures)
     assert found == audit_path(tmp_path / "set.jsonl", ["pope"], shared / "data")
 
 

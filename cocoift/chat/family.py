@@ -94,7 +94,10 @@ def open_processor(path: str | Path):
     with reading(path, "processor"):
         kind = PROCESSOR_MAPPING[type(config)] if type(config := AutoConfig.from_pretrained(path)) in PROCESSOR_MAPPING else None
         if is_torchvision_available() or kind is None or "video_processor" not in kind.get_attributes():
-            return AutoProcessor.from_pretrained(path, backend="pil")
+            processor = AutoProcessor.from_pretrained(path, backend="pil")
+            if processor.tokenizer.is_fast:
+                processor.tokenizer.backend = "tokenizers"  # it was told "pil" too, and transformers would take it for a slow one
+            return processor
         silent = type(kind.__name__, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None})
         tokenizer = AutoTokenizer.from_pretrained(path)
         told = read_json(path / "processor_config.json") if (path / "processor_config.json").exists() else {}
