@@ -36,7 +36,7 @@ quickstart: setup ## run the lab's main job on the embedded world, into runs/qui
 	$(BIN)/cocoift quickstart --out runs/quickstart $(ARGS)
 
 test: setup ## run every test: notebooks, package, command line
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 compat: setup ## see LLaMA-Factory and ms-swift read our exports, in .compat (2 GB each)
 	$(BIN)/python tests/compat/run.py

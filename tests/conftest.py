@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-# Before torch and DeepSpeed are imported, here and in every process that a test starts. Three pytest workers share two cores: one often waits.
+# Before torch and DeepSpeed are imported, here and in every process that a test starts. Two pytest workers share two cores.
 os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1")  # as CPU ranks have it: nothing is compiled
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the suite in the background has it ignored, in every process that a test starts

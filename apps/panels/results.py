@@ -30,8 +30,9 @@ class Results:
     def after(self, event):
         given = list(self.choices.values())
         head = [*given[1:], self.note, *self.standings.parts, self.table]
-        drawn = event.then(self.first, given, head, **QUIET).then(self.compared, given, [self.note, *self.standings.parts, self.table], concurrency_limit=2, **QUIET)
-        return drawn.then(self.rest, given, parts_of(self.plots.values()), concurrency_limit=4, **QUIET)
+        as_sent = {**QUIET, "preprocess": False}  # a choice made while the lists change is settled, not refused
+        drawn = event.then(self.first, given, head, **as_sent).then(self.compared, given, [self.note, *self.standings.parts, self.table], concurrency_limit=2, **as_sent)
+        return drawn.then(self.rest, given, parts_of(self.plots.values()), concurrency_limit=4, **as_sent)
 
     def wire(self) -> None:
         for part in self.choices.values():

@@ -85,5 +85,6 @@ def test_recorded_dialogs(inside, guarded):
     told = Journal(guarded.study / "eval/first-uniform/seed-0/pier.jsonl").read()
     rounds = sum(line["image"] == told[0]["image"] for line in told)
     choose(inside, "script", f"recorded: {told[0]['image']}, {rounds} rounds")
+    inside.wait_for_timeout(2000)  # its questions come from the server
     run_script(inside, rounds)
     expect(inside.locator("#chat-a")).to_contain_text(told[0]["response"][:40])
