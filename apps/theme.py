@@ -21,7 +21,7 @@ CSS = """
 #votes { align-items: stretch; } #note p { margin: 0; }
 .tight { gap: 8px !important; } .turn { justify-content: center; gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; } .difference ins { background: #56b4e955; }
-.figure { position: relative; align-self: flex-start; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px; background: white; overflow: hidden; }
+.figure { position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px; background: white; overflow: hidden; }
 .figure .csv { position: absolute; top: 10px; right: 10px; width: auto !important; min-width: 0 !important; font-size: .72rem; padding: 2px 8px; z-index: 2; }
 .where { font-size: .85rem; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); margin: 0 0 10px; } .question { font-size: 1.1rem; font-weight: 600; margin: 0 0 4px; } .truth { margin: 0 0 12px; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 12px; }

@@ -9,6 +9,7 @@ import gradio as gr
 import pandas as pd
 from PIL import Image
 
+from apps.room import QUIET, visitor
 from cocoift.chat.store import Logbook
 from cocoift.files import UserError
 from cocoift.images import TINY_PX, find_pictures
@@ -16,7 +17,6 @@ from cocoift.studies import board
 from cocoift.studies.roster import Roster
 from cocoift.viz import figures
 
-QUIET = dict(show_progress="hidden", api_visibility="private")
 NOTHING = "() => {}"  # javascript: an event to hang others on
 
 
@@ -34,7 +34,7 @@ class Study:
 
     def csv(self) -> Path:
         "Where this visitor's tables lie."
-        return self.folder / str(gr.context.LocalContext.request.get(None).session_hash) / "csv"
+        return self.folder / str(visitor()) / "csv"
 
     def picture(self, image: str) -> str | Image.Image | None:
         "The picture of that name; a tiny one enlarged, with its pixels as squares."
@@ -135,7 +135,7 @@ def shelve(*rows: Iterable[str]) -> dict[str, Shown]:
     "Places for figures, row by row."
     places = {}
     for names in rows:
-        with gr.Row(equal_height=True):
+        with gr.Row():
             places |= {name: Shown(name) for name in names}
     return places
 
