@@ -1260,6 +1260,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'cocoift.dataset._shown': ('dataset.html#_shown', 'cocoift/dataset.py')},
             'cocoift.eval.answers': { 'cocoift.eval.answers.Answer': ('eval/answers.html#answer', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._asked': ('eval/answers.html#_asked', 'cocoift/eval/answers.py'),
+                                      'cocoift.eval.answers._loose': ('eval/answers.html#_loose', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._mapped': ('eval/answers.html#_mapped', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._named': ('eval/answers.html#_named', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._same_text': ('eval/answers.html#_same_text', 'cocoift/eval/answers.py'),

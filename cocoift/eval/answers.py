@@ -46,6 +46,9 @@ _BESIDE = frozenset(
     timestamp time conv_mode
     """.split()
 )
+_ID = ("question_id", "questionId", "questionID", "qid", "id")
+_PLACE = ("doc_id", "index", "idx")
+_PICTURE = ("image", "image_name", "image_path", "img")
 
 
 def _texts(rows: Sequence[dict], name: str) -> list[Any]:  # a list of one is what it holds
@@ -59,47 +62,48 @@ def _texts(rows: Sequence[dict], name: str) -> list[Any]:  # a list of one is wh
 
 def _unknown(
     rows: Sequence[dict], names: Collection[str]
-) -> list[str]:  # fields whose texts differ from row to row, under names that say nothing
-    known = {*_TRUE, *_ASKED, *_BESIDE, *_ID, *_PLACE, "image_id", "text", "answer", "caption"}
-    strange = [
-        name
-        for name in names
-        if name.lower() not in known
-        and not name.lower().endswith(("_id", "id", "_type", "_name", "_path", "_file"))
-        and len(name) > 1
-    ]
-    texts = {name: {text for text in _texts(rows, name) if isinstance(text, str) and text.strip()} for name in strange}
-    return [name for name, some in texts.items() if len(some) > 1 or some and len(rows) == 1]
+) -> list[str]:  # texts of their own, under names that say nothing
+    known, ends = (
+        {*_TRUE, *_ASKED, *_BESIDE, *_PLACE, "text", "answer", "caption"},
+        ("id", "type", "name", "path", "file"),
+    )
+    strange = [n for n in names if len(n) > 1 and n.lower() not in known and not n.lower().endswith(ends)]
+    texts = {n: {text for text in _texts(rows, n) if isinstance(text, str) and text.strip()} for n in strange}
+    return [n for n, some in texts.items() if len(some) > 1 or some and len(rows) == 1]
 
 # %% ../../nbs/eval/61_answers.ipynb #5ec89cea
+def _loose(
+    names: Collection[str], own: Sequence[str]
+) -> list[str]:  # `text` and `answer`, where they can be the answer
+    asked, true = ([n for n in names if n.lower() in some] for some in (_ASKED, _TRUE))
+    llava = bool({"answer_id", "model_id"} & set(names))
+    if "text" in names and asked and llava and not true:
+        return ["text"]
+    question = "text" in names and not asked and not llava and bool(true or "image" in names)
+    return [n for n in own if n in names and not (n == "text" and question)]
+
+
 def answer_field(
-    rows: Sequence[dict], path: Path, field: str | None = None, own: Sequence[str] = ("text", "answer")
+    rows: Sequence[dict],
+    path: Path,
+    field: str | None = None,  # that of --field
+    own: Sequence[str] = ("text", "answer"),
 ) -> str:
     "The one field of a file's rows that is the answer; where that cannot be told, an error that names the fields."
     names = list(dict.fromkeys(name for row in rows for name in row))
-    if field is not None:
-        if field not in names:
-            raise UserError(f"--field {field}: {path} has no such field: it has {', '.join(names)}")
-        return field
-    if own_of_lmms := [name for name in ("filtered_resps", "resps") if name in names]:
-        return own_of_lmms[0]
-    found = [name for name in _FIRST if name in names] or [name for name in names if name.lower() in _WRITTEN]
-    true, asked = [name for name in names if name.lower() in _TRUE], [name for name in names if name.lower() in _ASKED]
-    if not found or found[0] not in _FIRST and true and "answer" in names:  # a truth beside it: `answer` is none
-        loose = [name for name in own if name in names]
-        if "text" in loose and not asked and (true or "image" in names) and not {"answer_id", "model_id"} & set(names):
-            loose.remove("text")  # POPE's own question
-        if "text" in loose and asked and not true and {"answer_id", "model_id"} & set(names):
-            loose = ["text"]  # LLaVA's own answer
-        found += loose
-        found += _unknown(rows, names) if found else []
-    same = [name for name in found[1:] if _texts(rows, name) != _texts(rows, found[0])]
-    if not found or same:
-        what = (
-            f"{' and '.join([found[0], *same])} could each be the answer"
-            if found
-            else f"no field is known as an answer ({', '.join(names)})"
-        )
+    if field is not None and field not in names:
+        raise UserError(f"--field {field}: {path} has no such field: it has {', '.join(names)}")
+    stated = [field] if field else [n for n in ("filtered_resps", "resps") if n in names][:1]
+    found = stated or [n for n in _FIRST if n in names]
+    if not found:
+        found = [n for n in names if n.lower() in _WRITTEN]
+        if not found or "answer" in names and _TRUE & set(names):  # the truth has a name of its own: `answer` is none
+            found += _loose(names, own)
+            found += _unknown(rows, names) if found else []
+    others = [n for n in found[1:] if _texts(rows, n) != _texts(rows, found[0])]
+    if not found or others:
+        several = f"{' and '.join([*found[:1], *others])} could each be the answer"
+        what = several if found else f"no field is known as an answer ({', '.join(names)})"
         raise UserError(f"{path}: {what}: name the right one with --field, or leave the others out")
     return found[0]
 
@@ -127,11 +131,6 @@ def _text_of(value: Any, path: Path, where: str, field: str) -> tuple[str, bool]
     return value, value.strip().startswith(_FAILED) and len(value) < 200
 
 # %% ../../nbs/eval/61_answers.ipynb #3455df73
-_ID = ("question_id", "questionId", "questionID", "qid", "id")
-_PLACE = ("doc_id", "index", "idx")
-_PICTURE = ("image", "image_name", "image_path", "img")
-
-
 def _named(
     rows: Sequence[dict], path: Path, ids: Sequence[str]
 ) -> tuple[list[dict], list[str | None]]:  # rows in order, their ids
@@ -264,17 +263,22 @@ def check_asked(rows: Iterable[Answer], questions: Iterable[Question], path: Pat
             )
 
 
-def in_order(rows: Sequence[Answer], questions: Sequence[Question], path: Path, where: Path) -> None:
+def in_order(
+    rows: Sequence[Answer],
+    questions: Sequence[Question],
+    path: Path,
+    where: Path,
+    key: str = "question_id",  # for the complaint
+) -> None:
     "Whether the order may be believed: as many on both sides, and every question the same."
+    if not all(row.asked for row in rows) or not all(question.text for question in questions):
+        raise UserError(
+            f"{path}: has no {key} of {where}, and no questions to check the order by: give each answer its {key}"
+        )
     if len(rows) != len(questions):
         raise UserError(
             f"{path}: has {len(rows)} answers, {where} {len(questions)} questions: "
             "give predictions and references of one version"
-        )
-    if not all(row.asked for row in rows) or not all(question.text for question in questions):
-        raise UserError(
-            f"{path}: has no ids of {where} and no questions to check the order by: "
-            "give each answer its question_id or its question"
         )
     check_asked(rows, questions, path, where)
 
@@ -297,9 +301,12 @@ def joined(
         if pairs and not any(_same_text(*pair) for pair in pairs):
             check_asked(*zip(*pairs), path, where)
         return found
-    if all(row.id is not None for row in rows) and not all(row.asked for row in rows):
+    checkable = (
+        all(row.asked for row in rows) and all(q.text for q in questions.values()) and len(rows) == len(questions)
+    )
+    if all(row.id is not None for row in rows) and not checkable:
         same_ids([row.id for row in rows], questions, path, where)
-    in_order(rows, list(questions.values()), path, where)
+    in_order(rows, list(questions.values()), path, where, key)
     return dict(zip(questions, rows))
 
 # %% ../../nbs/eval/61_answers.ipynb #4d5f5834
