@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..files import UserError
-from ..thoughts import without_thoughts
+from ..thoughts import answer_alone
 
 # %% ../../nbs/chat/12_ask.ipynb #b69f73d8
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,12 @@ class Reply:
     raw: str = ""  # the whole text, where thoughts were taken off it
 
 
-def _answer_of(reply: Reply) -> Reply:
-    text = without_thoughts(reply.text) if reply.status == "ok" else reply.text
-    if text == reply.text:
-        return reply
-    if not text:
-        return replace(reply, text="", status="unfit", why="it thought and never answered: allow it longer answers", raw=reply.text)
-    return replace(reply, text=text, raw=reply.text)
-
-
 def replies(chat: Chat, asks: Sequence[Ask]) -> list[Reply]:
     "One reply to each ask, in order, without what was thought before it."
     told = list(chat.reply(asks)) if hasattr(chat, "reply") else [Reply(text) for text in chat.answer(asks)]
     if len(told) != len(asks):
         raise RuntimeError(f"{chat.name} gave {len(told)} replies to {len(asks)} asks")
-    return list(map(_answer_of, told))
+    return [reply if (plain := answer_alone(reply)) is reply else replace(plain, raw=reply.text) for reply in told]
 
 
 def texts(told: Sequence[Reply]) -> list[str]:  # what `answer` returns, for a chat that has `reply`

@@ -97,9 +97,11 @@ def answer_field(
     found = stated or [n for n in _FIRST if n in names]
     if not found:
         found = [n for n in names if n.lower() in _WRITTEN]
-        if not found or "answer" in names and _TRUE & set(names):  # the truth has a name of its own: `answer` is none
+        if not found or "answer" in names and any(n.lower() in _TRUE for n in names):  # the truth has a name of its own: `answer` is none
             found += _loose(names, own)
             found += _unknown(rows, names) if found else []
+    if len(found) > 1:  # a field that is empty everywhere is no candidate
+        found = [n for n in found if any(text not in (None, "", []) for text in _texts(rows, n))] or found[:1]
     others = [n for n in found[1:] if _texts(rows, n) != _texts(rows, found[0])]
     if not found or others:
         several = f"{' and '.join([*found[:1], *others])} could each be the answer"

@@ -10,6 +10,7 @@ __all__ = ['Mark', 'Total', 'BENCHMARKS', 'Judging', 'right_share', 'as_answers'
 # %% ../../nbs/eval/57_benchmark.ipynb #096dd5b0
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from filecmp import cmp
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -140,6 +141,9 @@ def score(name: str, given: Given) -> dict[str, Any]:
     if given.mode not in bench.modes:
         able = ", ".join(sorted(b.name for b in load_benchmarks().values() if given.mode in b.modes))
         raise UserError(f"--mode {given.mode}: {name} has only {' and '.join(bench.modes)} rules: leave it out, or score {able}")
+    both = [path for path in (given.predictions, given.references) if path and path.is_file()]
+    if len(both) == 2 and cmp(*both, shallow=False):
+        raise UserError(f"{given.predictions}: is the file of references itself ({given.references}): name what a model answered")
     return bench.score(given) if bench.score else score_answers(bench, given)
 
 # %% ../../nbs/eval/57_benchmark.ipynb #9dd8f23f

@@ -95,6 +95,8 @@ def caption_metrics(
 
     with _java():
         told, people = _tokens(said, wanted)
+        if not any(text for texts in people.values() for text in texts):
+            raise UserError("no reference caption holds a word: put COCO's captions there")
         found = {"METEOR": _meteor().compute_score(people, told), "ROUGE_L": Rouge().compute_score(people, told), "CIDEr": Cider().compute_score(people, told)}
     parts = _bleu_parts(told, people)
     estimates = {f"Bleu_{n}": _bleu(parts, n) for n in (1, 2, 3, 4)}
