@@ -1264,6 +1264,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.eval.answers._named': ('eval/answers.html#_named', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._same_text': ('eval/answers.html#_same_text', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._sample': ('eval/answers.html#_sample', 'cocoift/eval/answers.py'),
+                                      'cocoift.eval.answers._some': ('eval/answers.html#_some', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._text_of': ('eval/answers.html#_text_of', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._texts': ('eval/answers.html#_texts', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._unknown': ('eval/answers.html#_unknown', 'cocoift/eval/answers.py'),

@@ -37,7 +37,7 @@ def _notes(told: dict) -> list[str]:  # what a reader must know beside the score
     return [*([f"{lost} {what} failed and are left out{share}"] if lost else []), *([thinking] if "thoughts" in told else []),
             *([f"{told['other_splits']} answers are to other splits"] if "other_splits" in told else [])]
 
-
+# %% ../../nbs/cli/77_score.ipynb #2d04d1ac
 @app.command()
 def score(
     bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, arena, pairwise, single or paired-test.")],

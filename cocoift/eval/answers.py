@@ -8,6 +8,7 @@ __all__ = ['answer_field', 'Answer', 'answer_rows', 'answers_by_id', 'asks_it', 
 
 # %% ../../nbs/eval/61_answers.ipynb #405924bc
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +44,16 @@ _BESIDE = frozenset(
     image images image_id image_path image_name img category type split source dataset metadata model model_id
     model_name answer_id question_type answer_type hint choices options task topic url file system history
     thought thoughts thinking reasoning reasoning_content rationale rationales explanation logprobs created
-    timestamp time conv_mode
+    timestamp time conv_mode hit log score scores confidence latency tokens prompt_tokens completion_tokens
     """.split()
 )
+_LOOSE = ("text", "answer", "caption")
+_MODELS = re.compile("pred|resp|output|generat", re.I)
 _ID = ("question_id", "questionId", "questionID", "qid", "id")
 _PLACE = ("doc_id", "index", "idx")
 _PICTURE = ("image", "image_name", "image_path", "img")
 
-
+# %% ../../nbs/eval/61_answers.ipynb #d1696156
 def _texts(rows: Sequence[dict], name: str) -> list[Any]:  # a list of one is what it holds
     def one(value: Any) -> Any:
         while isinstance(value, list) and len(value) == 1:
@@ -60,27 +63,26 @@ def _texts(rows: Sequence[dict], name: str) -> list[Any]:  # a list of one is wh
     return [one(row.get(name)) for row in rows]
 
 
-def _unknown(
-    rows: Sequence[dict], names: Collection[str]
-) -> list[str]:  # texts of their own, under names that say nothing
-    known, ends = (
-        {*_TRUE, *_ASKED, *_BESIDE, *_PLACE, "text", "answer", "caption"},
-        ("id", "type", "name", "path", "file"),
-    )
+def _some(names: Collection[str], wanted: Collection[str]) -> list[str]:  # however they are capitalised
+    return [n for n in names if n.lower() in wanted]
+
+
+def _unknown(rows: Sequence[dict], names: Collection[str]) -> list[str]:  # what could hold answers under another name
+    known, ends = {*_TRUE, *_ASKED, *_BESIDE, *_PLACE, *_LOOSE}, ("id", "type", "name", "path", "file")
     strange = [n for n in names if len(n) > 1 and n.lower() not in known and not n.lower().endswith(ends)]
     texts = {n: {text for text in _texts(rows, n) if isinstance(text, str) and text.strip()} for n in strange}
-    return [n for n, some in texts.items() if len(some) > 1 or some and len(rows) == 1]
+    return [n for n, some in texts.items() if _MODELS.search(n) or len(some) > 1 or some and len(rows) == 1]
 
 # %% ../../nbs/eval/61_answers.ipynb #5ec89cea
 def _loose(
     names: Collection[str], own: Sequence[str]
 ) -> list[str]:  # `text` and `answer`, where they can be the answer
-    asked, true = ([n for n in names if n.lower() in some] for some in (_ASKED, _TRUE))
-    llava = bool({"answer_id", "model_id"} & set(names))
-    if "text" in names and asked and llava and not true:
-        return ["text"]
-    question = "text" in names and not asked and not llava and bool(true or "image" in names)
-    return [n for n in own if n in names and not (n == "text" and question)]
+    asked, llava = _some(names, _ASKED), _some(names, ("answer_id", "model_id"))
+    true, text = _some(names, _TRUE), _some(names, ("text",))
+    if text and asked and llava and not true:
+        return text
+    question = not asked and not llava and (true or _some(names, ("image",)))
+    return [n for n in _some(names, own) if not (n in text and question)]
 
 
 def answer_field(
@@ -94,10 +96,10 @@ def answer_field(
     if field is not None and field not in names:
         raise UserError(f"--field {field}: {path} has no such field: it has {', '.join(names)}")
     stated = [field] if field else [n for n in ("filtered_resps", "resps") if n in names][:1]
-    found = stated or [n for n in _FIRST if n in names]
+    found = stated or _some(names, _FIRST)
     if not found:
-        found = [n for n in names if n.lower() in _WRITTEN]
-        if not found or "answer" in names and any(n.lower() in _TRUE for n in names):  # the truth has a name of its own: `answer` is none
+        found = _some(names, _WRITTEN)
+        if not found or _some(names, ("answer",)) and _some(names, _TRUE):  # the truth has a name of its own
             found += _loose(names, own)
             found += _unknown(rows, names) if found else []
     if len(found) > 1:  # a field that is empty everywhere is no candidate
@@ -106,7 +108,7 @@ def answer_field(
     if not found or others:
         several = f"{' and '.join([*found[:1], *others])} could each be the answer"
         what = several if found else f"no field is known as an answer ({', '.join(names)})"
-        raise UserError(f"{path}: {what}: name the right one with --field, or leave the others out")
+        raise UserError(f"{path}: {what}: name it with --field of `cocoift score`, or leave the others out")
     return found[0]
 
 # %% ../../nbs/eval/61_answers.ipynb #858a9289
@@ -151,8 +153,7 @@ def _named(
 
 
 def _asked(row: Mapping) -> str:  # the question as a row holds it
-    for name in _ASKED:
-        value = row.get(name)
+    for value in (row[name] for wanted in _ASKED for name in _some(row, (wanted,))):
         if isinstance(value, list):  # a dialog: what its last user turn says
             turns = [
                 t.get("content", t.get("value"))
@@ -181,7 +182,7 @@ def _sample(row: dict) -> dict:  # of lmms-eval: what the dataset said of it com
         **{k: row[k] for k in ("doc_id", "filtered_resps", "resps") if k in row},
     }
 
-
+# %% ../../nbs/eval/61_answers.ipynb #1b8f4b07
 def _mapped(path: Path) -> list[dict] | None:  # the rows of one object that maps ids to texts or to rows
     with reading_text(path) as file:
         try:
@@ -196,7 +197,7 @@ def _mapped(path: Path) -> list[dict] | None:  # the rows of one object that map
         alone = None  # goes on over several lines
     if alone is not None and (
         len(lines) > 1
-        or {*_FIRST, *_WRITTEN, *_ID, *_ASKED, "text", "answer", "caption", "filtered_resps"} & alone.keys()
+        or {*_FIRST, *_WRITTEN, *_ID, *_ASKED, *_LOOSE, "filtered_resps"} & {*alone, *map(str.lower, alone)}
     ):
         return None  # records, one a line
     told = read_map(path, "file of answers (id -> text)")
@@ -206,7 +207,7 @@ def _mapped(path: Path) -> list[dict] | None:  # the rows of one object that map
         return [{"question_id": name, **row} for name, row in told.items()]
     return [{"question_id": name, "response": text} for name, text in told.items()]
 
-
+# %% ../../nbs/eval/61_answers.ipynb #573c3d6b
 def answer_rows(
     path: str | Path, field: str | None = None, ids: Sequence[str] = _ID, own: Sequence[str] = ("text", "answer")
 ) -> list[Answer]:  # in the order of the file, or of its counts
@@ -264,7 +265,7 @@ def check_asked(rows: Iterable[Answer], questions: Iterable[Question], path: Pat
                 "give predictions and references of one version"
             )
 
-
+# %% ../../nbs/eval/61_answers.ipynb #3143f541
 def in_order(
     rows: Sequence[Answer],
     questions: Sequence[Question],

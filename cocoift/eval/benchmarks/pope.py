@@ -98,7 +98,7 @@ def _run(rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, 
         return dict(zip(questions, rows))
     return joined(rows, questions, path, Path(where))
 
-
+# %% ../../../nbs/eval/benchmarks/30_pope.ipynb #00f07e47
 def _categorised(given: Given, rows: Sequence[Answer]) -> dict[str, list[Answer]]:  # by LLaVA's question file, in its order
     told = by_id(records(given.questions, ["question_id", "text", "category"]), "question_id", given.questions)
     mine = by_id([{"question_id": row.id, "row": row} for row in rows], "question_id", given.predictions)

@@ -143,7 +143,7 @@ def annotated(path: Path) -> dict[str, dict]:
     told = read_json(path)
     return annotations(told.get("annotations") if isinstance(told, dict) else told, path)
 
-
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #acb553a7
 def most_common(answers: Sequence[str | Mapping]) -> str:
     "What most people answered."
     texts = [a["answer"] if isinstance(a, Mapping) else a for a in answers]
@@ -205,7 +205,7 @@ def scored(given: Given, questions: Mapping[str, Question], said: Mapping[str, s
             "rule": RULES[rules] if given.mode == "official" else "open: the answer found in the sentence",
             "intervals": {name: e.as_dict() for name, e in totals.items()}}
 
-
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #0cbc62e8
 def score_vqa(given: Given) -> dict:
     "A results file against a file of annotations; `rules` 2021, 2015 or textvqa."
     rules = given.rules or "2021"
