@@ -285,7 +285,7 @@ def in_order(
         )
     check_asked(rows, questions, path, where)
 
-
+# %% ../../nbs/eval/61_answers.ipynb #0c4af345
 def joined(
     rows: Sequence[Answer],
     questions: Mapping[str, Question],
