@@ -1,5 +1,6 @@
 "What others wrote is scored by the field that is the answer, under the question it belongs to; else it is refused."
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,26 @@ def test_thoughts_are_no_answers(thought, asked, tmp_path):
     assert told["scores"]["unparsed"] == 10
 
 
+def test_thoughts_in_captions(shared, tmp_path):
+    "A dog that was only thought of is not hallucinated."
+    (tmp_path / "objects.json").write_text('{"1": ["cat"]}')
+    (tmp_path / "said.json").write_text('[{"image_id": 1, "caption": "<think>Is it a dog?</think>A cat."}]')
+    given = Given(tmp_path / "said.json", tmp_path / "objects.json", synonyms=shared / "data/bench/chair/synonyms.txt")
+    assert [score("chair", replace(given, mode=mode))["scores"]["chair_s"] for mode in ("official", "open")] == [1, 0]
+
+
+def test_ids_that_agree_by_chance(asked, tmp_path):
+    "Ids join; where most of the questions are others, they are of another version."
+    questions = {str(k): {"question": q, "imageId": "1", "answer": t} for k, (q, t) in enumerate(zip(ASKED, TRUE))}
+    (tmp_path / "asked.json").write_text(json.dumps(questions))
+    rows = [{"id": k, "question": q, "prediction": t} for k, (q, t) in enumerate(zip(ASKED, TRUE))]
+    (tmp_path / "said.json").write_text(json.dumps(rows))
+    assert score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))["scores"]["overall"] == 100
+    (tmp_path / "said.json").write_text(json.dumps([row | {"id": (k + 3) % 10} for k, row in enumerate(rows)]))
+    with pytest.raises(UserError, match="answer 1 .* is to .* asks"):
+        score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))
+
+
 def test_thoughts_in_runs_and_judgements(tmp_path):
     "A model that thinks is read by what it answers; one that never ends its thought has no answer."
     from cocoift.eval.dialog import Dialog, Turn
@@ -181,7 +202,7 @@ def test_thoughts_in_runs_and_judgements(tmp_path):
         assert [item.fields["answer"] for item in items] == [want]
 
 
-@pytest.mark.parametrize("failed", ['"Failed to obtain answer via API."', '"Failed to obtain answer via API. "', "NaN", "[NaN]"])
+@pytest.mark.parametrize("failed", ['"Failed to obtain answer via API."', '"Failed to obtain answer via API. "', "NaN", "[NaN]", '"nan"'])
 def test_failed_calls_are_counted(failed, asked, tmp_path):
     rows = lines({"index": k, "question": ASKED[k], "prediction": SAID[k]} for k in range(9))
     told = pope(asked, tmp_path, rows + f'{{"index": 9, "question": "{ASKED[9]}", "prediction": {failed}}}\n')

@@ -49,7 +49,7 @@ def records(path: Path, needs: Iterable[str]) -> list[dict]:
         if lacks:
             raise UserError(f"{path}: record {number} lacks {lacks[0]!r}: is it a file of another benchmark?")
     if not rows:
-        raise UserError(f"{path}: holds no records: name the file of predictions")
+        raise UserError(f"{path}: holds no records: name another file")
     return [row for _, row in rows]
 
 

@@ -145,9 +145,10 @@ def score_captions(given: Given) -> dict:
     "A results file against a file of COCO captions."
     wanted = _captions(given.need("references"))[1]
     said, notes = captions_said(given, wanted)
+    rule = CAPTIONS.rule + ("; thoughts are taken off" if given.mode == "open" else "")
     found = caption_metrics({k: [text] for k, text in said.items()}, {k: wanted[k] for k in said})
     scores = {k: None if e.value is None else round(e.value, 6) for k, e in found.items()}
-    return {"scores": scores, "n": len(said), "rule": CAPTIONS.rule, "intervals": {name: e.as_dict() for name, e in found.items()}, **notes}
+    return {"scores": scores, "n": len(said), "rule": rule, "intervals": {name: e.as_dict() for name, e in found.items()}, **notes}
 
 
 def as_captions(rows: Sequence[tuple[Question, str]]) -> str:
@@ -155,4 +156,5 @@ def as_captions(rows: Sequence[tuple[Question, str]]) -> str:
     return as_list({"image_id": int(q.id) if q.id.isdecimal() else q.id, "caption": text} for q, text in rows)
 
 
-CAPTIONS = enter(Benchmark(name="coco-caption", read=read_captions, mark=mark_captions, total=total_captions, score=score_captions, submit=as_captions, suffix=".json", rule="pycocoevalcap 1.2, PTB tokeniser"))
+CAPTIONS = enter(Benchmark(name="coco-caption", read=read_captions, mark=mark_captions, total=total_captions, score=score_captions, submit=as_captions, suffix=".json",
+                           modes=("official", "open"), rule="pycocoevalcap 1.2, PTB tokeniser"))
