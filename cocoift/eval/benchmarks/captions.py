@@ -60,7 +60,8 @@ def _tokens(said: Mapping[str, list[str]], wanted: Mapping[str, list[str]]) -> t
     lines = {key: [{"caption": _one_line(text)} for text in texts] for key, texts in sides.items()}
     both = PTBTokenizer().tokenize(lines | {"last": [{"caption": _LAST}]})
     if both.get("last") != [_LAST]:
-        raise UserError("the tokeniser gave back other lines than it was given: a caption holds what it takes for the end of a line")
+        raise UserError("the tokeniser gave back other lines than it was given: a caption holds what it takes for "
+                        "the end of a line: write captions in plain characters")
     return {k: both[0, k] for k in said}, {k: both[1, k] for k in wanted}
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #4874d6a1
