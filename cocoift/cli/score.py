@@ -23,7 +23,13 @@ def _flat(scores: dict, before: str = "") -> list[list[Any]]:
         if isinstance(value, dict):
             rows += _flat(value, f"{before}{name} ")
         else:
-            text = " ".join(map(str, value)) if isinstance(value, list) else f"{value:.7g}" if isinstance(value, float) else value
+            text = (
+                " ".join(map(str, value))
+                if isinstance(value, list)
+                else f"{value:.7g}"
+                if isinstance(value, float)
+                else value
+            )
             rows.append([before + name, text])
     return rows
 
@@ -34,20 +40,23 @@ def _notes(told: dict) -> list[str]:  # what a reader must know beside the score
     what = "judgements" if told["bench"] in _JUDGED else "calls"
     read = "are taken off" if told["mode"] == "open" else "this rule reads as answers"
     thinking = f"{told.get('thoughts')} answers hold thoughts, which {read}"
-    return [*([f"{lost} {what} failed and are left out{share}"] if lost else []), *([thinking] if "thoughts" in told else []),
-            *([f"{told['other_splits']} answers are to other splits"] if "other_splits" in told else [])]
+    return [
+        *([f"{lost} {what} failed and are left out{share}"] if lost else []),
+        *([thinking] if "thoughts" in told else []),
+        *([f"{told['other_splits']} answers are to other splits"] if "other_splits" in told else []),
+    ]
 
 # %% ../../nbs/cli/77_score.ipynb #2d04d1ac
 @app.command()
 def score(
     bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, arena, pairwise, single or paired-test.")],
-    predictions: Annotated[Path, typer.Option(help="What was answered, or graded: the benchmark's own format, or that of lmms-eval, VLMEvalKit, ms-swift, LLaMA-Factory.")],
-    references: Annotated[Optional[Path], typer.Option(help="The benchmark's own file; of POPE also the folder of its splits.")] = None,
-    questions: Annotated[Optional[Path], typer.Option(help="VQA's questions, to check that all are of one version; LLaVA's of POPE, to tell the splits apart.")] = None,
+    predictions: Annotated[Path, typer.Option(help="What was answered, or graded: its own format, or another kit's.")],
+    references: Annotated[Optional[Path], typer.Option(help="The benchmark's own file; POPE's folder too.")] = None,
+    questions: Annotated[Optional[Path], typer.Option(help="VQA's, to check the version; LLaVA's of POPE.")] = None,
     synonyms: Annotated[Optional[Path], typer.Option(help="CHAIR's list of object words.")] = None,
     rules: Annotated[Optional[str], typer.Option(help="Of VQA: 2021, 2015, textvqa or gqa.")] = None,
     mode: Annotated[str, typer.Option(help="official, or open: for models that answer in sentences.")] = "official",
-    field: Annotated[Optional[str], typer.Option(help="The predictions' field that is the answer, where several could be.")] = None,
+    field: Annotated[Optional[str], typer.Option(help="The field that is the answer, where several could be.")] = None,
     json: Json = False,
 ) -> None:
     "Score stored predictions by official or open rules."

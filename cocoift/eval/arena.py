@@ -65,7 +65,8 @@ def _models(rows: Sequence[dict], given: Given, *sides: str) -> list[str]:
     for at, row in enumerate(rows, 1):
         pair = [row[side] for side in sides]
         if not all(isinstance(name, str) and name for name in pair) or len(set(pair)) < len(pair):
-            raise UserError(f"{given.predictions}: record {at}: {' against '.join(map(repr, pair))}: two models by their names are needed")
+            against = " against ".join(map(repr, pair))
+            raise UserError(f"{given.predictions}: record {at}: {against}: two models by their names are needed")
     return sorted({row[side] for row in rows for side in sides})
 
 
@@ -98,7 +99,8 @@ def pairwise(given: Given) -> dict:
     for number, row in enumerate(rows, 1):
         first, second = row["g1_winner"], row["g2_winner"]
         if not all(isinstance(won, str) and won in ("model_1", "model_2", "tie", "error") for won in (first, second)):
-            raise UserError(f"{given.predictions}: record {number}: winners {first!r}, {second!r}: there are model_1, model_2, tie and error")
+            raise UserError(f"{given.predictions}: record {number}: winners {first!r}, {second!r}: "
+                            "there are model_1, model_2, tie and error")
         if "error" in (first, second):
             dropped += 1
             continue

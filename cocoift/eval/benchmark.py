@@ -143,7 +143,7 @@ def score(name: str, given: Given) -> dict[str, Any]:
         raise UserError(f"--mode {given.mode}: {name} has only {' and '.join(bench.modes)} rules: leave it out, or score {able}")
     both = [path for path in (given.predictions, given.references) if path and path.is_file()]
     if len(both) == 2 and cmp(*both, shallow=False):
-        raise UserError(f"{given.predictions}: is the file of references itself ({given.references}): name what a model answered")
+        raise UserError(f"{given.predictions}: is the file of references itself: name what a model answered")
     return bench.score(given) if bench.score else score_answers(bench, given)
 
 # %% ../../nbs/eval/57_benchmark.ipynb #9dd8f23f

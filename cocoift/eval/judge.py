@@ -125,8 +125,8 @@ class ReplayJudge:
                 if "reply" in line and reply is None:  # a call that failed
                     continue
                 if item is None or not isinstance(reply, str):
-                    raise UserError(f"{source}: line {number} has no reply of a judge (`content` or `reply`) to an item: "
-                                    "name grades, reviews or a judge's folder")
+                    what = f"line {number} has no reply of a judge (`content` or `reply`) to an item"
+                    raise UserError(f"{source}: {what}: name grades, reviews or a judge's folder")
                 if (key := (str(item), line.get("repeat", 0), line.get("order", 0))) in self.known:
                     raise UserError(f"{source}: line {number} is a second reply to {item}: remove one")
                 self.known[key] = reply

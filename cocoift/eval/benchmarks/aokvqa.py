@@ -31,8 +31,9 @@ def read_aokvqa(data: Path) -> list[Question]:
             raise UserError(f"{path}: {name} has no correct_choice_idx among its choices: the test split has no answers, name the val file")
         text = "\n".join([str(row["question"]), *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices))])
         image = str(row["image_id"])
-        name_of_image = f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg"
-        found.append(Question(name, (name_of_image,), text, LETTER.format(text), "option", LETTERS[right], truth=(right, choices)))
+        names = (f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg",)
+        truth = right, choices
+        found.append(Question(name, names, text, LETTER.format(text), "option", LETTERS[right], truth=truth))
     return found
 
 

@@ -111,7 +111,8 @@ def caption_metrics(
 def _captions(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:  # image number -> picture file; -> captions
     file = read_json(path)
     rows = file.get("annotations") if isinstance(file, dict) else None
-    if not isinstance(rows, list) or not rows or not all(isinstance(a, dict) and {"image_id", "caption"} <= a.keys() for a in rows):
+    named = isinstance(rows, list) and all(isinstance(a, dict) and {"image_id", "caption"} <= a.keys() for a in rows)
+    if not rows or not named:
         raise UserError(f"{path}: is no file of COCO captions (annotations with image_id, caption): put the official file there")
     wanted: dict[str, list[str]] = {}
     for at, a in enumerate(rows, 1):
@@ -129,9 +130,10 @@ def read_captions(data: Path) -> list[Question]:
     "captions_val2014.json or captions_val2017.json: a question an image"
     names, wanted = _captions(official_files(data, "captions_val20??.json", "captions_*.json")[0])
     asked = "What is in this image?", "Describe this image in one sentence.", "sentences:1"
-    return [Question(k, (names.get(k) or _file_name(k),), *asked, full=texts[0], truth=texts) for k, texts in wanted.items()]
+    files = {k: names.get(k) or _file_name(k) for k in wanted}
+    return [Question(k, (files[k],), *asked, full=texts[0], truth=texts) for k, texts in wanted.items()]
 
-
+# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #fcc25fd8
 def mark_captions(question: Question, answer: str, mode: str) -> dict:
     "Nothing is scored alone: what people wrote, for the score of all."
     return {"_people": question.truth}
@@ -149,7 +151,8 @@ def score_captions(given: Given) -> dict:
     rule = CAPTIONS.rule + ("; thoughts are taken off" if given.mode == "open" else "")
     found = caption_metrics({k: [text] for k, text in said.items()}, {k: wanted[k] for k in said})
     scores = {k: None if e.value is None else round(e.value, 6) for k, e in found.items()}
-    return {"scores": scores, "n": len(said), "rule": rule, "intervals": {name: e.as_dict() for name, e in found.items()}, **notes}
+    intervals = {name: e.as_dict() for name, e in found.items()}
+    return {"scores": scores, "n": len(said), "rule": rule, "intervals": intervals, **notes}
 
 
 def as_captions(rows: Sequence[tuple[Question, str]]) -> str:
@@ -157,5 +160,6 @@ def as_captions(rows: Sequence[tuple[Question, str]]) -> str:
     return as_list({"image_id": int(q.id) if q.id.isdecimal() else q.id, "caption": text} for q, text in rows)
 
 
-CAPTIONS = enter(Benchmark(name="coco-caption", read=read_captions, mark=mark_captions, total=total_captions, score=score_captions, submit=as_captions, suffix=".json",
-                           modes=("official", "open"), rule="pycocoevalcap 1.2, PTB tokeniser"))
+CAPTIONS = enter(Benchmark(
+    name="coco-caption", read=read_captions, mark=mark_captions, total=total_captions, score=score_captions,
+    submit=as_captions, suffix=".json", modes=("official", "open"), rule="pycocoevalcap 1.2, PTB tokeniser"))

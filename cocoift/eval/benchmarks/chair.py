@@ -98,8 +98,8 @@ def _reader(words: Words) -> Callable[[str], list[str]]:  # caption -> objects
 def read_objects(path: Path) -> dict[str, tuple[str, ...]]:  # image number -> objects
     "An object file."
     file = read_json(path)
-    named = isinstance(file, dict) and all(k.isdecimal() and isinstance(v, list) and all(isinstance(x, str) for x in v) for k, v in file.items())
-    if not named or not file:
+    named = isinstance(file, dict) and all(k.isdecimal() and isinstance(v, list) for k, v in file.items())
+    if not named or not file or not all(isinstance(name, str) for names in file.values() for name in names):
         raise UserError(f"{path}: is no file of objects ({{image_id: [object, ...]}}): name one")
     return {str(int(k)): tuple(dict.fromkeys(v)) for k, v in file.items()}
 
@@ -157,7 +157,8 @@ def score_chair(given: Given) -> dict:
     frame = marked(CHAIR, questions, said, given.mode)
     totals = total_chair(frame, questions)
     totals.pop("object_f1")
-    return {"scores": {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}, "n": len(frame),
+    scores = {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}
+    return {"scores": scores, "n": len(frame),
             "rule": CHAIR.rule + ("; thoughts are taken off" if given.mode == "open" else ""),
             "counts": {"object_words": int(frame._named.sum()), "hallucinated_words": int(frame.wrong.sum()), "captions_with_one": int(frame["any"].sum())},
             "intervals": {name: e.as_dict() for name, e in totals.items()}, **notes}
@@ -167,5 +168,5 @@ def _captions(rows: Sequence[tuple[Question, str]]) -> str:
     return as_lines({"image_id": int(q.id), "caption": text} for q, text in rows)
 
 
-CHAIR = enter(Benchmark(name="chair", read=read_chair, mark=mark_chair, total=total_chair, score=score_chair, submit=_captions,
-                        modes=("official", "open"), rule="CHAIR utils/chair.py, with the bus quirk"))
+CHAIR = enter(Benchmark(name="chair", read=read_chair, mark=mark_chair, total=total_chair, score=score_chair,
+                        submit=_captions, modes=("official", "open"), rule="CHAIR utils/chair.py, with the bus quirk"))

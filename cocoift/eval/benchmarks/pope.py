@@ -99,11 +99,15 @@ def _run(rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, 
     return joined(rows, questions, path, Path(where))
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #00f07e47
-def _categorised(given: Given, rows: Sequence[Answer]) -> dict[str, list[Answer]]:  # by LLaVA's question file, in its order
+def _categorised(
+    given: Given, rows: Sequence[Answer]
+) -> dict[str, list[Answer]]:  # by LLaVA's question file, in its order
     told = by_id(records(given.questions, ["question_id", "text", "category"]), "question_id", given.questions)
     mine = by_id([{"question_id": row.id, "row": row} for row in rows], "question_id", given.predictions)
     if strange := [name for name in mine if name not in told]:
-        raise UserError(f"{given.predictions}: answers {strange[0]}, which {given.questions} does not ask: give files of one version")
+        raise UserError(
+            f"{given.predictions}: answers {strange[0]}, which {given.questions} lacks: give files of one version"
+        )
     found: dict[str, list[Answer]] = {}
     for name, row in told.items():
         if name in mine:
@@ -112,7 +116,9 @@ def _categorised(given: Given, rows: Sequence[Answer]) -> dict[str, list[Answer]
     return found
 
 
-def split_answers(given: Given) -> tuple[dict[str, Question], dict[str, Answer], int]:  # and how many answers are to other splits
+def split_answers(
+    given: Given,
+) -> tuple[dict[str, Question], dict[str, Answer], int]:  # and how many answers are to other splits
     "Each question with its answer."
     asked, rows = read_pope(given.need("references")), answer_rows(given.predictions, given.field)
     by_kind: dict[str, dict[str, Question]] = {}
@@ -136,7 +142,8 @@ def _clustered(frame: pd.DataFrame) -> float | None:
 
 def _counts(frame: pd.DataFrame) -> dict[str, int]:
     no = (1 - frame.yes) * ~frame.unparsed.astype(bool)
-    cells = {"tp": frame._tp, "fp": frame.yes - frame._tp, "tn": (1 - frame._true) * no, "fn": frame._true * (1 - frame.yes)}
+    cells = {"tp": frame._tp, "fp": frame.yes - frame._tp, "tn": (1 - frame._true) * no}
+    cells["fn"] = frame._true * (1 - frame.yes)
     return {name: int(cell.sum()) for name, cell in cells.items()}
 
 
@@ -148,13 +155,15 @@ def score_pope(given: Given) -> dict[str, Any]:
     split = frame["item"].map(lambda k: questions[k].meta["category"])
     apart = {str(kind): _table(some) for kind, some in frame.groupby(split, sort=False)} if split.nunique() > 1 else {}
     table = _table(frame)
-    scores = {name: e.value for name, e in table.items()} | ({"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {})
+    scores = {name: e.value for name, e in table.items()}
+    scores |= {"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}
     scores |= {kind: {name: e.value for name, e in some.items()} for kind, some in apart.items()}
     intervals = table | {f"{kind} {name}": e for kind, some in apart.items() for name, e in some.items()}
     notes |= {"other_splits": others} if others else {}
     return {"scores": scores, "n": len(frame), "counts": _counts(frame), "clustered_se": _clustered(frame),
             "intervals": {name: e.as_dict() for name, e in intervals.items()},
-            "rule": POPE.rule if given.mode == "official" else "open", "version": f"{len(questions)} questions", **notes}
+            "rule": POPE.rule if given.mode == "official" else "open",
+            "version": f"{len(questions)} questions", **notes}
 
 
 def _answers(rows: Sequence[tuple[Question, str]]) -> str:

@@ -11,7 +11,16 @@ from pathlib import Path
 
 from ..answers import Answer, answer_rows, joined, scorable
 from ..benchmark import Benchmark, enter
-from .vqa import RULES, annotated, annotations, as_results, mark_vqa, most_common, scored, total_vqa
+from cocoift.eval.benchmarks.vqa import (
+    RULES,
+    annotated,
+    annotations,
+    as_results,
+    mark_vqa,
+    most_common,
+    scored,
+    total_vqa,
+)
 from ..official import Given, official_files
 from ..questions import SHORTLY, Question
 from ...files import UserError, read_json
@@ -27,13 +36,12 @@ def read_textvqa(data: Path) -> list[Question]:
         raise UserError(f"{path}: question {lacks[0]} has no image_id: put TextVQA's official file there")
     found = []
     for name, row in wanted.items():
-        answers, text = row["answers"], row.get("question") or ""
-        most = most_common(answers)
-        found.append(Question(name, (f"{row['image_id']}.jpg",), text, SHORTLY.format(text), "short", most, truth=answers))
+        names, text, most = (f"{row['image_id']}.jpg",), row.get("question") or "", most_common(row["answers"])
+        found.append(Question(name, names, text, SHORTLY.format(text), "short", most, truth=row["answers"]))
     return found
 
 
-def _by_image(rows: list[Answer], questions: dict[str, Question]) -> list[Answer]:  # those named by image get their question's id
+def _by_image(rows: list[Answer], questions: dict[str, Question]) -> list[Answer]:  # named by their questions
     if any(row.id in questions for row in rows):
         return rows
     asked = {(Path(q.names[0]).stem, q.text.lower()): k for k, q in questions.items()}

@@ -98,7 +98,9 @@ def vqa_accuracy(said: str, answers: Sequence[str | Mapping], rules: str = "2021
     return _among(said, [{**one, "answer": text} for one, text in zip(people, texts)])
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #b628ae8f
-def open_accuracy(said: str, answers: Sequence[str | Mapping]) -> tuple[float, bool]:  # and whether anything was decided in it
+def open_accuracy(
+    said: str, answers: Sequence[str | Mapping]
+) -> tuple[float, bool]:  # and whether anything was decided in it
     "The agreement of the answer that a sentence holds."
     plain = [_m4c(a["answer"] if isinstance(a, Mapping) else a) for a in answers]
     if set(plain) <= {"yes", "no"}:
@@ -115,12 +117,21 @@ def open_accuracy(said: str, answers: Sequence[str | Mapping]) -> tuple[float, b
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #9ad1f942
 _ANSWER_FILES = ("*_val*annotations.json", "*annotations.json")
 SETS = {  # bench -> the names of its questions and of its annotations, val first
-    "vqav2": (("v2_OpenEnded_mscoco_val*_questions.json", "v2_OpenEnded_mscoco_*_questions.json"), tuple(f"v2_mscoco{x[1:]}" for x in _ANSWER_FILES)),
-    "okvqa": (("OpenEnded_mscoco_val*_questions.json", "OpenEnded_mscoco_*_questions.json"), tuple(f"mscoco{x[1:]}" for x in _ANSWER_FILES)),
-    "vqa": (("*_val*questions.json", "*questions.json"), _ANSWER_FILES)}
+    "vqav2": (
+        ("v2_OpenEnded_mscoco_val*_questions.json", "v2_OpenEnded_mscoco_*_questions.json"),
+        tuple(f"v2_mscoco{x[1:]}" for x in _ANSWER_FILES),
+    ),
+    "okvqa": (
+        ("OpenEnded_mscoco_val*_questions.json", "OpenEnded_mscoco_*_questions.json"),
+        tuple(f"mscoco{x[1:]}" for x in _ANSWER_FILES),
+    ),
+    "vqa": (("*_val*questions.json", "*questions.json"), _ANSWER_FILES),
+}
 
 
-def _people(row: Mapping, path: Path) -> list[str | Mapping]:  # texts; whole annotations where ids don't tell them apart
+def _people(
+    row: Mapping, path: Path
+) -> list[str | Mapping]:  # texts; whole annotations where ids don't tell them apart
     answers = row["answers"]
     texts = [a.get("answer") if isinstance(a, dict) else a for a in answers] if isinstance(answers, list) else []
     if not texts or not all(isinstance(text, str) for text in texts):
@@ -154,7 +165,9 @@ def _question(name: str, row: Mapping, text: str = "") -> Question:  # of an ann
     most, image = row.get("multiple_choice_answer") or most_common(row["answers"]), str(row.get("image_id", ""))
     names = (f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg",) if image else ()
     kind = row.get("answer_type") or ""
-    return Question(name, names, text, SHORTLY.format(text), "short", most, truth=row["answers"], meta={"answer_type": kind})
+    return Question(
+        name, names, text, SHORTLY.format(text), "short", most, truth=row["answers"], meta={"answer_type": kind}
+    )
 
 
 def _texts(path: Path) -> dict[str, str]:  # of a question file
@@ -200,7 +213,8 @@ def scored(given: Given, questions: Mapping[str, Question], said: Mapping[str, s
     totals = total_vqa(frame := marked(bench, {k: questions[k] for k in said}, said, given.mode), questions)
     totals.pop("unparsed")
     kinds = frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
-    scores = {"overall": _percent(frame, digits), **{kind: _percent(some) for kind, some in frame.groupby(kinds) if kind}}
+    scores = {"overall": _percent(frame, digits)}
+    scores |= {kind: _percent(some) for kind, some in frame.groupby(kinds) if kind}
     return {"scores": scores | ({"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}), "n": len(frame),
             "rule": RULES[rules] if given.mode == "official" else "open: the answer found in the sentence",
             "intervals": {name: e.as_dict() for name, e in totals.items()}}

@@ -56,8 +56,15 @@ def messages(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> 
 def read(doc: Mapping, results: Sequence[str]) -> dict[str, dict]:
     "An answer's reading, for every metric."
     answer = without_thoughts(results[0])
-    row = {"image": doc["image"], "item": doc["item"], "history": doc["history"], "terse": is_terse(answer), "words": len(words(answer)),
-           "right": right(json.loads(doc["check"]), answer, json.loads(doc["words"])), "cut": not answer and bool(results[0])}
+    row = {
+        "image": doc["image"],
+        "item": doc["item"],
+        "history": doc["history"],
+        "terse": is_terse(answer),
+        "words": len(words(answer)),
+        "right": right(json.loads(doc["check"]), answer, json.loads(doc["words"])),
+        "cut": not answer and bool(results[0]),
+    }
     return dict.fromkeys(METRICS, row)
 
 
