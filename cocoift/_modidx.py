@@ -1274,6 +1274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.eval.answers.asks_it': ('eval/answers.html#asks_it', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers.captions_said': ('eval/answers.html#captions_said', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers.check_asked': ('eval/answers.html#check_asked', 'cocoift/eval/answers.py'),
+                                      'cocoift.eval.answers.first_line': ('eval/answers.html#first_line', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers.in_order': ('eval/answers.html#in_order', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers.joined': ('eval/answers.html#joined', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers.scorable': ('eval/answers.html#scorable', 'cocoift/eval/answers.py')},

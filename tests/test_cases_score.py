@@ -103,6 +103,7 @@ FORMATS = {
     "generated": dict(question_id="n", question="q", reference="t", generated_text="a"),
     "pred": dict(question_id="n", question="q", answer="t", pred="a"),
     "question file": dict(question_id="n", image="i", text="q", label="t", answer="a"),
+    "questions in text": dict(question_id="n", text="q", answer="a"),
     "question file, response": dict(question_id="n", image="i", text="q", label="t", response="a"),
     "answer last": dict(label="t", text="q", image="i", answer="a", question_id="n"),
     "ids as floats": dict(question_id=1.0, text="a"),
@@ -133,7 +134,8 @@ def test_field_of_every_format(name, asked, tmp_path):
 @pytest.mark.parametrize(
     "fields, complaint",
     [
-        (dict(question_id="n", text="q", answer="a"), "text and answer could each be the answer"),
+        (dict(question_id="n", text="t", answer="a"), "text and answer could each be the answer"),
+        (dict(question_id="n", text="q"), "no field is known as an answer"),
         (dict(question_id="n", question="q", text="a", answer="t"), "text and answer could each be the answer"),
         (dict(question_id="n", question="q", answer="t", qwen="a"), "answer and qwen could each be the answer"),
         (dict(question_id="n", question="q", answer="t", pred="a", gt="t"), "pred and answer could each be the answer"),

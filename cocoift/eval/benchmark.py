@@ -118,7 +118,7 @@ def marked(bench: Benchmark, questions: Mapping[str, Question], said: Mapping[st
 
 def said_to(given: Given, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
     "Stored answers by question, and what must be said beside their score."
-    rows = answer_rows(given.predictions, given.field)
+    rows = answer_rows(given.predictions, given.field, questions.values())
     return scorable(joined(rows, questions, given.predictions, given.need("references")), given.mode, given.predictions)
 
 

@@ -120,7 +120,8 @@ def split_answers(
     given: Given,
 ) -> tuple[dict[str, Question], dict[str, Answer], int]:  # and how many answers are to other splits
     "Each question with its answer."
-    asked, rows = read_pope(given.need("references")), answer_rows(given.predictions, given.field)
+    asked = read_pope(given.need("references"))
+    rows = answer_rows(given.predictions, given.field, asked)
     by_kind: dict[str, dict[str, Question]] = {}
     for q in asked:
         by_kind.setdefault(q.meta["category"], {})[q.id] = q

@@ -51,7 +51,7 @@ def _by_image(rows: list[Answer], questions: dict[str, Question]) -> list[Answer
 def score_textvqa(given: Given) -> dict:
     "Answers against the official file."
     questions = {q.id: q for q in read_textvqa(given.need("references"))}
-    rows = _by_image(answer_rows(given.predictions, given.field), questions)
+    rows = _by_image(answer_rows(given.predictions, given.field, questions.values()), questions)
     rows = joined(rows, questions, given.predictions, given.references)
     said, notes = scorable(rows, given.mode, given.predictions)
     return scored(given, questions, said, "textvqa", 4) | notes
