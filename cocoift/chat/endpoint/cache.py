@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 
 from .request import Answer
 from ...files import UserError, with_parent
@@ -75,13 +76,28 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 # %% ../../../nbs/chat/endpoint/12_cache.ipynb #dc357ead
 class Cache:
-    "Answers by request, in a SQLite file."
+    "Answers by request, in a SQLite file; in memory, for this process alone, without a path."
 
-    def __init__(self, path: str | Path):
-        self.path = with_parent(path)
+    def __init__(self, path: str | Path | None):
+        self.path, self._lock = with_parent(path) if path else Path(":memory:"), RLock()
         with _telling(self.path):
             self.db = _connect(self.path)
-            self._claims = os.open(f"{self.path}-claims", os.O_RDWR | os.O_CREAT, 0o644)
+            self._claims = os.open(f"{self.path}-claims", os.O_RDWR | os.O_CREAT, 0o644) if path else None
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        "All that the block does, or nothing of it; no other process between."
+        with self._lock, _telling(self.path):
+            if self.db.in_transaction:  # within a larger one
+                yield self.db
+                return
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            finally:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
 
     def get(self, key: str) -> Answer | None:
         "The answer to a request, if someone has paid for it."
@@ -94,19 +110,19 @@ class Cache:
     def put(self, key: str, model: str, answer: Answer, run: str = "", role: str = "") -> None:
         "Keep an answer; the first one for a request stays."
         row = (key, model, run, role, answer.text, answer.status, answer.cut, *answer.tokens, answer.cost, time.time())
-        try:
-            self.db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.Error as error:
-            raise _wrong(self.path, error) from None
+        with self.writing() as db:
+            db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def usage(self, run: str) -> dict[str, dict]:  # by role: answers, tokens_in, tokens_out, cost
-        "What a run has paid for, over all its starts."
+        "What the kept answers of a run have cost, over all its starts."
         with _telling(self.path):
             rows = self.db.execute("SELECT role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE run=? GROUP BY role ORDER BY role", (run,)).fetchall()
         return {role: {"answers": n, "tokens_in": given, "tokens_out": told, "cost": round(cost, 6)} for role, n, given, told, cost in rows}
 
     def claim(self, key: str) -> bool:
         "Whether no other process is asking this request; if so, none will until `release`, or the end of this process."
+        if self._claims is None:
+            return True
         try:
             fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key[:15], 16))
         except OSError:
@@ -114,8 +130,10 @@ class Cache:
         return True
 
     def release(self, key: str) -> None:
-        fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, int(key[:15], 16))
+        if self._claims is not None:
+            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, int(key[:15], 16))
 
     def close(self) -> None:
         self.db.close()
-        os.close(self._claims)
+        if self._claims is not None:
+            os.close(self._claims)
