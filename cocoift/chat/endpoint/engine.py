@@ -246,7 +246,7 @@ def _terminable(loop: asyncio.AbstractEventLoop, task: asyncio.Task) -> Iterator
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    loop.add_signal_handler(signal.SIGTERM, lambda: task.cancelling() or task.cancel())  # once: `timeout` and others send it twice
     try:
         yield
     finally:
