@@ -482,6 +482,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cocoift.cli.score': { 'cocoift.cli.score._flat': ('cli/score.html#_flat', 'cocoift/cli/score.py'),
                                    'cocoift.cli.score.score': ('cli/score.html#score', 'cocoift/cli/score.py')},
             'cocoift.cli.studies': { 'cocoift.cli.studies._take_away': ('cli/studies.html#_take_away', 'cocoift/cli/studies.py'),
+                                     'cocoift.cli.studies._try_place': ('cli/studies.html#_try_place', 'cocoift/cli/studies.py'),
                                      'cocoift.cli.studies.apps': ('cli/studies.html#apps', 'cocoift/cli/studies.py'),
                                      'cocoift.cli.studies.quickstart': ('cli/studies.html#quickstart', 'cocoift/cli/studies.py'),
                                      'cocoift.cli.studies.report': ('cli/studies.html#report', 'cocoift/cli/studies.py')},

@@ -163,9 +163,10 @@ class Files:
         return stream_json(path, None, self._mend, f"a file of {self.name}", "{")
 
     def lines(self, path: Path) -> list[str]:
-        "The lines of a text file."
+        "The lines of a text file; what else ends a line for Unicode (U+2028, a form feed) stands inside one, and would shift all that follow."
         self.opened.append(path)
-        return read_text(path).splitlines()
+        text = read_text(path)
+        return text.removesuffix("\n").split("\n") if text else []
 
     @property
     def _mend(self) -> str:
