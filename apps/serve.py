@@ -79,9 +79,15 @@ def past_proxies(host: str) -> None:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (known, "localhost,127.0.0.1,::1", host)))
 
 
+def leave(*_) -> None:
+    "What visitors sent goes, too; `timeout` and others ask twice."
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def serve(options: dict) -> None:
     sweep(FOLDER)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what visitors sent goes, too
+    signal.signal(signal.SIGTERM, leave)
     host, port, password = options["host"], options["port"], options["password"]
     past_proxies(host)
     blocks = page(options).queue(max_size=400, default_concurrency_limit=40)

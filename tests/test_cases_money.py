@@ -248,3 +248,93 @@ def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
     assert process.returncode == 130 and "Traceback" not in told, told
     assert told.strip().splitlines()[-1] == f"cocoift {name}: interrupted; the same command goes on where it stopped"
     assert 0 < kept(tmp_path) == answered and not (tmp_path / "new/scores.json").exists() and not (tmp_path / "new/manifest.json").exists()
+
+
+# ---------------------------------------------------------------- the app
+
+
+def test_wrong_guesses_hold_nobody_elsewhere():
+    from apps.guard import CALLER, Gate, household
+    from fastapi import HTTPException
+
+    gate = Gate("open sesame", pause=3600)
+
+    async def guess(caller: str, password: str) -> bool:
+        CALLER.set(caller)
+        return await gate.enter("a guest", password)
+
+    async def attack():
+        wrong = [asyncio.create_task(guess("192.0.2.1", f"sesame {k}")) for k in range(60)]
+        await asyncio.sleep(0)
+        assert await guess("192.0.2.2", "open sesame")
+        refused = [task for task in wrong if task.done()]
+        assert len(refused) == 60 - gate.patience and all(isinstance(task.exception(), HTTPException) and task.exception().status_code == 429 for task in refused)
+        for task in wrong:
+            task.cancel()
+        await asyncio.gather(*wrong, return_exceptions=True)
+        assert not gate.waiting and not gate.turns  # nothing is kept of anybody
+        assert await guess("192.0.2.1", "open sesame")
+
+    asyncio.run(attack())
+    assert household("2001:db8:0:1::1") == household("2001:db8:0:1:ffff::2") != household("2001:db8:0:2::1")
+    assert household("::ffff:192.0.2.1") == household("192.0.2.1") != household("192.0.2.2")
+
+
+@pytest.fixture
+def panel(tmp_path):
+    "The training panel over a run that goes on, as a visitor has it."
+    import gradio as gr
+    from apps.panels.place import Study
+    from apps.panels.training import Training
+
+    runs = tmp_path / "runs"
+    Journal(runs / "train/one/metrics.jsonl").append([{"step": 1, "loss": 2.0, "lr": 1e-3, "tokens": 100}])
+    gr.context.LocalContext.request.set(SimpleNamespace(session_hash="visitor"))
+    with gr.Blocks():
+        yield Training(Study(runs, None, None, tmp_path / "sessions")), runs / "train/one"
+
+
+def test_what_is_written_while_a_panel_is_drawn_is_drawn_at_its_next_look(panel, monkeypatch):
+    from cocoift.studies import board
+
+    training, run = panel
+    monkeypatch.setattr(training, "drawn", lambda runs, places: [board.trainings(training.study.root)[0].step.max()])
+    steps, seen = lambda row: row[1:], training.seen([])
+    assert training.ticked([], "")[0] == training.ticked([], seen)[0]  # before it was drawn, and as long as nothing happens: nothing
+    Journal(run / "metrics.jsonl").append([{"step": 2, "loss": 1.0, "lr": 1e-3, "tokens": 100}])
+    after, *drawn = training.ticked([], seen)  # seen before the step was written, drawn whenever
+    assert drawn == [2]
+    Journal(run / "times.jsonl").append([{"step": 2, "seconds": 0.5}])
+    assert steps(training.ticked([], after)) == [2] and steps(training.ticked(["train/one"], training.seen([]))) == [2]
+
+
+def test_a_chat_log_with_line_separators(shared):
+    from cocoift.chat.logs import read_log
+
+    comparisons, others = read_log(shared / "data/cases/24-line-separator-in-chat-log/log.json")
+    assert (len(comparisons), others) == (2, 0)
+
+
+def test_texts_in_parallel_files_are_not_shifted(tmp_path):
+    "COCO-QA's questions and answers belong together by their line."
+    from cocoift.data.sources.base import Files, Reject, load_sources
+
+    folder = tmp_path / "cocoqa/train"
+    folder.mkdir(parents=True)
+    for name, lines in {"questions": "what is\u2028it\nwhere is\x0cit\nhow many\x85are there\n", "answers": "cat\nmat\ntwo\n", "img_ids": "1\n2\n3\n", "types": "0\n3\n1\n"}.items():
+        (folder / f"{name}.txt").write_text(lines, encoding="utf-8", newline="")
+    records = list(load_sources()["cocoqa"].read(Files(tmp_path, "cocoqa")))
+    assert not any(isinstance(record, Reject) for record in records) and [r.answers[0] for r in records] == ["cat", "mat", "two"]
+
+
+def test_an_app_that_cannot_start_says_one_line(typed, tmp_path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for options, line in ((["--port", port], f"--port {port}: something is served there already"), (["--host", "192.0.2.1", "--password", "x"], "--host 192.0.2.1: is no address of this machine"),
+                              (["--host", "no where", "--password", "x"], "--host no where: no such address is known")):
+            done = typed("app", "--study", tmp_path / "study", *options)
+            assert done.returncode == 2 and done.stderr.startswith(f"cocoift app: {line}") and len(done.stderr.splitlines()) == 1, done.stderr
