@@ -15,7 +15,7 @@ from cocoift.chat.endpoint.cache import Cache
 from cocoift.chat.endpoint.engine import Engine, ask_all
 from cocoift.chat.endpoint.money import Price
 from cocoift.chat.endpoint.request import Request
-from cocoift.chat.endpoint.spending import Spending
+from cocoift.chat.endpoint.spending import Spending, paid
 from cocoift.chat.endpoint.stage import Faults, Raised, Refusal, Stage
 from cocoift.data.build import build
 from cocoift.data.recipe import BuildRecipe
@@ -77,9 +77,9 @@ def test_what_was_billed_is_counted_though_it_was_no_answer(tmp_path, case):
     with Raised(stage) as url:
         engine = Engine(url, cache, run="r", role="t", price=PRICE, budget=100.0)
         answers = ask_all(engine, [question(1)])
-    paid = Spending(cache).paid("r")
+    bill = paid(Spending(cache), "r")
     assert answers[0].text == "Two." and stage.billed == pytest.approx(2 * BILL)
-    assert paid == {"calls": 2, "tokens_in": 80, "tokens_out": 14, "cost": pytest.approx(stage.billed), "owed": 0.0}
+    assert bill == {"calls": 2, "tokens_in": 80, "tokens_out": 14, "cost": pytest.approx(stage.billed), "owed": 0.0}
     assert engine.cost == pytest.approx(stage.billed) and (engine.counts["tokens_in"], engine.counts["tokens_out"]) == (80, 14)
     assert cache.usage("r")["t"]["cost"] == pytest.approx(BILL)  # of the answer that was kept
 
@@ -89,9 +89,9 @@ def test_what_broke_off_before_its_bill_counts_at_the_most_it_may_have_been(tmp_
     stage, cache = Teller(b'{"id": "x", "choices": [{"mess', size=size), Cache(tmp_path / "answers.sqlite")
     with Raised(stage) as url:
         ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
-    paid = Spending(cache).paid("r")
-    assert stage.billed == pytest.approx(2 * BILL) and paid["calls"] == 2 and paid["owed"] == 0
-    assert paid["tokens_out"] == 7 + 9 and paid["tokens_in"] == 40 + len("Boat 1") + 4
+    bill = paid(Spending(cache), "r")
+    assert stage.billed == pytest.approx(2 * BILL) and bill["calls"] == 2 and bill["owed"] == 0
+    assert bill["tokens_out"] == 7 + 9 and bill["tokens_in"] == 40 + len("Boat 1") + 4
 
 
 def test_refusals_and_pages_cost_nothing(tmp_path):
@@ -109,8 +109,8 @@ def test_refusals_and_pages_cost_nothing(tmp_path):
             ask_all(Engine("http://127.0.0.1:9/v1", cache, run="nobody", price=PRICE), [question(2)])
     with Raised(Teller(*[b'{"error": {"message": "no credit", "code": 402}}'] * 3)) as url, pytest.raises(UserError, match="is no chat API .*no credit"):
         ask_all(Engine(url, cache, run="error", price=PRICE), [question(3)])
-    assert [Spending(cache).paid(run)["calls"] for run in ("r", "nobody", "error")] == [1, 0, 0]
-    assert not any(Spending(cache).paid(run)["owed"] for run in ("r", "nobody", "error"))
+    assert [paid(Spending(cache), run)["calls"] for run in ("r", "nobody", "error")] == [1, 0, 0]
+    assert not any(paid(Spending(cache), run)["owed"] for run in ("r", "nobody", "error"))
 
 
 def test_a_nothing_that_is_billed_is_not_asked_for_twelve_times(tmp_path):
@@ -118,7 +118,7 @@ def test_a_nothing_that_is_billed_is_not_asked_for_twelve_times(tmp_path):
     with Raised(stage) as url:
         (answer,) = ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
     assert answer.status == "error" and "3 attempts failed, the last: an answer without text (it calls a tool)" in answer.why
-    assert Spending(cache).paid("r")["cost"] == pytest.approx(stage.billed) == pytest.approx(3 * BILL)
+    assert paid(Spending(cache), "r")["cost"] == pytest.approx(stage.billed) == pytest.approx(3 * BILL)
 
 
 def test_nobody_knows_what_an_answer_cost_that_came_too_late(tmp_path):
@@ -126,8 +126,8 @@ def test_nobody_knows_what_an_answer_cost_that_came_too_late(tmp_path):
     with Raised(Stage(latency=30)) as url:
         (answer,) = ask_all(Engine(url, cache, run="r", price=PRICE, timeout=0.2, attempts=2), [question(1)])
         assert answer.status == "error" and "no answer in time" in answer.why
-        paid = Spending(cache).paid("r")
-        assert paid["cost"] == 0 and paid["owed"] == pytest.approx(2 * PRICE.cost(len("Boat 1") + 4, 9))
+        bill = paid(Spending(cache), "r")
+        assert bill["cost"] == 0 and bill["owed"] == pytest.approx(2 * PRICE.cost(len("Boat 1") + 4, 9))
         with pytest.raises(Failed, match=r"--budget 0.06: 0.0000 is spent, 0.0560 more may have been billed for calls whose answer was lost, and the next"):
             ask_all(Engine(url, cache, run="r", price=PRICE, budget=0.06), [question(1)])
 
@@ -145,9 +145,9 @@ def test_a_server_that_counts_nothing_is_asked_once(tmp_path):
 def test_an_older_cache_has_spent_what_its_answers_cost(tmp_path):
     with Raised(Stage()) as url:
         ask_all(Engine(url, cache := Cache(tmp_path / "answers.sqlite"), run="r", price=PRICE), [question(1)])
-    spent = Spending(cache).paid("r")
+    spent = paid(Spending(cache), "r")
     cache.db.executescript("DROP TABLE spent; DROP TABLE calls")
-    assert Spending(Cache(tmp_path / "answers.sqlite")).paid("r") == spent and spent["cost"] > 0
+    assert paid(Spending(Cache(tmp_path / "answers.sqlite")), "r") == spent and spent["cost"] > 0
 
 
 # ---------------------------------------------------------------- several processes, and what stops them
@@ -191,7 +191,7 @@ def test_a_budget_holds_over_processes_that_share_a_cache(tmp_path):
         both = [asker(url, path, first, 100, 4) for first in (0, 1000)]
         told = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [1, 1] and all("told: --budget 4: " in err for _, err in told), told
-    assert 3.5 < stage.billed <= 4 and Spending(Cache(path)).paid("r")["cost"] == pytest.approx(stage.billed)
+    assert 3.5 < stage.billed <= 4 and paid(Spending(Cache(path)), "r")["cost"] == pytest.approx(stage.billed)
 
 
 def test_a_budget_holds_over_kills(tmp_path):
@@ -206,9 +206,9 @@ def test_a_budget_holds_over_kills(tmp_path):
         time.sleep(0.3)
         with asker(url, path, 0, 200, 4) as process:
             told = process.communicate(timeout=60)[1]
-    paid = Spending(Cache(path)).paid("r")
+    bill = paid(Spending(Cache(path)), "r")
     assert process.returncode == 1 and "more may have been billed for calls whose answer was lost" in told
-    assert paid["cost"] <= stage.billed <= min(4, paid["cost"] + paid["owed"]) and 3 < paid["cost"] + paid["owed"] <= 4
+    assert bill["cost"] <= stage.billed <= min(4, bill["cost"] + bill["owed"]) and 3 < bill["cost"] + bill["owed"] <= 4
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +248,20 @@ def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
     assert process.returncode == 130 and "Traceback" not in told, told
     assert told.strip().splitlines()[-1] == f"cocoift {name}: interrupted; the same command goes on where it stopped"
     assert 0 < kept(tmp_path) == answered and not (tmp_path / "new/scores.json").exists() and not (tmp_path / "new/manifest.json").exists()
+
+
+def test_a_judge_and_its_canary_have_one_budget(tmp_path):
+    from cocoift.studies.judged import run_judge
+
+    write = lambda name, value: (tmp_path / name).write_text(json.dumps(value)) and tmp_path / name
+    answers, grades = write("answers.json", {"v1_0": "Four shapes."}), write("grades.json", {"v1_0": {"model": "gpt-4", "score": [0.5]}})
+    asked = write("mm-vet.json", {"v1_0": {"imagename": "v1_0.png", "question": "How many shapes are there?", "answer": "4", "capability": ["rec"]}})
+    (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")
+    stage = Stage(lambda told: "0.5")
+    with Raised(stage) as url:
+        judged = run_judge("mm-vet", answers, f"{url}#m", tmp_path / "out", {"references": asked}, canary=(grades, answers, asked), price=tmp_path / "prices.yaml", budget=4)
+    (cache,) = tmp_path.rglob("answers.sqlite")  # the canary asked the same: it was paid for once
+    assert judged["coverage"] == judged["canary"]["coverage"] == 1 and stage.counts["answers"] == 1 and paid(Spending(Cache(cache)), "judge")["calls"] == 1
 
 
 # ---------------------------------------------------------------- the app

@@ -37,7 +37,7 @@ class Round:
     first: float = 0.0  # seconds to the first piece
     tokens: int = 0  # of the answer, by the model's own count; 0 where it is not known
 
-
+# %% ../../nbs/chat/20_desk.ipynb #e50340a2
 @dataclass(frozen=True, slots=True)
 class Side:
     "One model's side of the dialog."

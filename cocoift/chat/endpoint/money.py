@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import yaml
 
 from .request import Gallery, Request
-from .spending import Spending
+from .spending import Spending, under_way
 from ...files import Failed, UserError, read_text
 
 # %% ../../../nbs/chat/endpoint/16_money.ipynb #1835dc80
@@ -90,7 +90,7 @@ class Budget:
             if (call := self.spending.begin(self.run, self.role, tokens, most, self.limit)) is not None:
                 self.calls += 1
                 return call
-            if not self.calls and not self.spending.under_way(self.run):
+            if not self.calls and not under_way(self.spending, self.run):
                 raise Failed(self._told(most))
             self._settled.clear()
             with suppress(TimeoutError):  # other processes' calls end unheard

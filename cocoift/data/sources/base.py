@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,8 +166,7 @@ class Files:
     def lines(self, path: Path) -> list[str]:
         "The lines of a text file; what else ends a line for Unicode (U+2028, a form feed) stands inside one, and would shift all that follow."
         self.opened.append(path)
-        text = read_text(path)
-        return text.removesuffix("\n").split("\n") if text else []
+        return [line.removesuffix("\n") for line in StringIO(read_text(path))]
 
     @property
     def _mend(self) -> str:
