@@ -223,7 +223,7 @@ def home(tmp_path_factory):
 PAYING = {
     "rewrite": lambda home, url, out: [home / "set", "kinds={sentence: 3}", "verdicts=keep", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 6],
     "label": lambda home, url, out: [home / "set", "kinds={sentence: 3}", "verdicts=keep", "--images", home / "world", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 6],
-    "eval": lambda home, url, out: ["--model", f"{url}#m", "--data", home / "exam", "--history", "none", "--out", out / "new"],
+    "eval": lambda home, url, out: ["--model", f"{url}#m", "--data", home / "exam", "--history", "none", "--nproc", 2, "--out", out / "new"],
 }
 
 
@@ -231,7 +231,7 @@ def kept(folder: Path) -> int:
     return sum(Cache(path).db.execute("SELECT count(*) FROM answers").fetchone()[0] for path in folder.rglob("answers.sqlite"))
 
 
-@pytest.mark.parametrize("name, signals", [("rewrite", [signal.SIGTERM]), ("rewrite", [signal.SIGINT]), ("label", [signal.SIGTERM]),
+@pytest.mark.parametrize("name, signals", [("rewrite", [signal.SIGTERM]), ("label", [signal.SIGINT]),
                                            ("eval", [signal.SIGTERM, signal.SIGTERM])])  # `timeout` sends it to the process and to its group
 def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
     stage = Stage(lambda told: "It can be seen at once.", latency=0.4)
