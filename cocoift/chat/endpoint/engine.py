@@ -149,6 +149,7 @@ async def _post(engine: Engine, request: Request, heard: Heard):  # the headers
         body.pop(name, None)
     try:
         async with asyncio.timeout(engine.timeout):
+            heard.sent = True
             response = await engine._client.post("/chat/completions", body=body, cast_to=httpx2.Response, stream=True, stream_cls=openai.AsyncStream)
             heard.status = response.status_code
             try:
@@ -184,7 +185,7 @@ async def _send(engine: Engine, request: Request) -> Answer:
     except (Failed, UserError, Passing):
         raise
     except Exception as error:
-        heard.sent = was_sent(error)
+        heard.sent &= was_sent(error)
         return judge_failure(error, engine.where, request.model)
     finally:
         _count(engine, request, call, heard.billed(bound, about, answer), answer)

@@ -51,7 +51,7 @@ def read_body(data: bytes) -> tuple[Any, tuple[int, int] | None]:  # the JSON va
 @dataclass
 class Heard:
     "What was heard of a request's answer."
-    sent: bool = True  # whether the server may have read the request
+    sent: bool = False  # whether the server may have read the request
     status: int = 0  # HTTP; 0 before there was one
     data: bytes = b""  # of the body, as far as it came
 
@@ -67,10 +67,10 @@ class Heard:
             return stated
         if answer and answer.status in ("ok", "refused") and self.status == 200:
             return about, -(-len(answer.text) // 4)
-        if not self.sent or self.status >= 300:
-            return 0, 0
         if self.status == 0:
-            return None
+            return None if self.sent else (0, 0)
+        if self.status >= 300:
+            return 0, 0
         if value is None:
             return most if not self.data.strip() or self.data.lstrip().startswith(b"{") else (0, 0)
         return most if isinstance(value, dict) and "choices" in value else (0, 0)
