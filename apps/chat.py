@@ -78,13 +78,17 @@ class Page:
     # What happens
 
     def wire(self) -> None:
-        self.speak_after(self.box.submit(shows_errors(self.begin), [self.box, *self.asking], [self.box, *self.asked], **QUIET))
+        self.speak_after(
+            self.box.submit(shows_errors(self.begin), [self.box, *self.asking], [self.box, *self.asked], **QUIET)
+        )
         for k in range(4):
             self.wire_side(k)
         self.stop.click(self.room.stopper(SIDES), queue=False, api_visibility="private")
         voted = [self.note, self.reason, self.blind, self.secret, *self.models, *self.votes.values()]
         for choice, button in self.votes.items():
-            button.click(shows_errors(self.voter(choice)), [*self.states, self.reason, self.blind, self.many], voted, **QUIET)
+            button.click(
+                shows_errors(self.voter(choice)), [*self.states, self.reason, self.blind, self.many], voted, **QUIET
+            )
         self.secret.input(self.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET)
         counted = self.count.input(self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET)
         self.settle_after(self.clear.click(self.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET))

@@ -29,8 +29,14 @@ class Folds:
 
     def lay_out(self) -> tuple[gr.HTML, list[gr.Slider]]:  # where differences stand, how answers are drawn
         with gr.Accordion("The prepared dialog's questions", open=False, elem_id="script-box"):
-            self.lines = gr.Textbox(as_lines(next(iter(self.scripts.values()))), label="One a line (↵ breaks one within); about the picture in the box, or the dialog's own, or the last one shown", lines=4,
-                                    max_length=MOST_TEXT, elem_id="script-lines")
+            self.lines = gr.Textbox(
+                as_lines(next(iter(self.scripts.values()))),
+                label="One a line (↵ breaks one within); about the picture in the box, or the dialog's own, "
+                "or the last one shown",
+                lines=4,
+                max_length=MOST_TEXT,
+                elem_id="script-lines",
+            )
         with gr.Accordion("Difference between the answers", open=False, elem_id="difference-box"):
             diff = gr.HTML(elem_id="difference")
         with gr.Accordion("The picture and its COCO objects", open=False, elem_id="objects-box"):
@@ -61,10 +67,19 @@ class Folds:
     def wire(self, page) -> None:
         self.room, self.first = page.room, page.first
         self.script.input(self.lines_of, self.script, self.lines, **QUIET)
-        page.speak_after(self.run.click(shows_errors(lambda *given: self.play(page, *given)), [self.script, self.lines, page.box, *page.asking], page.asked, **QUIET))
+        page.speak_after(
+            self.run.click(
+                shows_errors(lambda *given: self.play(page, *given)),
+                [self.script, self.lines, page.box, *page.asking],
+                page.asked,
+                **QUIET,
+            )
+        )
         self.show.click(self.objects_of, page.states[0], self.objects, **QUIET)
         b = [page.states[1], page.panes[1], page.models[1]]
-        page.speak_after(self.replay.click(shows_errors(self.replayed), [self.again, page.states[0], page.pictures], b, **QUIET), [1])
+        page.speak_after(
+            self.replay.click(shows_errors(self.replayed), [self.again, page.states[0], page.pictures], b, **QUIET), [1]
+        )
         opened = self.upload.upload(self.opened, self.upload, [self.told, self.found, page.note], **QUIET)
         for event in (opened.then, self.found.input):
             chosen = event(self.chosen, [self.found, self.told, page.pictures], [*page.states, *page.panes, page.many, page.count], **QUIET)

@@ -1,4 +1,5 @@
-"What stands between the page and strangers: a password, a policy that browsers hold the page to, limits of size, and no errands to foreign addresses."
+"What stands between the page and strangers: a password, limits of size, a policy that browsers keep, and no errands."
+
 import asyncio
 import hmac
 import ipaddress
@@ -12,15 +13,23 @@ from cocoift.chat.desk import MOST_BYTES, MOST_PICTURES
 
 CDN = "https://gradio.s3-us-west-2.amazonaws.com"  # where gradio's page for --share takes its own script from
 ERRANDS = ("/gradio_api/file=http", "/gradio_api/proxy=")  # gradio would fetch these for whoever asks
-UPLOAD, MOST_UPLOADED, MOST_SENT = "/gradio_api/upload", MOST_BYTES * MOST_PICTURES + 1_000_000, 1_000_000  # bytes of a request with files, and of any other
+UPLOAD, MOST_UPLOADED, MOST_SENT = (
+    "/gradio_api/upload",
+    MOST_BYTES * MOST_PICTURES + 1_000_000,
+    1_000_000,
+)  # bytes of a request with files, and of any other
 CALLER: ContextVar[str] = ContextVar("caller", default="")  # whose request is being handled
 
 
 def policy(share: bool = False) -> str:
-    "A Content-Security-Policy: the page talks to nobody but its own server. Gradio compiles the JavaScript of events (`js=`) in the page, which is what 'unsafe-eval' is for."
+    """A Content-Security-Policy: the page talks to nobody but its own server. Gradio 6.31 compiles the JavaScript of
+    every event with `js=` when the page is loaded (`new AsyncFunction`): without 'unsafe-eval' no page appears."""
     own = f"'self'{f' {CDN}' * share}"
-    return (f"default-src {own} 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src {own} data: blob:; img-src 'self' data: blob:; "
-            "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'")
+    return (
+        f"default-src {own} 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src {own} data: blob:; "
+        "img-src 'self' data: blob:; "
+        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    )
 
 
 def refused(scope) -> tuple[int, str] | None:  # status, why
@@ -32,7 +41,9 @@ def refused(scope) -> tuple[int, str] | None:  # status, why
         return None
     if not length.isdigit():
         return 411, "Say how long it is."
-    return (413, "That is too large.") if int(length) > (MOST_UPLOADED if path.startswith(UPLOAD) else MOST_SENT) else None
+    return (
+        (413, "That is too large.") if int(length) > (MOST_UPLOADED if path.startswith(UPLOAD) else MOST_SENT) else None
+    )
 
 
 class Guard:
@@ -40,7 +51,11 @@ class Guard:
 
     def __init__(self, app, share: bool = False):
         self.app = app
-        self.headers = [(b"content-security-policy", policy(share).encode()), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+        self.headers = [
+            (b"content-security-policy", policy(share).encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
 
     async def __call__(self, scope, receive, send):
         async def guarded(message):
@@ -67,10 +82,15 @@ def household(address: str) -> str:
 
 
 class Gate:
-    "Whether a visitor may come in. From one address guesses are looked at one after another, and each wrong one takes its time; nobody waits for another address."
+    """Whether a visitor may come in. Guesses from one address are looked at one after another, and each wrong one
+    takes its time; nobody waits for another address."""
 
     def __init__(self, password: str, pause: float = 0.5, patience: int = 8):
-        self.password, self.pause, self.patience = password.encode(), pause, patience  # patience: guesses of an address that may wait
+        self.password, self.pause, self.patience = (
+            password.encode(),
+            pause,
+            patience,
+        )  # patience: guesses of an address that may wait
         self.waiting: Counter[str] = Counter()  # only of those who are: whoever is answered is forgotten
         self.turns: dict[str, asyncio.Lock] = {}
 

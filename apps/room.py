@@ -23,7 +23,8 @@ def sorry(text: str) -> gr.Error:
 
 
 def shows_errors(handler):
-    "A handler whose `UserError` the visitor reads. Whoever can call the server can call it with anything, whatever the page would send."
+    "A handler whose `UserError` the visitor reads: the server can be called with more than its page would send."
+
     @wraps(handler)
     def handled(*arguments, **named):
         try:

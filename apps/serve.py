@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 FOLDER = Path(tempfile.mkdtemp(prefix="cocoift-app-"))
 CACHE = FOLDER / "files"
 os.environ["GRADIO_TEMP_DIR"] = str(CACHE)
-os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # uvicorn's own setting: of whom it is believed for whom they ask; without it, of nobody
+os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # uvicorn's setting: whose X-Forwarded-For is believed; else nobody's
 HELD = open(FOLDER / "lock", "w")  # as long as this app lives
 fcntl.flock(HELD, fcntl.LOCK_EX)
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -76,7 +76,8 @@ def past_proxies(host: str) -> None:
     "Gradio asks its own page whether it is there: no proxy stands between."
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if known.strip() != "*":
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (known, "localhost,127.0.0.1,::1", host)))
+        own = ",".join(filter(None, (known, "localhost,127.0.0.1,::1", host)))
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = own
 
 
 def leave(*_) -> None:
@@ -93,12 +94,32 @@ def serve(options: dict) -> None:
     blocks = page(options).queue(max_size=400, default_concurrency_limit=40)
     try:
         blocks.launch(
-            server_name=f"[{host}]" if ":" in host else host, server_port=port, share=options["share"], auth=Gate(password).enter if password else None,
-            allowed_paths=shown(Path(options["study"])), max_file_size=MOST_BYTES, ssr_mode=False, theme=THEME, css=CSS, head=HEAD, footer_links=[], show_error=False, run_history=False,
-            _frontend=False,  # no second look whether the page can be had from here: it says "localhost is not accessible" of a page that others see
-            app_kwargs={"middleware": [Middleware(Guard, share=options["share"])], "docs_url": None, "redoc_url": None, "openapi_url": None})
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port,
+            share=options["share"],
+            auth=Gate(password).enter if password else None,
+            allowed_paths=shown(Path(options["study"])),
+            max_file_size=MOST_BYTES,
+            ssr_mode=False,
+            theme=THEME,
+            css=CSS,
+            head=HEAD,
+            footer_links=[],
+            show_error=False,
+            run_history=False,
+            _frontend=False,  # no second look whether the page can be had from here, past whatever blocks a HEAD
+            app_kwargs={
+                "middleware": [Middleware(Guard, share=options["share"])],
+                "docs_url": None,
+                "redoc_url": None,
+                "openapi_url": None,
+            },
+        )
     except Exception as error:  # before it serves: afterwards errors are a visitor's, and logged
-        raise UserError(f"--host {host} --port {port}: the page cannot be served there ({' '.join(str(error).split())[:160] or type(error).__name__}): name another place") from None
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"--host {host} --port {port}: the page cannot be served there ({why}): name another place"
+        ) from None
 
 
 if __name__ == "__main__":

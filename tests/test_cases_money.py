@@ -1,4 +1,5 @@
-"What a server billed is counted, whatever came of it, over processes and stops; a chat log's lines; what a panel was drawn of."
+"What a server billed is counted, whatever came of it, over processes and stops; the app's gate, panels and logs."
+
 import asyncio
 import json
 import signal
@@ -36,7 +37,7 @@ def choice(message: dict, end: str | None = "stop") -> list[dict]:
 
 
 class Teller(Stage):
-    "A server that bills every 200 by `USAGE`, and sends the bodies that it is given, one after another; whole ones in the end."
+    "A server that bills every 200 by `USAGE`, and sends the bodies that it is given one by one; then whole ones."
 
     def __init__(self, *bodies: bytes, size: int | None = None):
         super().__init__()
@@ -47,7 +48,9 @@ class Teller(Stage):
         sent = self.left.pop(0) if self.left else whole
         self.billed += BILL
         self.counts["answers"] += sent == whole
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {self.size if self.size and sent != whole else len(sent)}\r\n\r\n".encode() + sent)
+        size = self.size if self.size and sent != whole else len(sent)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        writer.write(head.encode() + sent)
         await writer.drain()
         if self.size and sent != whole:
             writer.close()
@@ -59,7 +62,16 @@ def body(**told) -> bytes:
 
 OF_NO_USE = {
     "null": body(choices=choice({"content": None}, None), usage=USAGE),
-    "a tool": body(choices=choice({"content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls"), usage=USAGE),
+    "a tool": body(
+        choices=choice(
+            {
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            "tool_calls",
+        ),
+        usage=USAGE,
+    ),
     "a tool, said to be over": body(choices=choice({"content": None, "tool_calls": [{"id": "c"}]}), usage=USAGE),
     "no choice": body(choices=[], usage=USAGE),
     "no choices": body(usage=USAGE),
@@ -80,7 +92,10 @@ def test_what_was_billed_is_counted_though_it_was_no_answer(tmp_path, case):
     bill = paid(Spending(cache), "r")
     assert answers[0].text == "Two." and stage.billed == pytest.approx(2 * BILL)
     assert bill == {"calls": 2, "tokens_in": 80, "tokens_out": 14, "cost": pytest.approx(stage.billed), "owed": 0.0}
-    assert engine.cost == pytest.approx(stage.billed) and (engine.counts["tokens_in"], engine.counts["tokens_out"]) == (80, 14)
+    assert engine.cost == pytest.approx(stage.billed) and (engine.counts["tokens_in"], engine.counts["tokens_out"]) == (
+        80,
+        14,
+    )
     assert cache.usage("r")["t"]["cost"] == pytest.approx(BILL)  # of the answer that was kept
 
 
@@ -107,7 +122,10 @@ def test_refusals_and_pages_cost_nothing(tmp_path):
         ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
         with pytest.raises(UserError, match="no server answers there"):
             ask_all(Engine("http://127.0.0.1:9/v1", cache, run="nobody", price=PRICE), [question(2)])
-    with Raised(Teller(*[b'{"error": {"message": "no credit", "code": 402}}'] * 3)) as url, pytest.raises(UserError, match="is no chat API .*no credit"):
+    with (
+        Raised(Teller(*[b'{"error": {"message": "no credit", "code": 402}}'] * 3)) as url,
+        pytest.raises(UserError, match="is no chat API .*no credit"),
+    ):
         ask_all(Engine(url, cache, run="error", price=PRICE), [question(3)])
     assert [paid(Spending(cache), run)["calls"] for run in ("r", "nobody", "error")] == [1, 0, 0]
     assert not any(paid(Spending(cache), run)["owed"] for run in ("r", "nobody", "error"))
@@ -117,7 +135,10 @@ def test_a_nothing_that_is_billed_is_not_asked_for_twelve_times(tmp_path):
     stage, cache = Teller(*[OF_NO_USE["a tool"]] * 99), Cache(tmp_path / "answers.sqlite")
     with Raised(stage) as url:
         (answer,) = ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
-    assert answer.status == "error" and "3 attempts failed, the last: an answer without text (it calls a tool)" in answer.why
+    assert (
+        answer.status == "error"
+        and "3 attempts failed, the last: an answer without text (it calls a tool)" in answer.why
+    )
     assert paid(Spending(cache), "r")["cost"] == pytest.approx(stage.billed) == pytest.approx(3 * BILL)
 
 
@@ -128,7 +149,10 @@ def test_nobody_knows_what_an_answer_cost_that_came_too_late(tmp_path):
         assert answer.status == "error" and "no answer in time" in answer.why
         bill = paid(Spending(cache), "r")
         assert bill["cost"] == 0 and bill["owed"] == pytest.approx(2 * PRICE.cost(len("Boat 1") + 4, 9))
-        with pytest.raises(Failed, match=r"--budget 0.06: 0.0000 is spent, 0.0560 more may have been billed for calls whose answer was lost, and the next"):
+        with pytest.raises(
+            Failed,
+            match="--budget 0.06: 0.0000 is spent, 0.0560 more may have been billed for calls whose answer was lost, and ",
+        ):
             ask_all(Engine(url, cache, run="r", price=PRICE, budget=0.06), [question(1)])
 
 
@@ -160,8 +184,9 @@ from cocoift.chat.endpoint.money import Price
 from cocoift.chat.endpoint.request import Request
 from cocoift.files import Failed
 url, path, first, count, budget = sys.argv[1:]
-tasks = (one(Request("any", [{"role": "user", "content": f"Boat {k}"}], {"max_tokens": 9})) for k in range(int(first), int(first) + int(count)))
-engine = Engine(url, Cache(path), concurrency=8, run="r", role="t", price=Price(input=1000, output=2000), budget=float(budget))
+numbers, price = range(int(first), int(first) + int(count)), Price(input=1000, output=2000)
+tasks = (one(Request("any", [{"role": "user", "content": f"Boat {k}"}], {"max_tokens": 9})) for k in numbers)
+engine = Engine(url, Cache(path), concurrency=8, run="r", role="t", price=price, budget=float(budget))
 try:
     run(engine, tasks, lambda k, answer: print(k, answer.status, flush=True))
 except Failed as error:
@@ -182,7 +207,12 @@ class Booked(Stage):
 
 
 def asker(url, path, first, count, budget) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", ASKER, url, path, *map(str, (first, count, budget))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", ASKER, url, path, *map(str, (first, count, budget))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_a_budget_holds_over_processes_that_share_a_cache(tmp_path):
@@ -190,7 +220,9 @@ def test_a_budget_holds_over_processes_that_share_a_cache(tmp_path):
     with Raised(stage) as url:
         both = [asker(url, path, first, 100, 4) for first in (0, 1000)]
         told = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [1, 1] and all("told: --budget 4: " in err for _, err in told), told
+    assert [process.returncode for process in both] == [1, 1] and all("told: --budget 4: " in err for _, err in told), (
+        told
+    )
     assert 3.5 < stage.billed <= 4 and paid(Spending(Cache(path)), "r")["cost"] == pytest.approx(stage.billed)
 
 
@@ -221,18 +253,59 @@ def home(tmp_path_factory):
 
 
 PAYING = {
-    "rewrite": lambda home, url, out: [home / "set", "kinds={sentence: 3}", "verdicts=keep", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 6],
-    "label": lambda home, url, out: [home / "set", "kinds={sentence: 3}", "verdicts=keep", "--images", home / "world", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 6],
-    "eval": lambda home, url, out: ["--model", f"{url}#m", "--data", home / "exam", "--history", "none", "--nproc", 2, "--out", out / "new"],
+    "rewrite": lambda home, url, out: [
+        home / "set",
+        "kinds={sentence: 3}",
+        "verdicts=keep",
+        "--endpoint",
+        url,
+        "--model",
+        "m",
+        "--out",
+        out / "new",
+        "--concurrency",
+        6,
+    ],
+    "label": lambda home, url, out: [
+        home / "set",
+        "kinds={sentence: 3}",
+        "verdicts=keep",
+        "--images",
+        home / "world",
+        "--endpoint",
+        url,
+        "--model",
+        "m",
+        "--out",
+        out / "new",
+        "--concurrency",
+        6,
+    ],
+    "eval": lambda home, url, out: [
+        "--model",
+        f"{url}#m",
+        "--data",
+        home / "exam",
+        "--history",
+        "none",
+        "--nproc",
+        2,
+        "--out",
+        out / "new",
+    ],
 }
 
 
 def kept(folder: Path) -> int:
-    return sum(Cache(path).db.execute("SELECT count(*) FROM answers").fetchone()[0] for path in folder.rglob("answers.sqlite"))
+    return sum(
+        Cache(path).db.execute("SELECT count(*) FROM answers").fetchone()[0] for path in folder.rglob("answers.sqlite")
+    )
 
 
-@pytest.mark.parametrize("name, signals", [("rewrite", [signal.SIGTERM]), ("label", [signal.SIGINT]),
-                                           ("eval", [signal.SIGTERM, signal.SIGTERM])])  # `timeout` sends it to the process and to its group
+@pytest.mark.parametrize(
+    "name, signals",
+    [("rewrite", [signal.SIGTERM]), ("label", [signal.SIGINT]), ("eval", [signal.SIGTERM, signal.SIGTERM])],
+)  # `timeout` sends it to the process and to its group
 def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
     stage = Stage(lambda told: "It can be seen at once.", latency=0.4)
     with Raised(stage) as url:
@@ -247,21 +320,51 @@ def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
         answered = stage.counts["answers"]
     assert process.returncode == 130 and "Traceback" not in told, told
     assert told.strip().splitlines()[-1] == f"cocoift {name}: interrupted; the same command goes on where it stopped"
-    assert 0 < kept(tmp_path) == answered and not (tmp_path / "new/scores.json").exists() and not (tmp_path / "new/manifest.json").exists()
+    assert (
+        0 < kept(tmp_path) == answered
+        and not (tmp_path / "new/scores.json").exists()
+        and not (tmp_path / "new/manifest.json").exists()
+    )
 
 
 def test_a_judge_and_its_canary_have_one_budget(tmp_path):
     from cocoift.studies.judged import run_judge
 
     write = lambda name, value: (tmp_path / name).write_text(json.dumps(value)) and tmp_path / name
-    answers, grades = write("answers.json", {"v1_0": "Four shapes."}), write("grades.json", {"v1_0": {"model": "gpt-4", "score": [0.5]}})
-    asked = write("mm-vet.json", {"v1_0": {"imagename": "v1_0.png", "question": "How many shapes are there?", "answer": "4", "capability": ["rec"]}})
+    answers, grades = (
+        write("answers.json", {"v1_0": "Four shapes."}),
+        write("grades.json", {"v1_0": {"model": "gpt-4", "score": [0.5]}}),
+    )
+    asked = write(
+        "mm-vet.json",
+        {
+            "v1_0": {
+                "imagename": "v1_0.png",
+                "question": "How many shapes are there?",
+                "answer": "4",
+                "capability": ["rec"],
+            }
+        },
+    )
     (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")
     stage = Stage(lambda told: "0.5")
     with Raised(stage) as url:
-        judged = run_judge("mm-vet", answers, f"{url}#m", tmp_path / "out", {"references": asked}, canary=(grades, answers, asked), price=tmp_path / "prices.yaml", budget=4)
+        judged = run_judge(
+            "mm-vet",
+            answers,
+            f"{url}#m",
+            tmp_path / "out",
+            {"references": asked},
+            canary=(grades, answers, asked),
+            price=tmp_path / "prices.yaml",
+            budget=4,
+        )
     (cache,) = tmp_path.rglob("answers.sqlite")  # the canary asked the same: it was paid for once
-    assert judged["coverage"] == judged["canary"]["coverage"] == 1 and stage.counts["answers"] == 1 and paid(Spending(Cache(cache)), "judge")["calls"] == 1
+    assert (
+        judged["coverage"] == judged["canary"]["coverage"] == 1
+        and stage.counts["answers"] == 1
+        and paid(Spending(Cache(cache)), "judge")["calls"] == 1
+    )
 
 
 # ---------------------------------------------------------------- the app
@@ -282,7 +385,9 @@ def test_wrong_guesses_hold_nobody_elsewhere():
         await asyncio.sleep(0)
         assert await guess("192.0.2.2", "open sesame")
         refused = [task for task in wrong if task.done()]
-        assert len(refused) == 60 - gate.patience and all(isinstance(task.exception(), HTTPException) and task.exception().status_code == 429 for task in refused)
+        assert len(refused) == 60 - gate.patience and all(
+            isinstance(task.exception(), HTTPException) and task.exception().status_code == 429 for task in refused
+        )
         for task in wrong:
             task.cancel()
         await asyncio.gather(*wrong, return_exceptions=True)
@@ -314,7 +419,9 @@ def test_what_is_written_while_a_panel_is_drawn_is_drawn_at_its_next_look(panel,
     training, run = panel
     monkeypatch.setattr(training, "drawn", lambda runs, places: [board.trainings(training.study.root)[0].step.max()])
     steps, seen = lambda row: row[1:], training.seen([])
-    assert training.ticked([], "")[0] == training.ticked([], seen)[0]  # before it was drawn, and as long as nothing happens: nothing
+    assert (
+        training.ticked([], "")[0] == training.ticked([], seen)[0]
+    )  # before it was drawn, and as long as nothing happens: nothing
     Journal(run / "metrics.jsonl").append([{"step": 2, "loss": 1.0, "lr": 1e-3, "tokens": 100}])
     after, *drawn = training.ticked([], seen)  # seen before the step was written, drawn whenever
     assert drawn == [2]
@@ -335,10 +442,19 @@ def test_texts_in_parallel_files_are_not_shifted(tmp_path):
 
     folder = tmp_path / "cocoqa/train"
     folder.mkdir(parents=True)
-    for name, lines in {"questions": "what is\u2028it\nwhere is\x0cit\nhow many\x85are there\n", "answers": "cat\nmat\ntwo\n", "img_ids": "1\n2\n3\n", "types": "0\n3\n1\n"}.items():
+    for name, lines in {
+        "questions": "what is\u2028it\nwhere is\x0cit\nhow many\x85are there\n",
+        "answers": "cat\nmat\ntwo\n",
+        "img_ids": "1\n2\n3\n",
+        "types": "0\n3\n1\n",
+    }.items():
         (folder / f"{name}.txt").write_text(lines, encoding="utf-8", newline="")
     records = list(load_sources()["cocoqa"].read(Files(tmp_path, "cocoqa")))
-    assert not any(isinstance(record, Reject) for record in records) and [r.answers[0] for r in records] == ["cat", "mat", "two"]
+    assert not any(isinstance(record, Reject) for record in records) and [r.answers[0] for r in records] == [
+        "cat",
+        "mat",
+        "two",
+    ]
 
 
 def test_an_app_that_cannot_start_says_one_line(typed, tmp_path):
@@ -348,7 +464,14 @@ def test_an_app_that_cannot_start_says_one_line(typed, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        for options, line in ((["--port", port], f"--port {port}: something is served there already"), (["--host", "192.0.2.1", "--password", "x"], "--host 192.0.2.1: is no address of this machine"),
-                              (["--host", "no where", "--password", "x"], "--host no where: no such address is known")):
+        for options, line in (
+            (["--port", port], f"--port {port}: something is served there already"),
+            (["--host", "192.0.2.1", "--password", "x"], "--host 192.0.2.1: is no address of this machine"),
+            (["--host", "no where", "--password", "x"], "--host no where: no such address is known"),
+        ):
             done = typed("app", "--study", tmp_path / "study", *options)
-            assert done.returncode == 2 and done.stderr.startswith(f"cocoift app: {line}") and len(done.stderr.splitlines()) == 1, done.stderr
+            assert (
+                done.returncode == 2
+                and done.stderr.startswith(f"cocoift app: {line}")
+                and len(done.stderr.splitlines()) == 1
+            ), done.stderr

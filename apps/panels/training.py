@@ -22,7 +22,12 @@ class Training:
 
     def after(self, event):
         loss, *others = self.plots
-        first = event.then(lambda runs: [self.seen(runs), *self.drawn(runs, [loss])], self.runs, [self.stamp, self.note, *self.plots[loss].parts], **QUIET)
+        first = event.then(
+            lambda runs: [self.seen(runs), *self.drawn(runs, [loss])],
+            self.runs,
+            [self.stamp, self.note, *self.plots[loss].parts],
+            **QUIET,
+        )
         return first.then(lambda runs, seen: [seen, *self.drawn(runs, others)[1:]], [self.runs, self.stamp],
                           [self.stamp, *(part for name in others for part in self.plots[name].parts)], **QUIET)
 
@@ -32,7 +37,7 @@ class Training:
         self.timer.tick(self.ticked, [self.runs, self.stamp], everything, concurrency_limit=2, **QUIET)
 
     def seen(self, runs) -> str:
-        "What figures are about to be drawn of. Taken before the files are read: what is written meanwhile is drawn at the next tick."
+        "What figures are drawn of; taken before the files are read: what is written meanwhile comes at the next tick."
         return str([sorted(runs or []), *board.stamped(self.study.root)])
 
     def drawn(self, runs, places):

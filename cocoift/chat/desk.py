@@ -22,7 +22,11 @@ from .speak import Said, Settings, Speaker
 from ..files import UserError, atomic_file, digest, with_parent
 
 # %% ../../nbs/chat/20_desk.ipynb #6eabd2ed
-MOST_TEXT, MOST_ROUNDS, MOST_PICTURES = 20_000, 100, 8  # characters of a question; rounds of a dialog; pictures of a question
+MOST_TEXT, MOST_ROUNDS, MOST_PICTURES = (
+    20_000,
+    100,
+    8,
+)  # characters of a question; rounds of a dialog; pictures of a question
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,15 @@ class Side:
         return bool(self.rounds) and self.rounds[-1].status in ("asked", "speaking") or bool(self.script)
 
     def ask(self, instruction: str, images: Sequence[str] = ()) -> "Side":
-        for held, most, of in ((len(instruction), MOST_TEXT, "characters of a question"), (len(images), MOST_PICTURES, "pictures of a question"), (len(self.rounds) + 1, MOST_ROUNDS, "rounds of a dialog")):
+        for held, most, of in (
+            (len(instruction), MOST_TEXT, "characters of a question"),
+            (len(images), MOST_PICTURES, "pictures of a question"),
+            (len(self.rounds) + 1, MOST_ROUNDS, "rounds of a dialog"),
+        ):
             if held > most:
-                raise UserError(f"{held:,} {of} are too many, {most:,} are the most: shorten it, or clear the dialog and begin anew")
+                raise UserError(
+                    f"{held:,} {of} are too many, {most:,} are the most: shorten it, or clear the dialog and begin anew"
+                )
         return replace(self, rounds=(*self.rounds, Round(instruction, tuple(images))))
 
     def retry(self, number: int) -> "Side":  # from 0

@@ -65,7 +65,11 @@ def read_log(path: str | Path) -> tuple[list[Told], int]:  # the comparisons, an
         whole = None
     if isinstance(whole, dict) and whole and all(isinstance(v, dict) and "rounds" in v for v in whole.values()):
         return [Told(_ours(whole, path), about="an export")], 0
-    lines, told, others = whole if isinstance(whole, list) else [whole] if whole is not None else text.split("\n"), [], 0
+    lines, told, others = (
+        whole if isinstance(whole, list) else [whole] if whole is not None else text.split("\n"),
+        [],
+        0,
+    )
     for number, line in enumerate(lines, 1):
         try:
             line = json.loads(line.strip() or "null") if isinstance(line, str) else line

@@ -57,7 +57,10 @@ def main() -> None:
     name = f"cocoift {sys.argv[1]}" if known.intersection(sys.argv[1:2]) else "cocoift"
     asked = name != "cocoift" and "--help" not in sys.argv
     try:
-        with _terminable(), redirect_stdout(sys.stderr) if asked else nullcontext():  # what libraries print (DeepSpeed does) is no part of a document
+        with (
+            _terminable(),
+            redirect_stdout(sys.stderr) if asked else nullcontext(),
+        ):  # what libraries print (DeepSpeed does) is no part of a document
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
             if code == 130:  # how typer hands on Ctrl-C, without a word
                 raise KeyboardInterrupt

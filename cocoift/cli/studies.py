@@ -67,9 +67,11 @@ def _try_place(host: str, port: int) -> None:
     import errno
     import socket
 
-    mends = {errno.EADDRINUSE: f"--port {port}: something is served there already: name another port",
-             errno.EACCES: f"--port {port}: this user may not open it: name one from 1024 on",
-             errno.EADDRNOTAVAIL: f"--host {host}: is no address of this machine: name one of its own, or 0.0.0.0 for all"}
+    mends = {
+        errno.EADDRINUSE: f"--port {port}: something is served there already: name another port",
+        errno.EACCES: f"--port {port}: this user may not open it: name one from 1024 on",
+        errno.EADDRNOTAVAIL: f"--host {host}: is no address of this machine: name one of its own, or 0.0.0.0 for all",
+    }
     for name in dict.fromkeys((host, "127.0.0.1")):  # the second is where gradio looks first, whatever the host
         try:
             family, kind, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
@@ -77,9 +79,15 @@ def _try_place(host: str, port: int) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         except (socket.gaierror, UnicodeError):
-            raise UserError(f"--host {host}: no such address is known: write it as in 127.0.0.1, or 0.0.0.0 for all") from None
+            raise UserError(
+                f"--host {host}: no such address is known: write it as in 127.0.0.1, or 0.0.0.0 for all"
+            ) from None
         except OSError as error:
-            raise UserError(mends.get(error.errno, f"--host {host} --port {port}: cannot be served ({error.strerror}): name another place")) from None
+            raise UserError(
+                mends.get(
+                    error.errno, f"--host {host} --port {port}: cannot be served ({error.strerror}): name another place"
+                )
+            ) from None
 
 # %% ../../nbs/cli/78_studies.ipynb #50f45605
 @app.command("app")

@@ -133,8 +133,19 @@ def _counts(base: Base, role: str, counts: list[dict], verdicts: Counter) -> dic
 
 
 def _told(entry: dict, counts: Mapping[str, int], billed: dict) -> dict:  # as the command prints it
-    return {"written": entry["written"], "rejected": entry["rejected"], "rounds": entry["rounds"], "reasons": entry["reasons"], "requests": counts.get("requests", 0),
-            "cached": counts.get("cached", 0), "tokens": billed["tokens_in"] + billed["tokens_out"], "cost": billed["cost"], "owed": billed["owed"], "usage": entry["usage"], "unseen": entry["unseen"]}
+    return {
+        "written": entry["written"],
+        "rejected": entry["rejected"],
+        "rounds": entry["rounds"],
+        "reasons": entry["reasons"],
+        "requests": counts.get("requests", 0),
+        "cached": counts.get("cached", 0),
+        "tokens": billed["tokens_in"] + billed["tokens_out"],
+        "cost": billed["cost"],
+        "owed": billed["owed"],
+        "usage": entry["usage"],
+        "unseen": entry["unseen"],
+    }
 
 
 def _billed(store: Path, name: str, usage: Mapping[str, dict]) -> dict:
@@ -144,7 +155,9 @@ def _billed(store: Path, name: str, usage: Mapping[str, dict]) -> dict:
         cache.close()
         if billed["calls"]:
             return billed
-    return {key: sum(of[key] for of in usage.values()) for key in ("tokens_in", "tokens_out", "cost")} | {"owed": 0.0}  # of the answers alone: the cache is gone
+    return {key: sum(of[key] for of in usage.values()) for key in ("tokens_in", "tokens_out", "cost")} | {
+        "owed": 0.0
+    }  # of the answers alone: the cache is gone
 
 # %% ../../nbs/data/38_write.ipynb #02e07302
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ def run_judge(
     if dry_run:
         return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price)
     regraded = Path(f"{out}-canary")
-    who = open_judge(judge, role="judge", price=price, budget=budget, out=regraded if canary else out)  # one budget for both
+    who = open_judge(
+        judge, role="judge", price=price, budget=budget, out=regraded if canary else out
+    )  # one budget for both
     to_judge(bench, predictions, files, history)  # a wrong file is refused before anything is asked
     bird = run_canary(who, regraded, *canary) if canary else None
     result = judge_answers(bench, predictions, who, out, files, prompt, history, repeats)

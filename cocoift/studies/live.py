@@ -34,8 +34,13 @@ def watch(
     try:
         while True:
             done = (run / "train.json").exists()  # looked at before the metrics, so that the last step is drawn too
-            before, metrics = stamped(run), trainings(run)[0]  # in this order: what is written between them is drawn at the next look
-            if before != seen or done:  # a finished run ends in a full mark; one that goes on from a checkpoint has fewer steps than before
+            before, metrics = (
+                stamped(run),
+                trainings(run)[0],
+            )  # in this order: what is written between them is drawn at the next look
+            if (
+                before != seen or done
+            ):  # a finished run ends in a full mark; one that goes on from a checkpoint has fewer steps than before
                 seen, since = before, time.monotonic()
                 shown.update(trace(metrics)) if shown else None
             if done or time.monotonic() - since > patience:

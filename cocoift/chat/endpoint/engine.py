@@ -61,7 +61,8 @@ class Engine:
         self.cache, self.gallery, self.concurrency, self.price = cache, gallery, concurrency, price
         self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
         self.limits, self.draws = limits or Limits(), random.Random(seed)
-        self.counts, self.errors = Counter(), Counter()  # requests, answers, seen (of them with pictures), cached; tokens_in, tokens_out of all that was billed; kinds of failures
+        self.counts = Counter()  # requests, answers, seen (of them with pictures), cached; tokens_in, tokens_out: billed
+        self.errors = Counter()  # kinds of failures
         self.cost, self.spelled = 0.0, {}  # money spent; parameters that this server calls otherwise, or does not take (None)
         self._flying, self._lost, self._unseen = {}, 0, set()
         self._spending: Spending | None = None
@@ -75,14 +76,22 @@ class Engine:
             self._spending = Spending(self.cache)
         return self._spending
 
-    def told(self) -> str:
-        "Progress, in a few words."
-        c, ended, of = self.counts, ("error", "overflow", "unfit"), "" if self.budget is None else f" of {self.budget:g}"
-        again, failed = (" ".join(f"{n}x{kind}" for kind, n in sorted(self.errors.items()) if (kind in ended) == final) for final in (False, True))
-        parts = [f"{c['cached']} cached" if c["cached"] else "", f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens", f"{self.spending.total(self.run_id)[0]:.4f}{of} spent" if self.cost or of else "",
-                 f"asked again {again}" if again else "", f"failed {failed}" if failed else "",
-                 "without schema" if "response_format" in self.spelled else ""]
-        return ", ".join(part for part in parts if part)
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #f4469a4c
+def _progress(engine: Engine) -> str:
+    c, ended, of = engine.counts, ("error", "overflow", "unfit"), "" if engine.budget is None else f" of {engine.budget:g}"
+    again, failed = (
+        " ".join(f"{n}x{kind}" for kind, n in sorted(engine.errors.items()) if (kind in ended) == final)
+        for final in (False, True)
+    )
+    parts = [
+        f"{c['cached']} cached" if c["cached"] else "",
+        f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens",
+        f"{engine.spending.total(engine.run_id)[0]:.4f}{of} spent" if engine.cost or of else "",
+        f"asked again {again}" if again else "",
+        f"failed {failed}" if failed else "",
+        "without schema" if "response_format" in engine.spelled else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #96a70fb9
 async def ask(engine: Engine, request: Request) -> Answer:
@@ -150,7 +159,9 @@ async def _post(engine: Engine, request: Request, heard: Heard):  # the headers
     try:
         async with asyncio.timeout(engine.timeout):
             heard.sent = True
-            response = await engine._client.post("/chat/completions", body=body, cast_to=httpx2.Response, stream=True, stream_cls=openai.AsyncStream)
+            response = await engine._client.post(
+                "/chat/completions", body=body, cast_to=httpx2.Response, stream=True, stream_cls=openai.AsyncStream
+            )
             heard.status = response.status_code
             try:
                 async for piece in response.aiter_bytes():
@@ -237,7 +248,7 @@ async def _work(engine: Engine, tasks: Iterable[tuple[int, Task]], done: Callabl
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #a000e9d9
 async def _tell(engine: Engine, bar: tqdm) -> None:
     while True:
-        bar.set_postfix_str(engine.told(), refresh=False)
+        bar.set_postfix_str(_progress(engine), refresh=False)
         await asyncio.sleep(0.5)
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #d3bb4991
@@ -247,17 +258,19 @@ def _terminable(loop: asyncio.AbstractEventLoop, task: asyncio.Task) -> Iterator
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    loop.add_signal_handler(signal.SIGTERM, lambda: task.cancelling() or task.cancel())  # once: `timeout` and others send it twice
+    once = lambda: task.cancelling() or task.cancel()  # `timeout` and others send it twice
+    loop.add_signal_handler(signal.SIGTERM, once)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, before)
 
-
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #9ff41177
 async def _all(engine: Engine, tasks: Iterable[Task], done: Callable, desc: str, total: int | None) -> None:
     numbered, this, loop = iter(enumerate(tasks)), asyncio.current_task(), asyncio.get_running_loop()
-    engine._budget, engine._stop = Budget(engine.spending, engine.run_id, engine.role, engine.budget), lambda: loop.call_soon_threadsafe(this.cancel)
+    engine._budget = Budget(engine.spending, engine.run_id, engine.role, engine.budget)
+    engine._stop = lambda: loop.call_soon_threadsafe(this.cancel)
     engine.limits.begin()
     with _terminable(loop, this), tqdm(total=total, desc=desc, unit="task", disable=None if desc else True) as bar:
         workers = [asyncio.create_task(_work(engine, numbered, done, bar)) for _ in range(engine.concurrency)]
@@ -281,7 +294,7 @@ async def _wind_up(engine: Engine, tasks: Sequence[asyncio.Task], bar: tqdm) -> 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        bar.set_postfix_str(engine.told())
+        bar.set_postfix_str(_progress(engine))
         if engine._client:
             await engine._client.close()
             engine._client = None

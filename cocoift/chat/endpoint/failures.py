@@ -78,7 +78,7 @@ class Passing(Exception):
 
 
 class Empty(ValueError):
-    "A chat answer that holds no text: the server works, and was paid, and the same question would get the same nothing."
+    "A chat answer without text: the server works, and was paid, and the same question would get the same nothing."
 
 
 def _of_status(status: int, said: str, url: str, model: str) -> Answer:
@@ -112,8 +112,17 @@ def not_taken(error) -> tuple[str, str | None]:  # the parameter and its other n
         return "max_tokens", "max_completion_tokens"
     return ("response_format" if _SCHEMA.search(said) else "", None)
 
-
-_UNSENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError", "WriteError", "WriteTimeout")  # of httpx
+# %% ../../../nbs/chat/endpoint/19_failures.ipynb #a0f4d9b1
+_UNSENT = (
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ProxyError",
+    "UnsupportedProtocol",
+    "LocalProtocolError",
+    "WriteError",
+    "WriteTimeout",
+)  # of httpx
 
 
 def was_sent(error: BaseException | None) -> bool:
@@ -137,7 +146,10 @@ def judge_failure(error: Exception, url: str, model: str) -> Answer:  # of the r
         return _of_status(status, said, url, model)
     if isinstance(error, Empty):
         raise Passing("empty", f"an answer without text ({said})") from None
-    if isinstance(error, openai.APIResponseValidationError | ValueError | LookupError | AttributeError | TypeError | RecursionError):
+    if isinstance(
+        error,
+        openai.APIResponseValidationError | ValueError | LookupError | AttributeError | TypeError | RecursionError,
+    ):
         raise Passing("malformed", f"an answer that is none ({said})") from None
     if isinstance(error, openai.APIError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
         raise Passing("connection", said) from None

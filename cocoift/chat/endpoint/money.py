@@ -78,7 +78,13 @@ class Budget:
     "What a run may spend, over all its starts and processes."
 
     def __init__(self, spending: Spending, run: str = "", role: str = "", limit: float | None = None):
-        self.spending, self.run, self.role, self.limit, self.calls = spending, run, role, limit, 0  # calls: of ours, under way
+        self.spending, self.run, self.role, self.limit, self.calls = (
+            spending,
+            run,
+            role,
+            limit,
+            0,
+        )  # calls: of ours, under way
         self._closed = False
         self._settled = asyncio.Event()
 

@@ -21,7 +21,9 @@ _DECODER = json.JSONDecoder()
 
 def _number(usage: dict, *names: str) -> int | None:
     counts = (usage.get(name) for name in names)
-    return next((int(n) for n in counts if isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < 1e15), None)
+    return next(
+        (int(n) for n in counts if isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < 1e15), None
+    )
 
 
 def _tokens(usage: Any) -> tuple[int, int] | None:
@@ -32,7 +34,11 @@ def _tokens(usage: Any) -> tuple[int, int] | None:
     return given, max(written, total - given)
 
 
-def read_body(data: bytes) -> tuple[Any, tuple[int, int] | None]:  # the JSON value, None if it is none or torn; tokens of the prompt and of the answer
+def read_body(
+    data: bytes,
+) -> tuple[
+    Any, tuple[int, int] | None
+]:  # the JSON value, None if it is none or torn; tokens of the prompt and of the answer
     "What stands in a body, and the usage that it states; also the one that a torn body still shows."
     text = data.decode("utf-8", "replace")
     try:
@@ -79,14 +85,23 @@ class Heard:
 def _text(message: dict) -> str | None:
     content = message.get("content")
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)) or None
+        return (
+            "".join(
+                part["text"]
+                for part in content
+                if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            )
+            or None
+        )
     return content if isinstance(content, str) else None
 
 
 def answer_of(told: Any) -> Answer:
     "The answer that a body holds; `Empty` where a chat API gave none."
     if not isinstance(told, dict) or not ("choices" in told or "usage" in told):
-        raise ValueError(f"an error ({str(told['error'])[:200]})" if isinstance(told, dict) and "error" in told else "no chat answer")
+        raise ValueError(
+            f"an error ({str(told['error'])[:200]})" if isinstance(told, dict) and "error" in told else "no chat answer"
+        )
     choice = next(iter(told.get("choices") or ()), None)
     if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
         raise Empty("it has no choice")
@@ -97,4 +112,9 @@ def answer_of(told: Any) -> Answer:
     if text is None and not refusal and end not in ("stop", "length", "content_filter"):
         raise Empty("no text in it")
     declined = refusal or ("the content filter" if end == "content_filter" else "")
-    return Answer(without_key(text or ""), "refused" if declined else "ok", declined and without_key(str(declined))[:200], end == "length")
+    return Answer(
+        without_key(text or ""),
+        "refused" if declined else "ok",
+        declined and without_key(str(declined))[:200],
+        end == "length",
+    )

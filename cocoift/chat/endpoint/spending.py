@@ -17,11 +17,18 @@ from secrets import token_hex
 from .cache import Cache
 
 # %% ../../../nbs/chat/endpoint/13_spending.ipynb #3ff154e3
-_TABLES = ("CREATE TABLE IF NOT EXISTS calls (id INTEGER PRIMARY KEY, owner TEXT, run TEXT, role TEXT, tokens_in INTEGER, tokens_out INTEGER, cost REAL, at REAL)",
-           "CREATE TABLE spent (run TEXT, role TEXT, calls INTEGER, tokens_in INTEGER, tokens_out INTEGER, cost REAL, PRIMARY KEY (run, role))")
-_KNOWN = "INSERT INTO spent SELECT run, role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers GROUP BY run, role"  # by caches that counted answers only
-_ADD = ("INSERT INTO spent VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + 1, tokens_in = tokens_in + excluded.tokens_in, "
-        "tokens_out = tokens_out + excluded.tokens_out, cost = cost + excluded.cost")
+_BILL = "tokens_in INTEGER, tokens_out INTEGER, cost REAL"
+_TABLES = (
+    f"CREATE TABLE IF NOT EXISTS calls (id INTEGER PRIMARY KEY, owner TEXT, run TEXT, role TEXT, {_BILL}, at REAL)",
+    f"CREATE TABLE spent (run TEXT, role TEXT, calls INTEGER, {_BILL}, PRIMARY KEY (run, role))",
+    "INSERT INTO spent SELECT run, role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers "
+    "GROUP BY run, role",  # of a cache that counted its answers only
+)
+_ADD = (
+    "INSERT INTO spent VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + 1, "
+    "tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out, "
+    "cost = cost + excluded.cost"
+)
 
 
 @lru_cache(1)
@@ -30,7 +37,10 @@ def _owner(process: int) -> str:  # a name that no other process has
 
 
 def _sums(db: sqlite3.Connection, run: str) -> tuple[float, float]:
-    return tuple(db.execute(f"SELECT coalesce(sum(cost), 0.0) FROM {table} WHERE run = ?", (run,)).fetchone()[0] for table in ("spent", "calls"))
+    return tuple(
+        db.execute(f"SELECT coalesce(sum(cost), 0.0) FROM {table} WHERE run = ?", (run,)).fetchone()[0]
+        for table in ("spent", "calls")
+    )
 
 # %% ../../../nbs/chat/endpoint/13_spending.ipynb #3aced1ce
 class Spending:
@@ -40,7 +50,7 @@ class Spending:
         self.cache = cache or Cache(None)
         with self.cache.writing() as db:
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spent'").fetchone():
-                for statement in (*_TABLES, _KNOWN):
+                for statement in _TABLES:
                     db.execute(statement)
 
     def begin(
@@ -55,7 +65,9 @@ class Spending:
         with self.cache.writing() as db:
             if budget is not None and sum(_sums(db, run)) + cost > budget + 1e-9:
                 return None
-            return db.execute("INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", (owner, run, role, *tokens, cost, time.time())).lastrowid
+            return db.execute(
+                "INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", (owner, run, role, *tokens, cost, time.time())
+            ).lastrowid
 
     @contextmanager
     def settling(self, call: int, tokens: tuple[int, int], cost: float) -> Iterator[None]:
@@ -80,7 +92,9 @@ class Spending:
 def under_way(spending: Spending, run: str) -> bool:
     "Whether a process that lives waits for an answer, which may turn out cheaper than it was entered."
     with spending.cache.writing() as db:
-        owners = [owner for owner, in db.execute("SELECT DISTINCT owner FROM calls WHERE run = ? AND owner != ''", (run,))]
+        owners = [
+            owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE run = ? AND owner != ''", (run,))
+        ]
     return any(owner == _owner(os.getpid()) or not _ended(spending.cache, owner) for owner in owners)
 
 
@@ -90,9 +104,11 @@ def _ended(cache: Cache, owner: str) -> bool:
     return free
 
 
-def paid(spending: Spending, run: str) -> dict:  # calls, tokens_in, tokens_out, cost; owed: what calls may have cost beside that of which no answer came
-    "All that a run was billed, whatever came of it."
+def paid(spending: Spending, run: str) -> dict:  # calls, tokens_in, tokens_out, cost, owed
+    "All that a run was billed, whatever came of it; `owed`: what lost calls may have cost beside that."
+    names = ("calls", "tokens_in", "tokens_out", "cost")
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
     with spending.cache.writing() as db:
-        row = db.execute("SELECT coalesce(sum(calls), 0), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0), coalesce(sum(cost), 0.0) FROM spent WHERE run = ?", (run,)).fetchone()
+        row = db.execute(f"SELECT {sums} FROM spent WHERE run = ?", (run,)).fetchone()
         owed = _sums(db, run)[1]
-    return dict(zip(("calls", "tokens_in", "tokens_out", "cost"), row)) | {"cost": round(row[3], 6), "owed": round(owed, 6)}
+    return dict(zip(names, row)) | {"cost": round(row[3], 6), "owed": round(owed, 6)}

@@ -164,7 +164,7 @@ class Files:
         return stream_json(path, None, self._mend, f"a file of {self.name}", "{")
 
     def lines(self, path: Path) -> list[str]:
-        "The lines of a text file; what else ends a line for Unicode (U+2028, a form feed) stands inside one, and would shift all that follow."
+        "The lines of a text file. Unicode's other ends of a line (U+2028, a form feed) stand inside one."
         self.opened.append(path)
         return [line.removesuffix("\n") for line in StringIO(read_text(path))]
 
