@@ -90,12 +90,12 @@ class Spending:
 
 # %% ../../../nbs/chat/endpoint/13_spending.ipynb #7add5ee0
 def under_way(spending: Spending, run: str) -> bool:
-    "Whether a process that lives waits for an answer, which may turn out cheaper than it was entered."
+    "Whether another process that lives waits for an answer, which may turn out cheaper than it was entered."
     with spending.cache.writing() as db:
         owners = [
             owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE run = ? AND owner != ''", (run,))
         ]
-    return any(owner == _owner(os.getpid()) or not _ended(spending.cache, owner) for owner in owners)
+    return any(owner != _owner(os.getpid()) and not _ended(spending.cache, owner) for owner in owners)
 
 
 def _ended(cache: Cache, owner: str) -> bool:
