@@ -167,7 +167,12 @@ def _ending(files: Mapping[Path, str], name: str) -> list[Path]:  # of files by 
 class Album(Mapping):
     "The pictures below a folder: image -> its file."
 
-    def __init__(self, folder: str | Path):
+    def __init__(
+        self,
+        folder: str | Path,
+        read: Callable[[Path], str] = digest,  # a file's sha256, where one has to be known by its bytes
+    ):
+        self.read = read
         self.named: dict[str, list[str]] = {}  # paths below the folder, by the key of their names
         self._told: dict[str, list[str]] = {}  # and by the image that a name tells
         self._folder, self._place, self._asked = str(folder), os.path.abspath(folder), {}
@@ -197,7 +202,7 @@ class Album(Mapping):
     @cached_property
     def _by_bytes(self) -> dict[str, Path]:
         paths = [Path(self._folder, path) for some in self.named.values() for path in some]
-        return {image: path for path in sorted(paths, reverse=True) if not _named(path) for image in [picture_image(path)]}
+        return {f"file:{self.read(path)}": path for path in sorted(paths, reverse=True) if not _named(path)}
 
     def __getitem__(self, image: str) -> Path:
         if image not in self._asked:
@@ -212,15 +217,19 @@ class Album(Mapping):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def __bool__(self) -> bool:
+        return bool(self.named)
+
 # %% ../nbs/02_images.ipynb #7dfa3b96
 def find_pictures(
     folder: str | Path,  # searched at any depth
+    read: Callable[[Path], str] = digest,
 ) -> Album:  # image -> its picture file
     "Where the pictures lie."
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder of pictures: check the path")
-    album = Album(folder)
-    if not album.named:
+    album = Album(folder, read)
+    if not album:
         raise UserError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))}): name another folder")
     return album
 
