@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
-           'read_json', 'read_jsonl', 'Window', 'stream_json', 'peak_mb', 'reading', 'digest', 'digest_of', 'Journal',
-           'check_output', 'only_one']
+           'read_json', 'read_jsonl', 'Window', 'stream_json', 'peak_mb', 'reading', 'walk', 'find_files', 'digest',
+           'digest_of', 'Journal', 'check_output', 'only_one']
 
 # %% ../nbs/01_files.ipynb #b88db498
 import codecs
@@ -344,6 +344,41 @@ def reading(path: str | os.PathLike, what: str, mend: str = "download or train i
         raise
     except Exception as error:
         raise UserError(f"{path}: the {what} cannot be read ({' '.join(str(error).split())[:160] or type(error).__name__}): {mend}") from None
+
+# %% ../nbs/01_files.ipynb #e376d6ae
+_OF_THE_SYSTEM = ("lost+found", "__MACOSX")
+
+
+def walk(
+    folder: str | os.PathLike,
+) -> Iterator[Path]:  # in order of path; none, if there is no such folder
+    "The files below a folder at any depth, links followed."
+    yield from map(Path, _files(str(folder), ()) if os.path.isdir(folder) else ())
+
+
+def _files(folder: str, above: tuple[str, ...]) -> Iterator[str]:  # `above`: the folders that it lies in, links resolved
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((e for e in found if not e.name.startswith(".") and e.name not in _OF_THE_SYSTEM), key=lambda e: e.name)
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be read ({error.strerror.lower()}): give this user the right to, or name one beside it") from None
+    for entry in entries:
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            yield from _files(entry.path, (*above, real))
+        elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
+            yield entry.path
+
+
+def find_files(
+    folder: str | os.PathLike,
+    *patterns: str,  # ends of paths: "captions_*.json", "train/questions.txt"
+) -> list[Path]:  # in order of path
+    "The files below a folder whose paths end like one of the patterns; a file that links lead to twice comes once."
+    found = {os.path.realpath(path): path for path in reversed([path for path in walk(folder) if any(map(path.match, patterns))])}
+    return sorted(found.values())
 
 # %% ../nbs/01_files.ipynb #6402cc78
 def digest(path: str | os.PathLike) -> str:

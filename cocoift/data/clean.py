@@ -6,7 +6,6 @@
 __all__ = ['BENCHMARKS', 'images_in', 'Benchmark', 'CleanList', 'find_clean']
 
 # %% ../../nbs/data/21_clean.ipynb #a930b013
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from .records import begins_list
 from .sources.referring import load_refs
-from ..files import UserError, read_jsonl, read_text, reading_text, stream_json
+from ..files import UserError, read_jsonl, read_text, reading_text, stream_json, walk
 from ..images import coco_image, image_of
 
 # %% ../../nbs/data/21_clean.ipynb #2817ed5b
@@ -154,19 +153,13 @@ class CleanList:
 def _walk(data: Path, names: Iterable[str]) -> dict[str, list[Path]]:  # of every benchmark, and of Visual Genome's list of images
     wanted = {name: (re.compile("|".join(map(translate, BENCHMARKS[name].files))), BENCHMARKS[name].within) for name in names}
     wanted["vg"] = re.compile(r"image_data\.json\Z"), ""
-    found = {name: [] for name in wanted}
-    seen = set()
-    for home, folders, files in os.walk(data, followlinks=True):
-        if (real := os.path.realpath(home)) in seen:  # a link back
-            folders.clear()
-            continue
-        seen.add(real)
-        above = re.sub(r"[-_ ]", "", os.path.join(data.resolve().name, os.path.relpath(home, data)).lower())
-        for file in files:
-            for name, (pattern, within) in wanted.items():
-                if pattern.match(file) and within in above:
-                    found[name].append(Path(home, file))
-    return {name: sorted(paths) for name, paths in found.items()}
+    found: dict[str, dict[Path, Path]] = {name: {} for name in wanted}
+    for path in walk(data):
+        above = re.sub(r"[-_ ]", "", "/".join((data.resolve().name, *path.relative_to(data).parts[:-1])).lower())
+        for name, (pattern, within) in wanted.items():
+            if pattern.match(path.name) and within in above:
+                found[name].setdefault(path.resolve(), path)
+    return {name: list(paths.values()) for name, paths in found.items()}
 
 # %% ../../nbs/data/21_clean.ipynb #ed73209c
 def _read(name: str, read: Callable[[Path], Iterable[str]], paths: Sequence[Path]) -> frozenset[str]:

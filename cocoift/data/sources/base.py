@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...files import UserError, read_json, read_text, reading_text, stream_json
+from ...files import UserError, find_files, read_json, read_text, reading_text, stream_json
 
 # %% ../../../nbs/data/sources/10_base.ipynb #a52dddc2
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the picture
@@ -61,6 +61,7 @@ class Record(NamedTuple):
     kind: str = ""  # the data set's own type of question
     split: str = "train"  # the split of its source: train, val or test
     subset: str = ""  # COCO's 2017 split, where the file says it: "val2017"
+    files: tuple[str, ...] = ()  # the file names of its image and of `more`, as the source states them: "ocr_vqa/images/1.jpg"; () if it states none
 
 
 class Reject(NamedTuple):
@@ -140,8 +141,7 @@ class Files:
     def find(self, *patterns: str) -> list[Path]:
         "Files whose paths end like one of the patterns (`captions_*.json`, `train/questions.txt`), in order of path."
         homes = [self.data / home for home in (self.name, *(SOURCES[self.name].homes if self.name in SOURCES else ()))]
-        found = {path for home in homes if home.is_dir() for path in home.rglob("*") if any(map(path.match, patterns)) and path.is_file()}
-        return sorted(found)
+        return sorted({path.resolve(): path for home in reversed(homes) for path in find_files(home, *patterns)}.values())
 
     def newest(self, name: str) -> Path | None:
         "The file of this name; where several releases lie side by side (`v1.0/`, `v1.2/`), the last one's."
