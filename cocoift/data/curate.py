@@ -32,7 +32,7 @@ _TEXT, _TEXTS, _BOX = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())
 _OBJECT = pa.struct([("name", _TEXT), ("count", pa.int64()), ("crowd", pa.bool_()), ("area", pa.float64()), ("box", _BOX)])
 _TURN = pa.struct([("question", _TEXT), ("answer", _TEXT), ("stated", _TEXT), ("here", pa.bool_()), ("format", _TEXT)])
 _NESTED = {"answers": _TEXTS, "choices": _TEXTS, "why": _TEXTS, "objects": pa.list_(_OBJECT), "names": _TEXTS, "boxes": pa.list_(_BOX), "turns": pa.list_(_TURN),
-           "more": _TEXTS, "votes": pa.float64()}
+           "more": _TEXTS, "votes": pa.float64(), "files": _TEXTS}
 RECORDS = pa.schema([("seq", pa.int64()), *((name, _NESTED.get(name, _TEXT)) for name in Record._fields)])  # `seq`: the source's rank, then the order of its file
 DRAFTS = pa.schema([("seq", pa.int64()), *((name, {"turn": pa.int64(), "here": pa.bool_()}.get(name, _TEXT)) for name in Draft._fields)])
 KEYS = pa.schema([("seq", pa.int64()), ("image", _TEXT), ("id", _TEXT), ("question", _TEXT), ("answer", _TEXT), ("draw", pa.uint64())])
