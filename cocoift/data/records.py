@@ -314,9 +314,11 @@ def rounds_of(read: Dialog, record: dict, where: str) -> Conversation:
     return Conversation(number or where, tuple(image for image, _ in read.pictures), tuple(rounds))
 
 
-def by_system(read: Dialog) -> bool:
-    "Whether a system prompt of it asks for a format."
-    return any(speaker == "system" and stated_format(text) != "free" for speaker, text in read.turns)
+def by_system(record: dict) -> bool:
+    "Whether a system prompt of a record asks for a format."
+    prompts = [record[key] for key in _SYSTEMS if _stated(record.get(key))]
+    prompts += ["\n".join(texts_of(_agreed(turn, "value", "content"))) for turn in record[turns_field(record)] if speaker_of(turn) == "system"]
+    return any(stated_format(prompt) != "free" for prompt in prompts)
 
 # %% ../../nbs/data/17_records.ipynb #27a10020
 _PAIRS = (("query", "response"), ("prompt", "completion"), ("prompt", "response"), ("prompt", "chosen"), ("instruction", "output"), ("question", "answer"), ("input", "output"))
