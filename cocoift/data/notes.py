@@ -64,7 +64,7 @@ def notes(
 ) -> str:  # empty if they say nothing
     "What is known of an image, for a reader who does not see it."
     objects: dict[str, Objects] = {}
-    for o in (o for r in records for o in r.objects if o.count or o.crowd):
+    for o in (o for r in records for o in r.objects if o.count):
         objects.setdefault(o.name, o)
     asked = {normalise(question): (question, answer) for r in records for question, answer in _asked(r)}
     regions = [f"- {r.answers[0]}" + (f" (at {box_text(r.boxes[0])})" if boxes and r.boxes else "") for r in records if r.task == "region"]

@@ -25,10 +25,10 @@ LETTERS = "ABCDEFGH"  # of choices
 
 
 class Objects(NamedTuple):
-    "The things of one category in an image; `count` 0 says that there are none."
+    "The things of one category in an image; an exact `count` of 0 says that there are none."
     name: str
     count: int
-    crowd: bool  # some are annotated as one crowd: then `count` is a lower bound
+    crowd: bool  # `count` is a lower bound: some are one crowd, or the annotations leave the number open; whether there are any, if it is 0
     area: float  # share of the picture that they cover
     box: tuple[float, ...] = ()  # around all of them
 
