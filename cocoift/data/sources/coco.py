@@ -39,10 +39,9 @@ def of_last_release(paths: Iterable[Path]) -> list[Path]:
     return [path for split, path in found.items() if split.endswith("2017")] or list(found.values())
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #2e5f476f
-def subsets(images: Iterable[dict], path: Path) -> dict[int, str]:  # image id -> "val2017", or "" where the file does not say
-    "The 2017 split of the pictures that a COCO file lists."
-    named = split_of(path)[1]
-    default = named if named.endswith("2017") else ""
+def subsets(images: Iterable[dict], path: Path) -> dict[int, str]:  # image id -> "val2017"; "val2014" where the file says no more, "" where it says nothing
+    "COCO's own split of the pictures that a COCO file lists: that of 2017, if it is known."
+    default = split_of(path)[1]
     return {image["id"]: next((s for s in ("train2017", "val2017") if s in image.get("coco_url", "")), default) for image in images}
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #0b586a25
