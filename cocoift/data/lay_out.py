@@ -20,6 +20,7 @@ from ..conversation import Origin, parquet_schema
 from .compose import LAYOUTS, Piece, compose, place
 from .curate import DRAFTS, RECORDS, no_collector
 from .recipe import BuildRecipe
+from .repeats import without_repeats
 from .sources.base import load_sources
 from ..files import atomic_file, write_json
 
@@ -160,6 +161,9 @@ def lay_out(
     written: Mapping[int, Origin] = {},  # by `seq`: of the records that a model wrote
 ) -> tuple[pa.Table, pa.Table, dict]:  # conversations, the records in their order, counts
     "Records and their rounds as conversations."
+    duplicates, repeated = {}, {}
+    if recipe.layout != "verbatim":  # where a file is kept as it is, nothing of it is merged
+        records, drafts, duplicates, repeated = without_repeats(records, drafts)
     records, image = _ordered(records)
     seq = records["seq"].to_numpy()
     by_seq = np.argsort(seq)
@@ -170,7 +174,7 @@ def lay_out(
         laid = _deal(drafts, record, _questions(drafts, records, record), image[record], _about(records).take(pa.array(record)).to_pylist(), recipe)
     rounds = pc.value_counts(records["source"].combine_chunks().take(pa.array(record)))
     counts = {"conversations": len(laid.ids), "rounds": {row["values"]: row["counts"] for row in rounds.to_pylist()},
-              "records": {row["values"]: row["counts"] for row in pc.value_counts(records["source"]).to_pylist()},
+              "records": {row["values"]: row["counts"] for row in pc.value_counts(records["source"]).to_pylist()}, "duplicates": duplicates, "repeated": repeated,
               "images": len(pc.unique(pc.drop_null(pc.if_else(pc.equal(records["image"], ""), None, records["image"]))))}
     return _conversations(laid, drafts, records, record, written, recipe.clean) if len(seq) else parquet_schema().empty_table(), records, counts
 
