@@ -52,7 +52,7 @@ def name_key(name: str) -> str:
 
 # %% ../nbs/02_images.ipynb #af4e919b
 _ALTERED = rf"_{_SUFFIX}\.rf\.\w+"
-_COCO = re.compile(rf"(?:^|/)(?:[0-9a-f]{{8}}-)?(?:COCO_(?:train|val|test)20\d\d_)?(0{{6}}\d{{6}})(?:_\d+)?(?:{_ALTERED})?\.\w+$", re.I)
+_COCO = re.compile(rf"(?:^|/)(?:[0-9a-f]{{8}}-)?(?:COCO_(?:train|val|test)20\d\d_)?(0{{4}}\d{{8}})(?:_\d+)?(?:{_ALTERED})?\.\w+$", re.I)
 _VG = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$")  # GQA's pictures are Visual Genome's, all in one folder
 _BYTES = re.compile(r"(?:^|/)([0-9a-f]{64})\.\w+$")
 
