@@ -216,15 +216,21 @@ def test_exported_pictures_are_upright(cases, typed, tmp_path):
 
 # A bomb
 
-def test_a_bomb_is_one_line(typed, tmp_path, monkeypatch):
+def bomb(path: Path) -> Path:
+    "A picture of 900 million pixels."
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    bomb = tmp_path / "bomb.png"
-    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", (30_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0") + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
-    for opened in (lambda: embed(bomb, 440), lambda: open_picture("x", {"x": bomb}), lambda: picture_size(bomb)):
+    head = chunk(b"IHDR", (30_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0")
+    with_parent(path).write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
+    return path
+
+
+def test_a_bomb_is_one_line(tmp_path):
+    large = bomb(tmp_path / "bomb.png")
+    for opened in (lambda: embed(large, 440), lambda: open_picture("x", {"x": large}), lambda: picture_size(large)):
         with pytest.raises(UserError, match="bomb.png: the picture.* cannot be read .*: download it again"):
             opened()
 
@@ -275,3 +281,32 @@ def test_verbatim_names_are_the_records_own(typed, tmp_path):
     made = built(typed, tmp_path / "r.yaml", tmp_path / "data", tmp_path / "set")
     assert typed("export", made, "--to", "llava", "--out", tmp_path / "x.json").returncode == 0
     assert sorted(row["image"] for row in json.loads((tmp_path / "x.json").read_text())) == sorted(names)
+
+
+def test_labelled_and_asked_by_path(alignment, small, typed, tmp_path):
+    done = typed("label", alignment / "set", "--images", alignment / "pictures", "--endpoint", "http://127.0.0.1:9/v1", "--model", "any", "--out", tmp_path / "set", "--dry-run", "--json")
+    assert (done.returncode, json.loads(done.stdout)["unseen"]) == (0, 0), done.stderr
+    rows = [{"question_id": k, "image_id": f"0054c91397f2fe0{k}", "question": "what is written there?", "answers": ["book"] * 10} for k in range(2)]
+    with_parent(tmp_path / "textvqa/TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}))
+    paths = [paint(tmp_path / f"pictures/train_images/{row['image_id']}.jpg", (row["question_id"] * 50, 9, 9)) for row in rows]
+    asked = ("eval", "--model", small / "start", "--bench", "textvqa", "--data", tmp_path / "textvqa", "--images", tmp_path / "pictures", "--history", "none", "--out")
+    done = typed(*asked, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run/rounds.jsonl").read_text().splitlines()]
+    assert {line["image"] for line in lines} == {f"file:{digest(path)}" for path in paths}
+    paths[1].unlink()
+    done = typed(*asked, tmp_path / "other")
+    assert done.returncode == 2 and f"1 of the benchmark's images have no picture there (textvqa:{rows[1]['image_id']}.jpg, ...)" in done.stderr
+    assert not (tmp_path / "other/rounds.jsonl").exists()
+
+
+def test_pages_tell_of_pictures_that_cannot_be_shown(typed, tmp_path):
+    from cocoift.conversation import conversation, write_parquet
+
+    write_parquet(tmp_path / "set.parquet", [conversation("coco:9", ("Is it safe?", "Yes"), ("Why?", "Calm."), id="9")])
+    paint(tmp_path / "twice/a/000000000009.jpg")
+    paint(tmp_path / "twice/b/000000000009.jpg", size=(32, 24))
+    bomb(tmp_path / "bomb/000000000009.png")
+    for name, says in (("twice", "coco:9: two different files could be its picture"), ("bomb", "000000000009.png: the picture cannot be read (Image size")):
+        done = typed("audit", tmp_path / "set.parquet", "--images", tmp_path / name, "--html", tmp_path / "x.html")
+        assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1 and not (tmp_path / "x.html").exists()
