@@ -8,7 +8,9 @@ __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder',
            'digest_of', 'Journal', 'check_output', 'only_one']
 
 # %% ../nbs/01_files.ipynb #b88db498
+import codecs
 import hashlib
+import io
 import json
 import os
 import re
@@ -85,12 +87,29 @@ def write_json(
         file.write("\n")
 
 # %% ../nbs/01_files.ipynb #56866bc9
+_OTHER_FILES = {  # by first bytes: what it is, and the mend
+    b"\x1f\x8b": ("is compressed (gzip)", "unpack it with gunzip, and name what comes out"),
+    b"\x28\xb5\x2f\xfd": ("is compressed (zstd)", "unpack it with unzstd, and name what comes out"),
+    b"\xfd7zXZ\x00": ("is compressed (xz)", "unpack it with unxz, and name what comes out"),
+    b"BZh": ("is compressed (bzip2)", "unpack it with bunzip2, and name what comes out"),
+    b"PK\x03\x04": ("is a zip archive", "unpack it, and name the file inside"),
+    b"PAR1": ("is a parquet file", "give it the suffix .parquet"),
+    b"version https://git-lfs": ("is a Git LFS pointer, which stands for the file", "fetch the file itself with `git lfs pull`"),
+    codecs.BOM_UTF32_LE: ("is UTF-32 text", "save it as UTF-8"), codecs.BOM_UTF32_BE: ("is UTF-32 text", "save it as UTF-8"),
+    codecs.BOM_UTF16_LE: ("is UTF-16 text", "save it as UTF-8"), codecs.BOM_UTF16_BE: ("is UTF-16 text", "save it as UTF-8"),
+}
+
+
 @contextmanager
 def reading_text(path: str | os.PathLike) -> Iterator[Any]:  # the open file
-    "Open a text file; a missing, unreadable or non-UTF-8 one is the user's to mend."
+    "Open a text file, its byte order mark passed over; a missing or unreadable one, or one that is no UTF-8 text, is the user's to mend."
     try:
-        with open(path, encoding="utf-8") as file:
-            yield file
+        with open(path, "rb") as file:
+            start = file.peek(64)
+            if other := next((told for sign, told in _OTHER_FILES.items() if start.startswith(sign)), None):
+                raise UserError(f"{path}: {other[0]}, UTF-8 text is needed: {other[1]}")
+            with io.TextIOWrapper(file, encoding="utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8") as text:
+                yield text
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: check the path") from None
     except NotADirectoryError:
@@ -109,6 +128,17 @@ def read_text(path: str | os.PathLike) -> str:
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: byte {error.start} is not UTF-8 text: is it compressed, or another file?") from None
 
+# %% ../nbs/01_files.ipynb #ffb5cd3b
+def _no_document(text: str, mend: str) -> str:  # what a text is that cannot be JSON, and the mend; "" if that is not seen at once
+    if not (start := text[:1000].strip()):
+        return f"is empty: {mend}"
+    return f"is a page in HTML, as a server sends one for an error: {mend}" if start.startswith("<") else ""
+
+
+def _unread(path: str | os.PathLike, error: Exception, mend: str, where: str = "") -> UserError:  # of what Python's reader gives up, though it may be JSON
+    what = "is nested too deeply to be read" if isinstance(error, RecursionError) else "holds a number of too many digits to be read"
+    return UserError(f"{path}: {where}{what}: {mend}")
+
 
 def read_json(
     path: str | os.PathLike,
@@ -119,23 +149,35 @@ def read_json(
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        if other := _no_document(text, mend):
+            raise UserError(f"{path}: {other}") from None
+        if error.msg == "Extra data" and error.colno == 1:
+            raise UserError(f"{path}: line {error.lineno} begins a second JSON value, one is needed: is it JSON lines, or two files in one?") from None
         torn = error.msg != "Extra data" and re.fullmatch(r"[\w\\.+-]*\s*", text[error.pos :]) or "Unterminated" in error.msg
         where = f"ends in the middle (character {len(text)})" if torn else f"is not JSON at line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: {where}: {mend}") from None
+    except (RecursionError, ValueError) as error:
+        raise _unread(path, error, mend) from None
 
-# %% ../nbs/01_files.ipynb #f6c0f114
+# %% ../nbs/01_files.ipynb #8682e459
 def read_jsonl(path: str | os.PathLike, mend: str = "mend or remove the line") -> Iterator[tuple[int, Any]]:
     "The numbered values of a JSON-lines file, counted from 1; empty lines are passed over."
     with reading_text(path) as file:
-        number = 0
+        number, line = 0, ""
         try:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, json.loads(line)
         except json.JSONDecodeError as error:
+            if number == 1 and (other := _no_document(line, "download it again")):
+                raise UserError(f"{path}: {other}") from None
+            if line.strip() in ("[", "{"):
+                raise UserError(f"{path}: line {number} opens a value that goes on, a value a line is needed: is it JSON? Then give it the suffix .json") from None
             raise UserError(f"{path}: line {number} is not JSON ({error.msg.lower()}): {mend}") from None
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: after line {number}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?") from None
+        except (RecursionError, ValueError) as error:
+            raise _unread(path, error, mend, f"line {number} ") from None
 
 # %% ../nbs/01_files.ipynb #a18339b9
 _SCAN = json.JSONDecoder().scan_once
@@ -172,6 +214,8 @@ class Window:
         return bool(new)
 
     def wrong(self, torn: bool) -> UserError:
+        if self.before == 0 and (other := _no_document(self.text, self.mend)):
+            return UserError(f"{self.path}: {other}")
         where = f" record {self.record}{f' of {self.of!r}' if self.of else ''}" if self.record else ""
         what = f"ends in the middle{' of' if where else ''}{where}" if torn else f"is not JSON{' at' if where else ''}{where}"
         return UserError(f"{self.path}: {what} (character {self.before + self.at}): {self.mend}")
@@ -194,6 +238,8 @@ class Window:
         while True:
             try:
                 found = _decode(self.text, self.at)
+            except RecursionError as error:
+                raise _unread(self.path, error, self.mend, f"record {self.record} " if self.record else "") from None
             except ValueError:
                 raise self.wrong(torn=False) from None
             if found:
@@ -237,7 +283,7 @@ def _near_items(window: Window) -> Iterator[Any]:  # those that lie in the windo
             at = window.at = end
             window.record += 1
             yield value
-    except (StopIteration, json.JSONDecodeError, IndexError):  # torn by the window's edge, or wrong: `value` will tell
+    except (StopIteration, ValueError, IndexError, RecursionError):  # torn by the window's edge, or wrong: `value` will tell
         return
 
 # %% ../nbs/01_files.ipynb #055263bb

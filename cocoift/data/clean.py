@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .records import begins_list
 from .sources.referring import load_refs
 from ..files import UserError, read_jsonl, read_text, reading_text, stream_json, walk
 from ..images import coco_image, image_of
@@ -28,16 +29,16 @@ def _is_lines(path: Path) -> bool:  # an object a line; one small object is one 
 def _records(path: Path) -> Iterator[Any]:
     if path.suffix == ".txt":
         yield from ({"image_id": line.strip()} for line in read_text(path).splitlines() if line.strip())
-    elif path.suffix == ".jsonl" or path.suffix == ".json" and _is_lines(path):
+    elif path.suffix in (".json", ".jsonl") and (_is_lines(path) or path.suffix == ".jsonl" and not begins_list(path)):
         yield from (record for _, record in read_jsonl(path, "download it again"))
-    elif path.suffix == ".json":
+    elif path.suffix in (".json", ".jsonl"):
         yield from (dict([item]) if isinstance(item, tuple) else item for item in stream_json(path))
     else:
         raise UserError(f"{path}: a benchmark's images are read from .json, .jsonl or .txt: name such a file")
 
 # %% ../../nbs/data/21_clean.ipynb #6c6d8a68
 _PLACES = ("coco_url", "file_name", "filename", "image", "images", "image_path", "img_path", "image_file", "image_name",
-           "imagename", "image_source", "url")
+           "imagename", "image_source", "url", "path", "image_url", "img")
 _NUMBERS = ("image_id", "imageId", "img_id", "cocoid")
 _COCO_END, _VG_END = 582_000, 2_418_000
 _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
@@ -56,6 +57,7 @@ def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a num
         named = [image for entry in said if isinstance(entry, str) and (image := _place(entry))]
         numbers = [value.get(key) for key in _NUMBERS] if not named else []
         yield from named
+        numbers = [int(n) if isinstance(n, float) and n.is_integer() else n for n in numbers]  # as pandas writes a column with gaps
         yield from (int(n) if len(str(n)) < 12 else coco_image(n) for n in numbers if isinstance(n, int | str) and str(n).isdecimal())
         value = list(value.values())
     if isinstance(value, list) and not (value and isinstance(value[0], int | float | str)):
@@ -65,7 +67,10 @@ def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a num
 
 def images_in(path: str | Path) -> frozenset[str]:
     "The images that a benchmark's file speaks of, wherever in its records that stands."
-    found = {mention for record in _records(Path(path)) for mention in _mentions(record)}
+    try:
+        found = {mention for record in _records(Path(path)) for mention in _mentions(record)}
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply to be read: is it a benchmark's own file?") from None
     numbers = {mention for mention in found if isinstance(mention, int)}
     space = "vg" if numbers and max(numbers) >= _COCO_END else "coco"
     if not found:
@@ -142,6 +147,7 @@ class CleanList:
     images: frozenset[str] | None  # under every name they have; None if none of its files is there
     size: int  # how many images they are
     files: tuple[Path, ...]  # that say so
+    knows_genome: bool = True  # whether a file at hand says which of Visual Genome's pictures are COCO's
 
 
 def _walk(data: Path, names: Iterable[str]) -> dict[str, list[Path]]:  # of every benchmark, and of Visual Genome's list of images
@@ -161,7 +167,7 @@ def _read(name: str, read: Callable[[Path], Iterable[str]], paths: Sequence[Path
     for path in paths:
         try:
             images.update(read(path))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             why = f"a record lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise UserError(f"{path}: is not a file of {name}: {why}: put the official file there") from None
     if not images:
@@ -176,7 +182,7 @@ def _twins(paths: Iterable[Path]) -> dict[str, str]:  # "vg:61512" -> "coco:2487
             for row in stream_json(path, opening="["):
                 if (row.get("coco_id") or 0) > 0:  # a release has -1 for none
                     twins[f"vg:{row.get('image_id', row.get('id'))}"] = coco_image(row["coco_id"])
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"{path}: is not Visual Genome's list of pictures ({error}): put the official file there") from None
     return twins
 
@@ -202,4 +208,5 @@ def find_clean(
         lists.append((name, _read(name, read, paths) if paths else None, paths))
     twins = _twins(found.get("vg", [])) if any(images for _, images, _ in lists) else {}
     told = found.get("vg", []) if twins else []  # they too say whose images these are
-    return [CleanList(name, images and _with_twins(images, twins), len(images or ()), (*paths, *(told if images else ()))) for name, images, paths in lists]
+    return [CleanList(name, images and _with_twins(images, twins), len(images or ()), (*paths, *(told if images else ())), bool(found.get("vg")))
+            for name, images, paths in lists]

@@ -18,7 +18,7 @@ from ..formats import normalise
 
 # %% ../../nbs/data/33_notes.ipynb #3f2fa35f
 def _record(row: dict) -> Record:
-    plural = {name: tuple(row[name] or ()) for name in ("answers", "choices", "why", "names", "more")}
+    plural = {name: tuple(row[name] or ()) for name in ("answers", "choices", "why", "names", "more", "files")}
     objects = tuple(Objects(**{**o, "box": tuple(o["box"] or ())}) for o in row["objects"] or ())
     return Record(**{**row, **plural, "objects": objects, "boxes": tuple(map(tuple, row["boxes"] or ())), "turns": tuple(Turn(**turn) for turn in row["turns"] or ())})
 

@@ -82,11 +82,11 @@ def dialog(
     if image is None and not others:
         return Reject(name, id, f"{path!r} is not a picture of COCO or Visual Genome")
     if image is None:
-        image = f"path:{path}" if path else ""
+        image = f"path:{path.replace(chr(92), '/')}" if path else ""
     elif image.startswith("vg:"):
         image = pictures.picture(image.removeprefix("vg:")).image
     subset = next((subset for subset in ("val2017", "train2017") if subset in home + path), "") if path else ""
-    return Record(name, id, image, "dialog", turns=told(texts, bool(path)), kind=kind, subset=subset)
+    return Record(name, id, image, "dialog", turns=told(texts, bool(path)), kind=kind, subset=subset, files=(path,) if path and not home else ())
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #0342cd5e
 def dialogs(files: Files, path: Path, kind: str = "", **how) -> Iterator[Record | Reject]:

@@ -116,7 +116,7 @@ class Listed(NamedTuple):
     "A picture as a COCO file lists it."
     name: str  # of its file; "" if none is stated
     size: Size | None  # width and height in pixels; None if they are not known
-    subset: str  # "val2017", or "" where the file does not say
+    subset: str  # COCO's own split: "val2017"; "val2014" where the file says no more, "" where it says nothing
     why: str = ""  # why nothing can be said of it
 
 
@@ -131,7 +131,7 @@ def listed(files: Files, path: Path) -> dict[Id, Listed]:
     "The pictures of a COCO file."
     split, found = split_of(path)[1], {}
     for row in files.items(path, "images"):
-        picture = _listed(row, split if split.endswith("2017") else "")
+        picture = _listed(row, split)
         if (id := id_of(row.get("id"))) is not None and found.setdefault(id, picture) != picture:
             found[id] = picture._replace(why=f"two pictures have its id: {found[id].name} and {picture.name}")
     return found
