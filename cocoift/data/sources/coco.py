@@ -125,7 +125,7 @@ class Things:
         self.pictures = listed(files, path) if pictures is None else pictures
         self.images, self.kinds = sorted(self.pictures, key=in_order), sorted(categories.names, key=in_order)
         self.places = [{id: place for place, id in enumerate(ids)} for ids in (self.images, self.kinds)]
-        self.packed, self.masks, self.refused = bytearray(), SpooledTemporaryFile(_SPOOL), set()
+        self.packed, self.masks = bytearray(), SpooledTemporaryFile(_SPOOL)
         self.unsure: dict[Id, set[Id]] = defaultdict(set)  # image -> categories of which something was rejected
         self.lost: dict[Id, str] = {}  # image -> why nothing can be said of it
         self.called: dict[int, str] = {}  # what stands for an id -> the id, where that is no number
@@ -137,6 +137,10 @@ class Things:
     def record_id(self, image: Id) -> str:
         "The id of a picture's record."
         return str(image)
+
+    def who(self, image: Id) -> str:
+        "The image id of a picture."
+        return coco_image(image)
 
     def outline(self, annotation: dict, corners: tuple[float, ...] | None, size: Size) -> dict | str:
         "An annotation's mask in compressed run lengths, or what is wrong with it."
@@ -174,6 +178,9 @@ def _take(things: Things, number: int, annotation: dict) -> str:  # why not; "" 
     return flaw
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #477868a8
+_SLACK, _SPECK = 8, 16  # pixels; square pixels
+
+
 def _add(things: Things, number: int, annotation: dict, image: Id, category: Id, size: Size) -> str:  # why not; "" if a row was added
     crowd, box = is_marked(annotation.get("iscrowd")), annotation.get("bbox") or None
     if crowd is None:
@@ -182,15 +189,21 @@ def _add(things: Things, number: int, annotation: dict, image: Id, category: Id,
         return corners
     if isinstance(runs := things.outline(annotation, corners, size), str):
         return runs
-    if not corners:
-        x, y, width, height = mask.toBbox(runs)
-        if not width:
-            return NO_MASK
-        corners = x, y, x + width, y + height
+    left, top, width, height = mask.toBbox(runs).tolist()
+    around = left, top, left + width, top + height
+    if not width and (not corners or (corners[2] - corners[0]) * (corners[3] - corners[1]) > _SPECK):
+        return NO_MASK
+    if width and corners and any(map(_apart, corners, around, size * 2, (width, height) * 2)):
+        return "its box is not that of its mask"
+    corners = corners or around
     start = things.masks.tell()
     length = 0 if things.apart else things.masks.write(runs["counts"])
     things.packed += _pack(things.places[0][image], things.places[1][category], number, crowd, mask.area(runs), *corners, start, length)
     return ""
+
+
+def _apart(one: float, other: float, side: int, length: float) -> bool:  # edges of a box and of a mask, which ends with its picture
+    return abs(min(max(one, 0), side) - other) > max(_SLACK, length / 10)
 
 
 def gather(things: Things) -> Iterator[Reject]:
@@ -198,17 +211,17 @@ def gather(things: Things) -> Iterator[Reject]:
     for place, annotation in things.annotations():
         number = _number(things, id_of(annotation.get("id")), place)
         if problem := _take(things, number, annotation):
-            things.refused.add(number)
             yield Reject(things.files.name, things.name(number), problem)
     table = np.frombuffer(things.packed, _ROW)
-    ids, counts = np.unique(table["id"], return_counts=True)
-    twice = np.isin(table["id"], [*ids[counts > 1].tolist(), *things.refused])
+    table = table[np.lexsort((table["id"], table["image"]))]
+    again = (table["id"][1:] == table["id"][:-1]) & (table["image"][1:] == table["image"][:-1])
+    twice = np.append(again, False) | np.insert(again, 0, False) if len(table) else np.zeros(0, bool)
     for row in map(Row._make, table[twice].tolist()):
         things.unsure[things.images[row.image]].add(things.kinds[row.category])
-        yield Reject(things.files.name, things.name(row.id), "its id comes twice")
+        yield Reject(things.files.name, things.name(row.id), "its id comes twice in its picture")
     yield from (Reject(things.files.name, things.record_id(image), why) for image, why in things.lost.items())
     once = table[~twice]
-    things.table, things.packed = once[np.lexsort((once["category"], once["image"]))], bytearray()
+    things.table, things.packed = once[np.lexsort((once["id"], once["category"], once["image"]))], bytearray()
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #9a5b2676
 class Seen(NamedTuple):
@@ -261,7 +274,7 @@ def picture_record(things: Things, seen: Seen, absent: Iterable[Id]) -> Record:
     names, picture = things.categories.names, things.pictures[seen.image]
     nothing = [(category, False) for category in absent] + [(category, True) for category in sorted(seen.open, key=in_order)]
     objects = (*seen.objects.values(), *(Objects(names[category], 0, is_open, 0.0) for category, is_open in nothing if names[category]))
-    return Record(things.files.name, things.record_id(seen.image), coco_image(seen.image), "objects", objects=objects, split=things.split, subset=picture.subset)
+    return Record(things.files.name, things.record_id(seen.image), things.who(seen.image), "objects", objects=objects, split=things.split, subset=picture.subset)
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #771dbb48
 @source("coco-instances", family="COCO", files=("instances_*.json",), template="count-number", format="number", licence=_LICENCE, url=_URL,
