@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
-           'read_json', 'read_jsonl', 'Window', 'stream_json', 'peak_mb', 'reading', 'walk', 'find_files', 'digest',
-           'digest_of', 'Journal', 'check_output', 'only_one']
+           'read_json', 'read_jsonl', 'Window', 'Lacking', 'stream_json', 'peak_mb', 'reading', 'walk', 'find_files',
+           'digest', 'digest_of', 'Journal', 'check_output', 'only_one']
 
 # %% ../nbs/01_files.ipynb #b88db498
 import codecs
@@ -301,6 +301,10 @@ def _enter(window: Window, wanted: str) -> bool:  # to the value under a key of 
     return False
 
 
+class Lacking(UserError):
+    "A JSON file without the array that is wanted of it."
+
+
 def stream_json(
     path: str | os.PathLike,
     key: str | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array, or for the (name, value) pairs of its one object
@@ -321,7 +325,7 @@ def stream_json(
             return
         for name in key.split("."):
             if window.peek() not in ("{", "") or not _enter(window, name):
-                raise UserError(f"{path}: is not {what}: it lacks {name!r}: put the official file there")
+                raise Lacking(f"{path}: is not {what}: it lacks {name!r}: put the official file there")
         yield from _items(window, key)
 
 # %% ../nbs/01_files.ipynb #3fcd67e6
