@@ -151,6 +151,29 @@ def test_exact_names_go_first_and_doubts_are_told(tmp_path):
         album.at("x.JPG")
 
 
+# Case 06, and what comes of 16 and 27: an own set's pictures by their own names
+
+@pytest.mark.parametrize("case", ["06-own-set-exported-without-names", "16-exif-orientation", "27-decomposed-names"])
+def test_own_pictures_are_named(cases, typed, tmp_path, case):
+    made = built(typed, cases / case / "mine.yaml", cases / case, tmp_path / "set")
+    for folder, more in ((cases / case / "coco-format", []), (cases / case, ["--images", cases / case])):
+        assert typed("export", made, "--to", "llava", *more, "--out", tmp_path / "x.json").returncode == 0
+        names = {row["image"] for row in json.loads((tmp_path / "x.json").read_text())}
+        assert names and all((folder / name).is_file() for name in names)
+
+
+def test_pictures_without_names_are_refused(typed, tmp_path):
+    from cocoift.conversation import conversation, write_parquet
+
+    path = paint(tmp_path / "pictures/x.jpg")
+    write_parquet(tmp_path / "set.parquet", [conversation(f"file:{digest(path)}", ("What is it?", "A field."), id="1")])
+    for to, out in (("llava", "x.json"), ("messages", "x.parquet")):
+        done = typed("export", tmp_path / "set.parquet", "--to", to, "--out", tmp_path / out)
+        assert done.returncode == 2 and "1 of its images have no file name (file:" in done.stderr and "--images" in done.stderr and not (tmp_path / out).exists()
+    assert typed("export", tmp_path / "set.parquet", "--to", "llava", "--images", tmp_path / "pictures", "--out", tmp_path / "x.json").returncode == 0
+    assert json.loads((tmp_path / "x.json").read_text())[0]["image"] == "x.jpg"
+
+
 # Cases 16 and 17: upright, eight bits
 
 def test_upright_everywhere(cases, tmp_path):

@@ -133,9 +133,9 @@ def _images(records: pa.Table, first: np.ndarray) -> pa.Array:  # of each conver
         return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)), names.filter(pc.not_equal(names, "")))
     return pa.array([([name] if name else []) + others for name, others in zip(names.to_pylist(), more.to_pylist())], pa.list_(pa.string()))
 
-
+# %% ../../nbs/data/23_lay_out.ipynb #7e6430a4
 def _stated(files: list[str], image: str, subset: str, recipe: BuildRecipe) -> str:  # what a record's picture is called; "" where LLaVA's own name for it is right
-    if files and (recipe.layout == "verbatim" or "/" in files[0] or not image.startswith("coco:")):  # a bare number of COCO's says nothing about its place
+    if files and (recipe.layout == "verbatim" or "/" in files[0] or not subset):  # a bare number is found in the folder that its split tells
         return files[0]
     if not image.startswith("coco:") or subset != "val2017" and (subset != "val2014" or "val2017" in recipe.clean):  # what is not of val2017 is of train2017
         return ""
@@ -148,7 +148,7 @@ def _files(records: pa.Table, first: np.ndarray, recipe: BuildRecipe) -> list[li
     known = {image: name for image, name in zip(reversed(images), reversed(stated)) if name}
     return [files[k] if len(files[k]) > 1 else [name] if (name := stated[k] or known.get(images[k], "")) else [] for k in first.tolist()]
 
-
+# %% ../../nbs/data/23_lay_out.ipynb #540a3e18
 def _write(table: pa.Table, path: Path) -> None:
     with atomic_file(path, "wb") as file:
         pq.write_table(table, file, compression="zstd", row_group_size=20_000)
