@@ -185,7 +185,6 @@ def test_marks_in_texts_are_left_out_and_named(typed, tmp_path):
 
 
 @pytest.mark.parametrize("spoil, args, says", [
-    (None, ["llava", "x.json", "--images", "world/images"], ["--images: llava names pictures", "leave it out"]),
     (None, ["messages", "x.parquet", "--images", "nowhere"], ["nowhere: no such folder of pictures"]),
     (None, ["messages", "x.parquet", "--images", "world/images/val2017"], ["world/images/val2017: no such folder of pictures"]),
     ("missing", ["messages", "x.parquet", "--images", "world/images"], ["world/images: 1 of the dataset's images have no picture there (coco:", "--images"]),

@@ -141,7 +141,7 @@ def export(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
     to: Annotated[str, typer.Option(help="llava or messages.")],
     out: Annotated[Path, typer.Option(help="The file to write; a card, README.md, comes beside it.")],
-    images: Annotated[Optional[Path], typer.Option(help="Folder of pictures, to put them into messages: TRL needs them there.")] = None,
+    images: Annotated[Optional[Path], typer.Option(help="Folder of pictures: llava names them as they lie there, messages holds them (TRL needs that).")] = None,
     json: Json = False,
 ) -> None:
     "A dataset as one file that trainers load."

@@ -26,10 +26,10 @@ LETTERS = "ABCDEFGH"  # of choices
 
 
 class Objects(NamedTuple):
-    "The things of one category in an image; `count` 0 says that there are none."
+    "The things of one category in an image; an exact `count` of 0 says that there are none."
     name: str
     count: int
-    crowd: bool  # some are annotated as one crowd: then `count` is a lower bound
+    crowd: bool  # `count` is a lower bound: some are one crowd, or the annotations leave the number open; whether there are any, if it is 0
     area: float  # share of the picture that they cover
     box: tuple[float, ...] = ()  # around all of them
 
@@ -61,7 +61,7 @@ class Record(NamedTuple):
     votes: float = 1.0  # share of the people asked who gave the first answer
     kind: str = ""  # the data set's own type of question
     split: str = "train"  # the split of its source: train, val or test
-    subset: str = ""  # COCO's 2017 split, where the file says it: "val2017"
+    subset: str = ""  # COCO's own split of its image, where the file says it: "val2017", or "val2014" where it says no more
     files: tuple[str, ...] = ()  # the file names of its image and of `more`, as the source states them: "ocr_vqa/images/1.jpg"; () if it states none
 
 
@@ -275,17 +275,18 @@ class Question(NamedTuple):
     id: int | str
     image: int
     text: str
+    subset: str = ""  # of COCO, as its file's name says: "val2014"
 
 
 def read_questions(files: Files, path: Path) -> Iterator[Question]:
     "The questions of a VQA-style file."
     id, image, text = map(files.field, ("question_id", "image_id", "question"))
-    rows = files.items(path, files.field("questions"))
+    rows, subset = files.items(path, files.field("questions")), split_of(path)[1]
 
     def questions() -> Iterator[Question]:
         for row in rows:
             try:
-                yield Question(row[id], row[image], sentence(row[text]))
+                yield Question(row[id], row[image], sentence(row[text]), subset)
             except (KeyError, TypeError) as error:  # told here, since by then the annotations have been opened too
                 raise UserError(f"{path}: is not a file of {files.name}: a record lacks {error}: put the official file there") from error
 
