@@ -175,9 +175,8 @@ def rounds_of(read: Dialog, record: dict, where: str) -> Conversation:
             turns.append((speaker, text, law))
         elif (format := stated_format(text)) != "free":
             law = format
-    turns = turns[
-        len(turns) > 1 and turns[0][0] == "gpt" :
-    ]  # some of ShareGPT's begin with an answer to nothing, which LLaVA's trainer passes over too
+    if len(turns) > 1 and turns[0][0] == "gpt":  # an answer to nothing: LLaVA's trainer passes it over too
+        turns = turns[1:]
     speakers = [speaker for speaker, *_ in turns]
     if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
         raise Broken(
@@ -192,7 +191,8 @@ def rounds_of(read: Dialog, record: dict, where: str) -> Conversation:
         asked = bare(text, bool(read.pictures))
         format = stated_format(asked)
         rounds.append(Round(asked, answer.strip(), law if format == "free" else format, origin))
-    return Conversation(number or where, tuple(picture.image for picture in read.pictures), tuple(rounds))
+    images, files = tuple(picture.image for picture in read.pictures), tuple(picture.file for picture in read.pictures)
+    return Conversation(number or where, images, tuple(rounds), files)
 
 
 def by_system(record: dict) -> bool:
@@ -228,8 +228,8 @@ def begins_list(path: Path) -> bool:
 
 def _one_object(path: Path) -> bool:  # over several lines
     with reading_text(path) as file:
-        first = file.readline(1 << 24).strip()
-    return first.startswith("{") and not first.endswith("}")
+        first = file.readline(1 << 24)
+    return first[-1:] == "\n" and first.lstrip().startswith("{") and not first.rstrip().endswith("}")
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
@@ -260,7 +260,7 @@ def read_any(path: str | Path) -> Iterator[Conversation | Unusable]:
                 pass
         yield from read_conversations(path)
         return
-    if path.suffix == ".json" and _one_object(path):
+    if path.suffix == ".json" and not begins_list(path) and _one_object(path):
         raise _no_record(path, None)
     records = _numbered(path)
     if (first := next(records, None)) is None:
