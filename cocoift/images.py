@@ -89,14 +89,13 @@ def picture_image(path: Path) -> str:
 
 # %% ../nbs/02_images.ipynb #b42510e5
 _MASK_HOME = re.compile(r"panoptic_(?:\w+_)?(?:train|val|test)\w*|stuffthingmaps\w*|\w+_pixelmaps|segmentation(?:class|object)\w*|gtfine|gtcoarse", re.I)
-_MASK_PNG = re.compile(r"annotations(?:_\w+)?", re.I)
+_MASK_PNG = re.compile(r"(?:^|/)annotations(?:_\w+)?/(?!(?:.*/)?(?:images?|imgs?|pictures?|photos?)/).*\.png", re.I)
 _PERHAPS_MASK = re.compile(r"(?:\w+_)?(?:masks?|labels?|labelmaps?|seg(?:ment(?:ation)?)?s?(?:_?maps?)?|ground_?truths?|gt)(?:_\w+)?", re.I)
 _COLOURED = ("RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def _is_mask(below: str) -> bool:  # a path below the folder of pictures
-    folders = below.split(os.sep)[:-1]
-    return any(map(_MASK_HOME.fullmatch, folders)) or below.lower().endswith(".png") and any(map(_MASK_PNG.fullmatch, folders))
+    return any(map(_MASK_HOME.fullmatch, below.split(os.sep)[:-1])) or bool(_MASK_PNG.search(below.replace(os.sep, "/")))
 
 
 def _coloured(folder: str, below: str) -> bool:

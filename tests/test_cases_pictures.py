@@ -82,6 +82,11 @@ def test_masks_of_every_kind(tmp_path, folder, name, mode):
     assert find_pictures(tmp_path)["coco:9"] == photograph
 
 
+@pytest.mark.parametrize("name", ["annotations/images/x.png", "annotations/x.jpg", "masks/x.png", "my_annotations/x.png", "panoptic/x.png"])
+def test_photographs_in_doubtful_folders(tmp_path, name):
+    assert find_pictures(tmp_path / paint(tmp_path / name).relative_to(tmp_path).parts[0]).at("x" + name[-4:]) == find_pictures(tmp_path).at(name) == tmp_path / name
+
+
 def test_a_mask_alone_is_no_photograph(tmp_path):
     paint(tmp_path / "panoptic_val2017/000000000009.png")
     with pytest.raises(UserError, match="holds no pictures"):
