@@ -16,7 +16,8 @@ from typing import Any
 
 from .records import begins_list
 from .sources.referring import load_refs
-from ..files import UserError, read_jsonl, read_text, reading_text, stream_json, walk
+from ..files import UserError, read_jsonl, read_text, reading_text, walk
+from ..streams import stream_json
 from ..images import coco_image, image_of
 
 # %% ../../nbs/data/21_clean.ipynb #2817ed5b

@@ -17,7 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...files import UserError, find_files, read_json, read_text, reading_text, stream_json
+from ...files import UserError, find_files, read_json, read_text, reading_text
+from ...streams import stream_json
 
 # %% ../../../nbs/data/sources/10_base.ipynb #a52dddc2
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the picture
