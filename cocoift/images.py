@@ -38,9 +38,9 @@ def picture_path(text: str) -> str:
             address = urlsplit(text if _SCHEME.match(text) else f"file:{text}")
         except ValueError:  # http://[
             return text
-        shown = [value for _, value in parse_qsl(address.query) if _ENDS.search(value)]
+        shown = [path for _, value in parse_qsl(address.query) if _ENDS.search(path := picture_path(value))]
         if not _ENDS.search(address.path) and len(shown) == 1:
-            return picture_path(shown[0])
+            return shown[0]
         if _SCHEME.match(text) or _ENDS.search(address.path):
             text = address.path
     return unquote(text)
@@ -52,7 +52,7 @@ def name_key(name: str) -> str:
 
 # %% ../nbs/02_images.ipynb #af4e919b
 _ALTERED = rf"_{_SUFFIX}\.rf\.\w+"
-_COCO = re.compile(rf"(?:^|/)(?:[0-9a-f]{{8}}-)?(?:COCO_(?:train|val|test)20\d\d_)?(0{{6}}\d{{6}})(?:_\d+)?(?:{_ALTERED})?\.\w+$", re.I)
+_COCO = re.compile(rf"(?:^|/)(?:[0-9a-f]{{8}}-)?(?:COCO_(?:train|val|test)20\d\d_)?(0{{4}}\d{{8}})(?:_\d+)?(?:{_ALTERED})?\.\w+$", re.I)
 _VG = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$")  # GQA's pictures are Visual Genome's, all in one folder
 _BYTES = re.compile(r"(?:^|/)([0-9a-f]{64})\.\w+$")
 
@@ -99,16 +99,17 @@ def _is_mask(below: str) -> bool:  # a path below the folder of pictures
     return any(map(_MASK_HOME.fullmatch, folders)) or below.lower().endswith(".png") and any(map(_MASK_PNG.fullmatch, folders))
 
 
-def _coloured(path: Path) -> bool:
+def _coloured(folder: str, below: str) -> bool:
     from PIL import Image
 
+    path = Path(folder, below)
     if path.suffix.lower() not in (".png", ".bmp", ".tif", ".tiff", ".gif"):
         return True
     with reading(path, "picture", "download it again"), Image.open(path) as picture:
         return picture.mode in _COLOURED
 
 
-_PHOTOGRAPHS = (lambda path: not any(map(_PERHAPS_MASK.fullmatch, path.parts[:-1])), lambda path: path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"), _coloured)
+_PHOTOGRAPHS = (lambda _, below: not any(map(_PERHAPS_MASK.fullmatch, below.split(os.sep)[:-1])), lambda _, below: below.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif")), _coloured)
 
 # %% ../nbs/02_images.ipynb #7ba49947
 _HOMES = ("train2017", "val2017", "test2017", "unlabeled2017", "train2014", "val2014", "test2014", "test2015", "VG_100K", "VG_100K_2", "gqa/images")
@@ -116,7 +117,7 @@ _HOMES = ("train2017", "val2017", "test2017", "unlabeled2017", "train2014", "val
 
 def _home(path: Path) -> int:
     named = re.match(r"COCO_([a-z]+20\d\d)_", path.name)
-    place = f"/{named[1] if named else path.parent.as_posix()}"
+    place = f"/{named[1] if named else Path(os.path.abspath(path)).parent.as_posix()}"
     return next((k for k, home in enumerate(_HOMES) if place.endswith(f"/{home}")), len(_HOMES))
 
 
@@ -124,11 +125,12 @@ def _same(one: Path, other: Path) -> bool:
     return one.samefile(other) or one.stat().st_size == other.stat().st_size and cmp(one, other, shallow=False)
 
 
-def _the_one(image: str, paths: list[Path]) -> Path:  # of the files that could be its picture
+def _the_one(image: str, folder: str, below: list[str]) -> Path:  # of the files that could be its picture
     for fits in _PHOTOGRAPHS:
-        if len(paths) == 1:
-            return paths[0]
-        paths = [path for path in paths if fits(path)] or paths
+        if len(below) == 1:
+            return Path(folder, below[0])
+        below = [path for path in below if fits(folder, path)] or below
+    paths = [Path(folder, path) for path in below]
     if image.startswith(("coco:", "vg:")):
         paths = sorted(paths, key=_home)
         first = _home(paths[0])
@@ -153,7 +155,7 @@ def _composed(name: str) -> str:
     return normalize("NFC", name.replace("\\", "/"))
 
 
-def _ending(files: Mapping[Path, str], name: str) -> list[Path]:  # of files by their absolute paths, those that end like a name
+def _ending(files: Mapping[str, str], name: str) -> list[str]:  # of files by their absolute paths, those that end like a name
     foreign = bool(re.match(r"/|[A-Za-z]:|[A-Za-z][\w+.-]+://", _composed(name)))
     for key in (_composed, name_key):
         wanted = _parts(name, key)
@@ -187,14 +189,14 @@ class Album(Mapping):
         "The picture whose path ends like a file name, path or address."
         for spelling in dict.fromkeys((name, picture_path(name))):
             below = self.named.get(name_key(spelling).rpartition("/")[2], ())
-            if paths := _ending({Path(self._folder, path): f"{self._place}/{path}" for path in below}, spelling):
-                return _the_one(name, paths)
+            if found := _ending({path: f"{self._place}/{path}" for path in below}, spelling):
+                return _the_one(name, self._folder, found)
         return None
 
     def _settled(self, image: str) -> Path | None:
         kind, _, name = image.partition(":")
         if below := self._told.get(image):
-            return _the_one(image, [Path(self._folder, path) for path in below])
+            return _the_one(image, self._folder, below)
         if kind == "file":
             return self._by_bytes.get(image)
         return None if kind in ("coco", "vg", "none") else self.at(name)
