@@ -296,6 +296,7 @@ def test_exported_by_path(alignment, typed, tmp_path):
     for to, more, out in (("llava", [], "x.json"), ("llava", ["--images", alignment / "pictures"], "y.json"), ("messages", ["--images", alignment / "pictures"], "x.parquet")):
         done = typed("export", alignment / "set", "--to", to, *more, "--out", tmp_path / out)
         assert done.returncode == 0, done.stderr
+        assert ("(the pictures themselves)" in (tmp_path / "README.md").read_text()) == (to == "messages")
     names = [[row["image"] for row in json.loads((tmp_path / out).read_text())] for out in ("x.json", "y.json")]
     assert names[0] == [f"00453/00453000{k}.jpg" for k in range(6)] and names[1] == [f"images/{name}" for name in names[0]]
     assert [image["bytes"] for image in shown(tmp_path / "x.parquet")] == [(alignment / "pictures" / name).read_bytes() for name in names[1]]
