@@ -89,14 +89,13 @@ def picture_image(path: Path) -> str:
 
 # %% ../nbs/02_images.ipynb #b42510e5
 _MASK_HOME = re.compile(r"panoptic_(?:\w+_)?(?:train|val|test)\w*|stuffthingmaps\w*|\w+_pixelmaps|segmentation(?:class|object)\w*|gtfine|gtcoarse", re.I)
-_MASK_PNG = re.compile(r"annotations(?:_\w+)?", re.I)
+_MASK_PNG = re.compile(r"(?:^|/)annotations(?:_\w+)?/(?!(?:.*/)?(?:images?|imgs?|pictures?|photos?)/).*\.png", re.I)
 _PERHAPS_MASK = re.compile(r"(?:\w+_)?(?:masks?|labels?|labelmaps?|seg(?:ment(?:ation)?)?s?(?:_?maps?)?|ground_?truths?|gt)(?:_\w+)?", re.I)
 _COLOURED = ("RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def _is_mask(below: str) -> bool:  # a path below the folder of pictures
-    folders = below.split(os.sep)[:-1]
-    return any(map(_MASK_HOME.fullmatch, folders)) or below.lower().endswith(".png") and any(map(_MASK_PNG.fullmatch, folders))
+    return any(map(_MASK_HOME.fullmatch, below.split(os.sep)[:-1])) or bool(_MASK_PNG.search(below.replace(os.sep, "/")))
 
 
 def _coloured(folder: str, below: str) -> bool:
@@ -165,6 +164,13 @@ def _ending(files: Mapping[str, str], name: str) -> list[str]:  # of files by th
             return [path for path, agreed in agreeing.items() if agreed == longest]
     return []
 
+
+def _photographs(folder: str | Path) -> Iterator[str]:  # paths below the folder
+    for path in walk(folder):
+        below = str(path.relative_to(folder))
+        if path.suffix.lower() in SUFFIXES and not _is_mask(below):
+            yield below
+
 # %% ../nbs/02_images.ipynb #e3412366
 class Album(Mapping):
     "The pictures below a folder: image -> its file."
@@ -174,16 +180,13 @@ class Album(Mapping):
         folder: str | Path,
         read: Callable[[Path], str] = digest,  # a file's sha256, where one has to be known by its bytes
     ):
-        self.read = read
+        self._folder, self._place, self._read, self._asked = str(folder), os.path.abspath(folder), read, {}
         self.named: dict[str, list[str]] = {}  # paths below the folder, by the key of their names
         self._told: dict[str, list[str]] = {}  # and by the image that a name tells
-        self._folder, self._place, self._asked = str(folder), os.path.abspath(folder), {}
-        for path in walk(folder):
-            below = str(path.relative_to(folder))
-            if path.suffix.lower() in SUFFIXES and not _is_mask(below):
-                self.named.setdefault(name_key(path.name), []).append(below)
-                if image := image_of(f"{self._place}/{below}"):
-                    self._told.setdefault(image, []).append(below)
+        for below in _photographs(folder):
+            self.named.setdefault(name_key(below.rpartition(os.sep)[2]), []).append(below)
+            if image := image_of(f"{self._place}/{below}"):
+                self._told.setdefault(image, []).append(below)
 
     def at(self, name: str) -> Path | None:
         "The picture whose path ends like a file name, path or address."
@@ -197,14 +200,12 @@ class Album(Mapping):
         kind, _, name = image.partition(":")
         if below := self._told.get(image):
             return _the_one(image, self._folder, below)
-        if kind == "file":
-            return self._by_bytes.get(image)
-        return None if kind in ("coco", "vg", "none") else self.at(name)
+        return self._by_bytes.get(image) if kind == "file" else None if kind in ("coco", "vg", "none") else self.at(name)
 
     @cached_property
     def _by_bytes(self) -> dict[str, Path]:
         paths = [Path(self._folder, path) for some in self.named.values() for path in some]
-        return {f"file:{self.read(path)}": path for path in sorted(paths, reverse=True) if not _named(path)}
+        return {f"file:{self._read(path)}": path for path in sorted(paths, reverse=True) if not _named(path)}
 
     def __getitem__(self, image: str) -> Path:
         if image not in self._asked:
@@ -213,14 +214,11 @@ class Album(Mapping):
             raise KeyError(image)
         return path
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self._told, *self._by_bytes]))
+    def __iter__(self) -> Iterator[str]:  # those that a name or the bytes tell
+        return iter(self._told | self._by_bytes)
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __bool__(self) -> bool:
-        return bool(self.named)
+    def __len__(self) -> int:  # of files, none of which is read for it
+        return sum(map(len, self.named.values()))
 
 # %% ../nbs/02_images.ipynb #7dfa3b96
 def find_pictures(
@@ -297,7 +295,7 @@ def picture_size(path: Path, image: str = "") -> tuple[int, int]:  # width, heig
         lies = picture.format != "TIFF" and _turn(picture) in ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")  # PIL turns TIFFs itself
         return picture.size[::-1] if lies else picture.size
 
-
+# %% ../nbs/02_images.ipynb #c8da95eb
 def fit_size(size: tuple[int, int], most: int) -> tuple[int, int]:  # width, height
     "The size of a picture whose longer side has at most so many pixels."
     share = min(1.0, most / max(size))
@@ -318,7 +316,7 @@ def picture_bytes(
         if fits and (picture.format in kinds or not kinds) and not _is_deep(picture) and not _turn(picture):
             picture.load()
             return path.read_bytes(), picture.format
-        drawn, kind, file = upright(picture), "PNG" if fits and picture.format != "JPEG" else "JPEG", BytesIO()
+        drawn, kind, file = upright(picture), "PNG" if fits and picture.format not in ("JPEG", "MPO") else "JPEG", BytesIO()
         if not fits:
             drawn = drawn.resize(fit_size(drawn.size, most), resample=Image.Resampling.LANCZOS)
         drawn.save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))
@@ -343,7 +341,7 @@ _SHOWN: list[Album] = []  # the last one goes first
 def show_pictures(folder: str | Path) -> int:  # how many
     "From now on conversations and datasets show these pictures beside themselves, in this process."
     _SHOWN.insert(0, find_pictures(folder))
-    return sum(map(len, _SHOWN[0].named.values()))
+    return len(_SHOWN[0])
 
 
 def thumbnail(

@@ -82,6 +82,11 @@ def test_masks_of_every_kind(tmp_path, folder, name, mode):
     assert find_pictures(tmp_path)["coco:9"] == photograph
 
 
+@pytest.mark.parametrize("name", ["annotations/images/x.png", "annotations/x.jpg", "masks/x.png", "my_annotations/x.png", "panoptic/x.png"])
+def test_photographs_in_doubtful_folders(tmp_path, name):
+    assert find_pictures(tmp_path / paint(tmp_path / name).relative_to(tmp_path).parts[0]).at("x" + name[-4:]) == find_pictures(tmp_path).at(name) == tmp_path / name
+
+
 def test_a_mask_alone_is_no_photograph(tmp_path):
     paint(tmp_path / "panoptic_val2017/000000000009.png")
     with pytest.raises(UserError, match="holds no pictures"):
@@ -291,6 +296,7 @@ def test_exported_by_path(alignment, typed, tmp_path):
     for to, more, out in (("llava", [], "x.json"), ("llava", ["--images", alignment / "pictures"], "y.json"), ("messages", ["--images", alignment / "pictures"], "x.parquet")):
         done = typed("export", alignment / "set", "--to", to, *more, "--out", tmp_path / out)
         assert done.returncode == 0, done.stderr
+        assert ("(the pictures themselves)" in (tmp_path / "README.md").read_text()) == (to == "messages")
     names = [[row["image"] for row in json.loads((tmp_path / out).read_text())] for out in ("x.json", "y.json")]
     assert names[0] == [f"00453/00453000{k}.jpg" for k in range(6)] and names[1] == [f"images/{name}" for name in names[0]]
     assert [image["bytes"] for image in shown(tmp_path / "x.parquet")] == [(alignment / "pictures" / name).read_bytes() for name in names[1]]
