@@ -114,7 +114,8 @@ def audit(
 
 
 def _unused(found: dict) -> list[str]:  # a line on the records that were passed over
-    return ["", f"{found['rejected']} records cannot be used: {', '.join(f'{count}: {reason}' for reason, count in found['reasons'].items())}"] if found["rejected"] else []
+    told = ", ".join(f"{count} ({reason})" for reason, count in found["reasons"].items())
+    return ["", f"records that cannot be used: {told}"] if found["rejected"] else []
 
 # %% ../../nbs/cli/72_data.ipynb #b675040a
 @app.command()
