@@ -54,6 +54,7 @@ class Conversation:
     id: str
     images: tuple[str, ...]  # who they are: "coco:139"
     rounds: Annotated[tuple[Round, ...], MinLen(1)]
+    files: tuple[str, ...] = ()  # what their files are called, in the same order, as far as it is known: "ocr_vqa/images/1.jpg"; "" where it is not
 
     @property
     def image(self) -> str:
@@ -113,7 +114,7 @@ _ORIGIN = [name for name in Origin.__dataclass_fields__ if name != "__pydantic_c
 
 def plain(c: Conversation) -> dict:  # as `dataclasses.asdict`, an order of magnitude faster
     "A conversation as plain data."
-    return {"id": c.id, "images": list(c.images),
+    return {"id": c.id, "images": list(c.images), "files": list(c.files),
             "rounds": [{"instruction": r.instruction, "response": r.response, "format": r.format, "origin": {name: getattr(r.origin, name) for name in _ORIGIN}}
                        for r in c.rounds]}
 
@@ -131,7 +132,7 @@ def parquet_schema():
 
     origin = pa.struct([(name, pa.string()) for name in _ORIGIN])
     round_ = pa.struct([("instruction", pa.string()), ("response", pa.string()), ("format", pa.string()), ("origin", origin)])
-    return pa.schema([("id", pa.string()), ("images", pa.list_(pa.string())), ("rounds", pa.list_(round_))])
+    return pa.schema([("id", pa.string()), ("images", pa.list_(pa.string())), ("rounds", pa.list_(round_)), ("files", pa.list_(pa.string()))])
 
 
 def write_parquet(path: str | Path, conversations: Iterable[Conversation], batch: int = 20_000) -> int:  # how many were written

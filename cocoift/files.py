@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
-           'read_json', 'read_jsonl', 'Window', 'stream_json', 'peak_mb', 'reading', 'digest', 'digest_of', 'Journal',
-           'check_output', 'only_one']
+           'no_document', 'unread', 'read_json', 'read_jsonl', 'peak_mb', 'reading', 'walk', 'find_files', 'digest',
+           'digest_of', 'Journal', 'check_output', 'only_one']
 
 # %% ../nbs/01_files.ipynb #b88db498
+import codecs
 import hashlib
+import io
 import json
 import os
 import re
@@ -85,12 +87,29 @@ def write_json(
         file.write("\n")
 
 # %% ../nbs/01_files.ipynb #56866bc9
+_OTHER_FILES = {  # by first bytes: what it is, and the mend
+    b"\x1f\x8b": ("is compressed (gzip)", "unpack it with gunzip, and name what comes out"),
+    b"\x28\xb5\x2f\xfd": ("is compressed (zstd)", "unpack it with unzstd, and name what comes out"),
+    b"\xfd7zXZ\x00": ("is compressed (xz)", "unpack it with unxz, and name what comes out"),
+    b"BZh": ("is compressed (bzip2)", "unpack it with bunzip2, and name what comes out"),
+    b"PK\x03\x04": ("is a zip archive", "unpack it, and name the file inside"),
+    b"PAR1": ("is a parquet file", "give it the suffix .parquet"),
+    b"version https://git-lfs": ("is a Git LFS pointer, which stands for the file", "fetch the file itself with `git lfs pull`"),
+    codecs.BOM_UTF32_LE: ("is UTF-32 text", "save it as UTF-8"), codecs.BOM_UTF32_BE: ("is UTF-32 text", "save it as UTF-8"),
+    codecs.BOM_UTF16_LE: ("is UTF-16 text", "save it as UTF-8"), codecs.BOM_UTF16_BE: ("is UTF-16 text", "save it as UTF-8"),
+}
+
+
 @contextmanager
 def reading_text(path: str | os.PathLike) -> Iterator[Any]:  # the open file
-    "Open a text file; a missing, unreadable or non-UTF-8 one is the user's to mend."
+    "Open a text file, its byte order mark passed over; a missing or unreadable one, or one that is no UTF-8 text, is the user's to mend."
     try:
-        with open(path, encoding="utf-8") as file:
-            yield file
+        with open(path, "rb") as file:
+            start = file.peek(64)
+            if other := next((told for sign, told in _OTHER_FILES.items() if start.startswith(sign)), None):
+                raise UserError(f"{path}: {other[0]}, UTF-8 text is needed: {other[1]}")
+            with io.TextIOWrapper(file, encoding="utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8") as text:
+                yield text
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: check the path") from None
     except NotADirectoryError:
@@ -109,6 +128,19 @@ def read_text(path: str | os.PathLike) -> str:
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: byte {error.start} is not UTF-8 text: is it compressed, or another file?") from None
 
+# %% ../nbs/01_files.ipynb #ffb5cd3b
+def no_document(text: str, mend: str) -> str:  # "" if it is not seen at once
+    "What a text is that cannot be JSON, and the mend."
+    if not (start := text[:1000].strip()):
+        return f"is empty: {mend}"
+    return f"is a page in HTML, as a server sends one for an error: {mend}" if start.startswith("<") else ""
+
+
+def unread(path: str | os.PathLike, error: Exception, mend: str, where: str = "") -> UserError:
+    "Of a text that Python's reader gives up, though it may be JSON."
+    what = "is nested too deeply to be read" if isinstance(error, RecursionError) else "holds a number of too many digits to be read"
+    return UserError(f"{path}: {where}{what}: {mend}")
+
 
 def read_json(
     path: str | os.PathLike,
@@ -119,164 +151,35 @@ def read_json(
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        if other := no_document(text, mend):
+            raise UserError(f"{path}: {other}") from None
+        if error.msg == "Extra data" and error.colno == 1:
+            raise UserError(f"{path}: line {error.lineno} begins a second JSON value, one is needed: is it JSON lines, or two files in one?") from None
         torn = error.msg != "Extra data" and re.fullmatch(r"[\w\\.+-]*\s*", text[error.pos :]) or "Unterminated" in error.msg
         where = f"ends in the middle (character {len(text)})" if torn else f"is not JSON at line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: {where}: {mend}") from None
+    except (RecursionError, ValueError) as error:
+        raise unread(path, error, mend) from None
 
-# %% ../nbs/01_files.ipynb #f6c0f114
+# %% ../nbs/01_files.ipynb #8682e459
 def read_jsonl(path: str | os.PathLike, mend: str = "mend or remove the line") -> Iterator[tuple[int, Any]]:
     "The numbered values of a JSON-lines file, counted from 1; empty lines are passed over."
     with reading_text(path) as file:
-        number = 0
+        number, line = 0, ""
         try:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, json.loads(line)
         except json.JSONDecodeError as error:
+            if number == 1 and (other := no_document(line, "download it again")):
+                raise UserError(f"{path}: {other}") from None
+            if line.strip() in ("[", "{"):
+                raise UserError(f"{path}: line {number} opens a value that goes on, a value a line is needed: is it JSON? Then give it the suffix .json") from None
             raise UserError(f"{path}: line {number} is not JSON ({error.msg.lower()}): {mend}") from None
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: after line {number}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?") from None
-
-# %% ../nbs/01_files.ipynb #a18339b9
-_SCAN = json.JSONDecoder().scan_once
-_BLANKS = re.compile(r"\s*")
-
-
-def _decode(text: str, at: int) -> tuple[Any, int] | None:  # the value that begins there and its end; None if the text ends too soon to tell
-    try:
-        value, end = _SCAN(text, at)
-        return (value, end) if end < len(text) else None  # a number might go on
-    except StopIteration as stop:
-        wrong = stop.value
-    except json.JSONDecodeError as error:
-        if "Unterminated" in error.msg:
-            return None
-        wrong = error.pos
-    if re.fullmatch(r"[\w\\.+-]*\s*", text[wrong : wrong + 40]):
-        return None
-    raise ValueError(wrong)
-
-# %% ../nbs/01_files.ipynb #2308d95e
-class Window:
-    "Text of a file from somewhere on, as much as is needed."
-
-    def __init__(self, file, path, mend: str):
-        self.file, self.path, self.mend, self.text, self.at, self.before, self.record, self.of = file, path, mend, "", 0, 0, 0, ""
-
-    def more(self, least: int = 1 << 20) -> bool:  # False at the end of the file
-        try:
-            new = self.file.read(max(least, len(self.text) - self.at))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path}: byte {error.start} after character {self.before + len(self.text)} is not UTF-8 text: is it compressed, or another file?") from None
-        self.text, self.at, self.before = self.text[self.at :] + new, 0, self.before + self.at
-        return bool(new)
-
-    def wrong(self, torn: bool) -> UserError:
-        where = f" record {self.record}{f' of {self.of!r}' if self.of else ''}" if self.record else ""
-        what = f"ends in the middle{' of' if where else ''}{where}" if torn else f"is not JSON{' at' if where else ''}{where}"
-        return UserError(f"{self.path}: {what} (character {self.before + self.at}): {self.mend}")
-
-    def peek(self) -> str:  # the next character that is no blank; "" at the end
-        self.at = _BLANKS.match(self.text, self.at).end()
-        while self.at == len(self.text) and self.more():
-            self.at = _BLANKS.match(self.text, self.at).end()
-        return self.text[self.at : self.at + 1]
-
-    def take(self, wanted: str) -> str:  # one of `wanted`
-        found = self.peek()
-        if not found or found not in wanted:
-            raise self.wrong(torn=not found)
-        self.at += 1
-        return found
-
-    def value(self) -> Any:
-        self.peek()
-        while True:
-            try:
-                found = _decode(self.text, self.at)
-            except ValueError:
-                raise self.wrong(torn=False) from None
-            if found:
-                value, self.at = found
-                return value
-            if not self.more():
-                raise self.wrong(torn=True)
-
-# %% ../nbs/01_files.ipynb #07967f75
-def _items(window: Window, name: str) -> Iterator[Any]:  # of the array or object that begins here
-    closing = {"[": "]", "{": "}"}[window.take("[{")]
-    window.record, window.of = 1, name
-    if window.peek() == closing:
-        window.at += 1
-        return
-    while True:
-        if closing == "]":
-            window.peek()
-            yield from _near_items(window)
-            yield window.value()
-        else:
-            key = window.value()
-            window.take(":")
-            yield key, window.value()
-        window.record += 1
-        if window.take("," + closing) == closing:
-            window.record = 0
-            return
-
-
-def _near_items(window: Window) -> Iterator[Any]:  # those that lie in the window whole, with their comma
-    text, at = window.text, window.at
-    try:
-        while True:
-            value, end = _SCAN(text, at)
-            if text[end] != ",":
-                return
-            end += 1
-            while text[end] in " \n\r\t":
-                end += 1
-            at = window.at = end
-            window.record += 1
-            yield value
-    except (StopIteration, json.JSONDecodeError, IndexError):  # torn by the window's edge, or wrong: `value` will tell
-        return
-
-# %% ../nbs/01_files.ipynb #055263bb
-def _enter(window: Window, wanted: str) -> bool:  # to the value under a key of the object that begins here; False if there is none
-    window.take("{")
-    while window.peek() != "}":
-        name = window.value()
-        window.take(":")
-        if name == wanted:
-            return True
-        for _ in _items(window, str(name)) if window.peek() in ("[", "{") else [window.value()]:
-            pass
-        if window.take(",}") == "}":
-            return False
-    return False
-
-
-def stream_json(
-    path: str | os.PathLike,
-    key: str | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array, or for the (name, value) pairs of its one object
-    mend: str = "download it again",
-    what: str = "the file that was expected",  # for the message, if there is no such array
-    opening: str = "[{",  # what a file without `key` may be: "[" for an array alone, "{" for an object
-) -> Iterator[Any]:
-    "The items of an array in a JSON file, one at a time in little memory; pairs, where it is an object. Reads no further than the array's end."
-    with reading_text(path) as file:
-        window = Window(file, path, mend)
-        wanted = "{" if key else opening
-        if (found := window.peek()) in ("[", "{") and found not in wanted:
-            raise UserError(f"{path}: is not {what}: it is {'a list' if found == '[' else 'an object'}: put the official file there")
-        if key is None:
-            yield from _items(window, "")
-            if window.peek():
-                raise window.wrong(torn=False)
-            return
-        for name in key.split("."):
-            if window.peek() not in ("{", "") or not _enter(window, name):
-                raise UserError(f"{path}: is not {what}: it lacks {name!r}: put the official file there")
-        yield from _items(window, key)
+        except (RecursionError, ValueError) as error:
+            raise unread(path, error, mend, f"line {number} ") from None
 
 # %% ../nbs/01_files.ipynb #3fcd67e6
 def peak_mb() -> float:
@@ -298,6 +201,41 @@ def reading(path: str | os.PathLike, what: str, mend: str = "download or train i
         raise
     except Exception as error:
         raise UserError(f"{path}: the {what} cannot be read ({' '.join(str(error).split())[:160] or type(error).__name__}): {mend}") from None
+
+# %% ../nbs/01_files.ipynb #e376d6ae
+_OF_THE_SYSTEM = ("lost+found", "__MACOSX")
+
+
+def walk(
+    folder: str | os.PathLike,
+) -> Iterator[Path]:  # in order of path; none, if there is no such folder
+    "The files below a folder at any depth, links followed."
+    yield from map(Path, _files(str(folder), ()) if os.path.isdir(folder) else ())
+
+
+def _files(folder: str, above: tuple[str, ...]) -> Iterator[str]:  # `above`: the folders that it lies in, links resolved
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((e for e in found if not e.name.startswith(".") and e.name not in _OF_THE_SYSTEM), key=lambda e: e.name)
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be read ({error.strerror.lower()}): give this user the right to, or name one beside it") from None
+    for entry in entries:
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            yield from _files(entry.path, (*above, real))
+        elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
+            yield entry.path
+
+
+def find_files(
+    folder: str | os.PathLike,
+    *patterns: str,  # ends of paths: "captions_*.json", "train/questions.txt"
+) -> list[Path]:  # in order of path
+    "The files below a folder whose paths end like one of the patterns; a file that links lead to twice comes once."
+    found = {os.path.realpath(path): path for path in reversed([path for path in walk(folder) if any(map(path.match, patterns))])}
+    return sorted(found.values())
 
 # %% ../nbs/01_files.ipynb #6402cc78
 def digest(path: str | os.PathLike) -> str:

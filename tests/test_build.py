@@ -215,7 +215,7 @@ def test_half_a_character_in_an_id(typed, here):
 
 def test_a_picture_of_which_nothing_can_be_asked(typed, here):
     def crowd(value):
-        first = value["annotations"][0] | {"iscrowd": 1, "segmentation": {"counts": [0, 100], "size": [10, 10]}}
+        first = value["annotations"][0] | {"iscrowd": 1, "bbox": [0, 0, 10, 10], "segmentation": {"counts": [0, 100], "size": [10, 10]}}
         value["categories"] = [c for c in value["categories"] if c["id"] == first["category_id"]]
         value["images"] = [i | {"width": 10, "height": 10} for i in value["images"] if i["id"] == first["image_id"]]
         value["annotations"] = [first]

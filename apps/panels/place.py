@@ -12,7 +12,7 @@ from PIL import Image
 from apps.room import QUIET, visitor
 from cocoift.chat.store import Logbook
 from cocoift.files import UserError
-from cocoift.images import TINY_PX, find_pictures
+from cocoift.images import TINY_PX, find_pictures, open_picture, picture_size
 from cocoift.studies import board
 from cocoift.studies.roster import Roster
 from cocoift.viz import figures
@@ -38,17 +38,17 @@ class Study:
 
     def picture(self, image: str) -> str | Image.Image | None:
         "The picture of that name; a tiny one enlarged, with its pixels as squares."
-        path = self.roster.pictures.get(image) or self._drawn().get(image)
-        if path is None:
-            return None
         try:
-            with Image.open(path) as picture:
-                if max(picture.size) > TINY_PX:
-                    return str(path)
-                times = max(1, 480 // max(picture.size))
-                return picture.convert("RGB").resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
-        except OSError:
+            path = self.roster.pictures.get(image) or self._drawn().get(image)
+            if path is None:
+                return None
+            if max(picture_size(path)) > TINY_PX:
+                return str(path)
+            picture = open_picture(image, {image: path})
+        except UserError:
             return None
+        times = max(1, 480 // max(picture.size))
+        return picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
 
     def _drawn(self) -> dict[str, Path]:
         place = self.root / "world/images"

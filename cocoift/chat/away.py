@@ -7,6 +7,7 @@ __all__ = ['LLAVA_NAME', 'as_markdown', 'as_llava', 'as_dataset', 'export', 'tak
 
 # %% ../../nbs/chat/23_away.ipynb #51754496
 import json
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -55,9 +56,11 @@ def as_dataset(
     pictures: Mapping[str, Path] = {},
 ) -> dict[str, str | Path]:  # a name in the folder -> its text, or the file to copy there
     "What `cocoift build chat.yaml --data .` reads."
+    dialogs = list(dialogs)
     rows = [row | {"id": f"{number}-{row['id']}"} for number, sides in enumerate(dialogs, 1) for row in as_llava(sides, pictures)]
     shown = {row["image"] for row in rows if "image" in row}
-    places = {_place(image, pictures): path for image, path in pictures.items()}
+    asked = {image for sides in dialogs for side in sides.values() for r in side.rounds[:1] for image in r.images}
+    places = {_place(image, pictures): pictures[image] for image in asked if image in pictures}
     return {"chat.yaml": _RECIPE, f"llava/{LLAVA_NAME}": json.dumps(rows, indent=1, ensure_ascii=False), **{place: places[place] for place in sorted(shown & places.keys())}}
 
 # %% ../../nbs/chat/23_away.ipynb #467b3bcc
@@ -79,7 +82,7 @@ def take_away(
     pictures: Mapping[str, Path] = {},  # that are known besides those that the store keeps
 ) -> dict:  # votes, dialogs, pictures, files
     "Write the votes, dialogs and pictures of a store to a folder."
-    lines, folder, pictures = log.lines(), Path(folder), {**pictures, **log.album()}
+    lines, folder, pictures = log.lines(), Path(folder), ChainMap(log.album(), pictures)
     votes = [{key: line[key] for key in ("model_a", "model_b", "winner", "round", "blind", "reason", "at")} for line in lines if line["kind"] == "vote"]
     seen = {json.dumps(line["sides"], sort_keys=True): {name: side_of(value) for name, value in line["sides"].items()} for line in lines if "sides" in line}
     data = as_dataset(seen.values(), pictures)

@@ -21,6 +21,7 @@ from .marks import mark
 from .speak import Said, Settings, Speaker
 from ..files import UserError, atomic_file, digest, with_parent
 from ..thoughts import without_thoughts
+from ..images import upright
 
 # %% ../../nbs/chat/20_desk.ipynb #6eabd2ed
 MOST_TEXT, MOST_ROUNDS, MOST_PICTURES = (
@@ -180,7 +181,7 @@ def take_picture(
         with Image.open(io.BytesIO(path.read_bytes()), formats=KINDS) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise UserError(f"{path.name}: has {picture.width:,} x {picture.height:,} pixels: send a smaller picture")
-            clean = picture.convert("RGB")
+            clean = upright(picture)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise UserError(f"{path.name}: is no picture that can be read ({type(error).__name__}; {', '.join(KINDS)} can): send another") from None
     clean.thumbnail((MOST_SIDE, MOST_SIDE))

@@ -103,11 +103,19 @@ def audit(
     rows = [[name, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"], m["duplicates"]]
             for name, m in [("all", found), *found["by_source"].items()]]
     leaks = [[name, leak["size"], leak["images"], leak["rounds"]] for name, leak in found["leakage"].items()]
+    unsure = {name: f"{name}: undefined, {leak['unsure']} images may be its own under another name, as image_data.json of Visual Genome would say (`cocoift fetch vg-qa`)"
+              for name, leak in found["leakage"].items() if leak["unsure"]}
     show(found | {"gates": checked}, json, [
         *columns(rows, ["source", "rounds", "carry-over", "bare terse", "switches", "obedience", "duplicates"]),
-        *(["", *columns(leaks, ["benchmark", "its images", "in the set", "rounds on them"])] if leaks else []), *(["", f"page: {html}"] if html else [])])
+        *(["", *columns(leaks, ["benchmark", "its images", "in the set", "rounds on them"]), *unsure.values()] if leaks else []), *_unused(found),
+        *(["", f"page: {html}"] if html else [])])
     if lost := [f"{c['gate']} is not kept: it is {'undefined' if c['value'] is None else format(c['value'], '.3g')}" for c in checked if not c["passed"]]:
-        raise Failed("; ".join(lost))
+        raise Failed("; ".join([*lost, *(told for name, told in unsure.items() if any(c["gate"].strip().startswith(f"leakage.{name}.") and c["value"] is None for c in checked))]))
+
+
+def _unused(found: dict) -> list[str]:  # a line on the records that were passed over
+    told = ", ".join(f"{count} ({reason})" for reason, count in found["reasons"].items())
+    return ["", f"records that cannot be used: {told}"] if found["rejected"] else []
 
 # %% ../../nbs/cli/72_data.ipynb #b675040a
 @app.command()
@@ -126,7 +134,7 @@ def repair(
     rows = [[name, when, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"]]
             for name in parts["before"] for when in parts if (m := parts[when].get(name))]
     show(done, json, [*columns(rows, ["source", "", "rounds", "carry-over", "bare terse", "switches", "obedience"]), "",
-                       f"{done['stated']} rounds of {done['repaired']} conversations got their instruction, {done['moved']} free conversations moved; in {out}"])
+                       f"{done['stated']} rounds of {done['repaired']} conversations got their instruction, {done['moved']} free conversations moved; in {out}", *_unused(done)])
 
 # %% ../../nbs/cli/72_data.ipynb #b2fd8829
 @app.command()
@@ -134,7 +142,7 @@ def export(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
     to: Annotated[str, typer.Option(help="llava or messages.")],
     out: Annotated[Path, typer.Option(help="The file to write; a card, README.md, comes beside it.")],
-    images: Annotated[Optional[Path], typer.Option(help="Folder of pictures, to put them into messages: TRL needs them there.")] = None,
+    images: Annotated[Optional[Path], typer.Option(help="Folder of pictures: llava names them as they lie there, messages holds them (TRL needs that).")] = None,
     json: Json = False,
 ) -> None:
     "A dataset as one file that trainers load."
@@ -142,7 +150,7 @@ def export(
     from cocoift.data.export import export as run
 
     done = run(dataset, to, out, images)
-    path = write_card(dataset, out, "pictures" if images else to, len(done["left_out"]))
+    path = write_card(dataset, out, "pictures" if images and to == "messages" else to, len(done["left_out"]))
     done["card"] = path and str(path)
     left_out = f"{len(done['left_out'])} left out, whose texts hold <image>, <video> or <audio>: {', '.join(done['left_out'][:5])}"
     show(done, json, [f"{done['conversations']} conversations in {out}", *([left_out] if done["left_out"] else []),

@@ -9,12 +9,13 @@ __all__ = ['MOST_SOURCES', 'Survey', 'survey', 'tabulate', 'carry_over', 'bare_t
 # %% ../../nbs/data/27_audit.ipynb #a68d1804
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 from ..conversation import Conversation
 from .clean import CleanList, find_clean
 from .diversity import Handful, diversity
-from .export import read_any
+from .records import Unusable, read_any
 from ..files import UserError
 from ..formats import TERSE_FORMATS, is_terse, keeps, normalise, words
 from ..stats import Estimate
@@ -96,16 +97,24 @@ class Survey:
     texts: list[str]  # a handful of instructions,
     texts_by_source: dict[str, list[str]]  # and one of each source
     dialogs: dict[str, list[Conversation]]  # "any", and "leaking": with a free round answered tersely after a terse request
+    reasons: Counter[str] = field(default_factory=Counter)  # why records could not be used
+    unused: frozenset[str] = frozenset()  # images that only such records speak of: whoever trains on the file sees them
 
 
 def survey(
-    conversations: Iterable[Conversation],
+    conversations: Iterable[Conversation | Unusable],
     handful: int = 10_000,  # instructions kept of each source
     shown: int = 3,  # dialogs kept of each kind
 ) -> Survey:
     "Read conversations once."
     tally, number, everything, texts, dialogs = _Tally(), 0, Handful(handful), {}, {"any": Handful(shown), "leaking": Handful(shown)}
-    for number, c in enumerate(conversations, 1):
+    reasons, unused = Counter(), set()
+    for c in conversations:
+        if isinstance(c, Unusable):
+            reasons[c.reason] += 1
+            unused.update(c.images)
+            continue
+        number += 1
         fault = tally.add(c)
         for r in c.rounds:
             if r.origin.source not in texts:
@@ -115,7 +124,8 @@ def survey(
         if len(c.rounds) > 1:
             dialogs["leaking" if fault else "any"].offer(c)
     return Survey(tally.frame(), number, np.array(tally.further, int).reshape(-1, 3), everything.items,
-                  {name: some.items for name, some in texts.items()}, {name: some.items for name, some in dialogs.items()})
+                  {name: some.items for name, some in texts.items()}, {name: some.items for name, some in dialogs.items()},
+                  reasons, frozenset(unused - tally.images.keys()))
 
 
 def tabulate(conversations: Iterable[Conversation]) -> pd.DataFrame:
@@ -191,15 +201,23 @@ def overlap(seen: Survey, most: int = 40) -> dict:  # `most` of the patterns, th
             "rest": {"intersections": len(exact[most:]), "images": sum(row["images"] for row in exact[most:])}}
 
 # %% ../../nbs/data/27_audit.ipynb #d29333d4
+def _unsure(images: Iterable[str], benchmark: CleanList) -> int:  # how many may be the benchmark's under another name
+    kinds = {image.partition(":")[0] for image in benchmark.images} if not benchmark.knows_genome else set()
+    doubtful = tuple({"coco": "vg:", "vg": "coco:"}[kind] for kind in kinds & {"coco", "vg"})
+    return sum(image.startswith(doubtful) and image not in benchmark.images for image in images) if doubtful else 0
+
+
 def leakage(seen: Survey, benchmark: CleanList) -> dict:
-    "The benchmark's images that the set holds, and its rounds about them."
+    "The benchmark's images that the set holds, and its rounds about them; undefined where some may be its images under another name."
     rounds, names = seen.rounds, seen.rounds.image.cat.categories
     hit = np.fromiter((name in benchmark.images for name in names), bool, len(names))
     on = hit[rounds.image.cat.codes]
     for image, first, last in seen.further:
         on[first:last] |= hit[image]
     by_source = rounds.source[on].value_counts()
-    return {"size": benchmark.size, "images": int(hit.sum()), "rounds": int(on.sum()),
+    known = {"images": int(hit.sum()) + len(seen.unused & benchmark.images), "rounds": int(on.sum())}
+    unsure = _unsure(chain(names, seen.unused), benchmark)
+    return {"size": benchmark.size, **(dict.fromkeys(known) if unsure else known), "at_least": known, "unsure": unsure,
             "by_source": {name: int(n) for name, n in by_source.items() if n}}
 
 # %% ../../nbs/data/27_audit.ipynb #b933d6b2
@@ -227,6 +245,7 @@ def measure(
     lengths = rounds.number[(rounds.number.shift(-1, fill_value=1) == 1).to_numpy()]  # the number of a last round is how many there are
     return {
         "conversations": seen.conversations, "images": int(_is_image(rounds).sum()), **_measures(rounds, seen.texts),
+        "rejected": seen.reasons.total(), "reasons": dict(seen.reasons),
         "rounds_a_conversation": len(rounds) / seen.conversations,
         "rounds_histogram": _histogram(lengths), "words_histogram": _histogram(rounds.words),
         "overlap": overlap(seen), "leakage": {benchmark.name: leakage(seen, benchmark) for benchmark in against},
@@ -244,10 +263,13 @@ def read_survey(path: str | Path) -> Survey:
     "Survey a dataset folder, LLaVA json, or messages file."
     if not Path(path).exists():
         raise UserError(f"{path}: no such file or folder: check the path")
-    rest = iter(read_any(path))
-    if (first := next(rest, None)) is None:
+    seen = survey(tqdm(read_any(path), desc="reading", unit=" conversations", disable=None))
+    if not seen.conversations and seen.reasons:
+        reason, count = seen.reasons.most_common(1)[0]
+        raise UserError(f"{path}: none of its {seen.reasons.total()} records can be used ({count}: {reason}): the lab reads dialogs about pictures, name such a file")
+    if not seen.conversations:
         raise UserError(f"{path}: holds no conversation: build or download it again")
-    return survey(tqdm(chain([first], rest), desc="reading", unit=" conversations", disable=None))
+    return seen
 
 
 def benchmarks(names: Sequence[str], data: str | Path | None) -> list[CleanList]:
@@ -283,12 +305,14 @@ def parse_gate(text: str) -> Gate:
 
 def check_gate(gate: Gate, found: dict) -> dict:  # `gate`, `value` and whether it `passed`
     "Whether an audit keeps a limit; an undefined number does not."
-    value: Any = found
-    for key in gate.keys:
-        if not isinstance(value, dict) or key not in value:
+    value, rest = found, ".".join(gate.keys)
+    while rest:  # a source may be called by a host, with dots in its name
+        named = [key for key in value if f"{rest}.".startswith(f"{key}.")] if isinstance(value, dict) else []
+        if not named:
             names = ", ".join(value) if isinstance(value, dict) else "a number already"
-            raise UserError(f"--gate {gate.text}: the audit has no {'.'.join(gate.keys)}: at {key!r} it has {names[:300]}")
-        value = value[key]
+            raise UserError(f"--gate {gate.text}: the audit has no {'.'.join(gate.keys)}: at {rest.partition('.')[0]!r} it has {names[:300]}")
+        key = max(named, key=len)
+        value, rest = value[key], rest[len(key) + 1 :]
     value = value.get("value", value) if isinstance(value, dict) else value
     if value is not None and not isinstance(value, int | float):
         raise UserError(f"--gate {gate.text}: {'.'.join(gate.keys)} is no number: name one inside it")

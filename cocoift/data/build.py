@@ -130,8 +130,9 @@ def _ledger(recipe: BuildRecipe, told: dict[str, dict], settled: Settled, writte
         late = settled.counts.get(rank, {})
         counts.update({fate: late.get(fate, 0) for fate in ("rejected", "duplicates", "capped")})
         counts["kept"] = sum(part["records"].get(name, 0) for part in written)
+        counts["duplicates"] += sum(part["duplicates"].get(name, 0) for part in written)
         row = {"read": counts["read"], **{fate: counts[fate] for fate in FATES}, "rounds": sum(part["rounds"].get(name, 0) for part in written),
-               "conflicts": late.get("conflicts", 0), "reasons": {reason: n for reason, n in sorted(counts.items()) if ": " in reason}}
+               "repeated": sum(part["repeated"].get(name, 0) for part in written), "conflicts": late.get("conflicts", 0), "reasons": {reason: n for reason, n in sorted(counts.items()) if ": " in reason}}
         if row["read"] != sum(row[fate] for fate in FATES):
             raise AssertionError(f"{name}: {row} does not add up")
         ledger[name] = row
@@ -250,6 +251,11 @@ def _reasons(manifest: dict, stage: Path) -> str:
     told = [f"{count} {name}" for name, count in sorted(total.items())]
     return ", ".join([*told, *([f"the first since {json.loads(first)['reason']}"] if first else [])]) or "none was read"
 
+# %% ../../nbs/data/24_build.ipynb #a85bb121
+def _widen(manifest: dict) -> str:  # what would leave more
+    rows = manifest["counts"]["by_source"].values()
+    return "widen `splits` or `clean`" if any(row["excluded"] for row in rows) or not any(row["rejected"] for row in rows) else "mend these records or name other sources"
+
 # %% ../../nbs/data/24_build.ipynb #72964768
 def build(
     recipe: BuildRecipe,
@@ -275,7 +281,7 @@ def build(
         written = _write(recipe, settled, buckets, stage, workers)
         manifest = _sign(recipe, data, clean, told, settled, written, stage)
         if not manifest["counts"]["rounds"]:
-            raise UserError(f"{data}: no record is left after exclusions ({_reasons(manifest, stage)}): widen `splits` or `clean` in recipe {recipe.name}")
+            raise UserError(f"{data}: no record is left after exclusions ({_reasons(manifest, stage)}): {_widen(manifest)} in recipe {recipe.name}")
         with atomic_file(stage / "set/README.md") as file:
             file.write(card(manifest))
         write_json(stage / "set/manifest.json", manifest)

@@ -6,7 +6,6 @@
 __all__ = ['BENCHMARKS', 'images_in', 'Benchmark', 'CleanList', 'find_clean']
 
 # %% ../../nbs/data/21_clean.ipynb #a930b013
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .records import begins_list
 from .sources.referring import load_refs
-from ..files import UserError, read_jsonl, read_text, reading_text, stream_json
-from ..images import coco_image, image_of
+from ..files import UserError, read_jsonl, read_text, reading_text, walk
+from ..streams import stream_json
+from ..images import coco_image, image_of, picture_path
 
 # %% ../../nbs/data/21_clean.ipynb #2817ed5b
 def _is_lines(path: Path) -> bool:  # an object a line; one small object is one line
@@ -29,16 +30,16 @@ def _is_lines(path: Path) -> bool:  # an object a line; one small object is one 
 def _records(path: Path) -> Iterator[Any]:
     if path.suffix == ".txt":
         yield from ({"image_id": line.strip()} for line in read_text(path).splitlines() if line.strip())
-    elif path.suffix == ".jsonl" or path.suffix == ".json" and _is_lines(path):
+    elif path.suffix in (".json", ".jsonl") and (_is_lines(path) or path.suffix == ".jsonl" and not begins_list(path)):
         yield from (record for _, record in read_jsonl(path, "download it again"))
-    elif path.suffix == ".json":
+    elif path.suffix in (".json", ".jsonl"):
         yield from (dict([item]) if isinstance(item, tuple) else item for item in stream_json(path))
     else:
         raise UserError(f"{path}: a benchmark's images are read from .json, .jsonl or .txt: name such a file")
 
 # %% ../../nbs/data/21_clean.ipynb #6c6d8a68
 _PLACES = ("coco_url", "file_name", "filename", "image", "images", "image_path", "img_path", "image_file", "image_name",
-           "imagename", "image_source", "url")
+           "imagename", "image_source", "url", "path", "image_url", "img")
 _NUMBERS = ("image_id", "imageId", "img_id", "cocoid")
 _COCO_END, _VG_END = 582_000, 2_418_000
 _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
@@ -47,8 +48,8 @@ _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
 def _place(text: str) -> str | None:  # who a path, an address or a bare file name speaks of
     if image := image_of(text) or image_of(f"{text}.jpg"):
         return image
-    found = _STEM.search(text)
-    return f"vg:{found[1]}" if found and _COCO_END <= int(found[1]) < _VG_END else None
+    found = _STEM.search(picture_path(text))
+    return f"vg:{int(found[1])}" if found and _COCO_END <= int(found[1]) < _VG_END else None
 
 
 def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a number of which the space is not known yet
@@ -57,6 +58,7 @@ def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a num
         named = [image for entry in said if isinstance(entry, str) and (image := _place(entry))]
         numbers = [value.get(key) for key in _NUMBERS] if not named else []
         yield from named
+        numbers = [int(n) if isinstance(n, float) and n.is_integer() else n for n in numbers]  # as pandas writes a column with gaps
         yield from (int(n) if len(str(n)) < 12 else coco_image(n) for n in numbers if isinstance(n, int | str) and str(n).isdecimal())
         value = list(value.values())
     if isinstance(value, list) and not (value and isinstance(value[0], int | float | str)):
@@ -66,7 +68,10 @@ def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a num
 
 def images_in(path: str | Path) -> frozenset[str]:
     "The images that a benchmark's file speaks of, wherever in its records that stands."
-    found = {mention for record in _records(Path(path)) for mention in _mentions(record)}
+    try:
+        found = {mention for record in _records(Path(path)) for mention in _mentions(record)}
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply to be read: is it a benchmark's own file?") from None
     numbers = {mention for mention in found if isinstance(mention, int)}
     space = "vg" if numbers and max(numbers) >= _COCO_END else "coco"
     if not found:
@@ -143,24 +148,19 @@ class CleanList:
     images: frozenset[str] | None  # under every name they have; None if none of its files is there
     size: int  # how many images they are
     files: tuple[Path, ...]  # that say so
+    knows_genome: bool = True  # whether a file at hand says which of Visual Genome's pictures are COCO's
 
 
 def _walk(data: Path, names: Iterable[str]) -> dict[str, list[Path]]:  # of every benchmark, and of Visual Genome's list of images
     wanted = {name: (re.compile("|".join(map(translate, BENCHMARKS[name].files))), BENCHMARKS[name].within) for name in names}
     wanted["vg"] = re.compile(r"image_data\.json\Z"), ""
-    found = {name: [] for name in wanted}
-    seen = set()
-    for home, folders, files in os.walk(data, followlinks=True):
-        if (real := os.path.realpath(home)) in seen:  # a link back
-            folders.clear()
-            continue
-        seen.add(real)
-        above = re.sub(r"[-_ ]", "", os.path.join(data.resolve().name, os.path.relpath(home, data)).lower())
-        for file in files:
-            for name, (pattern, within) in wanted.items():
-                if pattern.match(file) and within in above:
-                    found[name].append(Path(home, file))
-    return {name: sorted(paths) for name, paths in found.items()}
+    found: dict[str, dict[Path, Path]] = {name: {} for name in wanted}
+    for path in walk(data):
+        above = re.sub(r"[-_ ]", "", "/".join((data.resolve().name, *path.relative_to(data).parts[:-1])).lower())
+        for name, (pattern, within) in wanted.items():
+            if pattern.match(path.name) and within in above:
+                found[name].setdefault(path.resolve(), path)
+    return {name: list(paths.values()) for name, paths in found.items()}
 
 # %% ../../nbs/data/21_clean.ipynb #ed73209c
 def _read(name: str, read: Callable[[Path], Iterable[str]], paths: Sequence[Path]) -> frozenset[str]:
@@ -168,7 +168,7 @@ def _read(name: str, read: Callable[[Path], Iterable[str]], paths: Sequence[Path
     for path in paths:
         try:
             images.update(read(path))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             why = f"a record lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise UserError(f"{path}: is not a file of {name}: {why}: put the official file there") from None
     if not images:
@@ -183,7 +183,7 @@ def _twins(paths: Iterable[Path]) -> dict[str, str]:  # "vg:61512" -> "coco:2487
             for row in stream_json(path, opening="["):
                 if (row.get("coco_id") or 0) > 0:  # a release has -1 for none
                     twins[f"vg:{row.get('image_id', row.get('id'))}"] = coco_image(row["coco_id"])
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"{path}: is not Visual Genome's list of pictures ({error}): put the official file there") from None
     return twins
 
@@ -209,4 +209,5 @@ def find_clean(
         lists.append((name, _read(name, read, paths) if paths else None, paths))
     twins = _twins(found.get("vg", [])) if any(images for _, images, _ in lists) else {}
     told = found.get("vg", []) if twins else []  # they too say whose images these are
-    return [CleanList(name, images and _with_twins(images, twins), len(images or ()), (*paths, *(told if images else ()))) for name, images, paths in lists]
+    return [CleanList(name, images and _with_twins(images, twins), len(images or ()), (*paths, *(told if images else ())), bool(found.get("vg")))
+            for name, images, paths in lists]

@@ -26,13 +26,14 @@ from .sources.base import TASKS, Files, Record, Reject, fault, load_sources
 from .templates import Draft, draw_of, drafts
 from ..files import UserError, atomic_folder, digest, write_json
 from ..formats import NUMBER_WORDS
+from ..images import image_of
 
 # %% ../../nbs/data/23_curate.ipynb #4cc3d249
 _TEXT, _TEXTS, _BOX = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())
 _OBJECT = pa.struct([("name", _TEXT), ("count", pa.int64()), ("crowd", pa.bool_()), ("area", pa.float64()), ("box", _BOX)])
 _TURN = pa.struct([("question", _TEXT), ("answer", _TEXT), ("stated", _TEXT), ("here", pa.bool_()), ("format", _TEXT)])
 _NESTED = {"answers": _TEXTS, "choices": _TEXTS, "why": _TEXTS, "objects": pa.list_(_OBJECT), "names": _TEXTS, "boxes": pa.list_(_BOX), "turns": pa.list_(_TURN),
-           "more": _TEXTS, "votes": pa.float64()}
+           "more": _TEXTS, "votes": pa.float64(), "files": _TEXTS}
 RECORDS = pa.schema([("seq", pa.int64()), *((name, _NESTED.get(name, _TEXT)) for name in Record._fields)])  # `seq`: the source's rank, then the order of its file
 DRAFTS = pa.schema([("seq", pa.int64()), *((name, {"turn": pa.int64(), "here": pa.bool_()}.get(name, _TEXT)) for name in Draft._fields)])
 KEYS = pa.schema([("seq", pa.int64()), ("image", _TEXT), ("id", _TEXT), ("question", _TEXT), ("answer", _TEXT), ("draw", pa.uint64())])
@@ -143,11 +144,20 @@ class _Buckets:
 
 # %% ../../nbs/data/23_curate.ipynb #8b60b9cc
 def _may_be_val2017(record: Record, job: ReadJob) -> bool:  # a train split on COCO's own pictures is of train2014, hence of train2017
-    return not job.knows_val2017 and not record.subset and record.image.startswith("coco:") and (record.split != "train" or job.foreign)
+    return not job.knows_val2017 and not record.subset.endswith("2017") and record.image.startswith("coco:") and (record.split != "train" or job.foreign)
+
+
+def _by_bytes(record: Record) -> bool:  # then its file's name may still tell what photograph it was made of
+    return record.image.startswith("file:") and len(record.files) > 0
+
+
+def _shown(record: Record) -> list[str]:
+    made_of = map(image_of, record.files) if _by_bytes(record) else ()
+    return [image for image in (record.image, *record.more, *made_of) if image]
 
 
 def _benchmarks_of(record: Record, job: ReadJob) -> tuple[str, ...]:
-    if found := tuple(dict.fromkeys(name for image in (record.image, *record.more) for name in job.held.get(image, ()))):
+    if found := tuple(dict.fromkeys(name for image in _shown(record) for name in job.held.get(image, ()))):
         return found
     if "val2017" in job.recipe.clean:
         if record.subset == "val2017":
@@ -198,7 +208,7 @@ class _Ledger(NamedTuple):
         self.counts.update(("excluded", f"excluded: {reason}"))
 
     def leak(self, record: Record, benchmarks: tuple[str, ...], held: Mapping[str, tuple[str, ...]]) -> None:
-        images = record.image, *record.more
+        images = _shown(record)
         for benchmark in benchmarks:
             theirs = [image for image in images if benchmark in held.get(image, ())] or images[:1]
             self.leaks.setdefault(benchmark, Counter()).update(["", *theirs])
@@ -218,7 +228,7 @@ def _sift(records: list[Record | Reject], first: int, job: ReadJob, ledger: _Led
             ledger.reject(record, wrong)
         elif record.votes < votes:
             ledger.reject(record, f"its answer has {record.votes:.0%} of the votes, the recipe wants {votes:.0%}")
-        elif (record.image in held or record.more or not job.knows_genome or watch and (record.subset == "val2017" or not knows)) and (
+        elif (record.image in held or record.more or _by_bytes(record) or not job.knows_genome or watch and (record.subset == "val2017" or not knows)) and (
                 benchmarks := _benchmarks_of(record, job)):
             ledger.leak(record, benchmarks, held)
         else:

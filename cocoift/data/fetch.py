@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .sources.archives import ARCHIVES, Archive
 from .unpack import BLOCK, same_file, unpack
-from ..files import Failed, UserError, digest, read_json, write_json
+from ..files import Failed, UserError, digest, find_files, read_json, write_json
 
 # %% ../../nbs/data/29_fetch.ipynb #588a8fd7
 _BUSY = {408, 416, 425, 429, 500, 502, 503, 504}
@@ -210,7 +210,7 @@ def _row(archive: Archive, names: Sequence[str], data: Path, mirrors: Iterable[s
     row = {"file": archive.name, "sources": [name for name in names if name in archive.sources.split()], "url": _mirrored(archive.url, mirrors),
            "folder": str(home), "size": archive.size or None, "sha256": None, "state": "to fetch", "reason": ""}
     if archive.by_hand:
-        found = any(any(home.rglob(pattern)) for pattern in archive.files.split())
+        found = bool(find_files(home, *archive.files.split()))
         return row | ({"state": "there"} if found else {"state": "by hand", "reason": f"{archive.by_hand}, from {archive.url}, and put it into {home}"})
     try:
         receipt = _there(part, home)

@@ -7,6 +7,7 @@ __all__ = ['EXHAUSTIVE', 'OK', 'Facts', 'facts_of', 'claims', 'counted', 'Verdic
 
 # %% ../../nbs/data/31_grounding.ipynb #782e100b
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class Facts(NamedTuple):
     counts: Mapping[str, int] = {}  # of those whose things were annotated one by one
     told: frozenset[tuple[str, int]] = frozenset()  # counts that a caption states: "three dogs", where two have boxes
     complete: bool = False  # whether a category that is not there is known not to be
+    open: frozenset[str] = frozenset()  # categories of which even then nobody knows
 
 
 def _texts(record: Record) -> Iterator[str]:  # that say what is there
@@ -39,18 +41,21 @@ def facts_of(
     vocabulary: Mapping[str, str],
 ) -> Facts:
     "What an image's records say is in it."
-    there, counts, told, complete = set(), {}, set(), False
+    there, unsure, counts, told, complete = set(), set(), defaultdict(set), set(), False
     for record in records:
         if record.source in EXHAUSTIVE:
             complete = True
-            counts |= {o.name: o.count for o in record.objects if not o.crowd}
-        if record.task == "objects":
-            there |= {named for o in record.objects if o.count or o.crowd for named in (o.name, *mentions(o.name, vocabulary))}
+            for o in record.objects:
+                counts[o.name].add(None if o.crowd else o.count)
+        for o in record.objects if record.task == "objects" else ():
+            if o.count or o.crowd:
+                (there if o.count else unsure).update((o.name, *mentions(o.name, vocabulary)))
         for text in _texts(record):
             there.update(mentions(text, vocabulary))
             if record.task in ("caption", "detail"):
                 told.update((category, n) for n, category, _ in counted(text, vocabulary))
-    return Facts(frozenset(there), counts, frozenset(told), complete)
+    exact = {name: min(stated) for name, stated in counts.items() if len(stated) == 1 and None not in stated}
+    return Facts(frozenset(there), exact, frozenset(told), complete, frozenset(unsure))
 
 # %% ../../nbs/data/31_grounding.ipynb #451c2d51
 _SENTENCES = re.compile(r"(?<=[.!?;:])\s+|\n+")
@@ -116,7 +121,7 @@ OK = Verdict()
 def invented(text: str, facts: Facts, vocabulary: Mapping[str, str]) -> list[str]:  # categories, each once
     "Objects that a text claims and that are not there."
     named = [category for clause in claims(text) for category in mentions(clause, vocabulary)]
-    return [category for category in dict.fromkeys(named) if category not in facts.there] if facts.complete else []
+    return [category for category in dict.fromkeys(named) if category not in facts.there | facts.open] if facts.complete else []
 
 
 def miscounted(text: str, facts: Facts, vocabulary: Mapping[str, str]) -> list[tuple[int, str]]:  # as the text says

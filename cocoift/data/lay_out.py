@@ -20,6 +20,7 @@ from ..conversation import Origin, parquet_schema
 from .compose import LAYOUTS, Piece, compose, place
 from .curate import DRAFTS, RECORDS, no_collector
 from .recipe import BuildRecipe
+from .repeats import without_repeats
 from .sources.base import load_sources
 from ..files import atomic_file, write_json
 
@@ -107,7 +108,7 @@ def _origins(records: pa.Table, of: np.ndarray, template: pa.Array, written: Map
     return {name: pa.array([getattr(o, name) or value if o else value for o, value in zip(theirs, column.to_pylist())], pa.string()) for name, column in columns.items()}
 
 
-def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.ndarray, written: Mapping[int, Origin]) -> pa.Table:
+def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.ndarray, written: Mapping[int, Origin], recipe: BuildRecipe) -> pa.Table:
     schema = parquet_schema()
     picked, of = drafts.take(pa.array(laid.rounds)).combine_chunks(), record[laid.rounds]
     states = pa.array(laid.states)
@@ -118,7 +119,9 @@ def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.n
               "format": pc.if_else(asked, _whole(picked["format"]), "free"),
               "origin": pa.StructArray.from_arrays([origin[f.name] for f in origin_type], fields=list(origin_type))}
     rounds = pa.StructArray.from_arrays([_whole(round_[f.name]) for f in round_type], fields=list(round_type))
-    columns = {"id": pa.array(laid.ids, pa.string()), "images": _images(records, of[laid.starts[:-1]]), "rounds": pa.ListArray.from_arrays(pa.array(laid.starts), rounds)}
+    first = of[laid.starts[:-1]]
+    columns = {"id": pa.array(laid.ids, pa.string()), "images": _images(records, first), "files": pa.array(_files(records, first, recipe), pa.list_(pa.string())),
+               "rounds": pa.ListArray.from_arrays(pa.array(laid.starts), rounds)}
     return pa.table([columns[f.name].cast(f.type) for f in schema], schema=schema)
 
 
@@ -130,7 +133,22 @@ def _images(records: pa.Table, first: np.ndarray) -> pa.Array:  # of each conver
         return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)), names.filter(pc.not_equal(names, "")))
     return pa.array([([name] if name else []) + others for name, others in zip(names.to_pylist(), more.to_pylist())], pa.list_(pa.string()))
 
+# %% ../../nbs/data/23_lay_out.ipynb #7e6430a4
+def _stated(files: list[str], image: str, subset: str, recipe: BuildRecipe) -> str:  # what a record's picture is called; "" where LLaVA's own name for it is right
+    if files and (recipe.layout == "verbatim" or "/" in files[0] or not subset):  # a bare number is found in the folder that its split tells
+        return files[0]
+    if not image.startswith("coco:") or subset != "val2017" and (subset != "val2014" or "val2017" in recipe.clean):  # what is not of val2017 is of train2017
+        return ""
+    return f"coco/{subset}/{'' if subset == 'val2017' else f'COCO_{subset}_'}{int(image[5:]):012d}.jpg"
 
+
+def _files(records: pa.Table, first: np.ndarray, recipe: BuildRecipe) -> list[list[str]]:  # of each conversation's pictures, in their order, as far as known
+    files, images, subsets = (records[name].to_pylist() for name in ("files", "image", "subset"))
+    stated = [_stated(*of, recipe) for of in zip(files, images, subsets)]
+    known = {image: name for image, name in zip(reversed(images), reversed(stated)) if name}
+    return [files[k] if len(files[k]) > 1 else [name] if (name := stated[k] or known.get(images[k], "")) else [] for k in first.tolist()]
+
+# %% ../../nbs/data/23_lay_out.ipynb #540a3e18
 def _write(table: pa.Table, path: Path) -> None:
     with atomic_file(path, "wb") as file:
         pq.write_table(table, file, compression="zstd", row_group_size=20_000)
@@ -143,6 +161,9 @@ def lay_out(
     written: Mapping[int, Origin] = {},  # by `seq`: of the records that a model wrote
 ) -> tuple[pa.Table, pa.Table, dict]:  # conversations, the records in their order, counts
     "Records and their rounds as conversations."
+    duplicates, repeated = {}, {}
+    if recipe.layout != "verbatim":  # where a file is kept as it is, nothing of it is merged
+        records, drafts, duplicates, repeated = without_repeats(records, drafts)
     records, image = _ordered(records)
     seq = records["seq"].to_numpy()
     by_seq = np.argsort(seq)
@@ -153,9 +174,9 @@ def lay_out(
         laid = _deal(drafts, record, _questions(drafts, records, record), image[record], _about(records).take(pa.array(record)).to_pylist(), recipe)
     rounds = pc.value_counts(records["source"].combine_chunks().take(pa.array(record)))
     counts = {"conversations": len(laid.ids), "rounds": {row["values"]: row["counts"] for row in rounds.to_pylist()},
-              "records": {row["values"]: row["counts"] for row in pc.value_counts(records["source"]).to_pylist()},
+              "records": {row["values"]: row["counts"] for row in pc.value_counts(records["source"]).to_pylist()}, "duplicates": duplicates, "repeated": repeated,
               "images": len(pc.unique(pc.drop_null(pc.if_else(pc.equal(records["image"], ""), None, records["image"]))))}
-    return _conversations(laid, drafts, records, record, written) if len(seq) else parquet_schema().empty_table(), records, counts
+    return _conversations(laid, drafts, records, record, written, recipe) if len(seq) else parquet_schema().empty_table(), records, counts
 
 
 def write_part(out: Path, bucket: int, conversations: pa.Table, records: pa.Table) -> None:

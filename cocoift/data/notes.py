@@ -18,7 +18,7 @@ from ..formats import normalise
 
 # %% ../../nbs/data/33_notes.ipynb #3f2fa35f
 def _record(row: dict) -> Record:
-    plural = {name: tuple(row[name] or ()) for name in ("answers", "choices", "why", "names", "more")}
+    plural = {name: tuple(row[name] or ()) for name in ("answers", "choices", "why", "names", "more", "files")}
     objects = tuple(Objects(**{**o, "box": tuple(o["box"] or ())}) for o in row["objects"] or ())
     return Record(**{**row, **plural, "objects": objects, "boxes": tuple(map(tuple, row["boxes"] or ())), "turns": tuple(Turn(**turn) for turn in row["turns"] or ())})
 
@@ -64,7 +64,7 @@ def notes(
 ) -> str:  # empty if they say nothing
     "What is known of an image, for a reader who does not see it."
     objects: dict[str, Objects] = {}
-    for o in (o for r in records for o in r.objects if o.count or o.crowd):
+    for o in (o for r in records for o in r.objects if o.count):
         objects.setdefault(o.name, o)
     asked = {normalise(question): (question, answer) for r in records for question, answer in _asked(r)}
     regions = [f"- {r.answers[0]}" + (f" (at {box_text(r.boxes[0])})" if boxes and r.boxes else "") for r in records if r.task == "region"]

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 from tqdm.auto import tqdm
 
 from ..conversation import Conversation
-from .export import from_record
-from ..files import UserError, Window, atomic_file, reading_text
+from .records import Unusable, bare, begins_list, by_system, from_record, speaker_of, texts_of, turns_field
+from ..files import UserError, atomic_file, reading_text
+from ..streams import Window
 from ..formats import COUNTED_FORMATS, TERSE_FORMATS, clauses, only_asks, stated_format, words
 
 # %% ../../nbs/data/28_repair.ipynb #cc7da975
@@ -148,9 +149,12 @@ def _lines(file, path: Path) -> Iterator[tuple[str, str, Any]]:
 
 def _pieces(path: Path) -> Iterator[tuple[str, str, Any]]:  # the text before a record, its own, its value; last the text at the end
     with reading_text(path) as file:
-        file.reconfigure(newline="" if path.suffix == ".json" else "\n")
+        listed, mark = begins_list(path), "\ufeff" if file.encoding == "utf-8-sig" else ""
+        file.reconfigure(newline="" if listed else "\n")
         try:
-            yield from (_listed if path.suffix == ".json" else _lines)(file, path)
+            for between, own, value in (_listed if listed else _lines)(file, path):
+                yield mark + between, own, value
+                mark = ""
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?") from None
 
@@ -164,10 +168,17 @@ class _Survey:
         self.once, self.often = Counter(), Counter()  # by law: conversations that never state a format again; that do, among rounds that do not
         self.image, self.start, self.size, self.loose = array("Q"), array("Q"), array("Q"), bytearray()  # where a record lies; may its rounds move?
 
-    def add(self, c: Conversation, record: dict, start: int, size: int) -> None:
+    def add(self, c: Conversation | Unusable, record: dict, start: int, size: int) -> None:
+        self.start.append(start)
+        self.size.append(size)
+        if isinstance(c, Unusable):  # stays as it is
+            self.law.append(-1)
+            self.image.append(0)
+            self.loose.append(False)
+            return
         said = governed([r.instruction for r in c.rounds], bool(c.images))
         law, opening = -1, said[0].asked.instruction
-        if opening and c.images:
+        if opening and c.images and not by_system(record):
             number = self.laws.setdefault((c.rounds[0].origin.source, opening), len(self.laws))
             stated = [g.format != "free" for g in said[1:] if g.format != "box" and not _OWN_LENGTH.search(g.asked.question)]
             self.often[number] += any(stated) and not all(stated)
@@ -175,9 +186,7 @@ class _Survey:
                 law = number
                 self.once[number] += 1
         self.law.append(law)
-        self.image.append(int.from_bytes(blake2b("\n".join([_field(record), *c.images]).encode(), digest_size=8).digest()))
-        self.start.append(start)
-        self.size.append(size)
+        self.image.append(int.from_bytes(blake2b("\n".join([turns_field(record), *c.images]).encode(), digest_size=8).digest()))
         self.loose.append(_may_move(c, record, said))
 
     def faulty(self, number: int) -> bool:  # from 0
@@ -188,13 +197,9 @@ class _Survey:
 _LASTING = re.compile(r"\b(?:each|any) (?:question|answer)", re.I)  # said to go on, and meant to: no fault
 
 
-def _field(record: dict) -> str:
-    return "conversations" if "conversations" in record else "messages"
-
-
 def _may_move(c: Conversation, record: dict, said: list[Governed]) -> bool:
-    turns = record[_field(record)]
-    known = len(record) == 3 and "id" in record and len(turns) == 2 * len(c.rounds) and all(list(map(type, turn.values())) == [str, str] for turn in turns)
+    turns = record[turns_field(record)]
+    known = len(record) == 3 and "id" in record and ("image" in record or "images" in record) and len(turns) == 2 * len(c.rounds) and all(list(map(type, turn.values())) == [str, str] for turn in turns)
     return known and len(c.images) == 1 and all(g.format == "free" and "region" not in g.asked.question for g in said)
 
 
@@ -235,15 +240,21 @@ _DECODER.parse_string, _DECODER.parse_object = _placed_text, _placed_object
 _placed = py_make_scanner(_DECODER)
 
 
-def _turns(own: str) -> list[tuple[_Object, str, _Text]]:  # of a record's text, without the system's: the turn, what it says, the text that ends it
+class _Placed(NamedTuple):
+    "A turn of a record's text, not the system's."
+    turn: _Object
+    said: str
+    texts: list[list[_Text]]  # it is written in; twice where it stands under `value` and `content`
+
+
+def _turns(own: str) -> list[_Placed]:
     record = _placed(own, 0)[0]
-    found = []
-    for turn in record[_field(record)]:
-        who = turn.get("from", turn.get("role"))
-        if who != "system" and (found or who not in ("gpt", "assistant")):
-            said = turn["value"] if "value" in turn else turn["content"]
-            parts = [said] if isinstance(said, str) else [text for part in said if isinstance(text := part.get("text") if isinstance(part, dict) else part, str)]
-            found.append((turn, "\n".join(parts), parts[-1]))
+    found: list[_Placed] = []
+    for turn in record[turns_field(record)]:
+        who = speaker_of(turn)
+        if who != "system" and (found or who != "gpt"):
+            texts = [texts_of(turn[key]) for key in ("value", "content") if turn.get(key) is not None]
+            found.append(_Placed(turn, "\n".join(texts[0]), texts))
     return found
 
 
@@ -259,13 +270,16 @@ def _spliced(text: str, edits: list[tuple[int, int, str]]) -> str:  # from, to, 
     return "".join([*pieces, text[at:]])
 
 
-def _restated(own: str, turns: list[tuple[_Object, str, _Text]]) -> list[tuple[int, int, str]]:
-    "The edits that state a conversation's instruction on every turn it governs."
-    edits = []
-    for g, (_, _, place) in zip(governed([said for _, said, _ in turns[::2]]), turns[::2]):
+def _restated(own: str, turns: list[_Placed]) -> tuple[int, list[tuple[int, int, str]]]:
+    "How many turns get their conversation's instruction, and the edits that state it on them."
+    edits, stated = [], 0
+    for g, asked in zip(governed([bare(asked.said) for asked in turns[::2]]), turns[::2]):
         if not g.stated:
-            edits += [(place.begin + 1, place.begin + 1, _quoted(g.asked.before, own)), (place.end - 1, place.end - 1, _quoted(g.asked.after, own))]
-    return edits
+            stated += 1
+            for texts in asked.texts:
+                first, last = texts[0].begin + 1, texts[-1].end - 1
+                edits += [(first, first, _quoted(g.asked.before, own)), (last, last, _quoted(g.asked.after, own))]
+    return stated, edits
 
 # %% ../../nbs/data/28_repair.ipynb #179e7f5b
 def _pairs(seen: _Survey, seed: int) -> dict[int, int]:  # repaired record -> the free one that moves into it, both from 0
@@ -281,17 +295,18 @@ def _pairs(seen: _Survey, seed: int) -> dict[int, int]:  # repaired record -> th
     return pairs
 
 
-def _moved(own: str, turns: list[tuple[_Object, str, _Text]], other: str, draws: random.Random) -> list[tuple[int, int, str]]:
+def _moved(own: str, turns: list[_Placed], other: str, draws: random.Random) -> list[tuple[int, int, str]]:
     "The edits that put the rounds of another record between a record's."
-    between, moving = own[turns[0][0].end : turns[1][0].begin], _turns(other)
+    between, moving = own[turns[0].turn.end : turns[1].turn.begin], _turns(other)
     gaps = len(turns) // 2 - 1
     edits, rounds = [], len(moving) // 2
     for k, gap in enumerate(sorted(draws.sample(list(range(gaps)) * -(-rounds // gaps), rounds))):
         pair = ""
-        for turn, said, place in moving[2 * k : 2 * k + 2]:
-            bare = [(place.begin - turn.begin, place.end - turn.begin, f'"{_quoted(said.replace("<image>", "").strip(), other)}"')] if "<image>" in said else []
-            pair += between + _spliced(other[turn.begin : turn.end], bare)
-        edits.append((turns[2 * gap + 1][0].end, turns[2 * gap + 1][0].end, pair))
+        for turn, said, ((place,),) in moving[2 * k : 2 * k + 2]:
+            marked = bare(said) != said.strip()
+            unmarked = [(place.begin - turn.begin, place.end - turn.begin, f'"{_quoted(bare(said), other)}"')] if marked else []
+            pair += between + _spliced(other[turn.begin : turn.end], unmarked)
+        edits.append((turns[2 * gap + 1].turn.end, turns[2 * gap + 1].turn.end, pair))
     return edits
 
 # %% ../../nbs/data/28_repair.ipynb #1946104e
@@ -305,9 +320,12 @@ def _write(path: Path, out: Path, seen: _Survey, pairs: dict[int, int], seed: in
             if own and number in gone:
                 continue
             if own and seen.faulty(number):
-                turns = _turns(own)
-                edits = _restated(own, turns)
-                repaired, stated = repaired + 1, stated + len(edits) // 2
+                try:
+                    turns = _turns(own)
+                except RecursionError:
+                    raise UserError(f"{path}: record {number + 1} is nested too deeply to be repaired: mend the record or remove it") from None
+                rounds, edits = _restated(own, turns)
+                repaired, stated = repaired + 1, stated + rounds
                 if number in pairs:
                     other.seek(seen.start[pairs[number]])
                     edits += _moved(own, turns, other.read(seen.size[pairs[number]]).decode(), random.Random(f"{seed} {number}"))
@@ -322,7 +340,7 @@ def repair(
     out: str | Path,  # the file to write, of the same kind
     interleave: bool = False,  # also move free conversations about the same picture into the repaired ones
     seed: int = 0,
-) -> dict:  # `before`, `after` (audits), `repaired`, `stated`, `moved`, `left` (conversations left as they are by the file's rule)
+) -> dict:  # `before`, `after` (audits), `repaired`, `stated`, `moved`, `left` (conversations left as they are by the file's rule), `rejected` and `reasons`
     "State on each round the instruction that its conversation was answered under."
     from cocoift.data.audit import audit_path
 
@@ -335,4 +353,5 @@ def repair(
     pairs = _pairs(seen, seed) if interleave else {}
     repaired, stated = _write(path, out, seen, pairs, seed)
     left = sum(count for law, count in seen.once.items() if count < seen.often[law])
-    return {"before": before, "after": audit_path(out), "repaired": repaired, "stated": stated, "moved": len(pairs), "left": left}
+    after, unusable = audit_path(out), {key: before[key] for key in ("rejected", "reasons")}
+    return {"before": before, "after": after, "repaired": repaired, "stated": stated, "moved": len(pairs), "left": left} | unusable

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import UserError, read_json, read_jsonl, read_text, reading_text
+from ..files import UserError, find_files, read_json, read_jsonl, read_text, reading_text
 
 # %% ../../nbs/eval/60_official.ipynb #ba235afc
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def official_files(data: str | Path, *names: str) -> list[Path]:  # patterns, th
     if not data.is_dir():
         raise UserError(f"{data}: no such folder: name the benchmark's with --data")
     for name in names:
-        if found := sorted(data.rglob(name)):
+        if found := find_files(data, name):
             return found
     raise UserError(f"{data}: holds no {' or '.join(names)}: put the benchmark's official file there")
 

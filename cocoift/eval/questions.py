@@ -17,7 +17,7 @@ from .dialog import Dialog, Turn
 from .history import SHORT, Item, tell
 from ..files import UserError, digest, digest_of
 from ..formats import normalise
-from ..images import SUFFIXES, image_of
+from ..images import Album, image_of
 
 # %% ../../nbs/eval/56_questions.ipynb #05604a49
 @dataclass(frozen=True, slots=True)
@@ -90,16 +90,13 @@ def own_records(questions: Iterable[Question], names: Mapping[str, str]) -> dict
 # %% ../../nbs/eval/56_questions.ipynb #3ce077e4
 def image_names(bench: str, questions: Sequence[Question], images: str | Path) -> tuple[dict[str, str], dict[str, Path]]:  # file name -> image; and pictures known by their bytes
     "Who the pictures are: COCO's by number, others by their bytes; by name alone where there is no file."
-    files: dict[str, list[Path]] = {}
-    for path in sorted(Path(images).rglob("*")) if Path(images).is_dir() else ():
-        if path.suffix.lower() in SUFFIXES:
-            files.setdefault(path.name, []).append(path)
-    names, pictures = {}, {}
+    album, names, pictures = Album(images), {}, {}
     for name, altered in {name: q.by_bytes for q in questions for name in q.names}.items():
-        there = [path for path in files.get(Path(name).name, []) if not altered or path.as_posix().endswith("/" + name.lstrip("/"))]
-        names[name] = not altered and image_of(name) or (f"file:{digest(there[0])}" if there else f"{bench}:{name}")
-        if there:
-            pictures[names[name]] = there[0]
+        image = None if altered else image_of(name)
+        path = album.get(image) if image else album.at(name)
+        names[name] = image or (f"file:{digest(path)}" if path else f"{bench}:{name}")
+        if path:
+            pictures[names[name]] = path
     return names, pictures
 
 

@@ -146,9 +146,11 @@ def _whose(overlap: dict) -> Section | None:  # None where there are no two sour
 
 
 def _leaked(found: dict) -> Section:
-    rows = [{"benchmark": name, "its images": leak["size"], "of them in the set": leak["images"], "rounds on them": leak["rounds"],
-             "share of rounds": f"{leak['rounds'] / found['rounds']:.2%}", "sources": ", ".join(leak["by_source"]) or "none"}
-            for name, leak in found["leakage"].items()]
+    rows = []
+    for name, leak in found["leakage"].items():
+        known, least = leak["at_least"], "at least " if leak["unsure"] else ""
+        rows.append({"benchmark": name, "its images": leak["size"], "of them in the set": f"{least}{known['images']}", "rounds on them": f"{least}{known['rounds']}",
+                     "share of rounds": f"{least}{known['rounds'] / found['rounds']:.2%}", "sources": ", ".join(leak["by_source"]) or "none"})
     if not rows:
         return Section("Leakage", [Text("No benchmark was named: `--against pope --data DIR` shows which of its images are in the set.")])
     return Section("Leakage", [Table(pd.DataFrame(rows), "Images that a benchmark's own files name, and that the set speaks of")])
@@ -162,7 +164,8 @@ def _lead(found: dict) -> str:
         said = f"**A terse request lives on**: after one, the share of terse answers to free questions is higher by {100 * over['value']:.0f} points."
     else:
         said = f"**Carry-over is {_number(over['value'])}**: free questions after a terse request beside those without one."
-    return f"{found['rounds']:,} rounds in {found['conversations']:,} conversations about {found['images']:,} images. {said}"
+    unused = "".join(f" {count:,} records cannot be used ({reason})." for reason, count in found["reasons"].items())
+    return f"{found['rounds']:,} rounds in {found['conversations']:,} conversations about {found['images']:,} images.{unused} {said}"
 
 
 def write_audit(

@@ -6,7 +6,8 @@
 __all__ = ['open_chat', 'pictures_for', 'examine', 'ask_questions', 'plan']
 
 # %% ../../nbs/studies/64_examine.ipynb #cde7505c
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from ..images import find_pictures
 # %% ../../nbs/studies/64_examine.ipynb #38f4c1d0
 def open_chat(
     model: str,  # PATH, URL#NAME, scripted:NAME or replay:RUN
-    pictures: dict[str, Path],  # where they lie, from `find_pictures`
+    pictures: Mapping[str, Path],  # where they lie, from `find_pictures`
     images: str | Path | None,  # and the folder they were looked for in
     book: Book | None = None,  # what scripted models look up
     most_tokens: int = 64,  # of an answer
@@ -43,7 +44,7 @@ def open_chat(
         if not (Path(model.removeprefix("replay:")) / "run.json").exists():
             raise UserError(f"--model {model}: is no run folder (there is no run.json in it): name one that `cocoift eval` made")
         return Replay(model.removeprefix("replay:"))
-    if missing := sorted(set(wanted) - pictures.keys()):
+    if missing := sorted(image for image in set(wanted) if image not in pictures):
         raise UserError(f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): add them or change --images")
     if model.startswith(("http://", "https://")):
         return _server(model, pictures, most_tokens, **pay)
@@ -56,7 +57,7 @@ def open_chat(
     return chat
 
 # %% ../../nbs/studies/64_examine.ipynb #ff044289
-def pictures_for(model: str, images: str | Path) -> dict[str, Path]:
+def pictures_for(model: str, images: str | Path) -> Mapping[str, Path]:
     "The pictures in a folder; scripted and replayed models do without, if there are none."
     try:
         return find_pictures(images)
@@ -66,7 +67,7 @@ def pictures_for(model: str, images: str | Path) -> dict[str, Path]:
         raise
 
 
-def _server(model: str, pictures: dict[str, Path], most_tokens: int, out: str | Path | None = None, role: str = "eval", price: str | Path | None = None, budget: float | None = None) -> Chat:
+def _server(model: str, pictures: Mapping[str, Path], most_tokens: int, out: str | Path | None = None, role: str = "eval", price: str | Path | None = None, budget: float | None = None) -> Chat:
     url, sharp, name = model.partition("#")
     if not (sharp and name):
         raise UserError(f"--model {model}: a server needs the model's name too: write {url}#NAME")
@@ -142,7 +143,7 @@ def ask_questions(model, bench, data, out, histories, images, records, first, np
     if dry_run:
         return {"bench": bench, "items": len(questions), **plan(model, dialogs, out, most_tokens, price)}
     one_length(named, Path(out))
-    pictures = pictures_for(model, images or data) | known
+    pictures = ChainMap(known, pictures_for(model, images or data))
     opening = partial(open_chat, model, pictures, images or data, _written(questions, dialogs), most_tokens, sorted(set(names.values())), out=out, price=price, budget=budget)
     by_id = {q.id: q for q in questions}
     told, read = {"bench": bench, "items": questions_digest(questions)}, partial(read_question, bench, by_id)

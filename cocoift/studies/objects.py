@@ -9,6 +9,7 @@ __all__ = ['annotated']
 from pathlib import Path
 
 from ..files import read_json
+from ..images import open_picture
 
 # %% ../../nbs/studies/72_objects.ipynb #2929ddd8
 def annotated(
@@ -23,8 +24,7 @@ def annotated(
     from pycocotools import mask as masks
 
     number, found = int(image.partition(":")[2]), []
-    with Image.open(picture) as opened:
-        shown = opened.convert("RGB")
+    shown = open_picture(image, {image: Path(picture)})
     width, height = shown.size
     grow = max(1, side // min(width, height))
     for path in sorted(Path(world).glob("coco/annotations/instances_*.json")):

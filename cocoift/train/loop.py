@@ -189,8 +189,9 @@ def lock(run: Path, patience: float = 60.0):  # an open file, locked as long as 
 def read_plan(recipe: TrainRecipe, family: Family) -> tuple[Plan, Mapping[str, Path]]:  # and where the pictures lie
     "The trees of a run, planted beside its folder by whoever comes first."
     spoken, plans = replace(family, template=TEMPLATES[recipe.template]) if recipe.template else family, recipe.out.parent / "plans"
-    folder, paths = plant(spoken, recipe.data, plans), known_pictures(recipe.images, plans)
-    plan = Plan(folder, spoken, recipe.max_length, paths)
+    folder = plant(spoken, recipe.data, plans)
+    with known_pictures(recipe.images, plans) as paths:
+        plan = Plan(folder, spoken, recipe.max_length, paths)
     if plan.missing and recipe.missing == "error":
         raise UserError(f"{recipe.images}: {len(plan.missing)} of the dataset's images have no picture there ({min(plan.missing)}, ...): "
                         "add them, change images= or set missing=drop")

@@ -9,30 +9,34 @@ __all__ = ['known_pictures', 'Pictures']
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from ..chat.family import Family
-from ..files import atomic_file, digest_of, read_json
-from ..images import SUFFIXES, find_pictures, open_picture
-from .planting import alone
+from ..files import atomic_file, digest, digest_of, read_json
+from ..images import Album, find_pictures, open_picture
 
 # %% ../../nbs/train/36_pictures.ipynb #8434d346
-def known_pictures(folder: Path, kept: Path) -> dict[str, Path]:  # image -> its picture
-    "Where the pictures below `folder` lie; the list is kept in `kept`."
-    folder = Path(folder)
-    found = sorted((path.relative_to(folder).as_posix(), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    listed = kept / f"pictures-{digest_of([str(folder.resolve()), found])[:16]}.json"
-    with alone(kept / ".lock"):
-        if found and listed.exists():
-            return {image: folder / path for image, path in read_json(listed).items()}
-        pictures = find_pictures(folder)
+@contextmanager
+def known_pictures(folder: Path, kept: Path) -> Iterator[Album]:
+    "The pictures below `folder`; digests that are asked for in the block are kept in the folder `kept`."
+    listed = kept / f"pictures-{digest_of(str(Path(folder).resolve()))[:16]}.json"
+    before = {tuple(stamp): sha for *stamp, sha in read_json(listed)} if listed.exists() else {}
+    read = {}
+
+    def sha_of(path: Path) -> str:
+        stamp = (str(path), (found := path.stat()).st_size, found.st_mtime_ns)
+        read[stamp] = before.get(stamp) or digest(path)
+        return read[stamp]
+
+    yield find_pictures(folder, sha_of)
+    if read and read != before:
         with atomic_file(listed) as file:
-            json.dump({image: path.relative_to(folder).as_posix() for image, path in pictures.items()}, file)
-    return pictures
+            json.dump([[*stamp, sha] for stamp, sha in read.items()], file)
 
 # %% ../../nbs/train/36_pictures.ipynb #c8cae946
 class Pictures:

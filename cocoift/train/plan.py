@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from ..chat.family import Family
 from ..files import UserError, atomic_file, digest_of, read_json
+from ..images import picture_size
 from .planting import ARRAYS, plant
 from .tokens import Tokens
 from .tree import Tree
@@ -61,7 +62,7 @@ class _Fitted:
         self.images = [self.stored.text("image", k) for k in range(len(self.stored.branches))]  # [m]
         there = np.array([pictures is None or image.startswith("none:") or image in pictures for image in self.images], dtype=bool)  # [m]
         self.missing = [image for image, is_there in zip(self.images, there) if not is_there]
-        self.sizes = picture_sizes(folder, {image: pictures[image] for image in self.images if image in pictures}) if family.sizes_matter and pictures else {}
+        self.sizes = picture_sizes(folder, {image: pictures[image] for image in self.images if image in pictures}) if family.sizes_matter and pictures is not None else {}
         self._prefix = lru_cache(None)(lambda size, pictured: (family.prefix_ids(size, pictured), family.places(size) if pictured else None))
         self._fit(np.array([len(self.prefix(image)[0]) for image in self.images], dtype=np.int64), there)
 
@@ -138,14 +139,8 @@ class Plan(_Fitted):
 # %% ../../nbs/train/36_plan.ipynb #5ecf3445
 def picture_sizes(folder: Path, paths: Mapping[str, Path]) -> dict[str, tuple[int, int]]:  # image -> width, height
     "Sizes of pictures, from their headers, kept in `folder`."
-    from PIL import Image
-
     def look(item) -> tuple[str, tuple[int, int]]:
-        try:
-            with Image.open(item[1]) as picture:
-                return item[0], picture.size
-        except OSError as error:
-            raise UserError(f"{item[1]}: the picture of {item[0]} cannot be read ({type(error).__name__}): download it again") from None
+        return item[0], picture_size(item[1], item[0])
 
     told = [[image, str(path), (stat := path.stat()).st_size, stat.st_mtime_ns] for image, path in paths.items()]
     kept = folder / f"sizes-{digest_of(told)[:16]}.json"

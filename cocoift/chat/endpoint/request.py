@@ -10,13 +10,12 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from ..ask import Ask
 from ...files import UserError, digest, digest_of
-from ...images import open_picture
+from ...images import fit_size, picture_bytes, picture_size
 
 # %% ../../../nbs/chat/endpoint/10_request.ipynb #f7b91a33
 LONGEST = 1024  # pixels: LLaVA looks at 336, GPT-4o's `high` detail at 768 by 2000
@@ -28,23 +27,9 @@ def _digest_of(path: Path, size: int, changed: int) -> str:
     return digest(path)
 
 
-def _fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    share = min(1.0, longest / max(size))
-    return tuple(max(1, round(side * share)) for side in size)
-
-
 def _url(image: str, pictures: Mapping[str, Path], longest: int) -> str:  # a data URL
-    from PIL import Image
-
-    picture, path = open_picture(image, pictures), Path(pictures[image])
-    with Image.open(path) as held:
-        kind = _SENT_AS_IS.get(held.format)
-    data = path.read_bytes()
-    if kind is None or max(picture.size) > longest:
-        small, kind = BytesIO(), "image/jpeg"
-        picture.resize(_fit(picture.size, longest), Image.Resampling.LANCZOS).save(small, "JPEG", quality=90)
-        data = small.getvalue()
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    data, kind = picture_bytes(Path(pictures[image]), image, _SENT_AS_IS, longest)
+    return f"data:{_SENT_AS_IS[kind]};base64,{base64.b64encode(data).decode()}"
 
 # %% ../../../nbs/chat/endpoint/10_request.ipynb #f16248cf
 class Gallery:
@@ -66,14 +51,8 @@ class Gallery:
 
     def size(self, name: str) -> tuple[int, int]:  # (width, height) as sent
         "How large a picture is when it is sent."
-        from PIL import Image, UnidentifiedImageError
-
-        path = self.pictures[self._known[name]]
-        try:
-            with Image.open(path) as picture:
-                return _fit(picture.size, self.longest)
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path}: the picture cannot be read ({type(error).__name__}): download it again") from None
+        image = self._known[name]
+        return fit_size(picture_size(self.pictures[image], image), self.longest)
 
 # %% ../../../nbs/chat/endpoint/10_request.ipynb #e501e1a3
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class ServerChat:
         drawn = {"decoding": "greedy"} if seed is None else {"decoding": "temperature 1", "seed": seed}
         self.window = self.engine.concurrency  # asks at once that keep it busy
         self.about = {"server": self.name, **drawn, "most_tokens": most_tokens, "longest": self.gallery.longest}
-        self.pictures, self._options = dict(pictures or {}), options
+        self.pictures, self._options = {} if pictures is None else pictures, options
 
     def repeat(self, seed: int) -> "ServerChat":
         "The same model, drawing its answers."

@@ -18,7 +18,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...files import UserError, read_json, read_text, reading_text, stream_json
+from ...files import UserError, find_files, read_json, read_text, reading_text
+from ...streams import stream_json
 
 # %% ../../../nbs/data/sources/10_base.ipynb #a52dddc2
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the picture
@@ -26,10 +27,10 @@ LETTERS = "ABCDEFGH"  # of choices
 
 
 class Objects(NamedTuple):
-    "The things of one category in an image; `count` 0 says that there are none."
+    "The things of one category in an image; an exact `count` of 0 says that there are none."
     name: str
     count: int
-    crowd: bool  # some are annotated as one crowd: then `count` is a lower bound
+    crowd: bool  # `count` is a lower bound: some are one crowd, or the annotations leave the number open; whether there are any, if it is 0
     area: float  # share of the picture that they cover
     box: tuple[float, ...] = ()  # around all of them
 
@@ -61,9 +62,10 @@ class Record(NamedTuple):
     votes: float = 1.0  # share of the people asked who gave the first answer
     kind: str = ""  # the data set's own type of question
     split: str = "train"  # the split of its source: train, val or test
-    subset: str = ""  # COCO's 2017 split, where the file says it: "val2017"
+    subset: str = ""  # COCO's own split of its image, where the file says it: "val2017", or "val2014" where it says no more
+    files: tuple[str, ...] = ()  # the file names of its image and of `more`, as the source states them: "ocr_vqa/images/1.jpg"; () if it states none
 
-
+# %% ../../../nbs/data/sources/10_base.ipynb #687e8aaf
 class Reject(NamedTuple):
     "A record that cannot be used, and why."
     source: str
@@ -141,8 +143,7 @@ class Files:
     def find(self, *patterns: str) -> list[Path]:
         "Files whose paths end like one of the patterns (`captions_*.json`, `train/questions.txt`), in order of path."
         homes = [self.data / home for home in (self.name, *(SOURCES[self.name].homes if self.name in SOURCES else ()))]
-        found = {path for home in homes if home.is_dir() for path in home.rglob("*") if any(map(path.match, patterns)) and path.is_file()}
-        return sorted(found)
+        return sorted({path.resolve(): path for home in reversed(homes) for path in find_files(home, *patterns)}.values())
 
     def newest(self, name: str) -> Path | None:
         "The file of this name; where several releases lie side by side (`v1.0/`, `v1.2/`), the last one's."
@@ -275,17 +276,18 @@ class Question(NamedTuple):
     id: int | str
     image: int
     text: str
+    subset: str = ""  # of COCO, as its file's name says: "val2014"
 
 
 def read_questions(files: Files, path: Path) -> Iterator[Question]:
     "The questions of a VQA-style file."
     id, image, text = map(files.field, ("question_id", "image_id", "question"))
-    rows = files.items(path, files.field("questions"))
+    rows, subset = files.items(path, files.field("questions")), split_of(path)[1]
 
     def questions() -> Iterator[Question]:
         for row in rows:
             try:
-                yield Question(row[id], row[image], sentence(row[text]))
+                yield Question(row[id], row[image], sentence(row[text]), subset)
             except (KeyError, TypeError) as error:  # told here, since by then the annotations have been opened too
                 raise UserError(f"{path}: is not a file of {files.name}: a record lacks {error}: put the official file there") from error
 

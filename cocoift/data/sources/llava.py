@@ -10,10 +10,11 @@ __all__ = ['unmarked', 'spoken', 'told', 'dialog', 'dialogs', 'read_llava_instru
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..records import Broken, Dialog, Unusable, placed, read_record
 from ..repair import governed
 from .base import Files, Record, Reject, Turn, by_split, source
 from .pictures import Genome, genome, genome_file
-from ...images import image_of
+from ...images import picture_path
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #8e4cf498
 _MARK = "<image>"
@@ -28,8 +29,11 @@ def unmarked(text: str) -> str:
     return before.rstrip() if mark and not after.strip() else text
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #b95a520a
-def spoken(row: dict) -> list[str] | str:  # what is said turn by turn, or what is wrong
-    "The texts of a record in LLaVA's layout, the picture's mark removed."
+def spoken(
+    row: dict,
+    pictures: int = 0,  # that it is about
+) -> list[str] | str:  # what is said turn by turn, or what is wrong
+    "The texts of a record in LLaVA's layout, the pictures' marks removed."
     turns = row["conversations"]
     turns = turns[len(turns) > 1 and turns[0].get("from") == "gpt" :]  # an answer to nothing: LLaVA's trainer passes it over too
     if not turns:
@@ -42,8 +46,8 @@ def spoken(row: dict) -> list[str] | str:  # what is said turn by turn, or what 
             return f"turn {number + 1} says no text"
     if len(turns) % 2:
         return "its last question has no answer"
-    texts = [turn["value"] for turn in turns]
-    if row.get("image"):
+    texts = [placed(turn["value"]) if pictures and number % 2 == 0 else turn["value"] for number, turn in enumerate(turns)]
+    for _ in range(pictures):
         texts[0] = unmarked(texts[0])
     if any(_MARK in text for text in texts):
         return f"{_MARK} elsewhere than at the start or end of a first question about a picture"
@@ -73,20 +77,33 @@ def dialog(
     others: bool = True,  # whether a picture may be neither COCO's nor Visual Genome's
 ) -> Record | Reject:
     "A record in LLaVA's layout."
-    path, texts = row.get("image") or "", spoken(row)
+    read = _read(row)
+    texts = read if isinstance(read, str) else spoken(row, len(read.pictures))
     if isinstance(texts, str):
         return Reject(name, id, texts)
-    if not isinstance(path, str):
-        return Reject(name, id, "its image is no path")
-    image = image_of(path)
-    if image is None and not others:
-        return Reject(name, id, f"{path!r} is not a picture of COCO or Visual Genome")
-    if image is None:
-        image = f"path:{path}" if path else ""
-    elif image.startswith("vg:"):
-        image = pictures.picture(image.removeprefix("vg:")).image
-    subset = next((subset for subset in ("val2017", "train2017") if subset in home + path), "") if path else ""
-    return Record(name, id, image, "dialog", turns=told(texts, bool(path)), kind=kind, subset=subset)
+    images, files = [], tuple(picture.file for picture in read.pictures)
+    for picture in read.pictures or [None] * (not others):
+        image = picture.image if picture else ""
+        if not others and not image.startswith(("coco:", "vg:")):
+            return Reject(name, id, f"{picture.file if picture else ''!r} is not a picture of COCO or Visual Genome")
+        images.append(pictures.picture(image.removeprefix("vg:")).image if image.startswith("vg:") else image)
+    place = " ".join(home + picture_path(file) for file in files).lower()
+    subset = next((subset for subset in ("val2017", "train2017") if subset in place), "")
+    return Record(name, id, images[0] if images else "", "dialog", turns=told(texts, bool(images)), more=tuple(images[1:]), kind=kind, subset=subset, files=files)
+
+
+def _read(row: dict) -> Dialog | str:  # or why a conversation cannot hold it
+    turns = row["conversations"]
+    if not turns:
+        return "it has no turns"
+    try:
+        read = read_record(row)
+    except Broken as error:
+        return str(error)
+    if isinstance(read, Unusable):
+        return read.reason
+    prompted = any(speaker == "system" for speaker, _ in read.turns) and not any(turn.get("from") == "system" for turn in turns)
+    return "it has a system prompt, which a conversation has no place for" if prompted else read
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #0342cd5e
 def dialogs(files: Files, path: Path, kind: str = "", **how) -> Iterator[Record | Reject]:

@@ -14,6 +14,7 @@ from typing import Any
 from .base import Box, Files, Record, Reject, sentence, source
 from .coco import of_last_release
 from .pictures import coco_sizes, share_box
+from .settled import box_of
 from ...files import UserError, reading
 from ...images import coco_image
 
@@ -43,8 +44,10 @@ def _boxes(files: Files, refs: Path, wanted: Collection[int]) -> dict[int, tuple
         missing = wanted - found.keys()
         sizes = coco_sizes(files, path) if missing else {}
         for annotation in files.items(path, "annotations") if missing else ():
-            if annotation["id"] in missing and annotation["image_id"] in sizes:
-                found[annotation["id"]] = annotation["image_id"], share_box(*annotation["bbox"], sizes[annotation["image_id"]])
+            if (id := annotation["id"]) in missing and (size := sizes.get(annotation["image_id"])):
+                box = share_box(*annotation["bbox"], size) if isinstance(box_of(annotation["bbox"], size), tuple) else None
+                one = annotation["image_id"], box
+                found[id] = one if found.get(id, one) == one else (one[0], None)  # an id of two things is that of none
     return found
 
 # %% ../../../nbs/data/sources/50_referring.ipynb #8c8e2a7a

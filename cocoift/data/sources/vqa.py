@@ -18,7 +18,7 @@ from ...images import coco_image, image_of
 # %% ../../../nbs/data/sources/30_vqa.ipynb #967b78e4
 def _asked(files: Files, task: str, split: str, question: Question, annotation: dict, answers: tuple[str, ...], votes: float = 1.0) -> Record:
     return Record(files.name, str(question.id), coco_image(question.image), task, question.text, answers, votes=votes,
-                  kind=annotation.get("question_type", ""), split=split)
+                  kind=annotation.get("question_type", ""), split=split, subset=question.subset)
 
 
 def _ranked(annotation: dict) -> tuple[tuple[str, ...], float]:

@@ -20,7 +20,7 @@ from ..answers import captions_said
 from ..benchmark import Benchmark, enter, marked
 from ..official import Given, as_lines, official_files
 from ..questions import Question
-from ...files import UserError, digest, read_json, read_text
+from ...files import UserError, digest, find_files, read_json, read_text
 from ...stats import Estimate, ratio
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #0f779a3e
@@ -122,7 +122,7 @@ def _from_coco(instances: Path, captions: Path, words: Words | None) -> tuple[di
 def read_chair(data: Path) -> list[Question]:
     "*objects*.json, or instances_val20??.json with captions_val20??.json; synonyms.txt beside them"
     data = Path(data)
-    lists, given = (sorted(data.rglob(name)) if data.is_dir() else [] for name in ("synonyms.txt", "*objects*.json"))
+    lists, given = (find_files(data, name) for name in ("synonyms.txt", "*objects*.json"))
     words = official_words(lists[0]) if lists else None
     if given:
         there = read_objects(given[0])

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...data.sources.base import Files
-from ...data.sources.coco import Company, categories_of, encode, mask_flaw
+from ...data.sources.coco import Company, Row, Things, categories_of, gather, grouped
+from ...data.sources.settled import Id, Size, categories_in, id_of, in_order
 from ...data.objects import mentions
 from ...files import UserError
 from ...images import coco_image
@@ -47,27 +48,20 @@ class Facts:
     captions: tuple[str, ...] = ()
 
 # %% ../../../nbs/eval/scope/16_facts.ipynb #9bcd7e80
-def _instances(files: Files, path: Path, sizes: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, list[tuple]]]:  # image -> category -> (area, box, crowd)
-    from pycocotools import mask
-
-    found: dict = defaultdict(lambda: defaultdict(list))
-    for a in files.items(path, "annotations"):
-        if (size := sizes.get(a["image_id"])) is None:
-            raise UserError(f"{path}: annotation {a['id']} is of image {a['image_id']}, which the file does not list: download it again")
-        width, height = size
-        flawed = bool(mask_flaw(a["segmentation"], size))
-        area = 0.0 if flawed else float(mask.area(encode(a["segmentation"], size))) / (width * height)
-        x, y, w, h = a["bbox"]
-        box = (x / width, y / height, (x + w) / width, (y + h) / height)
-        found[a["image_id"]][a["category_id"]].append((area, box, bool(a.get("iscrowd"))))
-    return found
+def _outlined(files: Files, path: Path) -> tuple[Things, dict[Id, dict[Id, list[Row]]]]:  # image -> category -> its things
+    things = Things(files, path, categories_in(categories_of(files, path)))
+    for reject in gather(things):
+        if reject.reason.startswith("image "):
+            raise UserError(f"{path}: annotation {reject.id}: {reject.reason}: download it again")
+    return things, {image: found for image, found in grouped(things) if image not in things.unsure}
 
 
-def _thing(name: str, instances: list[tuple], told: bool) -> Thing:
-    areas, boxes, crowds = zip(*instances)
-    x1, y1, x2, y2 = zip(*boxes)
-    around = tuple(round(v, 4) for v in (min(x1), min(y1), max(x2), max(y2)))
-    return Thing(name, len(instances), not any(crowds) and min(areas) >= FLOOR, round(sum(areas), 6), around, told)
+def _thing(name: str, rows: list[Row], size: Size, told: bool, sure: bool) -> Thing:
+    width, height = size
+    areas, (x1, y1, x2, y2) = [row.area / (width * height) for row in rows], zip(*(row.corners for row in rows))
+    around = tuple(round(v, 4) for v in (min(x1) / width, min(y1) / height, max(x2) / width, max(y2) / height))
+    sure = sure and not any(row.crowd for row in rows) and min(areas) >= FLOOR and len({tuple(row.corners) for row in rows}) == len(rows)
+    return Thing(name, len(rows), sure, round(sum(areas), 6), around, told)
 
 # %% ../../../nbs/eval/scope/16_facts.ipynb #1008c74b
 def _files(data: Path, split: str) -> tuple[Files, Path, Path]:
@@ -91,21 +85,21 @@ def read_facts(
     if not data.is_dir():
         raise UserError(f"{data}: no such folder of data: name it with --data")
     files, instances, captions = _files(data, split)
-    name_of = {c["id"]: c["name"] for c in categories_of(files, instances)}
+    entities, outlined = _outlined(files, instances)
+    name_of, kinds = entities.categories.names, entities.categories
     words = words if words is not None else vocabulary(name_of.values())
     number_of = {name: number for number, name in name_of.items()}
-    sizes = {i["id"]: (i["width"], i["height"]) for i in files.items(instances, "images")}
-    outlined = _instances(files, instances, sizes)
-    texts: dict[int, list[str]] = defaultdict(list)
+    texts: dict[Id, list[str]] = defaultdict(list)
     for a in files.items(captions, "annotations"):
-        texts[a["image_id"]].append(a["caption"])
-    named = {image: {number_of[o] for t in texts[image] for o in mentions(t, words) if o in number_of} for image in sizes}
-    company = Company(name_of, (outlined[image].keys() | named[image] for image in sizes))
+        texts[id_of(a["image_id"])].append(a["caption"])
+    named = {image: {number_of[o] for t in texts[image] for o in mentions(t, words) if o in number_of} for image in entities.pictures}
+    company = Company(name_of, (outlined.get(image, {}).keys() | named[image] for image in entities.pictures))
     facts = []
-    for image in sorted(i for i in sizes if outlined[i] and texts[i]):
-        here = outlined[image].keys() | named[image]
-        things = sorted((_thing(name_of[c], some, c in named[image]) for c, some in outlined[image].items()), key=lambda t: (-t.area, t.name))
-        strangers = company.strangers(sorted(here), (), image, 4)
+    for image in sorted((image for image in outlined if texts[image]), key=in_order):
+        here, found = outlined[image].keys() | named[image], outlined[image]
+        unsure, size = kinds.touched(here), entities.pictures[image].size
+        things = sorted((_thing(name_of[c], rows, size, c in named[image], c not in unsure | kinds.vague) for c, rows in found.items()), key=lambda t: (-t.area, t.name))
+        strangers = company.strangers(sorted(here, key=in_order), unsure, image, 4)
         facts.append(Facts(coco_image(image), tuple(things), frozenset(name_of[c] for c in here), tuple(name_of[c] for c in strangers), tuple(texts[image])))
     if not facts:
         raise UserError(f"{instances}: shares no image with {captions}: name a folder whose files belong together")

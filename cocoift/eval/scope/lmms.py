@@ -19,6 +19,7 @@ from .play import PAIRED, dialogs_of
 from ...files import UserError, atomic_folder
 from ...formats import is_terse, words
 from ...thoughts import without_thoughts
+from ...images import open_picture
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #bd573752
 METRICS = ("leakage", "history_effect", "register_copying", "instruction_carry", "length", *(f"terse_{h}" for h in PAIRED), "content")
@@ -27,7 +28,7 @@ METRICS = ("leakage", "history_effect", "register_copying", "instruction_carry",
 def task_docs(bench: Bench, pictures: Mapping[str, Path]) -> list[dict]:
     "A document for every pair and history."
     targets = {s.id: s.steps[-1] for s in bench.scripts}
-    if missing := sorted(set(bench.images) - set(pictures)):
+    if missing := sorted(image for image in set(bench.images) if image not in pictures):
         raise UserError(f"{missing[0]} and {len(missing) - 1} more of the benchmark's images have no picture: name their folder with --pictures")
     return [{"id": d.id, "item": d.meta["item"], "image": d.images[0], "picture": str(Path(pictures[d.images[0]]).resolve()), "history": d.history,
              "turns": json.dumps([[t.instruction, t.response] for t in d.turns[:-1]]), "question": d.turns[-1].instruction,
@@ -35,9 +36,7 @@ def task_docs(bench: Bench, pictures: Mapping[str, Path]) -> list[dict]:
 
 
 def visuals(doc: Mapping) -> list:
-    from PIL import Image
-
-    return [Image.open(doc["picture"]).convert("RGB")]
+    return [open_picture(doc["image"], {doc["image"]: Path(doc["picture"])})]
 
 
 def text(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> str:
