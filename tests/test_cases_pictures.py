@@ -445,21 +445,16 @@ def test_day_one(alignment, small, typed, tmp_path):
 
 
 def test_exported_by_path(alignment, typed, tmp_path):
-    for to, more, out in (
-        ("llava", [], "x.json"),
-        ("llava", ["--images", alignment / "pictures"], "y.json"),
-        ("messages", ["--images", alignment / "pictures"], "x.parquet"),
-    ):
-        done = typed("export", alignment / "set", "--to", to, *more, "--out", tmp_path / out)
+    pictures, files = alignment / "pictures", ["own/x.json", "lying/x.json", "held/x.parquet"]
+    for file, more in zip(files, ([], ["--images", pictures], ["--images", pictures])):
+        to = "messages" if file.endswith("parquet") else "llava"
+        done = typed("export", alignment / "set", "--to", to, *more, "--out", tmp_path / file)
         assert done.returncode == 0, done.stderr
-        assert ("(the pictures themselves)" in (tmp_path / "README.md").read_text()) == (to == "messages")
-    names = [[row["image"] for row in json.loads((tmp_path / out).read_text())] for out in ("x.json", "y.json")]
-    assert names[0] == [f"00453/00453000{k}.jpg" for k in range(6)] and names[1] == [
-        f"images/{name}" for name in names[0]
-    ]
-    assert [image["bytes"] for image in shown(tmp_path / "x.parquet")] == [
-        (alignment / "pictures" / name).read_bytes() for name in names[1]
-    ]
+        card = (tmp_path / file).with_name("README.md").read_text()
+        assert ("(the pictures themselves)" in card) == (to == "messages")
+    own, lying = ([row["image"] for row in json.loads((tmp_path / file).read_text())] for file in files[:2])
+    assert own == [f"00453/00453000{k}.jpg" for k in range(6)] and lying == [f"images/{name}" for name in own]
+    assert [image["bytes"] for image in shown(tmp_path / files[2])] == [(pictures / name).read_bytes() for name in lying]
 
 
 def test_verbatim_names_are_the_records_own(typed, tmp_path):
