@@ -111,6 +111,15 @@ LAYOUTS = {
     },
     "windows": {"image": "D:\\coco\\train2017\\000000000100.jpg", "conversations": turns(*ASKED)},
     "query": {"image": f"https://host.example/{PICTURE}?size=large&v=2", "conversations": turns(*ASKED)},
+    "a part with two names": {
+        "messages": turns(
+            *ASKED, first=[{"type": "image", "image": "x.jpg", "url": f"http://images.cocodataset.org/{PICTURE}"}]
+        )
+    },
+    "path and bytes": {
+        "messages": turns(*ASKED, first=[{"type": "image", "path": PICTURE, "bytes": b64encode(JPEG).decode()}])
+    },
+    "several in one part": {"messages": turns(*ASKED, first=[{"type": "image", "image": [PICTURE]}])},
     "roles in capitals": {
         "image": PICTURE,
         "messages": [turn | {"role": f"<|{turn['role'].title()}|>"} for turn in turns(*ASKED)],
@@ -208,6 +217,14 @@ UNUSABLE = {
         {"messages": [*turns("What is 2 + 2?", "4"), {"role": "tool", "content": "4"}]},
         "a tool has a turn in it",
     ),
+    "unnamed, in text": (
+        {"image": "", "conversations": turns("<image>\nIs it?", "Yes")},
+        "it speaks of a picture that it does not name",
+    ),
+    "a nested part": (
+        {"messages": turns("Is it?", "Yes", first=[["Why?"]])},
+        "it holds a part that is neither a text nor an object",
+    ),
     "unnamed": (
         {"messages": turns("Is it?", "Yes", first=[{"type": "image"}])},
         "it speaks of a picture that it does not name",
@@ -297,6 +314,14 @@ def test_a_build_rejects_a_system_prompt(tmp_path):
         (
             {"messages": turns("Is it?", "Yes", first=[{"type": "image", "file_id": "file-1"}])},
             "known by its id on a server only",
+        ),
+        (
+            {
+                "messages": turns(
+                    "Is it?", "Yes", first=[{"type": "image", "image": PICTURE, "url": PICTURE.replace("100", "101")}]
+                )
+            },
+            "two different pictures are named as one",
         ),
         ({"images": ["\ud83d.jpg"], "messages": turns("Is it?", "Yes")}, "images: holds half a character"),
         ({"id": "\ud83d", "messages": turns("Is it?", "Yes")}, "id: holds half a character"),

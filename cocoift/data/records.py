@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..conversation import Conversation, Origin, Round, read_conversations, rows
-from .mentions import HALF, WRITTEN, Broken, Mentions, Named, marked, placed, stated, texts_of
+from .mentions import HALF, WRITTEN, Broken, Mentions, Named, begins_or_ends_with_place, marked, placed
+from .mentions import stated, texts_of
 from ..files import UserError, read_jsonl, reading_text
 from ..formats import stated_format
 from ..streams import stream_json
@@ -108,7 +109,7 @@ def _turn(turn: Any, seen: Mentions) -> tuple[str, str]:
         return speaker, ""
     if len(turn) > 2:
         seen.field({key: value for key, value in turn.items() if key not in ("value", "content")})
-    for part in content if isinstance(content, list) else ():
+    for part in content if isinstance(content, list) else [content] * isinstance(content, dict):
         seen.part(part)
     pictured = len(seen.entries) + seen.unnamed > before
     if pictured and speaker != "human":
@@ -122,6 +123,7 @@ def _turn(turn: Any, seen: Mentions) -> tuple[str, str]:
     if speaker == "human":
         seen.add(WRITTEN.findall(text) if "<img>" in text else [], "<img>")
         seen.refuse(marked(text))
+        seen.unnamed += begins_or_ends_with_place(text)
     return speaker, text
 
 # %% ../../nbs/data/17_records.ipynb #bb53c9ac
