@@ -184,7 +184,11 @@ def _alike(name: str) -> str:  # the same for a name and its plural
 
 
 def _kin(above: dict[Id, set[Id]]) -> dict[Id, frozenset[Id]]:
-    found = {id: set(parents) for id, parents in above.items()}
-    for _ in above:  # as many steps as a line of parents can have, a circle too
-        found = {id: seen.union(*(above[parent] for parent in seen)) for id, seen in found.items()}
-    return {id: frozenset((seen | {child for child in found if id in found[child]}) - {id}) for id, seen in found.items()}
+    found, before = above, {}
+    while found != before:  # parents may stand in a circle
+        found, before = {id: seen.union(*(above[parent] for parent in seen)) for id, seen in found.items()}, found
+    kin = {id: set(parents) for id, parents in found.items()}
+    for id, parents in found.items():
+        for parent in parents:
+            kin[parent].add(id)
+    return {id: frozenset(some - {id}) for id, some in kin.items()}
