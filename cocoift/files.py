@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
-           'read_json', 'read_jsonl', 'Window', 'Lacking', 'stream_json', 'peak_mb', 'reading', 'walk', 'find_files',
-           'digest', 'digest_of', 'Journal', 'check_output', 'only_one']
+           'no_document', 'unread', 'read_json', 'read_jsonl', 'peak_mb', 'reading', 'walk', 'find_files', 'digest',
+           'digest_of', 'Journal', 'check_output', 'only_one']
 
 # %% ../nbs/01_files.ipynb #b88db498
 import codecs
@@ -129,13 +129,15 @@ def read_text(path: str | os.PathLike) -> str:
             raise UserError(f"{path}: byte {error.start} is not UTF-8 text: is it compressed, or another file?") from None
 
 # %% ../nbs/01_files.ipynb #ffb5cd3b
-def _no_document(text: str, mend: str) -> str:  # what a text is that cannot be JSON, and the mend; "" if that is not seen at once
+def no_document(text: str, mend: str) -> str:  # "" if it is not seen at once
+    "What a text is that cannot be JSON, and the mend."
     if not (start := text[:1000].strip()):
         return f"is empty: {mend}"
     return f"is a page in HTML, as a server sends one for an error: {mend}" if start.startswith("<") else ""
 
 
-def _unread(path: str | os.PathLike, error: Exception, mend: str, where: str = "") -> UserError:  # of what Python's reader gives up, though it may be JSON
+def unread(path: str | os.PathLike, error: Exception, mend: str, where: str = "") -> UserError:
+    "Of a text that Python's reader gives up, though it may be JSON."
     what = "is nested too deeply to be read" if isinstance(error, RecursionError) else "holds a number of too many digits to be read"
     return UserError(f"{path}: {where}{what}: {mend}")
 
@@ -149,7 +151,7 @@ def read_json(
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        if other := _no_document(text, mend):
+        if other := no_document(text, mend):
             raise UserError(f"{path}: {other}") from None
         if error.msg == "Extra data" and error.colno == 1:
             raise UserError(f"{path}: line {error.lineno} begins a second JSON value, one is needed: is it JSON lines, or two files in one?") from None
@@ -157,7 +159,7 @@ def read_json(
         where = f"ends in the middle (character {len(text)})" if torn else f"is not JSON at line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: {where}: {mend}") from None
     except (RecursionError, ValueError) as error:
-        raise _unread(path, error, mend) from None
+        raise unread(path, error, mend) from None
 
 # %% ../nbs/01_files.ipynb #8682e459
 def read_jsonl(path: str | os.PathLike, mend: str = "mend or remove the line") -> Iterator[tuple[int, Any]]:
@@ -169,7 +171,7 @@ def read_jsonl(path: str | os.PathLike, mend: str = "mend or remove the line") -
                 if line.strip():
                     yield number, json.loads(line)
         except json.JSONDecodeError as error:
-            if number == 1 and (other := _no_document(line, "download it again")):
+            if number == 1 and (other := no_document(line, "download it again")):
                 raise UserError(f"{path}: {other}") from None
             if line.strip() in ("[", "{"):
                 raise UserError(f"{path}: line {number} opens a value that goes on, a value a line is needed: is it JSON? Then give it the suffix .json") from None
@@ -177,156 +179,7 @@ def read_jsonl(path: str | os.PathLike, mend: str = "mend or remove the line") -
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: after line {number}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?") from None
         except (RecursionError, ValueError) as error:
-            raise _unread(path, error, mend, f"line {number} ") from None
-
-# %% ../nbs/01_files.ipynb #a18339b9
-_SCAN = json.JSONDecoder().scan_once
-_BLANKS = re.compile(r"\s*")
-
-
-def _decode(text: str, at: int) -> tuple[Any, int] | None:  # the value that begins there and its end; None if the text ends too soon to tell
-    try:
-        value, end = _SCAN(text, at)
-        return (value, end) if end < len(text) else None  # a number might go on
-    except StopIteration as stop:
-        wrong = stop.value
-    except json.JSONDecodeError as error:
-        if "Unterminated" in error.msg:
-            return None
-        wrong = error.pos
-    if re.fullmatch(r"[\w\\.+-]*\s*", text[wrong : wrong + 40]):
-        return None
-    raise ValueError(wrong)
-
-# %% ../nbs/01_files.ipynb #2308d95e
-class Window:
-    "Text of a file from somewhere on, as much as is needed."
-
-    def __init__(self, file, path, mend: str):
-        self.file, self.path, self.mend, self.text, self.at, self.before, self.record, self.of = file, path, mend, "", 0, 0, 0, ""
-
-    def more(self, least: int = 1 << 20) -> bool:  # False at the end of the file
-        try:
-            new = self.file.read(max(least, len(self.text) - self.at))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path}: byte {error.start} after character {self.before + len(self.text)} is not UTF-8 text: is it compressed, or another file?") from None
-        self.text, self.at, self.before = self.text[self.at :] + new, 0, self.before + self.at
-        return bool(new)
-
-    def wrong(self, torn: bool) -> UserError:
-        if self.before == 0 and (other := _no_document(self.text, self.mend)):
-            return UserError(f"{self.path}: {other}")
-        where = f" record {self.record}{f' of {self.of!r}' if self.of else ''}" if self.record else ""
-        what = f"ends in the middle{' of' if where else ''}{where}" if torn else f"is not JSON{' at' if where else ''}{where}"
-        return UserError(f"{self.path}: {what} (character {self.before + self.at}): {self.mend}")
-
-    def peek(self) -> str:  # the next character that is no blank; "" at the end
-        self.at = _BLANKS.match(self.text, self.at).end()
-        while self.at == len(self.text) and self.more():
-            self.at = _BLANKS.match(self.text, self.at).end()
-        return self.text[self.at : self.at + 1]
-
-    def take(self, wanted: str) -> str:  # one of `wanted`
-        found = self.peek()
-        if not found or found not in wanted:
-            raise self.wrong(torn=not found)
-        self.at += 1
-        return found
-
-    def value(self) -> Any:
-        self.peek()
-        while True:
-            try:
-                found = _decode(self.text, self.at)
-            except RecursionError as error:
-                raise _unread(self.path, error, self.mend, f"record {self.record} " if self.record else "") from None
-            except ValueError:
-                raise self.wrong(torn=False) from None
-            if found:
-                value, self.at = found
-                return value
-            if not self.more():
-                raise self.wrong(torn=True)
-
-# %% ../nbs/01_files.ipynb #07967f75
-def _items(window: Window, name: str) -> Iterator[Any]:  # of the array or object that begins here
-    closing = {"[": "]", "{": "}"}[window.take("[{")]
-    window.record, window.of = 1, name
-    if window.peek() == closing:
-        window.at += 1
-        return
-    while True:
-        if closing == "]":
-            window.peek()
-            yield from _near_items(window)
-            yield window.value()
-        else:
-            key = window.value()
-            window.take(":")
-            yield key, window.value()
-        window.record += 1
-        if window.take("," + closing) == closing:
-            window.record = 0
-            return
-
-
-def _near_items(window: Window) -> Iterator[Any]:  # those that lie in the window whole, with their comma
-    text, at = window.text, window.at
-    try:
-        while True:
-            value, end = _SCAN(text, at)
-            if text[end] != ",":
-                return
-            end += 1
-            while text[end] in " \n\r\t":
-                end += 1
-            at = window.at = end
-            window.record += 1
-            yield value
-    except (StopIteration, ValueError, IndexError, RecursionError):  # torn by the window's edge, or wrong: `value` will tell
-        return
-
-# %% ../nbs/01_files.ipynb #055263bb
-def _enter(window: Window, wanted: str) -> bool:  # to the value under a key of the object that begins here; False if there is none
-    window.take("{")
-    while window.peek() != "}":
-        name = window.value()
-        window.take(":")
-        if name == wanted:
-            return True
-        for _ in _items(window, str(name)) if window.peek() in ("[", "{") else [window.value()]:
-            pass
-        if window.take(",}") == "}":
-            return False
-    return False
-
-
-class Lacking(UserError):
-    "A JSON file without the array that is wanted of it."
-
-
-def stream_json(
-    path: str | os.PathLike,
-    key: str | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array, or for the (name, value) pairs of its one object
-    mend: str = "download it again",
-    what: str = "the file that was expected",  # for the message, if there is no such array
-    opening: str = "[{",  # what a file without `key` may be: "[" for an array alone, "{" for an object
-) -> Iterator[Any]:
-    "The items of an array in a JSON file, one at a time in little memory; pairs, where it is an object. Reads no further than the array's end."
-    with reading_text(path) as file:
-        window = Window(file, path, mend)
-        wanted = "{" if key else opening
-        if (found := window.peek()) in ("[", "{") and found not in wanted:
-            raise UserError(f"{path}: is not {what}: it is {'a list' if found == '[' else 'an object'}: put the official file there")
-        if key is None:
-            yield from _items(window, "")
-            if window.peek():
-                raise window.wrong(torn=False)
-            return
-        for name in key.split("."):
-            if window.peek() not in ("{", "") or not _enter(window, name):
-                raise Lacking(f"{path}: is not {what}: it lacks {name!r}: put the official file there")
-        yield from _items(window, key)
+            raise unread(path, error, mend, f"line {number} ") from None
 
 # %% ../nbs/01_files.ipynb #3fcd67e6
 def peak_mb() -> float:

@@ -210,17 +210,18 @@ def test_page(tmp_path, shared):
     evil = Round(hostile, "Calm", "short", Origin(hostile)), Round("Why?", "Calm", "free", Origin(hostile))
     said = chance() + [Conversation(hostile, ("coco:310196",), evil)]
     write_jsonl(tmp_path / "set.jsonl", said)
-    found = write_audit(tmp_path / "set.jsonl", tmp_path / "page.html", ["pope"], shared / "data", shared / "data/coco-mini/images")
+    found = write_audit(tmp_path / "set.jsonl", tmp_path / "page.html", ["pope"], shared / "data/bench", shared / "data/coco-mini/images")
     page = (tmp_path / "page.html").read_text()
     ours = page.replace(get_plotlyjs(), "")
     assert "default-src 'none'" in page and not loads(ours) and "<script>alert" not in ours
     assert f"{found['carry_over']['value']:.2f}".replace("-", "−") in ours and f"{found['rounds']:,}" in ours
-    assert found["leakage"]["pope"] == {"size": 500, "images": 1, "rounds": 2, "by_source": {hostile: 2}}
+    leak = found["leakage"]["pope"]
+    assert [leak[key] for key in ("size", "images", "rounds", "by_source")] == [500, 1, 2, {hostile: 2}]
     for title in ("At a glance", "What it teaches about rounds", "What is asked, and how long", "Whose images", "Leakage", "Dialogs"):
         assert f"<h2>{title}</h2>" in ours
     figures = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', ours, flags=re.S)]
     assert len(figures) == 8 and all(figure["data"] for figure in figures)
-    assert found == audit_path(tmp_path / "set.jsonl", ["pope"], shared / "data")
+    assert found == audit_path(tmp_path / "set.jsonl", ["pope"], shared / "data/bench")
 
 
 def test_page_of_little(tmp_path):

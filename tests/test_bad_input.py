@@ -133,13 +133,13 @@ main()"""
 
 def test_every_torn_json_is_known(tmp_path):
     text = json.dumps({"a": [True, None, -1.5, "\u00e9\\\"x"], "b": {"c": False}})
-    for end in range(len(text)):
+    for end in range(1, len(text)):
         (tmp_path / "torn.json").write_text(text[:end])
         with pytest.raises(UserError, match=r"torn\.json: ends in the middle"):
             read_json(tmp_path / "torn.json")
-    for wrong in ("<html>404</html>", text + text, "{'a': 1}"):
+    for wrong, says in {"": "is empty", "<html>404</html>": "is a page in HTML", text + text: "is not JSON at line 1", "{'a': 1}": "is not JSON at line 1"}.items():
         (tmp_path / "wrong.json").write_text(wrong)
-        with pytest.raises(UserError, match=r"wrong\.json: is not JSON at line 1"):
+        with pytest.raises(UserError, match=rf"wrong\.json: {says}"):
             read_json(tmp_path / "wrong.json")
 
 

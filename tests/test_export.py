@@ -248,7 +248,7 @@ TRAPS = [
 
 
 def test_records_from_elsewhere(tmp_path):
-    from cocoift.data.export import read_any
+    from cocoift.data.records import read_any
 
     (tmp_path / "x.json").write_text(json.dumps(TRAPS))
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(record) + "\n" for record in TRAPS))
@@ -270,7 +270,7 @@ def test_large_json_in_little_memory(tmp_path):
         file.write("]")
     size = (tmp_path / "large.json").stat().st_size
     assert size > 55_000_000
-    code = "import sys; from cocoift.data.export import read_any; from cocoift.files import peak_mb; print(sum(len(c.rounds) for c in read_any(sys.argv[1])), peak_mb())"
+    code = "import sys; from cocoift.data.records import read_any; from cocoift.files import peak_mb; print(sum(len(c.rounds) for c in read_any(sys.argv[1])), peak_mb())"
     peaks = {}
     for name, count in ("small.json", 2000), ("large.json", 120_000):
         rounds, peak = subprocess.run([sys.executable, "-c", code, tmp_path / name], capture_output=True, text=True, check=True).stdout.split()

@@ -219,7 +219,7 @@ GOOD = FAULTLESS["free"]
     ("[{0}, {{\"id\": \"2\", \"conver", "ends in the middle of record 2"),
     ("[{0}, {{\"id\": nil}}]", "not JSON at record 2"),
     ("[{0}] []", "is not JSON"),
-    ("{0}", "."), ("[]", "."), ("", "."),
+    ("{{\n\"data\": [{0}]}}", "."), ("[]", "."), ("", "."),
 ])
 def test_bad_records(tmp_path, bad, told):
     (tmp_path / "in.json").write_text(bad.format(json.dumps(GOOD)))

@@ -149,7 +149,7 @@ def export(
     from cocoift.data.export import export as run
 
     done = run(dataset, to, out, images)
-    path = write_card(dataset, out, "pictures" if images else to, len(done["left_out"]))
+    path = write_card(dataset, out, "pictures" if images and to == "messages" else to, len(done["left_out"]))
     done["card"] = path and str(path)
     left_out = f"{len(done['left_out'])} left out, whose texts hold <image>, <video> or <audio>: {', '.join(done['left_out'][:5])}"
     show(done, json, [f"{done['conversations']} conversations in {out}", *([left_out] if done["left_out"] else []),

@@ -251,6 +251,11 @@ def _reasons(manifest: dict, stage: Path) -> str:
     told = [f"{count} {name}" for name, count in sorted(total.items())]
     return ", ".join([*told, *([f"the first since {json.loads(first)['reason']}"] if first else [])]) or "none was read"
 
+# %% ../../nbs/data/24_build.ipynb #a85bb121
+def _widen(manifest: dict) -> str:  # what would leave more
+    rows = manifest["counts"]["by_source"].values()
+    return "widen `splits` or `clean`" if any(row["excluded"] for row in rows) or not any(row["rejected"] for row in rows) else "mend these records or name other sources"
+
 # %% ../../nbs/data/24_build.ipynb #72964768
 def build(
     recipe: BuildRecipe,

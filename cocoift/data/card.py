@@ -98,7 +98,8 @@ from datasets import Image, List
 folder = "FOLDER OF THE PICTURES/"
 opened = conversations.map(lambda row: {"images": [folder + name for name in row["images"]]}).cast_column("images", List(Image()))"""
 _KINDS = {
-    "rounds": ("A row is a conversation: `id`, `images` (who they are: `coco:139` is COCO's image 139, `vg:7` Visual Genome's 7), `rounds` with `instruction`, `response`, "
+    "rounds": ("A row is a conversation: `id`, `images` (who they are: `coco:139` is COCO's image 139, `vg:7` Visual Genome's 7), "
+               "`files` (what their files are called, where that is known), `rounds` with `instruction`, `response`, "
                "`format` (what the instruction asks for) and `origin` (source, record, template, licence). `cocoift export` makes files for trainers of it.", _LOAD),
     "llava": ("A record is a conversation as LLaVA writes it: `id`, `image` (a path under the folder of pictures, or a list of them), `conversations` with `from` and `value`. "
               "LLaVA and ms-swift read it as it is, LLaMA-Factory through the `dataset_info.json` beside it.", _LOAD),

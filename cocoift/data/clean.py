@@ -16,8 +16,9 @@ from typing import Any
 
 from .records import begins_list
 from .sources.referring import load_refs
-from ..files import UserError, read_jsonl, read_text, reading_text, stream_json, walk
-from ..images import coco_image, image_of
+from ..files import UserError, read_jsonl, read_text, reading_text, walk
+from ..streams import stream_json
+from ..images import coco_image, image_of, picture_path
 
 # %% ../../nbs/data/21_clean.ipynb #2817ed5b
 def _is_lines(path: Path) -> bool:  # an object a line; one small object is one line
@@ -47,8 +48,8 @@ _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
 def _place(text: str) -> str | None:  # who a path, an address or a bare file name speaks of
     if image := image_of(text) or image_of(f"{text}.jpg"):
         return image
-    found = _STEM.search(text)
-    return f"vg:{found[1]}" if found and _COCO_END <= int(found[1]) < _VG_END else None
+    found = _STEM.search(picture_path(text))
+    return f"vg:{int(found[1])}" if found and _COCO_END <= int(found[1]) < _VG_END else None
 
 
 def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a number of which the space is not known yet

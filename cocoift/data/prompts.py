@@ -15,12 +15,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .notes import notes
 from .sources.base import Objects, Record
 from ..files import UserError, digest_of, read_text
+from ..options import read_yaml
 from ..world import COLOURS, SIDE, Thing, ask, describe, make_scene, outline
 
 # %% ../../nbs/data/34_prompts.ipynb #ded49aff
@@ -167,9 +167,7 @@ def load_prompts(
         if not path.is_file():
             raise UserError(f"prompts: the set {name} has no {kind}.yaml: leave {kind} out of kinds, or take another set")
         try:
-            file = PromptFile.model_validate(yaml.safe_load(read_text(path)))
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())[:120]}): mend it") from None
+            file = PromptFile.model_validate(read_yaml(read_text(path), path))
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}: mend it") from None

@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 
 from ..conversation import Conversation
 from .records import Unusable, bare, begins_list, by_system, from_record, speaker_of, texts_of, turns_field
-from ..files import UserError, Window, atomic_file, reading_text
+from ..files import UserError, atomic_file, reading_text
+from ..streams import Window
 from ..formats import COUNTED_FORMATS, TERSE_FORMATS, clauses, only_asks, stated_format, words
 
 # %% ../../nbs/data/28_repair.ipynb #cc7da975

@@ -19,9 +19,17 @@ from .questions import WORDINGS
 from ..formats import TERSE_FORMATS
 
 # %% ../../nbs/data/22_repeats.ipynb #d079a9a7
-_BLANK = {"Be": "(?:is|are)", "be": "(?:is|are)", "sides": "(?:to the left or to the right of|above or below)", "side": "(?P<side>to the left of|to the right of|above|below)"}
+_BLANK = {
+    "Be": "(?:is|are)",
+    "be": "(?:is|are)",
+    "sides": "(?:to the left or to the right of|above or below)",
+    "side": "(?P<side>to the left of|to the right of|above|below)",
+}
 _SEEN = r"(?: (?:there|shown|visible|pictured|seen|present))*(?: (?:in|on) (?:the|this) (?:image|picture|photo|photograph|scene|shot))?"
-_PEOPLES = (("count", rf"how many (?P<many>.+?)(?: (?:are|is))?{_SEEN}"), ("presence", rf"(?:is|are) there (?P<one>.+?){_SEEN}"))
+_PEOPLES = (
+    ("count", rf"how many (?P<many>.+?)(?: (?:are|is))?{_SEEN}"),
+    ("presence", rf"(?:is|are) there (?P<one>.+?){_SEEN}"),
+)
 _UNORDERED = {"side", "larger"}
 
 
@@ -30,15 +38,20 @@ def _pattern(wording: str) -> str:
     return "".join(_BLANK.get(part, f"(?P<{part}>.+?)") if k % 2 else re.escape(part) for k, part in enumerate(parts))
 
 
-_ASKED = [(kind, re.compile(pattern, re.I)) for kind, pattern in
-          (*((kind, _pattern(wording)) for kind, wordings in WORDINGS.items() for wording in wordings), *_PEOPLES)]
+_ASKED = [
+    (kind, re.compile(pattern, re.I))
+    for kind, pattern in (
+        *((kind, _pattern(wording)) for kind, wordings in WORDINGS.items() for wording in wordings),
+        *_PEOPLES,
+    )
+]
 _CHOICE = re.compile(r"\(?[A-H][.):]\s*(.+)")
 
-
+# %% ../../nbs/data/22_repeats.ipynb #70cc3d85
 def _flat(text: str) -> str:
     return " ".join(text.lower().split()).strip(" .,;:!?\"'")
 
-
+# %% ../../nbs/data/22_repeats.ipynb #302c564b
 @lru_cache(1 << 16)
 def question_key(text: str) -> str:
     "What a question asks, the same for each wording that the lab knows; choices in any order."
@@ -54,7 +67,15 @@ def question_key(text: str) -> str:
     return f"asks {flat}"
 
 # %% ../../nbs/data/22_repeats.ipynb #c5c5f5e9
-_SINGLE = {"qa", "count", "sentence", "statement", "explained", "option", "choice"}  # tasks whose question settles what is answered
+_SINGLE = {
+    "qa",
+    "count",
+    "sentence",
+    "statement",
+    "explained",
+    "option",
+    "choice",
+}  # tasks whose question settles what is answered
 
 
 class _Asked(dict):  # image and question -> the answers
@@ -62,13 +83,20 @@ class _Asked(dict):  # image and question -> the answers
         self.setdefault((image, key), set()).add(_flat(answer))
 
 
-def _dialog_repeats(turns: list[int], image: str, keys: list[str], rows: dict[str, list], asked: _Asked) -> list[int]:  # of places in the table of drafts, those to drop
+def _dialog_repeats(
+    turns: list[int], image: str, keys: list[str], rows: dict[str, list], asked: _Asked
+) -> list[int]:  # of places in the table of drafts, those to drop
     terse = [rows["format"][k] in TERSE_FORMATS for k in turns]
-    again = [(image, keys[k]) in asked and (t or _flat(rows["response"][k]) in asked[image, keys[k]]) for k, t in zip(turns, terse)]
+    again = [
+        (image, keys[k]) in asked and (t or _flat(rows["response"][k]) in asked[image, keys[k]])
+        for k, t in zip(turns, terse)
+    ]
     return [k for k, a in zip(turns, again) if a] if all(again) or all(terse) else []
 
-
-def _repeats(tasks: list[str], images: list[str], rows: dict[str, list], groups: list[list[int]]) -> set[int]:  # places in the table of drafts
+# %% ../../nbs/data/22_repeats.ipynb #9fe559aa
+def _repeats(
+    tasks: list[str], images: list[str], rows: dict[str, list], groups: list[list[int]]
+) -> set[int]:  # places in the table of drafts
     keys, asked, dropped = list(map(question_key, rows["bare"])), _Asked(), set()
 
     def note(group: Iterable[int]) -> None:
@@ -87,11 +115,13 @@ def _repeats(tasks: list[str], images: list[str], rows: dict[str, list], groups:
             note(k for k in group if k not in again)
     return dropped
 
-
+# %% ../../nbs/data/22_repeats.ipynb #5516acdd
 def without_repeats(
     records: pa.Table,  # as `curate.RECORDS`
     drafts: pa.Table,  # their rounds, as `curate.DRAFTS`
-) -> tuple[pa.Table, pa.Table, dict[str, int], dict[str, int]]:  # what is left; by source: records that are duplicates, rounds that went
+) -> tuple[
+    pa.Table, pa.Table, dict[str, int], dict[str, int]
+]:  # what is left; by source: records that are duplicates, rounds that went
     "A bucket without the dialogs and the masks' questions that repeat what others ask of the same picture."
     sources, tasks = records["source"].to_pylist(), records["task"].to_pylist()
     if not len(drafts) or not {"dialog", "objects"} & set(tasks) or len(set(sources)) < 2:

@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Lock, Semaphore
 from typing import Optional
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..chat.endpoint.failures import KEY
@@ -23,6 +22,7 @@ from ..chat.speak import Replay, Speaker, Spoken
 from ..eval.benchmarks.rounds import read_items
 from ..eval.history import Item
 from ..files import UserError, digest, read_json, read_text
+from ..options import read_yaml
 from ..images import find_pictures
 from ..world import make_world
 
@@ -186,10 +186,7 @@ class Queued:
 # %% ../../nbs/studies/70_roster.ipynb #d9a32147
 def read_models(path: str | Path) -> list[Entry]:
     "The models of a YAML file; every mistake is named."
-    try:
-        values = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())}): mend it") from None
+    values = read_yaml(read_text(path), path)
     if not isinstance(values, list) or not values:
         raise UserError(f"{path}: is no list of models: write `- name: ...` and one of path, replay, scripted, server under it")
     entries = []

@@ -20,7 +20,8 @@ from test_export import turns, unusual  # noqa: E402
 
 from cocoift.conversation import conversation, read_conversations, write_parquet  # noqa: E402
 from cocoift.data.build import build  # noqa: E402
-from cocoift.data.export import export, picture_name, read_any  # noqa: E402
+from cocoift.data.export import export, picture_name  # noqa: E402
+from cocoift.data.records import read_any  # noqa: E402
 from cocoift.data.recipe import BuildRecipe  # noqa: E402
 from cocoift.images import find_pictures  # noqa: E402
 from cocoift.options import load_recipe  # noqa: E402

@@ -17,7 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...files import UserError, find_files, read_json, read_text, reading_text, stream_json
+from ...files import UserError, find_files, read_json, read_text, reading_text
+from ...streams import stream_json
 
 # %% ../../../nbs/data/sources/10_base.ipynb #a52dddc2
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the picture
@@ -63,7 +64,7 @@ class Record(NamedTuple):
     subset: str = ""  # COCO's own split of its image, where the file says it: "val2017", or "val2014" where it says no more
     files: tuple[str, ...] = ()  # the file names of its image and of `more`, as the source states them: "ocr_vqa/images/1.jpg"; () if it states none
 
-
+# %% ../../../nbs/data/sources/10_base.ipynb #687e8aaf
 class Reject(NamedTuple):
     "A record that cannot be used, and why."
     source: str

@@ -18,7 +18,8 @@ from .base import Files, Record, Reject, opening, sentence, source
 from .coco import Seen, Things, by_picture, categories_of, company_of, gather, picture_record
 from .pictures import UNSIZED, Listed, listed
 from .settled import NO_MASK, Id, Size, categories_in, id_of, mask_of
-from ...files import Lacking, UserError
+from ...files import UserError
+from ...streams import Lacking
 from ...images import Album, name_key, picture_image, picture_path, picture_size
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #e4155a1c

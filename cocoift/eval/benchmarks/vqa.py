@@ -19,7 +19,8 @@ from ..benchmark import Benchmark, enter, marked
 from ..official import Given, answers_by_id, as_list, by_id, official_files, same_ids
 from ..opened import number, phrases, yes_no
 from ..questions import SHORTLY, Question
-from ...files import UserError, read_json, stream_json
+from ...files import UserError, read_json
+from ...streams import stream_json
 from ...stats import Estimate, share
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
