@@ -52,8 +52,12 @@ def name_key(name: str) -> str:
 
 # %% ../nbs/02_images.ipynb #af4e919b
 _ALTERED = rf"_{_SUFFIX}\.rf\.\w+"
-_COCO = re.compile(rf"(?:^|/)(?:[0-9a-f]{{8}}-)?(?:COCO_(?:train|val|test)20\d\d_)?(0{{4}}\d{{8}})(?:_\d+)?(?:{_ALTERED})?\.\w+$", re.I)
-_VG = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$")  # GQA's pictures are Visual Genome's, all in one folder
+_COCO = re.compile(
+    rf"(?:^|/)(?:[0-9a-f]{{8}}-)?(?:COCO_(?:train|val|test)20\d\d_)?(0{{4}}\d{{8}})(?:_\d+)?(?:{_ALTERED})?\.\w+$", re.I
+)
+_VG = re.compile(
+    r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$"
+)  # GQA's pictures are Visual Genome's, all in one folder
 _BYTES = re.compile(r"(?:^|/)([0-9a-f]{64})\.\w+$")
 
 
@@ -88,14 +92,21 @@ def picture_image(path: Path) -> str:
     return _named(path) or f"file:{digest(path)}"
 
 # %% ../nbs/02_images.ipynb #b42510e5
-_MASK_HOME = re.compile(r"panoptic_(?:\w+_)?(?:train|val|test)\w*|stuffthingmaps\w*|\w+_pixelmaps|segmentation(?:class|object)\w*|gtfine|gtcoarse", re.I)
+_MASK_HOME = re.compile(
+    r"panoptic_(?:\w+_)?(?:train|val|test)\w*|stuffthingmaps\w*|\w+_pixelmaps|segmentation(?:class|object)\w*"
+    r"|gtfine|gtcoarse",
+    re.I,
+)
 _MASK_PNG = re.compile(r"(?:^|/)annotations(?:_\w+)?/(?!(?:.*/)?(?:images?|imgs?|pictures?|photos?)/).*\.png", re.I)
-_PERHAPS_MASK = re.compile(r"(?:\w+_)?(?:masks?|labels?|labelmaps?|seg(?:ment(?:ation)?)?s?(?:_?maps?)?|ground_?truths?|gt)(?:_\w+)?", re.I)
+_PERHAPS_MASK = re.compile(
+    r"(?:\w+_)?(?:masks?|labels?|labelmaps?|seg(?:ment(?:ation)?)?s?(?:_?maps?)?|ground_?truths?|gt)(?:_\w+)?", re.I
+)
 _COLOURED = ("RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def _is_mask(below: str) -> bool:  # a path below the folder of pictures
-    return any(map(_MASK_HOME.fullmatch, below.split(os.sep)[:-1])) or bool(_MASK_PNG.search(below.replace(os.sep, "/")))
+    below = below.replace(os.sep, "/")
+    return any(map(_MASK_HOME.fullmatch, below.split("/")[:-1])) or bool(_MASK_PNG.search(below))
 
 
 def _coloured(folder: str, below: str) -> bool:
@@ -108,10 +119,16 @@ def _coloured(folder: str, below: str) -> bool:
         return picture.mode in _COLOURED
 
 
-_PHOTOGRAPHS = (lambda _, below: not any(map(_PERHAPS_MASK.fullmatch, below.split(os.sep)[:-1])), lambda _, below: below.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif")), _coloured)
+_PHOTOGRAPHS = (
+    lambda _, below: not any(map(_PERHAPS_MASK.fullmatch, below.split(os.sep)[:-1])),
+    lambda _, below: below.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif")),
+    _coloured,
+)
 
 # %% ../nbs/02_images.ipynb #7ba49947
-_HOMES = ("train2017", "val2017", "test2017", "unlabeled2017", "train2014", "val2014", "test2014", "test2015", "VG_100K", "VG_100K_2", "gqa/images")
+_HOMES = (
+    "train2017 val2017 test2017 unlabeled2017 train2014 val2014 test2014 test2015 VG_100K VG_100K_2 gqa/images".split()
+)
 
 
 def _home(path: Path) -> int:
@@ -135,7 +152,10 @@ def _the_one(image: str, folder: str, below: list[str]) -> Path:  # of the files
         first = _home(paths[0])
         paths = [path for path in paths if _home(path) in (first, len(_HOMES))]
     if other := next((path for path in paths[1:] if not _same(paths[0], path)), None):
-        raise UserError(f"{image}: two different files could be its picture, {paths[0]} and {other}: name the folder of one of them, or take the other away")
+        raise UserError(
+            f"{image}: two different files could be its picture, {paths[0]} and {other}: "
+            "name the folder of one of them, or take the other away"
+        )
     return paths[0]
 
 # %% ../nbs/02_images.ipynb #51c95311
@@ -147,14 +167,18 @@ def _parts(path: str, key: Callable[[str], str]) -> tuple[str, ...]:
 
 
 def _agree(one: tuple[str, ...], other: tuple[str, ...]) -> int:  # parts at the end
-    return next((k for k, (a, b) in enumerate(zip(reversed(one), reversed(other))) if a != b), min(len(one), len(other)))
+    return next(
+        (k for k, (a, b) in enumerate(zip(reversed(one), reversed(other))) if a != b), min(len(one), len(other))
+    )
 
 
 def _composed(name: str) -> str:
     return normalize("NFC", name.replace("\\", "/"))
 
 
-def _ending(files: Mapping[str, str], name: str) -> list[str]:  # of files by their absolute paths, those that end like a name
+def _ending(
+    files: Mapping[str, str], name: str
+) -> list[str]:  # of files by their absolute paths, those that end like a name
     foreign = bool(re.match(r"/|[A-Za-z]:|[A-Za-z][\w+.-]+://", _composed(name)))
     for key in (_composed, name_key):
         wanted = _parts(name, key)
@@ -175,11 +199,7 @@ def _photographs(folder: str | Path) -> Iterator[str]:  # paths below the folder
 class Album(Mapping):
     "The pictures below a folder: image -> its file."
 
-    def __init__(
-        self,
-        folder: str | Path,
-        read: Callable[[Path], str] = digest,  # a file's sha256, where one has to be known by its bytes
-    ):
+    def __init__(self, folder: str | Path, read: Callable[[Path], str] = digest):  # `read`: a file's sha256
         self._folder, self._place, self._read, self._asked = str(folder), os.path.abspath(folder), read, {}
         self.named: dict[str, list[str]] = {}  # paths below the folder, by the key of their names
         self._told: dict[str, list[str]] = {}  # and by the image that a name tells
@@ -200,7 +220,9 @@ class Album(Mapping):
         kind, _, name = image.partition(":")
         if below := self._told.get(image):
             return _the_one(image, self._folder, below)
-        return self._by_bytes.get(image) if kind == "file" else None if kind in ("coco", "vg", "none") else self.at(name)
+        if kind == "file":
+            return self._by_bytes.get(image)
+        return None if kind in ("coco", "vg", "none") else self.at(name)
 
     @cached_property
     def _by_bytes(self) -> dict[str, Path]:
@@ -234,7 +256,9 @@ def find_pictures(
     return album
 
 # %% ../nbs/02_images.ipynb #7afaa7f0
-_TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # EXIF's orientations
+_TURNS = dict(  # by EXIF's orientations
+    enumerate("FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split(), 2)
+)
 
 
 def _turn(picture) -> str:  # "" if it is upright
@@ -253,7 +277,13 @@ def _shallow(picture):  # [h, w] of any depth -> 8-bit greys
     from PIL import Image
 
     pixels = np.nan_to_num(np.asarray(picture).astype(np.float64))
-    whites = (65535,) if picture.mode.startswith("I;16") else (1, 255, 65535, 2**32 - 1) if picture.mode == "F" else (255, 65535, 2**32 - 1)
+    whites = (
+        (65535,)
+        if picture.mode.startswith("I;16")
+        else (1, 255, 65535, 2**32 - 1)
+        if picture.mode == "F"
+        else (255, 65535, 2**32 - 1)
+    )
     white = next((white for white in whites if pixels.max() <= white), whites[-1])
     return Image.fromarray((pixels.clip(0, white) * 255 / white).round().astype(np.uint8))
 
@@ -292,7 +322,12 @@ def open_picture(
 def picture_size(path: Path, image: str = "") -> tuple[int, int]:  # width, height
     "How large a picture is when it is opened, from its header."
     with _open(image, path) as picture:
-        lies = picture.format != "TIFF" and _turn(picture) in ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")  # PIL turns TIFFs itself
+        lies = picture.format != "TIFF" and _turn(picture) in (
+            "TRANSPOSE",
+            "ROTATE_270",
+            "TRANSVERSE",
+            "ROTATE_90",
+        )  # PIL turns TIFFs itself
         return picture.size[::-1] if lies else picture.size
 
 # %% ../nbs/02_images.ipynb #c8da95eb
@@ -308,7 +343,7 @@ def picture_bytes(
     kinds: Collection[str] = (),  # formats that are taken as they are; all, if none is named
     most: int | None = None,  # pixels of the longer side
 ) -> tuple[bytes, str]:  # and their format: "JPEG"
-    "A picture for those who open it by other means: its own bytes, where these are upright, of 8 bits and small enough."
+    "A picture for those who open it by other means: its own bytes, where they are upright, of 8 bits and small enough."
     from PIL import Image
 
     with _open(image, path) as picture:
@@ -316,7 +351,11 @@ def picture_bytes(
         if fits and (picture.format in kinds or not kinds) and not _is_deep(picture) and not _turn(picture):
             picture.load()
             return path.read_bytes(), picture.format
-        drawn, kind, file = upright(picture), "PNG" if fits and picture.format not in ("JPEG", "MPO") else "JPEG", BytesIO()
+        drawn, kind, file = (
+            upright(picture),
+            "PNG" if fits and picture.format not in ("JPEG", "MPO") else "JPEG",
+            BytesIO(),
+        )
         if not fits:
             drawn = drawn.resize(fit_size(drawn.size, most), resample=Image.Resampling.LANCZOS)
         drawn.save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))

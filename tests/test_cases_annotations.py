@@ -1,4 +1,5 @@
-"Counts and denials made of annotations: nothing is said that the annotations do not settle, whatever is wrong with them."
+"Counts and denials made of annotations: nothing is said that they do not settle, whatever is wrong with them."
+
 import json
 import math
 import random
@@ -17,7 +18,14 @@ from cocoift.data.sources.settled import id_of, is_marked
 from cocoift.dataset import Dataset
 from cocoift.files import UserError
 
-RECIPE = {"name": "mine", "sources": ["coco-format"], "layout": "every-mixed", "templates": "diverse", "rounds": [2, 5], "clean": []}
+RECIPE = {
+    "name": "mine",
+    "sources": ["coco-format"],
+    "layout": "every-mixed",
+    "templates": "diverse",
+    "rounds": [2, 5],
+    "clean": [],
+}
 
 
 @pytest.fixture
@@ -34,10 +42,14 @@ class Built:
         assert self.code in (0, 2) and "Traceback" not in self.said, self.said
         assert self.code == 0 or self.said.count("\n") == 1 and not out.exists(), self.said
         self.counts = json.loads(done.stdout) if done.stdout else {}
-        self.rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()] if self.code == 0 else []
+        self.rejects = (
+            [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()] if self.code == 0 else []
+        )
         self.texts: dict[str, list[tuple[str, str]]] = {}
         for conversation in Dataset(out) if self.code == 0 else ():
-            self.texts.setdefault(conversation.files[0], []).extend((r.instruction, r.response) for r in conversation.rounds)
+            self.texts.setdefault(conversation.files[0], []).extend(
+                (r.instruction, r.response) for r in conversation.rounds
+            )
 
     def speaks_of(self, picture: str, word: str) -> bool:
         return any(word in text for round_ in self.texts.get(picture, ()) for text in round_)
@@ -58,10 +70,23 @@ def build(typed, tmp_path):
 
 def coco(images, things, names=("apple", "pear"), **more) -> dict:
     "A file of boxes: pictures by name, things as (picture's number, category's number, x, more of it), both from 1."
-    return {"images": [{"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate(images, 1)],
-            "annotations": [{"id": 100 + k, "image_id": image, "category_id": category, "bbox": [x, 2, 8, 8], "area": 64, "iscrowd": 0, "segmentation": [], **how}
-                            for k, (image, category, x, how) in enumerate((*thing, {})[:4] for thing in things)],
-            "categories": [{"id": k, "name": name} for k, name in enumerate(names, 1)]} | more
+    return {
+        "images": [{"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate(images, 1)],
+        "annotations": [
+            {
+                "id": 100 + k,
+                "image_id": image,
+                "category_id": category,
+                "bbox": [x, 2, 8, 8],
+                "area": 64,
+                "iscrowd": 0,
+                "segmentation": [],
+                **how,
+            }
+            for k, (image, category, x, how) in enumerate((*thing, {})[:4] for thing in things)
+        ],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names, 1)],
+    } | more
 
 
 def paint(path: Path, shade: int, size=(64, 48), **how) -> Path:
@@ -82,7 +107,10 @@ def put(home: Path, told: dict, name: str = "t.json") -> Path:
 
 def records(home: Path) -> dict[str, Record | Reject]:
     "What the reader makes of a set, in this process: records by their picture, rejects by their id."
-    return {r.files[0] if isinstance(r, Record) else r.id: r for r in load_sources()["coco-format"].read(Files(home, "coco-format"))}
+    return {
+        r.files[0] if isinstance(r, Record) else r.id: r
+        for r in load_sources()["coco-format"].read(Files(home, "coco-format"))
+    }
 
 
 def said(record: Record) -> dict[str, int | str]:
@@ -92,10 +120,15 @@ def said(record: Record) -> dict[str, int | str]:
 
 # The cases, as they were brought
 
+
 @pytest.mark.parametrize("number, kept, excluded", [("07", 4, 5), ("29", 3, 3)])
 def test_splits_are_told_by_folders(case, build, number, kept, excluded):
     built = build(case(number))
-    assert (built.counts["by_source"]["coco-format"]["kept"], built.counts["excluded"], built.counts["rejected"]) == (kept, excluded, 0)
+    assert (built.counts["by_source"]["coco-format"]["kept"], built.counts["excluded"], built.counts["rejected"]) == (
+        kept,
+        excluded,
+        0,
+    )
     assert all(picture.startswith("train/") for picture in built.texts)
 
 
@@ -106,7 +139,10 @@ def test_nothing_is_said_of_parents(case, build):
 
 def test_ids_that_start_anew_with_each_picture(case, build):
     built = build(case("09"))
-    assert {picture: {answer for _, answer in rounds} for picture, rounds in built.texts.items()} == {"p1.jpg": {"2"}, "p2.jpg": {"5"}}
+    assert {picture: {answer for _, answer in rounds} for picture, rounds in built.texts.items()} == {
+        "p1.jpg": {"2"},
+        "p2.jpg": {"5"},
+    }
 
 
 def test_one_id_for_two_files(case, build):
@@ -118,7 +154,10 @@ def test_boxes_of_no_size(case, build):
     built = build(case("11"))
     assert [r["record"] for r in built.rejects] == ["2", "3", "5"]
     assert not built.speaks_of("y.jpg", "apple")
-    assert {answer for question, answer in built.texts["x.jpg"] if "apple" in question} <= {"yes", "Yes, there is an apple in the image."}
+    assert {answer for question, answer in built.texts["x.jpg"] if "apple" in question} <= {
+        "yes",
+        "Yes, there is an apple in the image.",
+    }
 
 
 def test_a_thing_of_no_known_category(case, build):
@@ -142,7 +181,12 @@ def test_names_that_are_numbers(case, build):
 
 def test_boxes_drawn_upright(case, build):
     built = build(case("16"))
-    sides = {(question.split(" the apple")[0][-3:], answer) for rounds in built.texts.values() for question, answer in rounds if "left" in question}
+    sides = {
+        (question.split(" the apple")[0][-3:], answer)
+        for rounds in built.texts.values()
+        for question, answer in rounds
+        if "left" in question
+    }
     assert built.counts["images"] == 4 and sides
 
 
@@ -160,29 +204,70 @@ def test_marked_files_and_decomposed_names(case, build, number):
 
 def test_two_categories_of_one_name(case, build):
     built = build(case("25"))
-    assert {picture: {answer for _, answer in rounds} for picture, rounds in built.texts.items()} == {"x.jpg": {"2"}, "y.jpg": {"1"}}
+    assert {picture: {answer for _, answer in rounds} for picture, rounds in built.texts.items()} == {
+        "x.jpg": {"2"},
+        "y.jpg": {"1"},
+    }
 
 
 # Others of their kinds
 
 NAN, INF = math.nan, math.inf
-BOX_FAULTS = {"no size": [9, 9, 0, 8], "negative": [9, 9, -8, 8], "outside": [70, 2, 8, 8], "far": [2, 2, 1e8, 8], "nan": [NAN, 2, 8, 8], "inf": [2, 2, INF, 8],
-              "text": ["2", 2, 8, 8], "three": [2, 2, 8], "object": {"x": 2}, "word": "box", "marks": [True, 2, 8, 8]}
-MASK_FAULTS = {"nan": [[2, 2, NAN, 2, 9, 9]], "inf": [[2, 2, INF, 2, 9, 9]], "far": [[2, 2, 1e8, 2, 9, 9]], "odd": [[2, 2, 9, 2, 9, 9, 4]], "text": [[2, 2, "9", 2, 9, 9]],
-               "word": "mask", "number": 7, "null inside": [[2, 2, None, 2, 9, 9]], "runs of another size": {"size": [9, 9], "counts": [81]},
-               "runs too few": {"size": [48, 64], "counts": [9]}, "runs negative": {"size": [48, 64], "counts": [3080, -8]}, "runs torn": {"size": [48, 64], "counts": "PPYo"},
-               "runs wild": {"size": [48, 64], "counts": "o" * 4000}, "runs none": {"size": [48, 64]}, "runs nan": {"size": [48, NAN], "counts": [3072]},
-               "another place": [[40, 30, 60, 30, 60, 45, 40, 45]]}
+BOX_FAULTS = {
+    "no size": [9, 9, 0, 8],
+    "negative": [9, 9, -8, 8],
+    "outside": [70, 2, 8, 8],
+    "far": [2, 2, 1e8, 8],
+    "nan": [NAN, 2, 8, 8],
+    "inf": [2, 2, INF, 8],
+    "text": ["2", 2, 8, 8],
+    "three": [2, 2, 8],
+    "object": {"x": 2},
+    "word": "box",
+    "marks": [True, 2, 8, 8],
+}
+MASK_FAULTS = {
+    "nan": [[2, 2, NAN, 2, 9, 9]],
+    "inf": [[2, 2, INF, 2, 9, 9]],
+    "far": [[2, 2, 1e8, 2, 9, 9]],
+    "odd": [[2, 2, 9, 2, 9, 9, 4]],
+    "text": [[2, 2, "9", 2, 9, 9]],
+    "word": "mask",
+    "number": 7,
+    "null inside": [[2, 2, None, 2, 9, 9]],
+    "runs of another size": {"size": [9, 9], "counts": [81]},
+    "runs too few": {"size": [48, 64], "counts": [9]},
+    "runs negative": {"size": [48, 64], "counts": [3080, -8]},
+    "runs torn": {"size": [48, 64], "counts": "PPYo"},
+    "runs wild": {"size": [48, 64], "counts": "o" * 4000},
+    "runs none": {"size": [48, 64]},
+    "runs nan": {"size": [48, NAN], "counts": [3072]},
+    "another place": [[40, 30, 60, 30, 60, 45, 40, 45]],
+}
 
 
-@pytest.mark.parametrize("how", [*({"bbox": box} for box in BOX_FAULTS.values()), *({"segmentation": mask} for mask in MASK_FAULTS.values()), {"iscrowd": "some"},
-                                 {"iscrowd": NAN}, {"bbox": None}, {"bbox": []}],
-                         ids=lambda how: str(how)[:40])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *({"bbox": box} for box in BOX_FAULTS.values()),
+        *({"segmentation": mask} for mask in MASK_FAULTS.values()),
+        {"iscrowd": "some"},
+        {"iscrowd": NAN},
+        {"bbox": None},
+        {"bbox": []},
+    ],
+    ids=lambda how: str(how)[:40],
+)
 def test_a_bad_thing_stops_its_category_in_its_picture(tmp_path, how):
     found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (1, 1, 20, how), (1, 2, 40), (2, 1, 2)])))
     assert said(found["a.jpg"]) == {"apple": "1+", "pear": 1} and found["101"].reason
     assert said(found["b.jpg"]) == {"apple": 1, "pear": 0}
-    asked = {a.sentence for seed in range(40) for a in ask_objects(found["a.jpg"], random.Random(seed), 99) if "apple" in a.question}
+    asked = {
+        a.sentence
+        for seed in range(40)
+        for a in ask_objects(found["a.jpg"], random.Random(seed), 99)
+        if "apple" in a.question
+    }
     assert asked == set()
 
 
@@ -198,29 +283,60 @@ def test_a_thing_of_any_picture_is_an_error(build, tmp_path, image):
     assert built.code == 2 and "t.json: annotation 101: its image_id is" in built.said
 
 
-@pytest.mark.parametrize("ids", [("1", "2"), (1.0, 2.0), (2**70, -(2**70)), ("01", "000000000002"), ("f3-a", "0b9-c"), (0, -1)])
+@pytest.mark.parametrize(
+    "ids", [("1", "2"), (1.0, 2.0), (2**70, -(2**70)), ("01", "000000000002"), ("f3-a", "0b9-c"), (0, -1)]
+)
 def test_ids_of_any_kind(tmp_path, ids):
     told = coco(["a.jpg", "b.jpg"], [(1, 1, 2), (1, 1, 20), (2, 2, 2)])
     for image, id in zip(told["images"], ids):
         image["id"] = id
     for annotation in told["annotations"]:
-        annotation |= {"image_id": ids[annotation["image_id"] - 1], "category_id": str(annotation["category_id"]), "id": f"u-{annotation['id']}"}
+        annotation |= {
+            "image_id": ids[annotation["image_id"] - 1],
+            "category_id": str(annotation["category_id"]),
+            "id": f"u-{annotation['id']}",
+        }
     found = records(put(tmp_path, told))
     assert [said(found[name]) for name in ("a.jpg", "b.jpg")] == [{"apple": 2, "pear": 0}, {"pear": 1, "apple": 0}]
 
 
 def test_one_id_written_in_two_ways_is_one(tmp_path):
-    assert said(records(put(tmp_path, coco(["a.jpg"], [(1, 1, 2), ("1", 1, 20), (1.0, "1", 40)])))["a.jpg"]) == {"apple": 3}
+    assert said(records(put(tmp_path, coco(["a.jpg"], [(1, 1, 2), ("1", 1, 20), (1.0, "1", 40)])))["a.jpg"]) == {
+        "apple": 3
+    }
 
 
-@pytest.mark.parametrize("second, says", [({}, {"apple": "1+"}), ({"id": 100}, {"apple": "?"}), ({"id": 100, "bbox": [20, 2, 8, 8]}, {"apple": "?"}),
-                                          ({"id": 100, "category_id": 3, "bbox": [20, 2, 8, 8]}, {"apple": "?", "fig": "?"})])
+@pytest.mark.parametrize(
+    "second, says",
+    [
+        ({}, {"apple": "1+"}),
+        ({"id": 100}, {"apple": "?"}),
+        ({"id": 100, "bbox": [20, 2, 8, 8]}, {"apple": "?"}),
+        ({"id": 100, "category_id": 3, "bbox": [20, 2, 8, 8]}, {"apple": "?", "fig": "?"}),
+    ],
+)
 def test_what_comes_twice(tmp_path, second, says):
-    found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (1, 1, 2, second), (1, 2, 40), (2, 1, 2), (2, 2, 40), (2, 3, 20)], ["apple", "pear", "fig"])))
+    found = records(
+        put(
+            tmp_path,
+            coco(
+                ["a.jpg", "b.jpg"],
+                [(1, 1, 2), (1, 1, 2, second), (1, 2, 40), (2, 1, 2), (2, 2, 40), (2, 3, 20)],
+                ["apple", "pear", "fig"],
+            ),
+        )
+    )
     assert says.items() <= said(found["a.jpg"]).items() and said(found["b.jpg"]) == {"apple": 1, "pear": 1, "fig": 1}
 
 
-NAMES = {("apple", "apple"): 2, ("apple", " Apple "): 2, ("traffic light", "traffic_light"): 2, ("T-shirt", "t-Shirt"): 2, ("apple", "apples"): "2+", ("mouse", "mice"): "2+"}
+NAMES = {
+    ("apple", "apple"): 2,
+    ("apple", " Apple "): 2,
+    ("traffic light", "traffic_light"): 2,
+    ("T-shirt", "t-Shirt"): 2,
+    ("apple", "apples"): "2+",
+    ("mouse", "mice"): "2+",
+}
 
 
 @pytest.mark.parametrize("names", NAMES)
@@ -243,22 +359,45 @@ def test_one_category_id_of_two_names(tmp_path):
 
 
 def test_kin_are_neither_counted_nor_denied(tmp_path):
-    told = coco(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], [(1, 1, 2), (2, 2, 2), (3, 3, 2), (4, 1, 2), (4, 2, 20)], ["apple", "fruit", "pear", "food", "never seen"])
+    told = coco(
+        ["a.jpg", "b.jpg", "c.jpg", "d.jpg"],
+        [(1, 1, 2), (2, 2, 2), (3, 3, 2), (4, 1, 2), (4, 2, 20)],
+        ["apple", "fruit", "pear", "food", "never seen"],
+    )
     for category, parent in zip(told["categories"], ("Fruit", "food", "fruits", "food", "none")):
         category["supercategory"] = parent
     found = records(put(tmp_path, told))
     assert [said(found[f"{name}.jpg"]) for name in "abcd"] == [
-        {"apple": 1, "pear": 0, "fruit": "?", "food": "?"}, {"fruit": 1, "apple": "?", "pear": "?", "food": "?"}, {"pear": 1, "apple": 0, "fruit": "?", "food": "?"},
-        {"apple": "1+", "fruit": "1+", "pear": "?", "food": "?"}]
+        {"apple": 1, "pear": 0, "fruit": "?", "food": "?"},
+        {"fruit": 1, "apple": "?", "pear": "?", "food": "?"},
+        {"pear": 1, "apple": 0, "fruit": "?", "food": "?"},
+        {"apple": "1+", "fruit": "1+", "pear": "?", "food": "?"},
+    ]
 
 
-@pytest.mark.parametrize("mark, crowd", [("0", False), (False, False), (0.0, False), (None, False), ("1", True), (True, True), ("true", True)])
+@pytest.mark.parametrize(
+    "mark, crowd",
+    [("0", False), (False, False), (0.0, False), (None, False), ("1", True), (True, True), ("true", True)],
+)
 def test_marks_of_crowds(tmp_path, mark, crowd):
     found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2, {"iscrowd": mark}), (2, 1, 2)])))
     assert said(found["a.jpg"]) == {"apple": "2+" if crowd else 1}
 
 
-@pytest.mark.parametrize("mask", [None, [], [[]], {}, "", [[2, 2, 10, 10]], [2, 2, 10, 10], [2, 2, 10, 2, 10, 10, 2, 10], [[2, 2, 10, 2, 10, 10, 2, 10], [3, 3]]])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        None,
+        [],
+        [[]],
+        {},
+        "",
+        [[2, 2, 10, 10]],
+        [2, 2, 10, 10],
+        [2, 2, 10, 2, 10, 10, 2, 10],
+        [[2, 2, 10, 2, 10, 10, 2, 10], [3, 3]],
+    ],
+)
 def test_a_box_will_do(tmp_path, mask):
     [record] = records(put(tmp_path, coco(["a.jpg"], [(1, 1, 2, {"segmentation": mask})]))).values()
     assert record.objects[0][:4] == ("apple", 1, False, round(64 / (64 * 48), 4))
@@ -283,16 +422,31 @@ def test_a_picture_in_two_files_of_one_category(tmp_path):
     put(tmp_path, coco(["a.jpg"], [(1, 2, 20)]), "two.json")
     assert {*records(tmp_path)} == {"one/image-1", "two/image-1", "b.jpg"}
     put(tmp_path, coco(["a.jpg"], [(1, 1, 20)], ["kite"]), "two.json")  # another question
-    assert [said(r) for r in load_sources()["coco-format"].read(Files(tmp_path, "coco-format")) if r.files == ("a.jpg",)] == [{"apple": 1, "pear": 0}, {"kite": 1}]
+    assert [
+        said(r) for r in load_sources()["coco-format"].read(Files(tmp_path, "coco-format")) if r.files == ("a.jpg",)
+    ] == [{"apple": 1, "pear": 0}, {"kite": 1}]
 
 
 # Pictures
 
-@pytest.mark.parametrize("size, mark, stated, says", [
-    ((64, 48), 1, (64, 48), "left"), ((64, 48), 6, (48, 64), "left"), ((64, 48), 6, (64, 48), "stored turned, it was annotated as it lies"),
-    ((64, 48), 1, (48, 64), "annotated as another picture"), ((64, 48), 1, (128, 96), "annotated as another picture"), ((64, 48), 3, (64, 48), "nowhere"),
-    ((48, 48), 6, (48, 48), "nowhere"), ((64, 48), 1, (None, None), "left"), ((64, 48), 6, (None, None), "stored turned"), ((64, 48), 1, ("64", 48), "its size is"),
-    ((64, 48), 1, (0, 48), "its size is"), ((64, 48), 1, (NAN, 48), "its size is")])
+
+@pytest.mark.parametrize(
+    "size, mark, stated, says",
+    [
+        ((64, 48), 1, (64, 48), "left"),
+        ((64, 48), 6, (48, 64), "left"),
+        ((64, 48), 6, (64, 48), "stored turned, it was annotated as it lies"),
+        ((64, 48), 1, (48, 64), "annotated as another picture"),
+        ((64, 48), 1, (128, 96), "annotated as another picture"),
+        ((64, 48), 3, (64, 48), "nowhere"),
+        ((48, 48), 6, (48, 48), "nowhere"),
+        ((64, 48), 1, (None, None), "left"),
+        ((64, 48), 6, (None, None), "stored turned"),
+        ((64, 48), 1, ("64", 48), "its size is"),
+        ((64, 48), 1, (0, 48), "its size is"),
+        ((64, 48), 1, (NAN, 48), "its size is"),
+    ],
+)
 def test_boxes_hold_in_the_picture_as_it_is_opened(tmp_path, size, mark, stated, says):
     exif = Image.Exif()
     exif[0x0112] = mark
@@ -315,13 +469,21 @@ def test_pictures_that_nobody_can_open_are_rejects(tmp_path):
 
 
 WHERE = {  # JSON, stated name, files -> which of them, or part of the reason
-    ("t.json", "x.jpg", ("deep/down/X.JPG",)): "deep/down/X.JPG", ("t.json", "x.jpg", ("a/x.jpg", "b/x.jpg")): "2 pictures are called x.jpg",
-    ("t.json", "a\\x.jpg", ("a/x.jpg", "b/x.jpg")): "a/x.jpg", ("t.json", "C:\\data\\a\\x.jpg", ("a/x.jpg", "b/x.jpg")): "a/x.jpg",
-    ("t.json", "left/x.jpg", ("right/x.jpg",)): "in another folder", ("t.json", "/home/bob/images/x.jpg", ("photos/x.jpg",)): "photos/x.jpg",
-    ("t.json", "images/x.jpg", ("x.jpg",)): "x.jpg", ("a/t.json", "x.jpg", ("a/x.jpg", "b/x.jpg")): "a/x.jpg", ("a/t.json", "x.jpg", ("a/images/x.jpg", "x.jpg")): "a/images/x.jpg",
-    ("annotations/instances_train.json", "x.jpg", ("train/x.jpg", "val/x.jpg")): "train/x.jpg", ("t.json", "x.jpg", ("x.jpg", "old/x.jpg")): "x.jpg",
-    ("annotations/instances_train.json", "x.jpg", ("val/x.jpg",)): "in another folder", ("t.json", "x%20y.jpg", ("x y.jpg",)): "x y.jpg",
-    ("t.json", "", ("x.jpg",)): "its file_name is not stated", ("t.json", "y.jpg", ("x.jpg",)): "no pictures are called y.jpg",
+    ("t.json", "x.jpg", ("deep/down/X.JPG",)): "deep/down/X.JPG",
+    ("t.json", "x.jpg", ("a/x.jpg", "b/x.jpg")): "2 pictures are called x.jpg",
+    ("t.json", "a\\x.jpg", ("a/x.jpg", "b/x.jpg")): "a/x.jpg",
+    ("t.json", "C:\\data\\a\\x.jpg", ("a/x.jpg", "b/x.jpg")): "a/x.jpg",
+    ("t.json", "left/x.jpg", ("right/x.jpg",)): "in another folder",
+    ("t.json", "/home/bob/images/x.jpg", ("photos/x.jpg",)): "photos/x.jpg",
+    ("t.json", "images/x.jpg", ("x.jpg",)): "x.jpg",
+    ("a/t.json", "x.jpg", ("a/x.jpg", "b/x.jpg")): "a/x.jpg",
+    ("a/t.json", "x.jpg", ("a/images/x.jpg", "x.jpg")): "a/images/x.jpg",
+    ("annotations/instances_train.json", "x.jpg", ("train/x.jpg", "val/x.jpg")): "train/x.jpg",
+    ("t.json", "x.jpg", ("x.jpg", "old/x.jpg")): "x.jpg",
+    ("annotations/instances_train.json", "x.jpg", ("val/x.jpg",)): "in another folder",
+    ("t.json", "x%20y.jpg", ("x y.jpg",)): "x y.jpg",
+    ("t.json", "", ("x.jpg",)): "its file_name is not stated",
+    ("t.json", "y.jpg", ("x.jpg",)): "no pictures are called y.jpg",
 }
 
 
@@ -339,8 +501,17 @@ def test_where_pictures_are(tmp_path, where):
     assert WHERE[where] in (found.files if isinstance(found, Record) else found.reason) or WHERE[where] in str(found)
 
 
-@pytest.mark.parametrize("name, picture, split", [("t.json", "x.jpg", "train"), ("t.json", "test/x.jpg", "test"), ("Valid/_annotations.coco.json", "Valid/x.jpg", "val"),
-                                                  ("latest.json", "x.jpg", "train"), ("instances_val2017.json", "x.jpg", "val"), ("t.json", "images/TEST/x.jpg", "test")])
+@pytest.mark.parametrize(
+    "name, picture, split",
+    [
+        ("t.json", "x.jpg", "train"),
+        ("t.json", "test/x.jpg", "test"),
+        ("Valid/_annotations.coco.json", "Valid/x.jpg", "val"),
+        ("latest.json", "x.jpg", "train"),
+        ("instances_val2017.json", "x.jpg", "val"),
+        ("t.json", "images/TEST/x.jpg", "test"),
+    ],
+)
 def test_splits(tmp_path, name, picture, split):
     paint(tmp_path / "coco-format" / picture, 3)
     told = coco(["x.jpg"], [(1, 1, 2)])
@@ -357,6 +528,7 @@ def test_a_path_of_two_splits_is_an_error(build, tmp_path):
 
 # Files
 
+
 def test_other_files_beside_the_set(build, tmp_path):
     put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (2, 2, 2)]))
     home = tmp_path / "coco-format"
@@ -365,8 +537,11 @@ def test_other_files_beside_the_set(build, tmp_path):
     (home / "package.json").write_text('{"name": "mine", "version": 1}')
     (home / "empty.json").write_text(json.dumps(coco(["a.jpg"], [])))
     built = build(tmp_path)
-    assert {r["record"]: r["reason"] for r in built.rejects} == {"classes.json": "classes.json is no file in COCO's format", "empty.json": "empty.json has no annotations",
-                                                                "package.json": "package.json is no file in COCO's format"}
+    assert {r["record"]: r["reason"] for r in built.rejects} == {
+        "classes.json": "classes.json is no file in COCO's format",
+        "empty.json": "empty.json has no annotations",
+        "package.json": "package.json is no file in COCO's format",
+    }
     assert sorted(built.texts) == ["a.jpg", "b.jpg"]
     (home / "torn.json").write_text('{"images": [')
     assert "torn.json: ends in the middle" in build(tmp_path).said
@@ -381,32 +556,90 @@ def test_a_folder_without_a_set_is_an_error(build, tmp_path):
 
 def test_captions_and_things_in_one_file(tmp_path):
     told = coco(["a.jpg", "b.jpg"], [(1, 1, 2), (2, 2, 2)])
-    told["annotations"] += [{"id": 100, "image_id": 1, "caption": "an apple"}, {"id": 7, "image_id": 9, "caption": "lost"},
-                            {"id": 8, "image_id": 2, "category_id": 2, "caption": "the left pear", "bbox": [30, 2, 8, 8]}]
+    told["annotations"] += [
+        {"id": 100, "image_id": 1, "caption": "an apple"},
+        {"id": 7, "image_id": 9, "caption": "lost"},
+        {"id": 8, "image_id": 2, "category_id": 2, "caption": "the left pear", "bbox": [30, 2, 8, 8]},
+    ]
     found = list(load_sources()["coco-format"].read(Files(put(tmp_path, told), "coco-format")))
     assert [r.answers for r in found if isinstance(r, Record) and r.task == "caption"] == [("An apple",)]
-    assert {r.files[0]: said(r) for r in found if isinstance(r, Record) and r.task == "objects"} == {"a.jpg": {"apple": 1, "pear": 0}, "b.jpg": {"pear": 2, "apple": 0}}
+    assert {r.files[0]: said(r) for r in found if isinstance(r, Record) and r.task == "objects"} == {
+        "a.jpg": {"apple": 1, "pear": 0},
+        "b.jpg": {"pear": 2, "apple": 0},
+    }
     assert [r.id for r in found if isinstance(r, Reject)] == ["7"]
 
 
 def test_names_that_english_does_not_inflect(tmp_path):
-    told = coco(["a.jpg", "b.jpg"], [(1, k, 2 + 9 * (k - 1)) for k in range(1, 6)] + [(1, 1, 50), (2, 2, 2)], ["苹果", "яблоко", "T-shirt", "traffic_light", "TV"])
+    told = coco(
+        ["a.jpg", "b.jpg"],
+        [(1, k, 2 + 9 * (k - 1)) for k in range(1, 6)] + [(1, 1, 50), (2, 2, 2)],
+        ["苹果", "яблоко", "T-shirt", "traffic_light", "TV"],
+    )
     found = records(put(tmp_path, told))["a.jpg"]
-    asked = {a.sentence for seed in range(20) for a in ask_objects(found, random.Random(seed), 99, ["count", "presence"])}
-    assert {"There are two 苹果 in the image.", "There is one яблоко in the image.", "There is one traffic light in the image."} <= asked
-    assert not {text for text in asked if any(wrong in text for wrong in ("苹果S", "苹果s", "a 苹果", "яблокоs", "_", "TVS"))}
+    asked = {
+        a.sentence for seed in range(20) for a in ask_objects(found, random.Random(seed), 99, ["count", "presence"])
+    }
+    assert {
+        "There are two 苹果 in the image.",
+        "There is one яблоко in the image.",
+        "There is one traffic light in the image.",
+    } <= asked
+    assert not {
+        text for text in asked if any(wrong in text for wrong in ("苹果S", "苹果s", "a 苹果", "яблокоs", "_", "TVS"))
+    }
 
 
 # Whatever is wrong; but nobody can see that a thing was marked as a crowd, or moved to a picture that is not listed
 
-TRUTH = {"a.jpg": {"apple": 2, "pear": 0, "fig": 1}, "b.jpg": {"apple": 0, "pear": 1, "fig": 0}, "c.jpg": {"apple": 1, "pear": 3, "fig": 0}}
-JUNK = st.sampled_from([None, NAN, INF, -INF, -1, 0, 0.5, 1e8, 10**30, True, False, "", " ", "x", "9", [], {}, [[]], [1], "\u0000", "<image>", ...])  # ...: left out
+TRUTH = {
+    "a.jpg": {"apple": 2, "pear": 0, "fig": 1},
+    "b.jpg": {"apple": 0, "pear": 1, "fig": 0},
+    "c.jpg": {"apple": 1, "pear": 3, "fig": 0},
+}
+JUNK = st.sampled_from(
+    [
+        None,
+        NAN,
+        INF,
+        -INF,
+        -1,
+        0,
+        0.5,
+        1e8,
+        10**30,
+        True,
+        False,
+        "",
+        " ",
+        "x",
+        "9",
+        [],
+        {},
+        [[]],
+        [1],
+        "\u0000",
+        "<image>",
+        ...,
+    ]
+)  # ...: left out
 
 
 def clean_set() -> dict:
-    return coco([*TRUTH], [(k, category, 2 + 9 * n, {"segmentation": [[2 + 9 * n, 2, 10 + 9 * n, 2, 10 + 9 * n, 10, 2 + 9 * n, 10]] if n % 2 else []})
-                           for k, counts in enumerate(TRUTH.values(), 1) for n, category in enumerate(c for c, count in enumerate(counts.values(), 1) for _ in range(count))],
-                [*TRUTH["a.jpg"]])
+    return coco(
+        [*TRUTH],
+        [
+            (
+                k,
+                category,
+                2 + 9 * n,
+                {"segmentation": [[2 + 9 * n, 2, 10 + 9 * n, 2, 10 + 9 * n, 10, 2 + 9 * n, 10]] if n % 2 else []},
+            )
+            for k, counts in enumerate(TRUTH.values(), 1)
+            for n, category in enumerate(c for c, count in enumerate(counts.values(), 1) for _ in range(count))
+        ],
+        [*TRUTH["a.jpg"]],
+    )
 
 
 def places(value, at=()) -> list[tuple]:
@@ -419,14 +652,27 @@ PLACES = places(clean_set())
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(st.sampled_from(PLACES), st.one_of(JUNK, st.just("twice"))), min_size=1, max_size=3, unique_by=lambda fault: str(fault[0][-1])[-2:]))  # two ids might agree
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PLACES), st.one_of(JUNK, st.just("twice"))),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda fault: str(fault[0][-1])[-2:],
+    )
+)  # two ids might agree
 def test_no_fault_makes_a_false_count(tmp_path_factory, faults):
     home = tmp_path_factory.mktemp("faulty")
     told = clean_set()
     for k, name in enumerate(TRUTH):
         paint(home / "coco-format" / name, 20 * k)
     for place, junk in faults:
-        if not (place[-1] == "image_id" and id_of(junk) is not None or place[-1] == "iscrowd" and junk is not ... and is_marked(junk)):
+        if not (
+            place[-1] == "image_id"
+            and id_of(junk) is not None
+            or place[-1] == "iscrowd"
+            and junk is not ...
+            and is_marked(junk)
+        ):
             spoil(told, place, junk)
     (home / "coco-format/t.json").write_text(json.dumps(told))
     try:
@@ -437,16 +683,24 @@ def test_no_fault_makes_a_false_count(tmp_path_factory, faults):
     for record in (r for r in found if isinstance(r, Record)):
         for name, count in said(record).items():
             true = TRUTH[record.files[0]].get(name)
-            assert true is None or count == true or isinstance(count, str) and (count == "?" or int(count[:-1]) <= true), (record, faults)
+            assert (
+                true is None or count == true or isinstance(count, str) and (count == "?" or int(count[:-1]) <= true)
+            ), (record, faults)
 
 
 def spoil(told, place: tuple, junk) -> None:
     *above, last = place
     for key in above:
-        if not isinstance(told, list | dict) or isinstance(told, list) != isinstance(key, int) or (key not in told if isinstance(told, dict) else key >= len(told)):
+        if (
+            not isinstance(told, list | dict)
+            or isinstance(told, list) != isinstance(key, int)
+            or (key not in told if isinstance(told, dict) else key >= len(told))
+        ):
             return
         told = told[key]
-    if not isinstance(told, list if isinstance(last, int) else dict) or (last not in told if isinstance(told, dict) else last >= len(told)):
+    if not isinstance(told, list if isinstance(last, int) else dict) or (
+        last not in told if isinstance(told, dict) else last >= len(told)
+    ):
         return
     if junk == "twice":
         if isinstance(told, list):

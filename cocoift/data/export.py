@@ -20,7 +20,7 @@ from ..images import find_pictures, picture_bytes
 
 # %% ../../nbs/data/26_export.ipynb #a034b1b0
 def picture_name(image: str) -> str:
-    "Where trainers look for an image, relative to their image folder; \"\" for one that is known by its bytes only."
+    'Where trainers look for an image, relative to their image folder; "" for one that is known by its bytes only.'
     kind, _, number = image.partition(":")
     if kind == "coco":
         return f"coco/train2017/{int(number):012d}.jpg"
@@ -33,10 +33,15 @@ def picture_names(
     folder: str | Path = "",  # below this folder
 ) -> list[str]:
     "What the pictures of a conversation are called: what their records call them, if such files are there; else what they are called there."
-    names = [file or picture_name(image) for image, file in zip_longest(c.images, c.files[: len(c.images)], fillvalue="")]
+    names = [
+        file or picture_name(image) for image, file in zip_longest(c.images, c.files[: len(c.images)], fillvalue="")
+    ]
     if pictures is None:
         return names
-    return [name if _lies(Path(folder), name) else pictures[image].relative_to(folder).as_posix() for name, image in zip(names, c.images)]
+    return [
+        name if _lies(Path(folder), name) else pictures[image].relative_to(folder).as_posix()
+        for name, image in zip(names, c.images)
+    ]
 
 
 def _lies(folder: Path, name: str) -> bool:
@@ -60,7 +65,11 @@ def to_llava(
 # %% ../../nbs/data/26_export.ipynb #5c0c9ea4
 def to_messages(c: Conversation, names: Sequence[str] | None = None) -> dict:
     "A conversation as chat messages."
-    messages = [m for r in c.rounds for m in ({"role": "user", "content": r.instruction}, {"role": "assistant", "content": r.response})]
+    messages = [
+        m
+        for r in c.rounds
+        for m in ({"role": "user", "content": r.instruction}, {"role": "assistant", "content": r.response})
+    ]
     return {"id": c.id, "images": list(picture_names(c) if names is None else names), "messages": messages}
 
 # %% ../../nbs/data/26_export.ipynb #4bc5215f
@@ -74,9 +83,12 @@ def _unfit(c: Conversation) -> bool:
 @dataclass
 class _Survey:
     "What is known of a set before it is written."
+
     conversations: int = 0
     most: int = 0  # images of one conversation
-    missing: set[str] = field(default_factory=set)  # images without a picture, or without a name where pictures are named only
+    missing: set[str] = field(
+        default_factory=set
+    )  # images without a picture, or without a name where pictures are named only
     left_out: list[str] = field(default_factory=list)  # conversations
 
 
@@ -88,7 +100,11 @@ def _survey(conversations: Iterable[Conversation], pictures: Mapping[str, Path] 
             continue
         seen.conversations += 1
         seen.most = max(seen.most, len(c.images))
-        seen.missing.update(image for image, name in zip(c.images, picture_names(c)) if (not name if pictures is None else image not in pictures))
+        seen.missing.update(
+            image
+            for image, name in zip(c.images, picture_names(c))
+            if (not name if pictures is None else image not in pictures)
+        )
     return seen
 
 # %% ../../nbs/data/26_export.ipynb #c7aa4109
@@ -111,7 +127,10 @@ def _write_llava(path: Path, conversations: Iterable[Conversation], seen: _Surve
             file.write(json.dumps(to_llava(c, seen.most > 1, names(c)), ensure_ascii=False))
         file.write("\n]\n")
     columns = {"messages": "conversations"} | ({"images": "image"} if seen.most else {})
-    write_json(path.with_name("dataset_info.json"), listed | {path.stem: {"file_name": path.name, "formatting": "sharegpt", "columns": columns}})
+    write_json(
+        path.with_name("dataset_info.json"),
+        listed | {path.stem: {"file_name": path.name, "formatting": "sharegpt", "columns": columns}},
+    )
 
 # %% ../../nbs/data/26_export.ipynb #4c8cc4a2
 _GROUP = 32 << 20  # bytes of pictures in a row group
@@ -122,7 +141,13 @@ def _schema(pictures: bool):
 
     text, string = {"dtype": "string", "_type": "Value"}, pa.string()
     image = pa.struct([("bytes", pa.binary()), ("path", string)]) if pictures else string
-    schema = pa.schema([("id", string), ("images", pa.list_(image)), ("messages", pa.list_(pa.struct([("role", string), ("content", string)])))])
+    schema = pa.schema(
+        [
+            ("id", string),
+            ("images", pa.list_(image)),
+            ("messages", pa.list_(pa.struct([("role", string), ("content", string)]))),
+        ]
+    )
     features = {"id": text, "images": [{"_type": "Image"}], "messages": [{"role": text, "content": text}]}
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})}) if pictures else schema
 
@@ -134,7 +159,7 @@ def _opened(pictures: Mapping[str, Path]) -> Callable[[str], bytes]:
 
     return held
 
-
+# %% ../../nbs/data/26_export.ipynb #af580eef
 def _groups(told: Iterable[dict], most: int = 20_000) -> Iterator[list[dict]]:
     group, size = [], 0
     for row in told:
@@ -147,14 +172,20 @@ def _groups(told: Iterable[dict], most: int = 20_000) -> Iterator[list[dict]]:
         yield group
 
 
-def _write_messages(path: Path, conversations: Iterable[Conversation], _, names: Callable, pictures: Mapping[str, Path] | None) -> None:
+def _write_messages(
+    path: Path, conversations: Iterable[Conversation], _, names: Callable, pictures: Mapping[str, Path] | None
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema, told = _schema(pictures is not None), (to_messages(c, names(c)) for c in conversations)
     if pictures is not None:
         held = _opened(pictures)
-        told = (to_messages(c) | {"images": [{"bytes": held(image), "path": name} for image, name in zip(c.images, names(c))]} for c in conversations)
+        told = (
+            to_messages(c)
+            | {"images": [{"bytes": held(image), "path": name} for image, name in zip(c.images, names(c))]}
+            for c in conversations
+        )
     with atomic_file(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for group in _groups(told):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -178,11 +209,17 @@ def export(
     pictures = None if images is None else find_pictures(images)
     seen = _survey(read_conversations(dataset), pictures)
     if not seen.conversations:
-        raise UserError(f"{dataset}: holds no conversation{' without <image>, <video> or <audio> in its texts' if seen.left_out else ''}: build it again")
+        raise UserError(
+            f"{dataset}: holds no conversation{' without <image>, <video> or <audio> in its texts' if seen.left_out else ''}: build it again"
+        )
     if seen.missing and images is not None:
-        raise UserError(f"{images}: {len(seen.missing)} of the dataset's images have no picture there ({min(seen.missing)}, ...): add them or change --images")
+        raise UserError(
+            f"{images}: {len(seen.missing)} of the dataset's images have no picture there ({min(seen.missing)}, ...): add them or change --images"
+        )
     if seen.missing:
-        raise UserError(f"{dataset}: {len(seen.missing)} of its images have no file name ({min(seen.missing)}, ...): name the folder of their pictures with --images")
+        raise UserError(
+            f"{dataset}: {len(seen.missing)} of its images have no file name ({min(seen.missing)}, ...): name the folder of their pictures with --images"
+        )
     names = partial(picture_names, pictures=pictures, folder=images or "")
     write(out, (c for c in read_conversations(dataset) if not _unfit(c)), seen, names, pictures)
     return {"conversations": seen.conversations, "left_out": seen.left_out, "path": str(out)}

@@ -134,19 +134,23 @@ def _images(records: pa.Table, first: np.ndarray) -> pa.Array:  # of each conver
     return pa.array([([name] if name else []) + others for name, others in zip(names.to_pylist(), more.to_pylist())], pa.list_(pa.string()))
 
 # %% ../../nbs/data/23_lay_out.ipynb #7e6430a4
-def _stated(files: list[str], image: str, subset: str, recipe: BuildRecipe) -> str:  # what a record's picture is called; "" where LLaVA's own name for it is right
-    if files and (recipe.layout == "verbatim" or "/" in files[0] or not subset):  # a bare number is found in the folder that its split tells
+def _stated(files: list[str], image: str, subset: str, recipe: BuildRecipe) -> str:
+    "What a record's picture is called; empty where LLaVA's own name for it is right."
+    if files and (recipe.layout == "verbatim" or "/" in files[0] or not subset):  # a bare number lies where its split does
         return files[0]
-    if not image.startswith("coco:") or subset != "val2017" and (subset != "val2014" or "val2017" in recipe.clean):  # what is not of val2017 is of train2017
+    of_train2017 = subset != "val2017" and (subset != "val2014" or "val2017" in recipe.clean)
+    if of_train2017 or not image.startswith("coco:"):
         return ""
     return f"coco/{subset}/{'' if subset == 'val2017' else f'COCO_{subset}_'}{int(image[5:]):012d}.jpg"
 
 
-def _files(records: pa.Table, first: np.ndarray, recipe: BuildRecipe) -> list[list[str]]:  # of each conversation's pictures, in their order, as far as known
+def _files(records: pa.Table, first: np.ndarray, recipe: BuildRecipe) -> list[list[str]]:
+    "Of each conversation's pictures, in their order, as far as known; `first`: their first records."
     files, images, subsets = (records[name].to_pylist() for name in ("files", "image", "subset"))
     stated = [_stated(*of, recipe) for of in zip(files, images, subsets)]
     known = {image: name for image, name in zip(reversed(images), reversed(stated)) if name}
-    return [files[k] if len(files[k]) > 1 else [name] if (name := stated[k] or known.get(images[k], "")) else [] for k in first.tolist()]
+    names = ((files[k], stated[k] or known.get(images[k], "")) for k in first.tolist())
+    return [several if len(several) > 1 else [name] if name else [] for several, name in names]
 
 # %% ../../nbs/data/23_lay_out.ipynb #540a3e18
 def _write(table: pa.Table, path: Path) -> None:

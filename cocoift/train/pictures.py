@@ -71,11 +71,16 @@ class Pictures:
             self.room += _size(self.ready.popitem(last=False)[1])
         return prepared
 
-    def stack(self, images: Sequence[str], device, dtype: torch.dtype) -> dict[str, torch.Tensor]:  # keyword arguments of the model
+    def stack(
+        self, images: Sequence[str], device, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:  # keyword arguments of the model
         "The pictures of a batch."
         self.expect(images)
         stacked = self.family.stack([self(image) for image in images])
-        return {name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device) for name, tensor in stacked.items()}
+        return {
+            name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+            for name, tensor in stacked.items()
+        }
 
 
 def _size(prepared: dict[str, torch.Tensor]) -> int:  # bytes

@@ -23,23 +23,54 @@ from ...streams import Lacking
 from ...images import Album, name_key, picture_image, picture_path, picture_size
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #e4155a1c
-_WORDS = {"train": "train", "training": "train", "trainset": "train", "val": "val", "valid": "val", "validation": "val", "valset": "val", "minival": "val",
-          "dev": "val", "test": "test", "testing": "test", "testset": "test", "testdev": "test"}
+_WORDS = {
+    "train": "train",
+    "training": "train",
+    "trainset": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "valset": "val",
+    "minival": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "testset": "test",
+    "testdev": "test",
+}
 
 
 def splits_in(*names: str) -> set[str]:
     "The splits that names of files and folders speak of."
-    words = [word.lower() for name in names for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", re.sub("(?i)test[-_ ]?dev", "testdev", name))]
+    words = [
+        word.lower()
+        for name in names
+        for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", re.sub("(?i)test[-_ ]?dev", "testdev", name))
+    ]
     return {_WORDS[word] for word in words if word in _WORDS} | ({"train", "val"} if "trainval" in words else set())
 
 
 def _split(path: Path, home: Path) -> str:  # "" where the path of a JSON does not tell
     told = sorted(splits_in(*path.relative_to(home).with_suffix("").parts))
     if len(told) > 1:
-        raise UserError(f"{path}: its path says both {' and '.join(told)}, and what is tested on must not be trained on: rename the file or its folder")
+        raise UserError(
+            f"{path}: its path says both {' and '.join(told)}, and what is tested on must not be trained on: "
+            "rename the file or its folder"
+        )
     return told[0] if told else ""
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #85ec2f36
+_FOREIGN = re.compile(r"/|\\|[A-Za-z]:|[A-Za-z][\w+.-]+://|\.\.")
+
+
+def _keys(path: Path) -> list[str]:
+    return [*map(name_key, path.parts)]
+
+
+def _agreement(one: list[str], other: list[str]) -> int:  # parts at the beginning
+    return next((k for k, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+# %% ../../../nbs/data/sources/21_coco_format.ipynb #a007c397
 class _Pictures:
     "The pictures below the folder of a set."
 
@@ -58,39 +89,49 @@ class _Pictures:
                 break
         splits = {split} if split else splits_in(*stated[:-1])
         near = (self.home, beside.parent)
-        found = [path for path in named if (not splits or not self.splits(path) or self.splits(path) == splits)
-                 and (_FOREIGN.match(name) or path.parent in near or len(stated) == 1 or name_key(path.parent.name) == stated[-2])]
+        found = [
+            path
+            for path in named
+            if (not splits or not self.splits(path) or self.splits(path) == splits)
+            and (
+                _FOREIGN.match(name)
+                or path.parent in near
+                or len(stated) == 1
+                or name_key(path.parent.name) == stated[-2]
+            )
+        ]
         if named and not found:
             return f"{name} is not there, only {named[0].relative_to(self.home).as_posix()}, in another folder"
         found = [path for path in found if path.name == Path(name).name] or found
         exact = [path for path in found if _keys(path) == [*_keys(beside.parent), *stated]]
-        for agreement in (lambda path: _agreement(_keys(path)[::-1], stated[::-1]), lambda path: _agreement(path.parts, beside.parts)):
+        for agreement in (
+            lambda path: _agreement(_keys(path)[::-1], stated[::-1]),
+            lambda path: _agreement(path.parts, beside.parts),
+        ):
             longest = max(map(agreement, found), default=0)
             found = exact or [path for path in found if agreement(path) == longest]
         found = list({path.resolve(): path for path in found}.values())
-        return found[0] if len(found) == 1 else f"{len(found) or 'no'} pictures are called {name}" if name else "its file_name is not stated"
-
-
-_FOREIGN = re.compile(r"/|\\|[A-Za-z]:|[A-Za-z][\w+.-]+://|\.\.")
-
-
-def _keys(path: Path) -> list[str]:
-    return [*map(name_key, path.parts)]
-
-
-def _agreement(one: list[str], other: list[str]) -> int:  # parts at the beginning
-    return next((k for k, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+        return (
+            found[0]
+            if len(found) == 1
+            else f"{len(found) or 'no'} pictures are called {name}"
+            if name
+            else "its file_name is not stated"
+        )
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #b3e6092b
 class Own(NamedTuple):
     "A picture of the set."
+
     image: str  # who
     path: str  # below the folder of the set
     split: str
     placed: bool  # whether boxes are known to be drawn in it as it is opened
 
 
-def _turned(path: Path) -> int:  # EXIF's mark: 1 for a picture that is stored upright; 5 to 8 for one that lies on its side
+def _turned(
+    path: Path,
+) -> int:  # EXIF's mark: 1 for a picture that is stored upright; 5 to 8 for one that lies on its side
     with Image.open(path) as picture:
         try:
             return picture.getexif().get(0x0112, 1)
@@ -101,10 +142,18 @@ def _turned(path: Path) -> int:  # EXIF's mark: 1 for a picture that is stored u
 def _misfit(stated: Size | None, size: Size, turned: bool, name: str) -> str:  # "" if boxes of the stated size fit
     if stated is None:
         return f"{UNSIZED}, and {name} is stored turned" if turned else ""
-    how = "stored turned, it was annotated as it lies" if turned and stated == size[::-1] else "it was annotated as another picture"
-    return "" if stated == size else f"its size is stated as {stated[0]} x {stated[1]}, but {name} is {size[0]} x {size[1]}: {how}"
+    how = (
+        "stored turned, it was annotated as it lies"
+        if turned and stated == size[::-1]
+        else "it was annotated as another picture"
+    )
+    return (
+        ""
+        if stated == size
+        else f"its size is stated as {stated[0]} x {stated[1]}, but {name} is {size[0]} x {size[1]}: {how}"
+    )
 
-
+# %% ../../../nbs/data/sources/21_coco_format.ipynb #8b9c02a4
 def own_pictures(files: Files, path: Path, pictures: _Pictures) -> tuple[dict[Id, Listed], dict[Id, Own]]:
     "The pictures that a JSON lists, and who they are."
     entries, own, split = listed(files, path), {}, _split(path, pictures.home)
@@ -118,11 +167,19 @@ def own_pictures(files: Files, path: Path, pictures: _Pictures) -> tuple[dict[Id
         except (UserError, OSError) as error:
             entries[id] = entry._replace(why=f"{found.name} cannot be read as a picture ({type(error).__name__})")
             continue
-        why, lies = _misfit(entry.size, size, mark in range(2, 9), found.name), mark in range(5, 9) and size[0] != size[1]
+        why, lies = (
+            _misfit(entry.size, size, mark in range(2, 9), found.name),
+            mark in range(5, 9) and size[0] != size[1],
+        )
         told = {split} - {""} or pictures.splits(found) or {"train"}
         why = why or (f"{found.name} lies in a folder of {' and of '.join(sorted(told))}" if len(told) > 1 else "")
         entries[id] = entry._replace(size=size, why=why)
-        own[id] = Own(picture_image(found), found.relative_to(pictures.home).as_posix(), min(told), mark not in range(2, 9) or lies)
+        own[id] = Own(
+            picture_image(found),
+            found.relative_to(pictures.home).as_posix(),
+            min(told),
+            mark not in range(2, 9) or lies,
+        )
     return entries, own
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #c1b428ba
@@ -133,7 +190,9 @@ def _is_caption(annotation: dict) -> bool:
 class _OwnThings(Things):
     "Things of which some have a box and no mask."
 
-    def __init__(self, files: Files, path: Path, known: dict[Id, Listed], own: dict[Id, Own], home: str):  # before the ids of its records
+    def __init__(
+        self, files: Files, path: Path, known: dict[Id, Listed], own: dict[Id, Own], home: str
+    ):  # before the ids of its records
         self.own, self.home = own, home
         super().__init__(files, path, categories_in(categories_of(files, path)), pictures=known)
 
@@ -166,16 +225,24 @@ def _record(things: _OwnThings, seen: Seen, absent: list[Id]) -> Record:
 def _described(all_things: list[_OwnThings]) -> dict[str, list[tuple[_OwnThings, Id]]]:  # by picture
     found = defaultdict(list)
     for things in all_things:
-        annotated = {things.images[place] for place in things.table["image"].tolist()} | things.unsure.keys() | things.lost.keys()
+        annotated = (
+            {things.images[place] for place in things.table["image"].tolist()}
+            | things.unsure.keys()
+            | things.lost.keys()
+        )
         for image in annotated & things.own.keys():
             found[things.own[image].image].append((things, image))
     return found
 
 
-def _again(things: _OwnThings, image: Id, described: dict) -> str:  # why a picture that is described twice says nothing; "" if it is not
+def _again(
+    things: _OwnThings, image: Id, described: dict
+) -> str:  # why a picture that is described twice says nothing; "" if it is not
     for other, id in described[things.own[image].image]:
         if (other, id) != (things, image) and (other is things or _names(things) & _names(other)):
-            return f"it is also image {id} of {other.path.relative_to(other.files.data)}: neither says all that is in it"
+            return (
+                f"it is also image {id} of {other.path.relative_to(other.files.data)}: neither says all that is in it"
+            )
     return ""
 
 
@@ -193,16 +260,29 @@ def _of_things(things: _OwnThings, described: dict) -> Iterator[Record | Reject]
             yield _record(things, seen, company.strangers(seen.objects, seen.open | unlooked, seen.image))
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #8524122f
-def _captions(files: Files, path: Path, known: dict[Id, Listed], own: dict[Id, Own], home: str) -> Iterator[Record | Reject]:
+def _captions(
+    files: Files, path: Path, known: dict[Id, Listed], own: dict[Id, Own], home: str
+) -> Iterator[Record | Reject]:
     for place, annotation in enumerate(files.items(path, "annotations"), 1):
         if not _is_caption(annotation):
             continue
         number, image = id_of(annotation.get("id")), id_of(annotation.get("image_id"))
-        id, why = f"{home}{f'#{place}' if number is None else number}", known[image].why if image in known else f"image {image} is not in {path.name}"
+        id, why = (
+            f"{home}{f'#{place}' if number is None else number}",
+            known[image].why if image in known else f"image {image} is not in {path.name}",
+        )
         if why:
             yield Reject(files.name, id, why)
         else:
-            yield Record(files.name, id, own[image].image, "caption", answers=(sentence(annotation["caption"]),), split=own[image].split, files=(own[image].path,))
+            yield Record(
+                files.name,
+                id,
+                own[image].image,
+                "caption",
+                answers=(sentence(annotation["caption"]),),
+                split=own[image].split,
+                files=(own[image].path,),
+            )
 
 
 def _has(files: Files, path: Path, key: str) -> bool:  # whether a JSON has such an array, and something in it
@@ -218,14 +298,24 @@ def _own_files(files: Files, home: Path) -> Iterator[Path | Reject]:
     paths = files.find("*.json")
     others = [path for path in paths if not _has(files, path, "annotations")]
     if paths and others == paths and not any(_has(files, path, "images") for path in paths):
-        raise UserError(f"{home}: none of its JSON files has `images` and `annotations`: put one in COCO's format there")
+        raise UserError(
+            f"{home}: none of its JSON files has `images` and `annotations`: put one in COCO's format there"
+        )
     for path in paths:
         why = "has no annotations" if path in others and _has(files, path, "images") else "is no file in COCO's format"
         yield Reject(files.name, path.relative_to(home).as_posix(), f"{path.name} {why}") if path in others else path
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #41852a87
-@source("coco-format", family="yours", images="yours", files=("*.json",), template="count-number", format="number", licence="yours",
-        url="https://cocodataset.org/#format-data")
+@source(
+    "coco-format",
+    family="yours",
+    images="yours",
+    files=("*.json",),
+    template="count-number",
+    format="number",
+    licence="yours",
+    url="https://cocodataset.org/#format-data",
+)
 def read_coco_format(files: Files) -> Iterator[Record | Reject]:
     "any *.json in COCO's format, with its pictures beside it"
     home, all_things = files.data / files.name, []

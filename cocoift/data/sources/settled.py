@@ -47,7 +47,11 @@ def is_marked(value: Any) -> bool | None:  # None for what says neither
     "What a mark of 0 or 1 says; one that is left out says no."
     if value is None:
         return False
-    return _MARKS.get(value.strip().lower() if isinstance(value, str) else value) if isinstance(value, bool | int | float | str) else None
+    return (
+        _MARKS.get(value.strip().lower() if isinstance(value, str) else value)
+        if isinstance(value, bool | int | float | str)
+        else None
+    )
 
 # %% ../../../nbs/data/sources/14_settled.ipynb #1944338e
 Size = tuple[int, int]  # width and height in pixels
@@ -82,7 +86,11 @@ def box_of(box: Any, size: Size) -> tuple[float, float, float, float] | str:  # 
 NO_MASK = "its mask has no area"
 
 
-def _unpacked(counts: str | bytes) -> list[int]:  # COCO's compressed run lengths: five bits a character, from the third run on as differences; [] for what is none
+def _unpacked(
+    counts: str | bytes,
+) -> list[
+    int
+]:  # COCO's compressed run lengths: five bits a character, from the third run on as differences; [] for what is none
     runs, value, bits = [], 0, 0
     for character in counts.encode("ascii", "replace") if isinstance(counts, str) else counts:
         part = character - 48
@@ -137,6 +145,7 @@ def spoken(name: Any) -> str:  # "" if it cannot be
 
 class Categories(NamedTuple):
     "The categories of a file."
+
     names: dict[Id, str]  # "" for one that is seen, and not spoken of
     one: dict[Id, Id]  # the id of each as written -> that under which it is known
     vague: frozenset[Id]  # a thing of it may be several
@@ -171,7 +180,10 @@ def categories_in(
     first: dict[str, Id] = {}
     one = {id: first.setdefault(_alike(said) or f"<{id}>", id) for id, said in called.items() if id not in why}
     vague = {one[id] for id in one if _same(called[id]) != _same(called[one[id]])}
-    above = {id: {first[name] for other in one if one[other] == id for name in parents[other] if name in first} - {id} for id in {*one.values()}}
+    above = {
+        id: {first[name] for other in one if one[other] == id for name in parents[other] if name in first} - {id}
+        for id in {*one.values()}
+    }
     return Categories({id: called[id] for id in one if one[id] == id}, one, frozenset(vague), _kin(above), why)
 
 
@@ -184,7 +196,11 @@ def _alike(name: str) -> str:  # the same for a name and its plural
 
 
 def _kin(above: dict[Id, set[Id]]) -> dict[Id, frozenset[Id]]:
-    found = {id: set(parents) for id, parents in above.items()}
-    for _ in above:  # as many steps as a line of parents can have, a circle too
-        found = {id: seen.union(*(above[parent] for parent in seen)) for id, seen in found.items()}
-    return {id: frozenset((seen | {child for child in found if id in found[child]}) - {id}) for id, seen in found.items()}
+    found, before = above, {}
+    while found != before:  # parents may stand in a circle
+        found, before = {id: seen.union(*(above[parent] for parent in seen)) for id, seen in found.items()}, found
+    kin = {id: set(parents) for id, parents in found.items()}
+    for id, parents in found.items():
+        for parent in parents:
+            kin[parent].add(id)
+    return {id: frozenset(some - {id}) for id, some in kin.items()}
