@@ -26,7 +26,7 @@ from ..chat.template import TEMPLATES
 from ..files import Failed, Journal, UserError, read_json, write_json
 from .adapt import LoraOptions, adapt, parameter_groups, save_model
 from .attention import BLOCK, use_trees
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, prepare
 from .family import Family, load_model, open_family
 from .pack import alone, deal, pack
 from .pictures import Pictures, known_pictures
@@ -80,6 +80,7 @@ def make_engine(recipe: TrainRecipe):  # engine, model
     optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas, weight_decay=recipe.weight_decay)
     size = sum(getattr(p, "ds_numel", p.numel()) for p in trained)
     engine, *_ = deepspeed.initialize(model=TreeModel(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, size))
+    prepare(engine)
     engine.train()
     return engine, model
 
