@@ -23,7 +23,7 @@ from ..eval.levels import dialogs_of, evaluate, one_length, pier_dialogs, play_p
 from ..eval.questions import Question, image_names, own_records, pier_digest, question_dialogs, questions_digest
 from ..eval.run import coverage
 from ..eval.share import runner
-from ..files import Journal, UserError, atomic_file, reading, write_json
+from ..files import Journal, UserError, atomic_file, owning, reading, write_json
 from ..images import find_pictures
 
 # %% ../../nbs/studies/64_examine.ipynb #38f4c1d0
@@ -77,6 +77,7 @@ def _server(model: str, pictures: dict[str, Path], most_tokens: int, out: str | 
     return ServerChat(model, pictures, most_tokens, out and Path(out) / "answers.sqlite", price=read_prices(price, name), budget=budget, run=role, role=role)
 
 # %% ../../nbs/studies/64_examine.ipynb #5e1834e1
+@owning("examined")
 def examine(
     model: str,
     bench: str,

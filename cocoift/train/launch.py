@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CPU_RANKS', 'count_ranks', 'here', 'read_hostfile', 'meta_model', 'memory_of_rank', 'settle', 'with_rows',
-           'fingerprint', 'check_run', 'notes', 'left_out', 'command_of', 'Watch', 'Bar', 'launch', 'train', 'drawn']
+           'fingerprint', 'check_run', 'notes', 'left_out', 'command_of', 'Watch', 'Bar', 'launch', 'finished', 'train',
+           'drawn']
 
 # %% ../../nbs/train/38_launch.ipynb #4cdffee3
 import base64
@@ -26,7 +27,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..chat.family import TREES
-from ..files import Failed, Journal, UserError, atomic_file, check_output, digest, read_json, read_text, reading, write_json
+from ..files import Failed, Journal, UserError, atomic_file, check_output, digest, only_one, read_json, read_text, reading, write_json
 from .adapt import adapt
 from .family import Family, open_family
 from .loop import MARK, lora_of, read_plan, total_steps
@@ -249,7 +250,7 @@ def launch(recipe: TrainRecipe, steps: int) -> None:  # a settled recipe
     finally:
         bar.bar.close()
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)  # the group that was started here: the launcher and its ranks
             process.wait()
         if before is not None:
             signal.signal(signal.SIGTERM, before)
@@ -274,6 +275,13 @@ def _judge(code: int, told: list[dict], recipe: TrainRecipe) -> None:
         raise Failed(f"training stopped with code {code}: see {recipe.out / 'log.txt'}; run the same command again to go on from the last checkpoint")
 
 # %% ../../nbs/train/38_launch.ipynb #ad8bacef
+def finished(recipe: TrainRecipe, run: dict) -> bool:  # `run` as `check_run` tells it
+    "Whether this very run is done. A folder of another one is refused."
+    if check_output(recipe.out, "run.json", "train") and read_json(recipe.out / "run.json") != run:
+        raise UserError(f"{recipe.out}: holds a run of another recipe, model or dataset: name a new folder with out=, or delete it")
+    return (recipe.out / "train.json").exists()
+
+
 def train(recipe: TrainRecipe) -> dict:
     "Train, or finish a training that was interrupted, or hand back one that is done. The model lies in `out/model`."
     recipe = drawn(recipe)
@@ -281,12 +289,12 @@ def train(recipe: TrainRecipe) -> dict:
     run, plan, family = check_run(recipe)
     for note in notes(recipe, family):
         tqdm.write(f"cocoift train: {note}", file=sys.stderr)
-    if check_output(recipe.out, "run.json", "train") and read_json(recipe.out / "run.json") != run:
-        raise UserError(f"{recipe.out}: holds a run of another recipe, model or dataset: name a new folder with out=, or delete it")
-    if not (recipe.out / "train.json").exists():
-        settled = settle(recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {}), run["conversations"], plan.sizes_of(recipe.trees and family.trees))
-        write_json(recipe.out / "run.json", run)
-        launch(settled, run["steps"])
+    if not finished(recipe, run):
+        with only_one(recipe.out, "trained"):
+            if not finished(recipe, run):
+                settled = settle(recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {}), run["conversations"], plan.sizes_of(recipe.trees and family.trees))
+                write_json(recipe.out / "run.json", run)
+                launch(settled, run["steps"])
     result = read_json(recipe.out / "train.json")
     seconds, tokens = (sum(line[key] for line in Journal(recipe.out / name).read()) for name, key in (("times.jsonl", "seconds"), ("metrics.jsonl", "tokens")))
     return {**result, "tokens_per_s": round(tokens / seconds, 1), "model": str(recipe.out / "model"), "left_out": left_out(recipe, plan)}

@@ -247,7 +247,13 @@ class Worker(Rank):
     "One process of a run, at work."
 
     def run(self) -> None:
-        "From start or from the last checkpoint to the finished model."
+        "From start or from the last checkpoint to the finished model. Nothing, if others finished it while their folder was waited for."
+        import torch.distributed as dist
+
+        over = [self.first and (self.recipe.out / "train.json").exists()]
+        dist.broadcast_object_list(over)  # from the rank that holds the lock
+        if over[0]:
+            return
         done = self.points.load(self.engine)
         if self.first:
             for journal in (self.metrics, self.times):
