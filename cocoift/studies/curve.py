@@ -17,7 +17,8 @@ from .. import __version__
 from ..eval.history import HISTORIES
 from ..eval.scope.likely import likelihood_leakage, likelihood_rounds
 from ..eval.scope.make import Bench
-from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, owning, read_json, write_json
+from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, write_json
+from ..locks import owning
 from .scope_run import open_bench
 
 # %% ../../nbs/studies/71_curve.ipynb #a6b87442

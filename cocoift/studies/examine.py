@@ -23,8 +23,9 @@ from ..eval.levels import dialogs_of, evaluate, one_length, pier_dialogs, play_p
 from ..eval.questions import Question, image_names, own_records, pier_digest, question_dialogs, questions_digest
 from ..eval.run import coverage
 from ..eval.share import runner
-from ..files import Journal, UserError, atomic_file, owning, reading, write_json
+from ..files import Journal, UserError, atomic_file, reading, write_json
 from ..images import find_pictures
+from ..locks import owning
 
 # %% ../../nbs/studies/64_examine.ipynb #38f4c1d0
 def open_chat(

@@ -17,7 +17,8 @@ from ..eval.dialog import Dialog, Turn
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
 from ..eval.judging import judge_answers, to_judge
 from ..eval.rubric import load_rubric
-from ..files import Journal, UserError, owning, read_json, write_json
+from ..files import Journal, UserError, read_json, write_json
+from ..locks import owning
 from .examine import open_chat
 
 # %% ../../nbs/studies/65_judged.ipynb #01f4f43a

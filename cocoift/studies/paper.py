@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ..data.build import build
 from ..data.recipe import BuildRecipe
-from ..files import Failed, UserError, check_output, owning, read_json, write_json
+from ..files import Failed, UserError, check_output, read_json, write_json
+from ..locks import owning
 from ..options import load_recipe
 from ..viz.report import Chart, Dialogs, Section, Table, Text
 

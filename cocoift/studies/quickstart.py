@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..data.build import BuildRecipe, build
 from ..data.compose import LAYOUTS
-from ..files import UserError, check_output, owning, read_json, write_json
+from ..files import UserError, check_output, read_json, write_json
+from ..locks import owning
 from ..options import load_recipe
 from ..world import make_world
 

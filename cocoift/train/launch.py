@@ -189,7 +189,7 @@ class Watch(threading.Thread):
                 if MARK.encode() in line:
                     self.told.append(json.loads(line.decode().partition(MARK)[2]))
 
-
+# %% ../../nbs/train/38_launch.ipynb #a95974d0
 class Bar:
     "A progress bar that follows `metrics.jsonl`."
 
@@ -215,7 +215,7 @@ class Bar:
         self.bar.set_postfix_str(f"loss {lines[-1]['loss']:.3f}, {self.tokens / (time.monotonic() - self.since):.0f} tokens/s", refresh=False)
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
-# %% ../../nbs/train/38_launch.ipynb #a95974d0
+# %% ../../nbs/train/38_launch.ipynb #a97f00f1
 def start_here(command: list[str], environment: dict[str, str], ranks: int, met: dict[str, Met]) -> subprocess.Popen:  # ranks of this host
     "A launcher on this host, as the first of a group of its own."
     own = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks))}
@@ -232,7 +232,7 @@ def start_there(host: str, command: list[str], environment: dict[str, str], rank
         process.stdin.flush()
     return process
 
-
+# %% ../../nbs/train/38_launch.ipynb #a9d2c286
 class Started:
     "DeepSpeed's launchers, one a host, and what their ranks had to tell."
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARK', 'lora_of', 'groups', 'TreeModel', 'meet', 'make_engine', 'Step', 'rows_of', 'share_of', 'blank_tree',
-           'run_step', 'tell', 'lock', 'read_plan', 'total_steps', 'Stopped', 'Rank', 'Worker', 'work']
+           'run_step', 'tell', 'lock', 'read_plan', 'is_done', 'total_steps', 'Stopped', 'Rank', 'Worker', 'work']
 
 # %% ../../nbs/train/38_loop.ipynb #1af7fb58
 import json
@@ -196,6 +196,15 @@ def read_plan(recipe: TrainRecipe, family: Family) -> tuple[Plan, Mapping[str, P
     return plan, paths
 
 
+def is_done(run: Path) -> bool:
+    "Whether others have finished a run, as the first rank sees it once it holds the folder; the other ranks wait for that."
+    import torch.distributed as dist
+
+    done = [(run / "train.json").exists()]
+    dist.broadcast_object_list(done)
+    return done[0]
+
+
 def total_steps(recipe: TrainRecipe, conversations: int) -> int:
     "The optimizer steps of a run."
     return recipe.steps or max(1, round(recipe.epochs * conversations / recipe.batch))
@@ -246,11 +255,7 @@ class Worker(Rank):
 
     def run(self) -> None:
         "From start or from the last checkpoint to the finished model. Nothing, if others finished it while their folder was waited for."
-        import torch.distributed as dist
-
-        over = [self.first and (self.recipe.out / "train.json").exists()]
-        dist.broadcast_object_list(over)  # from the rank that holds the lock
-        if over[0]:
+        if is_done(self.recipe.out):
             return
         done = self.points.load(self.engine)
         if self.first:
