@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from test_resume import ranks_of, reached, stamps
 
 from cocoift.files import only_one
 from cocoift.options import RECIPES, load_recipe
+from cocoift.train.launch import CPU_RANKS
 from cocoift.train.recipe import TrainRecipe
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
@@ -62,33 +64,74 @@ def test_every_shipped_recipe_is_taken_up_from_its_checkpoint(ranked, small, tmp
     assert wrong == {}
 
 
-def test_a_second_start_changes_nothing(typed, small, tmp_path):
-    """Case 26. While a training runs, one on more ranks and one of another recipe are refused before they touch its folder. Interrupted once more it is gone at once, whatever its
-    step takes."""
+NETWORK = """#!/bin/sh
+# What sshd does with a host's command, without a network between: it runs with little of this environment, its stdin is the connection's.
+for command; do :; done
+exec env -i HOME="$HOME" PATH="$PATH" SSH_CONNECTION="127.0.0.1 50000 127.0.0.1 22" sh -c "$command"
+"""
+
+
+@pytest.fixture
+def two_hosts(tmp_path) -> dict[str, str]:
+    "An environment in which 127.0.0.9 is a second host, with its hostfile at `tmp_path / 'hosts'`."
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ssh").write_text(NETWORK)
+    (tmp_path / "bin/ssh").chmod(0o755)
+    (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.9 slots=1\n")
+    own = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}  # as users have it
+    return own | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+
+def test_a_second_start_changes_nothing(typed, small, tmp_path, two_hosts):
+    """Case 26, on two hosts. While a training runs, the same again and one of another recipe are refused before they touch its folder. The ranks of the other host have what those
+    here have. Interrupted once more it is gone at once, on both, whatever its step takes; what has the same command line but is another's lives on."""
     run = tmp_path / "run"
-    own = ["train", "tiny", *inputs(small), f"out={run}", "batch=8", "steps=3000", "checkpoint=2000"]
-    process = subprocess.Popen([COCOIFT, *own], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    own = ["train", "tiny", *inputs(small), f"out={run}", f"hostfile={tmp_path / 'hosts'}", "batch=8", "steps=3000", "checkpoint=2000"]
+    process = subprocess.Popen([COCOIFT, *own], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=two_hosts)
     try:
         while not reached(run, 1) and process.poll() is None:
             time.sleep(0.01)
         settled = ("job.json", "run.json", "lock")
         before = [(run / name).stat().st_mtime_ns for name in settled]
-        for other, told in ("ranks=2", "is being trained by another process: wait for it or stop it"), ("lr=1e-5", "holds a run of another recipe"):
-            done = typed(*own, other)
+        for other, told in ("keep=1", "is being trained by another process: wait for it or stop it"), ("lr=1e-5", "holds a run of another recipe"):
+            done = typed(*own, other, env=two_hosts)
             assert done.returncode == 2 and f"cocoift train: {run}: {told}" in done.stderr, done.stderr
-        assert [(run / name).stat().st_mtime_ns for name in settled] == before and (run / "log.txt").read_text(errors="replace").count("--master_port") == 1
+        assert [(run / name).stat().st_mtime_ns for name in settled] == before
         ranks = ranks_of(run)
-        [os.kill(rank.pid, signal.SIGSTOP) for rank in ranks]  # a step without an end
+        here, there = (next(p for p in ranks if p.info["cmdline"][-1] == host and "cocoift.train.loop" in p.info["cmdline"][3]) for host in (socket.gethostname(), "-"))
+        shared = {name: there.environ().get(name) for name in (*CPU_RANKS, "GLOO_SOCKET_IFNAME", "MASTER_ADDR", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")}
+        assert shared == {name: here.environ()[name] for name in shared}
+        stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *there.info["cmdline"]])
+        [os.kill(rank.pid, signal.SIGSTOP) for rank in (here, there)]  # a step without an end
         process.send_signal(signal.SIGINT)
         while "once more to stop at once" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) and not psutil.wait_procs(ranks, 10)[1]
+        assert process.wait(30) and not psutil.wait_procs(ranks, 10)[1] and stranger.poll() is None
+        stranger.kill()
     finally:
         process.kill()
         process.communicate()
-    lines = (run / "metrics.jsonl").read_bytes().splitlines()
-    assert not (run / "train.json").exists() and len(lines) < 3000
+    assert not (run / "train.json").exists() and not (run / "model").exists()
+
+
+@pytest.mark.parametrize("options, complaint", [
+    (["hostfile=hosts", "ssh_port=9"], "hosts: host 127.0.0.9 is not reached by ssh (ssh: connect to host 127.0.0.9 port 9: Connection refused): start sshd there, or say where it listens with ssh_port=; or take"),
+    (["hostfile=hosts", "ssh_port=70000"], "ssh_port: Input should be less than 65536"),
+    (["hostfile=hosts", "interface=eth0 eth1"], "interface: String should match pattern"),
+    (["hostfile=hosts", "master=-x"], "master: String should match pattern"),
+    (["ssh_port=2222", "master=10.0.0.1"], "ssh_port=2222 master=10.0.0.1: is for several hosts: name them with hostfile=, or leave it out")])
+def test_a_host_that_is_not_there_is_told_at_once(typed, small, tmp_path, options, complaint):
+    (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.9 slots=1\n")
+    done = typed("train", "tiny", *inputs(small), "out=run", *options, cwd=tmp_path)
+    assert done.returncode == 2 and complaint in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_host_that_does_not_see_the_files(typed, small, tmp_path, two_hosts):
+    (tmp_path / "bin/ssh").write_text(NETWORK.replace("sh -c", "unshare -r -m sh -c 'mount -t tmpfs none \"$1\" && shift && exec \"$@\"' - " + str(small) + " sh -c"))
+    done = typed("train", "tiny", *inputs(small), "out=run", "hostfile=hosts", cwd=tmp_path, env=two_hosts)
+    assert done.returncode == 2 and "host 127.0.0.9 does not see what this host sees" in done.stderr, done.stderr
 
 
 def test_ranks_that_waited_for_a_folder_look_again(forked, small, tmp_path):

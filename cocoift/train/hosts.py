@@ -129,6 +129,12 @@ def end(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def _follow(process: subprocess.Popen) -> None:
+    while os.read(0, 1024):  # not through a buffer, whose lock would stand in the way of the end
+        pass
+    end(process)
+
+
 def attend() -> int:  # exit code
     "Start what stdin's first line says; end it when stdin ends."
     told = json.loads(sys.stdin.buffer.readline() or "null")
@@ -138,7 +144,7 @@ def attend() -> int:  # exit code
     if own := interface_of((os.environ.get("SSH_CONNECTION", "").split() + [""] * 3)[2]):
         environment.setdefault("GLOO_SOCKET_IFNAME", own)
     process = subprocess.Popen(told["command"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), end(process)), daemon=True).start()
+    threading.Thread(target=_follow, args=(process,), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda *_: end(process))
     code = process.wait()
