@@ -46,7 +46,8 @@ def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a vi
 _KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
 
 # %% ../../nbs/train/31_family.ipynb #2cc7b921
-_MMAP_THRESHOLD = -3  # its number in malloc.h
+_ALLOCATOR = {  # bytes: variable -> its number in malloc.h, its value while all is given back, its value where the environment says nothing
+    "MALLOC_TRIM_THRESHOLD_": (-1, 2**17, 2**26), "MALLOC_TOP_PAD_": (-2, 0, 2**17), "MALLOC_MMAP_THRESHOLD_": (-3, 2**18, 2**25)}
 
 
 @contextmanager
@@ -58,11 +59,14 @@ def giving_back() -> Iterator[None]:
     if not hasattr(libc, "mallopt"):
         yield
         return
-    libc.mallopt(_MMAP_THRESHOLD, 2**18)
+    libc.malloc_trim(0)  # else the rest of the heap would serve first
+    for number, within, _ in _ALLOCATOR.values():
+        libc.mallopt(number, within)
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_THRESHOLD, min(int(os.environ.get("MALLOC_MMAP_THRESHOLD_") or 2**25), 2**30))  # unset, glibc goes up to 2**25 by itself
+        for name, (number, _, usual) in _ALLOCATOR.items():
+            libc.mallopt(number, min(int(os.environ.get(name) or usual), 2**31 - 1))  # a C int
         libc.malloc_trim(0)
 
 # %% ../../nbs/train/31_family.ipynb #1c565387

@@ -134,7 +134,7 @@ def left_out(recipe: TrainRecipe, plan: Plan) -> str | None:  # the file, if the
 
 # %% ../../nbs/train/38_launch.ipynb #a0b7b710
 CPU_RANKS = {"DS_ACCELERATOR": "cpu",
-             "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**28),  # bytes
+             "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(2**28),  # bytes
              "TORCHDYNAMO_DISABLE": "1"}  # nothing is compiled here; DeepSpeed's Muon would load torch's compiler, a second of each rank's start
 
 
