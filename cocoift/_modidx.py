@@ -2304,6 +2304,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.train.launch._interrupt': ('train/launch.html#_interrupt', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch._judge': ('train/launch.html#_judge', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch._notes': ('train/launch.html#_notes', 'cocoift/train/launch.py'),
+                                      'cocoift.train.launch._open': ('train/launch.html#_open', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.check_run': ('train/launch.html#check_run', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.commands_of': ('train/launch.html#commands_of', 'cocoift/train/launch.py'),
                                       'cocoift.train.launch.count_ranks': ('train/launch.html#count_ranks', 'cocoift/train/launch.py'),

@@ -14,7 +14,7 @@ from .files import only_one
 
 # %% ../nbs/08_locks.ipynb #7c9715a2
 def owning(doing: str) -> Callable[[Callable], Callable]:  # "examined": for the message
-    "Decorate what a command does to its folder, the argument `out` or the first argument's `out`: no other process may be at it. A dry run takes no folder."
+    "Decorate what a command does to its folder, `out` or its first argument's: no other process may. A dry run takes none."
 
     def decorate(work: Callable) -> Callable:
         @wraps(work)

@@ -40,7 +40,7 @@ def _flats(engine) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:  # Adam,
 
 
 def prepare(engine) -> None:
-    "Give Adam, before its first step, the state that it otherwise makes in it; a parameter without a gradient then has one too."
+    "Give Adam, before its first step, the state that it otherwise makes in it, also for what gets no gradient."
     adam, flats = _flats(engine)
     for flat in flats:
         adam.state[flat] = {"step": torch.tensor(0.0), **{moment: torch.zeros_like(flat) for moment in MOMENTS}}

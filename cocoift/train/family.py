@@ -46,13 +46,15 @@ def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a vi
 _KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
 
 # %% ../../nbs/train/31_family.ipynb #2cc7b921
-_ALLOCATOR = {  # bytes: variable -> its number in malloc.h, its value while all is given back, its value where the environment says nothing
-    "MALLOC_TRIM_THRESHOLD_": (-1, 2**17, 2**26), "MALLOC_TOP_PAD_": (-2, 0, 2**17), "MALLOC_MMAP_THRESHOLD_": (-3, 2**18, 2**25)}
+_ALLOCATOR = {  # variable -> its number in malloc.h; bytes while all is given back; bytes where the environment says nothing
+    "MALLOC_TRIM_THRESHOLD_": (-1, 2**17, 2**26),
+    "MALLOC_TOP_PAD_": (-2, 0, 2**17),
+    "MALLOC_MMAP_THRESHOLD_": (-3, 2**18, 2**25)}
 
 
 @contextmanager
 def giving_back() -> Iterator[None]:
-    "Blocks of 256 KiB and more return to the system as soon as they are freed; behind the block the allocator is as the environment says. Nothing, where there is no glibc."
+    "Freed memory returns to the system at once; after the block, as the environment says. Nothing, without glibc."
     import ctypes
 
     libc = ctypes.CDLL(None)
@@ -94,9 +96,10 @@ def load_model(
         held = HfDeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}, "bf16": {"enabled": dtype == torch.bfloat16}})
         with giving_back():
             with no_init_weights():
-                model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path), dtype=dtype, attn_implementation=kinds)
-            mapping = get_model_conversion_mapping(model)
-            wrong, missing = _load_state_dict_into_zero3_model(model, mapped_weights(path), LoadStateDictConfig(weight_mapping=mapping))
+                config = AutoConfig.from_pretrained(path)
+                model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=kinds)
+            mapping = LoadStateDictConfig(weight_mapping=get_model_conversion_mapping(model))
+            wrong, missing = _load_state_dict_into_zero3_model(model, mapped_weights(path), mapping)
         missing -= set(getattr(model, "all_tied_weights_keys", None) or ())
         if wrong or missing:
             raise UserError(f"{path}: its weights are not those of its config.json ({(wrong or sorted(missing))[0]}): download it again")

@@ -31,7 +31,8 @@ def read_hostfile(path: Path) -> dict[str, int]:  # host -> slots
         words = line.partition("#")[0].split()
         if not words:
             continue
-        name, slots = words[0], words[1].removeprefix("slots=") if len(words) == 2 and words[1].startswith("slots=") else ""
+        name, *rest = words
+        slots = rest[0].removeprefix("slots=") if len(rest) == 1 and rest[0].startswith("slots=") else ""
         if not slots.isdigit() or int(slots) < 1 or name in hosts or name.startswith("-"):
             raise UserError(f"{path}: line {number} is no new host: write `name slots=8`")
         hosts[name] = int(slots)
@@ -42,7 +43,8 @@ def read_hostfile(path: Path) -> dict[str, int]:  # host -> slots
 
 def here() -> set[str]:
     "The names and addresses of this host."
-    return {"localhost", socket.gethostname(), *(address.address for some in psutil.net_if_addrs().values() for address in some)}
+    addresses = (address.address for some in psutil.net_if_addrs().values() for address in some)
+    return {"localhost", socket.gethostname(), *addresses}
 
 # %% ../../nbs/train/37_hosts.ipynb #bc782355
 SECONDS = 10  # to answer
@@ -57,7 +59,8 @@ class Met(NamedTuple):
 def ssh(host: str, command: str, port: int | None = None) -> list[str]:
     "Go to a host, without asking anybody anything; a connection that is lost is noticed within a minute."
     options = [f"ConnectTimeout={SECONDS // 2}", "BatchMode=yes", "ServerAliveInterval=15", "ServerAliveCountMax=4"]
-    return ["ssh", *(part for option in options for part in ("-o", option)), *(["-p", str(port)] if port else []), "--", host, command]
+    asked = [part for option in options for part in ("-o", option)] + (["-p", str(port)] if port else [])
+    return ["ssh", *asked, "--", host, command]
 
 # %% ../../nbs/train/37_hosts.ipynb #7f608395
 _MENDS = {
@@ -68,19 +71,22 @@ _MENDS = {
     "": "see whether it is up and the network lets ssh through, or say where sshd listens with ssh_port="}
 
 
-def _ask(host: str, paths: Sequence[Path], port: int | None) -> tuple[Met | None, str]:  # or what is wrong, with its mend
-    wanted = shlex.join(["ls", "-d", "--", *map(str, paths)])
+def _ask(host: str, paths: Sequence[Path], port: int | None) -> tuple[Met | None, str]:  # or what is wrong
+    look = shlex.join(["ls", "-d", "--", *(str(path.absolute()) for path in paths)])
+    command = ssh(host, f"echo $SSH_CONNECTION; {look}", port)
     try:
-        asked = subprocess.run(ssh(host, f"echo $SSH_CONNECTION; {wanted}", port), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS)
+        asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         return None, f"did not answer within {SECONDS} s: {_MENDS['']}"
     except FileNotFoundError:
         return None, "cannot be reached, there is no ssh here: install it"
     last = (asked.stderr.strip().splitlines() or ["no word"])[-1].strip()
     if asked.returncode == 255:  # of ssh itself
-        return None, f"is not reached by ssh ({last}): {next(mend for sign, mend in _MENDS.items() if sign in last.lower())}".replace("{host}", host)
+        mend = next(mend for sign, mend in _MENDS.items() if sign in last.lower())
+        return None, f"is not reached by ssh ({last}): {mend.replace('{host}', host)}"
     if asked.returncode:
-        return None, f"does not see what this host sees ({last}): Python, model, data, pictures and out lie under the same paths on all hosts"
+        mend = "Python, model, data, pictures and out lie under the same paths on all hosts"
+        return None, f"does not see what this host sees ({last}): {mend}"
     ours, _, theirs, _ = (asked.stdout.splitlines()[0].split() + [""] * 4)[:4]
     return Met(ours, theirs), ""
 
@@ -98,7 +104,8 @@ def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -
     return {host: met for host, (met, _) in asked.items()}
 
 # %% ../../nbs/train/37_hosts.ipynb #caceb344
-HANDED = ("CCL_", "CUDA_", "DS_", "GLOO_", "HF_", "KMP_", "MALLOC_", "MKL_", "NCCL_", "OMP_", "PYTHON", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "UCX_", "XDG_CACHE_HOME")
+HANDED = ("CCL_", "CUDA_", "DS_", "GLOO_", "HF_", "KMP_", "LD_LIBRARY_PATH", "MALLOC_", "MKL_", "NCCL_", "OMP_", "PYTHON",
+          "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "UCX_")  # how their names begin
 OWN = ("CUDA_VISIBLE_DEVICES",)  # what is true of one host alone
 
 
@@ -109,12 +116,14 @@ def handed(environment: Mapping[str, str]) -> dict[str, str]:
 
 def interface_of(address: str) -> str | None:  # its name on this host
     "The network interface that has an address."
-    return next((name for name, some in psutil.net_if_addrs().items() if any(a.address.partition("%")[0] == address for a in some)), None)
+    named = ((a.address.partition("%")[0], name) for name, some in psutil.net_if_addrs().items() for a in some)
+    return dict(named).get(address)
 
 # %% ../../nbs/train/37_hosts.ipynb #2608f68f
 def attended(host: str, port: int | None = None) -> list[str]:
     "The command that attends on another host."
-    command = shlex.join(["exec", "env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", sys.executable, "-m", "cocoift.train.hosts"])
+    path = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
+    command = shlex.join(["exec", "env", path, sys.executable, "-m", "cocoift.train.hosts"])
     return ssh(host, f"cd {shlex.quote(os.getcwd())} && {command}", port)
 
 
@@ -124,7 +133,7 @@ def order(command: Sequence[str], environment: Mapping[str, str], slots: int) ->
 
 
 def end(process: subprocess.Popen) -> None:
-    "End a group that was started as one: it has the id of its first process, which is not given to others before that is waited for."
+    "End a group that was started as one. Its id is its first process's: nobody else gets it before that is waited for."
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -140,7 +149,8 @@ def attend() -> int:  # exit code
     told = json.loads(sys.stdin.buffer.readline() or "null")
     if not told:
         return 1
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // told["slots"])), **os.environ, **told["environment"]}
+    threads = max(1, (os.cpu_count() or 1) // told["slots"])
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **told["environment"]}
     if own := interface_of((os.environ.get("SSH_CONNECTION", "").split() + [""] * 3)[2]):
         environment.setdefault("GLOO_SOCKET_IFNAME", own)
     process = subprocess.Popen(told["command"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)

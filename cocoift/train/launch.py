@@ -28,7 +28,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..chat.family import TREES
-from ..files import Failed, Journal, UserError, atomic_file, check_output, digest, only_one, read_json, reading, write_json
+from ..files import (
+    Failed, Journal, UserError, atomic_file, check_output, digest, only_one, read_json, reading, write_json)
 from .adapt import adapt
 from .family import Family, open_family
 from .hosts import Met, attended, end, here, interface_of, meet_hosts, order, read_hostfile
@@ -134,20 +135,24 @@ def left_out(recipe: TrainRecipe, plan: Plan) -> str | None:  # the file, if the
 
 # %% ../../nbs/train/38_launch.ipynb #a0b7b710
 CPU_RANKS = {"DS_ACCELERATOR": "cpu",
-             "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(2**28),  # bytes
+             "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),  # bytes
+             "MALLOC_TOP_PAD_": str(2**28),
              "TORCHDYNAMO_DISABLE": "1"}  # nothing is compiled here; DeepSpeed's Muon would load torch's compiler, a second of each rank's start
 
 
-def commands_of(recipe: TrainRecipe, job: Path, met: dict[str, Met]) -> dict[str, list[str]]:  # host -> DeepSpeed's launcher of its ranks
-    "What is started on which host. Only ranks of this host can see whether the command that started them is still there."
+def commands_of(recipe: TrainRecipe, job: Path, met: dict[str, Met]) -> dict[str, list[str]]:  # host -> its launcher
+    "DeepSpeed's launcher for each host. Only ranks of this host can see whether the command that started them lives."
     hosts = read_hostfile(recipe.hostfile) if recipe.hostfile else {"localhost": recipe.ranks}
     world = {host: list(range(slots)) for host, slots in hosts.items()}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") if torch.cuda.is_available() else None  # the launcher sets it anew for the ranks
     if visible and not met:
         world = {host: visible.split(",")[: len(ids)] for host, ids in world.items()}
-    told, end = base64.urlsafe_b64encode(json.dumps(world).encode()).decode(), [f"--master_port={_free_port()}", "--module", "cocoift.train.loop", str(job.resolve())]
-    return {host: [sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={told}", f"--node_rank={number}", f"--master_addr={master_of(recipe, met)}", *end,
-                   *([str(os.getpid()), socket.gethostname()] if host in here() else ["0", "-"])] for number, host in enumerate(hosts)}
+    start = [sys.executable, "-u", "-m", "deepspeed.launcher.launch",
+             f"--world_info={base64.urlsafe_b64encode(json.dumps(world).encode()).decode()}"]
+    work = [f"--master_addr={master_of(recipe, met)}", f"--master_port={_free_port()}",
+            "--module", "cocoift.train.loop", str(job.resolve())]
+    parent = {host: ["0", "-"] if host in met else [str(os.getpid()), socket.gethostname()] for host in hosts}
+    return {host: [*start, f"--node_rank={number}", *work, *parent[host]] for number, host in enumerate(hosts)}
 
 # %% ../../nbs/train/38_launch.ipynb #ba476f7f
 def master_of(recipe: TrainRecipe, met: dict[str, Met]) -> str:
@@ -217,17 +222,21 @@ class Bar:
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
 # %% ../../nbs/train/38_launch.ipynb #a97f00f1
-def start_here(command: list[str], environment: dict[str, str], ranks: int, met: dict[str, Met]) -> subprocess.Popen:  # ranks of this host
-    "A launcher on this host, as the first of a group of its own."
+def _open(command: list[str], **options) -> subprocess.Popen:  # the first of a group of its own
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, **options)
+
+
+def start_here(command: list[str], environment: dict[str, str], ranks: int, met: dict[str, Met]) -> subprocess.Popen:
+    "A launcher on this host, for so many ranks."
     own = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks))}
     if met and (interface := interface_of(next(iter(met.values())).ours)):
         own["GLOO_SOCKET_IFNAME"] = interface
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=own | environment, start_new_session=True)
+    return _open(command, stdin=subprocess.DEVNULL, env=own | environment)
 
 
-def start_there(host: str, command: list[str], environment: dict[str, str], ranks: int, port: int | None) -> subprocess.Popen:  # the connection
-    "A launcher on another host; it ends when the connection's stdin does."
-    process = subprocess.Popen(attended(host, port), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+def start_there(there: list[str], command: list[str], environment: dict[str, str], ranks: int) -> subprocess.Popen:
+    "A launcher on another host, through what attends `there`; it ends when the connection's stdin does."
+    process = _open(there, stdin=subprocess.PIPE)
     with suppress(OSError):  # the connection is gone already, which is seen by its code
         process.stdin.write(order(command, environment, ranks))
         process.stdin.flush()
@@ -240,11 +249,16 @@ class Started:
     def __init__(self, recipe: TrainRecipe, job: Path, met: dict[str, Met]):
         self.told: list[dict] = []
         self.met, self.since = met, 0.0
-        hosts, environment = read_hostfile(recipe.hostfile) if recipe.hostfile else {"localhost": recipe.ranks}, environment_of(recipe, met)
-        own, commands = sum(slots for host, slots in hosts.items() if host not in met), commands_of(recipe, job, met)
-        self.processes = {host: start_there(host, command, environment, hosts[host], recipe.ssh_port) if host in met else start_here(command, environment, own, met)
-                          for host, command in commands.items()}
-        self.watches = [Watch(process, commands[host], recipe.out / "log.txt", self.told) for host, process in self.processes.items()]
+        hosts = read_hostfile(recipe.hostfile) if recipe.hostfile else {"localhost": recipe.ranks}
+        environment, own = environment_of(recipe, met), sum(slots for host, slots in hosts.items() if host not in met)
+        self.processes, self.watches = {}, []
+        for host, command in commands_of(recipe, job, met).items():
+            if host in met:
+                process = start_there(attended(host, recipe.ssh_port), command, environment, hosts[host])
+            else:
+                process = start_here(command, environment, own, met)
+            self.processes[host] = process
+            self.watches.append(Watch(process, command, recipe.out / "log.txt", self.told))
 
     def over(self) -> bool:
         "Whether all have ended, or one has failed and the others had a moment to say why."
@@ -269,8 +283,8 @@ class Started:
             watch.join(5)
 
 # %% ../../nbs/train/38_launch.ipynb #e0f28198
-def launch(recipe: TrainRecipe, steps: int, met: dict[str, Met] | None = None) -> None:  # a settled recipe; other hosts, as `meet_hosts` has met them
-    "Run DeepSpeed's launchers to their end; raises what the ranks had to tell."
+def launch(recipe: TrainRecipe, steps: int, met: dict[str, Met] | None = None) -> None:
+    "Run a settled recipe, on this host and those that `meet_hosts` has met; raises what the ranks had to tell."
     job, stop = recipe.out / "job.json", recipe.out / "stop"
     alone = {"hostfile": None, "ssh_port": None, "interface": None, "master": None}  # settled: it is in `ranks`
     write_json(job, json.loads(recipe.model_copy(update=alone).model_dump_json()))
@@ -332,10 +346,12 @@ def train(recipe: TrainRecipe) -> dict:
     for note in notes(recipe, family):
         tqdm.write(f"cocoift train: {note}", file=sys.stderr)
     if not finished(recipe, run):
-        met = meet_hosts(recipe.hostfile, [recipe.model, recipe.data, recipe.images, recipe.out.parent], recipe.ssh_port) if recipe.hostfile else {}
+        paths = [recipe.model, recipe.data, recipe.images, recipe.out.parent]
+        met = meet_hosts(recipe.hostfile, paths, recipe.ssh_port) if recipe.hostfile else {}
         with only_one(recipe.out, "trained"):
             if not finished(recipe, run):
-                settled = settle(recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {}), run["conversations"], plan.sizes_of(recipe.trees and family.trees))
+                mine = recipe.model_copy(update={"ranks": ranks} if not recipe.hostfile else {})
+                settled = settle(mine, run["conversations"], plan.sizes_of(recipe.trees and family.trees))
                 write_json(recipe.out / "run.json", run)
                 launch(settled, run["steps"], met)
     result = read_json(recipe.out / "train.json")

@@ -197,7 +197,7 @@ def read_plan(recipe: TrainRecipe, family: Family) -> tuple[Plan, Mapping[str, P
 
 
 def is_done(run: Path) -> bool:
-    "Whether others have finished a run, as the first rank sees it once it holds the folder; the other ranks wait for that."
+    "Whether others have finished a run, as the first rank sees it once it holds the folder. All ranks ask."
     import torch.distributed as dist
 
     done = [(run / "train.json").exists()]
@@ -254,7 +254,7 @@ class Worker(Rank):
     "One process of a run, at work."
 
     def run(self) -> None:
-        "From start or from the last checkpoint to the finished model. Nothing, if others finished it while their folder was waited for."
+        "From start or the last checkpoint to the finished model. Nothing, if others finished it meanwhile."
         if is_done(self.recipe.out):
             return
         done = self.points.load(self.engine)
