@@ -73,7 +73,7 @@ _MENDS = {
 
 def _ask(host: str, paths: Sequence[Path], port: int | None) -> tuple[Met | None, str]:  # or what is wrong
     look = shlex.join(["ls", "-d", "--", *(str(path.absolute()) for path in paths)])
-    command = ssh(host, f"echo $SSH_CONNECTION; {look}", port)
+    command = ssh(host, f"echo cocoift $SSH_CONNECTION; {look}", port)
     try:
         asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
@@ -85,10 +85,10 @@ def _ask(host: str, paths: Sequence[Path], port: int | None) -> tuple[Met | None
         mend = next(mend for sign, mend in _MENDS.items() if sign in last.lower())
         return None, f"is not reached by ssh ({last}): {mend.replace('{host}', host)}"
     if asked.returncode:
-        mend = "Python, model, data, pictures and out lie under the same paths on all hosts"
+        mend = "Python, this folder, model, data, pictures and out lie under the same paths on all hosts"
         return None, f"does not see what this host sees ({last}): {mend}"
-    ours, _, theirs, _ = (asked.stdout.splitlines()[0].split() + [""] * 4)[:4]
-    return Met(ours, theirs), ""
+    told = next(line.split() for line in asked.stdout.splitlines() if line.startswith("cocoift"))  # behind a greeting
+    return (Met(told[1], told[3]), "") if len(told) == 5 else (None, "tells no address (SSH_CONNECTION): let sshd set it")
 
 
 def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -> dict[str, Met]:
@@ -97,7 +97,7 @@ def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -
 
     others = [host for host in read_hostfile(hostfile) if host not in here()]
     with ThreadPoolExecutor(max(1, len(others))) as pool:
-        asked = dict(zip(others, pool.map(lambda host: _ask(host, [Path(sys.executable), *paths], port), others)))
+        asked = dict(zip(others, pool.map(lambda host: _ask(host, [Path(sys.executable), Path.cwd(), *paths], port), others)))
     for host, (_, wrong) in asked.items():
         if wrong:
             raise UserError(f"{hostfile}: host {host} {wrong}; or take it out of the hostfile")
