@@ -12,6 +12,7 @@ def test_no_rank_holds_the_model(tmp_path, root):
     from transformers import CLIPVisionModel, LlamaForCausalLM
 
     from cocoift.train.family import load_model
+    from cocoift.train.launch import CPU_RANKS
     from cocoift.train.layout import assemble_on_disk, real_configs
     from cocoift.train.model import byte_tokenizer
 
@@ -24,7 +25,7 @@ def test_no_rank_holds_the_model(tmp_path, root):
     byte_tokenizer(["Is this place safe?"]).save_pretrained(tmp_path / "language")
     assemble_on_disk(tmp_path / "vision", tmp_path / "language", tmp_path / "llava")
     done = subprocess.run([sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port", "29641", root / "tests/zero3.py", tmp_path / "llava", tmp_path],
-                          env=os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}, capture_output=True, text=True, timeout=600)
+                          env=os.environ | CPU_RANKS | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600)
     assert (tmp_path / "rank1.json").exists(), done.stdout[-2000:] + done.stderr[-2000:]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     model = load_model(tmp_path / "llava")

@@ -14,15 +14,15 @@ def held_mb() -> float:  # memory of our own, without pages of mapped files
 
 if __name__ == "__main__":
     checkpoint, out = map(Path, sys.argv[-2:])
-    import deepspeed
     import torch
 
     from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlamaForCausalLM  # noqa: F401  what code takes is not counted
 
     from cocoift.train.adapt import whole_weights
     from cocoift.train.family import load_model
+    from cocoift.train.loop import meet
 
-    deepspeed.init_distributed(dist_backend="gloo")
+    meet()
     rank = torch.distributed.get_rank()
     gc.collect()
     before, peak, over = held_mb(), 0.0, threading.Event()

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..data.build import build
 from ..data.recipe import BuildRecipe
 from ..files import Failed, UserError, check_output, read_json, write_json
+from ..locks import owning
 from ..options import load_recipe
 from ..viz.report import Chart, Dialogs, Section, Table, Text
 
@@ -336,6 +337,7 @@ def _check_files(study: Study) -> None:  # before days of training, not after
         raise UserError(f"{study.data / 'bench' / missing[0]}: no such folder: put {missing[0]}'s official files there, or leave it out with --without {missing[0]}")
 
 
+@owning("run")
 def paper(study: Study, dry_run: bool = False) -> dict:  # steps, disk_gb, gpu_hours, price (of the GPUs), judge_calls, judge_*_tokens, judge_price; report and seconds if it ran
     "Run the study's steps, or only tell them. Each step takes up what an earlier call has left."
     steps = steps_of(study)

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..data.build import BuildRecipe, build
 from ..data.compose import LAYOUTS
 from ..files import UserError, check_output, read_json, write_json
+from ..locks import owning
 from ..options import load_recipe
 from ..world import make_world
 
@@ -139,6 +140,7 @@ def _result(scale: Scale, found: dict) -> dict:  # from the tables of the report
     return result
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0e1d6197
+@owning("run")
 def quickstart(
     out: str | Path = "runs/quickstart",
     scale: Scale = Scale(),
