@@ -1,0 +1,88 @@
+"A whole study takes one path, at any size: the real one is run here end to end on photographs, killed, and run again. And every command runs in a process of its own."
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ARMS = ("llava-mix665k", "coco-ift")
+
+
+# A study of real files
+
+
+@pytest.fixture(scope="module")
+def at_hand(shared, small, tmp_path_factory) -> Path:
+    "A data folder as a user has it: official files of several sources under their names, photographs elsewhere, benchmarks under bench/, small recipes in YAML."
+    from cocoift.data.recipe import BuildRecipe
+    from cocoift.eval.benchmarks.rounds import read_items
+    from cocoift.images import find_pictures
+    from cocoift.studies.drawn import write_bench, write_llava
+
+    home = tmp_path_factory.mktemp("study")
+    photographs, data = shared / "data/coco-photos", home / "data"
+    (data / "llava").mkdir(parents=True)
+    (data / "annotations").symlink_to(photographs / "annotations")  # a link, as data folders have them
+    for name in ("cocoqa", "vqav2"):
+        shutil.copytree(shared / "data/sources" / name, data / name)
+    for name, source, layout in (("llava_v1_5_mix665k", "coco-instances", "first-uniform"), ("blip_laion_cc_sbu_558k", "coco-captions", "independent")):
+        recipe = BuildRecipe(name=name, sources={source: {"cap": 40}}, layout=layout)
+        write_llava(recipe, photographs, data / f"llava/{name}.json", home)
+    items = read_items(photographs, per_image=1)[:4]
+    for name in ("mm-vet", "llava-bench"):
+        write_bench(name, items, find_pictures(photographs), data / "bench" / name)
+    write = {
+        "coco": {"name": "few", "sources": {"vqav2": {}, "cocoqa": {}, "coco-captions": {"cap": 40}}},
+        "align": {"template": "plain", "train": "projector", "steps": 1, "batch": 4, "missing": "drop"},
+        "tune": {"train": "language", "epochs": 1, "batch": 4, "missing": "drop"},
+        "study": {"coco": str(home / "coco.yaml"), "pretrain": str(home / "align.yaml"), "tune": str(home / "tune.yaml"), "answer": 4,
+                  "training": {"epochs": None, "steps": 1, "micro_batch": 2, "lr": 1e-5}, "most": {"rounds": 1, "scope": 3}},
+    }
+    for name, recipe in write.items():
+        (home / f"{name}.yaml").write_text(json.dumps(recipe))
+    return home
+
+
+def command(home: Path, small: Path, shared: Path, *more) -> list[str]:
+    photographs = shared / "data/coco-photos/images"
+    given = {"--data": home / "data", "--images": photographs, "--model": small / "start", "--out": home / "out"}
+    left_out = [word for name in ("infimm", "pope", "rounds") for word in ("--without", name)]
+    return ["experiment", str(home / "study.yaml"), *(str(word) for pair in given.items() for word in pair), *left_out, *map(str, more)]
+
+
+def test_the_real_path(at_hand, small, shared, cocoift):
+    "Killed while its second model learns, started again: what was done stays, the rest is done, the steps are those of the dry run, and a third start changes nothing."
+    words, out = command(at_hand, small, shared, "--json"), at_hand / "out"
+    planned = json.loads(cocoift(*words, "--dry-run").stdout)
+    assert not out.exists() and planned["judge_calls"] == 2 * 2 * 5 * 4  # benchmarks, arms, histories, questions
+    fetching = planned["steps"][0]
+    assert fetching["command"] == f"(everything is in {at_hand / 'data'})" and fetching["disk_gb"] == 0
+
+    log = at_hand / "log.txt"
+    with log.open("w") as file:
+        study = subprocess.Popen([Path(sys.executable).with_name("cocoift"), *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    while "7/" not in (text := log.read_text()):
+        assert study.poll() is None, text
+        time.sleep(0.05)
+    os.kill(study.pid, signal.SIGKILL)
+    study.wait()
+    assert (out / "align/train.json").exists() and not (out / "eval").exists()
+    kept = {path: path.stat().st_mtime_ns for path in [*(out / "align").rglob("*"), *(out / "data").rglob("*"), *(out / "captions").rglob("*")] if path.is_file()}
+
+    done = cocoift(*words)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [(s["name"], s["command"]) for s in document["steps"]] == [(s["name"], s["command"]) for s in planned["steps"]]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    results = {step["name"]: step["result"] for step in document["steps"]}
+    assert results["fetch"] == {"sources": 5, "fetched": 0} and all(results[f"tune {arm}"]["steps"] == 1 for arm in ARMS)
+    assert {result.get("coverage", 1) for result in results.values()} == {1}
+    page = (out / "report.html").read_text()
+    assert all(text in page for text in ("mm-vet", "llava-bench", "COCO-Scope", "context, never a baseline", "p (Holm)", "trained_on"))
+    scores = [json.loads(path.read_text()) for path in (out / "judge").rglob("scores.json")]
+    assert len(scores) == 2 * 5 * 2 and {score["fingerprint"]["model"] for score in scores} == {scores[0]["fingerprint"]["model"]}
