@@ -1,6 +1,7 @@
 "A whole study takes one path, at any size: the real one is run here end to end on photographs, killed, and run again. And every command runs in a process of its own."
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -86,3 +87,73 @@ def test_the_real_path(at_hand, small, shared, cocoift):
     assert all(text in page for text in ("mm-vet", "llava-bench", "COCO-Scope", "context, never a baseline", "p (Holm)", "trained_on"))
     scores = [json.loads(path.read_text()) for path in (out / "judge").rglob("scores.json")]
     assert len(scores) == 2 * 5 * 2 and {score["fingerprint"]["model"] for score in scores} == {scores[0]["fingerprint"]["model"]}
+
+
+
+OFFLINE = dict(os.environ) | {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https")} | {"no_proxy": "", "NO_PROXY": ""}
+
+
+@pytest.mark.parametrize("coco, says", [
+    ("coco-ift", ["data: lacks aokvqa, okvqa, ", ", lrv, ", ", and no server that has them answers: run `cocoift fetch aokvqa "]),
+    (["vqav2", "fsvqa", "vqa-e"], ["data: lacks fsvqa, vqa-e, which only a hand can bring: `cocoift fetch fsvqa vqa-e --data "]),
+], ids=["offline", "by hand"])
+def test_what_lacks_is_named_before_anything_is_done(coco, says, at_hand, small, shared, typed, tmp_path):
+    if isinstance(coco, list):
+        (tmp_path / "coco.yaml").write_text(json.dumps({"name": "hand", "sources": coco}))
+        coco = tmp_path / "coco.yaml"
+    done = typed(*command(at_hand, small, shared, "--out", tmp_path / "out", f"coco={coco}"), env=OFFLINE)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("cocoift experiment: "), done.stderr
+    assert all(text in done.stderr for text in [*says, "; or leave sources out with --without NAME"]), done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("more, says", [
+    (["--without", "vqav3"], "--without vqav3: the study has the benchmarks mm-vet, "),
+    (["--judge", "nobody"], "--judge nobody: no such judge"),
+    (["--tune", "tuna.yaml"], "tuna.yaml: no such recipe"),
+    (["tuna=tune.yaml"], "tuna: Extra inputs are not permitted: keys are out, data, "),
+    (["most={mm-vet: 3}"], "what is judged is asked whole"),
+    (["--tiny"], "study.yaml has sizes of its own: leave --tiny out"),
+])
+def test_a_wrong_option_is_named_before_anything_is_done(more, says, at_hand, small, shared, typed, tmp_path):
+    done = typed(*command(at_hand, small, shared, "--out", tmp_path / "out", *more))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and says in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_pictures_stop_a_study_before_its_first_training(at_hand, small, shared, typed, tmp_path):
+    (tmp_path / "tune.yaml").write_text(json.dumps({"steps": 1, "batch": 4}))  # without missing: drop
+    words = command(at_hand, small, shared, "--out", tmp_path / "out", "--tune", tmp_path / "tune.yaml")
+    done = typed(*words)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "of the dataset's images have no picture there" in last and "missing=drop" in last, done.stderr
+    assert not (tmp_path / "out/align").exists() and (tmp_path / "out/data/coco-ift/manifest.json").exists()
+
+
+def test_a_drawn_study_is_refused_nothing(tmp_path):
+    "Every step of --tiny before its trainings; what follows is the path above."
+    from cocoift.studies.paper import steps_of
+    from cocoift.studies.paper_recipe import open_study
+
+    for step in steps_of(open_study("paper", tiny=True, out=tmp_path / "study")):
+        if step.name == "align":
+            break
+        assert step.do(), step.name
+    assert {"fetch.json", "eval"}.isdisjoint(path.name for path in (tmp_path / "study").iterdir())
+
+
+def test_the_commands_that_a_dry_run_tells_can_be_typed(at_hand, small, shared):
+    "Each is parsed by the command line itself."
+    from cocoift.cli.main import app
+    from cocoift.studies.paper import steps_of
+    from cocoift.studies.paper_recipe import open_study
+    import typer
+
+    commands = typer.main.get_command(app)
+    study = open_study(str(at_hand / "study.yaml"), data=at_hand / "data", out=Path("2026: out"), without=["cocoqa"])
+    told = [shlex.split(step.command) for step in steps_of(study) if not step.command.startswith("(")]
+    assert {words[1] for words in told} == {"build", "train", "eval", "judge"}
+    for _, name, *words in told:
+        commands.commands[name].make_context(name, words)
+    [build] = [words for words in told if "coco.yaml" in words[2]]
+    assert json.loads(build[3].removeprefix("sources=")) == {"vqav2": {}, "coco-captions": {"cap": 40}}

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..data.build import build
 from ..files import Failed, UserError, check_output, only_one, read_json, write_json
 from ..options import load_recipe
-from .paper_recipe import ALIGN, ARMS, FROM_RECORDS, Study, bring, build_recipe, due, fetching
+from .paper_recipe import ALIGN, ARMS, FROM_RECORDS, Study, bring, build_recipe, due, fetching, refuse_lacking
 
 # %% ../../nbs/studies/69_paper.ipynb #5298d88a
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")
@@ -212,11 +212,17 @@ def _check(study: Study) -> None:  # before days of training, not after
 
     for arm in (ALIGN, *ARMS):
         _loaded(study, arm)
-    for bench in [] if study.drawn else study.benches:
-        if not (place := study.bench(bench)[0]).is_dir():
-            raise UserError(f"{place}: no such folder: put {bench}'s official files there, or leave it out with --without {bench}")
+    if not study.drawn:
+        _check_inputs(study)
     if not Path(study.judge).is_dir():
         open_judge(study.judge)
+
+
+def _check_inputs(study: Study) -> None:
+    refuse_lacking(study)
+    for bench in study.benches:
+        if not (place := study.bench(bench)[0]).is_dir():
+            raise UserError(f"{place}: no such folder: put {bench}'s official files there, or leave it out with --without {bench}")
 
 
 def paper(study: Study, dry_run: bool = False) -> dict:  # steps, disk_gb, gpu_hours, price (of the GPUs), judge_calls, judge_*_tokens, judge_price; report and seconds if it ran

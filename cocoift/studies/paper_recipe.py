@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'ALIGN', 'BENCHES', 'JUDGED', 'FROM_RECORDS', 'Costs', 'Study', 'build_recipe', 'open_study', 'due',
-           'fetching', 'bring']
+           'fetching', 'refuse_lacking', 'bring']
 
 # %% ../../nbs/studies/59_paper_recipe.ipynb #6bc72006
 import json
@@ -180,9 +180,11 @@ def _fetching(study: Study, names: Sequence[str]) -> str:
     return shlex.join(["cocoift", "fetch", *names, "--data", str(study.sources)])
 
 
-def _refuse(study: Study, lacks: Sequence[Archive]) -> None:  # what no download can bring
+def refuse_lacking(study: Study) -> None:
+    "Refuse a study that lacks what no download can bring."
     from cocoift.data.fetch import offline
 
+    lacks = due(study)
     names, by_hand = _names(study, lacks), _names(study, [archive for archive in lacks if archive.by_hand])
     if offline(lacks):
         why = f"and no server that has them answers: run `{_fetching(study, names)}` where there is a network"
@@ -201,7 +203,6 @@ def bring(study: Study) -> dict:
     if study.drawn:
         draw_official(study.sources, study.scenes, study.exam)
     if lacks := due(study):
-        _refuse(study, lacks)
         planned = study.out / "fetch.json"
         write_json(planned, {"archives": [archive.url for archive in lacks]})
         print(f"cocoift experiment: fetching {len(lacks)} files of {', '.join(_names(study, lacks))}", file=sys.stderr, flush=True)
