@@ -157,3 +157,110 @@ def test_the_commands_that_a_dry_run_tells_can_be_typed(at_hand, small, shared):
         commands.commands[name].make_context(name, words)
     [build] = [words for words in told if "coco.yaml" in words[2]]
     assert json.loads(build[3].removeprefix("sources=")) == {"vqav2": {}, "coco-captions": {"cap": 40}}
+
+
+# Every command, started by a shell: what a forked process has imported already hides what a module forgot to import
+
+KEYS = {  # of the documents, by the table of design.md
+    "sources": "name family images files template format licence url needs",
+    "fetch": "sources archives",
+    "build": "conversations rounds images rejected duplicates excluded seconds peak_mb by_source",
+    "audit": "conversations rounds images carry_over bare_terse switches obedience by_source formats diversity leakage",
+    "repair": "before after",
+    "export": "conversations",
+    "rewrite": "written rejected reasons requests cached tokens cost",
+    "label": "written rejected reasons requests cached tokens cost",
+    "assemble": "model",
+    "convert": "model",
+    "train": "steps loss tokens_per_s tree_ratio kept cut dropped mfu",
+    "eval": "items coverage scores leakage",
+    "scope": "items images sha256",
+    "likelihood": "points",
+    "judge": "scores coverage bounds fingerprint",
+    "score": "scores intervals",
+    "compare": "differences",
+    "report": "report",
+}
+DEEPER = {  # and what stands within
+    "build": ("by_source.vqav2", "read kept duplicates excluded rejected capped rounds"),
+    "audit": ("carry_over", "value low high n"),
+    "repair": ("after", KEYS["audit"]),
+    "eval": ("scores.terse_rate", "value low high"),
+    "compare": ("differences.leakage", "value low high p"),
+}
+ELSEWHERE = {"quickstart": "conftest.py", "experiment": "test_cases_study.py", "app": "browser/conftest.py"}  # where these are started by themselves
+
+
+def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str, str]:
+    "A small real job for each command, in an order in which each finds what it needs."
+    vote = {"v1_0": {"imagename": "a.png", "question": "What is it?", "answer": "star", "capability": ["rec"]}}
+    (folder / "mm-vet.json").write_text(json.dumps(vote))
+    (folder / "said.json").write_text(json.dumps({"v1_0": "It is a star."}))
+    (folder / "pope.json").write_text(json.dumps({"question_id": 1, "image": "COCO_val2014_000000000001.jpg", "text": "Is there a star?", "label": "yes"}))
+    (folder / "pope-said.jsonl").write_text(json.dumps({"question_id": 1, "answer": "Yes."}))
+    tuned, endpoint = study / "train/every-mixed/seed-0", f"--endpoint {model} --model scribe"
+    return {
+        "sources": "",
+        "fetch": f"cocoqa --data {folder}/data --mirror http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa={site}",
+        "build": f"world --data {study}/world --out {folder}/set",
+        "audit": f"{folder}/set --against val2017 --data {study}/exam",
+        "export": f"{folder}/set --to llava --out {folder}/llava.json",
+        "repair": f"{folder}/llava.json {folder}/repaired.json --interleave",
+        "rewrite": f"{folder}/set {endpoint} --out {folder}/rewritten most={{"vqav2":1,"fsvqa":1}}",
+        "label": f"{folder}/set {endpoint} --out {folder}/labelled --images {study}/world most={{"vqav2":1,"fsvqa":1}}",
+        "scope": f"--data {study}/exam --out {folder}/scope --images 2",
+        "eval": f"--model scripted:oracle --data {study}/exam --per-image 1 --out {folder}/run",
+        "compare": f"{study}/eval/first-uniform {study}/eval/every-mixed --html {folder}/compare.html --images {study}/exam",
+        "judge": f"mm-vet --predictions {folder}/said.json --references {folder}/mm-vet.json --judge rule --out {folder}/judged",
+        "score": f"pope --predictions {folder}/pope-said.jsonl --references {folder}/pope.json",
+        "report": f"{study}/data/every-mixed {tuned.parent} {study}/eval/every-mixed --images {study}/exam --out {folder}/report.html",
+        "likelihood": f"--model {tuned}/model --data {folder}/scope --images {study}/exam --out {folder}/likelihood",
+        "assemble": f"--tower {study}/parts/seed-0/vision --language {study}/parts/seed-0/language --out {folder}/start",
+        "convert": f"{folder}/start --to llava --out {folder}/llava",
+        "train": f"tiny model={folder}/start data={folder}/set images={study}/world steps=1 batch=4 micro_batch=1 out={folder}/trained",
+    }
+
+
+def within(document: dict, path: str) -> dict:
+    for key in path.split("."):
+        document = document[key]
+    return document
+
+
+@pytest.fixture
+def site(tmp_path):
+    "An address at which COCO-QA's archive is served."
+    import threading
+    import zipfile
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    (tmp_path / "site").mkdir()
+    with zipfile.ZipFile(tmp_path / "site/cocoqa-2015-05-17.zip", "w") as archive:
+        archive.writestr("train/questions.txt", "what is it")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "site"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_every_command_in_a_process_of_its_own(tiny_quickstart, cocoift, site, tmp_path):
+    from cocoift.chat.endpoint.stage import Raised, Stage
+    from cocoift.cli.main import app
+
+    names = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    assert names == KEYS.keys() | ELSEWHERE.keys(), "a command has come or gone: give it a line here"
+    for name, file in ELSEWHERE.items():
+        assert f'"{name}"' in (Path(__file__).parent / file).read_text()
+    lacks = {}
+    with Raised(Stage()) as model:
+        for name, words in command_lines(tiny_quickstart[0], tmp_path, site, model).items():
+            done = cocoift(name, *words.split(), "--json")
+            assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
+            document = json.loads(done.stdout)
+            first = document[0] if isinstance(document, list) else document
+            lacks[name] = set(KEYS[name].split()) - first.keys()
+            if name in DEEPER:
+                path, keys = DEEPER[name]
+                lacks[name] |= set(keys.split()) - within(document, path).keys()
+    assert not {name: keys for name, keys in lacks.items() if keys}

@@ -18,7 +18,17 @@ from pathlib import Path
 from ..data.build import build
 from ..files import Failed, UserError, check_output, only_one, read_json, write_json
 from ..options import load_recipe
-from .paper_recipe import ALIGN, ARMS, FROM_RECORDS, Study, bring, build_recipe, due, fetching, refuse_lacking
+from cocoift.studies.paper_recipe import (
+    ALIGN,
+    ARMS,
+    FROM_RECORDS,
+    Study,
+    bring,
+    build_recipe,
+    due,
+    fetching,
+    refuse_lacking,
+)
 
 # %% ../../nbs/studies/69_paper.ipynb #5298d88a
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")
@@ -40,7 +50,9 @@ def _training(study: Study, arm: str) -> tuple[str, list[str]]:  # the recipe's 
     start = study.model if arm == ALIGN else study.out / "align" / "model"
     places = {"model": start, "data": study.set_of(arm), "images": study.pictures, "out": study.run_of(arm)}
     options = {**study.training, **{key: str(path) for key, path in places.items() if path}}
-    return study.pretrain if arm == ALIGN else study.tune, [f"{key}={json.dumps(value)}" for key, value in options.items()]
+    return study.pretrain if arm == ALIGN else study.tune, [
+        f"{key}={json.dumps(value)}" for key, value in options.items()
+    ]
 
 
 def _loaded(study: Study, arm: str):  # its train recipe
@@ -48,12 +60,15 @@ def _loaded(study: Study, arm: str):  # its train recipe
 
     name, options = _training(study, arm)
     if arm == ALIGN and not study.model and not load_recipe(name, TrainRecipe, [*options, 'model="MODEL"']).draw:
-        raise UserError("experiment paper: training needs --model (a LLaVA to start from): give it, see --dry-run for the costs, or run --tiny")
+        raise UserError(
+            "experiment paper: training needs --model (a LLaVA to start from): "
+            "give it, see --dry-run for the costs, or run --tiny"
+        )
     return load_recipe(name, TrainRecipe, options)
 
-
+# %% ../../nbs/studies/69_paper.ipynb #f9e4c4c7
 def check_trainings(study: Study) -> dict:
-    "Refuse what one of the three trainings would refuse, before the first of them takes its days: pictures that are missing, conversations that fit nowhere."
+    "Refuse what one of the three trainings would refuse, such as missing pictures, before the first takes its days."
     from cocoift.train.launch import check_run, drawn
 
     first = drawn(_loaded(study, ALIGN))
@@ -85,7 +100,17 @@ def ask_arm(study: Study, bench: str, arm: str) -> dict:
     data, images = study.bench(bench)
     histories = () if bench == "scope" else HISTORIES  # COCO-Scope has its own rounds under each
     model, out = str(study.run_of(arm) / "model"), study.out / "eval" / bench / arm
-    done = examine(model, bench, data, out, histories, images, per_image=study.most.get(bench), most_tokens=study.answer, records=study.sources)
+    done = examine(
+        model,
+        bench,
+        data,
+        out,
+        histories,
+        images,
+        per_image=study.most.get(bench),
+        most_tokens=study.answer,
+        records=study.sources,
+    )
     check_answers(done)
     return {"items": done["items"], "coverage": done["coverage"], "leakage": done["leakage"]["value"]}
 
@@ -97,8 +122,11 @@ def judge_arm(study: Study, bench: str, arm: str, history: str) -> dict:
     runs, out = study.out / "eval" / bench / arm, study.out / "judge" / bench / history / arm
     done = run_judge(bench, runs, study.judge, out, _judge_files(study, bench), history=history, price=study.price)
     if done["coverage"] < COVERAGE:
-        raise Failed(f"experiment paper: only {done['coverage']:.0%} of {bench}'s judgements of {arm} under {history} ended in a score, {COVERAGE:.0%} are wanted: "
-                     "the same command judges the others again")
+        raise Failed(
+            f"experiment paper: only {done['coverage']:.0%} of {bench}'s judgements of {arm} under {history} "
+            f"ended in a score, {COVERAGE:.0%} are wanted: "
+            "the same command judges the others again"
+        )
     return {"coverage": done["coverage"], "score": next(iter(done["scores"].values()))["value"]}
 
 # %% ../../nbs/studies/69_paper.ipynb #e22eefbb
@@ -123,7 +151,9 @@ def _command(*words: object) -> str:
 def _makings(study: Study) -> Iterator[Step]:  # from official files to two models
     lacks, costs = [] if study.drawn else due(study), study.costs
     nothing = f"({'draws the embedded world into' if study.drawn else 'everything is in'} {study.sources})"
-    yield Step("fetch", fetching(study, lacks) if lacks else nothing, lambda: bring(study), costs.fetch_gb if lacks else 0.0)
+    yield Step(
+        "fetch", fetching(study, lacks) if lacks else nothing, lambda: bring(study), costs.fetch_gb if lacks else 0.0
+    )
     for arm in (ALIGN, *reversed(ARMS)):
         words = study.recipe_of(arm), *build_recipe(study, arm)[1], "--data", study.sources, "--out", study.set_of(arm)
         yield Step(f"build {arm}", _command("build", *words), lambda arm=arm: build_arm(study, arm), costs.build_gb)
@@ -132,7 +162,13 @@ def _makings(study: Study) -> Iterator[Step]:  # from official files to two mode
         name, options = _training(study, arm)
         model = ["model=MODEL"] if arm == ALIGN and not study.model and not study.draw else []
         step, hours = ("align", costs.align_hours) if arm == ALIGN else (f"tune {arm}", costs.tune_hours)
-        yield Step(step, _command("train", name, *model, *options), lambda arm=arm: train_arm(study, arm), costs.model_gb, hours)
+        yield Step(
+            step,
+            _command("train", name, *model, *options),
+            lambda arm=arm: train_arm(study, arm),
+            costs.model_gb,
+            hours,
+        )
 
 # %% ../../nbs/studies/69_paper.ipynb #578ce7cf
 def _count(study: Study, bench: str) -> int:  # questions
@@ -151,12 +187,31 @@ def _exams(study: Study) -> Iterator[Step]:
         files, pictures = study.bench(bench)
         more = ["--most-tokens", study.answer, *(["--per-image", study.most[bench]] if bench in study.most else [])]
         asked = more if bench == "scope" else ["--records", study.sources, *histories, *more]
-        hours = _count(study, bench) * (len(HISTORIES) + 2) * study.costs.answer_seconds / 3600  # `own` asks three rounds
+        hours = (
+            _count(study, bench) * (len(HISTORIES) + 2) * study.costs.answer_seconds / 3600
+        )  # `own` asks three rounds
         for arm in ARMS:
-            words = "--model", study.run_of(arm) / "model", "--bench", bench, "--data", files, "--images", pictures, "--out", study.out / "eval" / bench / arm
-            yield Step(f"eval {bench} {arm}", _command("eval", *words, *asked), lambda bench=bench, arm=arm: ask_arm(study, bench, arm), 0.01, hours)
+            words = (
+                "--model",
+                study.run_of(arm) / "model",
+                "--bench",
+                bench,
+                "--data",
+                files,
+                "--images",
+                pictures,
+                "--out",
+                study.out / "eval" / bench / arm,
+            )
+            yield Step(
+                f"eval {bench} {arm}",
+                _command("eval", *words, *asked),
+                lambda bench=bench, arm=arm: ask_arm(study, bench, arm),
+                0.01,
+                hours,
+            )
 
-
+# %% ../../nbs/studies/69_paper.ipynb #2c859fb9
 def _judgings(study: Study) -> Iterator[Step]:
     for bench in study.judged:
         files = [word for what, path in _judge_files(study, bench).items() for word in (f"--{what}", path)]
@@ -166,10 +221,14 @@ def _judgings(study: Study) -> Iterator[Step]:
                 runs, out = study.out / "eval" / bench / arm, study.out / "judge" / bench / history / arm
                 words = bench, "--predictions", runs, "--history", history, *files, "--judge", study.judge, "--out", out
                 do = lambda bench=bench, arm=arm, history=history: judge_arm(study, bench, arm, history)  # noqa: E731
-                yield Step(f"judge {bench} {arm} {history}", _command("judge", *words), do, calls=calls, read=read, write=write)
+                yield Step(
+                    f"judge {bench} {arm} {history}", _command("judge", *words), do, calls=calls, read=read, write=write
+                )
 
-
-def _judge_tokens(study: Study, bench: str) -> tuple[int, int]:  # that a judge reads and writes at most about one model's answers under one history
+# %% ../../nbs/studies/69_paper.ipynb #f5f4d94f
+def _judge_tokens(
+    study: Study, bench: str
+) -> tuple[int, int]:  # that a judge reads and writes at most about one model's answers under one history
     from cocoift.eval.budget import by_characters
     from cocoift.eval.rubric import load_rubric
     from cocoift.studies.judged import JUDGE_TOKENS
@@ -177,7 +236,9 @@ def _judge_tokens(study: Study, bench: str) -> tuple[int, int]:  # that a judge 
     if not study.judge.startswith(("http://", "https://")):
         return 0, 0
     rubric, questions = load_rubric(bench), _count(study, bench)
-    return questions * (by_characters(rubric.text) + SHOWN[bench] + study.answer), questions * JUDGE_TOKENS[rubric.parser]
+    return questions * (by_characters(rubric.text) + SHOWN[bench] + study.answer), questions * JUDGE_TOKENS[
+        rubric.parser
+    ]
 
 
 def steps_of(study: Study) -> list[Step]:
@@ -189,9 +250,18 @@ def steps_of(study: Study) -> list[Step]:
 def _report(study: Study) -> dict:
     from cocoift.studies.paper_page import Done, write_paper
 
-    done = Done(study.out, ARMS, study.benches, study.judged, NAMES, {bench: study.bench(bench)[1] for bench in study.benches})
-    warning = "**A tiny study on the embedded world: that it runs means something, its numbers do not.** " if study.drawn else ""
-    lead = "LLaVA's mix, as it is laid out, and COCO's annotations merged by image: the same model trained on each, asked the same questions in one round and in several."
+    done = Done(
+        study.out, ARMS, study.benches, study.judged, NAMES, {bench: study.bench(bench)[1] for bench in study.benches}
+    )
+    warning = (
+        "**A tiny study on the embedded world: that it runs means something, its numbers do not.** "
+        if study.drawn
+        else ""
+    )
+    lead = (
+        "LLaVA's mix, as it is laid out, and COCO's annotations merged by image: the same model trained on each, "
+        "asked the same questions in one round and in several."
+    )
     facts = {key: str(value) for key, value in study.settings.items()}
     return {"report": str(write_paper(done, study.out / "report.html", warning + lead, facts))}
 
@@ -203,10 +273,18 @@ def _costs(study: Study, steps: Sequence[Step], **head: str) -> dict:
     hours, cost = sum(s.gpu_hours for s in steps), None if read else 0.0
     if study.price:
         cost = read_prices(study.price, study.judge.rpartition("#")[2]).cost(read, write)
-    return {**head, "disk_gb": round(sum(s.disk_gb for s in steps), 1), "gpu_hours": round(hours, 2), "price": round(hours * study.gpu_price, 2),
-            "judge_calls": calls, "judge_prompt_tokens": read, "judge_answer_tokens": write, "judge_price": None if cost is None else round(cost, 2)}
+    return {
+        **head,
+        "disk_gb": round(sum(s.disk_gb for s in steps), 1),
+        "gpu_hours": round(hours, 2),
+        "price": round(hours * study.gpu_price, 2),
+        "judge_calls": calls,
+        "judge_prompt_tokens": read,
+        "judge_answer_tokens": write,
+        "judge_price": None if cost is None else round(cost, 2),
+    }
 
-
+# %% ../../nbs/studies/69_paper.ipynb #bedb95e8
 def _check(study: Study) -> None:  # before days of training, not after
     from cocoift.studies.judged import open_judge
 
@@ -222,10 +300,14 @@ def _check_inputs(study: Study) -> None:
     refuse_lacking(study)
     for bench in study.benches:
         if not (place := study.bench(bench)[0]).is_dir():
-            raise UserError(f"{place}: no such folder: put {bench}'s official files there, or leave it out with --without {bench}")
+            raise UserError(
+                f"{place}: no such folder: put {bench}'s official files there, or leave it out with --without {bench}"
+            )
 
-
-def paper(study: Study, dry_run: bool = False) -> dict:  # steps, disk_gb, gpu_hours, price (of the GPUs), judge_calls, judge_*_tokens, judge_price; report and seconds if it ran
+# %% ../../nbs/studies/69_paper.ipynb #4feeaedb
+def paper(
+    study: Study, dry_run: bool = False
+) -> dict:  # steps; of a dry run disk_gb, gpu_hours, price (of GPUs) and judge_*; of a real one report and seconds
     "Run the study's steps, or only tell them. Each step takes up what an earlier call has left."
     steps = steps_of(study)
     told = [_costs(study, [step], name=step.name, command=step.command) for step in steps]
@@ -233,8 +315,13 @@ def paper(study: Study, dry_run: bool = False) -> dict:  # steps, disk_gb, gpu_h
         return {"steps": told, **_costs(study, steps)}
     _check(study)
     with only_one(study.out, "run"):
-        if check_output(study.out, "paper.json", "experiment paper") and read_json(study.out / "paper.json") != study.settings:
-            raise UserError(f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it")
+        if (
+            check_output(study.out, "paper.json", "experiment paper")
+            and read_json(study.out / "paper.json") != study.settings
+        ):
+            raise UserError(
+                f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it"
+            )
         write_json(study.out / "paper.json", study.settings)
         started = time.perf_counter()
         for number, (step, row) in enumerate(zip(steps, told), 1):

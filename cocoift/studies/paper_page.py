@@ -16,7 +16,7 @@ from ..viz.report import Chart, Dialogs, Section, Table, Text
 # %% ../../nbs/studies/77_paper_page.ipynb #704a2b13
 @dataclass(frozen=True)
 class Done:
-    "What a study did, and where it lies below its folder: data/ARM, train/ARM, eval/BENCH/ARM, judge/BENCH/HISTORY/ARM."
+    "What a study did: it lies in its folder's data/ARM, train/ARM, eval/BENCH/ARM and judge/BENCH/HISTORY/ARM."
 
     out: Path
     arms: tuple[str, str]  # the baseline first
@@ -36,7 +36,9 @@ class Done:
     @property
     def folders(self) -> list[Path]:
         "All folders, as `cocoift report` takes them."
-        verdicts = [folder for bench in self.judged for history in self.histories for folder in self.judgements(bench, history)]
+        verdicts = [
+            folder for bench in self.judged for history in self.histories for folder in self.judgements(bench, history)
+        ]
         rest = [self.out / kind / arm for kind in ("data", "train") for arm in self.arms]
         return rest + [run for bench in self.benches for run in self.runs(bench)] + verdicts
 
@@ -54,12 +56,22 @@ def _scores(done: Done):  # two tables: scores, and what both arms have of every
                 score = next(iter(found["scores"].values()))
                 bounds = " to ".join(f"{b:.1f}" for b in score["bounds"] or [])
                 numbers = {key: score[key] for key in ("value", "low", "high", "n")}
-                rows.append({"bench": bench, "history": history, "layout": arm, **numbers, "bounds": bounds, "coverage": found["coverage"], "judge": found["judge"]})
+                rows.append(
+                    {
+                        "bench": bench,
+                        "history": history,
+                        "layout": arm,
+                        **numbers,
+                        "bounds": bounds,
+                        "coverage": found["coverage"],
+                        "judge": found["judge"],
+                    }
+                )
             both = pair(*folders)[0]
             pairs.append(both[both.metric == "total"].assign(metric=f"{bench}, {history}"))
     return pd.DataFrame(rows), pd.concat(pairs, ignore_index=True)
 
-
+# %% ../../nbs/studies/77_paper_page.ipynb #8a35ce98
 def _judged(done: Done) -> list[Section]:
     from cocoift.eval.paired import differences
     from cocoift.studies.compare import shown_differences
@@ -70,27 +82,50 @@ def _judged(done: Done) -> list[Section]:
         return []
     table, pairs = _scores(done)
     baseline, other = done.arms
-    note = Text("What the answers are worth to one judge, in a single round (`none`) and after two others. `bounds` are the scores if every failed judgement were a 0, or the best.")
-    figure = results.by_capability(table.assign(capability=table.bench + ", " + table.history), title="Judged, by what stood before the question")
+    note = Text(
+        "What the answers are worth to one judge, in a single round (`none`) and after two others. "
+        "`bounds` are the scores if every failed judgement were a 0, or the best."
+    )
+    figure = results.by_capability(
+        table.assign(capability=table.bench + ", " + table.history), title="Judged, by what stood before the question"
+    )
     rest = table[["bench", "history", "layout", "n", "coverage", "bounds", "judge"]].rename(columns={"layout": "arm"})
     less = f"{other} less {baseline}, item by item; Holm's correction is over this table"
-    return [Section("Judged", [
-        note,
-        Chart(figure, "Scores of both arms under every history", table),
-        Table(wide(table, "bench", "history"), "Scores, with 95 % intervals by image"),
-        Table(shown_differences(differences(pairs), baseline, other), less),
-        Table(rest, "What the scores rest on"),
-    ])]
+    return [
+        Section(
+            "Judged",
+            [
+                note,
+                Chart(figure, "Scores of both arms under every history", table),
+                Table(wide(table, "bench", "history"), "Scores, with 95 % intervals by image"),
+                Table(shown_differences(differences(pairs), baseline, other), less),
+                Table(rest, "What the scores rest on"),
+            ],
+        )
+    ]
 
-
+# %% ../../nbs/studies/77_paper_page.ipynb #8d0efe06
 def _leakage(done: Done) -> Section:
     import pandas as pd
 
     from cocoift.viz import results
 
-    rows = [{"capability": bench, "layout": run.name, **read_json(run / "scores.json")["leakage"]} for bench in done.benches for run in done.runs(bench)]
-    note = "P(terse | forced_short) less P(terse | neutral), over free questions. Zero: an instruction ends with its round."
-    return Section("Leakage by benchmark", [Chart(results.by_capability(pd.DataFrame(rows), title="Leakage, benchmark by benchmark"), note, pd.DataFrame(rows))])
+    rows = [
+        {"capability": bench, "layout": run.name, **read_json(run / "scores.json")["leakage"]}
+        for bench in done.benches
+        for run in done.runs(bench)
+    ]
+    note = "P(terse | forced_short) less P(terse | neutral), free questions. Zero: an instruction ends with its round."
+    return Section(
+        "Leakage by benchmark",
+        [
+            Chart(
+                results.by_capability(pd.DataFrame(rows), title="Leakage, benchmark by benchmark"),
+                note,
+                pd.DataFrame(rows),
+            )
+        ],
+    )
 
 
 def _dialogs(done: Done) -> Section:
@@ -112,5 +147,13 @@ def write_paper(done: Done, page: Path, lead: str, facts: dict[str, str]) -> Pat
     from cocoift.studies.pages import write_pages
 
     pictures = done.pictures[done.benches[0]]
-    write_pages(done.folders, page, pictures, "Two mixes, one round and several", facts, lead, [*_judged(done), _leakage(done), _dialogs(done)])
+    write_pages(
+        done.folders,
+        page,
+        pictures,
+        "Two mixes, one round and several",
+        facts,
+        lead,
+        [*_judged(done), _leakage(done), _dialogs(done)],
+    )
     return page
