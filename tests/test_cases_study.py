@@ -198,7 +198,7 @@ def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str,
     (folder / "said.json").write_text(json.dumps({"v1_0": "It is a star."}))
     (folder / "pope.json").write_text(json.dumps({"question_id": 1, "image": "COCO_val2014_000000000001.jpg", "text": "Is there a star?", "label": "yes"}))
     (folder / "pope-said.jsonl").write_text(json.dumps({"question_id": 1, "answer": "Yes."}))
-    tuned, endpoint = study / "train/every-mixed/seed-0", f"--endpoint {model} --model scribe"
+    tuned, few = study / "train/every-mixed/seed-0", f"--endpoint {model} --model scribe most={json.dumps({'vqav2': 1}, separators=(',', ':'))}"
     return {
         "sources": "",
         "fetch": f"cocoqa --data {folder}/data --mirror http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa={site}",
@@ -206,8 +206,8 @@ def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str,
         "audit": f"{folder}/set --against val2017 --data {study}/exam",
         "export": f"{folder}/set --to llava --out {folder}/llava.json",
         "repair": f"{folder}/llava.json {folder}/repaired.json --interleave",
-        "rewrite": f"{folder}/set {endpoint} --out {folder}/rewritten most={{"vqav2":1,"fsvqa":1}}",
-        "label": f"{folder}/set {endpoint} --out {folder}/labelled --images {study}/world most={{"vqav2":1,"fsvqa":1}}",
+        "rewrite": f"{folder}/set {few} --out {folder}/rewritten",
+        "label": f"{folder}/set {few} --out {folder}/labelled --images {study}/world",
         "scope": f"--data {study}/exam --out {folder}/scope --images 2",
         "eval": f"--model scripted:oracle --data {study}/exam --per-image 1 --out {folder}/run",
         "compare": f"{study}/eval/first-uniform {study}/eval/every-mixed --html {folder}/compare.html --images {study}/exam",
