@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,64 @@ def test_the_real_path(at_hand, small, shared, cocoift):
     scores = [json.loads(path.read_text()) for path in (out / "judge").rglob("scores.json")]
     assert len(scores) == 2 * 5 * 2 and {score["fingerprint"]["model"] for score in scores} == {scores[0]["fingerprint"]["model"]}
 
+
+
+class Shelf(BaseHTTPRequestHandler):
+    "Serves the files of a folder by their last name, whatever is asked for: a server, or a proxy before one."
+
+    def do_GET(self):
+        file = self.server.folder / self.path.rpartition("/")[2]
+        self.send_response(200 if file.is_file() else 404)
+        body = file.read_bytes() if file.is_file() else b""
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site(tmp_path):
+    "The address of a server of what lies in site/: COCO-QA's archive."
+    with zipfile.ZipFile(tmp_path / "cocoqa-2015-05-17.zip", "w") as archive:
+        for name, line in (("questions", "what is it"), ("answers", "boat"), ("img_ids", "139"), ("types", "0")):
+            archive.writestr(f"train/{name}.txt", line)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Shelf)
+    server.folder = tmp_path / "site"
+    server.folder.mkdir()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "cocoqa-2015-05-17.zip").rename(server.folder / "cocoqa-2015-05-17.zip")
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_what_lacks_is_fetched(at_hand, site, tmp_path, monkeypatch):
+    "Of five sources one lacks: it alone is fetched; a start after a failure goes on with it, though half of it may be there."
+    import urllib.request
+
+    from cocoift.files import Failed
+    from cocoift.studies.paper_recipe import bring, due, fetching, open_study
+
+    shutil.copytree(at_hand / "data", tmp_path / "data", symlinks=True)
+    shutil.rmtree(tmp_path / "data/cocoqa")
+    study = open_study(str(at_hand / "study.yaml"), data=tmp_path / "data", out=tmp_path / "out")
+    assert fetching(study, due(study)) == f"cocoift fetch cocoqa --data {tmp_path / 'data'}"
+    monkeypatch.setattr(urllib.request, "_opener", None)  # what it has read of proxies
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, site if name == "http_proxy" else "")
+    archive = tmp_path / "site/cocoqa-2015-05-17.zip"
+    archive.rename(tmp_path / "not yet")
+    with pytest.raises(Failed, match="cocoqa-2015-05-17.zip: .* the server answers 404 .* the same command goes on; or leave sources out"):
+        bring(study)
+    (tmp_path / "data/cocoqa").mkdir(exist_ok=True)
+    (tmp_path / "data/cocoqa/questions.txt").touch()
+    (tmp_path / "not yet").rename(archive)
+    assert bring(study) == {"sources": 5, "fetched": 1} and (tmp_path / "data/cocoqa/train/img_ids.txt").read_text() == "139"
+    assert due(study) == [] and bring(study) == {"sources": 5, "fetched": 0}
 
 
 OFFLINE = dict(os.environ) | {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https")} | {"no_proxy": "", "NO_PROXY": ""}
@@ -225,23 +286,6 @@ def within(document: dict, path: str) -> dict:
     for key in path.split("."):
         document = document[key]
     return document
-
-
-@pytest.fixture
-def site(tmp_path):
-    "An address at which COCO-QA's archive is served."
-    import threading
-    import zipfile
-    from functools import partial
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-
-    (tmp_path / "site").mkdir()
-    with zipfile.ZipFile(tmp_path / "site/cocoqa-2015-05-17.zip", "w") as archive:
-        archive.writestr("train/questions.txt", "what is it")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "site"))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
 
 
 def test_every_command_in_a_process_of_its_own(tiny_quickstart, cocoift, site, tmp_path):

@@ -61,7 +61,7 @@ def _loaded(study: Study, arm: str):  # its train recipe
     name, options = _training(study, arm)
     if arm == ALIGN and not study.model and not load_recipe(name, TrainRecipe, [*options, 'model="MODEL"']).draw:
         raise UserError(
-            "experiment paper: training needs --model (a LLaVA to start from): "
+            "training needs --model (a LLaVA to start from): "
             "give it, see --dry-run for the costs, or run --tiny"
         )
     return load_recipe(name, TrainRecipe, options)
@@ -123,7 +123,7 @@ def judge_arm(study: Study, bench: str, arm: str, history: str) -> dict:
     done = run_judge(bench, runs, study.judge, out, _judge_files(study, bench), history=history, price=study.price)
     if done["coverage"] < COVERAGE:
         raise Failed(
-            f"experiment paper: only {done['coverage']:.0%} of {bench}'s judgements of {arm} under {history} "
+            f"only {done['coverage']:.0%} of {bench}'s judgements of {arm} under {history} "
             f"ended in a score, {COVERAGE:.0%} are wanted: "
             "the same command judges the others again"
         )
