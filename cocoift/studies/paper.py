@@ -18,17 +18,8 @@ from pathlib import Path
 from ..data.build import build
 from ..files import Failed, UserError, check_output, only_one, read_json, write_json
 from ..options import load_recipe
-from cocoift.studies.paper_recipe import (
-    ALIGN,
-    ARMS,
-    FROM_RECORDS,
-    Study,
-    bring,
-    build_recipe,
-    due,
-    fetching,
-    refuse_lacking,
-)
+from .paper_recipe import ALIGN, ARMS, FROM_RECORDS, Study, bring, build_recipe
+from .paper_recipe import due, fetching, refuse_lacking
 
 # %% ../../nbs/studies/69_paper.ipynb #5298d88a
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")
@@ -50,9 +41,8 @@ def _training(study: Study, arm: str) -> tuple[str, list[str]]:  # the recipe's 
     start = study.model if arm == ALIGN else study.out / "align" / "model"
     places = {"model": start, "data": study.set_of(arm), "images": study.pictures, "out": study.run_of(arm)}
     options = {**study.training, **{key: str(path) for key, path in places.items() if path}}
-    return study.pretrain if arm == ALIGN else study.tune, [
-        f"{key}={json.dumps(value)}" for key, value in options.items()
-    ]
+    name = study.pretrain if arm == ALIGN else study.tune
+    return name, [f"{key}={json.dumps(value)}" for key, value in options.items()]
 
 
 def _loaded(study: Study, arm: str):  # its train recipe
@@ -61,8 +51,7 @@ def _loaded(study: Study, arm: str):  # its train recipe
     name, options = _training(study, arm)
     if arm == ALIGN and not study.model and not load_recipe(name, TrainRecipe, [*options, 'model="MODEL"']).draw:
         raise UserError(
-            "training needs --model (a LLaVA to start from): "
-            "give it, see --dry-run for the costs, or run --tiny"
+            "training needs --model (a LLaVA to start from): give it, see --dry-run for the costs, or run --tiny"
         )
     return load_recipe(name, TrainRecipe, options)
 
@@ -124,8 +113,7 @@ def judge_arm(study: Study, bench: str, arm: str, history: str) -> dict:
     if done["coverage"] < COVERAGE:
         raise Failed(
             f"only {done['coverage']:.0%} of {bench}'s judgements of {arm} under {history} "
-            f"ended in a score, {COVERAGE:.0%} are wanted: "
-            "the same command judges the others again"
+            f"ended in a score, {COVERAGE:.0%} are wanted: the same command judges the others again"
         )
     return {"coverage": done["coverage"], "score": next(iter(done["scores"].values()))["value"]}
 
@@ -151,9 +139,8 @@ def _command(*words: object) -> str:
 def _makings(study: Study) -> Iterator[Step]:  # from official files to two models
     lacks, costs = [] if study.drawn else due(study), study.costs
     nothing = f"({'draws the embedded world into' if study.drawn else 'everything is in'} {study.sources})"
-    yield Step(
-        "fetch", fetching(study, lacks) if lacks else nothing, lambda: bring(study), costs.fetch_gb if lacks else 0.0
-    )
+    command, room = (fetching(study, lacks), costs.fetch_gb) if lacks else (nothing, 0.0)
+    yield Step("fetch", command, lambda: bring(study), room)
     for arm in (ALIGN, *reversed(ARMS)):
         words = study.recipe_of(arm), *build_recipe(study, arm)[1], "--data", study.sources, "--out", study.set_of(arm)
         yield Step(f"build {arm}", _command("build", *words), lambda arm=arm: build_arm(study, arm), costs.build_gb)
@@ -162,13 +149,8 @@ def _makings(study: Study) -> Iterator[Step]:  # from official files to two mode
         name, options = _training(study, arm)
         model = ["model=MODEL"] if arm == ALIGN and not study.model and not study.draw else []
         step, hours = ("align", costs.align_hours) if arm == ALIGN else (f"tune {arm}", costs.tune_hours)
-        yield Step(
-            step,
-            _command("train", name, *model, *options),
-            lambda arm=arm: train_arm(study, arm),
-            costs.model_gb,
-            hours,
-        )
+        do = lambda arm=arm: train_arm(study, arm)  # noqa: E731
+        yield Step(step, _command("train", name, *model, *options), do, costs.model_gb, hours)
 
 # %% ../../nbs/studies/69_paper.ipynb #578ce7cf
 def _count(study: Study, bench: str) -> int:  # questions
@@ -187,29 +169,14 @@ def _exams(study: Study) -> Iterator[Step]:
         files, pictures = study.bench(bench)
         more = ["--most-tokens", study.answer, *(["--per-image", study.most[bench]] if bench in study.most else [])]
         asked = more if bench == "scope" else ["--records", study.sources, *histories, *more]
-        hours = (
-            _count(study, bench) * (len(HISTORIES) + 2) * study.costs.answer_seconds / 3600
-        )  # `own` asks three rounds
+        answers = _count(study, bench) * (len(HISTORIES) + 2)  # `own` asks three rounds
+        hours = answers * study.costs.answer_seconds / 3600
         for arm in ARMS:
-            words = (
-                "--model",
-                study.run_of(arm) / "model",
-                "--bench",
-                bench,
-                "--data",
-                files,
-                "--images",
-                pictures,
-                "--out",
-                study.out / "eval" / bench / arm,
-            )
-            yield Step(
-                f"eval {bench} {arm}",
-                _command("eval", *words, *asked),
-                lambda bench=bench, arm=arm: ask_arm(study, bench, arm),
-                0.01,
-                hours,
-            )
+            places = {"model": study.run_of(arm) / "model", "bench": bench, "data": files, "images": pictures}
+            places["out"] = study.out / "eval" / bench / arm
+            words = [word for name, value in places.items() for word in (f"--{name}", value)]
+            do = lambda bench=bench, arm=arm: ask_arm(study, bench, arm)  # noqa: E731
+            yield Step(f"eval {bench} {arm}", _command("eval", *words, *asked), do, 0.01, hours)
 
 # %% ../../nbs/studies/69_paper.ipynb #2c859fb9
 def _judgings(study: Study) -> Iterator[Step]:
@@ -226,9 +193,8 @@ def _judgings(study: Study) -> Iterator[Step]:
                 )
 
 # %% ../../nbs/studies/69_paper.ipynb #f5f4d94f
-def _judge_tokens(
-    study: Study, bench: str
-) -> tuple[int, int]:  # that a judge reads and writes at most about one model's answers under one history
+def _judge_tokens(study: Study, bench: str) -> tuple[int, int]:
+    "Tokens that a judge reads and writes at most about one model's answers under one history."
     from cocoift.eval.budget import by_characters
     from cocoift.eval.rubric import load_rubric
     from cocoift.studies.judged import JUDGE_TOKENS
@@ -236,9 +202,8 @@ def _judge_tokens(
     if not study.judge.startswith(("http://", "https://")):
         return 0, 0
     rubric, questions = load_rubric(bench), _count(study, bench)
-    return questions * (by_characters(rubric.text) + SHOWN[bench] + study.answer), questions * JUDGE_TOKENS[
-        rubric.parser
-    ]
+    read = by_characters(rubric.text) + SHOWN[bench] + study.answer
+    return questions * read, questions * JUDGE_TOKENS[rubric.parser]
 
 
 def steps_of(study: Study) -> list[Step]:
@@ -315,14 +280,12 @@ def paper(
         return {"steps": told, **_costs(study, steps)}
     _check(study)
     with only_one(study.out, "run"):
-        if (
-            check_output(study.out, "paper.json", "experiment paper")
-            and read_json(study.out / "paper.json") != study.settings
-        ):
+        known = study.out / "paper.json"
+        if check_output(study.out, known.name, "experiment paper") and read_json(known) != study.settings:
             raise UserError(
                 f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it"
             )
-        write_json(study.out / "paper.json", study.settings)
+        write_json(known, study.settings)
         started = time.perf_counter()
         for number, (step, row) in enumerate(zip(steps, told), 1):
             print(f"cocoift experiment: {number}/{len(steps)} {step.name}", file=sys.stderr, flush=True)
