@@ -410,6 +410,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cocoift.chat.template.stop_ids': ('chat/template.html#stop_ids', 'cocoift/chat/template.py'),
                                        'cocoift.chat.template.text_ids': ('chat/template.html#text_ids', 'cocoift/chat/template.py')},
             'cocoift.cli.base': { 'cocoift.cli.base.columns': ('cli/base.html#columns', 'cocoift/cli/base.py'),
+                                  'cocoift.cli.base.defined': ('cli/base.html#defined', 'cocoift/cli/base.py'),
                                   'cocoift.cli.base.estimate': ('cli/base.html#estimate', 'cocoift/cli/base.py'),
                                   'cocoift.cli.base.show': ('cli/base.html#show', 'cocoift/cli/base.py')},
             'cocoift.cli.data': { 'cocoift.cli.data._changes': ('cli/data.html#_changes', 'cocoift/cli/data.py'),
