@@ -366,18 +366,19 @@ def check_output(
 # %% ../nbs/01_files.ipynb #602f8e9f
 @contextmanager
 def only_one(
-    out: Path,  # the folder that is to be written
+    out: str | os.PathLike,  # the folder that is to be written
     doing: str,  # what is done to it: "built", "written"
 ) -> Iterator[None]:
     "Refuse a folder that another process is writing."
     import fcntl
 
-    with open(with_parent(out.with_name(f".{out.name}.lock")), "w") as held:
+    path = Path(os.path.abspath(out))
+    lock = with_parent(path.with_name(f".{path.name}.lock"))
+    with open(lock, "w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{out}: is being {doing} by another process: wait for it or stop it") from None
-        lock = Path(held.name)
         if not lock.exists() or not os.path.samestat(os.fstat(held.fileno()), lock.stat()):
             raise UserError(f"{out}: was just {doing} by another process: run the command again")
         try:

@@ -4,14 +4,18 @@ spread: loss and gradients of one step, however it is packed into rows, laid out
 matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and mixed ones.
 save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
 load:   from each of those checkpoints at every stage: the third step.
+shipped: shipped recipes, each as a whole run with a checkpoint, and taken up from that checkpoint beside it.
 naive:  the trap at stage 2: a rank without pictures touches the projector with zeros and leaves the tower out."""
 import json
+import os
+import shutil
+import socket
 from pathlib import Path
 
 from cocoift.train.adapt import adapt
 from cocoift.train.checkpoint import Checkpoints
 from cocoift.train.family import load_model, open_family
-from cocoift.train.loop import Pictures, groups, make_engine, read_plan, run_step
+from cocoift.train.loop import Pictures, Worker, groups, make_engine, read_plan, run_step
 from cocoift.train.recipe import TrainRecipe
 
 STAGES = (0, 1, 2, 3)
@@ -98,6 +102,20 @@ def load(told: dict) -> dict:
     return losses
 
 
+def shipped(told: dict) -> list[str]:
+    import torch.distributed as dist
+
+    for options in told["recipes"]:
+        recipe = TrainRecipe.model_validate(options)
+        again = recipe.model_copy(update={"out": recipe.out.with_name(recipe.out.name + "-again")})
+        Worker(recipe, os.getppid(), socket.gethostname()).run()
+        if not dist.get_rank():
+            shutil.copytree(recipe.out / "checkpoints", again.out / "checkpoints")
+        dist.barrier()
+        Worker(again, os.getppid(), socket.gethostname()).run()
+    return [options["out"] for options in told["recipes"]]
+
+
 def naive(told: dict) -> dict:
     "LLaVA's way, without its precaution's place: a text-only rank adds 0 * projector(zeros) to the *loss*."
     import deepspeed
@@ -157,7 +175,7 @@ def run_ours(recipe: TrainRecipe) -> list[float]:
 
 def find(what: str, job: Path, out: Path) -> int:  # exit code
     "`WHAT[+WHAT...]` for the job in a file; rank 0 writes what was found."
-    parts = {part.__name__: part for part in (spread, matrix, save, load, naive)}
+    parts = {part.__name__: part for part in (spread, matrix, save, load, shipped, naive)}
     found = {name: parts[name](json.loads(job.read_text())["told"]) for name in what.split("+")}
     import torch.distributed as dist
 

@@ -30,6 +30,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "times.jsonl"}
 
 
+def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
+    "Every file with its time and bytes: what a start that changes nothing leaves as it was."
+    return {name: ((folder / name).stat().st_mtime_ns, held) for name, held in contents(folder).items()}
+
+
 def eval_command(small: Path, out: Path) -> list:
     return ["eval", "--model", small / "start", "--data", small / "exam", "--per-image", 2, "--out", out, "--json"]
 
@@ -91,6 +96,9 @@ def test_train(typed, forked, tmp_path):
     assert done.returncode == 0 and "going on after step 2" in done.stderr, done.stderr
     told = json.loads(done.stdout)
     assert told["steps"] == 5 and told["kept"] > 500 and not told["cut"] + told["dropped"] and Path(told["model"], "config.json").exists()
+    before = stamps(run)
+    again = typed(*two, "--json")  # what is done is handed back
+    assert (again.returncode, again.stdout) == (0, done.stdout) and stamps(run) == before
     ports = re.findall(r"--master_port=(\d+)", (run / "log.txt").read_text(errors="replace"))
     assert len(set(ports)) == 2 and not [left for port in ports for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*")]  # 69 MB a rank
 

@@ -18,6 +18,7 @@ from ..eval.history import HISTORIES
 from ..eval.scope.likely import likelihood_leakage, likelihood_rounds
 from ..eval.scope.make import Bench
 from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, write_json
+from ..locks import owning
 from .scope_run import open_bench
 
 # %% ../../nbs/studies/71_curve.ipynb #a6b87442
@@ -93,6 +94,7 @@ def _point(step: int | None, lines: Sequence[dict]) -> dict:
     return {"step": step, "levels": {h: levels[h] for h in HISTORIES if h in levels}, **{name: e.as_dict() for name, e in likelihood_leakage(rounds).items()}}
 
 
+@owning("measured")
 def likelihood_curve(
     model: str | Path,  # a checkpoint folder, or a training run
     bench: Bench,

@@ -25,6 +25,7 @@ from ..eval.run import coverage
 from ..eval.share import runner
 from ..files import Failed, Journal, UserError, atomic_file, reading, write_json
 from ..images import find_pictures
+from ..locks import owning
 
 # %% ../../nbs/studies/64_examine.ipynb #38f4c1d0
 def open_chat(
@@ -77,6 +78,7 @@ def _server(model: str, pictures: dict[str, Path], most_tokens: int, out: str | 
     return ServerChat(model, pictures, most_tokens, out and Path(out) / "answers.sqlite", price=read_prices(price, name), budget=budget, run=role, role=role)
 
 # %% ../../nbs/studies/64_examine.ipynb #5e1834e1
+@owning("examined")
 def examine(
     model: str,
     bench: str,

@@ -18,6 +18,7 @@ from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
 from ..eval.judging import judge_answers, to_judge
 from ..eval.rubric import load_rubric
 from ..files import Journal, UserError, read_json, write_json
+from ..locks import owning
 from .examine import open_chat
 
 # %% ../../nbs/studies/65_judged.ipynb #01f4f43a
@@ -62,6 +63,7 @@ def plan_judge(bench: str, predictions, judge: str, out, files: Mapping[str, Pat
     return {"bench": bench, "items": len(items), "done": len(done), **budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=price and read_prices(price, judge.rpartition("#")[2]))}
 
 
+@owning("judged")
 def run_judge(
     bench: str,
     predictions: str | Path,

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.build import build
-from ..files import Failed, UserError, check_output, only_one, read_json, write_json
+from ..files import Failed, UserError, check_output, read_json, write_json
+from ..locks import owning
 from ..options import load_recipe
 from .paper_recipe import ALIGN, ARMS, FROM_RECORDS, Study, bring, build_recipe
 from .paper_recipe import due, fetching, refuse_lacking
@@ -270,6 +271,7 @@ def _check_inputs(study: Study) -> None:
             )
 
 # %% ../../nbs/studies/69_paper.ipynb #4feeaedb
+@owning("run")
 def paper(
     study: Study, dry_run: bool = False
 ) -> dict:  # steps; of a dry run disk_gb, gpu_hours, price (of GPUs) and judge_*; of a real one report and seconds
@@ -279,17 +281,16 @@ def paper(
     if dry_run:
         return {"steps": told, **_costs(study, steps)}
     _check(study)
-    with only_one(study.out, "run"):
-        known = study.out / "paper.json"
-        if check_output(study.out, known.name, "experiment paper") and read_json(known) != study.settings:
-            raise UserError(
-                f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it"
-            )
-        write_json(known, study.settings)
-        started = time.perf_counter()
-        for number, (step, row) in enumerate(zip(steps, told), 1):
-            print(f"cocoift experiment: {number}/{len(steps)} {step.name}", file=sys.stderr, flush=True)
-            begun = time.perf_counter()
-            row["result"] = step.do()
-            row["seconds"] = round(time.perf_counter() - begun, 1)
+    known = study.out / "paper.json"
+    if check_output(study.out, known.name, "experiment paper") and read_json(known) != study.settings:
+        raise UserError(
+            f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it"
+        )
+    write_json(known, study.settings)
+    started = time.perf_counter()
+    for number, (step, row) in enumerate(zip(steps, told), 1):
+        print(f"cocoift experiment: {number}/{len(steps)} {step.name}", file=sys.stderr, flush=True)
+        begun = time.perf_counter()
+        row["result"] = step.do()
+        row["seconds"] = round(time.perf_counter() - begun, 1)
     return {"steps": told, "report": told[-1]["result"]["report"], "seconds": round(time.perf_counter() - started, 1)}

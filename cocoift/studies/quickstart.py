@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..data.build import BuildRecipe, build
 from ..data.compose import LAYOUTS
-from ..files import UserError, check_output, only_one, read_json, write_json
+from ..files import UserError, check_output, read_json, write_json
+from ..locks import owning
 from ..options import load_recipe
 from ..world import make_world
 
@@ -139,9 +140,22 @@ def _result(scale: Scale, found: dict) -> dict:  # from the tables of the report
     return result
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0e1d6197
-def _run(out: Path, scale: Scale, seed: int) -> dict:  # the tables of the report
+@owning("run")
+def quickstart(
+    out: str | Path = "runs/quickstart",
+    scale: Scale = Scale(),
+    seed: int = 0,
+) -> dict:  # layouts, matched, report, seconds
+    "Draw, build, align, fine-tune, examine, report. Interrupted, it goes on when called again."
     from cocoift.studies.pages import write_pages
 
+    start, out = time.perf_counter(), Path(out)
+    told = {"seed": seed, "scale": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scale).items()}}
+    if check_output(out, "quickstart.json", "quickstart") and read_json(out / "quickstart.json") != told:
+        raise UserError(f"{out}: holds a quickstart with other settings: name a new folder with --out, or delete it")
+    import cocoift.train.launch  # noqa: F401  what is not installed is missed here, not after the drawing
+
+    write_json(out / "quickstart.json", told)
     _say("drawing a world")
     draw(scale, seed, out)
     _say("laying out the same records " + " and ".join(scale.layouts))
@@ -151,31 +165,8 @@ def _run(out: Path, scale: Scale, seed: int) -> dict:  # the tables of the repor
         examine(layout, s, out)
     _say("writing the report")
     folders = [out / kind / layout for layout in scale.layouts for kind in ("data", "train", "eval")]
-    facts = {"seed": seed, **{key: str(value) for key, value in _scale(scale).items()}}
-    return write_pages(folders, out / "report.html", out / "exam/images", provenance=facts)
-
-
-def _scale(scale: Scale) -> dict:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scale).items()}
-
-# %% ../../nbs/studies/62_quickstart.ipynb #6092fa4b
-def quickstart(
-    out: str | Path = "runs/quickstart",
-    scale: Scale = Scale(),
-    seed: int = 0,
-) -> dict:  # layouts, matched, report, seconds
-    "Draw, build, align, fine-tune, examine, report. Interrupted, it goes on when called again."
-    start, out, settings = time.perf_counter(), Path(out), {"seed": seed, "scale": _scale(scale)}
-    with only_one(out, "run"):
-        if check_output(out, "quickstart.json", "quickstart") and read_json(out / "quickstart.json") != settings:
-            raise UserError(f"{out}: holds a quickstart with other settings: name a new folder with --out, or delete it")
-        import cocoift.train.launch  # noqa: F401  what is not installed is missed here, not after the drawing
-
-        write_json(out / "quickstart.json", settings)
-        found = _run(out, scale, seed)
-    matched = found["matched"].set_index("layout").T.to_dict()
-    seconds = round(time.perf_counter() - start, 1)
-    return {"layouts": _result(scale, found), "matched": matched, "report": str(out / "report.html"), "seconds": seconds}
+    found = write_pages(folders, out / "report.html", out / "exam/images", provenance={"seed": seed, **{k: str(v) for k, v in told["scale"].items()}})
+    return {"layouts": _result(scale, found), "matched": found["matched"].set_index("layout").T.to_dict(), "report": str(out / "report.html"), "seconds": round(time.perf_counter() - start, 1)}
 
 # %% ../../nbs/studies/62_quickstart.ipynb #c05cf113
 def tiny_study() -> Path:

@@ -39,11 +39,11 @@ def _flats(engine) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:  # Adam,
     return optimizer.optimizer, optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups
 
 
-def prepare(engine, step: int) -> None:
-    "Give Adam the state that it otherwise makes in its first step, so that there is something to fill."
+def prepare(engine) -> None:
+    "Give Adam, before its first step, the state that it otherwise makes in it; a parameter without a gradient then has one too."
     adam, flats = _flats(engine)
     for flat in flats:
-        adam.state[flat] = {"step": torch.tensor(float(step)), **{moment: torch.zeros_like(flat) for moment in MOMENTS}}
+        adam.state[flat] = {"step": torch.tensor(0.0), **{moment: torch.zeros_like(flat) for moment in MOMENTS}}
     if engine.zero_optimization_stage() in (1, 2):
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -112,12 +112,14 @@ def write_share(engine, folder: Path, rank: int, ranks: int) -> tuple[dict[str, 
 
 # %% ../../nbs/train/37_checkpoint.ipynb #ad74ed66
 def read_state(engine, folder: Path, files: dict[str, str], step: int) -> None:
-    "Fill an engine from a checkpoint's files. A rank holds one whole tensor at a time."
+    "Fill a prepared engine from a checkpoint's files. A rank holds one whole tensor at a time."
     from contextlib import ExitStack
 
     from safetensors import safe_open
 
-    prepare(engine, step)
+    adam, flats = _flats(engine)
+    for flat in flats:
+        adam.state[flat]["step"].fill_(step)
     with ExitStack() as stack:
         opened = [stack.enter_context(safe_open(folder / name, "pt")) for name in files]
         places = {key: file for file in opened for key in file.keys()}

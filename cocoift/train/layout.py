@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ..chat.family import open_family
 from ..chat.template import VICUNA_JINJA
 from ..files import UserError, atomic_file, atomic_folder, read_json, reading, write_json
+from ..locks import owning
 from .adapt import saving
 from .model import read_config
 
@@ -152,6 +153,7 @@ def with_image(folder: Path):  # a tokenizer
     return tokenizer
 
 # %% ../../nbs/train/39_layout.ipynb #cca141dc
+@owning("assembled")
 def assemble_on_disk(
     vision: str | Path,  # CLIP's folder: the tower alone or the whole
     language: str | Path,  # Vicuna's, with its tokenizer
@@ -270,6 +272,7 @@ def read_own(
     return Path(out)
 
 # %% ../../nbs/train/39_layout.ipynb #92edc09a
+@owning("converted")
 def convert(
     checkpoint: str | Path,
     to: str,  # "llava", "hf" or "projector"

@@ -55,6 +55,9 @@ class Spread(Learning):
     "How it is spread over the machines, and kept."
     ranks: int | None = Field(None, gt=0)  # processes on this host: all its GPUs, if not said; one, where there is none
     hostfile: Path | None = None  # several hosts, as DeepSpeed's launcher reads them: `name slots=8` a line
+    ssh_port: int | None = Field(None, gt=0, lt=65536)  # where sshd listens on the other hosts; as ssh is configured, if not said
+    interface: str | None = Field(None, pattern="^[A-Za-z0-9][^\\s/]*$")  # the network that ranks speak over, on all hosts: eth0; the one that ssh takes, if not said
+    master: str | None = Field(None, pattern="^[A-Za-z0-9:][^\\s/]*$")  # address of the hostfile's first host, where ranks meet; as ssh shows it, if not said
     zero: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's stage: the lower of 2 and 3 that fits, if not said
     row_tokens: int | None = Field(None, gt=0)  # tokens of a row, in which several images' trees may stand: 4096 on GPUs, if not said; elsewhere what a step's longest tree needs
     trees: bool = True  # an image's conversations share its tokens; false: each has them for itself, with the same result
@@ -62,6 +65,11 @@ class Spread(Learning):
     recompute: bool = True  # gradient checkpointing
     checkpoint: int = Field(500, gt=0)  # steps between checkpoints
     keep: int = Field(2, gt=0)  # checkpoints that stay
+
+    @property
+    def between(self) -> list[str]:
+        "What is said of the network between hosts, as options."
+        return [f"{name}={value}" for name in ("ssh_port", "interface", "master") if (value := getattr(self, name)) is not None]
 
     @property
     def row(self) -> int:
@@ -93,13 +101,14 @@ class TrainRecipe(Spread):
             ((self.row_tokens or self.row) < self.max_length, f"row_tokens={self.row_tokens} is less than max_length={self.max_length}: a conversation must fit into a row: raise row_tokens"),
             (self.precision == "bf16" and self.zero in (0, 1), f"precision=bf16 zero={self.zero}: float32 master weights are kept at stages 2 and 3: set zero=2"),
             (self.hostfile is not None and self.ranks is not None, f"hostfile={self.hostfile} ranks={self.ranks}: the hostfile's slots say how many: leave ranks out"),
+            (self.hostfile is None and bool(self.between), f"{' '.join(self.between)}: is for several hosts: name them with hostfile=, or leave it out"),
             (self.betas[0] >= 1 or self.betas[1] >= 1 or min(self.betas) < 0, f"betas={list(self.betas)}: must lie in [0, 1)"),
         ]
 
     @property
     def learned(self) -> dict:
         "What decides what is learned, without paths: a run may be taken up again only with the same."
-        spread = {"model", "data", "images", "out", "draw", "ranks", "hostfile", "zero", "row_tokens", "trees", "micro_batch", "recompute", "checkpoint", "keep"}
+        spread = {"model", "data", "images", "out", "draw", "ranks", "hostfile", "ssh_port", "interface", "master", "zero", "row_tokens", "trees", "micro_batch", "recompute", "checkpoint", "keep"}
         return self.model_dump(mode="json", exclude=spread)
 
 # %% ../../nbs/train/35_recipe.ipynb #9c4a0d62

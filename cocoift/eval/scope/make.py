@@ -21,6 +21,7 @@ from .facts import Facts, read_facts
 from ...data.objects import vocabulary
 from .wordings import PUSHBACK, RECALL, RULES, instruct, seen_questions
 from ...files import UserError, atomic_folder, check_output, digest, read_json, read_jsonl, write_json
+from ...locks import owning
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #7a13660b
 FORM, MEMORY = ("local", "sticky", "override", "revoke"), ("recall", "repeat", "pushback")
@@ -231,6 +232,7 @@ def make_scope(
     return Bench(tuple(scripts), words, hashlib.sha256(_text(scripts).encode()).hexdigest())
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #ca8f67c2
+@owning("written")
 def write_scope(bench: Bench, out: str | Path) -> dict:  # items, images, sha256, ...
     "Write a benchmark as a folder; the same one again changes nothing."
     told = {"items": len(bench.scripts), "images": len(bench.images), "sha256": bench.sha256, "rounds": sum(len(s.steps) for s in bench.scripts if s.scope != "paired"),
