@@ -1,4 +1,5 @@
 "Every import at any depth of a Python file or a notebook, resolved: `python imports.py FOLDER...` prints, as JSON, what was looked at and what is not there. One process; nothing is run."
+
 import ast
 import importlib
 import importlib.util
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-DOTTED = re.compile(r"(?:cocoift|apps)(?:\.[a-z_]\w*)+")  # a module's name in a text: for runpy, a launcher's --module, import_module
+DOTTED = re.compile(
+    r"(?:cocoift|apps)(?:\.[a-z_]\w*)+"
+)  # a module's name in a text: for runpy, a launcher's --module, import_module
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -18,7 +21,11 @@ def sources(folder: Path) -> Iterator[tuple[Path, str, list[str]]]:  # file, cod
         if path.name != "_modidx.py":
             yield path, path.read_text(encoding="utf-8"), [folder.name, *path.relative_to(folder).parent.parts]
     for path in sorted(folder.rglob("*.ipynb")):
-        cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        cells = [
+            "".join(cell["source"])
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if cell["cell_type"] == "code"
+        ]
         for code in cells:
             if not code.lstrip().startswith("%%"):
                 yield path, re.sub(r"(?m)^(\s*)[!%].*", r"\1pass", code), []
@@ -43,7 +50,9 @@ def base_of(node: ast.ImportFrom, package: list[str]) -> str:
     return ".".join([*above, *(node.module.split(".") if node.module else [])])
 
 
-def imported(node: ast.AST, package: list[str]) -> Iterator[tuple[str, str, str]]:  # the name it is bound to; the name, and the module that it is of
+def imported(
+    node: ast.AST, package: list[str]
+) -> Iterator[tuple[str, str, str]]:  # the name it is bound to; the name, and the module that it is of
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.asname or alias.name.partition(".")[0], alias.name, ""
@@ -61,17 +70,33 @@ def is_module(name: str) -> bool:
 
 def rebound(function: ast.AST) -> set[str]:  # what a function binds otherwise than by an import
     nodes = list(ast.walk(function))
-    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {
+        n.arg for n in nodes if isinstance(n, ast.arg)
+    }
 
 
-def modules_of(scope: ast.AST, package: list[str]) -> dict[str, str]:  # of ours, by the names that imports bind in a scope
-    bindings = {name: f"{of}.{what}" if of else what for node in ast.walk(scope) for name, what, of in imported(node, package)}
-    return {name: full for name, full in bindings.items() if full.startswith(("cocoift.", "apps.")) and name != full.partition(".")[0] and is_module(full)}
+def modules_of(
+    scope: ast.AST, package: list[str]
+) -> dict[str, str]:  # of ours, by the names that imports bind in a scope
+    bindings = {
+        name: f"{of}.{what}" if of else what for node in ast.walk(scope) for name, what, of in imported(node, package)
+    }
+    return {
+        name: full
+        for name, full in bindings.items()
+        if full.startswith(("cocoift.", "apps.")) and name != full.partition(".")[0] and is_module(full)
+    }
 
 
-def attributes(node: ast.AST, package: list[str], known: dict[str, str]) -> Iterator[tuple[int, str, str]]:  # line, name, module: of `study.FULL`, where `study` is a module of ours
+def attributes(
+    node: ast.AST, package: list[str], known: dict[str, str]
+) -> Iterator[tuple[int, str, str]]:  # line, name, module: of `study.FULL`, where `study` is a module of ours
     if isinstance(node, (ast.Module, *SCOPES)):
-        kept = known if isinstance(node, ast.Module) else {name: full for name, full in known.items() if name not in rebound(node)}
+        kept = (
+            known
+            if isinstance(node, ast.Module)
+            else {name: full for name, full in known.items() if name not in rebound(node)}
+        )
         known = kept | modules_of(node, package)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
         yield node.lineno, node.attr, known[node.value.id]
@@ -83,9 +108,15 @@ def look(path: Path, code: str, package: list[str]) -> Iterator[tuple[str, bool]
     tree = ast.parse(code)
     for node in ast.walk(tree):
         for _, name, of in imported(node, package):
-            yield f"{path}:{node.lineno}: {f'from {of} import {name}' if of else f'import {name}'}", name == "*" and there(of) or there(name, of)
+            yield (
+                f"{path}:{node.lineno}: {f'from {of} import {name}' if of else f'import {name}'}",
+                name == "*" and there(of) or there(name, of),
+            )
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED.fullmatch(node.value):
-            yield f"{path}:{node.lineno}: {node.value!r}", is_module(node.value) or there(*node.value.rpartition(".")[::-2])
+            yield (
+                f"{path}:{node.lineno}: {node.value!r}",
+                is_module(node.value) or there(*node.value.rpartition(".")[::-2]),
+            )
     for line, name, of in attributes(tree, package, {}):
         yield f"{path}:{line}: {name} of {of}", there(name, of)
 

@@ -1,4 +1,5 @@
 "A whole study takes one path, at any size: the real one is run here end to end on photographs, killed, and run again. And every command runs in a process of its own."
+
 import json
 import os
 import shlex
@@ -34,7 +35,10 @@ def at_hand(shared, small, tmp_path_factory) -> Path:
     (data / "annotations").symlink_to(photographs / "annotations")  # a link, as data folders have them
     for name in ("cocoqa", "vqav2"):
         shutil.copytree(shared / "data/sources" / name, data / name)
-    for name, source, layout in (("llava_v1_5_mix665k", "coco-instances", "first-uniform"), ("blip_laion_cc_sbu_558k", "coco-captions", "independent")):
+    for name, source, layout in (
+        ("llava_v1_5_mix665k", "coco-instances", "first-uniform"),
+        ("blip_laion_cc_sbu_558k", "coco-captions", "independent"),
+    ):
         recipe = BuildRecipe(name=name, sources={source: {"cap": 40}}, layout=layout)
         write_llava(recipe, photographs, data / f"llava/{name}.json", home)
     items = read_items(photographs, per_image=1)[:4]
@@ -44,8 +48,14 @@ def at_hand(shared, small, tmp_path_factory) -> Path:
         "coco": {"name": "few", "sources": {"vqav2": {}, "cocoqa": {}, "coco-captions": {"cap": 40}}},
         "align": {"template": "plain", "train": "projector", "steps": 1, "batch": 4, "missing": "drop"},
         "tune": {"train": "language", "epochs": 1, "batch": 4, "missing": "drop"},
-        "study": {"coco": str(home / "coco.yaml"), "pretrain": str(home / "align.yaml"), "tune": str(home / "tune.yaml"), "answer": 4,
-                  "training": {"epochs": None, "steps": 1, "micro_batch": 2, "lr": 1e-5}, "most": {"rounds": 1, "scope": 3}},
+        "study": {
+            "coco": str(home / "coco.yaml"),
+            "pretrain": str(home / "align.yaml"),
+            "tune": str(home / "tune.yaml"),
+            "answer": 4,
+            "training": {"epochs": None, "steps": 1, "micro_batch": 2, "lr": 1e-5},
+            "most": {"rounds": 1, "scope": 3},
+        },
     }
     for name, recipe in write.items():
         (home / f"{name}.yaml").write_text(json.dumps(recipe))
@@ -56,7 +66,13 @@ def command(home: Path, small: Path, shared: Path, *more) -> list[str]:
     photographs = shared / "data/coco-photos/images"
     given = {"--data": home / "data", "--images": photographs, "--model": small / "start", "--out": home / "out"}
     left_out = [word for name in ("infimm", "pope", "rounds") for word in ("--without", name)]
-    return ["experiment", str(home / "study.yaml"), *(str(word) for pair in given.items() for word in pair), *left_out, *map(str, more)]
+    return [
+        "experiment",
+        str(home / "study.yaml"),
+        *(str(word) for pair in given.items() for word in pair),
+        *left_out,
+        *map(str, more),
+    ]
 
 
 def test_the_real_path(at_hand, small, shared, cocoift):
@@ -69,28 +85,42 @@ def test_the_real_path(at_hand, small, shared, cocoift):
 
     log = at_hand / "log.txt"
     with log.open("w") as file:
-        study = subprocess.Popen([Path(sys.executable).with_name("cocoift"), *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        study = subprocess.Popen(
+            [Path(sys.executable).with_name("cocoift"), *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
     while "7/" not in (text := log.read_text()):
         assert study.poll() is None, text
         time.sleep(0.05)
     os.kill(study.pid, signal.SIGKILL)
     study.wait()
     assert (out / "align/train.json").exists() and not (out / "eval").exists()
-    kept = {path: path.stat().st_mtime_ns for path in [*(out / "align").rglob("*"), *(out / "data").rglob("*"), *(out / "captions").rglob("*")] if path.is_file()}
+    kept = {
+        path: path.stat().st_mtime_ns
+        for path in [*(out / "align").rglob("*"), *(out / "data").rglob("*"), *(out / "captions").rglob("*")]
+        if path.is_file()
+    }
 
     done = cocoift(*words)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert [(s["name"], s["command"]) for s in document["steps"]] == [(s["name"], s["command"]) for s in planned["steps"]]
+    assert [(s["name"], s["command"]) for s in document["steps"]] == [
+        (s["name"], s["command"]) for s in planned["steps"]
+    ]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     results = {step["name"]: step["result"] for step in document["steps"]}
-    assert results["fetch"] == {"sources": 5, "fetched": 0} and all(results[f"tune {arm}"]["steps"] == 1 for arm in ARMS)
+    assert results["fetch"] == {"sources": 5, "fetched": 0} and all(
+        results[f"tune {arm}"]["steps"] == 1 for arm in ARMS
+    )
     assert {result.get("coverage", 1) for result in results.values()} == {1}
     page = (out / "report.html").read_text()
-    assert all(text in page for text in ("mm-vet", "llava-bench", "COCO-Scope", "context, never a baseline", "p (Holm)", "trained_on"))
+    assert all(
+        text in page
+        for text in ("mm-vet", "llava-bench", "COCO-Scope", "context, never a baseline", "p (Holm)", "trained_on")
+    )
     scores = [json.loads(path.read_text()) for path in (out / "judge").rglob("scores.json")]
-    assert len(scores) == 2 * 5 * 2 and {score["fingerprint"]["model"] for score in scores} == {scores[0]["fingerprint"]["model"]}
-
+    assert len(scores) == 2 * 5 * 2 and {score["fingerprint"]["model"] for score in scores} == {
+        scores[0]["fingerprint"]["model"]
+    }
 
 
 class Shelf(BaseHTTPRequestHandler):
@@ -142,40 +172,69 @@ def test_what_lacks_is_fetched(at_hand, site, tmp_path, monkeypatch):
         monkeypatch.setenv(name, site if name == "http_proxy" else "")
     archive = tmp_path / "site/cocoqa-2015-05-17.zip"
     archive.rename(tmp_path / "not yet")
-    with pytest.raises(Failed, match="cocoqa-2015-05-17.zip: .* the server answers 404 .* the same command goes on; or leave sources out"):
+    with pytest.raises(
+        Failed,
+        match="cocoqa-2015-05-17.zip: .* the server answers 404 .* the same command goes on; or leave sources out",
+    ):
         bring(study)
     (tmp_path / "data/cocoqa").mkdir(exist_ok=True)
     (tmp_path / "data/cocoqa/questions.txt").touch()
     (tmp_path / "not yet").rename(archive)
-    assert bring(study) == {"sources": 5, "fetched": 1} and (tmp_path / "data/cocoqa/train/img_ids.txt").read_text() == "139"
+    assert (
+        bring(study) == {"sources": 5, "fetched": 1}
+        and (tmp_path / "data/cocoqa/train/img_ids.txt").read_text() == "139"
+    )
     assert due(study) == [] and bring(study) == {"sources": 5, "fetched": 0}
 
 
-OFFLINE = dict(os.environ) | {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https")} | {"no_proxy": "", "NO_PROXY": ""}
+OFFLINE = (
+    dict(os.environ)
+    | {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https")}
+    | {"no_proxy": "", "NO_PROXY": ""}
+)
 
 
-@pytest.mark.parametrize("coco, says", [
-    ("coco-ift", ["data: lacks aokvqa, okvqa, ", ", lrv, ", ", and no server that has them answers: run `cocoift fetch aokvqa "]),
-    (["vqav2", "fsvqa", "vqa-e"], ["data: lacks fsvqa, vqa-e, which only a hand can bring: `cocoift fetch fsvqa vqa-e --data "]),
-], ids=["offline", "by hand"])
+@pytest.mark.parametrize(
+    "coco, says",
+    [
+        (
+            "coco-ift",
+            [
+                "data: lacks aokvqa, okvqa, ",
+                ", lrv, ",
+                ", and no server that has them answers: run `cocoift fetch aokvqa ",
+            ],
+        ),
+        (
+            ["vqav2", "fsvqa", "vqa-e"],
+            ["data: lacks fsvqa, vqa-e, which only a hand can bring: `cocoift fetch fsvqa vqa-e --data "],
+        ),
+    ],
+    ids=["offline", "by hand"],
+)
 def test_what_lacks_is_named_before_anything_is_done(coco, says, at_hand, small, shared, typed, tmp_path):
     if isinstance(coco, list):
         (tmp_path / "coco.yaml").write_text(json.dumps({"name": "hand", "sources": coco}))
         coco = tmp_path / "coco.yaml"
     done = typed(*command(at_hand, small, shared, "--out", tmp_path / "out", f"coco={coco}"), env=OFFLINE)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("cocoift experiment: "), done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("cocoift experiment: "), (
+        done.stderr
+    )
     assert all(text in done.stderr for text in [*says, "; or leave sources out with --without NAME"]), done.stderr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("more, says", [
-    (["--without", "vqav3"], "--without vqav3: the study has the benchmarks mm-vet, "),
-    (["--judge", "nobody"], "--judge nobody: no such judge"),
-    (["--tune", "tuna.yaml"], "tuna.yaml: no such recipe"),
-    (["tuna=tune.yaml"], "tuna: Extra inputs are not permitted: keys are out, data, "),
-    (["most={mm-vet: 3}"], "what is judged is asked whole"),
-    (["--tiny"], "study.yaml has sizes of its own: leave --tiny out"),
-])
+@pytest.mark.parametrize(
+    "more, says",
+    [
+        (["--without", "vqav3"], "--without vqav3: the study has the benchmarks mm-vet, "),
+        (["--judge", "nobody"], "--judge nobody: no such judge"),
+        (["--tune", "tuna.yaml"], "tuna.yaml: no such recipe"),
+        (["tuna=tune.yaml"], "tuna: Extra inputs are not permitted: keys are out, data, "),
+        (["most={mm-vet: 3}"], "what is judged is asked whole"),
+        (["--tiny"], "study.yaml has sizes of its own: leave --tiny out"),
+    ],
+)
 def test_a_wrong_option_is_named_before_anything_is_done(more, says, at_hand, small, shared, typed, tmp_path):
     done = typed(*command(at_hand, small, shared, "--out", tmp_path / "out", *more))
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and says in done.stderr, done.stderr
@@ -187,7 +246,9 @@ def test_missing_pictures_stop_a_study_before_its_first_training(at_hand, small,
     words = command(at_hand, small, shared, "--out", tmp_path / "out", "--tune", tmp_path / "tune.yaml")
     done = typed(*words)
     last = done.stderr.splitlines()[-1]
-    assert done.returncode == 2 and "of the dataset's images have no picture there" in last and "missing=drop" in last, done.stderr
+    assert (
+        done.returncode == 2 and "of the dataset's images have no picture there" in last and "missing=drop" in last
+    ), done.stderr
     assert not (tmp_path / "out/align").exists() and (tmp_path / "out/data/coco-ift/manifest.json").exists()
 
 
@@ -249,7 +310,11 @@ DEEPER = {  # and what stands within
     "eval": ("scores.terse_rate", "value low high"),
     "compare": ("differences.leakage", "value low high p"),
 }
-ELSEWHERE = {"quickstart": "conftest.py", "experiment": "test_cases_study.py", "app": "browser/conftest.py"}  # where these are started by themselves
+ELSEWHERE = {
+    "quickstart": "conftest.py",
+    "experiment": "test_cases_study.py",
+    "app": "browser/conftest.py",
+}  # where these are started by themselves
 
 
 def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str, str]:
@@ -257,9 +322,19 @@ def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str,
     vote = {"v1_0": {"imagename": "a.png", "question": "What is it?", "answer": "star", "capability": ["rec"]}}
     (folder / "mm-vet.json").write_text(json.dumps(vote))
     (folder / "said.json").write_text(json.dumps({"v1_0": "It is a star."}))
-    (folder / "pope.json").write_text(json.dumps({"question_id": 1, "image": "COCO_val2014_000000000001.jpg", "text": "Is there a star?", "label": "yes"}))
+    (folder / "pope.json").write_text(
+        json.dumps(
+            {"question_id": 1, "image": "COCO_val2014_000000000001.jpg", "text": "Is there a star?", "label": "yes"}
+        )
+    )
     (folder / "pope-said.jsonl").write_text(json.dumps({"question_id": 1, "answer": "Yes."}))
-    tuned, few = study / "train/every-mixed/seed-0", f"--endpoint {model} --model scribe most={json.dumps({'vqav2': 1}, separators=(',', ':'))}"
+    (folder / "train.yaml").write_text(
+        (study / "train/every-mixed/seed-0/job.json").read_text()
+    )  # done already: the paths above start a training
+    tuned, few = (
+        study / "train/every-mixed/seed-0",
+        f"--endpoint {model} --model scribe most={json.dumps({'vqav2': 1}, separators=(',', ':'))}",
+    )
     return {
         "sources": "",
         "fetch": f"cocoqa --data {folder}/data --mirror http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa={site}",
@@ -278,7 +353,7 @@ def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str,
         "likelihood": f"--model {tuned}/model --data {folder}/scope --images {study}/exam --out {folder}/likelihood",
         "assemble": f"--tower {study}/parts/seed-0/vision --language {study}/parts/seed-0/language --out {folder}/start",
         "convert": f"{folder}/start --to llava --out {folder}/llava",
-        "train": f"tiny model={folder}/start data={folder}/set images={study}/world steps=1 batch=4 micro_batch=1 out={folder}/trained",
+        "train": f"{folder}/train.yaml",
     }
 
 

@@ -30,8 +30,8 @@ def defined(value: Any) -> Any:
 
 def show(value: Any, as_json: bool, lines: list[str] | None = None) -> None:
     "Print a document, or lines."
-    text = json.dumps(defined(value), indent=1, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(lines or [])
-    print(text, file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
+    document = json.dumps(defined(value), indent=1, ensure_ascii=False, allow_nan=False) if as_json else None
+    print("\n".join(lines or []) if document is None else document, file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
 
 
 def columns(rows: list[list[Any]], head: list[str]) -> list[str]:

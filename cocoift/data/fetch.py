@@ -270,7 +270,7 @@ def fetch(
 
 # %% ../../nbs/data/29_fetch.ipynb #e9406be6
 def lacking(names: Iterable[str], data: Path) -> list[Archive]:
-    "What must be brought before sources can be read: archives of which no official file lies in the data folder, whoever may have put it there."
+    "What must be brought before sources can be read: archives of which no official file lies in the data folder."
     known, files = load_sources(), Files(Path(data), "")
 
     @cache
@@ -283,7 +283,8 @@ def lacking(names: Iterable[str], data: Path) -> list[Archive]:
         owner = archive.sources.split()[0]
         return not there(owner if owner in known[name].needs else name)
 
-    return [archive for archive in ARCHIVES if any(lacks(archive, name) for name in set(names) & set(archive.sources.split()))]
+    wanted = set(names)
+    return [archive for archive in ARCHIVES if any(lacks(archive, name) for name in wanted & set(archive.sources.split()))]
 
 # %% ../../nbs/data/29_fetch.ipynb #216e8284
 def offline(archives: Iterable[Archive], timeout: float = 5.0) -> bool:
