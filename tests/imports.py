@@ -1,4 +1,6 @@
-"Every import at any depth of a Python file or a notebook, resolved: `python imports.py FOLDER...` prints, as JSON, what was looked at and what is not there. One process; nothing is run."
+"""Every import at any depth of a Python file or a notebook, resolved, in one process; nothing is run.
+
+`python imports.py FOLDER...` prints, as JSON, what was looked at and what is not there."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"A whole study takes one path, at any size: the real one is run here end to end on photographs, killed, and run again. And every command runs in a process of its own."
+"A whole study takes one path at any size, and every command runs in a process of its own."
 
 import json
 import os
@@ -23,7 +23,7 @@ ARMS = ("llava-mix665k", "coco-ift")
 
 @pytest.fixture(scope="module")
 def at_hand(shared, small, tmp_path_factory) -> Path:
-    "A data folder as a user has it: official files of several sources under their names, photographs elsewhere, benchmarks under bench/, small recipes in YAML."
+    "A data folder as a user has it: official files, benchmarks under bench/, small recipes; photographs elsewhere."
     from cocoift.data.recipe import BuildRecipe
     from cocoift.eval.benchmarks.rounds import read_items
     from cocoift.images import find_pictures
@@ -76,7 +76,7 @@ def command(home: Path, small: Path, shared: Path, *more) -> list[str]:
 
 
 def test_the_real_path(at_hand, small, shared, cocoift):
-    "Killed while its second model learns, started again: what was done stays, the rest is done, the steps are those of the dry run, and a third start changes nothing."
+    "Killed while its second model learns, started again: what was done stays, the rest is done as the dry run told."
     words, out = command(at_hand, small, shared, "--json"), at_hand / "out"
     planned = json.loads(cocoift(*words, "--dry-run").stdout)
     assert not out.exists() and planned["judge_calls"] == 2 * 2 * 5 * 4  # benchmarks, arms, histories, questions
@@ -157,7 +157,7 @@ def site(tmp_path):
 
 
 def test_what_lacks_is_fetched(at_hand, site, tmp_path, monkeypatch):
-    "Of five sources one lacks: it alone is fetched; a start after a failure goes on with it, though half of it may be there."
+    "Of five sources one lacks, and is fetched; a start after a failure goes on with it, though half of it is there."
     import urllib.request
 
     from cocoift.files import Failed
@@ -321,20 +321,17 @@ def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str,
     "A small real job for each command, in an order in which each finds what it needs."
     vote = {"v1_0": {"imagename": "a.png", "question": "What is it?", "answer": "star", "capability": ["rec"]}}
     (folder / "mm-vet.json").write_text(json.dumps(vote))
-    (folder / "said.json").write_text(json.dumps({"v1_0": "It is a star."}))
+    (folder / "a.json").write_text(json.dumps({"v1_0": "It is a star."}))
     (folder / "pope.json").write_text(
         json.dumps(
             {"question_id": 1, "image": "COCO_val2014_000000000001.jpg", "text": "Is there a star?", "label": "yes"}
         )
     )
     (folder / "pope-said.jsonl").write_text(json.dumps({"question_id": 1, "answer": "Yes."}))
-    (folder / "train.yaml").write_text(
-        (study / "train/every-mixed/seed-0/job.json").read_text()
-    )  # done already: the paths above start a training
-    tuned, few = (
-        study / "train/every-mixed/seed-0",
-        f"--endpoint {model} --model scribe most={json.dumps({'vqav2': 1}, separators=(',', ':'))}",
-    )
+    tuned = study / "train/every-mixed/seed-0"
+    (folder / "train.yaml").write_text((tuned / "job.json").read_text())  # it is done: the path above starts trainings
+    few = f"--endpoint {model} --model scribe most=" + json.dumps({"vqav2": 1}, separators=(",", ":"))
+    run, parts = study / "eval/every-mixed", study / "parts/seed-0"
     return {
         "sources": "",
         "fetch": f"cocoqa --data {folder}/data --mirror http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa={site}",
@@ -346,12 +343,12 @@ def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str,
         "label": f"{folder}/set {few} --out {folder}/labelled --images {study}/world",
         "scope": f"--data {study}/exam --out {folder}/scope --images 2",
         "eval": f"--model scripted:oracle --data {study}/exam --per-image 1 --out {folder}/run",
-        "compare": f"{study}/eval/first-uniform {study}/eval/every-mixed --html {folder}/compare.html --images {study}/exam",
-        "judge": f"mm-vet --predictions {folder}/said.json --references {folder}/mm-vet.json --judge rule --out {folder}/judged",
+        "compare": f"{study}/eval/first-uniform {run} --html {folder}/compare.html --images {study}/exam",
+        "judge": f"mm-vet --predictions {folder}/a.json --references {folder}/mm-vet.json --judge rule --out {folder}/j",
         "score": f"pope --predictions {folder}/pope-said.jsonl --references {folder}/pope.json",
-        "report": f"{study}/data/every-mixed {tuned.parent} {study}/eval/every-mixed --images {study}/exam --out {folder}/report.html",
+        "report": f"{study}/data/every-mixed {tuned.parent} {run} --images {study}/exam --out {folder}/report.html",
         "likelihood": f"--model {tuned}/model --data {folder}/scope --images {study}/exam --out {folder}/likelihood",
-        "assemble": f"--tower {study}/parts/seed-0/vision --language {study}/parts/seed-0/language --out {folder}/start",
+        "assemble": f"--tower {parts}/vision --language {parts}/language --out {folder}/start",
         "convert": f"{folder}/start --to llava --out {folder}/llava",
         "train": f"{folder}/train.yaml",
     }
