@@ -6,8 +6,8 @@ from threading import Event
 import gradio as gr
 
 from apps import folds
-from apps.room import QUIET, Room, sorry, visitor
-from cocoift.chat.desk import Side, answer
+from apps.room import QUIET, Room, shows_errors, sorry, visitor
+from cocoift.chat.desk import MOST_PICTURES, MOST_TEXT, Side, answer
 from cocoift.chat.marks import defuse
 from cocoift.chat.shown import SIDES, WELCOME, differences, messages
 from cocoift.chat.speak import Settings
@@ -51,7 +51,7 @@ class Page:
             for k in range(4):
                 self.lay_out_side(k)
         self.box = gr.MultimodalTextbox(placeholder="Ask all. Enter sends, Esc stops, Alt+1 and Alt+2 vote.", file_types=["image"], file_count="multiple", elem_id="prompt",
-                                        show_label=False, stop_btn=False, max_plain_text_length=20_000)
+                                        show_label=False, stop_btn=False, max_plain_text_length=MOST_TEXT)
         with gr.Row(elem_classes="tight", elem_id="votes"):
             self.votes = {choice: gr.Button(choice if len(choice) > 1 else f"{choice} is better", interactive=False, visible=choice not in "CD", size="sm", min_width=80,
                                             elem_id=f"vote-{TAGS[choice]}") for choice in VOTES}
@@ -78,13 +78,17 @@ class Page:
     # What happens
 
     def wire(self) -> None:
-        self.speak_after(self.box.submit(self.begin, [self.box, *self.asking], [self.box, *self.asked], **QUIET))
+        self.speak_after(
+            self.box.submit(shows_errors(self.begin), [self.box, *self.asking], [self.box, *self.asked], **QUIET)
+        )
         for k in range(4):
             self.wire_side(k)
         self.stop.click(self.room.stopper(SIDES), queue=False, api_visibility="private")
         voted = [self.note, self.reason, self.blind, self.secret, *self.models, *self.votes.values()]
         for choice, button in self.votes.items():
-            button.click(self.voter(choice), [*self.states, self.reason, self.blind, self.many], voted, **QUIET)
+            button.click(
+                shows_errors(self.voter(choice)), [*self.states, self.reason, self.blind, self.many], voted, **QUIET
+            )
         self.secret.input(self.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET)
         counted = self.count.input(self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET)
         self.settle_after(self.clear.click(self.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET))
@@ -93,8 +97,9 @@ class Page:
 
     def wire_side(self, k: int) -> None:
         def again(side, number, known, hidden, **changed):
+            asked = side.edit(number, **changed) if changed else side.retry(number)
             self.room.expect(SIDES[k])
-            return self.shown(side.edit(number, **changed) if changed else side.retry(number), known, hidden)
+            return self.shown(asked, known, hidden)
 
         def retry(side, known, hidden, data: gr.RetryData):
             return again(side, data.index // 2, known, hidden)
@@ -111,10 +116,10 @@ class Page:
             return self.shown(side.undo(data.index // 2), known, hidden)
 
         here = ([self.states[k], self.pictures, self.blind], [self.states[k], self.panes[k]])
-        self.speak_after(self.panes[k].retry(retry, *here, **QUIET), [k])
-        self.speak_after(self.retries[k].click(retry_last, *here, **QUIET), [k])
-        self.speak_after(self.panes[k].edit(edit, *here, **QUIET), [k])
-        self.settle_after(self.panes[k].undo(undo, *here, **QUIET))
+        self.speak_after(self.panes[k].retry(shows_errors(retry), *here, **QUIET), [k])
+        self.speak_after(self.retries[k].click(shows_errors(retry_last), *here, **QUIET), [k])
+        self.speak_after(self.panes[k].edit(shows_errors(edit), *here, **QUIET), [k])
+        self.settle_after(self.panes[k].undo(shows_errors(undo), *here, **QUIET))
         self.settle_after(self.panes[k].clear(lambda side: Side(side.model), self.states[k], self.states[k], **QUIET))
         self.stops[k].click(self.room.stopper(SIDES[k]), queue=False, api_visibility="private")
 
@@ -163,6 +168,8 @@ class Page:
         text, files = (message or {}).get("text", "").strip(), (message or {}).get("files", [])
         if not text:
             raise sorry("Write a question first; a picture alone asks nothing." if files else "Write a question first.")
+        if len(files) > MOST_PICTURES:
+            raise sorry(f"{len(files):,} pictures are too many: send {MOST_PICTURES} at most.")
         taken = dict(map(self.room.take, files))
         return None, *self.ask((*sides, {**known, **taken}, hidden, a, b, c, d, many), lambda side, model: Side(model, side.rounds).ask(text, list(taken)))
 
@@ -184,7 +191,11 @@ class Page:
                 if side.rounds[-1].status != "done" or not side.script:
                     side = Side(side.model, side.rounds)
                     break
-                side, event = side.next(), Event()
+                try:
+                    side, event = side.next(), Event()
+                except UserError as error:  # a script that is too long for one dialog
+                    side = Side(side.model, side.rounds).last(status="failed", why=str(error))
+                    break
                 room.live[request.session_hash, name] = event
             yield self.shown(side, known, hidden)
         return speak
@@ -193,7 +204,7 @@ class Page:
         def cast(*given):
             *sides, why, hidden, many = given
             sides = dict(zip(SIDES, sides[:many]))
-            self.room.log.add(*votes_of(choice, sides, why, hidden))
+            self.room.log.add(*votes_of(choice, sides, why or "", hidden))
             told = ", ".join(f"{s.upper()} was *{defuse(side.model)}*" for s, side in sides.items())
             seen = [gr.update(visible=True, value=side.model) if side.model in self.room.roster.entries else gr.update(visible=True) for side in sides.values()]
             return [f"**Noted: {choice}.** {told}.", "", False, False, *seen, *[gr.skip()] * (4 - many), *[gr.update(interactive=False) for _ in VOTES]]

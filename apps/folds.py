@@ -4,9 +4,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from apps.room import QUIET, sorry, visitor
+from apps.room import QUIET, shows_errors, sorry, visitor
 from cocoift.chat.away import export
-from cocoift.chat.desk import Side
+from cocoift.chat.desk import MOST_TEXT, Side
 from cocoift.chat.logs import read_log
 from cocoift.chat.prepared import as_lines, read_lines
 from cocoift.chat.shown import SIDES, messages
@@ -29,8 +29,14 @@ class Folds:
 
     def lay_out(self) -> tuple[gr.HTML, list[gr.Slider]]:  # where differences stand, how answers are drawn
         with gr.Accordion("The prepared dialog's questions", open=False, elem_id="script-box"):
-            self.lines = gr.Textbox(as_lines(next(iter(self.scripts.values()))), label="One a line; about the picture in the box, or the dialog's own, or the last one shown", lines=4,
-                                    max_length=10_000, elem_id="script-lines")
+            self.lines = gr.Textbox(
+                as_lines(next(iter(self.scripts.values()))),
+                label="One a line (↵ breaks one within); about the picture in the box, or the dialog's own, "
+                "or the last one shown",
+                lines=4,
+                max_length=MOST_TEXT,
+                elem_id="script-lines",
+            )
         with gr.Accordion("Difference between the answers", open=False, elem_id="difference-box"):
             diff = gr.HTML(elem_id="difference")
         with gr.Accordion("The picture and its COCO objects", open=False, elem_id="objects-box"):
@@ -61,10 +67,19 @@ class Folds:
     def wire(self, page) -> None:
         self.room, self.first = page.room, page.first
         self.script.input(self.lines_of, self.script, self.lines, **QUIET)
-        page.speak_after(self.run.click(lambda *given: self.play(page, *given), [self.script, self.lines, page.box, *page.asking], page.asked, **QUIET))
+        page.speak_after(
+            self.run.click(
+                shows_errors(lambda *given: self.play(page, *given)),
+                [self.script, self.lines, page.box, *page.asking],
+                page.asked,
+                **QUIET,
+            )
+        )
         self.show.click(self.objects_of, page.states[0], self.objects, **QUIET)
         b = [page.states[1], page.panes[1], page.models[1]]
-        page.speak_after(self.replay.click(self.replayed, [self.again, page.states[0], page.pictures], b, **QUIET), [1])
+        page.speak_after(
+            self.replay.click(shows_errors(self.replayed), [self.again, page.states[0], page.pictures], b, **QUIET), [1]
+        )
         opened = self.upload.upload(self.opened, self.upload, [self.told, self.found, page.note], **QUIET)
         for event in (opened.then, self.found.input):
             chosen = event(self.chosen, [self.found, self.told, page.pictures], [*page.states, *page.panes, page.many, page.count], **QUIET)
@@ -84,7 +99,9 @@ class Folds:
     def play(self, page, name, lines, message, *given):
         *sides, known, hidden, a, b, c, d, many = given
         page.wait_for(sides[:many])
-        told = read_lines(lines, getattr(self.scripts.get(name), "image", None))
+        if len(lines or "") > MOST_TEXT:
+            raise sorry(f"{len(lines):,} characters are too many: write {MOST_TEXT:,} at most.")
+        told = read_lines(lines or "", getattr(self.scripts.get(name), "image", None))
         if told is None:
             raise sorry("Write the questions first, one a line.")
         pictures, last = self.roster.pictures, next((r.images[-1] for r in reversed(sides[0].rounds) if r.images and r.images[-1] in known), None)
@@ -125,7 +142,7 @@ class Folds:
         return told, gr.update(choices=names, value=0), f"{len(told):,} dialog{'s' * (len(told) != 1)} read" + (f"; {others:,} lines are something else" if others else "") + "."
 
     def chosen(self, number, told, known):
-        if not told or number is None:
+        if not told or number is None or not 0 <= int(number) < len(told):
             return [gr.skip()] * 10
         sides = list(told[int(number)].sides.values())
         many = max(2, len(sides))

@@ -3,6 +3,7 @@ import html
 import shutil
 from collections import defaultdict
 from filecmp import cmp
+from functools import wraps
 from pathlib import Path
 from threading import Event
 
@@ -19,6 +20,18 @@ QUIET = dict(show_progress="hidden", api_visibility="private")
 
 def sorry(text: str) -> gr.Error:
     return gr.Error(html.escape(text), print_exception=False)
+
+
+def shows_errors(handler):
+    "A handler whose `UserError` the visitor reads: the server can be called with more than its page would send."
+
+    @wraps(handler)
+    def handled(*arguments, **named):
+        try:
+            return handler(*arguments, **named)
+        except UserError as error:
+            raise sorry(str(error)) from None
+    return handled
 
 
 def visitor() -> str:

@@ -13,6 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 FOLDER = Path(tempfile.mkdtemp(prefix="cocoift-app-"))
 CACHE = FOLDER / "files"
 os.environ["GRADIO_TEMP_DIR"] = str(CACHE)
+os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # uvicorn's setting: whose X-Forwarded-For is believed; else nobody's
 HELD = open(FOLDER / "lock", "w")  # as long as this app lives
 fcntl.flock(HELD, fcntl.LOCK_EX)
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -21,11 +22,12 @@ import gradio as gr  # noqa: E402  reads its settings when it is imported
 from starlette.middleware import Middleware  # noqa: E402
 
 from apps import chat, dashboard  # noqa: E402
-from apps.guard import Guard, gate  # noqa: E402
+from apps.guard import Gate, Guard  # noqa: E402
 from apps.room import Room  # noqa: E402
 from apps.theme import CSS, HEAD, THEME  # noqa: E402
 from cocoift.chat.desk import MOST_BYTES  # noqa: E402
 from cocoift.chat.store import Logbook  # noqa: E402
+from cocoift.files import UserError  # noqa: E402
 from cocoift.studies.roster import open_roster  # noqa: E402
 
 FORGET = (300, 1800)  # seconds: how often files that were uploaded and never sent are looked for, and how old they may be
@@ -70,13 +72,54 @@ def shown(study: Path) -> list[str]:
     return [str(folder.absolute()) for folder in (study / "exam" / "images", study / "world" / "images", study.parent / "app" / "pictures")]
 
 
+def past_proxies(host: str) -> None:
+    "Gradio asks its own page whether it is there: no proxy stands between."
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if known.strip() != "*":
+        own = ",".join(filter(None, (known, "localhost,127.0.0.1,::1", host)))
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = own
+
+
+def leave(*_) -> None:
+    "What visitors sent goes, too; `timeout` and others ask twice."
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def serve(options: dict) -> None:
     sweep(FOLDER)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what visitors sent goes, too
-    page(options).queue(max_size=400, default_concurrency_limit=40).launch(
-        server_name=options["host"], server_port=options["port"], share=options["share"], auth=gate(options["password"]) if options["password"] else None,
-        allowed_paths=shown(Path(options["study"])), max_file_size=MOST_BYTES, ssr_mode=False, theme=THEME, css=CSS, head=HEAD, footer_links=[], quiet=False, show_error=False, run_history=False,
-        app_kwargs={"middleware": [Middleware(Guard, share=options["share"])], "docs_url": None, "redoc_url": None, "openapi_url": None})
+    signal.signal(signal.SIGTERM, leave)
+    host, port, password = options["host"], options["port"], options["password"]
+    past_proxies(host)
+    blocks = page(options).queue(max_size=400, default_concurrency_limit=40)
+    try:
+        blocks.launch(
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port,
+            share=options["share"],
+            auth=Gate(password).enter if password else None,
+            allowed_paths=shown(Path(options["study"])),
+            max_file_size=MOST_BYTES,
+            ssr_mode=False,
+            theme=THEME,
+            css=CSS,
+            head=HEAD,
+            footer_links=[],
+            show_error=False,
+            run_history=False,
+            _frontend=False,  # no second look whether the page can be had from here, past whatever blocks a HEAD
+            app_kwargs={
+                "middleware": [Middleware(Guard, share=options["share"])],
+                "docs_url": None,
+                "redoc_url": None,
+                "openapi_url": None,
+            },
+        )
+    except Exception as error:  # before it serves: afterwards errors are a visitor's, and logged
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"--host {host} --port {port}: the page cannot be served there ({why}): name another place"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -142,11 +142,11 @@ RIGHT = [{"question_id": 139000 + k, "answer": "yes"} for k in range(4)]
     ("aokvqa", "aokvqa_v1p0_val.json", '{"q0": "A",\n "q0": "B"}', "id q0 is there twice"),
     ("pope", "coco_pope_random.json", lines({"question": f"Is there a {t}?", "answer": "yes"} for t in THINGS), "of one version"),
     ("pope", "coco_pope_random.json", lines([{"question_id": 1, "text": "yes"}] * 4), "question_id 1 is there twice"),
-    ("pope", "coco_pope_random.json", lines({"question_id": k, "text": "yes"} for k in range(3)), "has 3 answers"),
+    ("pope", "coco_pope_random.json", lines({"question_id": k, "text": "yes"} for k in range(3)), "lacks an answer to 3 and 1 more"),
     ("mm-vet", "mm-vet.json", json.dumps({f"v1_{k}": {"model": ["m"], "content": ["2.0"], "score": [2.0]} for k in range(4)}), "outside 0 to 1"),
     ("mm-vet", "mm-vet.json", json.dumps({f"v1_{k}": {"model": ["m"], "content": ["1"], "score": ["__import__('os').abort()"]} for k in range(4)}), "is no number"),
     ("coco-caption", "captions_val2017.json", json.dumps([{"image_id": 139, "caption": "A dog."}] * 2), "image_id 139 is there twice"),
-    ("coco-caption", "captions_val2017.json", json.dumps(RIGHT), "lacks 'image_id'")])
+    ("coco-caption", "captions_val2017.json", json.dumps(RIGHT), "has no image_id")])
 def test_wrong_predictions(bench, references, said, complaint, official, tmp_path, capsys, monkeypatch):
     "One clear line, exit code 2, and no number."
     (tmp_path / "said.json").write_text(said)

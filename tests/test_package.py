@@ -17,7 +17,7 @@ import pytest
 import cocoift
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = "conversation dataset files formats images locks options stats world".split()
+GROUND = "conversation dataset files formats images locks options stats thoughts world".split()
 # Rooms that a room may import besides itself; from the bottom up.
 BELOW = {"ground": "", "chat": "ground", "data": "ground chat", "train": "ground chat data", "eval": "ground chat data", "viz": "ground",
          "studies": "ground chat data train eval viz", "cli": "ground chat data train eval viz studies"}

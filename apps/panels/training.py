@@ -22,13 +22,23 @@ class Training:
 
     def after(self, event):
         loss, *others = self.plots
-        first = event.then(lambda runs: self.drawn(runs, [loss]), self.runs, [self.note, *self.plots[loss].parts], **QUIET)
-        return first.then(lambda runs: self.drawn(runs, others)[1:], self.runs, [part for name in others for part in self.plots[name].parts], **QUIET)
+        first = event.then(
+            lambda runs: [self.seen(runs), *self.drawn(runs, [loss])],
+            self.runs,
+            [self.stamp, self.note, *self.plots[loss].parts],
+            **QUIET,
+        )
+        return first.then(lambda runs, seen: [seen, *self.drawn(runs, others)[1:]], [self.runs, self.stamp],
+                          [self.stamp, *(part for name in others for part in self.plots[name].parts)], **QUIET)
 
     def wire(self) -> None:
         self.after(remember(self.runs, self.choices))
         everything = [self.stamp, self.note, *(part for place in self.plots.values() for part in place.parts)]
         self.timer.tick(self.ticked, [self.runs, self.stamp], everything, concurrency_limit=2, **QUIET)
+
+    def seen(self, runs) -> str:
+        "What figures are drawn of; taken before the files are read: what is written meanwhile comes at the next tick."
+        return str([sorted(runs or []), *board.stamped(self.study.root)])
 
     def drawn(self, runs, places):
         "A note, and the figures at these places."
@@ -42,6 +52,6 @@ class Training:
         return parts
 
     def ticked(self, runs, before):
-        "Draw again only if a run has gone on."
-        stamp = str([board.stamp(folder / file) for folder in self.study.find("metrics.jsonl").values() for file in ("metrics.jsonl", "train.json")])
-        return [before or stamp, *[gr.skip()] * (1 + 2 * len(self.plots))] if before in ("", stamp) else [stamp, *self.drawn(runs, self.plots)]
+        "Draw again only if a run has gone on since the figures were drawn."
+        now = self.seen(runs)
+        return [gr.skip()] * (2 + 2 * len(self.plots)) if before in ("", now) else [now, *self.drawn(runs, self.plots)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..files import UserError
+from ..thoughts import answer_alone
 
 # %% ../../nbs/chat/12_ask.ipynb #b69f73d8
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,15 @@ class Reply:
     why: str = ""  # of a status other than ok
     prompt: str = ""  # sha256 of what the model really got: its ids, or the messages that a server was sent
     tokens: tuple[int, int] | None = None  # of the prompt and of the answer, where they are known
+    raw: str = ""  # the whole text, where thoughts were taken off it
 
 
 def replies(chat: Chat, asks: Sequence[Ask]) -> list[Reply]:
-    "One reply to each ask, in order."
+    "One reply to each ask, in order, without what was thought before it."
     told = list(chat.reply(asks)) if hasattr(chat, "reply") else [Reply(text) for text in chat.answer(asks)]
     if len(told) != len(asks):
         raise RuntimeError(f"{chat.name} gave {len(told)} replies to {len(asks)} asks")
-    return told
+    return [reply if (plain := answer_alone(reply)) is reply else replace(plain, raw=reply.text) for reply in told]
 
 
 def texts(told: Sequence[Reply]) -> list[str]:  # what `answer` returns, for a chat that has `reply`
@@ -75,7 +77,7 @@ def play_all(chat: Chat, dialogs: Sequence[tuple[str | None, Sequence[str]]]) ->
     asks = [Ask(image, (), "") for image, _ in dialogs]
     for number in range(max(len(instructions) for _, instructions in dialogs)):
         going = [k for k, (_, instructions) in enumerate(dialogs) if number < len(instructions)]
-        told = chat.answer([replace(asks[k], instruction=dialogs[k][1][number]) for k in going])
+        told = texts(replies(chat, [replace(asks[k], instruction=dialogs[k][1][number]) for k in going]))
         for k, response in zip(going, told):
             asks[k] = replace(asks[k], turns=(*asks[k].turns, (dialogs[k][1][number], response)))
     return [ask.turns for ask in asks]

@@ -61,16 +61,20 @@ def read_log(path: str | Path) -> tuple[list[Told], int]:  # the comparisons, an
     text = read_text(path)
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         whole = None
     if isinstance(whole, dict) and whole and all(isinstance(v, dict) and "rounds" in v for v in whole.values()):
         return [Told(_ours(whole, path), about="an export")], 0
-    lines, told, others = [whole] if whole is not None else text.splitlines(), [], 0
+    lines, told, others = (
+        whole if isinstance(whole, list) else [whole] if whole is not None else text.split("\n"),
+        [],
+        0,
+    )
     for number, line in enumerate(lines, 1):
         try:
-            line = json.loads(line) if isinstance(line, str) else line
-            found = _fastchat(line)
-        except (json.JSONDecodeError, KeyError, TypeError, IndexError, ValueError, AttributeError):
+            line = json.loads(line.strip() or "null") if isinstance(line, str) else line
+            found = line and _fastchat(line)
+        except (json.JSONDecodeError, KeyError, TypeError, IndexError, ValueError, AttributeError, RecursionError):
             found = None
         if found and any(side.rounds for side in found[0].values()):
             told.append(Told(*found, about=f"line {number}, {line.get('type', 'chat')}"))

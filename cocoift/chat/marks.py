@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from html import escape
 
 from ..formats import TERSE_FORMATS, is_terse, keeps, stated_format, words
+from ..thoughts import without_thoughts
 
 # %% ../../nbs/chat/17_marks.ipynb #8ebf6953
 _STANDING = re.compile(r"\bfrom now on\b|\bfrom here on\b|\bfor (?:all|every|each|the rest|the following|any)\b[^.?!]*\b(?:questions?|answers?|rounds?|chat|dialog|conversation)\b"
@@ -41,7 +42,7 @@ def _obeys(format: str, response: str) -> bool:
 
 def mark(turns: Sequence[tuple[str, str]]) -> Mark:  # (instruction, response) of the rounds up to the one that is marked
     "Read the last answer in the light of what was asked before it."
-    *before, (instruction, response) = turns
+    *before, (instruction, response) = [(asked, without_thoughts(said)) for asked, said in turns]
     format, count = stated_format(instruction), len(words(response))
     earlier = [(number, stated_format(asked), standing(asked)) for number, (asked, _) in enumerate(before, 1)]
     lasting = [kind for _, kind, stands in earlier if stands and kind != "free"]

@@ -37,13 +37,13 @@ MOST = 40  # rounds
 
 
 def read_lines(text: str, image: str | None = None) -> Prepared | None:  # None: no question in it
-    "The questions of a text, one a line."
-    questions = tuple(line.strip() for line in text.splitlines() if line.strip())[:MOST]
+    "The questions of a text, one a line; a ↵ breaks a line within one."
+    questions = tuple(line.strip().replace(" ↵ ", "\n") for line in text.split("\n") if line.strip())[:MOST]
     return Prepared(questions, image) if questions else None
 
 
 def as_lines(prepared: Prepared) -> str:
-    return "\n".join(prepared.questions)
+    return "\n".join(question.replace("\n", " ↵ ") for question in prepared.questions)
 
 # %% ../../nbs/chat/25_prepared.ipynb #bc9dbd5f
 def recorded(runs: Iterable[Replay], most: int = 6) -> dict[str, Prepared]:  # by name

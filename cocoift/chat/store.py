@@ -70,6 +70,8 @@ def votes_of(choice: str, sides: Mapping[str, Side], reason: str = "", blind: bo
     "A vote about the last round, as arenas write it: among three models, two battles that the same one won."
     if choice not in VOTES or choice.lower() not in (*sides, "tie", "both bad"):
         raise UserError(f"vote {choice!r}: votes are {', '.join(name.upper() for name in sides)}, tie, both bad")
+    if not all(side.rounds and not side.busy for side in sides.values()):
+        raise UserError(f"vote {choice!r}: there is nothing to vote on yet: ask something, and wait for all answers")
     names = list(sides)
     best = choice.lower() if choice.lower() in sides else None
     pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :] if best in (None, a, b)]

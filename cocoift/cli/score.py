@@ -14,32 +14,60 @@ import typer
 from .base import Json, app, columns, show
 
 # %% ../../nbs/cli/77_score.ipynb #d6ae6cd6
+_JUDGED = ("llava-bench", "pairwise", "single")
+
+
 def _flat(scores: dict, before: str = "") -> list[list[Any]]:
     rows = []
     for name, value in scores.items():
-        rows += _flat(value, f"{before}{name} ") if isinstance(value, dict) else [[before + name, " ".join(map(str, value)) if isinstance(value, list) else f"{value:.7g}" if isinstance(value, float) else value]]
+        if isinstance(value, dict):
+            rows += _flat(value, f"{before}{name} ")
+        else:
+            text = (
+                " ".join(map(str, value))
+                if isinstance(value, list)
+                else f"{value:.7g}"
+                if isinstance(value, float)
+                else value
+            )
+            rows.append([before + name, text])
     return rows
 
 
+def _notes(told: dict) -> list[str]:  # what a reader must know beside the scores
+    lost = sum(told["failed"].values()) if isinstance(told.get("failed"), dict) else told.get("failed", 0)
+    share = f", coverage {told['coverage']:.1%}" if told.get("coverage") is not None else ""
+    what = "judgements" if told["bench"] in _JUDGED else "calls"
+    read = "are taken off" if told["mode"] == "open" else "this rule reads as answers"
+    thinking = f"{told.get('thoughts')} answers hold thoughts, which {read}"
+    return [
+        *([f"{lost} {what} failed and are left out{share}"] if lost else []),
+        *([thinking] if "thoughts" in told else []),
+        *([f"{told['other_splits']} answers are to other splits"] if "other_splits" in told else []),
+    ]
+
+# %% ../../nbs/cli/77_score.ipynb #2d04d1ac
 @app.command()
 def score(
     bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, arena, pairwise, single or paired-test.")],
-    predictions: Annotated[Path, typer.Option(help="What was answered, or graded: the benchmark's own format, or lmms-eval's samples.")],
-    references: Annotated[Optional[Path], typer.Option(help="The benchmark's own file.")] = None,
-    questions: Annotated[Optional[Path], typer.Option(help="VQA's questions, to check that all are of one version.")] = None,
+    predictions: Annotated[Path, typer.Option(help="What was answered, or graded: its own format, or another kit's.")],
+    references: Annotated[Optional[Path], typer.Option(help="The benchmark's own file; POPE's folder too.")] = None,
+    questions: Annotated[Optional[Path], typer.Option(help="VQA's, to check the version; LLaVA's of POPE.")] = None,
     synonyms: Annotated[Optional[Path], typer.Option(help="CHAIR's list of object words.")] = None,
     rules: Annotated[Optional[str], typer.Option(help="Of VQA: 2021, 2015, textvqa or gqa.")] = None,
     mode: Annotated[str, typer.Option(help="official, or open: for models that answer in sentences.")] = "official",
+    field: Annotated[Optional[str], typer.Option(help="The field that is the answer, where several could be.")] = None,
     json: Json = False,
 ) -> None:
     "Score stored predictions by official or open rules."
     from cocoift.eval.benchmark import score as run
     from cocoift.eval.official import Given
 
-    told = {"bench": bench, "mode": mode, **run(bench, Given(predictions, references, synonyms, questions, rules, mode))}
+    given = Given(predictions, references, synonyms, questions, rules, mode, field)
+    told = {"bench": bench, "mode": mode, **run(bench, given)}
     flat = {name.removesuffix(" relative"): e for name, e in told["intervals"].items()}
-    rows = [[name, value, "" if (e := flat.get(name.removesuffix(" relative").removeprefix("bradley_terry "))) is None or e["low"] is None else f"{e['low']:.4g} to {e['high']:.4g}"]
-            for name, value in _flat(told["scores"])]
-    lost = sum(told["failed"].values()) if isinstance(told.get("failed"), dict) else told.get("failed", 0)
-    missing = [f"{lost} judgements failed and are left out{f', coverage {share:.1%}' if (share := told.get('coverage')) is not None else ''}"] if lost else []
-    show(told, json, [*columns(rows, [bench, "score", "95 %"]), "", *missing, f"rule: {told['rule']}"])
+    rows = []
+    for name, value in _flat(told["scores"]):
+        e = flat.get(name.removesuffix(" relative").removeprefix("bradley_terry "))
+        rows.append([name, value, "" if e is None or e["low"] is None else f"{e['low']:.4g} to {e['high']:.4g}"])
+    show(told, json, [*columns(rows, [bench, "score", "95 %"]), "", *_notes(told), f"rule: {told['rule']}"])

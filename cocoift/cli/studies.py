@@ -63,6 +63,33 @@ def _take_away(study: Path, folder: Path) -> None:
                        f"cocoift score arena --predictions {folder}/votes.json", f"cocoift build {folder}/chat.yaml --data {folder} --out DIR"])
 
 # %% ../../nbs/cli/78_studies.ipynb #c6e9b871
+def _try_place(host: str, port: int) -> None:
+    import errno
+    import socket
+
+    mends = {
+        errno.EADDRINUSE: f"--port {port}: something is served there already: name another port",
+        errno.EACCES: f"--port {port}: this user may not open it: name one from 1024 on",
+        errno.EADDRNOTAVAIL: f"--host {host}: is no address of this machine: name one of its own, or 0.0.0.0 for all",
+    }
+    for name in dict.fromkeys((host, "127.0.0.1")):  # the second is where gradio looks first, whatever the host
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except (socket.gaierror, UnicodeError):
+            raise UserError(
+                f"--host {host}: no such address is known: write it as in 127.0.0.1, or 0.0.0.0 for all"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                mends.get(
+                    error.errno, f"--host {host} --port {port}: cannot be served ({error.strerror}): name another place"
+                )
+            ) from None
+
+# %% ../../nbs/cli/78_studies.ipynb #50f45605
 @app.command("app")
 def apps(
     chat: Annotated[bool, typer.Option("--chat", help="Only the side-by-side chat.")] = False,
@@ -80,7 +107,6 @@ def apps(
         _take_away(study, take_away)
         return
     import runpy
-    import socket
 
     if (share or host not in ("127.0.0.1", "localhost", "::1")) and not password:
         raise UserError(f"{'--share' if share else f'--host {host}'}: others could come in: give --password too, or set COCOIFT_PASSWORD")
@@ -88,9 +114,7 @@ def apps(
         from cocoift.studies.roster import read_models
 
         read_models(models)
-    with socket.socket() as probe:
-        if not probe.connect_ex(("127.0.0.1", port)):
-            raise UserError(f"--port {port}: something is served there already: name another port")
+    _try_place(host, port)
     both = chat == dashboard
     runpy.run_module("apps.serve", {"OPTIONS": {"chat": chat or both, "dashboard": dashboard or both, "port": port, "study": str(study), "models": models and str(models),
                                                 "host": host, "share": share, "password": password}}, run_name="__main__")

@@ -24,6 +24,7 @@ from ..chat.endpoint.engine import Engine, address
 from ..chat.endpoint.limits import Limits
 from ..chat.endpoint.money import Price
 from ..chat.endpoint.request import Answer, Gallery
+from ..chat.endpoint.spending import Spending, paid
 from ..conversation import Origin
 from .asking import Base, Plan, ask_orders, foresee, make_plan, open_base, recipe_for, replay, subjects, words_of
 from .card import card
@@ -131,10 +132,32 @@ def _counts(base: Base, role: str, counts: list[dict], verdicts: Counter) -> dic
         key: sum(r[key] for r in by_source.values()) for key in ("rounds", "rejected", "duplicates")} | {"by_source": by_source}
 
 
-def _told(entry: dict, counts: Mapping[str, int]) -> dict:  # as the command prints it
-    usage = entry["usage"].values()
-    return {"written": entry["written"], "rejected": entry["rejected"], "rounds": entry["rounds"], "reasons": entry["reasons"], "requests": counts.get("requests", 0), "cached": counts.get("cached", 0),
-            "tokens": sum(u["tokens_in"] + u["tokens_out"] for u in usage), "cost": round(sum(u["cost"] for u in usage), 6), "usage": entry["usage"], "unseen": entry["unseen"]}
+def _told(entry: dict, counts: Mapping[str, int], billed: dict) -> dict:  # as the command prints it
+    return {
+        "written": entry["written"],
+        "rejected": entry["rejected"],
+        "rounds": entry["rounds"],
+        "reasons": entry["reasons"],
+        "requests": counts.get("requests", 0),
+        "cached": counts.get("cached", 0),
+        "tokens": billed["tokens_in"] + billed["tokens_out"],
+        "cost": billed["cost"],
+        "owed": billed["owed"],
+        "usage": entry["usage"],
+        "unseen": entry["unseen"],
+    }
+
+
+def _billed(store: Path, name: str, usage: Mapping[str, dict]) -> dict:
+    if store.exists():
+        cache = Cache(store)
+        billed = paid(Spending(cache), name)
+        cache.close()
+        if billed["calls"]:
+            return billed
+    return {key: sum(of[key] for of in usage.values()) for key in ("tokens_in", "tokens_out", "cost")} | {
+        "owed": 0.0
+    }  # of the answers alone: the cache is gone
 
 # %% ../../nbs/data/38_write.ipynb #02e07302
 @dataclass(frozen=True)
@@ -213,7 +236,7 @@ def write(
         entry = read_json(out / "manifest.json", "delete the folder and run again").get("written", {}).get(role, {})
         if {key: entry.get(key) for key in identity} != identity:
             raise UserError(f"{out}: holds a dataset made from something else: name a new folder with --out, or delete it")
-        return _told(entry, {})
+        return _told(entry, {}, _billed(store, digest_of(identity)[:16], entry["usage"]))
     with only_one(out, "written"):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
@@ -223,4 +246,4 @@ def write(
         failed = ask_orders(desk, engine, base, plan, service.skip_failed)
         manifest = _finish(desk, base, plan, lambda request: cache.get(request.key) or failed[request.key], identity, cache.usage(name), out)
         cache.close()
-    return _told(manifest["written"][role], engine.counts)
+    return _told(manifest["written"][role], engine.counts, _billed(store, name, manifest["written"][role]["usage"]))

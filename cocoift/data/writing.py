@@ -25,6 +25,7 @@ from .prompts import WRITERS, Prompt, load_prompts
 from .sources.base import LETTERS, Record, Turn, fault
 from .templates import Draft, draw_of, drafts, worded
 from ..formats import check_format
+from ..thoughts import answer_alone
 
 # %% ../../nbs/data/36_writing.ipynb #4d7048ad
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _read_talk(desk: Desk, talk: Talk, draw: int) -> list[Said]:
 # %% ../../nbs/data/36_writing.ipynb #3ed011fa
 def read_rounds(desk: Desk, subject: Subject, answer: Answer) -> tuple[list[Said], Verdict]:
     "The rounds of an answer, or why there are none."
-    order, prompt = subject.order, desk.prompts[subject.order.kind]
+    order, prompt, answer = subject.order, desk.prompts[subject.order.kind], answer_alone(answer)
     if answer.status != "ok":
         return [], Verdict("refusal" if answer.status == "refused" else "no_answer", f"{answer.status}: {answer.why}")
     if prompt.file.answer == "text":
@@ -257,7 +258,7 @@ def _play(desk: Desk, subject: Subject) -> Task:  # -> Written
     for k, (said, record) in enumerate(_script(desk, subject, prompt)):
         text = said.question + said.stated
         messages.append(_user(desk, subject.order.image, text) if not messages else {"role": "user", "content": text})
-        answer = yield _request(desk, prompt, messages)
+        answer = answer_alone((yield _request(desk, prompt, messages)))
         if answer.status != "ok":
             verdict = Verdict("refusal" if answer.status == "refused" else "no_answer", f"round {k + 1}: {answer.status}: {answer.why}")
             break

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .official import Given, number, records
+from .official import Given, by_id, number, records
 from ..files import UserError
 from ..stats import Estimate, share
 
@@ -61,15 +61,24 @@ def rating_intervals(battles: np.ndarray, questions: Sequence, models: int, repe
     return np.quantile(again, [0.025, 0.975], axis=0)
 
 
+def _models(rows: Sequence[dict], given: Given, *sides: str) -> list[str]:
+    for at, row in enumerate(rows, 1):
+        pair = [row[side] for side in sides]
+        if not all(isinstance(name, str) and name for name in pair) or len(set(pair)) < len(pair):
+            against = " against ".join(map(repr, pair))
+            raise UserError(f"{given.predictions}: record {at}: {against}: two models by their names are needed")
+    return sorted({row[side] for row in rows for side in sides})
+
+
 def arena(given: Given) -> dict:
     "Bradley-Terry with a bootstrap over questions, and Elo."
     rows = records(given.predictions, ["model_a", "model_b", "winner"])
     if len(judges := {row.get("judge") for row in rows}) > 1:
         raise UserError(f"{given.predictions}: its battles were judged by {len(judges)} instruments ({', '.join(sorted(map(str, judges)))}): two fingerprints don't mix, score them apart")
-    names = sorted({row[k] for row in rows for k in ("model_a", "model_b")})
+    names = _models(rows, given, "model_a", "model_b")
     table = {name: [0, 0, 0] for name in names}
     for k, row in enumerate(rows, 1):
-        if row["winner"] not in _WON:
+        if not isinstance(row["winner"], str) or row["winner"] not in _WON:
             raise UserError(f"{given.predictions}: battle {k}: winner {row['winner']!r}: there are model_a, model_b and tie")
         for side, won in (("model_a", _WON[row["winner"]]), ("model_b", 1 - _WON[row["winner"]])):
             table[row[side]][{1.0: 0, 0.0: 1, 0.5: 2}[won]] += 1
@@ -85,8 +94,13 @@ def pairwise(given: Given) -> dict:
     "Win rates; a judge that changes its mind with the order has said: tie."
     table: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     dropped, flips, each = 0, 0, []
-    for number, row in enumerate(records(given.predictions, ["model_1", "model_2", "g1_winner", "g2_winner"])):
+    rows = records(given.predictions, ["model_1", "model_2", "g1_winner", "g2_winner"])
+    _models(rows, given, "model_1", "model_2")
+    for number, row in enumerate(rows, 1):
         first, second = row["g1_winner"], row["g2_winner"]
+        if not all(isinstance(won, str) and won in ("model_1", "model_2", "tie", "error") for won in (first, second)):
+            raise UserError(f"{given.predictions}: record {number}: winners {first!r}, {second!r}: "
+                            "there are model_1, model_2, tie and error")
         if "error" in (first, second):
             dropped += 1
             continue
@@ -128,16 +142,19 @@ def paired_test(given: Given) -> dict:
     sides = []
     for path in (given.predictions, given.need("references")):
         rows = records(path, ["question_id"])
-        pairs = {str(row["question_id"]): row.get("tuple", row.get("score")) for row in rows}
-        if len(pairs) < len(rows):
-            raise UserError(f"{path}: a question_id is there twice: remove one")
+        pairs = {name: row.get("tuple", row.get("score")) for name, row in by_id(rows, "question_id", path).items()}
         if any(not isinstance(p, list) or len(p) != 2 or -1 in p for p in pairs.values()):
             raise UserError(f"{path}: holds a review without scores: judge it again")
         sides.append({k: number(p[1], path, k) for k, p in pairs.items()})
     if sides[0].keys() != sides[1].keys():
         raise UserError(f"{given.predictions}: reviews other questions than {given.references}: give two reviews of one benchmark")
     a, b = (np.array([side[k] for k in sides[0]]) for side in sides)
-    test = stats.ttest_rel(a, b)
-    low, high = test.confidence_interval()
-    return {"scores": {"mean": float((a - b).mean()), "se": float((a - b).std(ddof=1) / len(a) ** 0.5), "low": float(low), "high": float(high), "t": float(test.statistic), "p": float(test.pvalue)},
-            "intervals": {"mean": {"value": float((a - b).mean()), "low": float(low), "high": float(high), "n": len(a)}}, "n": len(a), "rule": "paired t"}
+    gap, found = a - b, {"mean": float((a - b).mean()), **dict.fromkeys(("se", "low", "high", "t", "p"))}
+    if len(gap) > 1:
+        found["se"] = float(gap.std(ddof=1) / len(gap) ** 0.5)
+    if found["se"]:  # one question, or one and the same difference everywhere, tests nothing
+        test = stats.ttest_rel(a, b)
+        low, high = test.confidence_interval()
+        found |= {"low": float(low), "high": float(high), "t": float(test.statistic), "p": float(test.pvalue)}
+    interval = {"value": found["mean"], "low": found["low"], "high": found["high"], "n": len(gap)}
+    return {"scores": found, "intervals": {"mean": interval}, "n": len(gap), "rule": "paired t"}

@@ -22,6 +22,7 @@ from ..chat.ask import Ask, Chat, Reply, replies
 from .rubric import PARSER_VERSION, Rubric, read_reply
 from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, read_jsonl, write_json
 from ..formats import words
+from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/62_judge.ipynb #9b57e8e1
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,16 @@ class ReplayJudge:
                 self.known |= {(name, repeat, 0): str(reply) for repeat, reply in enumerate(row["content"])}
         else:
             for number, line in read_jsonl(source):
-                reply, item = (line.get("reply", line.get("content")), line.get("item", line.get("question_id"))) if isinstance(line, dict) else (None, None)
+                line = line if isinstance(line, dict) else {}
+                reply, item = line.get("reply", line.get("content")), line.get("item", line.get("question_id"))
                 if "reply" in line and reply is None:  # a call that failed
                     continue
                 if item is None or not isinstance(reply, str):
-                    raise UserError(f"{source}: line {number} has no reply of a judge (`content` or `reply`) to an item: name grades, reviews or a judge's folder")
-                self.known[str(item), line.get("repeat", 0), line.get("order", 0)] = reply
+                    what = f"line {number} has no reply of a judge (`content` or `reply`) to an item"
+                    raise UserError(f"{source}: {what}: name grades, reviews or a judge's folder")
+                if (key := (str(item), line.get("repeat", 0), line.get("order", 0))) in self.known:
+                    raise UserError(f"{source}: line {number} is a second reply to {item}: remove one")
+                self.known[key] = reply
         self.provider = f"sha256:{digest(source)}"
 
     def ask(self, items, prompts, repeat, order):
@@ -147,7 +152,7 @@ def verdict(rubric: Rubric, reply: Reply) -> dict:  # status, why or score, and 
     "What became of a judgement."
     if reply.status != "ok":
         return {"status": _STATUS[reply.status], "why": reply.why, "reply": None}
-    return {**read_reply(rubric.parser, reply.text), "reply": reply.text}
+    return {**read_reply(rubric.parser, without_thoughts(reply.text)), "reply": reply.raw or reply.text}
 
 
 def fingerprint(judge: Judge, rubric: Rubric, date: str = "") -> Fingerprint:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from .answers import answers_by_id
 from .benchmark import Judging, benchmark, load_benchmarks
 from .judge import Judge, Judged, fingerprint, judge_items
-from .official import answers_by_id
 from .rubric import load_rubric
 from .verdicts import counted
 from ..files import Journal, UserError, read_json, write_json
+from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/66_judging.ipynb #6c68123f
 def read_answers(path: str | Path, history: str | None = None) -> dict[str, str | None]:  # item -> its answer; None where a run could not get one
@@ -32,7 +33,7 @@ def _of_run(path: Path, history: str | None) -> dict[str, str | None]:
     for line in lines:
         if line["history"] == (history or there[0]) and line["round"] >= last.get(line["item"], line)["round"]:
             last[line["item"]] = line
-    return {item: line["response"] if line["status"] == "ok" else None for item, line in last.items()}
+    return {item: without_thoughts(line["response"]) if line["status"] == "ok" else None for item, line in last.items()}
 
 
 def matched(answers: Mapping, known, what: Path, run: bool) -> None:

@@ -67,7 +67,9 @@ def _line(dialog: Dialog, number: int, keys: tuple[str, str], reply: Reply, cut:
     line = {"key": keys[0], "messages": keys[1], "dialog": dialog.id, "item": dialog.meta.get("item", dialog.id), "image": dialog.images[0] if dialog.images else None,
             **({"more": list(dialog.images[1:])} if len(dialog.images) > 1 else {}), "history": dialog.history,
             "round": number + 1, "instruction": turn.instruction, "response": reply.text, "status": reply.status,
-            **({"told": told} if told else {}), **({"why": reply.why} if reply.why else {}), "prompt": reply.prompt, "template": template, **({"cut": cut} if cut else {}), **dialog.meta, **turn.meta}
+            **({"raw": reply.raw} if reply.raw else {}), **({"told": told} if told else {}),
+            **({"why": reply.why} if reply.why else {}),
+            "prompt": reply.prompt, "template": template, **({"cut": cut} if cut else {}), **dialog.meta, **turn.meta}
     return line | (read(dialog, number, reply.text) if read and reply.status == "ok" else {})
 
 # %% ../../nbs/eval/46_run.ipynb #2eb0b997

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
@@ -68,8 +68,13 @@ def run_shared(
     before = len(journal.read())
     with ProcessPoolExecutor(nproc, mp_context=get_context("spawn")) as pool, tqdm(total=sum(len(d.asked) for d in dialogs), initial=before, desc="asking", unit="round", disable=None) as bar:
         work = [pool.submit(_work, opening, rank, nproc, dialogs, out, told, {"read": read, "file": file, **options}) for rank in range(nproc)]
-        while wait(work, timeout=0.5).not_done:
-            bar.update(before + sum(path.read_bytes().count(b"\n") for path in out.glob(f"ranks/*/{file}")) - bar.n)
+        try:
+            while wait(work, timeout=0.5).not_done:
+                bar.update(before + sum(path.read_bytes().count(b"\n") for path in out.glob(f"ranks/*/{file}")) - bar.n)
+        except KeyboardInterrupt:  # nobody asks on; answers of a server that are under way are taken in
+            for process in active_children():
+                process.terminate()
+            raise
         try:
             for done in work:
                 done.result()

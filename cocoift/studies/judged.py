@@ -7,7 +7,6 @@ __all__ = ['JUDGE_TOKENS', 'open_judge', 'run_canary', 'plan_judge', 'run_judge'
 
 # %% ../../nbs/studies/65_judged.ipynb #22de10bc
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from ..chat.ask import Chat
@@ -81,9 +80,11 @@ def run_judge(
     "What `cocoift judge` does."
     if dry_run:
         return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price)
-    opening = partial(open_judge, judge, role="judge", price=price, budget=budget)
-    who = opening(out=out)
+    regraded = Path(f"{out}-canary")
+    who = open_judge(
+        judge, role="judge", price=price, budget=budget, out=regraded if canary else out
+    )  # one budget for both
     to_judge(bench, predictions, files, history)  # a wrong file is refused before anything is asked
-    bird = run_canary(opening(out=f"{out}-canary"), Path(f"{out}-canary"), *canary) if canary else None
+    bird = run_canary(who, regraded, *canary) if canary else None
     result = judge_answers(bench, predictions, who, out, files, prompt, history, repeats)
     return result | ({"canary": bird} if bird else {})

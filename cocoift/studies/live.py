@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import Journal, UserError
-from .board import trainings
+from .board import stamped, trainings
 from ..viz.traced import trace
 
 # %% ../../nbs/studies/73_live.ipynb #f50ea1db
@@ -25,7 +25,7 @@ def watch(
     "Draw the loss as it falls; ends when the training has, or with the stop button, which stops the drawing alone."
     from IPython.display import display
 
-    run, seen, since = Path(run), 0, time.monotonic()
+    run, seen, since = Path(run), [], time.monotonic()
     while not run.is_dir():
         if time.monotonic() - since > arrival:
             raise UserError(f"{run}: no such run folder: start the training first, `cocoift train RECIPE out={run}`")
@@ -34,9 +34,14 @@ def watch(
     try:
         while True:
             done = (run / "train.json").exists()  # looked at before the metrics, so that the last step is drawn too
-            metrics = trainings(run)[0]
-            if len(metrics) > seen or done:  # a finished run ends in a full mark
-                seen, since = len(metrics), time.monotonic()
+            before, metrics = (
+                stamped(run),
+                trainings(run)[0],
+            )  # in this order: what is written between them is drawn at the next look
+            if (
+                before != seen or done
+            ):  # a finished run ends in a full mark; one that goes on from a checkpoint has fewer steps than before
+                seen, since = before, time.monotonic()
                 shown.update(trace(metrics)) if shown else None
             if done or time.monotonic() - since > patience:
                 return metrics

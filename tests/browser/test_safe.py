@@ -4,6 +4,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -116,6 +117,80 @@ def test_uploads_have_a_limit(url):
     with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as refused:
         upload(b"x" * 10_100_000)
     assert not isinstance(refused.value, urllib.error.HTTPError) or refused.value.code in (400, 413)
+
+
+class Caller:
+    "Who calls the server without a page: events by their part and name, with whatever it likes."
+
+    def __init__(self, url: str, name: str):
+        self.url, self.session = url, f"caller-{name}"
+        self.config = json.loads(urllib.request.urlopen(f"{url}config", timeout=60).read())
+        self.places = {part["props"].get("elem_id"): part["id"] for part in self.config["components"]}
+
+    def call(
+        self, place: str, event: str, known: dict, told: dict | None = None
+    ) -> str:  # what the server says of it; "" if it is done
+        called = next(
+            e
+            for e in self.config["dependencies"]
+            if [self.places[place], event] in [list(target) for target in e["targets"]]
+        )
+        names = {part["id"]: part["props"].get("elem_id") for part in self.config["components"]}
+        body = {
+            "data": [known.get(names[number]) for number in called["inputs"]],
+            "fn_index": called["id"],
+            "session_hash": self.session,
+            "event_data": told,
+            "trigger_id": None,
+        }
+        request = urllib.request.Request(
+            f"{self.url}gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        urllib.request.urlopen(request, timeout=60).read()
+        with urllib.request.urlopen(
+            f"{self.url}gradio_api/queue/data?session_hash={self.session}", timeout=60
+        ) as stream:
+            for line in stream:
+                if line.startswith(b"data:") and (message := json.loads(line[5:]))["msg"] == "process_completed":
+                    return "" if message["success"] else str(message["output"]["error"])
+        raise AssertionError("the stream ended before the event")
+
+
+def test_the_server_checks_what_the_page_would_not_send(url, study):
+    caller, log = Caller(url, "one"), study.parent / "app/log.jsonl"
+    before = log.read_bytes() if log.exists() else b""
+    models = {f"model-{s}": "quick" for s in "abcd"}
+    assert "nothing to vote on yet" in caller.call("vote-a", "click", {"reason": "because"})
+    assert "characters of a question are too many" in caller.call(
+        "prompt", "submit", {"prompt": {"text": "x" * 20_001, "files": []}} | models
+    )
+    assert "characters are too many" in caller.call("run-script", "click", {"script-lines": "x\n" * 20_000} | models)
+    assert "no such round" in caller.call("chat-a", "undo", {}, {"index": 7, "value": "x"})
+    assert "no such round" in caller.call("chat-a", "edit", {}, {"index": 0, "value": "x", "previous_value": ""})
+    assert (log.read_bytes() if log.exists() else b"") == before
+    assert caller.call("prompt", "submit", {"prompt": {"text": "What is here?", "files": []}} | models) == ""
+    assert "nothing to vote on yet" in caller.call("vote-a", "click", {})  # nobody has answered
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        caller.call("prompt", "submit", {"prompt": {"text": "x" * 1_100_000, "files": []}} | models)
+    assert refused.value.code == 413
+
+
+def test_guesses_are_counted_by_who_really_asks(guarded):
+    "A name in X-Forwarded-For is believed of nobody who was not configured to say it."
+    def guess(number: int) -> int:
+        request = urllib.request.Request(
+            f"{guarded.url}login",
+            f"username=a&password=wrong{number}".encode(),
+            {"X-Forwarded-For": f"203.0.113.{number}"},
+        )
+        try:
+            return urllib.request.urlopen(request, timeout=60).status
+        except urllib.error.HTTPError as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(40) as pool:
+        codes = set(pool.map(guess, range(40)))
+    assert codes == {400, 429}
 
 
 @pytest.fixture(scope="module")

@@ -8,26 +8,31 @@ __all__ = ['T', 'Task', 'Engine', 'ask', 'run', 'one', 'ask_all']
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #39f02c7d
 import asyncio
 import random
+import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
 from .cache import Cache
-from .failures import Passing, address, is_blind, judge_failure, key_for, not_taken, without_key
+from .failures import Passing, address, is_blind, judge_failure, key_for, not_taken, was_sent
 from .limits import Limits, back_off
-from .money import Price, Purse, prompt_tokens
+from .money import Budget, Price, prompt_tokens
+from .reply import Heard, answer_of, read_body
 from .request import Answer, Gallery, Request
+from .spending import Spending
 from ...files import Failed, UserError
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #907c56b6
 T = TypeVar("T")
 Task = Generator[Request, Answer, T]  # yields requests, gets answers, returns a result
 _FIRST = 3  # attempts, before the server ever answered: a wrong address should not take minutes
+_EMPTY = 3  # attempts that are answered, and billed, without text
 _FAILED = 8  # requests that fail for good before any was answered: then it is not the requests
 _UNSEEN = 4  # pictures that are refused before any was taken
 _GRACE = 10.0  # seconds that answers under way are waited for when a run ends early: they are paid for
@@ -56,20 +61,37 @@ class Engine:
         self.cache, self.gallery, self.concurrency, self.price = cache, gallery, concurrency, price
         self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
         self.limits, self.draws = limits or Limits(), random.Random(seed)
-        self.counts, self.errors = Counter(), Counter()  # requests, answers, seen (of them with pictures), cached, tokens_in, tokens_out; kinds of failures
+        self.counts = Counter()  # requests, answers, seen (of them with pictures), cached; tokens_in, tokens_out: billed
+        self.errors = Counter()  # kinds of failures
         self.cost, self.spelled = 0.0, {}  # money spent; parameters that this server calls otherwise, or does not take (None)
         self._flying, self._lost, self._unseen = {}, 0, set()
-        self._purse: Purse | None = None
+        self._spending: Spending | None = None
+        self._budget: Budget | None = None
         self._client = self._stop = None  # of the loop that runs
 
-    def told(self) -> str:
-        "Progress, in a few words."
-        c, ended, of = self.counts, ("error", "overflow", "unfit"), "" if self.budget is None else f" of {self.budget:g}"
-        again, failed = (" ".join(f"{n}x{kind}" for kind, n in sorted(self.errors.items()) if (kind in ended) == final) for final in (False, True))
-        parts = [f"{c['cached']} cached" if c["cached"] else "", f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens", f"{self._purse.spent if self._purse else self.cost:.4f}{of} spent" if self.cost or of else "",
-                 f"asked again {again}" if again else "", f"failed {failed}" if failed else "",
-                 "without schema" if "response_format" in self.spelled else ""]
-        return ", ".join(part for part in parts if part)
+    @property
+    def spending(self) -> Spending:
+        "Where its calls are counted: in the cache, or in memory without one."
+        if self._spending is None or self.cache and self._spending.cache is not self.cache:
+            self._spending = Spending(self.cache)
+        return self._spending
+
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #f4469a4c
+def _progress(engine: Engine) -> str:
+    c, ended, of = engine.counts, ("error", "overflow", "unfit"), "" if engine.budget is None else f" of {engine.budget:g}"
+    again, failed = (
+        " ".join(f"{n}x{kind}" for kind, n in sorted(engine.errors.items()) if (kind in ended) == final)
+        for final in (False, True)
+    )
+    parts = [
+        f"{c['cached']} cached" if c["cached"] else "",
+        f"{(c['tokens_in'] + c['tokens_out']) / 1000:.1f}k tokens",
+        f"{engine.spending.total(engine.run_id)[0]:.4f}{of} spent" if engine.cost or of else "",
+        f"asked again {again}" if again else "",
+        f"failed {failed}" if failed else "",
+        "without schema" if "response_format" in engine.spelled else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #96a70fb9
 async def ask(engine: Engine, request: Request) -> Answer:
@@ -117,12 +139,13 @@ async def _until_answered(engine: Engine, request: Request) -> Answer:
             if failure.kind in _NONE_THERE and not engine.counts["answers"] and attempt + 1 >= _FIRST:
                 raise UserError(f"{engine.where}: {_NONE_THERE[failure.kind].format(failure)}") from None
             last = failure
-            if attempt + 1 < engine.attempts:
-                await asyncio.sleep((failure.pause or 0) + back_off(attempt, engine.draws, 0.1 if failure.pause else 0.5))
-    return _settled(engine, request, Answer(status="error", why=f"{engine.attempts} attempts failed, the last: {last}"))
+            if attempt + 1 == engine.attempts or failure.kind == "empty" and attempt + 1 >= _EMPTY:
+                break
+            await asyncio.sleep((failure.pause or 0) + back_off(attempt, engine.draws, 0.1 if failure.pause else 0.5))
+    return _settled(engine, request, Answer(status="error", why=f"{attempt + 1} attempts failed, the last: {last}"))
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #ed254c2d
-async def _post(engine: Engine, request: Request):  # a response
+async def _post(engine: Engine, request: Request, heard: Heard):  # the headers
     import httpx2
     import openai
 
@@ -135,8 +158,19 @@ async def _post(engine: Engine, request: Request):  # a response
         body.pop(name, None)
     try:
         async with asyncio.timeout(engine.timeout):
-            return await engine._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+            heard.sent = True
+            response = await engine._client.post(
+                "/chat/completions", body=body, cast_to=httpx2.Response, stream=True, stream_cls=openai.AsyncStream
+            )
+            heard.status = response.status_code
+            try:
+                async for piece in response.aiter_bytes():
+                    heard.data += piece
+            finally:
+                await response.aclose()
+            return response.headers
     except openai.APIStatusError as error:
+        heard.status, heard.data = error.status_code, error.response.content
         engine.limits.learn(error.response.headers)
         name, other = not_taken(error)
         if name in body:
@@ -144,35 +178,48 @@ async def _post(engine: Engine, request: Request):  # a response
             raise Passing("400", f"the server does not take {name}") from None
         raise
 
-
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #2a2baa04
 async def _send(engine: Engine, request: Request) -> Answer:
     about = prompt_tokens(request, engine.price, engine.gallery)
     most = request.params.get("max_tokens") or request.params.get("max_completion_tokens") or 4096
-    dear = engine.price.cost(prompt_tokens(request, engine.price, engine.gallery, bound=True), most) if engine.budget is not None else 0.0
+    bound = (prompt_tokens(request, engine.price, engine.gallery, bound=True), most)
     await engine.limits.enter(about + most)
-    await engine._purse.reserve(dear)
-    cost = 0.0
+    call, heard, answer = await engine._budget.reserve(bound, engine.price.cost(*bound)), Heard(), None
     try:
         engine.counts["requests"] += 1
-        response = await _post(engine, request)
-        answer = _answer_of(response.json(), about)
-        cost = engine.price.cost(*answer.tokens)
-        engine.limits.answered(response.headers, about + most, sum(answer.tokens))
-        return replace(answer, cost=cost)
+        headers = await _post(engine, request, heard)
+        answer = answer_of(read_body(heard.data)[0])
+        tokens = heard.billed(bound, about, answer)
+        answer = replace(answer, tokens=tokens, cost=engine.price.cost(*tokens))
+        engine.limits.answered(headers, about + most, sum(tokens))
+        return answer
     except (Failed, UserError, Passing):
         raise
     except Exception as error:
+        heard.sent &= was_sent(error)
         return judge_failure(error, engine.where, request.model)
     finally:
-        engine._purse.settle(dear, cost)
+        _count(engine, request, call, heard.billed(bound, about, answer), answer)
 
-# %% ../../../nbs/chat/endpoint/20_engine.ipynb #2a2baa04
+
+def _count(engine: Engine, request: Request, call: int, tokens: tuple[int, int] | None, answer: Answer | None) -> None:
+    try:
+        if tokens is None:
+            engine.spending.leave(call)
+            return
+        cost = engine.price.cost(*tokens)
+        with engine.spending.settling(call, tokens, cost):
+            if answer and engine.cache:
+                engine.cache.put(request.key, request.model, answer, engine.run_id, engine.role)
+        engine.counts.update(tokens_in=tokens[0], tokens_out=tokens[1])
+        engine.cost += cost
+    finally:
+        engine._budget.settled()
+
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #55ad88f2
 def _settled(engine: Engine, request: Request, answer: Answer) -> Answer:
-    if answer.status in ("ok", "refused") and answer.tokens != (0, 0):
-        engine.counts.update(answers=1, seen=bool(request.pictures), tokens_in=answer.tokens[0], tokens_out=answer.tokens[1])
-        engine.cost += answer.cost
-        if engine.cache:
-            engine.cache.put(request.key, request.model, answer, engine.run_id, engine.role)
+    if answer.status == "ok" or answer.status == "refused" and answer.tokens != (0, 0):
+        engine.counts.update(answers=1, seen=bool(request.pictures))
     elif answer.status != "refused":
         engine.errors[answer.status] += 1
         engine._lost += answer.status == "error"
@@ -183,18 +230,6 @@ def _settled(engine: Engine, request: Request, answer: Answer) -> Answer:
             if request.pictures and (is_blind(answer.why) or len(engine._unseen) >= _UNSEEN):
                 raise UserError(f"{engine.where}: {request.model} takes no pictures ({answer.why}): serve a model that sees")
     return answer
-
-
-def _answer_of(told: dict, about: int) -> Answer:
-    choice = told["choices"][0]
-    message, end, usage = choice["message"], choice.get("finish_reason"), told.get("usage")
-    text, refusal = message.get("content"), message.get("refusal")
-    if not isinstance(text, str) and not refusal and (text is not None or end not in ("stop", "length", "content_filter")):
-        raise ValueError("no text in it")
-    text = without_key(text or "")
-    tokens = (usage["prompt_tokens"], usage.get("completion_tokens") or 0) if usage else (about, -(-len(text) // 4))
-    declined = refusal or ("the content filter" if end == "content_filter" else "")
-    return Answer(text, "refused" if declined else "ok", declined and without_key(str(declined))[:200], end == "length", tokens)
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #b96ffce8
 async def _work(engine: Engine, tasks: Iterable[tuple[int, Task]], done: Callable[[int, Any], None], bar: tqdm) -> None:
@@ -213,16 +248,31 @@ async def _work(engine: Engine, tasks: Iterable[tuple[int, Task]], done: Callabl
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #a000e9d9
 async def _tell(engine: Engine, bar: tqdm) -> None:
     while True:
-        bar.set_postfix_str(engine.told(), refresh=False)
+        bar.set_postfix_str(_progress(engine), refresh=False)
         await asyncio.sleep(0.5)
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #d3bb4991
+@contextmanager
+def _terminable(loop: asyncio.AbstractEventLoop, task: asyncio.Task) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    once = lambda: task.cancelling() or task.cancel()  # `timeout` and others send it twice
+    loop.add_signal_handler(signal.SIGTERM, once)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+
+# %% ../../../nbs/chat/endpoint/20_engine.ipynb #9ff41177
 async def _all(engine: Engine, tasks: Iterable[Task], done: Callable, desc: str, total: int | None) -> None:
     numbered, this, loop = iter(enumerate(tasks)), asyncio.current_task(), asyncio.get_running_loop()
-    spent = sum(part["cost"] for part in engine.cache.usage(engine.run_id).values()) if engine.cache and engine.budget is not None else engine.cost
-    engine._purse, engine._stop = Purse(engine.budget, spent), lambda: loop.call_soon_threadsafe(this.cancel)
+    engine._budget = Budget(engine.spending, engine.run_id, engine.role, engine.budget)
+    engine._stop = lambda: loop.call_soon_threadsafe(this.cancel)
     engine.limits.begin()
-    with tqdm(total=total, desc=desc, unit="task", disable=None if desc else True) as bar:
+    with _terminable(loop, this), tqdm(total=total, desc=desc, unit="task", disable=None if desc else True) as bar:
         workers = [asyncio.create_task(_work(engine, numbered, done, bar)) for _ in range(engine.concurrency)]
         teller = asyncio.create_task(_tell(engine, bar))
         try:
@@ -234,17 +284,17 @@ async def _all(engine: Engine, tasks: Iterable[Task], done: Callable, desc: str,
 
 
 async def _wind_up(engine: Engine, tasks: Sequence[asyncio.Task], bar: tqdm) -> None:
-    engine._purse.close()
+    engine._budget.close()
     until = time.monotonic() + _GRACE
     try:
-        while engine._purse.calls and time.monotonic() < until:
-            bar.set_postfix_str(f"{engine._purse.calls} answers under way are waited for")
+        while engine._budget.calls and time.monotonic() < until:
+            bar.set_postfix_str(f"{engine._budget.calls} answers under way are waited for")
             await asyncio.sleep(0.05)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        bar.set_postfix_str(engine.told())
+        bar.set_postfix_str(_progress(engine))
         if engine._client:
             await engine._client.close()
             engine._client = None
@@ -281,7 +331,10 @@ def run(
 ) -> None:
     "Run tasks, `engine.concurrency` at a time. The first error ends the run; what was answered is kept."
     def work() -> None:
-        asyncio.run(_all(engine, tasks, done, desc, total))
+        try:
+            asyncio.run(_all(engine, tasks, done, desc, total))
+        except asyncio.CancelledError:  # by SIGTERM
+            raise KeyboardInterrupt from None
 
     try:
         asyncio.get_running_loop()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,9 +164,9 @@ class Files:
         return stream_json(path, None, self._mend, f"a file of {self.name}", "{")
 
     def lines(self, path: Path) -> list[str]:
-        "The lines of a text file."
+        "The lines of a text file. Unicode's other ends of a line (U+2028, a form feed) stand inside one."
         self.opened.append(path)
-        return read_text(path).splitlines()
+        return [line.removesuffix("\n") for line in StringIO(read_text(path))]
 
     @property
     def _mend(self) -> str:

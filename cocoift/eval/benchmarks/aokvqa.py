@@ -24,10 +24,16 @@ def read_aokvqa(data: Path) -> list[Question]:
     path = official_files(data, "aokvqa_v1p?_val.json", "aokvqa_*.json")[0]
     found = []
     for name, row in by_id(records(path, ["question_id", "image_id", "question", "choices"]), "question_id", path).items():
-        if not isinstance(right := row.get("correct_choice_idx"), int) or not 0 <= right < len(row["choices"]):
+        right, choices = row.get("correct_choice_idx"), row["choices"]
+        if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
+            raise UserError(f"{path}: {name} has no choices in words: put the official file there")
+        if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(choices):
             raise UserError(f"{path}: {name} has no correct_choice_idx among its choices: the test split has no answers, name the val file")
-        text = "\n".join([row["question"], *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))])
-        found.append(Question(name, (f"{int(row['image_id']):012}.jpg",), text, LETTER.format(text), "option", LETTERS[right], truth=(right, row["choices"])))
+        text = "\n".join([str(row["question"]), *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices))])
+        image = str(row["image_id"])
+        names = (f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg",)
+        truth = right, choices
+        found.append(Question(name, names, text, LETTER.format(text), "option", LETTERS[right], truth=truth))
     return found
 
 

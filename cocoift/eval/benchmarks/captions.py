@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..answers import captions_said
 from ..benchmark import Benchmark, enter
-from ..official import Given, as_list, by_id, official_files, records, same_ids
+from ..official import Given, as_list, id_of, official_files
 from ..questions import Question
 from ...files import UserError, read_json
 from ...stats import Estimate, bootstrap, share
@@ -44,11 +45,23 @@ def _meteor():  # one Java process serves all calls: it takes seconds to start
     atexit.register(_meteor.cache_clear)
     return Meteor()
 
+# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #a562c888
+_LAST = "lastlineofall"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines()).encode(errors="replace").decode()  # half a character is a "?"
+
 
 def _tokens(said: Mapping[str, list[str]], wanted: Mapping[str, list[str]]) -> tuple[dict, dict]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    both = PTBTokenizer().tokenize({(side, k): [{"caption": text} for text in texts] for side, some in enumerate((said, wanted)) for k, texts in some.items()})
+    sides = {(side, k): texts for side, some in enumerate((said, wanted)) for k, texts in some.items()}
+    lines = {key: [{"caption": _one_line(text)} for text in texts] for key, texts in sides.items()}
+    both = PTBTokenizer().tokenize(lines | {"last": [{"caption": _LAST}]})
+    if both.get("last") != [_LAST]:
+        raise UserError("the tokeniser gave back other lines than it was given: a caption holds what it takes for "
+                        "the end of a line: write captions in plain characters")
     return {k: both[0, k] for k in said}, {k: both[1, k] for k in wanted}
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #4874d6a1
@@ -83,6 +96,8 @@ def caption_metrics(
 
     with _java():
         told, people = _tokens(said, wanted)
+        if not any(text for texts in people.values() for text in texts):
+            raise UserError("no reference caption holds a word: put COCO's captions there")
         found = {"METEOR": _meteor().compute_score(people, told), "ROUGE_L": Rouge().compute_score(people, told), "CIDEr": Cider().compute_score(people, told)}
     parts = _bleu_parts(told, people)
     estimates = {f"Bleu_{n}": _bleu(parts, n) for n in (1, 2, 3, 4)}
@@ -95,20 +110,30 @@ def caption_metrics(
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #3e355649
 def _captions(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:  # image number -> picture file; -> captions
     file = read_json(path)
-    if not isinstance(file, dict) or not file.get("annotations") or not all(isinstance(a, dict) and {"image_id", "caption"} <= a.keys() for a in file["annotations"]):
+    rows = file.get("annotations") if isinstance(file, dict) else None
+    named = isinstance(rows, list) and all(isinstance(a, dict) and {"image_id", "caption"} <= a.keys() for a in rows)
+    if not rows or not named:
         raise UserError(f"{path}: is no file of COCO captions (annotations with image_id, caption): put the official file there")
     wanted: dict[str, list[str]] = {}
-    for a in file["annotations"]:
-        wanted.setdefault(str(a["image_id"]), []).append(a["caption"])
-    return {str(i["id"]): i["file_name"] for i in file.get("images", []) if "file_name" in i}, wanted
+    for at, a in enumerate(rows, 1):
+        if not isinstance(a["caption"], str) or not a["caption"].strip():
+            raise UserError(f"{path}: annotation {at} of image {a['image_id']} has no caption in words: leave it out")
+        wanted.setdefault(id_of(a["image_id"], path, f"image_id of annotation {at}"), []).append(a["caption"])
+    return {str(i["id"]): i["file_name"] for i in file.get("images", []) if {"id", "file_name"} <= i.keys()}, wanted
+
+
+def _file_name(image: str) -> str:
+    return f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg"
 
 
 def read_captions(data: Path) -> list[Question]:
     "captions_val2014.json or captions_val2017.json: a question an image"
     names, wanted = _captions(official_files(data, "captions_val20??.json", "captions_*.json")[0])
-    return [Question(k, (names.get(k) or f"{int(k):012}.jpg",), "What is in this image?", "Describe this image in one sentence.", "sentences:1", full=texts[0], truth=texts) for k, texts in wanted.items()]
+    asked = "What is in this image?", "Describe this image in one sentence.", "sentences:1"
+    files = {k: names.get(k) or _file_name(k) for k in wanted}
+    return [Question(k, (files[k],), *asked, full=texts[0], truth=texts) for k, texts in wanted.items()]
 
-
+# %% ../../../nbs/eval/benchmarks/50_captions.ipynb #fcc25fd8
 def mark_captions(question: Question, answer: str, mode: str) -> dict:
     "Nothing is scored alone: what people wrote, for the score of all."
     return {"_people": question.truth}
@@ -122,15 +147,19 @@ def total_captions(frame: pd.DataFrame, questions: Mapping[str, Question]) -> di
 def score_captions(given: Given) -> dict:
     "A results file against a file of COCO captions."
     wanted = _captions(given.need("references"))[1]
-    told = by_id(records(given.predictions, ["image_id", "caption"]), "image_id", given.predictions)
-    same_ids(told, wanted, given.predictions, given.references)
-    found = caption_metrics({k: [told[k]["caption"]] for k in wanted}, wanted)
-    return {"scores": {k: round(e.value, 6) for k, e in found.items()}, "n": len(wanted), "rule": CAPTIONS.rule, "intervals": {name: e.as_dict() for name, e in found.items()}}
+    said, notes = captions_said(given, wanted)
+    rule = CAPTIONS.rule + ("; thoughts are taken off" if given.mode == "open" else "")
+    found = caption_metrics({k: [text] for k, text in said.items()}, {k: wanted[k] for k in said})
+    scores = {k: None if e.value is None else round(e.value, 6) for k, e in found.items()}
+    intervals = {name: e.as_dict() for name, e in found.items()}
+    return {"scores": scores, "n": len(said), "rule": rule, "intervals": intervals, **notes}
 
 
 def as_captions(rows: Sequence[tuple[Question, str]]) -> str:
     "COCO's results file."
-    return as_list({"image_id": int(q.id), "caption": text} for q, text in rows)
+    return as_list({"image_id": int(q.id) if q.id.isdecimal() else q.id, "caption": text} for q, text in rows)
 
 
-CAPTIONS = enter(Benchmark(name="coco-caption", read=read_captions, mark=mark_captions, total=total_captions, score=score_captions, submit=as_captions, suffix=".json", rule="pycocoevalcap 1.2, PTB tokeniser"))
+CAPTIONS = enter(Benchmark(
+    name="coco-caption", read=read_captions, mark=mark_captions, total=total_captions, score=score_captions,
+    submit=as_captions, suffix=".json", modes=("official", "open"), rule="pycocoevalcap 1.2, PTB tokeniser"))

@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from ...data.objects import mentions, vocabulary
+from ..answers import captions_said
 from ..benchmark import Benchmark, enter, marked
-from ..official import Given, as_lines, by_id, official_files, records, same_ids
+from ..official import Given, as_lines, official_files
 from ..questions import Question
 from ...files import UserError, digest, read_json, read_text
 from ...stats import Estimate, ratio
@@ -97,7 +98,8 @@ def _reader(words: Words) -> Callable[[str], list[str]]:  # caption -> objects
 def read_objects(path: Path) -> dict[str, tuple[str, ...]]:  # image number -> objects
     "An object file."
     file = read_json(path)
-    if not isinstance(file, dict) or not file or not all(isinstance(v, list) and k.isdecimal() for k, v in file.items()):
+    named = isinstance(file, dict) and all(k.isdecimal() and isinstance(v, list) for k, v in file.items())
+    if not named or not file or not all(isinstance(name, str) for names in file.values() for name in names):
         raise UserError(f"{path}: is no file of objects ({{image_id: [object, ...]}}): name one")
     return {str(int(k)): tuple(dict.fromkeys(v)) for k, v in file.items()}
 
@@ -150,19 +152,21 @@ def total_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[
 def score_chair(given: Given) -> dict:
     "Captions against the objects of each image, by the official words."
     words, there = official_words(given.need("synonyms")), read_objects(given.need("references"))
-    told = by_id(records(given.predictions, ["image_id", "caption"]), "image_id", given.predictions)
-    same_ids(told, there, given.predictions, given.references)
-    questions = {k: Question(k, (f"{int(k):012}.jpg",), "", truth=(objects, words)) for k, objects in there.items()}
-    frame = marked(CHAIR, questions, {k: told[k]["caption"] for k in there}, "official")
+    said, notes = captions_said(given, there)
+    questions = {k: Question(k, (f"{int(k):012}.jpg",), "", truth=(there[k], words)) for k in said}
+    frame = marked(CHAIR, questions, said, given.mode)
     totals = total_chair(frame, questions)
     totals.pop("object_f1")
-    return {"scores": {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}, "n": len(frame), "rule": CHAIR.rule,
+    scores = {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}
+    return {"scores": scores, "n": len(frame),
+            "rule": CHAIR.rule + ("; thoughts are taken off" if given.mode == "open" else ""),
             "counts": {"object_words": int(frame._named.sum()), "hallucinated_words": int(frame.wrong.sum()), "captions_with_one": int(frame["any"].sum())},
-            "intervals": {name: e.as_dict() for name, e in totals.items()}}
+            "intervals": {name: e.as_dict() for name, e in totals.items()}, **notes}
 
 
 def _captions(rows: Sequence[tuple[Question, str]]) -> str:
     return as_lines({"image_id": int(q.id), "caption": text} for q, text in rows)
 
 
-CHAIR = enter(Benchmark(name="chair", read=read_chair, mark=mark_chair, total=total_chair, score=score_chair, submit=_captions, rule="CHAIR utils/chair.py, with the bus quirk"))
+CHAIR = enter(Benchmark(name="chair", read=read_chair, mark=mark_chair, total=total_chair, score=score_chair,
+                        submit=_captions, modes=("official", "open"), rule="CHAIR utils/chair.py, with the bus quirk"))

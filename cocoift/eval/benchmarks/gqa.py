@@ -23,11 +23,14 @@ def read_gqa(data: Path) -> list[Question]:
     found = []
     for name, row in read_map(path, "file of GQA questions").items():
         if not isinstance(row, dict) or "answer" not in row:
-            raise UserError(f"{path}: {name} shows that this is no file of GQA questions ({{id: {{question, imageId, answer}}}}): put the official file there")
-        text, image = row.get("question", ""), row.get("imageId", name)
-        full = row.get("fullAnswer") or ""
-        found.append(Question(name, (f"gqa/images/{image}.jpg",), text, SHORTLY.format(text), "short", row["answer"].capitalize(), full, row["answer"],
-                              {"answer_type": (row.get("types") or {}).get("structural", "")}))
+            raise UserError(f"{path}: {name} shows that this is no file of GQA questions "
+                            "({id: {question, imageId, answer}}): put the official file there")
+        text, image, answer = row.get("question") or "", row.get("imageId", name), row["answer"]
+        if not isinstance(answer, str) or not answer.strip() or not isinstance(text, str):
+            raise UserError(f"{path}: question {name} has no answer in words: put the official file there")
+        kind = {"answer_type": (row.get("types") or {}).get("structural", "")}
+        found.append(Question(name, (f"gqa/images/{image}.jpg",), text, SHORTLY.format(text), "short",
+                              answer.capitalize(), row.get("fullAnswer") or "", answer, kind))
     return found
 
 

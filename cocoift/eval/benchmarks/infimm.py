@@ -47,9 +47,23 @@ def read_infimm(data: Path) -> list[Question]:
 
 def infimm_items(files: Mapping[str, Path]) -> dict[str, Judged]:
     "What a judge is shown."
-    return {k: Judged(k, f"infimm:{_images(v)[0]}", {"question": v["question"], "reference": v["answer"], "steps": "\n".join(f"{n}. {step}" for n, step in enumerate(v["steps"], 1))},
-                      {"category": v.get("category"), "complexity": v["complexity"], "weight": 2 if str(v["complexity"]).lower() == "high" else 1})
-            for k, v in _rows(files["references"], ["question", "answer", "steps", "complexity"]).items()}
+    return {
+        k: Judged(
+            k,
+            f"infimm:{_images(v)[0]}",
+            {
+                "question": v["question"],
+                "reference": v["answer"],
+                "steps": "\n".join(f"{n}. {' '.join(step.split())}" for n, step in enumerate(v["steps"], 1)),
+            },
+            {
+                "category": v.get("category"),
+                "complexity": v["complexity"],
+                "weight": 2 if str(v["complexity"]).lower() == "high" else 1,
+            },
+        )
+        for k, v in _rows(files["references"], ["question", "answer", "steps", "complexity"]).items()
+    }
 
 # %% ../../../nbs/eval/benchmarks/24_infimm.ipynb #08a49c80
 def overall(moderate: float, high: float, n_moderate: int = 171, n_high: int = 108) -> float:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..answers import answers_by_id
 from ..benchmark import Benchmark, Judging, enter
 from ..judge import Judged
-from ..official import Given, answers_by_id, as_lines, by_id, number, official_files, records
+from ..official import Given, as_lines, by_id, number, official_files, records
 from ..questions import Question
 from ..verdicts import by_length, relative
 from ...files import UserError, atomic_file, read_jsonl
@@ -54,7 +55,7 @@ def llava_bench_items(files: Mapping[str, Path]) -> dict[str, Judged]:
     context, references, items = contexts(files.get("context")), answers_by_id(files["references"]), {}
     for row in question_rows(files["questions"]):
         name, image = str(row["question_id"]), image_of(row["image"])
-        if name not in references:
+        if not references.get(name):
             raise UserError(f"{files['references']}: has no reference to question {name}: give the benchmark's own")
         fields = {"question": row["text"], "reference": references[name], "context": context.get(image or row["image"]), "category": row.get("category", "")}
         items[name] = Judged(name, image or f"llava-bench:{row['image']}", fields, {"category": row.get("category", "").removeprefix("llava_bench_")})

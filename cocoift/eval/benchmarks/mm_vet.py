@@ -55,11 +55,11 @@ def _interval(values: np.ndarray) -> dict:
 
 def _grades(given: Given) -> tuple[dict[str, list[str]], np.ndarray]:  # capabilities of each item; [items, runs]
     wanted, told = read_map(given.need("references"), _WHAT), read_map(given.predictions, "grade file of MM-Vet")
-    if not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in told.values()):
+    if not told or not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in told.values()):
         raise UserError(f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift judge mm-vet`")
     same_ids(told, wanted, given.predictions, given.references)
     lists = {k: v.get("capability") if isinstance(v, dict) else v for k, v in wanted.items()}
-    if not all(isinstance(c, list) and set(c) <= set(CAPABILITIES) for c in lists.values()):
+    if not all(isinstance(c, list) and c and set(map(str, c)) <= set(CAPABILITIES) for c in lists.values()):
         raise UserError(f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name mm-vet.json of version 1")
     if len({len(v["score"]) for v in told.values()}) != 1 or not next(iter(told.values()))["score"]:
         raise UserError(f"{given.predictions}: its items were judged differently often: judge them all again")
@@ -80,7 +80,8 @@ def score_mm_vet(given: Given) -> dict:
     kinds = sorted(set(sets), key=lambda s: (-sets.count(s), sorted(s)))
     scores["integrations"] = {"+".join(sorted(k)): {"score": _percent(grades[[s == k for s in sets]]), "n": sets.count(k)} for k in kinds}
     each = grades.mean(1)
-    return {"scores": scores, "n": len(sets), "rule": "mm-vet_evaluator.py v1", "item_se": float(each.std(ddof=1) / len(each) ** 0.5 * 100),
+    item_se = float(each.std(ddof=1) / len(each) ** 0.5 * 100) if len(each) > 1 else None
+    return {"scores": scores, "n": len(sets), "rule": "mm-vet_evaluator.py v1", "item_se": item_se,
             "intervals": {c: _interval(each[at]) for c, at in inside.items() if at.any()} | {"total": _interval(each)}}
 
 # %% ../../../nbs/eval/benchmarks/20_mm_vet.ipynb #b95f7537

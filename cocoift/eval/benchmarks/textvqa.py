@@ -6,11 +6,22 @@
 __all__ = ['TEXTVQA', 'read_textvqa', 'score_textvqa', 'mark_textvqa']
 
 # %% ../../../nbs/eval/benchmarks/42_textvqa.ipynb #67026f5c
+from dataclasses import replace
 from pathlib import Path
 
+from ..answers import Answer, answer_rows, joined, scorable
 from ..benchmark import Benchmark, enter
-from .vqa import RULES, annotated, as_results, mark_vqa, scored, total_vqa
-from ..official import Given, answer_rows, by_id, official_files
+from cocoift.eval.benchmarks.vqa import (
+    RULES,
+    annotated,
+    annotations,
+    as_results,
+    mark_vqa,
+    most_common,
+    scored,
+    total_vqa,
+)
+from ..official import Given, official_files
 from ..questions import SHORTLY, Question
 from ...files import UserError, read_json
 
@@ -20,29 +31,30 @@ def read_textvqa(data: Path) -> list[Question]:
     path = official_files(data, "TextVQA_*_val.json", "TextVQA_*.json")[0]
     told = read_json(path)
     rows = told.get("data") if isinstance(told, dict) else None
-    if rows is None:  # VQA's layout
-        rows = list(annotated(path).values())
-    if not all(isinstance(r, dict) and {"question_id", "image_id"} <= r.keys() and isinstance(r.get("answers"), list) for r in rows):
-        raise UserError(f"{path}: is no file of TextVQA (data: question_id, image_id, question, answers): put the official file there")
+    wanted = annotations(rows, path) if isinstance(rows, list) else annotated(path)  # VQA's layout is read too
+    if lacks := [name for name, row in wanted.items() if "image_id" not in row]:
+        raise UserError(f"{path}: question {lacks[0]} has no image_id: put TextVQA's official file there")
     found = []
-    for name, row in by_id(rows, "question_id", path).items():
-        answers, text = [a["answer"] if isinstance(a, dict) else a for a in row["answers"]], row.get("question", "")
-        found.append(Question(name, (f"{row['image_id']}.jpg",), text, SHORTLY.format(text), "short", max(answers, key=answers.count), truth=answers))
+    for name, row in wanted.items():
+        names, text, most = (f"{row['image_id']}.jpg",), row.get("question") or "", most_common(row["answers"])
+        found.append(Question(name, names, text, SHORTLY.format(text), "short", most, truth=row["answers"]))
     return found
 
 
-def _said(given: Given, questions: dict[str, Question]) -> dict[str, str]:
-    rows = answer_rows(given.predictions)
-    if not any(name in questions for name, *_ in rows):  # named by image
-        asked = {(Path(q.names[0]).stem, q.text.lower()): k for k, q in questions.items()}
-        rows = [(asked.get((name, prompt.partition("\n")[0].lower()), name), prompt, text) for name, prompt, text in rows]
-    return {name: row["text"] for name, row in by_id([{"id": name, "text": text} for name, _, text in rows], "id", given.predictions).items()}
+def _by_image(rows: list[Answer], questions: dict[str, Question]) -> list[Answer]:  # named by their questions
+    if any(row.id in questions for row in rows):
+        return rows
+    asked = {(Path(q.names[0]).stem, q.text.lower()): k for k, q in questions.items()}
+    return [replace(row, id=asked.get((row.id, row.asked.partition("\n")[0].lower()), row.id)) for row in rows]
 
 
 def score_textvqa(given: Given) -> dict:
     "Answers against the official file."
     questions = {q.id: q for q in read_textvqa(given.need("references"))}
-    return scored(given, questions, _said(given, questions), "textvqa", 4)
+    rows = _by_image(answer_rows(given.predictions, given.field, questions.values()), questions)
+    rows = joined(rows, questions, given.predictions, given.references)
+    said, notes = scorable(rows, given.mode, given.predictions)
+    return scored(given, questions, said, "textvqa", 4) | notes
 
 
 def mark_textvqa(question: Question, answer: str, mode: str) -> dict:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETS', 'RULES', 'VQA', 'VQAV2', 'OKVQA', 'without_punctuation', 'plain_words', 'agreement', 'vqa_accuracy',
-           'open_accuracy', 'annotated', 'read_vqa', 'mark_vqa', 'total_vqa', 'scored', 'score_vqa', 'as_results']
+           'open_accuracy', 'annotations', 'annotated', 'most_common', 'read_vqa', 'mark_vqa', 'total_vqa', 'scored',
+           'score_vqa', 'as_results']
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #8cd624d0
 import re
@@ -12,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..benchmark import Benchmark, enter, marked
-from ..official import Given, answers_by_id, as_list, by_id, official_files, same_ids
+from ..benchmark import Benchmark, enter, marked, said_to
+from ..official import Given, as_list, by_id, official_files, same_ids
 from ..opened import number, phrases, yes_no
 from ..questions import SHORTLY, Question
 from ...files import UserError, read_json, stream_json
@@ -24,13 +26,29 @@ from ...stats import Estimate, share
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_APOSTROPHES = """ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've how'd how'll how's i'd've i'm i've isn't it'd it'd've it'll
-let's ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
-someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're there's they'd they'd've they'll they're they've wasn't we'd've we've weren't
-what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll you'd you'd've you'll
-you're you've""".split()
-_CONTRACTIONS = {word.replace("'", ""): word for word in _APOSTROPHES}
-_NUMBERS = {word: str(k) for k, word in enumerate("zero one two three four five six seven eight nine ten".split())} | {"none": "0"}
+_PAIRS = """
+'ow'sat 'ow's'at 'ows'at 'ow's'at I'dve I'd've Id've I'd've Im I'm Ive I've aint ain't arent aren't cant can't
+couldn'tve couldn't've couldnt couldn't couldnt've couldn't've couldve could've didnt didn't doesnt doesn't dont
+don't hadn'tve hadn't've hadnt hadn't hadnt've hadn't've hasnt hasn't havent haven't he'dve he'd've hed he'd hed've
+he'd've hes he's howd how'd howll how'll hows how's isnt isn't it'dve it'd've itd it'd itd've it'd've itll it'll
+let's let's maam ma'am mightn'tve mightn't've mightnt mightn't mightnt've mightn't've mightve might've mustnt
+mustn't mustve must've neednt needn't notve not've oclock o'clock oughtnt oughtn't ow's'at 'ow's'at shant shan't
+she'dve she'd've she's she's shed've she'd've shouldn'tve shouldn't've shouldnt shouldn't shouldnt've shouldn't've
+shouldve should've somebody'd somebodyd somebody'dve somebody'd've somebodyd've somebody'd've somebodyll somebody'll
+somebodys somebody's someone'dve someone'd've someoned someone'd someoned've someone'd've someonell someone'll
+someones someone's something'dve something'd've somethingd something'd somethingd've something'd've somethingll
+something'll thats that's there'dve there'd've thered there'd thered've there'd've therere there're theres there's
+they'dve they'd've theyd they'd theyd've they'd've theyll they'll theyre they're theyve they've twas 'twas wasnt
+wasn't we'dve we'd've wed've we'd've werent weren't weve we've whatll what'll whatre what're whats what's whatve
+what've whens when's whered where'd wheres where's whereve where've who'dve who'd've whod who'd whod've who'd've
+wholl who'll whos who's whove who've whyll why'll whyre why're whys why's wont won't wouldn'tve wouldn't've wouldnt
+wouldn't wouldnt've wouldn't've wouldve would've y'all'dve y'all'd've y'alld've y'all'd've y'allll y'all'll yall
+y'all yall'd've y'all'd've yall'll y'all'll you'dve you'd've youd you'd youd've you'd've youll you'll youre you're
+youve you've
+""".split()
+_CONTRACTIONS = dict(zip(_PAIRS[::2], _PAIRS[1::2]))  # one table for all three evaluators
+_DIGITS = "zero one two three four five six seven eight nine ten".split()
+_NUMBERS = {word: str(k) for k, word in enumerate(_DIGITS)} | {"none": "0"}
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #b4b59f60
 def without_punctuation(text: str) -> str:
@@ -55,27 +73,36 @@ def _flat(text: str) -> str:
 def _m4c(text: str) -> str:
     return plain_words(without_punctuation(_flat(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip())))
 
-# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #93c9d48a
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #ad6ef292
 def agreement(said: str, answers: list[str]) -> float:
     "The mean over the ten, each left out once, of min(matches / 3, 1)."
     return sum(min((answers.count(said) - (answer == said)) / 3, 1) for answer in answers) / len(answers)
 
 
-def vqa_accuracy(said: str, answers: list[str], rules: str = "2021") -> float:
-    "The share of right of one answer, 0 to 1."
+def _among(said: str, people: Sequence[Mapping]) -> float:  # whole annotations: those alike are left out together
+    matching = [one for one in people if one["answer"] == said]
+    return sum(min(sum(one != left for one in matching) / 3, 1) for left in people) / len(people)
+
+
+def vqa_accuracy(said: str, answers: Sequence[str | Mapping], rules: str = "2021") -> float:
+    "The share of right of one answer, 0 to 1. An answer that is a text is that of a person of its own."
+    people = [a if isinstance(a, Mapping) else {"answer": a, "answer_id": k} for k, a in enumerate(answers)]
+    texts = [one["answer"] for one in people]
     if rules == "textvqa":
-        return agreement(_m4c(said), [_m4c(a) for a in answers])
-    said, answers = _flat(said), [_flat(a) for a in answers]
-    several = len(set(answers)) > 1
+        return agreement(_m4c(said), [_m4c(a) for a in texts])
+    whole, said = (lambda text: plain_words(without_punctuation(text))), _flat(said)
     if rules == "2015":
-        return agreement(plain_words(without_punctuation(said)), [without_punctuation(a) for a in answers] if several else answers)
-    whole = (lambda text: plain_words(without_punctuation(text))) if several else str
-    return agreement(whole(said), [whole(a) for a in answers])
+        said, texts = whole(said), [without_punctuation(a) for a in texts] if len(set(texts)) > 1 else texts
+    elif len(set(texts := [_flat(a) for a in texts])) > 1:
+        said, texts = whole(said), [whole(a) for a in texts]
+    return _among(said, [{**one, "answer": text} for one, text in zip(people, texts)])
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #b628ae8f
-def open_accuracy(said: str, answers: Sequence[str]) -> tuple[float, bool]:  # and whether anything was decided in it
+def open_accuracy(
+    said: str, answers: Sequence[str | Mapping]
+) -> tuple[float, bool]:  # and whether anything was decided in it
     "The agreement of the answer that a sentence holds."
-    plain = [_m4c(a) for a in answers]
+    plain = [_m4c(a["answer"] if isinstance(a, Mapping) else a) for a in answers]
     if set(plain) <= {"yes", "no"}:
         decided = yes_no(said)
         return (0.0, False) if decided is None else (agreement(decided, plain), True)
@@ -90,33 +117,72 @@ def open_accuracy(said: str, answers: Sequence[str]) -> tuple[float, bool]:  # a
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #9ad1f942
 _ANSWER_FILES = ("*_val*annotations.json", "*annotations.json")
 SETS = {  # bench -> the names of its questions and of its annotations, val first
-    "vqav2": (("v2_OpenEnded_mscoco_val*_questions.json", "v2_OpenEnded_mscoco_*_questions.json"), tuple(f"v2_mscoco{x[1:]}" for x in _ANSWER_FILES)),
-    "okvqa": (("OpenEnded_mscoco_val*_questions.json", "OpenEnded_mscoco_*_questions.json"), tuple(f"mscoco{x[1:]}" for x in _ANSWER_FILES)),
-    "vqa": (("*_val*questions.json", "*questions.json"), _ANSWER_FILES)}
+    "vqav2": (
+        ("v2_OpenEnded_mscoco_val*_questions.json", "v2_OpenEnded_mscoco_*_questions.json"),
+        tuple(f"v2_mscoco{x[1:]}" for x in _ANSWER_FILES),
+    ),
+    "okvqa": (
+        ("OpenEnded_mscoco_val*_questions.json", "OpenEnded_mscoco_*_questions.json"),
+        tuple(f"mscoco{x[1:]}" for x in _ANSWER_FILES),
+    ),
+    "vqa": (("*_val*questions.json", "*questions.json"), _ANSWER_FILES),
+}
+
+
+def _people(
+    row: Mapping, path: Path
+) -> list[str | Mapping]:  # texts; whole annotations where ids don't tell them apart
+    answers = row["answers"]
+    texts = [a.get("answer") if isinstance(a, dict) else a for a in answers] if isinstance(answers, list) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        what = "has an answer that is no text" if texts else "has no answers of people"
+        raise UserError(f"{path}: question {row['question_id']} {what}: put the official file there, or leave it out")
+    ids = [a.get("answer_id") if isinstance(a, dict) else k for k, a in enumerate(answers)]
+    return texts if len(set(map(repr, ids))) == len(ids) else answers
+
+
+def annotations(rows: Any, path: Path) -> dict[str, dict]:
+    "Annotations by question, their answers checked."
+    named = isinstance(rows, list) and all(isinstance(r, dict) and {"question_id", "answers"} <= r.keys() for r in rows)
+    if not named or not rows:
+        raise UserError(f"{path}: is no file of VQA annotations (question_id, answers): put the official file there")
+    return {name: {**row, "answers": _people(row, path)} for name, row in by_id(rows, "question_id", path).items()}
 
 
 def annotated(path: Path) -> dict[str, dict]:
     "VQA's annotations by question."
     told = read_json(path)
-    rows = told.get("annotations") if isinstance(told, dict) else told
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and "question_id" in r and isinstance(r.get("answers"), list) for r in rows):
-        raise UserError(f"{path}: is no file of VQA annotations (question_id, answers): put the official file there")
-    return by_id(rows, "question_id", path)
+    return annotations(told.get("annotations") if isinstance(told, dict) else told, path)
+
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #acb553a7
+def most_common(answers: Sequence[str | Mapping]) -> str:
+    "What most people answered."
+    texts = [a["answer"] if isinstance(a, Mapping) else a for a in answers]
+    return max(texts, key=texts.count)
 
 
-def _question(row: Mapping, text: str = "") -> Question:  # of an annotation
-    answers = [a["answer"] if isinstance(a, dict) else a for a in row["answers"]]
-    most = row.get("multiple_choice_answer") or max(answers, key=answers.count)
-    names = (f"{int(row['image_id']):012}.jpg",) if "image_id" in row else ()
-    return Question(str(row["question_id"]), names, text, SHORTLY.format(text), "short", most, truth=answers, meta={"answer_type": row.get("answer_type", "")})
+def _question(name: str, row: Mapping, text: str = "") -> Question:  # of an annotation
+    most, image = row.get("multiple_choice_answer") or most_common(row["answers"]), str(row.get("image_id", ""))
+    names = (f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg",) if image else ()
+    kind = row.get("answer_type") or ""
+    return Question(
+        name, names, text, SHORTLY.format(text), "short", most, truth=row["answers"], meta={"answer_type": kind}
+    )
+
+
+def _texts(path: Path) -> dict[str, str]:  # of a question file
+    rows = by_id(list(stream_json(path, "questions")), "question_id", path)
+    if lacks := [name for name, row in rows.items() if not isinstance(row.get("question"), str)]:
+        raise UserError(f"{path}: question {lacks[0]} has no text: put the official file there")
+    return {name: row["question"] for name, row in rows.items()}
 
 
 def read_vqa(data: Path, bench: str = "vqa") -> list[Question]:
     "The question file and the annotations of one split."
     asked, told = (official_files(data, *names)[0] for names in SETS[bench])
-    rows, wanted = by_id(list(stream_json(asked, "questions")), "question_id", asked), annotated(told)
-    same_ids(rows, wanted, asked, told)
-    return [_question(wanted[k], row["question"]) for k, row in rows.items()]
+    texts, wanted = _texts(asked), annotated(told)
+    same_ids(texts, wanted, asked, told)
+    return [_question(k, wanted[k], text) for k, text in texts.items()]
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #1edeec59
 RULES = {"2021": "GT-Vision-Lab/VQA a013f00", "2015": "VT-vision-lab/VQA", "textvqa": "TextVQA m4c", "gqa": "GQA exact match"}
@@ -137,17 +203,23 @@ def total_vqa(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[st
     return {"overall": share(frame, "x"), **kinds, "unparsed": share(frame.astype({"unparsed": float}), "unparsed")}
 
 
+def _percent(some: pd.DataFrame, digits: int = 2) -> float:  # summed in the official order
+    return round(100 * float(sum(some.right.tolist())) / len(some), digits)
+
+
 def scored(given: Given, questions: Mapping[str, Question], said: Mapping[str, str], rules: str, digits: int = 2) -> dict:
-    "The document that `cocoift score` prints."
-    same_ids(said, questions, given.predictions, given.references)
+    "The document that `cocoift score` prints, of the questions that have an answer."
     bench = Benchmark(name="vqa", mark=partial(mark_vqa, rules=rules))
-    totals = total_vqa(frame := marked(bench, questions, said, given.mode), questions)
+    totals = total_vqa(frame := marked(bench, {k: questions[k] for k in said}, said, given.mode), questions)
     totals.pop("unparsed")
-    scores = {name: round(e.value, digits if name == "overall" else 2) for name, e in totals.items()}
+    kinds = frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
+    scores = {"overall": _percent(frame, digits)}
+    scores |= {kind: _percent(some) for kind, some in frame.groupby(kinds) if kind}
     return {"scores": scores | ({"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}), "n": len(frame),
-            "rule": RULES[rules] if given.mode == "official" else "open: the answer found in the sentence", "intervals": {name: e.as_dict() for name, e in totals.items()}}
+            "rule": RULES[rules] if given.mode == "official" else "open: the answer found in the sentence",
+            "intervals": {name: e.as_dict() for name, e in totals.items()}}
 
-
+# %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #0cbc62e8
 def score_vqa(given: Given) -> dict:
     "A results file against a file of annotations; `rules` 2021, 2015 or textvqa."
     rules = given.rules or "2021"
@@ -157,10 +229,12 @@ def score_vqa(given: Given) -> dict:
         from cocoift.eval.benchmark import score
 
         return score("gqa", replace(given, rules=None))
-    wanted, said = annotated(given.need("references")), answers_by_id(given.predictions)
+    wanted, texts = annotated(given.need("references")), _texts(given.questions) if given.questions else {}
     if given.questions:
-        same_ids(by_id(list(stream_json(given.questions, "questions")), "question_id", given.questions), wanted, given.questions, given.references)
-    return scored(given, {k: _question(row) for k, row in wanted.items()}, said, rules, 4 if rules == "textvqa" else 2)
+        same_ids(texts, wanted, given.questions, given.references)
+    questions = {k: _question(k, row, texts.get(k, "")) for k, row in wanted.items()}
+    said, notes = said_to(given, questions)
+    return scored(given, questions, said, rules, 4 if rules == "textvqa" else 2) | notes
 
 
 def as_results(rows: Sequence[tuple[Question, str]]) -> str:

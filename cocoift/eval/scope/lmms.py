@@ -18,6 +18,7 @@ from .metrics import leaks
 from .play import PAIRED, dialogs_of
 from ...files import UserError, atomic_folder
 from ...formats import is_terse, words
+from ...thoughts import without_thoughts
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #bd573752
 METRICS = ("leakage", "history_effect", "register_copying", "instruction_carry", "length", *(f"terse_{h}" for h in PAIRED), "content")
@@ -54,15 +55,22 @@ def messages(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #6f501d80
 def read(doc: Mapping, results: Sequence[str]) -> dict[str, dict]:
     "An answer's reading, for every metric."
-    answer = results[0]
-    row = {"image": doc["image"], "item": doc["item"], "history": doc["history"], "terse": is_terse(answer), "words": len(words(answer)),
-           "right": right(json.loads(doc["check"]), answer, json.loads(doc["words"]))}
+    answer = without_thoughts(results[0])
+    row = {
+        "image": doc["image"],
+        "item": doc["item"],
+        "history": doc["history"],
+        "terse": is_terse(answer),
+        "words": len(words(answer)),
+        "right": right(json.loads(doc["check"]), answer, json.loads(doc["words"])),
+        "cut": not answer and bool(results[0]),
+    }
     return dict.fromkeys(METRICS, row)
 
 
 def score(metric: str, rows: Sequence[dict]) -> float | None:
     "A metric over all readings."
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([row for row in rows if not row["cut"]])  # a thought that never ended is no answer
     return float(frame.right.mean()) if metric == "content" else leaks(frame)[metric].value
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #cebcd524
