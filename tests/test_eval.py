@@ -200,25 +200,3 @@ def test_a_judge_killed_goes_on(shared, tmp_path):
         file.write(b'{"key": "to')
     judge(ReplayJudge, "killed")
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
-
-
-def test_the_paper_study(tmp_path):
-    "Every step of the tiny study; training, which the quickstart's tests hold, is stood in for by its start."
-    import shutil
-
-    from cocoift.studies.paper import ARMS, BENCHES, HISTORIES, JUDGED, Study, _scale, _trained, steps_of
-    from cocoift.studies.quickstart import start_model
-
-    study = Study(tmp_path / "study", tmp_path / "data", tiny=True)
-    for step in steps_of(study):
-        if step.name == "train":
-            for arm in ARMS:
-                shutil.copytree(start_model(_scale(), study.seed, study.out), _trained(study, arm))
-            continue
-        result = step.do()
-        assert result.get("coverage", 1) == 1, step.name
-    page = (study.out / "report.html").read_text()
-    assert all(bench in page for bench in BENCHES) and "context, never a baseline" in page and "p (Holm)" in page and "trained_on" in page and "COCO-Scope" in page
-    scores = [path for path in (study.out / "judge").rglob("scores.json")]
-    assert len(scores) == len(JUDGED) * len(HISTORIES) * len(ARMS)
-    assert len({json.loads(path.read_text())["fingerprint"]["model"] for path in scores}) == 1

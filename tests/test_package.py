@@ -113,6 +113,18 @@ def test_imports_point_down():
     assert not wrong
 
 
+def test_every_import_is_there(tmp_path):
+    "At any depth, in functions that no test may call; and a proof that the proof can fail."
+    wrong = tmp_path / "cocoift/studies/wrong.py"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text("def one(study):\n    study.nothing\ndef other():\n    from cocoift.train.loop import train\n    from ..train import lop\n    from . import quickstart as study\n"
+                     "    study.TINY, study.TINIER\n    run_module('apps.server')\n")
+    found = json.loads(subprocess.run([sys.executable, ROOT / "tests/imports.py", *(ROOT / name for name in ("cocoift", "apps", "nbs")), tmp_path / "cocoift"], cwd=ROOT,
+                                      env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    assert found["looked"] > 5000
+    assert found["missing"] == [f"{wrong}:{line}" for line in ("4: from cocoift.train.loop import train", "5: from cocoift.train import lop", "7: TINIER of cocoift.studies.quickstart", "8: 'apps.server'")]
+
+
 @pytest.mark.parametrize("code", ["import cocoift", "from cocoift.cli.main import main; main()"], ids=["import", "help"])
 def test_nothing_heavy_before_it_is_used(code):
     script = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy:', *[name for name in {HEAVY} if name in sys.modules])"

@@ -40,7 +40,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
-    from cocoift.studies.examine import examine
+    from cocoift.studies.examine import check_answers, examine, lost_rounds
 
     result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price, records, budget)
     if dry_run:
@@ -48,15 +48,12 @@ def evaluate(
         return
     metrics = list(dict.fromkeys(metric for levels in result["histories"].values() for metric in levels))
     table = columns([[metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())] for metric in metrics], ["", *result["histories"]])
-    lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "ok")
+    lost = lost_rounds(result)
     priors = [f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"] if any(result.get("priors", {}).values()) else []
     least = [f"resolves differences in leakage from about {r:.3f} on"] if (r := result.get("resolves", {}).get("leakage")) else []
     show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()), *least,
                          f"{result['items']} items, coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}{f', {n} rounds truncated' if (n := result['truncated']) else ''}, in {out}"])
-    if not result["answered"]:
-        raise Failed(f"no round was answered ({lost}): there is nothing to score")
-    if failed := result["statuses"]["error"]:
-        raise Failed(f"{failed} rounds failed: the same command asks them again")
+    check_answers(result)
 
 # %% ../../nbs/cli/76_eval.ipynb #940767ea
 @app.command()
@@ -123,33 +120,35 @@ def compare(
 # %% ../../nbs/cli/76_eval.ipynb #da69ec1f
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="Which study: paper.")],
+    name: Annotated[str, typer.Argument(help="Which study: paper, or a YAML file like it.")],
+    options: Annotated[Optional[list[str]], typer.Argument(help="Single options: coco=coco-ift-small training='{steps: 100, epochs: null}'")] = None,
     out: Annotated[Path, typer.Option(help="Study folder to make or to finish.")] = Path("runs/paper"),
-    data: Annotated[Path, typer.Option(help="Folder of the sources' official files; the benchmarks' under bench/NAME.")] = Path("data"),
-    tiny: Annotated[bool, typer.Option("--tiny", help="Every step on the embedded world, in minutes: its numbers mean nothing.")] = False,
+    data: Annotated[Optional[Path], typer.Option(help="Folder of the sources' official files, the benchmarks' under bench/NAME; what lies there is used, the rest is fetched. data if not given.")] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="The same steps in minutes, on the embedded world where no --data is given: its numbers mean nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the steps with disk, GPU hours and price.")] = False,
     model: Annotated[Optional[Path], typer.Option(help="A LLaVA to start from, its projector untrained.")] = None,
-    images: Annotated[Optional[Path], typer.Option(help="The training pictures; the data folder if not given.")] = None,
-    pretrain: Annotated[Optional[Path], typer.Option(help="Train recipe of the alignment.")] = None,
-    tune: Annotated[Optional[Path], typer.Option(help="Train recipe of the fine-tuning.")] = None,
-    judge: Annotated[str, typer.Option(help="Who judges, as for `cocoift judge`.")] = "rule",
+    images: Annotated[Optional[Path], typer.Option(help="The pictures; the data folder if not given.")] = None,
+    pretrain: Annotated[Optional[str], typer.Option(help="Train recipe of the alignment: a YAML file or a shipped recipe's name.")] = None,
+    tune: Annotated[Optional[str], typer.Option(help="Train recipe of the fine-tuning.")] = None,
+    judge: Annotated[Optional[str], typer.Option(help="Who judges, as for `cocoift judge`; rule if not given.")] = None,
     price: Annotated[Optional[Path], typer.Option(help="YAML of what the judge costs: MODEL: {input: 2.5, output: 10}, for a million tokens each.")] = None,
-    without: Annotated[Optional[list[str]], typer.Option(help="Benchmarks to leave out, such as infimm, whose files are not public.")] = None,
-    gpu_price: Annotated[float, typer.Option(min=0, help="Of an hour of one GPU of the A100 80 GB class.")] = 2.0,
+    without: Annotated[Optional[list[str]], typer.Option(help="Benchmarks and sources to leave out, such as infimm, whose files are not public.")] = None,
+    gpu_price: Annotated[Optional[float], typer.Option(min=0, help="Of an hour of one GPU of the A100 80 GB class; 2 if not given.")] = None,
     json: Json = False,
 ) -> None:
     "A whole study, command by command."
-    from cocoift.studies.paper import Study, paper
+    from cocoift.studies.paper import paper
+    from cocoift.studies.paper_recipe import open_study
 
-    if name != "paper":
-        raise UserError(f"{name}: no such study: there is paper")
-    told = paper(Study(out, data, tiny, model, images, pretrain, tune, judge, price, tuple(without or ()), gpu_price=gpu_price), dry_run)
+    study = open_study(name, tiny, options or [], out=out, data=data, model=model, images=images, pretrain=pretrain, tune=tune, judge=judge,
+                       price=price, without=without, gpu_price=gpu_price)
+    told = paper(study, dry_run)
     if not dry_run:
         rows = [[s["name"], s["seconds"], ", ".join(f"{key} {'undefined' if value is None else value}" for key, value in s["result"].items() if key not in ("report", "models"))] for s in told["steps"]]
         show(told, json, [*columns(rows, ["step", "seconds", "what came out"]), "", f"report: {told['report']}  ({told['seconds']:.0f} s)"])
         return
     rows = [[s["name"], s["disk_gb"], s["gpu_hours"], s["price"], s["judge_calls"], s["judge_prompt_tokens"], s["judge_answer_tokens"]] for s in told["steps"]]
     cost = "whose price is not known (--price)" if told["judge_price"] is None else f"at most {told['judge_price']:.2f}"
-    end = (f"{told['disk_gb']} GB, {told['gpu_hours']} GPU hours, about {told['price']:.0f} at {gpu_price} an hour; {told['judge_calls']} calls of the judge {judge}, "
+    end = (f"{told['disk_gb']} GB, {told['gpu_hours']} GPU hours, about {told['price']:.0f} at {study.gpu_price} an hour; {told['judge_calls']} calls of the judge {study.judge}, "
            f"{told['judge_prompt_tokens']} tokens to read and at most {told['judge_answer_tokens']} to write, {cost}")
     show(told, json, [*columns(rows, ["step", "GB", "GPU hours", "price", "judge calls", "tokens to read", "to write"]), "", *(s["command"] for s in told["steps"]), "", end])
