@@ -124,8 +124,18 @@ def llava(out: Path):
     return LlavaForConditionalGeneration(config), processor
 
 
+def windowed(out: Path):
+    "A LLaVA whose language model, a Gemma-3, looks back over eight tokens in one of its layers."
+    from transformers import Gemma3TextConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    model, processor = llava(out)
+    text = Gemma3TextConfig(**{**TEXT, "vocab_size": len(processor.tokenizer), "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": 0})
+    return LlavaForConditionalGeneration(LlavaConfig(vision_config=model.config.vision_config, text_config=text, image_token_id=model.config.image_token_id, vision_feature_layer=-1,
+                                                     image_seq_length=16)), processor
+
+
 FAMILIES = {build.__name__: build for build in (llava_next, idefics3, qwen2_5_vl, internvl)}
-EXACT = FAMILIES | {build.__name__: build for build in (llava, smolvlm)}  # llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
+EXACT = FAMILIES | {build.__name__: build for build in (llava, windowed, smolvlm)}  # llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
 
 
 def make(name: str, out: Path) -> Path:

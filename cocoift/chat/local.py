@@ -112,7 +112,8 @@ def one_by_one(chat: "LocalChat", image: str | None, ids: Sequence[list[int]]) -
 
 def answer_batch(chat: "LocalChat", image: str | None, ids: list[list[int]], trunk: int) -> list[Reply]:
     "Greedy replies to runs of ids behind one image's prefix of `trunk` tokens."
-    if chat.family.trees:
+    window = chat.family.window
+    if chat.family.trees and not (window and trunk + max(map(len, ids)) + chat.most_tokens > window):
         told = greedy(chat.model, *chat._prefix(image), ids, chat.family.stops, chat.most_tokens)
     else:
         told = one_by_one(chat, image, ids)

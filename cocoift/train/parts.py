@@ -285,6 +285,8 @@ def _refuse(config, path: Path) -> None:
         raise UserError(f"{path}: is a {config.model_type} checkpoint, an encoder with a decoder: name a language model that is a decoder alone")
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "vision_config"):
         raise UserError(f"{path}: is a {config.model_type} checkpoint, a language model is needed: name such a folder (lmsys/vicuna-7b-v1.5)")
+    if odd := sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}):
+        raise UserError(f"{path}: has layers of {odd[0]}, in which conversations of one row would not be kept apart: name another language model")
     if kind := getattr(config, "quantization_config", None):
         kind = kind.get("quant_method") if isinstance(kind, dict) else kind.quant_method
         raise UserError(f"{path}: its weights are quantised ({kind}), which a LLaVA is not made of: name the full weights, or a GGUF file")
