@@ -186,3 +186,113 @@ def test_training_writes_the_own_template(name, wholes, small, tmp_path):
 
 def squeezed(text: str) -> str:  # Qwen-3 writes an empty thought before the last answer only, and nobody is taught to; SentencePiece's decoder drops a space at the beginning of a piece
     return text.replace("<think>\n\n</think>\n\n", "").replace(" ", "")
+
+
+# What others have put together
+
+@pytest.mark.parametrize("name", ["dinov2", "siglip"])
+def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_path):
+    "DINOv2's configuration says 56 pixels while its processor cuts out 32; SigLIP's own processor has no crop at all; rows without a picture carry a blank one."
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    from cocoift.conversation import conversation, write_jsonl
+    from cocoift.options import load_recipe
+    from cocoift.train.launch import train
+    from cocoift.train.recipe import TrainRecipe
+
+    speaker, tower = open_language(parts("smollm2")), AutoConfig.from_pretrained(parts(name))
+    tower = getattr(tower, "vision_config", tower)
+    first = name == "dinov2"
+    config = LlavaConfig(vision_config=tower, text_config=speaker.config, image_token_id=speaker.tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=49 if first else 16,
+                         vision_feature_select_strategy="default" if first else "full")
+    processor = LlavaProcessor(AutoImageProcessor.from_pretrained(parts(name), backend="pil"), speaker.tokenizer, patch_size=8, num_additional_image_tokens=int(first),
+                               vision_feature_select_strategy=config.vision_feature_select_strategy, chat_template=speaker.chat_template)
+    for part in (LlavaForConditionalGeneration(config), processor):
+        part.save_pretrained(tmp_path / "model")
+    write_jsonl(tmp_path / "set.jsonl", [conversation(None, ("Why?", "Because the sea is calm.")), conversation(None, ("Is it safe?", "Yes, it is."))])
+    options = [f"model={tmp_path / 'model'}", f"data={tmp_path / 'set.jsonl'}", f"images={small / 'world/images'}", f"out={tmp_path / 'run'}", "ranks=1", "steps=1", "batch=2"]
+    assert train(load_recipe("tiny", TrainRecipe, options))["kept"] == 2
+    PICTURE.save(tmp_path / "000000000001.png")
+    assert LocalChat(tmp_path / "run/model", tmp_path, most_tokens=3)._prefix("coco:1")[1] > 16
+
+
+# What cannot be put together: one line
+
+def as_config(folder, config, **files) -> None:
+    config.save_pretrained(folder)
+    for name, text in {"preprocessor_config": json.dumps({"size": {"height": 32, "width": 32}, "image_processor_type": "ViTImageProcessor"}), **files}.items():
+        (folder / f"{name}.json").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def odd(parts, tmp_path_factory):
+    "Folders that are no parts of a LLaVA."
+    import shutil
+
+    import transformers as t
+
+    home = tmp_path_factory.mktemp("odd")
+    as_config(home / "resnet", t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]))
+    as_config(home / "efficientnet", t.EfficientNetConfig())
+    as_config(home / "swin", t.SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4))
+    as_config(home / "naflex", t.Siglip2VisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=5, num_attention_heads=4, patch_size=8))
+    as_config(home / "t5", t.T5Config(d_model=16, num_layers=1))
+    as_config(home / "bert", t.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, is_decoder=True))
+    as_config(home / "gemma2", t.Gemma2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=32, head_dim=8, vocab_size=400))
+    as_config(home / "phi2", t.PhiConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=400))
+    for name in ("bert", "gemma2", "phi2", "t5"):
+        AutoTokenizer.from_pretrained(parts("qwen2")).save_pretrained(home / name)
+    shutil.copytree(parts("clip"), home / "unprepared", ignore=shutil.ignore_patterns("preprocessor*"))
+    shutil.copytree(parts("clip"), home / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(parts("dinov2"), home / "wide")
+    told = json.loads((home / "wide/preprocessor_config.json").read_text())
+    (home / "wide/preprocessor_config.json").write_text(json.dumps({**told, "crop_size": {"height": 24, "width": 32}}))
+    shutil.copytree(parts("qwen2"), home / "wordless", ignore=shutil.ignore_patterns("tokenizer*", "*.jinja"))
+    shutil.copytree(parts("qwen2"), home / "endless", ignore=shutil.ignore_patterns("*.jinja", "generation_config.json"))
+    told = json.loads((home / "endless/tokenizer_config.json").read_text())
+    (home / "endless/tokenizer_config.json").write_text(json.dumps({name: value for name, value in told.items() if name not in ("eos_token", "chat_template")}))
+    for name, more in ("quantised", {"quantization_config": {"quant_method": "gptq", "bits": 4}}), ("recurrent", {"layer_types": ["linear_attention", "full_attention"]}):
+        shutil.copytree(parts("qwen2"), home / name)
+        told = json.loads((home / name / "config.json").read_text())
+        (home / name / "config.json").write_text(json.dumps({**told, **more}))
+    (home / "two").mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        (home / "two" / name).touch()
+    return home
+
+
+@pytest.mark.parametrize("tower, language, says", [
+    ("{odd}/resnet", "{qwen2}", "resnet: a resnet is no vision transformer"),
+    ("{odd}/efficientnet", "{qwen2}", "efficientnet: a efficientnet is no vision transformer"),
+    ("{odd}/swin", "{qwen2}", "swin: a swin makes no vector of each of the 256 patches"),
+    ("{odd}/naflex", "{qwen2}", "naflex: a siglip2_vision_model is no tower that a llava can look through"),
+    ("{qwen2}", "{qwen2}", "qwen2: a qwen2 is no vision transformer"),
+    ("{odd}/unprepared", "{qwen2}", "unprepared: the picture processor cannot be read"),
+    ("{odd}/weightless", "{qwen2}", "weightless: the vision tower cannot be read"),
+    ("{odd}/wide", "{qwen2}", "wide: its pictures are 32 x 24 pixels, a llava looks at squares"),
+    ("{clip}", "{odd}/t5", "t5: is a t5 checkpoint, an encoder with a decoder"),
+    ("{clip}", "{odd}/bert", "bert: a bert has "),
+    ("{clip}", "{odd}/gemma2", "gemma2: a gemma2 has final_logit_softcapping at its head"),
+    ("{clip}", "{odd}/phi2", "phi2: a phi has lm_head.bias at its head"),
+    ("{clip}", "{dinov2}", "dinov2: is a dinov2 checkpoint, a language model is needed"),
+    ("{clip}", "{odd}/wordless", "wordless: "),
+    ("{clip}", "{odd}/endless", "endless: the tokenizer has no token for the stop"),
+    ("{clip}", "{odd}/quantised", "quantised: its weights are quantised (gptq)"),
+    ("{clip}", "{odd}/recurrent", "recurrent: has layers of linear_attention"),
+    ("{clip}", "{odd}/two", "two: holds 2 GGUF files (a.gguf, b.gguf): name one"),
+    ("{clip}", "{odd}/none.gguf", "none.gguf: no such file"),
+])
+def test_what_is_no_part_says_so(tower, language, says, odd, parts, tmp_path):
+    names = {"odd": odd, **{name: parts(name) for name in ("clip", "dinov2", "qwen2")}}
+    with pytest.raises(UserError) as error:
+        assemble_on_disk(tower.format(**names), language.format(**names), tmp_path / "out")
+    assert says in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 500
+    assert not list(tmp_path.iterdir())
+
+
+def test_llavas_own_layout_takes_what_it_can_hold(wholes, tmp_path):
+    for name in ("gemma3", "smollm2"):  # DINOv3 with a Gemma, DINOv2 with a Llama
+        with pytest.raises(UserError, match="LLaVA's own layout holds CLIP's tower and a Llama"):
+            convert(wholes(name), "llava", tmp_path / "out")
+    told = json.loads((convert(wholes("vicuna"), "llava", tmp_path / "own") / "config.json").read_text())
+    assert told["mm_vision_tower"] == "clip-vit-32-5-patch8-32"  # no name of OpenAI's

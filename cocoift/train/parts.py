@@ -337,7 +337,10 @@ def open_language(
     tokenizer = open_tokenizer(path, gguf)
     tokenizer.chat_template, notes = own_template(tokenizer, path)
     template, more = probe_template(SimpleNamespace(tokenizer=tokenizer, chat_template=tokenizer.chat_template, image_token="<image>"), path)
-    stops = list(dict.fromkeys([stop_ids(tokenizer, template)[0], *_ends(config, path, tokenizer)]))
+    try:
+        stops = list(dict.fromkeys([stop_ids(tokenizer, template)[0], *_ends(config, path, tokenizer)]))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stops:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     config.pad_token_id = tokenizer.pad_token_id
