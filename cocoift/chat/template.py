@@ -98,7 +98,7 @@ def text_ids(
     "The ids of a text, without any control token."
     return reader(tokenizer, joined)(text, add_special_tokens=False, split_special_tokens=True).input_ids if text else []
 
-
+# %% ../../nbs/chat/10_template.ipynb #44c8636d
 def control_tokens(tokenizer) -> list[str]:
     "The texts of a tokenizer's control tokens, longest first."
     return sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if str(token).strip()}, key=lambda token: (-len(token), token))

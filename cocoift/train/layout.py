@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from ..chat.family import open_family
 from ..files import UserError, atomic_file, atomic_folder, read_json, reading, write_json
 from .adapt import saving
-from .parts import Language, Tower, grown, join, open_language, open_tower, tensors
+from .parts import (Language, Tower, grown, join, language_dtype, language_weights, open_language, open_tower,
+                                 tensors, tower_weights)
 
 # %% ../../nbs/train/39_layout.ipynb #f613b89d
 def write_shards(folder: Path, pieces: Iterable[tuple[str, torch.Tensor]], most: int = 4 * 2**30) -> None:  # bytes of a shard
@@ -52,7 +53,7 @@ def tower_pieces(tower: Tower) -> Iterator[tuple[str, torch.Tensor]]:
     "A tower's tensors, by their names in a llava-hf checkpoint."
     from transformers.core_model_loading import revert_weight_conversion
 
-    yield from ((disk_name(name, tower.config), tensor) for name, tensor in revert_weight_conversion(tower.blank, dict(tower.weights())).items())
+    yield from ((disk_name(name, tower.config), tensor) for name, tensor in revert_weight_conversion(tower.blank, dict(tower_weights(tower))).items())
 
 
 _OWN = (("model.mm_projector.0.", "multi_modal_projector.linear_1."), ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
@@ -90,7 +91,7 @@ def pieces(tower: Tower, language: Language, dtype: torch.dtype, projector: dict
     "The tensors of a llava-hf checkpoint, by their names on disk; those of the language model are read one at a time."
     yield from ((name, tensor.to(dtype) if tensor.is_floating_point() else tensor) for name, tensor in tower_pieces(tower))
     yield from ((name, tensor.to(dtype)) for name, tensor in projector.items())
-    for name, tensor in language.weights():
+    for name, tensor in language_weights(language):
         yield f"language_model.{name if name == 'lm_head.weight' else 'model.' + name}", tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 # %% ../../nbs/train/39_layout.ipynb #d3a203de
@@ -108,7 +109,7 @@ def assemble_on_disk(
     fresh = new_projector(tower.config.hidden_size, speaker.config.hidden_size, seed)
     started = read_projector(projector, fresh) if projector else fresh
     config, processor, generation = join(tower, speaker)
-    config.dtype = dtype = dtype or speaker.dtype
+    config.dtype = dtype = dtype or language_dtype(speaker)
     with saving(out), atomic_folder(out) as folder:
         write_shards(folder, pieces(tower, speaker, dtype, started))
         for part in (config, processor, generation):

@@ -14,7 +14,7 @@ from transformers import (CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaF
                           PreTrainedTokenizerFast)
 
 from ..files import UserError, atomic_folder
-from .parts import join, open_language, open_tower
+from .parts import join, language_weights, open_language, open_tower, tower_weights
 
 # %% ../../nbs/train/32_model.ipynb #de130838
 def byte_tokenizer(
@@ -72,8 +72,8 @@ def assemble(
     config, processor, generation = join(tower, speaker)
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
-    weights = {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights()}
-    weights |= {name if name.startswith("lm_head.") else f"model.language_model.{name}": tensor for name, tensor in speaker.weights()}
+    weights = {f"model.vision_tower.{name}": tensor for name, tensor in tower_weights(tower)}
+    weights |= {name if name.startswith("lm_head.") else f"model.language_model.{name}": tensor for name, tensor in language_weights(speaker)}
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
     model.generation_config = generation
