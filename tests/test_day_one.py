@@ -34,7 +34,8 @@ def real(tmp_path_factory):
     "`real('13b')`: the folder of a LLaVA-1.5 of that size, all but its weights."
     from cocoift.train.layout import real_configs
     from cocoift.train.model import byte_tokenizer
-    from cocoift.train.parts import join, open_language, open_tower
+    from cocoift.train.language import join, open_language
+    from cocoift.train.tower import open_tower
 
     home = tmp_path_factory.mktemp("real")
     tokenizer = byte_tokenizer(["Answer the question using a single word or phrase. What is in the picture? A red bus on the street."])

@@ -26,7 +26,8 @@ from cocoift.chat.template import render
 from cocoift.files import UserError
 from cocoift.train.layout import assemble_on_disk, convert
 from cocoift.train.model import assemble
-from cocoift.train.parts import open_language, open_tower
+from cocoift.train.language import open_language
+from cocoift.train.tower import open_tower
 
 PAIRS = {
     "clip": "vicuna",

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from ..chat.family import open_family
 from ..files import UserError, atomic_file, atomic_folder, read_json, reading, write_json
 from .adapt import saving
-from .parts import (Language, Tower, grown, join, language_dtype, language_weights, open_language, open_tower,
-                                 tensors, tower_weights)
+from .language import Language, grown, join, language_dtype, language_weights, open_language
+from .tower import Tower, open_tower, tensors, tower_weights
 
 # %% ../../nbs/train/39_layout.ipynb #f613b89d
 def write_shards(folder: Path, pieces: Iterable[tuple[str, torch.Tensor]], most: int = 4 * 2**30) -> None:  # bytes of a shard
@@ -151,7 +151,7 @@ def clip_name(config) -> str:
     size = config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size
     return _CLIPS.get(size, "clip-vit-{}-{}-patch{}-{}".format(*size))
 
-
+# %% ../../nbs/train/39_layout.ipynb #637f155a
 def write_own(checkpoint: str | Path, out: str | Path) -> Path:
     "A llava-hf checkpoint as LLaVA's own code reads it. The tower is named in its configuration and its weights are written too."
     family = open_family(checkpoint)

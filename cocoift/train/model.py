@@ -14,7 +14,8 @@ from transformers import (CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaF
                           PreTrainedTokenizerFast)
 
 from ..files import UserError, atomic_folder
-from .parts import join, language_weights, open_language, open_tower, tower_weights
+from .language import join, language_weights, open_language
+from .tower import open_tower, tower_weights
 
 # %% ../../nbs/train/32_model.ipynb #de130838
 def byte_tokenizer(
