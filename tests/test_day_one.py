@@ -32,18 +32,23 @@ def preprocessor(side: int) -> str:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     "`real('13b')`: the folder of a LLaVA-1.5 of that size, all but its weights."
-    from cocoift.train.layout import llava_config, real_configs, write_parts
+    from cocoift.train.layout import real_configs
     from cocoift.train.model import byte_tokenizer
+    from cocoift.train.language import join, open_language
+    from cocoift.train.tower import open_tower
 
     home = tmp_path_factory.mktemp("real")
-    (home / "vision").mkdir()
-    (home / "vision/preprocessor_config.json").write_text(preprocessor(336))
     tokenizer = byte_tokenizer(["Answer the question using a single word or phrase. What is in the picture? A red bus on the street."])
 
     def make(size: str) -> Path:
         if not (home / size).exists():
-            (home / size).mkdir()
-            write_parts(home / size, llava_config(*real_configs(size), tokenizer), tokenizer, home / "vision", "square")
+            seen, spoken = real_configs(size)
+            seen.save_pretrained(home / "vision")
+            (home / "vision/preprocessor_config.json").write_text(preprocessor(336))
+            for part in (spoken, tokenizer):
+                part.save_pretrained(home / "language" / size)
+            for part in join(open_tower(home / "vision"), open_language(home / "language" / size)):
+                part.save_pretrained(home / size)
         return home / size
 
     return make
@@ -189,7 +194,7 @@ def part(name: str) -> str:
 
 
 @pytest.mark.parametrize("command, says", [
-    ("assemble --tower {vicuna} --language {vicuna} --out x", ["vicuna: is a llama checkpoint, LLaVA-1.5 looks through CLIP's tower"]),
+    ("assemble --tower {vicuna} --language {vicuna} --out x", ["vicuna: a llama is no vision transformer"]),
     ("assemble --tower {clip} --language {clip} --out x", ["clip: is a clip checkpoint, a language model is needed"]),
     ("assemble --tower {clip} --language nowhere --out x", ["nowhere: is no language model (there is no config.json)"]),
     ("assemble --tower {clip} --language {vicuna} --out {clip}", ["clip: is there already"]),

@@ -124,8 +124,18 @@ def llava(out: Path):
     return LlavaForConditionalGeneration(config), processor
 
 
+def windowed(out: Path):
+    "A LLaVA whose language model, a Gemma-3, looks back over eight tokens in one of its layers."
+    from transformers import Gemma3TextConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    model, processor = llava(out)
+    text = Gemma3TextConfig(**{**TEXT, "vocab_size": len(processor.tokenizer), "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": 0})
+    return LlavaForConditionalGeneration(LlavaConfig(vision_config=model.config.vision_config, text_config=text, image_token_id=model.config.image_token_id, vision_feature_layer=-1,
+                                                     image_seq_length=16)), processor
+
+
 FAMILIES = {build.__name__: build for build in (llava_next, idefics3, qwen2_5_vl, internvl)}
-EXACT = FAMILIES | {build.__name__: build for build in (llava, smolvlm)}  # llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
+EXACT = FAMILIES | {build.__name__: build for build in (llava, windowed, smolvlm)}  # llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
 
 
 def make(name: str, out: Path) -> Path:
@@ -159,3 +169,160 @@ def babbler(start: Path, out: Path) -> Path:
             if number != processor.tokenizer.eos_token_id and not re.fullmatch(r" ?[A-Za-z]+", processor.tokenizer.decode([number])):
                 model.lm_head.weight[number] = 0
     return save_llava(model, processor, out)
+
+
+# Vision towers and language models of their own, to be put together
+
+WORDS = ("Is this place safe? Yes, it is. No, nobody is there. Why? Because the sea is calm and grey. What is unusual? A boat lies at the quiet pier. user assistant system USER ASSISTANT INST",)
+EYES = dict(hidden_size=32, num_hidden_layers=5, num_attention_heads=4, patch_size=8)
+
+
+def _write(folder: Path, **told) -> None:
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3],
+                                                                 "image_std": [0.2, 0.3, 0.25], **told}))
+
+
+def clip_tower(out: Path) -> None:
+    "A whole CLIP, trained at 48 pixels, its processor set to 32."
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=dict(intermediate_size=64, image_size=48, **EYES), projection_dim=16)).save_pretrained(out)
+    _write(out, size=32, crop_size=32, do_center_crop=True, resample=3, feature_extractor_type="CLIPFeatureExtractor")
+
+
+def siglip_tower(out: Path) -> None:
+    "A whole SigLIP (or a SigLIP2 of a fixed size): no class token, no crop."
+    from transformers import SiglipConfig, SiglipModel
+
+    text = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16, "projection_size": 32}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=dict(intermediate_size=64, image_size=32, **EYES))).save_pretrained(out)
+    _write(out, size={"height": 32, "width": 32}, resample=3, image_processor_type="SiglipImageProcessor")
+
+
+def dinov2_tower(out: Path) -> None:
+    "As Meta ships it: the configuration says 56 pixels, the processor shrinks to 36 and cuts out 32."
+    from transformers import Dinov2Config, Dinov2Model
+
+    Dinov2Model(Dinov2Config(image_size=56, **EYES)).save_pretrained(out)
+    _write(out, size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}, do_center_crop=True, resample=3, image_processor_type="BitImageProcessor")
+
+
+def registers_tower(out: Path) -> None:
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(image_size=56, num_register_tokens=4, **EYES)).save_pretrained(out)
+    _write(out, size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}, do_center_crop=True, resample=3, image_processor_type="BitImageProcessor")
+
+
+def dinov3_tower(out: Path) -> None:
+    "Four registers, rotary places, and a processor that takes torchvision."
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    DINOv3ViTModel(DINOv3ViTConfig(image_size=48, intermediate_size=64, num_register_tokens=4, **EYES)).save_pretrained(out)
+    _write(out, size={"height": 32, "width": 32}, resample=2, do_center_crop=None, crop_size=None, image_processor_type="DINOv3ViTImageProcessorFast")
+
+
+TOWERS = {build.__name__.removesuffix("_tower"): build for build in (clip_tower, siglip_tower, dinov2_tower, registers_tower, dinov3_tower)}
+
+# What their chat templates write, by the words of their model cards
+_PLAIN_CHATML = ("{%% if messages[0].role != 'system' %%}{{ '<|im_start|>system\n%s<|im_end|>\n' }}{%% endif %%}{%% for m in messages %%}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' "
+                 "+ '\n' }}{%% endfor %%}{%% if add_generation_prompt %%}{{ '<|im_start|>assistant\n' }}{%% endif %%}")
+_QWEN3 = ("{% for m in messages %}{% if m.role == 'assistant' and loop.last %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' + m.content + '<|im_end|>\n' }}{% else %}"
+          "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+_SMOLLM3 = ("{{ '<|im_start|>system\n## Metadata\n\nToday Date: ' + strftime_now('%d %B %Y') + '\nReasoning Mode: /think\n\n' }}{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
+            "{{ '<|im_end|>\n' }}{% for m in messages if m.role != 'system' %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+_LLAMA2 = ("{% for m in messages %}{% if m.role == 'system' %}{% set system = '<<SYS>>\n' + m.content + '\n<</SYS>>\n\n' %}{% endif %}{% endfor %}{% for m in messages if m.role != 'system' %}"
+           "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first and system is defined else '') + m.content.strip() + ' [/INST]' }}"
+           "{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}")
+_LLAMA3 = ("{{ bos_token }}{% if messages[0].role != 'system' %}{{ '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n\n<|eot_id|>' }}{% endif %}{% for m in messages %}"
+           "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}{% endfor %}"
+           "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
+_MISTRAL = ("{{ bos_token }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate user and assistant') }}{% endif %}"
+            "{% if m.role == 'user' %}{{ '[INST] ' + m.content + '[/INST]' }}{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}")
+_GEMMA = ("{{ bos_token }}{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}{% set rest = messages[1:] %}{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}"
+          "{% for m in rest %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + (first if loop.first else '') + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+          "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}")
+_PHI = ("{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}")
+
+
+def bytes_of(control: list[str], template: str | None = None, **marks):
+    "A byte-level tokenizer with these control tokens."
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    t.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=400, special_tokens=control, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    return PreTrainedTokenizerFast(tokenizer_object=t, chat_template=template, additional_special_tokens=control, **marks)
+
+
+def pieces_of(control: list[str], scheme: str, template: str | None = None, **marks):
+    "A SentencePiece tokenizer: a space before a text that stands first, or before every one behind a control token."
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", prepend_scheme="always", split=False)
+    t.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=200, show_progress=False))
+    made = json.loads(t.to_str())["model"]
+    names = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *made["vocab"]]
+    t = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, [tuple(pair) for pair in made["merges"]], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    t.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", prepend_scheme=scheme, split=False)
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=t, chat_template=template, additional_special_tokens=control, **marks)
+
+
+SPIECE = dict(unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+TURNS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+QWEN = dict(eos_token="<|im_end|>", pad_token="<|endoftext|>")
+LLAMA3_MARKS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>"]
+LANGUAGES = {  # configuration class, its own settings, tokenizer, the stops of its generation settings
+    "llama2": ("LlamaConfig", {}, lambda: pieces_of(["<unk>", "<s>", "</s>"], "first", _LLAMA2, **SPIECE), ["</s>"]),
+    "vicuna": ("LlamaConfig", {}, lambda: pieces_of(["<unk>", "<s>", "</s>"], "always", None, pad_token="<unk>", **SPIECE), ["</s>"]),
+    "llama3": ("LlamaConfig", {}, lambda: bytes_of(LLAMA3_MARKS, _LLAMA3, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>"), ["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"]),
+    "qwen2": ("Qwen2Config", {}, lambda: bytes_of(TURNS, _PLAIN_CHATML % "You are a helpful assistant.", **QWEN), ["<|im_end|>", "<|endoftext|>"]),
+    "qwen2_5": ("Qwen2Config", {"tie_word_embeddings": True, "vocab_size": 512},
+                lambda: bytes_of(TURNS, _PLAIN_CHATML % "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", **QWEN), ["<|im_end|>", "<|endoftext|>"]),
+    "qwen3": ("Qwen3Config", {"head_dim": 8}, lambda: bytes_of([*TURNS, "<think>", "</think>"], _QWEN3, **QWEN), ["<|im_end|>", "<|endoftext|>"]),
+    "smollm2": ("LlamaConfig", {"tie_word_embeddings": True}, lambda: bytes_of(TURNS, _PLAIN_CHATML % "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+                                                                             bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"), ["<|im_end|>"]),
+    "smollm3": ("SmolLM3Config", {}, lambda: bytes_of(TURNS, _SMOLLM3, eos_token="<|im_end|>", pad_token="<|im_end|>"), ["<|im_end|>"]),
+    "gemma3": ("Gemma3TextConfig", {"tie_word_embeddings": True, "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+               lambda: bytes_of(["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"], _GEMMA, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"), ["<eos>", "<end_of_turn>"]),
+    "mistral": ("MistralConfig", {"sliding_window": None}, lambda: pieces_of(["<unk>", "<s>", "</s>", "[INST]", "[/INST]"], "first", _MISTRAL, **SPIECE), ["</s>"]),
+    "phi3": ("Phi3Config", {}, lambda: pieces_of(["<unk>", "<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"], "first", _PHI, unk_token="<unk>",
+                                                bos_token="<s>", eos_token="<|endoftext|>", pad_token="<|endoftext|>"), ["<|endoftext|>", "<|assistant|>", "<|end|>"]),
+}
+
+
+def language(name: str, out: Path) -> None:
+    "A language model whose answers hang on every word before, and now and then end."
+    import transformers
+
+    kind, own, make_tokenizer, stops = LANGUAGES[name]
+    tok = make_tokenizer()
+    ends = [tok.convert_tokens_to_ids(stop) for stop in stops]
+    config = getattr(transformers, kind)(**{"vocab_size": len(tok), **TEXT, "bos_token_id": tok.bos_token_id, "eos_token_id": ends[0], "pad_token_id": tok.pad_token_id, **own})
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.5)
+        if config.tie_word_embeddings:  # or every token asks for itself again
+            model.get_input_embeddings().weight.mul_(0.1)
+        for number in range(len(tok)) if not config.tie_word_embeddings else ():
+            if tok.convert_ids_to_tokens(number).startswith("<0x"):
+                model.lm_head.weight[number] = 0  # half a letter is no answer
+    model.generation_config = transformers.GenerationConfig(eos_token_id=ends if len(ends) > 1 else ends[0], bos_token_id=tok.bos_token_id, pad_token_id=tok.pad_token_id)
+    model.save_pretrained(out)
+    tok.save_pretrained(out)
+
+
+def part(name: str, out: Path) -> Path:
+    "A vision tower's or a language model's folder."
+    out.mkdir(parents=True)
+    torch.manual_seed(1)
+    TOWERS[name](out) if name in TOWERS else language(name, out)
+    return out

@@ -13,6 +13,7 @@ import torch
 
 from .ask import Ask
 from .template import answer_ids, stop_ids
+from ..files import UserError
 from ..formats import TERSE_WORDS, words
 
 # %% ../../nbs/chat/15_likelihood.ipynb #a31af9c7
@@ -54,6 +55,8 @@ def likelihoods(
     asked = [ask_ids(chat.tokenizer, chat.template, ask) for ask, _ in branches]
     told = [answer_ids(chat.tokenizer, chat.template, answer) for _, answer in branches]
     rows = [a + t + stop for a, t in zip(asked, told)]
+    if (window := chat.family.window) and trunk + max(map(len, rows)) > window:
+        raise UserError(f"{chat.name}: looks back over {window} tokens, {trunk + max(map(len, rows))} are asked about: its answers cannot be weighed behind one picture: use another model")
     device = chat.model.device
     ids = torch.tensor([[token for row in rows for token in row]], device=device)  # [1, L]
     position = trunk + torch.cat([torch.arange(len(row)) for row in rows])[None].to(device)  # [1, L]

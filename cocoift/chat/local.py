@@ -6,11 +6,11 @@
 __all__ = ['ask_ids', 'greedy', 'open_checkpoint', 'model_inputs', 'misfit', 'one_by_one', 'answer_batch', 'Opened', 'LocalChat']
 
 # %% ../../nbs/chat/14_local.ipynb #c105336a
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from inspect import signature
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ def greedy(
     cache,  # of a prefix of P tokens, batch 1; it is not changed
     trunk: int,  # P
     ids: Sequence[list[int]],  # n runs of tokens behind the prefix
-    stop: int,
+    stops: Collection[int],  # any of them ends an answer
     most: int,  # tokens of an answer
 ) -> list[list[int]]:  # n answers, without the stop
     "Greedy answers to n runs behind one prefix."
@@ -51,11 +51,11 @@ def greedy(
     decoder, head, cache = model.get_decoder(), model.get_output_embeddings(), deepcopy(cache)
     cache.batch_repeat_interleave(count)
     told: list[list[int]] = [[] for _ in ids]
-    going = torch.ones(count, dtype=torch.bool, device=device)  # [n]
+    going, ends = torch.ones(count, dtype=torch.bool, device=device), torch.tensor(sorted(stops), device=device)  # [n], [s]
     for _ in range(most):
         out = decoder(input_ids=tokens, attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True)
         following = head(out.last_hidden_state[:, -1]).argmax(-1)  # [n]
-        going &= following != stop
+        going &= ~torch.isin(following, ends)
         if not going.any():
             break
         for k in going.nonzero().flatten().tolist():
@@ -99,21 +99,22 @@ def misfit(chat: "LocalChat", ask: Ask, length: int) -> Reply | None:  # `length
 @torch.inference_mode()
 def one_by_one(chat: "LocalChat", image: str | None, ids: Sequence[list[int]]) -> list[list[int]]:
     "Greedy answers by transformers' own `generate`, without any shared work."
-    told, stop, picture = [], stop_ids(chat.tokenizer, chat.template)[0], chat._picture(image)
+    told, stops, picture = [], sorted(chat.family.stops), chat._picture(image)
     start = chat._start(image, picture)
     for some in ids:
         inputs = model_inputs(chat.model, chat.family, start + some, [picture] if picture else [])
-        out = chat.model.generate(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]), max_new_tokens=chat.most_tokens, do_sample=False, eos_token_id=stop,
-                                  pad_token_id=stop)
+        out = chat.model.generate(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]), max_new_tokens=chat.most_tokens, do_sample=False, eos_token_id=stops,
+                                  pad_token_id=stops[0])
         answer = out[0, inputs["input_ids"].shape[1] :].tolist()
-        told.append(answer[: answer.index(stop)] if stop in answer else answer)
+        told.append(list(takewhile(lambda token: token not in stops, answer)))
     return told
 
 
 def answer_batch(chat: "LocalChat", image: str | None, ids: list[list[int]], trunk: int) -> list[Reply]:
     "Greedy replies to runs of ids behind one image's prefix of `trunk` tokens."
-    if chat.family.trees:
-        told = greedy(chat.model, *chat._prefix(image), ids, stop_ids(chat.tokenizer, chat.template)[0], chat.most_tokens)
+    window = chat.family.window
+    if chat.family.trees and not (window and trunk + max(map(len, ids)) + chat.most_tokens > window):
+        told = greedy(chat.model, *chat._prefix(image), ids, chat.family.stops, chat.most_tokens)
     else:
         told = one_by_one(chat, image, ids)
     return [Reply(chat.tokenizer.decode(answer).strip(), prompt=digest_of([trunk, *some]), tokens=(trunk + len(some), len(answer))) for some, answer in zip(ids, told)]

@@ -75,11 +75,11 @@ class Talker:
     def say(self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: Event):
         "The answer, a token at a time."
         inputs, told, shown = self._start(rounds, pictures, settings.most_tokens), [], ""
-        end, cache, length = stop_ids(self.tokenizer, self.family.template)[0], None, inputs["input_ids"].shape[1]
+        cache, length = None, inputs["input_ids"].shape[1]
         for _ in range(min(settings.most_tokens, self.context - length)):
             out = self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
             following, cache = draw(out.logits[0, -1], settings), out.past_key_values
-            if stop.is_set() or following == end:
+            if stop.is_set() or following in self.family.stops:
                 break
             told.append(following)
             text = self.tokenizer.decode(told).lstrip()

@@ -45,11 +45,11 @@ def train(
 # %% ../../nbs/cli/74_train.ipynb #0c7c345a
 @app.command()
 def assemble(
-    tower: Annotated[str, typer.Option(help="CLIP's folder, the vision tower alone or the whole: openai/clip-vit-large-patch14-336.")],
-    language: Annotated[str, typer.Option(help="The language model's folder with its tokenizer: lmsys/vicuna-7b-v1.5.")],
+    tower: Annotated[str, typer.Option(help="A vision transformer's folder (CLIP, SigLIP, DINOv2, DINOv3, ...), the tower alone or the whole: openai/clip-vit-large-patch14-336.")],
+    language: Annotated[str, typer.Option(help="A language model's folder with its tokenizer (Llama, Vicuna, Qwen, Gemma, Mistral, ...), or a GGUF file: lmsys/vicuna-7b-v1.5.")],
     out: Annotated[str, typer.Option(help="The checkpoint folder to make.")],
     projector: Annotated[Optional[str], typer.Option(help="An mm_projector.bin of LLaVA's to start from; a new projector otherwise.")] = None,
-    pad: Annotated[str, typer.Option(help="square: pictures are padded, as LLaVA-1.5 does; crop: their middle is taken.")] = "square",
+    pad: Annotated[str, typer.Option(help="square: pictures are padded, as LLaVA-1.5 does; crop: as the tower's own processor has it.")] = "square",
     seed: Annotated[int, typer.Option(help="Of a new projector.")] = 0,
     json: Json = False,
 ) -> None:
@@ -60,10 +60,12 @@ def assemble(
         raise UserError(f"--pad {pad}: is square or crop")
     if Path(out).exists():
         raise UserError(f"--out {out}: is there already: name another, or delete it")
+    from cocoift.chat.family import open_family
     from cocoift.train.layout import assemble_on_disk
 
     made = assemble_on_disk(tower, language, out, seed, pad, projector=projector)
-    show({"model": str(made)}, json, [f"model: {made}"])
+    family = open_family(made)
+    show({"model": str(made)}, json, [f"model: {made}", f"a picture takes {len(family.image_ids())} tokens; answers end with {family.template.stop}", *family.notes])
 
 
 @app.command()

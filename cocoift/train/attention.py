@@ -173,6 +173,8 @@ def guard(model):  # a handle; `.remove()` takes the guard away
     decoder = model.get_decoder()
 
     def look(module, args, kwargs):
-        refuse_traps(decoder.config._attn_implementation, kwargs.get("attention_mask"), kwargs.get("position_ids"), kwargs.get("use_cache"), _reentrant(decoder))
+        mask = kwargs.get("attention_mask")
+        for one in mask.values() if isinstance(mask, dict) else (mask,):
+            refuse_traps(decoder.config._attn_implementation, one, kwargs.get("position_ids"), kwargs.get("use_cache"), _reentrant(decoder))
 
     return decoder.register_forward_pre_hook(look, with_kwargs=True)

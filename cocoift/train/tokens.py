@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..chat.template import Template, answer_ids, answer_start, control_tokens, question_ids, stop_ids
+from ..chat.template import Template, answer_ids, control_tokens, goes_on, question_ids, reader, stop_ids
 from ..conversation import Conversation, Round
 from ..files import UserError
 
@@ -51,13 +51,13 @@ class Speller:
     "Texts in a tokenizer's ids, as a template has them, many at a time."
 
     def __init__(self, tokenizer, template: Template):
-        self.tokenizer, self.stop, self.answer = tokenizer, stop_ids(tokenizer, template), answer_start(tokenizer, template)
+        self.tokenizer, self.template, self.stop, self.joined = tokenizer, template, stop_ids(tokenizer, template), goes_on(tokenizer, template)
         cuts = "(" + "|".join(map(re.escape, control_tokens(tokenizer) or ["(?!)"])) + ")"
         self.pieces = {name: re.split(cuts, getattr(template, name)) for name in ("first", "later", "first_bare")}
 
-    def _ids(self, texts) -> dict[str, list[int]]:
+    def _ids(self, texts, joined: bool) -> dict[str, list[int]]:
         texts = [text for text in dict.fromkeys(texts) if text]
-        made = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False).input_ids if texts else []
+        made = reader(self.tokenizer, joined)(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False).input_ids if texts else []
         return dict(zip(texts, made)) | {"": []}
 
     def _asked(self, c: Conversation) -> list[list[str]]:  # of each round, the pieces of its question; the odd ones are control tokens
@@ -68,15 +68,15 @@ class Speller:
         for number, r in enumerate(c.rounds, 1):
             if not r.response.strip():
                 raise UserError(f"conversation {c.id}: round {number} has an empty answer: mend or remove it")
-        return [self.answer + r.response for r in c.rounds]
+        return [self.template.answer + r.response + self.template.end for r in c.rounds]
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[list[tuple[list[int], list[int]]]]:  # of each conversation, of each round: what is asked; what is learned
         "The rounds of conversations, their stops with them."
         asked, told = [self._asked(c) for c in conversations], [self._told(c) for c in conversations]
-        ids = self._ids([part for some in asked for parts in some for part in parts[::2]] + [text for some in told for text in some])
+        ids, answers = self._ids([part for some in asked for parts in some for part in parts[::2]], False), self._ids([text for some in told for text in some], self.joined)
         marks = {mark: [self.tokenizer.convert_tokens_to_ids(mark)] for pieces in self.pieces.values() for mark in pieces[1::2]}
 
         def joined(parts):
             return sum((marks[part] if k % 2 else ids[part] for k, part in enumerate(parts)), [])
 
-        return [[(joined(parts), ids[text] + self.stop) for parts, text in zip(*some)] for some in zip(asked, told)]
+        return [[(joined(parts), answers[text] + self.stop) for parts, text in zip(*some)] for some in zip(asked, told)]

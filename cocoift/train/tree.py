@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..chat.family import window_of
 from .attention import BLOCK, NAME, Cuts, block_mask, bucket, dense_mask, lone, tree_mask
 
 if TYPE_CHECKING:
     from cocoift.train.tokens import Tokens
 
 # %% auto #0
-__all__ = ['CHUNK', 'Tree', 'branch_weight', 'Rows', 'collate', 'head_loss', 'attention_of', 'token_loss']
+__all__ = ['CHUNK', 'Tree', 'branch_weight', 'Rows', 'collate', 'head_loss', 'windowed', 'attention_of', 'token_loss']
 
 # %% ../../nbs/train/34_tree.ipynb #d1dc7cba
 @dataclass(frozen=True, slots=True)
@@ -165,14 +166,25 @@ def head_loss(
         if not own:
             del head.forward
 
+# %% ../../nbs/train/34_tree.ipynb #1689b16d
+def windowed(text, rows: Rows, window: int):  # the table of layers that look back over a window, or one for each kind of layer
+    "Masks for a language part whose configuration is `text`."
+    if rows.positions.dim() == 3:
+        raise ValueError("a window over places in three dimensions is not known here: train a model without one, or shorter conversations")
+    near = rows.mask & (rows.positions[:, :, None] - rows.positions[:, None] < window)[:, None]  # [B, 1, L, L]
+    kinds = getattr(text, "layer_types", None)
+    return {kind: near if kind == "sliding_attention" else rows.mask for kind in set(kinds)} if kinds else near
+
 # %% ../../nbs/train/34_tree.ipynb #4f00dd87
-def attention_of(model, rows: Rows):  # a table, or a BlockMask
+def attention_of(model, rows: Rows):  # a table, a BlockMask, or tables by kind of layer
     "The mask of `rows` as a model's language part takes it; an attention that would take it wrongly is refused."
     kind = model.config.get_text_config()._attn_implementation
     if kind not in (NAME, "sdpa", "flex_attention"):  # eager attention adds a boolean mask to the scores, without an error
         raise ValueError(f"trees need attn_implementation='sdpa', not {kind!r}")
     if kind == "flex_attention" and not rows.ids.is_cuda:
         raise ValueError("FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there")
+    if (window := window_of(model.config)) and rows.positions.max() >= window:
+        return windowed(model.config.get_text_config(), rows, window)
     if kind == "flex_attention" or kind == NAME and rows.ids.is_cuda and not lone(rows.cuts):
         return block_mask(rows.spans)
     return tree_mask(rows.spans, rows.cuts) if kind == NAME else rows.mask

@@ -1,0 +1,446 @@
+"LLaVAs of any vision tower and any language model: what the parts were before is what the whole still is, as plain transformers sees it."
+
+import json
+from threading import Event
+
+import pytest
+import torch
+from PIL import Image
+from tiny import LANGUAGES, TOWERS, part
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
+
+from cocoift.chat.ask import Ask
+from cocoift.chat.local import LocalChat, ask_ids
+from cocoift.chat.speak import Said, Settings
+from cocoift.chat.talk import Talker
+from cocoift.chat.template import render
+from cocoift.files import UserError
+from cocoift.train.layout import assemble_on_disk, convert
+from cocoift.train.model import assemble
+from cocoift.train.language import open_language
+from cocoift.train.tower import open_tower
+
+PAIRS = {
+    "clip": "vicuna",
+    "siglip": "qwen2_5",
+    "dinov2": "smollm2",
+    "registers": "llama3",
+    "dinov3": "gemma3",
+}  # each tower once; the other language models see through DINOv2
+PAIRED = {language: tower for tower, language in PAIRS.items()}
+PICTURE = Image.effect_mandelbrot((50, 30), (-2, -1, 1, 1), 50).convert("RGB")
+ASKS = [
+    Ask(None, (), "Is this place safe?"),
+    Ask(None, (), "Why?"),
+    Ask(None, (("Is this place safe?", "Yes, it is."), ("Why?", "Because the sea is calm.")), "What is unusual?"),
+]
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory):
+    "`parts('clip')`: a folder of its own, to read only."
+    home, made = tmp_path_factory.mktemp("parts"), {}
+    return lambda name: made.setdefault(name, None) or made.update({name: part(name, home / name)}) or made[name]
+
+
+@pytest.fixture(scope="session")
+def wholes(parts, tmp_path_factory):
+    "`wholes('gemma3')`: the folder of a LLaVA with that language model."
+    home = tmp_path_factory.mktemp("wholes")
+
+    def make(language: str):
+        if not (home / language).exists():
+            assemble_on_disk(parts(PAIRED.get(language, "dinov2")), parts(language), home / language, pad="crop")
+        return home / language
+
+    return make
+
+
+def said(ask: Ask, parts: bool) -> list[dict]:
+    "An ask as messages: plain texts, or parts with a picture before the first."
+    turns = [(role, text) for pair in ask.turns for role, text in zip(("user", "assistant"), pair)] + [
+        ("user", ask.instruction)
+    ]
+    shown = [{"type": "image"}] if ask.image else []
+    return [
+        {"role": role, "content": shown * (k == 0) + [{"type": "text", "text": text}] if parts else text}
+        for k, (role, text) in enumerate(turns)
+    ]
+
+
+def ended(ids: list[int], stops) -> list[int]:
+    return ids[: next((k for k, token in enumerate(ids) if token in stops), len(ids))]
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_without_a_picture_it_is_the_language_model(name, parts, wholes, tmp_path):
+    "The very tokens of the prompt, and the answers word for word, alone, together and token by token."
+    folder, whole = parts(name), wholes(name)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    chat, talker = LocalChat(whole, most_tokens=12), Talker(whole)
+    own = GenerationConfig.from_pretrained(folder).eos_token_id
+    stops, wanted = own if isinstance(own, list) else [own], []
+    for ask in ASKS:
+        if tokenizer.chat_template:
+            ids = tokenizer.apply_chat_template(said(ask, False), add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+        else:
+            ids = tokenizer("<s>" + render((*ask.turns, (ask.instruction, "")), image=False), add_special_tokens=False)[
+                "input_ids"
+            ]
+        assert chat._start(None) + ask_ids(chat.tokenizer, chat.template, ask) == ids, tokenizer.decode(ids)
+        out = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
+        wanted.append(tokenizer.decode(ended(out, stops)).strip())
+    assert set(stops) <= chat.family.stops and len(set(wanted)) > 1
+    assert chat.answer(ASKS) == wanted == [chat.answer([ask])[0] for ask in ASKS]
+    for ask, answer in zip(ASKS, wanted):
+        rounds = [Said(q, a) for q, a in (*ask.turns, (ask.instruction, ""))]
+        assert "".join(talker.say(rounds, {}, Settings(most_tokens=12), Event())).strip() == answer
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_with_a_picture_it_is_plain_transformers(name, wholes, tmp_path):
+    whole = wholes(name)
+    PICTURE.save(tmp_path / "000000000001.png")
+    processor, model = (
+        AutoProcessor.from_pretrained(whole, backend="pil"),
+        AutoModelForImageTextToText.from_pretrained(whole).eval(),
+    )
+    chat = LocalChat(whole, tmp_path, most_tokens=12)
+    for ask in ASKS:
+        ask = Ask("coco:1", ask.turns, ask.instruction)
+        text = processor.apply_chat_template(said(ask, True), add_generation_prompt=True)
+        inputs = processor(text=text, images=[PICTURE], add_special_tokens=False, return_tensors="pt")
+        length = inputs.input_ids.shape[1]
+        assert chat._start("coco:1") + ask_ids(chat.tokenizer, chat.template, ask) == inputs.input_ids[0].tolist(), text
+        out = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, length:].tolist()
+        assert chat.answer([ask]) == [chat.tokenizer.decode(ended(out, chat.family.stops)).strip()]
+
+
+def own_features(folder, pixels: torch.Tensor) -> torch.Tensor:
+    "What a tower alone sees in the last but one layer, at the size of its pictures, whatever size it was trained at."
+    config = AutoConfig.from_pretrained(folder)
+    config = getattr(config, "vision_config", config)
+    model = type(AutoModel.from_config(config)).from_pretrained(folder, config=config).eval()
+    stretch = (
+        {"interpolate_pos_encoding": True} if config.model_type in ("clip_vision_model", "siglip_vision_model") else {}
+    )
+    return model(pixel_values=pixels, output_hidden_states=True, **stretch).hidden_states[-2]
+
+
+@pytest.mark.parametrize(
+    "name, tokens, first",
+    [("clip", 16, 1), ("siglip", 16, 0), ("dinov2", 16, 1), ("registers", 20, 1), ("dinov3", 20, 1)],
+)
+@torch.no_grad()
+def test_it_sees_what_the_tower_sees(name, tokens, first, parts, wholes):
+    "Its pixels, its features, its count of tokens: at the processor's 32 pixels, also where the tower was trained at 48 or 56."
+    folder, whole = parts(name), wholes(PAIRS[name])
+    processor, model = (
+        AutoProcessor.from_pretrained(whole, backend="pil"),
+        AutoModelForImageTextToText.from_pretrained(whole).eval(),
+    )
+    pixels = processor.image_processor(PICTURE, return_tensors="pt").pixel_values
+    assert pixels.shape == (1, 3, 32, 32)
+    if name != "dinov3":  # its own takes torchvision
+        assert torch.allclose(
+            pixels,
+            torch.as_tensor(
+                AutoImageProcessor.from_pretrained(folder, backend="pil")(PICTURE, return_tensors="pt")["pixel_values"]
+            ),
+            atol=1e-5,
+        )
+    wanted = model.model.multi_modal_projector(own_features(folder, pixels)[:, first:])
+    [found] = model.get_image_features(pixel_values=pixels).pooler_output
+    assert found.shape[0] == tokens == model.config.image_seq_length and torch.allclose(found, wanted[0], atol=1e-5)
+    assert (model.config.vision_feature_layer, model.config.vision_config.image_size) == (-2, 32)
+
+
+def test_padded_pictures_lose_nothing(parts):
+    "DINOv2's processor shrinks to 36 and cuts out 32: a padded picture is shrunk to 32."
+    edged = Image.new("RGB", (64, 64), "black")
+    edged.paste("white", (2, 2, 62, 62))
+    for pad, cut in ("square", False), ("crop", True):
+        pixels = open_tower(parts("dinov2"), pad).pictures(edged, return_tensors="pt").pixel_values[0, 0]
+        assert (pixels[0, 16] > pixels[16, 16] - 0.5) == cut
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "smollm2", "gemma3", "llama3"])
+def test_what_is_written(name, wholes, parts):
+    "vLLM's names, one head at most, a pad token that is no stop, every stop, and no embedding more than needed."
+    from safetensors import safe_open
+
+    whole, own = wholes(name), AutoConfig.from_pretrained(parts(name))
+    with safe_open(whole / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        rows = file.get_tensor("language_model.model.embed_tokens.weight").shape[0]
+    tower = "vision_tower.vision_model." if PAIRED[name] in ("clip", "siglip") else "vision_tower."
+    assert all(
+        key.startswith((tower, "multi_modal_projector.linear_", "language_model.model."))
+        or key == "language_model.lm_head.weight"
+        for key in names
+    )
+    assert ("language_model.lm_head.weight" in names) is not own.tie_word_embeddings
+    told, tokenizer = json.loads((whole / "generation_config.json").read_text()), AutoTokenizer.from_pretrained(whole)
+    ends = told["eos_token_id"] if isinstance(told["eos_token_id"], list) else [told["eos_token_id"]]
+    assert {tokenizer.convert_tokens_to_ids(stop) for stop in LANGUAGES[name][3]} <= set(ends)
+    assert told["pad_token_id"] == tokenizer.pad_token_id not in ends
+    assert rows == max(own.vocab_size, len(tokenizer))
+    model = AutoModelForImageTextToText.from_pretrained(whole)
+    assert (
+        model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    ) is own.tie_word_embeddings
+
+
+def test_one_path_in_memory_and_on_disk(parts, tmp_path):
+    model, processor = assemble(parts("clip"), parts("smollm2"), seed=3)
+    written = AutoModelForImageTextToText.from_pretrained(
+        assemble_on_disk(parts("clip"), parts("smollm2"), tmp_path / "out", pad="crop")
+    )
+    assert model.config.to_diff_dict().keys() - {"dtype"} <= written.config.to_diff_dict().keys()
+    assert all(
+        torch.equal(value, written.state_dict()[name])
+        for name, value in model.state_dict().items()
+        if "projector" not in name
+    )
+    assert processor.chat_template == AutoProcessor.from_pretrained(tmp_path / "out", backend="pil").chat_template
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_training_writes_the_own_template(name, wholes, small, tmp_path):
+    "A row of the dry run is, letter for letter, what the checkpoint's template makes of the conversation; each answer is learned with its stop."
+    from cocoift.options import load_recipe
+    from cocoift.train.dry_run import dry_run
+    from cocoift.train.recipe import TrainRecipe
+
+    from cocoift.conversation import read_conversations
+
+    whole = wholes(name)
+    options = [
+        f"model={whole}",
+        f"data={small / 'set'}",
+        f"images={small / 'world/images'}",
+        f"out={tmp_path / 'run'}",
+        "ranks=1",
+        "steps=1",
+        "batch=8",
+    ]
+    row = dry_run(load_recipe("tiny", TrainRecipe, options), "a100")["row"]
+    processor = AutoProcessor.from_pretrained(whole, backend="pil")
+    tokens = processor.image_token * AutoConfig.from_pretrained(whole).image_seq_length
+    prefix = "".join(piece["text"] for piece in row if not piece["branch"])
+    known = {}
+    for c in read_conversations(small / "set"):
+        messages = [
+            m
+            for k, r in enumerate(c.rounds)
+            for m in (
+                said(Ask("x" if k == 0 else None, (), r.instruction), True)
+                + [{"role": "assistant", "content": [{"type": "text", "text": r.response}]}]
+            )
+        ]
+        known[
+            processor.apply_chat_template(messages).replace("<image>", f"<image> x {len(tokens) // len('<image>')}")
+        ] = [r.response for r in c.rounds]
+    for branch in {piece["branch"] for piece in row} - {0}:
+        text = prefix + "".join(piece["text"] for piece in row if piece["branch"] == branch)
+        [answers] = [
+            answers
+            for whole_text, answers in known.items()
+            if squeezed(whole_text).startswith(squeezed(text)) and len(whole_text) - len(text) < 40
+        ]
+        learned = [piece["text"] for piece in row if piece["branch"] == branch and piece["learned"]]
+        stop = LocalChat(whole).template.stop
+        assert [one.removesuffix(stop).strip() for one in learned] == answers and all(
+            one.endswith(stop) for one in learned
+        )
+
+
+def squeezed(
+    text: str,
+) -> str:  # Qwen-3 writes an empty thought before the last answer only, and nobody is taught to; SentencePiece's decoder drops a space at the beginning of a piece
+    return text.replace("<think>\n\n</think>\n\n", "").replace(" ", "")
+
+
+# What others have put together
+
+
+@pytest.mark.parametrize("name", ["dinov2", "siglip"])
+def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_path):
+    "DINOv2's configuration says 56 pixels while its processor cuts out 32; SigLIP's own processor has no crop at all; rows without a picture carry a blank one."
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    from cocoift.conversation import conversation, write_jsonl
+    from cocoift.options import load_recipe
+    from cocoift.train.launch import train
+    from cocoift.train.recipe import TrainRecipe
+
+    speaker, tower = open_language(parts("smollm2")), AutoConfig.from_pretrained(parts(name))
+    tower = getattr(tower, "vision_config", tower)
+    first = name == "dinov2"
+    config = LlavaConfig(
+        vision_config=tower,
+        text_config=speaker.config,
+        image_token_id=speaker.tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=49 if first else 16,
+        vision_feature_select_strategy="default" if first else "full",
+    )
+    processor = LlavaProcessor(
+        AutoImageProcessor.from_pretrained(parts(name), backend="pil"),
+        speaker.tokenizer,
+        patch_size=8,
+        num_additional_image_tokens=int(first),
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        chat_template=speaker.chat_template,
+    )
+    for part in (LlavaForConditionalGeneration(config), processor):
+        part.save_pretrained(tmp_path / "model")
+    write_jsonl(
+        tmp_path / "set.jsonl",
+        [conversation(None, ("Why?", "Because the sea is calm.")), conversation(None, ("Is it safe?", "Yes, it is."))],
+    )
+    options = [
+        f"model={tmp_path / 'model'}",
+        f"data={tmp_path / 'set.jsonl'}",
+        f"images={small / 'world/images'}",
+        f"out={tmp_path / 'run'}",
+        "ranks=1",
+        "steps=1",
+        "batch=2",
+    ]
+    assert train(load_recipe("tiny", TrainRecipe, options))["kept"] == 2
+    PICTURE.save(tmp_path / "000000000001.png")
+    assert LocalChat(tmp_path / "run/model", tmp_path, most_tokens=3)._prefix("coco:1")[1] > 16
+
+
+# What cannot be put together: one line
+
+
+def as_config(folder, config, **files) -> None:
+    config.save_pretrained(folder)
+    for name, text in {
+        "preprocessor_config": json.dumps(
+            {"size": {"height": 32, "width": 32}, "image_processor_type": "ViTImageProcessor"}
+        ),
+        **files,
+    }.items():
+        (folder / f"{name}.json").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def odd(parts, tmp_path_factory):
+    "Folders that are no parts of a LLaVA."
+    import shutil
+
+    import transformers as t
+
+    home = tmp_path_factory.mktemp("odd")
+    as_config(home / "resnet", t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]))
+    as_config(home / "efficientnet", t.EfficientNetConfig())
+    as_config(
+        home / "swin",
+        t.SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4),
+    )
+    as_config(
+        home / "naflex",
+        t.Siglip2VisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=5, num_attention_heads=4, patch_size=8
+        ),
+    )
+    as_config(home / "t5", t.T5Config(d_model=16, num_layers=1))
+    as_config(
+        home / "bert",
+        t.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, is_decoder=True),
+    )
+    as_config(
+        home / "gemma2",
+        t.Gemma2Config(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            intermediate_size=32,
+            head_dim=8,
+            vocab_size=400,
+        ),
+    )
+    as_config(
+        home / "phi2",
+        t.PhiConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=400),
+    )
+    for name in ("bert", "gemma2", "phi2", "t5"):
+        AutoTokenizer.from_pretrained(parts("qwen2")).save_pretrained(home / name)
+    shutil.copytree(parts("clip"), home / "unprepared", ignore=shutil.ignore_patterns("preprocessor*"))
+    shutil.copytree(parts("clip"), home / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(parts("dinov2"), home / "wide")
+    told = json.loads((home / "wide/preprocessor_config.json").read_text())
+    (home / "wide/preprocessor_config.json").write_text(json.dumps({**told, "crop_size": {"height": 24, "width": 32}}))
+    shutil.copytree(parts("qwen2"), home / "wordless", ignore=shutil.ignore_patterns("tokenizer*", "*.jinja"))
+    shutil.copytree(
+        parts("qwen2"), home / "endless", ignore=shutil.ignore_patterns("*.jinja", "generation_config.json")
+    )
+    told = json.loads((home / "endless/tokenizer_config.json").read_text())
+    (home / "endless/tokenizer_config.json").write_text(
+        json.dumps({name: value for name, value in told.items() if name not in ("eos_token", "chat_template")})
+    )
+    for name, more in (
+        ("quantised", {"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+        ("recurrent", {"layer_types": ["linear_attention", "full_attention"]}),
+    ):
+        shutil.copytree(parts("qwen2"), home / name)
+        told = json.loads((home / name / "config.json").read_text())
+        (home / name / "config.json").write_text(json.dumps({**told, **more}))
+    (home / "two").mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        (home / "two" / name).touch()
+    return home
+
+
+@pytest.mark.parametrize(
+    "tower, language, says",
+    [
+        ("{odd}/resnet", "{qwen2}", "resnet: a resnet is no vision transformer"),
+        ("{odd}/efficientnet", "{qwen2}", "efficientnet: a efficientnet is no vision transformer"),
+        ("{odd}/swin", "{qwen2}", "swin: a swin makes no vector of each of the 256 patches"),
+        ("{odd}/naflex", "{qwen2}", "naflex: a siglip2_vision_model is no tower that a llava can look through"),
+        ("{qwen2}", "{qwen2}", "qwen2: a qwen2 is no vision transformer"),
+        ("{odd}/unprepared", "{qwen2}", "unprepared: the picture processor cannot be read"),
+        ("{odd}/weightless", "{qwen2}", "weightless: the vision tower cannot be read"),
+        ("{odd}/wide", "{qwen2}", "wide: its pictures are 32 x 24 pixels, a llava looks at squares"),
+        ("{clip}", "{odd}/t5", "t5: is a t5 checkpoint, an encoder with a decoder"),
+        ("{clip}", "{odd}/bert", "bert: a bert has "),
+        ("{clip}", "{odd}/gemma2", "gemma2: a gemma2 has final_logit_softcapping at its head"),
+        ("{clip}", "{odd}/phi2", "phi2: a phi has lm_head.bias at its head"),
+        ("{clip}", "{dinov2}", "dinov2: is a dinov2 checkpoint, a language model is needed"),
+        ("{clip}", "{odd}/wordless", "wordless: "),
+        ("{clip}", "{odd}/endless", "endless: the tokenizer has no token for the stop"),
+        ("{clip}", "{odd}/quantised", "quantised: its weights are quantised (gptq)"),
+        ("{clip}", "{odd}/recurrent", "recurrent: has layers of linear_attention"),
+        ("{clip}", "{odd}/two", "two: holds 2 GGUF files (a.gguf, b.gguf): name one"),
+        ("{clip}", "{odd}/none.gguf", "none.gguf: no such file"),
+    ],
+)
+def test_what_is_no_part_says_so(tower, language, says, odd, parts, tmp_path):
+    names = {"odd": odd, **{name: parts(name) for name in ("clip", "dinov2", "qwen2")}}
+    with pytest.raises(UserError) as error:
+        assemble_on_disk(tower.format(**names), language.format(**names), tmp_path / "out")
+    assert says in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 500
+    assert not list(tmp_path.iterdir())
+
+
+def test_llavas_own_layout_takes_what_it_can_hold(wholes, tmp_path):
+    for name in ("gemma3", "smollm2"):  # DINOv3 with a Gemma, DINOv2 with a Llama
+        with pytest.raises(UserError, match="LLaVA's own layout holds CLIP's tower and a Llama"):
+            convert(wholes(name), "llava", tmp_path / "out")
+    told = json.loads((convert(wholes("vicuna"), "llava", tmp_path / "own") / "config.json").read_text())
+    assert told["mm_vision_tower"] == "clip-vit-32-5-patch8-32"  # no name of OpenAI's
