@@ -256,10 +256,11 @@ def fetch(
         due = []
     silent: set[str] = set()
     for number, (archive, row) in enumerate(due, 1):
-        host = urlsplit(row["url"]).netloc
+        host, part = urlsplit(row["url"]).netloc, data / ".fetch" / archive.home / archive.name
+        part.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is told before anything else
         print(f"cocoift fetch: {number}/{len(due)} {archive.name} from {host}", file=sys.stderr, flush=True)
         try:
-            receipt = _bring(archive, row["url"], data / ".fetch" / archive.home / archive.name, data / archive.home,
+            receipt = _bring(archive, row["url"], part, data / archive.home,
                              tries=1 if host in silent else TRIES, pause=pause, timeout=timeout)
             row.update(state="fetched", size=receipt["size"], sha256=receipt["sha256"])
         except (Failed, UserError) as error:

@@ -184,7 +184,7 @@ def lock(run: Path, patience: float = 60.0):  # an open file, locked as long as 
                 raise UserError(f"{run}: is being trained by another process: wait for it or stop it") from None
             time.sleep(0.5)
 
-
+# %% ../../nbs/train/38_loop.ipynb #7def2613
 def read_plan(recipe: TrainRecipe, family: Family) -> tuple[Plan, Mapping[str, Path]]:  # and where the pictures lie
     "The trees of a run, planted beside its folder by whoever comes first."
     spoken, plans = replace(family, template=TEMPLATES[recipe.template]) if recipe.template else family, recipe.out.parent / "plans"

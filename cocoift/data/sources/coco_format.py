@@ -67,6 +67,10 @@ def _keys(path: Path) -> list[str]:
     return [*map(name_key, path.parts)]
 
 
+def _is_near(path: Path, near: tuple[Path, ...], stated: list[str]) -> bool:  # or in the folder that is stated
+    return path.parent in near or len(stated) == 1 or name_key(path.parent.name) == stated[-2]
+
+
 def _agreement(one: list[str], other: list[str]) -> int:  # parts at the beginning
     return next((k for k, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
@@ -81,6 +85,9 @@ class _Pictures:
     def splits(self, path: Path) -> set[str]:
         return splits_in(*path.relative_to(self.home).parent.parts)
 
+    def _fits(self, path: Path, splits: set[str]) -> bool:  # into what is known of the split
+        return not splits or self.splits(path) in (set(), splits)
+
     def find(self, name: str, beside: Path, split: str) -> Path | str:  # or why there is none
         "The picture that a JSON calls by a name."
         for spelling in (name, picture_path(name)):
@@ -89,17 +96,7 @@ class _Pictures:
                 break
         splits = {split} if split else splits_in(*stated[:-1])
         near = (self.home, beside.parent)
-        found = [
-            path
-            for path in named
-            if (not splits or not self.splits(path) or self.splits(path) == splits)
-            and (
-                _FOREIGN.match(name)
-                or path.parent in near
-                or len(stated) == 1
-                or name_key(path.parent.name) == stated[-2]
-            )
-        ]
+        found = [path for path in named if self._fits(path, splits) and (_FOREIGN.match(name) or _is_near(path, near, stated))]
         if named and not found:
             return f"{name} is not there, only {named[0].relative_to(self.home).as_posix()}, in another folder"
         found = [path for path in found if path.name == Path(name).name] or found
@@ -111,13 +108,9 @@ class _Pictures:
             longest = max(map(agreement, found), default=0)
             found = exact or [path for path in found if agreement(path) == longest]
         found = list({path.resolve(): path for path in found}.values())
-        return (
-            found[0]
-            if len(found) == 1
-            else f"{len(found) or 'no'} pictures are called {name}"
-            if name
-            else "its file_name is not stated"
-        )
+        if len(found) == 1:
+            return found[0]
+        return f"{len(found) or 'no'} pictures are called {name}" if name else "its file_name is not stated"
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #b3e6092b
 class Own(NamedTuple):
