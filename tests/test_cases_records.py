@@ -110,6 +110,7 @@ LAYOUTS = {
         ]
     },
     "windows": {"image": "D:\\coco\\train2017\\000000000100.jpg", "conversations": turns(*ASKED)},
+    "lower, blank": {"image": f" {PICTURE} ", "conversations": turns(*ASKED)},
     "query": {"image": f"https://host.example/{PICTURE}?size=large&v=2", "conversations": turns(*ASKED)},
     "a part with two names": {
         "messages": turns(
@@ -378,6 +379,8 @@ def test_a_file_is_what_it_holds(tmp_path, name, content):
             "has 'query' and 'response' and no turns: write each as",
         ),
         ("x.json", b'[{"prompt": "Why?", "completion": "So."}]', "has 'prompt' and 'completion' and no turns"),
+        ("x.jsonl", b'{"images": ["a.jpg"], "texts": [{"user": "Why?", "assistant": "So."}]}', "has 'images' and 'texts' and no"),
+        ("x.jsonl", b'{"image": "a.jpg", "caption": "So."}', "is no LLaVA file"),
         ("x.json", b"", "holds no conversation"),
         ("x.jsonl", b"", "holds no conversation"),
         ("x.json", b"\x1f\x8b\x08\x00", "unpack it with gunzip"),
