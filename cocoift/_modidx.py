@@ -636,6 +636,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cocoift.data.clean._gqa': ('data/clean.html#_gqa', 'cocoift/data/clean.py'),
                                     'cocoift.data.clean._is_lines': ('data/clean.html#_is_lines', 'cocoift/data/clean.py'),
                                     'cocoift.data.clean._karpathy': ('data/clean.html#_karpathy', 'cocoift/data/clean.py'),
+                                    'cocoift.data.clean._listed': ('data/clean.html#_listed', 'cocoift/data/clean.py'),
                                     'cocoift.data.clean._mentions': ('data/clean.html#_mentions', 'cocoift/data/clean.py'),
                                     'cocoift.data.clean._okvqa': ('data/clean.html#_okvqa', 'cocoift/data/clean.py'),
                                     'cocoift.data.clean._place': ('data/clean.html#_place', 'cocoift/data/clean.py'),
