@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from filecmp import cmp
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 from unicodedata import normalize
@@ -43,7 +43,7 @@ def picture_path(text: str) -> str:
             return shown[0]
         if _SCHEME.match(text) or _ENDS.search(address.path):
             text = address.path
-    return unquote(text)
+    return unquote(text).replace("\\", "/")
 
 # %% ../nbs/02_images.ipynb #9cc349c8
 def name_key(name: str) -> str:
@@ -199,12 +199,13 @@ class Album(Mapping):
 
     def __init__(self, folder: str | Path, read: Callable = digest, called: Callable = dict):  # as in `find_pictures`
         self._folder, self._place, self._asked = str(folder), os.path.abspath(folder), {}
-        self._read, self._called = read, called
+        self._read, self._called, real = read, called, cache(os.path.realpath)
         self.named: dict[str, list[str]] = {}  # paths below the folder, by the key of their names
         self._told: dict[str, list[str]] = {}  # and by the image that a name tells
         for below in _photographs(folder):
-            self.named.setdefault(name_key(below.rpartition(os.sep)[2]), []).append(below)
-            if image := image_of(f"{self._place}/{below}"):
+            home, name = os.path.split(f"{self._place}/{below}")
+            self.named.setdefault(name_key(name), []).append(below)
+            if image := image_of(f"{home}/{name}") or real(home) != home and image_of(f"{real(home)}/{name}"):
                 self._told.setdefault(image, []).append(below)
 
     def at(self, name: str) -> Path | None:

@@ -51,6 +51,7 @@ def test_names_of_the_cases_are_understood(cases, name):
         " coco/val2017/000000000009.jpg ",
         "file:///data/coco/000000000009.jpg",
         "file://C:/coco/000000000009.jpg",
+        "data%5Ccoco%5C000000000009.jpg",
         "gs://bucket/000000000009.jpg?alt=media",
         "https://x.example/a%2Fb/COCO_val2014_000000000009.jpg?X-Amz-Signature=00#frag",
         "/data/local-files/?d=coco%5Cval2017%5C000000000009.jpg",
@@ -197,6 +198,16 @@ def test_linked_folders(cases, typed, tmp_path):
         "--json",
     )
     assert (done.returncode, json.loads(done.stdout)["conversations"]) == (0, 3), done.stderr
+
+
+def test_a_link_of_another_name(tmp_path):
+    "Visual Genome's numbers are known by their folder alone."
+    paint(tmp_path / "disk/VG_100K/7.jpg")
+    (tmp_path / "genome").symlink_to(tmp_path / "disk/VG_100K")
+    (tmp_path / "play/vg").mkdir(parents=True)
+    (tmp_path / "play/vg/all").symlink_to(tmp_path / "disk/VG_100K")
+    assert find_pictures(tmp_path / "genome")["vg:7"] == tmp_path / "genome/7.jpg"
+    assert find_pictures(tmp_path / "play")["vg:7"] == tmp_path / "play/vg/all/7.jpg"
 
 
 @pytest.mark.parametrize(

@@ -444,6 +444,23 @@ def test_recipes_say_one_thing(tmp_path, text, told):
 # What an audit cannot tell, and what a recipe holds twice
 
 
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("images.txt", "coco:9\ncoco:100\n"),
+        ("names.txt", f"000000000009.jpg\r\n{PICTURE}\r\n"),
+        ("names.json", json.dumps(["COCO_val2014_000000000009.jpg", PICTURE])),
+        ("ids.json", "[9, 100]"),
+        ("ask.jsonl", "".join(json.dumps({"question_id": 1, "image": {"file_name": f"{n:012d}.jpg"}}) + "\n" for n in (9, 100))),
+        ("chat.jsonl", json.dumps(LAYOUTS["openai"]) + "\n" + json.dumps({"id": "2", "images": ["000000000009.jpg"]})),
+    ],
+)
+def test_lists_of_images_that_must_not_be_there(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = audit_path(lines(tmp_path / "set.jsonl", LAYOUTS["llava"]), [str(tmp_path / name)])["leakage"]
+    assert [next(iter(found.values()))[key] for key in ("size", "images", "rounds", "unsure")] == [2, 1, 3, 0]
+
+
 def test_leakage_is_undefined_where_names_do_not_tell(typed, tmp_path):
     path = lines(
         tmp_path / "vg.jsonl",
