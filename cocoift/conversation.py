@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['Origin', 'Round', 'Conversation', 'conversation', 'check_conversation', 'plain', 'write_jsonl', 'parquet_schema',
-           'write_parquet', 'row_groups', 'rows', 'dataset_parts', 'read_conversations']
+           'write_parquet', 'row_groups', 'rows', 'dataset_parts', 'read_conversations', 'pictures_of']
 
 # %% ../nbs/00_conversation.ipynb #1e6b9fed
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import MinLen
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-from .files import UserError, atomic_file, read_jsonl
+from .files import UserError, atomic_file, digest, read_jsonl
 from .formats import check_format, is_terse
-from .images import thumbnail
+from .images import Album, find_pictures, image_of, thumbnail
 
 # %% ../nbs/00_conversation.ipynb #6f40c09e
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,7 @@ def row_groups(path: Path) -> list[int]:  # rows of each
 def rows(
     path: Path,
     group: int | None = None,  # of a parquet file, that alone
+    columns: list[str] | None = None,  # of a parquet file, these alone
 ) -> Iterator[tuple[int, Any]]:
     "The numbered rows of a JSON-lines or parquet file, unchecked."
     if path.suffix == ".jsonl":
@@ -178,7 +179,7 @@ def rows(
     with _parquet(path) as file:
         number = 0
         for some in range(file.num_row_groups) if group is None else [group]:  # one at a time: a group of pictures is large
-            for batch in file.iter_batches(2000, row_groups=[some]):
+            for batch in file.iter_batches(2000, row_groups=[some], columns=columns):
                 for row in batch.to_pylist():
                     yield (number := number + 1), row
 
@@ -207,3 +208,22 @@ def read_conversations(
     for part in dataset_parts(path):
         for number, row in rows(part):
             yield check_conversation(row, f"{part}: record {number}")
+
+# %% ../nbs/00_conversation.ipynb #cfeb22b7
+def _other_names(path: Path) -> dict[str, str]:  # "coco:777" -> "vg:2408"
+    pairs = (
+        (image, image_of(file))
+        for part in dataset_parts(path)
+        for _, row in rows(part, columns=["images", "files"])
+        for image, file in zip(row["images"], row.get("files") or ())
+    )
+    return {image: other for image, other in pairs if other not in (None, image)}
+
+
+def pictures_of(
+    path: str | Path,  # .jsonl, .parquet, or a dataset folder
+    folder: str | Path,  # searched at any depth
+    read: Callable[[Path], str] = digest,
+) -> Album:  # image -> its picture file
+    "Where the pictures of a set lie, under the names that its images or their files have."
+    return find_pictures(folder, read, cache(partial(_other_names, Path(path))))

@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from filecmp import cmp
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 from unicodedata import normalize
@@ -32,7 +32,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two signs at least: one i
 
 def picture_path(text: str) -> str:
     "The path in a file name, path or address: with slashes, without host, query and percent signs."
-    text = text.replace("\\", "/")
+    text = text.strip().replace("\\", "/")
     if _SCHEME.match(text) or "?" in text or _BEHIND.search(text):
         try:
             address = urlsplit(text if _SCHEME.match(text) else f"file:{text}")
@@ -43,7 +43,7 @@ def picture_path(text: str) -> str:
             return shown[0]
         if _SCHEME.match(text) or _ENDS.search(address.path):
             text = address.path
-    return unquote(text)
+    return unquote(text).replace("\\", "/")
 
 # %% ../nbs/02_images.ipynb #9cc349c8
 def name_key(name: str) -> str:
@@ -55,9 +55,7 @@ _ALTERED = rf"_{_SUFFIX}\.rf\.\w+"
 _COCO = re.compile(
     rf"(?:^|/)(?:[0-9a-f]{{8}}-)?(?:COCO_(?:train|val|test)20\d\d_)?(0{{4}}\d{{8}})(?:_\d+)?(?:{_ALTERED})?\.\w+$", re.I
 )
-_VG = re.compile(
-    r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$"
-)  # GQA's pictures are Visual Genome's, all in one folder
+_VG = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$", re.I)  # GQA's are Visual Genome's, in one folder
 _BYTES = re.compile(r"(?:^|/)([0-9a-f]{64})\.\w+$")
 
 
@@ -199,13 +197,15 @@ def _photographs(folder: str | Path) -> Iterator[str]:  # paths below the folder
 class Album(Mapping):
     "The pictures below a folder: image -> its file."
 
-    def __init__(self, folder: str | Path, read: Callable[[Path], str] = digest):  # `read`: a file's sha256
-        self._folder, self._place, self._read, self._asked = str(folder), os.path.abspath(folder), read, {}
+    def __init__(self, folder: str | Path, read: Callable = digest, called: Callable = dict):  # as in `find_pictures`
+        self._folder, self._place, self._asked = str(folder), os.path.abspath(folder), {}
+        self._read, self._called, real = read, called, cache(os.path.realpath)
         self.named: dict[str, list[str]] = {}  # paths below the folder, by the key of their names
         self._told: dict[str, list[str]] = {}  # and by the image that a name tells
         for below in _photographs(folder):
-            self.named.setdefault(name_key(below.rpartition(os.sep)[2]), []).append(below)
-            if image := image_of(f"{self._place}/{below}"):
+            home, name = os.path.split(f"{self._place}/{below}")
+            self.named.setdefault(name_key(name), []).append(below)
+            if image := image_of(f"{home}/{name}") or real(home) != home and image_of(f"{real(home)}/{name}"):
                 self._told.setdefault(image, []).append(below)
 
     def at(self, name: str) -> Path | None:
@@ -218,7 +218,7 @@ class Album(Mapping):
 
     def _settled(self, image: str) -> Path | None:
         kind, _, name = image.partition(":")
-        if below := self._told.get(image):
+        if below := self._told.get(image) or kind in ("coco", "vg") and self._told.get(self._called().get(image)):
             return _the_one(image, self._folder, below)
         if kind == "file":
             return self._by_bytes.get(image)
@@ -245,12 +245,13 @@ class Album(Mapping):
 # %% ../nbs/02_images.ipynb #7dfa3b96
 def find_pictures(
     folder: str | Path,  # searched at any depth
-    read: Callable[[Path], str] = digest,
+    read: Callable[[Path], str] = digest,  # a file's sha256
+    called: Callable[[], Mapping[str, str]] = dict,  # images -> as whom else their pictures may lie there, if need be
 ) -> Album:  # image -> its picture file
     "Where the pictures lie."
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder of pictures: check the path")
-    album = Album(folder, read)
+    album = Album(folder, read, called)
     if not album:
         raise UserError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))}): name another folder")
     return album

@@ -48,8 +48,10 @@ def test_names_of_the_cases_are_understood(cases, name):
     "name",
     [
         r"\\server\share\coco\val2017\000000000009.jpg",
+        " coco/val2017/000000000009.jpg ",
         "file:///data/coco/000000000009.jpg",
         "file://C:/coco/000000000009.jpg",
+        "data%5Ccoco%5C000000000009.jpg",
         "gs://bucket/000000000009.jpg?alt=media",
         "https://x.example/a%2Fb/COCO_val2014_000000000009.jpg?X-Amz-Signature=00#frag",
         "/data/local-files/?d=coco%5Cval2017%5C000000000009.jpg",
@@ -196,6 +198,16 @@ def test_linked_folders(cases, typed, tmp_path):
         "--json",
     )
     assert (done.returncode, json.loads(done.stdout)["conversations"]) == (0, 3), done.stderr
+
+
+def test_a_link_of_another_name(tmp_path):
+    "Visual Genome's numbers are known by their folder alone."
+    paint(tmp_path / "disk/VG_100K/7.jpg")
+    (tmp_path / "genome").symlink_to(tmp_path / "disk/VG_100K")
+    (tmp_path / "play/vg").mkdir(parents=True)
+    (tmp_path / "play/vg/all").symlink_to(tmp_path / "disk/VG_100K")
+    assert find_pictures(tmp_path / "genome")["vg:7"] == tmp_path / "genome/7.jpg"
+    assert find_pictures(tmp_path / "play")["vg:7"] == tmp_path / "play/vg/all/7.jpg"
 
 
 @pytest.mark.parametrize(
@@ -478,6 +490,27 @@ def test_verbatim_names_are_the_records_own(typed, tmp_path):
     made = built(typed, tmp_path / "r.yaml", tmp_path / "data", tmp_path / "set")
     assert typed("export", made, "--to", "llava", "--out", tmp_path / "x.json").returncode == 0
     assert sorted(row["image"] for row in json.loads((tmp_path / "x.json").read_text())) == sorted(names)
+
+
+def test_a_photograph_under_the_name_of_visual_genome(small, typed, tmp_path):
+    "LLaVA's folders hold no COCO pictures but train2017; Visual Genome's list says that this one is COCO's."
+    name, pictures = "vg/VG_100K_2/2408.jpg", tmp_path / "pictures"
+    path = paint(pictures / name)
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A field of grass."}]
+    rows = [{"id": "1", "image": name, "conversations": turns}]
+    with_parent(tmp_path / "data/llava/llava_v1_5_mix665k.json").write_text(json.dumps(rows))
+    known = [{"image_id": 2408, "coco_id": 777, "width": 64, "height": 48}]
+    with_parent(tmp_path / "data/visual_genome/image_data.json").write_text(json.dumps(known))
+    (tmp_path / "r.yaml").write_text("name: r\nsources: [llava-mix665k]\nlayout: verbatim\nclean: []\n")
+    made = built(typed, tmp_path / "r.yaml", tmp_path / "data", tmp_path / "set")
+    for to, file in (("llava", "x.json"), ("messages", "x.parquet")):
+        done = typed("export", made, "--to", to, "--images", pictures, "--out", tmp_path / file)
+        assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "x.json").read_text())[0]["image"] == name
+    assert shown(tmp_path / "x.parquet") == [{"bytes": path.read_bytes(), "path": name}]
+    options = (f"model={small / 'start'}", f"data={made}", f"images={pictures}", f"out={tmp_path / 'run'}", "precision=fp32")
+    done = typed("train", "llava15-pretrain", "--dry-run", "--json", *options, "batch=1")
+    assert (done.returncode, json.loads(done.stdout)["table"]["kept"]) == (0, 1), done.stderr
 
 
 def test_labelled_and_asked_by_path(alignment, small, typed, tmp_path):

@@ -110,6 +110,7 @@ LAYOUTS = {
         ]
     },
     "windows": {"image": "D:\\coco\\train2017\\000000000100.jpg", "conversations": turns(*ASKED)},
+    "lower, blank": {"image": f" {PICTURE} ", "conversations": turns(*ASKED)},
     "query": {"image": f"https://host.example/{PICTURE}?size=large&v=2", "conversations": turns(*ASKED)},
     "a part with two names": {
         "messages": turns(
@@ -378,6 +379,8 @@ def test_a_file_is_what_it_holds(tmp_path, name, content):
             "has 'query' and 'response' and no turns: write each as",
         ),
         ("x.json", b'[{"prompt": "Why?", "completion": "So."}]', "has 'prompt' and 'completion' and no turns"),
+        ("x.jsonl", b'{"images": ["a.jpg"], "texts": [{"user": "Why?", "assistant": "So."}]}', "has 'images' and 'texts' and no"),
+        ("x.jsonl", b'{"image": "a.jpg", "caption": "So."}', "is no LLaVA file"),
         ("x.json", b"", "holds no conversation"),
         ("x.jsonl", b"", "holds no conversation"),
         ("x.json", b"\x1f\x8b\x08\x00", "unpack it with gunzip"),
@@ -439,6 +442,23 @@ def test_recipes_say_one_thing(tmp_path, text, told):
 
 
 # What an audit cannot tell, and what a recipe holds twice
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("images.txt", "coco:9\ncoco:100\n"),
+        ("names.txt", f"000000000009.jpg\r\n{PICTURE}\r\n"),
+        ("names.json", json.dumps(["COCO_val2014_000000000009.jpg", PICTURE])),
+        ("ids.json", "[9, 100]"),
+        ("ask.jsonl", "".join(json.dumps({"question_id": 1, "image": {"file_name": f"{n:012d}.jpg"}}) + "\n" for n in (9, 100))),
+        ("chat.jsonl", json.dumps(LAYOUTS["openai"]) + "\n" + json.dumps({"id": "2", "images": ["000000000009.jpg"]})),
+    ],
+)
+def test_lists_of_images_that_must_not_be_there(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = audit_path(lines(tmp_path / "set.jsonl", LAYOUTS["llava"]), [str(tmp_path / name)])["leakage"]
+    assert [next(iter(found.values()))[key] for key in ("size", "images", "rounds", "unsure")] == [2, 1, 3, 0]
 
 
 def test_leakage_is_undefined_where_names_do_not_tell(typed, tmp_path):

@@ -27,13 +27,17 @@ def _is_lines(path: Path) -> bool:  # an object a line; one small object is one 
     return first.startswith("{") and first.endswith("}") and second in ("", "{")
 
 
+def _listed(item: Any) -> Any:  # a list of names or numbers is as good as one of records
+    return {"image": item, "image_id": item} if isinstance(item, str | int) else item
+
+
 def _records(path: Path) -> Iterator[Any]:
     if path.suffix == ".txt":
-        yield from ({"image_id": line.strip()} for line in read_text(path).splitlines() if line.strip())
+        yield from (_listed(line.strip()) for line in read_text(path).splitlines() if line.strip())
     elif path.suffix in (".json", ".jsonl") and (_is_lines(path) or path.suffix == ".jsonl" and not begins_list(path)):
         yield from (record for _, record in read_jsonl(path, "download it again"))
     elif path.suffix in (".json", ".jsonl"):
-        yield from (dict([item]) if isinstance(item, tuple) else item for item in stream_json(path))
+        yield from (dict([item]) if isinstance(item, tuple) else _listed(item) for item in stream_json(path))
     else:
         raise UserError(f"{path}: a benchmark's images are read from .json, .jsonl or .txt: name such a file")
 
@@ -42,11 +46,12 @@ _PLACES = ("coco_url", "file_name", "filename", "image", "images", "image_path",
            "imagename", "image_source", "url", "path", "image_url", "img")
 _NUMBERS = ("image_id", "imageId", "img_id", "cocoid")
 _COCO_END, _VG_END = 582_000, 2_418_000
+_OURS = re.compile(r"(?:coco|vg):\d+")
 _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
 
 
 def _place(text: str) -> str | None:  # who a path, an address or a bare file name speaks of
-    if image := image_of(text) or image_of(f"{text}.jpg"):
+    if image := _OURS.fullmatch(text) and text or image_of(text) or image_of(f"{text}.jpg"):
         return image
     found = _STEM.search(picture_path(text))
     return f"vg:{int(found[1])}" if found and _COCO_END <= int(found[1]) < _VG_END else None
@@ -57,10 +62,11 @@ def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a num
         said = [entry for key in _PLACES if key in value for entry in (value[key] if isinstance(value[key], list) else [value[key]])]
         named = [image for entry in said if isinstance(entry, str) and (image := _place(entry))]
         numbers = [value.get(key) for key in _NUMBERS] if not named else []
+        named += [image for n in numbers if isinstance(n, str) and not n.isdecimal() and (image := _place(n))]
         yield from named
         numbers = [int(n) if isinstance(n, float) and n.is_integer() else n for n in numbers]  # as pandas writes a column with gaps
         yield from (int(n) if len(str(n)) < 12 else coco_image(n) for n in numbers if isinstance(n, int | str) and str(n).isdecimal())
-        value = list(value.values())
+        value = [part for part in value.values() if isinstance(part, dict | list)]
     if isinstance(value, list) and not (value and isinstance(value[0], int | float | str)):
         for part in value:
             yield from _mentions(part)

@@ -14,9 +14,9 @@ from functools import lru_cache, partial
 from itertools import zip_longest
 from pathlib import Path
 
-from ..conversation import Conversation, read_conversations
+from ..conversation import Conversation, pictures_of, read_conversations
 from ..files import UserError, atomic_file, read_json, write_json
-from ..images import find_pictures, picture_bytes
+from ..images import picture_bytes
 
 # %% ../../nbs/data/26_export.ipynb #a034b1b0
 def picture_name(image: str) -> str:
@@ -206,7 +206,7 @@ def export(
     (suffix, write), out = EXPORTS[to], Path(out)
     if out.suffix != suffix or out.is_dir():
         raise UserError(f"--out {out}: {to} is one {suffix} file: name it so")
-    pictures = None if images is None else find_pictures(images)
+    pictures = None if images is None else pictures_of(dataset, images)
     seen = _survey(read_conversations(dataset), pictures)
     if not seen.conversations:
         raise UserError(

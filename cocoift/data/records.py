@@ -216,6 +216,7 @@ _PAIRS = (
     ("instruction", "output"),
     ("question", "answer"),
     ("input", "output"),
+    ("images", "texts"),
 )
 
 # %% ../../nbs/data/17_records.ipynb #228b2a56
@@ -270,7 +271,7 @@ def read_any(path: str | Path) -> Iterator[Conversation | Unusable]:
     keys = first[1] if isinstance(first[1], dict) else ()
     if any(name in keys for name in FIELDS):
         yield from (from_record(record, f"{path}: record {number}") for number, record in chain([first], records))
-    elif path.suffix == ".json" or "rounds" not in keys and any(all(key in keys for key in pair) for pair in _PAIRS):
+    elif path.suffix == ".json" or "rounds" not in keys:
         raise _no_record(path, first[1])
     else:
         yield from read_conversations(path)

@@ -25,7 +25,7 @@ from ..chat.endpoint.limits import Limits
 from ..chat.endpoint.money import Price
 from ..chat.endpoint.request import Answer, Gallery
 from ..chat.endpoint.spending import Spending, paid
-from ..conversation import Origin
+from ..conversation import Origin, pictures_of
 from .asking import Base, Plan, ask_orders, foresee, make_plan, open_base, recipe_for, replay, subjects, words_of
 from .card import card
 from .curate import DRAFTS, RECORDS, sameness, to_batch
@@ -38,7 +38,6 @@ from .sources.base import Record, load_sources
 from .templates import draw_of, drafts
 from .writing import Desk, Subject, Written, record_of, write_order
 from ..files import UserError, atomic_file, atomic_folder, check_output, digest, digest_of, only_one, read_json, write_json
-from ..images import find_pictures
 
 # %% ../../nbs/data/38_write.ipynb #67b8e715
 _TEXT, _ROUND = pa.string(), pa.struct([(name, pa.string()) for name in ("question", "stated", "answer", "format")])
@@ -175,12 +174,12 @@ class Service:
     skip_failed: bool = False  # let requests that got no answer be rejects
 
 
-def _pictures(role: str, images: str | Path | None) -> dict[str, Path] | None:
+def _pictures(role: str, base: Base, images: str | Path | None) -> dict[str, Path] | None:
     if role == "rewrite":
         return None
     if images is None:
         raise UserError("--images: a model that labels must see the pictures: name their folder")
-    return find_pictures(images)
+    return pictures_of(base.folder, images)
 
 
 def _desk(role: str, base: Base, recipe: WriteRecipe, service: Service, pictures: dict | None, synonyms: Path | None) -> tuple[Desk, Plan]:
@@ -228,7 +227,7 @@ def write(
     "Make a dataset folder of another one and what a model writes about its images."
     out, base = Path(out), open_base(dataset, role)
     address(service.endpoint)
-    desk, plan = _desk(role, base, recipe or recipe_for(role, base), service, _pictures(role, images), synonyms)
+    desk, plan = _desk(role, base, recipe or recipe_for(role, base), service, _pictures(role, base, images), synonyms)
     identity, store = _identity(base, desk, plan), service.cache or out.absolute().parent / "answers.sqlite"
     if dry_run:
         return foresee(desk, base, plan, service.price, Cache(store) if store.exists() else None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
-from ..conversation import Conversation
+from ..conversation import Conversation, pictures_of
 from ..data.audit import benchmarks, measure, read_survey
 from ..files import UserError
 from ..formats import TERSE_FORMATS, is_terse, keeps
@@ -178,7 +178,9 @@ def write_audit(
     "Audit a set and write it as one offline page."
     if Path(out).is_dir():
         raise UserError(f"--html {out}: is a folder, the page is one file: name it")
-    known, pictures = benchmarks(against, data), find_pictures(images) if images else {}
+    known, pictures = benchmarks(against, data), {}
+    if images:
+        pictures = pictures_of(path, images) if Path(path).is_dir() else find_pictures(images)
     seen = read_survey(path)
     found = measure(seen, known)
     dialogs = [_dialogs(some, pictures, caption) for some, caption in (

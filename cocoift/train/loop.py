@@ -189,7 +189,7 @@ def read_plan(recipe: TrainRecipe, family: Family) -> tuple[Plan, Mapping[str, P
     "The trees of a run, planted beside its folder by whoever comes first."
     spoken, plans = replace(family, template=TEMPLATES[recipe.template]) if recipe.template else family, recipe.out.parent / "plans"
     folder = plant(spoken, recipe.data, plans)
-    with known_pictures(recipe.images, plans) as paths:
+    with known_pictures(recipe.data, recipe.images, plans) as paths:
         plan = Plan(folder, spoken, recipe.max_length, paths)
     if plan.missing and recipe.missing == "error":
         raise UserError(f"{recipe.images}: {len(plan.missing)} of the dataset's images have no picture there ({min(plan.missing)}, ...): "

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 from ..chat.family import Family
+from ..conversation import pictures_of
 from ..files import atomic_file, digest, digest_of, read_json
-from ..images import Album, find_pictures, open_picture
+from ..images import Album, open_picture
 
 # %% ../../nbs/train/36_pictures.ipynb #8434d346
 @contextmanager
-def known_pictures(folder: Path, kept: Path) -> Iterator[Album]:
-    "The pictures below `folder`; digests that are asked for in the block are kept in the folder `kept`."
+def known_pictures(data: Path, folder: Path, kept: Path) -> Iterator[Album]:
+    "The pictures of a set below `folder`; digests that are asked for in the block are kept in the folder `kept`."
     listed = kept / f"pictures-{digest_of(str(Path(folder).resolve()))[:16]}.json"
     before = {tuple(stamp): sha for *stamp, sha in read_json(listed)} if listed.exists() else {}
     read = {}
@@ -33,7 +34,7 @@ def known_pictures(folder: Path, kept: Path) -> Iterator[Album]:
         read[stamp] = before.get(stamp) or digest(path)
         return read[stamp]
 
-    yield find_pictures(folder, sha_of)
+    yield pictures_of(data, folder, sha_of)
     if read and read != before:
         with atomic_file(listed) as file:
             json.dump([[*stamp, sha] for stamp, sha in read.items()], file)
