@@ -141,6 +141,19 @@ def test_field_of_every_format(name, asked, tmp_path):
         (dict(question_id="n", question="q", answer="t", pred="a", gt="t"), "pred and answer could each be the answer"),
         (dict(question_id="n", prediction="a", response="t"), "prediction and response could each be the answer"),
         (dict(question_id="n", output="a", completion="t"), "output and completion could each be the answer"),
+        (dict(query="q", response="t", output="a"), "response and output could each be the answer"),
+        (dict(question_id="n", response="t", generated_text="a"), "response and generated_text could each be the answer"),
+        (dict(question_id="n", question="q", answer="t", qwen="Yes."), "answer and qwen could each be the answer"),
+        (dict(question_id="n", question="q", answer="t", said="a"), "answer and said could each be the answer"),
+        (dict(question_id="n", answer="t", result={"text": "Yes"}), "answer and result could each be the answer"),
+        (
+            dict(question_id="n", answer="t", choices=[{"message": {"role": "assistant", "content": "Yes"}}]),
+            "answer and choices could each be the answer",
+        ),
+        (
+            dict(answer="t", messages=[{"role": "user", "content": "?"}, {"role": "assistant", "content": "No"}]),
+            "answer and messages could each be the answer",
+        ),
         (dict(question_id="n", image="i", text="q", label="t"), "no field is known as an answer"),
         (dict(question_id="n", said="a"), "no field is known as an answer"),
         (dict(text="a"), "no questions to check the order by"),
@@ -187,6 +200,34 @@ def test_one_odd_row(change, complaint, asked, tmp_path):
     rows[4] = {name: value for name, value in (rows[4] | change).items() if value is not ...}
     with pytest.raises(UserError, match=complaint):
         pope(asked, tmp_path, rows)
+
+
+def test_questions_alone_hold_no_answers(asked, tmp_path):
+    rows = [{"question_id": k + 1, "text": f"{q} Please answer yes or no."} for k, q in enumerate(ASKED)]
+    with pytest.raises(UserError, match="no field is known as an answer"):
+        pope(asked, tmp_path, rows)
+    told = pope(asked, tmp_path, [row | {"answer": said} for row, said in zip(rows, SAID)])
+    assert told["scores"]["accuracy"] == 0.5
+
+
+def test_logs_in_one_object(asked, tmp_path):
+    "lmms-eval's first versions wrote one object; A-OKVQA's predictions hold both of its tasks."
+    logs = [
+        {"doc_id": k, "target": TRUE[k], "doc": {"question_id": str(k + 1), "question": q}, "filtered_resps": [SAID[k]]}
+        for k, q in enumerate(ASKED)
+    ]
+    for indent in (None, 1):
+        told = pope(asked, tmp_path, json.dumps({"args": {}, "model_configs": {}, "logs": logs[::-1]}, indent=indent))
+        assert told["counts"] == {"tp": 2, "fp": 2, "tn": 3, "fn": 3}
+    options = [
+        {"question_id": f"q{k}", "image_id": k, "question": q, "choices": ["cup", "dog"], "correct_choice_idx": k % 2}
+        for k, q in enumerate(ASKED)
+    ]
+    (tmp_path / "aokvqa_v1p0_val.json").write_text(json.dumps(options))
+    said = {row["question_id"]: {"multiple_choice": "cup", "direct_answer": "dog"} for row in options}
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    told = score("aokvqa", Given(tmp_path / "said.json", tmp_path / "aokvqa_v1p0_val.json"))
+    assert told["scores"]["accuracy"] == 0.5
 
 
 def test_the_references_are_no_predictions(asked):

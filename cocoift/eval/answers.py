@@ -27,7 +27,7 @@ _WRITTEN = frozenset(
     pred predict predicted prediction_text predicted_answer pred_answer answer_pred model_answer
     model_prediction model_pred model_output model_response output outputs generated generated_text
     generated_answer generated_caption generation completion hypothesis pred_caption predicted_caption
-    response_text reply
+    response_text reply multiple_choice
     """.split()
 )
 _TRUE = frozenset(
@@ -49,6 +49,8 @@ _BESIDE = frozenset(
 )
 _LOOSE = ("text", "answer", "caption")
 _MODELS = re.compile("pred|resp|output|generat", re.I)
+_NAMES = re.compile(r"(?i:(?:^|_|-)(?:id|type|name|path|file)$|^(?:q|u|uu|img|coco)id$|^filename$)|[a-z](?:Id|Type|Name|Path|File)$")
+_DIALOG = ("messages", "conversations", "choices")
 _ID = ("question_id", "questionId", "questionID", "qid", "id")
 _PLACE = ("doc_id", "index", "idx")
 _PICTURE = ("image", "image_name", "image_path", "img")
@@ -67,16 +69,51 @@ def _some(names: Collection[str], wanted: Collection[str]) -> list[str]:  # howe
     return [n for n in names if n.lower() in wanted]
 
 
-def _unknown(rows: Sequence[dict], names: Collection[str]) -> list[str]:  # what could hold answers under another name
-    known, ends = {*_TRUE, *_ASKED, *_BESIDE, *_PLACE, *_LOOSE}, ("id", "type", "name", "path", "file")
-    strange = [n for n in names if len(n) > 1 and n.lower() not in known and not n.lower().endswith(ends)]
-    texts = {n: {text for text in _texts(rows, n) if isinstance(text, str) and text.strip()} for n in strange}
-    return [n for n, some in texts.items() if _MODELS.search(n) or len(some) > 1 or some and len(rows) == 1]
+def _uttered(value: Any) -> list[str]:  # the texts that a value holds, without those of a user
+    if isinstance(value, list):
+        return [text for one in value for text in _uttered(one)]
+    if isinstance(value, dict):
+        if str(value.get("role", value.get("from"))).lower() in ("user", "human", "system"):
+            return []
+        return _uttered([value[key] for key in ("message", "content", "value", "text", *_FIRST, "answer") if key in value])
+    return [value] if isinstance(value, str) and value.strip() else []
+
+
+def _plain(text: str) -> str:
+    return text.strip(" \n\t.!").lower()
+
+
+def _unknown(
+    rows: Sequence[dict], names: Collection[str], found: Sequence[str]
+) -> list[str]:  # what could hold answers under another name
+    answers, others = _texts(rows, found[0]), []
+    like = {_plain(text) for n in found for text in _texts(rows, n) if isinstance(text, str)}
+    for n in names:
+        name, values = n.lower(), _texts(rows, n)
+        if name in _DIALOG:
+            last = [(_uttered(v) or [None])[-1] for v in ([v] if isinstance(v, dict) else v for v in values)
+                    if isinstance(v, list) and all(isinstance(one, dict) for one in v)]
+            others += [n] if any(last) and last != answers else []
+        elif not {name} & {*_TRUE, *_ASKED, *_PLACE, *_LOOSE, *map(str.lower, _ID)}:
+            texts = set(_uttered(values))
+            named = name in _BESIDE and _NAMES.search(n)
+            strange = len(n) > 1 and name not in _BESIDE and not _NAMES.search(n)
+            own = len({v for v in values if isinstance(v, str) and v.strip()}) > 1 or any(isinstance(v, dict) for v in values)
+            if strange and (_MODELS.search(n) or texts and (own or len(rows) == 1)) or texts and not named and {*map(_plain, texts)} <= like:
+                others.append(n)
+    return others
 
 # %% ../../nbs/eval/61_answers.ipynb #5ec89cea
 def first_line(text: Any) -> str:
     "A question as it is compared: without what follows on further lines, blanks and capitals."
     return " ".join(text.partition("\n")[0].lower().split()) if isinstance(text, str) else ""
+
+
+def _repeats(text: Any, asked: Collection[str]) -> bool:  # a question, in a line of its own or before its format
+    if not isinstance(text, str):
+        return False
+    lines = {first_line(line.replace("<image>", "")) for line in text.splitlines()}
+    return any(line in asked or f"{line.partition('?')[0]}?" in asked for line in lines)
 
 
 def _loose(names: Collection[str], own: Sequence[str]) -> list[str]:  # `text`, `answer`: those that can be the answer
@@ -101,16 +138,17 @@ def answer_field(
         raise UserError(f"--field {field}: {path} has no such field: it has {', '.join(names)}")
     stated = [field] if field else [n for n in ("filtered_resps", "resps") if n in names][:1]
     found = stated or _some(names, _FIRST)
-    if not found:
-        found = _some(names, _WRITTEN)
+    if not stated and not _some(names, _FIRST[:1]):
+        found += _some(names, _WRITTEN)
+    if not stated and not _some(names, _FIRST):
         if not found or _some(names, ("answer",)) and _some(names, _TRUE):  # the truth has a name of its own
             found += _loose(names, own)
-            found += _unknown(rows, names) if found else []
+            found += _unknown(rows, names, found) if found else []
     if asked and not stated:  # what holds the questions is no candidate
-        found = [n for n in found if not all(first_line(text) in asked for text in _texts(rows, n))]
+        found = [n for n in found if not all(_repeats(text, asked) for text in _texts(rows, n))]
     if len(found) > 1:  # nor is what is empty everywhere
         found = [n for n in found if any(text not in (None, "", []) for text in _texts(rows, n))] or found[:1]
-    others = [n for n in found[1:] if _texts(rows, n) != _texts(rows, found[0])]
+    others = [n for n in dict.fromkeys(found[1:]) if n != found[0] and _texts(rows, n) != _texts(rows, found[0])]
     if not found or others:
         several = f"{' and '.join([*found[:1], *others])} could each be the answer"
         what = several if found else f"no field is known as an answer ({', '.join(names)})"
@@ -203,6 +241,9 @@ def _mapped(path: Path) -> list[dict] | None:  # the rows of one object that map
     ):
         return None  # records, one a line
     told = read_map(path, "file of answers (id -> text)")
+    lists = [value for value in told.values() if isinstance(value, list) and value]
+    if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]):
+        return lists[0]
     if wrong := [name for name, value in told.items() if isinstance(value, (list, int, bool))]:
         raise UserError(f"{path}: {wrong[0]!r} holds no answer: is it a file of another benchmark?")
     if told and all(isinstance(value, dict) for value in told.values()):
@@ -221,8 +262,8 @@ def answer_rows(
     path = Path(path)
     if (rows := _mapped(path)) is None:
         rows = records(path, ())
-        if all("doc_id" in row and ("filtered_resps" in row or "resps" in row) for row in rows):
-            rows = list(map(_sample, rows))
+    if all("doc_id" in row and ("filtered_resps" in row or "resps" in row) for row in rows):
+        rows = list(map(_sample, rows))
     name = answer_field(rows, path, field, own, {line for q in questions if (line := first_line(q.text))})
     if all(isinstance(row.get("doc_id"), int) for row in rows):
         rows = sorted(rows, key=lambda row: row["doc_id"])
