@@ -275,6 +275,25 @@ def test_thoughts_in_captions(shared, tmp_path):
     assert [score("chair", replace(given, mode=mode))["scores"]["chair_s"] for mode in ("official", "open")] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image_id": "000000000009", "caption": "A dog."},
+        {"image_id": "COCO_val2014_000000000009.jpg", "text": "A dog."},
+        {"question_id": 0, "image": "COCO_val2014_000000000009.jpg", "prompt": "Describe.", "text": "A dog.",
+         "answer_id": "x", "model_id": "llava"},
+        {"doc_id": 0, "doc": {"question_id": "x", "id": 9, "file_name": "COCO_val2014_000000000009.jpg"},
+         "filtered_resps": ["A dog."]},
+    ],
+)
+def test_captions_of_pictures_by_any_name(row, shared, tmp_path):
+    (tmp_path / "objects.json").write_text('{"9": ["cat"]}')
+    (tmp_path / "said.jsonl").write_text(lines([row]))
+    synonyms = shared / "data/bench/chair/synonyms.txt"
+    told = score("chair", Given(tmp_path / "said.jsonl", tmp_path / "objects.json", synonyms=synonyms))
+    assert told["scores"]["chair_s"] == 1
+
+
 def test_ids_that_agree_by_chance(asked, tmp_path):
     "Ids join; where most of the questions are others, they are of another version."
     questions = {str(k): {"question": q, "imageId": "1", "answer": t} for k, (q, t) in enumerate(zip(ASKED, TRUE))}

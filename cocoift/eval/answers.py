@@ -10,7 +10,7 @@ __all__ = ['first_line', 'answer_field', 'Answer', 'answer_rows', 'answers_by_id
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ _BESIDE = frozenset(
 )
 _LOOSE = ("text", "answer", "caption")
 _MODELS = re.compile("pred|resp|output|generat", re.I)
-_NAMES = re.compile(r"(?i:(?:^|_|-)(?:id|type|name|path|file)$|^(?:q|u|uu|img|coco)id$|^filename$)|[a-z](?:Id|Type|Name|Path|File)$")
+_NAMES = re.compile(
+    r"(?i:(?:^|_|-)(?:id|type|name|path|file)$|^(?:q|u|uu|img|coco)id$|^filename$)|[a-z](?:Id|Type|Name|Path|File)$"
+)
 _DIALOG = ("messages", "conversations", "choices")
 _ID = ("question_id", "questionId", "questionID", "qid", "id")
 _PLACE = ("doc_id", "index", "idx")
@@ -75,12 +77,24 @@ def _uttered(value: Any) -> list[str]:  # the texts that a value holds, without 
     if isinstance(value, dict):
         if str(value.get("role", value.get("from"))).lower() in ("user", "human", "system"):
             return []
-        return _uttered([value[key] for key in ("message", "content", "value", "text", *_FIRST, "answer") if key in value])
+        return _uttered([value[k] for k in ("message", "content", "value", "text", *_FIRST, "answer") if k in value])
     return [value] if isinstance(value, str) and value.strip() else []
 
 
 def _plain(text: str) -> str:
     return text.strip(" \n\t.!").lower()
+
+
+def _last(value: Any) -> str | None:  # what an assistant says at the end of a dialog, or in a server's reply
+    parts = [value] if isinstance(value, dict) else value
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        return None
+    return (_uttered(parts) or [None])[-1]
+
+
+def _own(values: Sequence[Any]) -> bool:  # more than one text, or something with parts
+    texts = {v for v in values if isinstance(v, str) and v.strip()}
+    return len(texts) > 1 or len(values) == 1 or any(isinstance(v, dict) for v in values)
 
 
 def _unknown(
@@ -89,17 +103,16 @@ def _unknown(
     answers, others = _texts(rows, found[0]), []
     like = {_plain(text) for n in found for text in _texts(rows, n) if isinstance(text, str)}
     for n in names:
-        name, values = n.lower(), _texts(rows, n)
+        name, values, named = n.lower(), _texts(rows, n), _NAMES.search(n)
         if name in _DIALOG:
-            last = [(_uttered(v) or [None])[-1] for v in ([v] if isinstance(v, dict) else v for v in values)
-                    if isinstance(v, list) and all(isinstance(one, dict) for one in v)]
+            last = list(map(_last, values))
             others += [n] if any(last) and last != answers else []
-        elif not {name} & {*_TRUE, *_ASKED, *_PLACE, *_LOOSE, *map(str.lower, _ID)}:
-            texts = set(_uttered(values))
-            named = name in _BESIDE and _NAMES.search(n)
-            strange = len(n) > 1 and name not in _BESIDE and not _NAMES.search(n)
-            own = len({v for v in values if isinstance(v, str) and v.strip()}) > 1 or any(isinstance(v, dict) for v in values)
-            if strange and (_MODELS.search(n) or texts and (own or len(rows) == 1)) or texts and not named and {*map(_plain, texts)} <= like:
+        elif name not in {*_TRUE, *_ASKED, *_PLACE, *_LOOSE, *map(str.lower, _ID)}:
+            texts, beside = set(_uttered(values)), name in _BESIDE
+            strange = len(n) > 1 and not beside and not named
+            if strange and (_MODELS.search(n) or texts and _own(values)):
+                others.append(n)
+            elif texts and not (beside and named) and {*map(_plain, texts)} <= like:
                 others.append(n)
     return others
 
@@ -218,6 +231,7 @@ def _sample(row: dict) -> dict:  # of lmms-eval: what the dataset said of it com
     asked = row.get("input") or next((value for value in args if isinstance(value, str)), "") or doc.get("question", "")
     return {
         **{key: doc[key] for key in (*_ID, "image_id") if isinstance(doc.get(key), (str, int))},
+        **({"image": doc["file_name"]} if isinstance(doc.get("file_name"), str) else {}),
         "prompt": asked,
         **{k: row[k] for k in ("doc_id", "filtered_resps", "resps") if k in row},
     }
@@ -377,9 +391,16 @@ def scorable(
 _IMAGE_ID = ("image_id", "imageId", "img_id")
 
 
+def _of_image(row: Answer, known: Collection[str]) -> Answer:  # 42, "000000000042" and COCO_val2014_000000000042.jpg
+    name = row.id if row.id is not None else row.image
+    number = (image_of(name if "." in name else f"{name}.jpg") or "").removeprefix("coco:") if name else ""
+    return replace(row, id=number) if name not in known and number in known else row
+
+
 def captions_said(given: Given, images: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:  # as `scorable`
     "A caption for each image."
-    rows = answer_rows(given.predictions, given.field, (), _IMAGE_ID, ("caption", "text", "answer"))
     questions = {image: Question(image, (), "") for image in images}
+    rows = answer_rows(given.predictions, given.field, (), _IMAGE_ID, ("caption", "text", "answer"))
+    rows = [_of_image(row, questions) for row in rows]
     found = joined(rows, questions, given.predictions, given.need("references"), "image_id")
     return scorable(found, given.mode, given.predictions)
