@@ -1494,6 +1494,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.eval.answers._some': ('eval/answers.html#_some', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._text_of': ('eval/answers.html#_text_of', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._texts': ('eval/answers.html#_texts', 'cocoift/eval/answers.py'),
+                                      'cocoift.eval.answers._unended': ('eval/answers.html#_unended', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._unknown': ('eval/answers.html#_unknown', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._uttered': ('eval/answers.html#_uttered', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers.answer_field': ('eval/answers.html#answer_field', 'cocoift/eval/answers.py'),

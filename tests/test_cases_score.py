@@ -334,7 +334,12 @@ def test_thoughts_in_runs_and_judgements(tmp_path):
     assert told[0]["raw"].startswith("<think>") and Thinking.asks[1].turns == (("Is it safe?", "Yes."),)
     mm_vet = {"v1_0": {"imagename": "a.png", "question": "Is it?", "answer": "yes", "capability": ["rec"]}}
     (tmp_path / "mm-vet.json").write_text(json.dumps(mm_vet))
-    for text, want in (("<think>no</think>yes", "yes"), ("Failed to obtain answer via API.", None)):
+    for text, want in (
+        ("<think>no</think>yes", "yes"),
+        ("<think>yes", None),
+        ("", ""),
+        ("Failed to obtain answer via API.", None),
+    ):
         (tmp_path / "said.json").write_text(json.dumps({"v1_0": text}))
         items = to_judge("mm-vet", tmp_path / "said.json", {"references": tmp_path / "mm-vet.json"})
         assert [item.fields["answer"] for item in items] == [want]

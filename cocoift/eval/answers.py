@@ -297,9 +297,16 @@ def answer_rows(
     return found
 
 
+def _unended(text: str) -> bool:  # it thought, and never answered
+    return bool(text.strip()) and not without_thoughts(text).strip()
+
+
 def answers_by_id(path: str | Path) -> dict[str, str | None]:  # None: the call failed
-    "The same by id, each once, without thoughts."
-    rows = [{"id": row.id, "text": None if row.failed else without_thoughts(row.text)} for row in answer_rows(path)]
+    "The same by id, each once, without thoughts; one that never came to an end is no answer."
+    rows = [
+        {"id": row.id, "text": None if row.failed or _unended(row.text) else without_thoughts(row.text)}
+        for row in answer_rows(path)
+    ]
     if any(row["id"] is None for row in rows):
         raise UserError(f"{path}: an answer has no question_id: is it a file of another benchmark?")
     return {name: row["text"] for name, row in by_id(rows, "id", Path(path)).items()}
@@ -402,5 +409,7 @@ def captions_said(given: Given, images: Iterable[str]) -> tuple[dict[str, str], 
     questions = {image: Question(image, (), "") for image in images}
     rows = answer_rows(given.predictions, given.field, (), _IMAGE_ID, ("caption", "text", "answer"))
     rows = [_of_image(row, questions) for row in rows]
+    if given.mode == "open":  # silence would name nothing that is not there
+        rows = [replace(row, failed=row.failed or _unended(row.text)) for row in rows]
     found = joined(rows, questions, given.predictions, given.need("references"), "image_id")
     return scorable(found, given.mode, given.predictions)
