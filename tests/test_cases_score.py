@@ -248,6 +248,12 @@ THOUGHTS = [
     "<mm:think>no</mm:think>{}",
     "<|channel|>analysis<|message|>There is no such thing.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
     "analysisThere is no such thing.assistantfinal{}",
+    "<|begin_of_thought|>no<|end_of_thought|>\n<|begin_of_solution|>{}<|end_of_solution|>",
+    "<|START_THINKING|>no<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+    "<think>no</think><answer><|begin_of_box|>{}<|end_of_box|></answer>",
+    "<scratchpad>no</scratchpad>{}",
+    "<SUMMARY>No idea.</SUMMARY>\n<CAPTION>No.</CAPTION>\n<REASONING>no</REASONING>\n<CONCLUSION> {} </CONCLUSION>",
+    "<observation>no</observation><answer>{}</answer>",
 ]
 
 
