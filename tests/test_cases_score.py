@@ -310,6 +310,10 @@ def test_ids_that_agree_by_chance(asked, tmp_path):
     (tmp_path / "said.json").write_text(json.dumps([row | {"id": (k + 3) % 10} for k, row in enumerate(rows)]))
     with pytest.raises(UserError, match="answer 1 .* is to .* asks"):
         score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))
+    others = {0: 1, 1: 0}  # two that answer each other's question
+    (tmp_path / "said.json").write_text(json.dumps([row | {"id": others.get(k, k)} for k, row in enumerate(rows)]))
+    with pytest.raises(UserError, match="is to .* asks"):
+        score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))
 
 
 def test_thoughts_in_runs_and_judgements(tmp_path):

@@ -369,8 +369,10 @@ def joined(
         same_ids(found, questions, path, where)
         found = {name: found[name] for name in questions}
         pairs = [(row, q) for row, q in zip(found.values(), questions.values()) if row.asked and q.text]
-        if sum(_same_text(*pair) for pair in pairs) * 2 < len(pairs):
-            check_asked(*zip(*pairs), path, where)
+        strange = [pair for pair in pairs if not _same_text(*pair)]
+        known = {first_line(q.text) for q in questions.values() if q.text} if strange else ()
+        if wrong := [pair for pair in strange if len(strange) * 2 > len(pairs) or _repeats(pair[0].asked, known)]:
+            check_asked(*zip(*wrong), path, where)
         return found
     checkable = (
         all(row.asked for row in rows) and all(q.text for q in questions.values()) and len(rows) == len(questions)
