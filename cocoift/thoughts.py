@@ -19,12 +19,20 @@ _OPENED = re.compile(rf"{_BEGIN}|<\|channel>", re.I)
 _FINAL = re.compile(r"<\|channel\|>\s*final\s*(?:<\|message\|>)?")
 _BARE = re.compile(r"\Aanalysis(?=[A-Z\W]).*?assistantfinal", re.S)  # channels whose special tokens were dropped
 _AFTER = re.compile(r"<\|(?:end|return|start)\|>.*", re.S)
-_ANSWER = re.compile(r"\A\s*<answer>(.*?)(?:</answer>\s*)?\Z", re.I | re.S)
+_ANSWER = re.compile(r"\A.*<(answer|conclusion)>(.*?)(?:</\1>.*)?\Z", re.I | re.S)
+_NOTES = "scratchpad|reflection|analysis|thinking_process"
+_ALIKE = [  # what other families write for <think>, </think> and around an answer
+    (re.compile(rf"<\|(?:begin_of_thought|start_thinking)\|>|<(?:{_NOTES})>", re.I), "<think>"),
+    (re.compile(rf"<\|end_(?:of_thought|thinking)\|>|</(?:{_NOTES})>", re.I), "</think>"),
+    (re.compile(r"<\|(?:(?:begin|end)_of_(?:solution|box)|(?:start|end)_response)\|>", re.I), ""),
+]
 
 
 def without_thoughts(text: str) -> str:  # the text itself, to the byte, where nothing was thought
     "What a model answers, without what it thought before; empty where the thought never ended."
     rest = text
+    for mark, common in _ALIKE:
+        rest = mark.sub(common, rest)
     if "<|channel|>" in rest:
         rest = _AFTER.sub("", _FINAL.split(rest)[-1]) if _FINAL.search(rest) else ""
     rest = _PAIR.sub("", _BARE.sub("", rest))
@@ -32,7 +40,7 @@ def without_thoughts(text: str) -> str:  # the text itself, to the byte, where n
     if found := _OPENED.search(rest):
         rest = rest[: found.start()]
     if found := _ANSWER.match(rest):
-        rest = found[1]
+        rest = found[2]
     return text if rest == text else rest.strip()
 
 # %% ../nbs/10_thoughts.ipynb #bfcb578c

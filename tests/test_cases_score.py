@@ -141,6 +141,19 @@ def test_field_of_every_format(name, asked, tmp_path):
         (dict(question_id="n", question="q", answer="t", pred="a", gt="t"), "pred and answer could each be the answer"),
         (dict(question_id="n", prediction="a", response="t"), "prediction and response could each be the answer"),
         (dict(question_id="n", output="a", completion="t"), "output and completion could each be the answer"),
+        (dict(query="q", response="t", output="a"), "response and output could each be the answer"),
+        (dict(question_id="n", response="t", generated_text="a"), "response and generated_text could each be the answer"),
+        (dict(question_id="n", question="q", answer="t", qwen="Yes."), "answer and qwen could each be the answer"),
+        (dict(question_id="n", question="q", answer="t", said="a"), "answer and said could each be the answer"),
+        (dict(question_id="n", answer="t", result={"text": "Yes"}), "answer and result could each be the answer"),
+        (
+            dict(question_id="n", answer="t", choices=[{"message": {"role": "assistant", "content": "Yes"}}]),
+            "answer and choices could each be the answer",
+        ),
+        (
+            dict(answer="t", messages=[{"role": "user", "content": "?"}, {"role": "assistant", "content": "No"}]),
+            "answer and messages could each be the answer",
+        ),
         (dict(question_id="n", image="i", text="q", label="t"), "no field is known as an answer"),
         (dict(question_id="n", said="a"), "no field is known as an answer"),
         (dict(text="a"), "no questions to check the order by"),
@@ -189,6 +202,34 @@ def test_one_odd_row(change, complaint, asked, tmp_path):
         pope(asked, tmp_path, rows)
 
 
+def test_questions_alone_hold_no_answers(asked, tmp_path):
+    rows = [{"question_id": k + 1, "text": f"{q} Please answer yes or no."} for k, q in enumerate(ASKED)]
+    with pytest.raises(UserError, match="no field is known as an answer"):
+        pope(asked, tmp_path, rows)
+    told = pope(asked, tmp_path, [row | {"answer": said} for row, said in zip(rows, SAID)])
+    assert told["scores"]["accuracy"] == 0.5
+
+
+def test_logs_in_one_object(asked, tmp_path):
+    "lmms-eval's first versions wrote one object; A-OKVQA's predictions hold both of its tasks."
+    logs = [
+        {"doc_id": k, "target": TRUE[k], "doc": {"question_id": str(k + 1), "question": q}, "filtered_resps": [SAID[k]]}
+        for k, q in enumerate(ASKED)
+    ]
+    for indent in (None, 1):
+        told = pope(asked, tmp_path, json.dumps({"args": {}, "model_configs": {}, "logs": logs[::-1]}, indent=indent))
+        assert told["counts"] == {"tp": 2, "fp": 2, "tn": 3, "fn": 3}
+    options = [
+        {"question_id": f"q{k}", "image_id": k, "question": q, "choices": ["cup", "dog"], "correct_choice_idx": k % 2}
+        for k, q in enumerate(ASKED)
+    ]
+    (tmp_path / "aokvqa_v1p0_val.json").write_text(json.dumps(options))
+    said = {row["question_id"]: {"multiple_choice": "cup", "direct_answer": "dog"} for row in options}
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    told = score("aokvqa", Given(tmp_path / "said.json", tmp_path / "aokvqa_v1p0_val.json"))
+    assert told["scores"]["accuracy"] == 0.5
+
+
 def test_the_references_are_no_predictions(asked):
     with pytest.raises(UserError, match="is the file of references itself"):
         score("pope", Given(asked, asked))
@@ -207,6 +248,12 @@ THOUGHTS = [
     "<mm:think>no</mm:think>{}",
     "<|channel|>analysis<|message|>There is no such thing.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
     "analysisThere is no such thing.assistantfinal{}",
+    "<|begin_of_thought|>no<|end_of_thought|>\n<|begin_of_solution|>{}<|end_of_solution|>",
+    "<|START_THINKING|>no<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+    "<think>no</think><answer><|begin_of_box|>{}<|end_of_box|></answer>",
+    "<scratchpad>no</scratchpad>{}",
+    "<SUMMARY>No idea.</SUMMARY>\n<CAPTION>No.</CAPTION>\n<REASONING>no</REASONING>\n<CONCLUSION> {} </CONCLUSION>",
+    "<observation>no</observation><answer>{}</answer>",
 ]
 
 
@@ -234,6 +281,25 @@ def test_thoughts_in_captions(shared, tmp_path):
     assert [score("chair", replace(given, mode=mode))["scores"]["chair_s"] for mode in ("official", "open")] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image_id": "000000000009", "caption": "A dog."},
+        {"image_id": "COCO_val2014_000000000009.jpg", "text": "A dog."},
+        {"question_id": 0, "image": "COCO_val2014_000000000009.jpg", "prompt": "Describe.", "text": "A dog.",
+         "answer_id": "x", "model_id": "llava"},
+        {"doc_id": 0, "doc": {"question_id": "x", "id": 9, "file_name": "COCO_val2014_000000000009.jpg"},
+         "filtered_resps": ["A dog."]},
+    ],
+)
+def test_captions_of_pictures_by_any_name(row, shared, tmp_path):
+    (tmp_path / "objects.json").write_text('{"9": ["cat"]}')
+    (tmp_path / "said.jsonl").write_text(lines([row]))
+    synonyms = shared / "data/bench/chair/synonyms.txt"
+    told = score("chair", Given(tmp_path / "said.jsonl", tmp_path / "objects.json", synonyms=synonyms))
+    assert told["scores"]["chair_s"] == 1
+
+
 def test_ids_that_agree_by_chance(asked, tmp_path):
     "Ids join; where most of the questions are others, they are of another version."
     questions = {str(k): {"question": q, "imageId": "1", "answer": t} for k, (q, t) in enumerate(zip(ASKED, TRUE))}
@@ -243,6 +309,10 @@ def test_ids_that_agree_by_chance(asked, tmp_path):
     assert score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))["scores"]["overall"] == 100
     (tmp_path / "said.json").write_text(json.dumps([row | {"id": (k + 3) % 10} for k, row in enumerate(rows)]))
     with pytest.raises(UserError, match="answer 1 .* is to .* asks"):
+        score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))
+    others = {0: 1, 1: 0}  # two that answer each other's question
+    (tmp_path / "said.json").write_text(json.dumps([row | {"id": others.get(k, k)} for k, row in enumerate(rows)]))
+    with pytest.raises(UserError, match="is to .* asks"):
         score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))
 
 
@@ -274,7 +344,12 @@ def test_thoughts_in_runs_and_judgements(tmp_path):
     assert told[0]["raw"].startswith("<think>") and Thinking.asks[1].turns == (("Is it safe?", "Yes."),)
     mm_vet = {"v1_0": {"imagename": "a.png", "question": "Is it?", "answer": "yes", "capability": ["rec"]}}
     (tmp_path / "mm-vet.json").write_text(json.dumps(mm_vet))
-    for text, want in (("<think>no</think>yes", "yes"), ("Failed to obtain answer via API.", None)):
+    for text, want in (
+        ("<think>no</think>yes", "yes"),
+        ("<think>yes", None),
+        ("", ""),
+        ("Failed to obtain answer via API.", None),
+    ):
         (tmp_path / "said.json").write_text(json.dumps({"v1_0": text}))
         items = to_judge("mm-vet", tmp_path / "said.json", {"references": tmp_path / "mm-vet.json"})
         assert [item.fields["answer"] for item in items] == [want]

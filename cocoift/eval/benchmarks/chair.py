@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from ...data.objects import mentions, vocabulary
-from ..answers import captions_said
 from ..benchmark import Benchmark, enter, marked
+from .captions import captions_said
 from ..official import Given, as_lines, official_files
 from ..questions import Question
 from ...files import UserError, digest, find_files, read_json, read_text
