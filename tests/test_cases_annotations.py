@@ -376,6 +376,87 @@ def test_kin_are_neither_counted_nor_denied(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "child, parent",
+    [
+        ({"supercategory": "food/fruit"}, {}),
+        ({"supercategory": ["fruits"]}, {}),
+        ({"supercategory": 2}, {}),
+        ({"supercategory": "", "parent": "Fruit"}, {}),
+        ({"parent_id": "2"}, {}),
+        ({"name": "fruit/apple"}, {}),
+        ({"name": "ripe_fruits"}, {}),
+        ({"name": "man"}, {"name": "person"}),
+    ],
+    ids=str,
+)
+def test_parents_by_other_fields_and_by_name(tmp_path, child, parent):
+    told = coco(["a.jpg", "b.jpg", "c.jpg"], [(1, 1, 2), (2, 2, 2), (3, 3, 2)], ["apple", "fruit", "kite"])
+    told["categories"][0] |= child
+    told["categories"][1] |= parent
+    found = records(put(tmp_path, told))
+    assert [[*said(found[f"{name}.jpg"]).values()] for name in "abc"] == [[1, 0, "?"], [1, 0, "?"], [1, 0, 0]]
+
+
+def test_the_opposite_is_no_kin(tmp_path):
+    found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (2, 2, 2)], ["helmet", "no-helmet"])))
+    assert said(found["a.jpg"]) == {"helmet": 1, "no-helmet": 0}
+
+
+@pytest.mark.parametrize("name", ["unknown", "Ignored Regions", "null", "don't_care"])
+def test_a_category_of_things_that_nobody_knows(tmp_path, name):
+    found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (1, 2, 20), (2, 1, 2)], ["apple", name])))
+    assert {*found} == {"101", "image-1", "b.jpg"} and "may be anything" in found["101"].reason
+
+
+@pytest.mark.parametrize(
+    "mark, says",
+    [
+        ({"ignore": 1}, "1+"),
+        ({"ignore": 0}, 2),
+        ({"deleted": True}, "1+"),
+        ({"attributes": {"ignored": "true"}}, "1+"),
+        ({"attributes": {"occluded": True}}, 2),
+        ({"attributes": []}, 2),
+        ({"IsGroupOf": 1}, "3+"),
+        ({"attributes": {"is_crowd": True}}, "3+"),
+    ],
+)
+def test_other_marks(tmp_path, mark, says):
+    found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (1, 1, 20, mark), (2, 1, 2)])))
+    assert said(found["a.jpg"]) == {"apple": says}
+
+
+@pytest.mark.parametrize("again", [[20.001, 2, 8, 8], [20, 2.4, 8, 8], [20, 2, 8, 7.8]])
+def test_what_is_drawn_twice_by_hand(tmp_path, again):
+    mask = [[20, 2, 28, 2, 28, 10, 24, 10]]
+    things = [(1, 1, 2), (1, 1, 20, {"segmentation": mask}), (1, 1, 20, {"bbox": again}), (1, 1, 29)]
+    assert said(records(put(tmp_path, coco(["a.jpg"], things)))["a.jpg"]) == {"apple": "3+"}
+
+
+def test_a_cutting_of_lvis_denies_what_was_looked_for(tmp_path):
+    told = coco(
+        ["a.jpg", "b.jpg", "c.jpg"], [(1, 1, 2), (2, 2, 2), (2, 3, 20), (3, 1, 2)], ["apple", "pear", "fig", "kite"]
+    )
+    for image, neg, partly in zip(told["images"], ([2, 4], []), ([1], [])):
+        image |= {"neg_category_ids": neg, "not_exhaustive_category_ids": partly}
+    found = records(put(tmp_path, told))
+    assert [said(found[f"{name}.jpg"]) for name in "abc"] == [
+        {"apple": "1+", "pear": 0, "kite": 0},
+        {"pear": 1, "fig": 1},
+        {"apple": "1+"},
+    ]
+
+
+@pytest.mark.parametrize("name, parent", [("apples", None), ("Apple", None), ("green apple", None), ("fig", "apple")])
+def test_a_picture_in_two_files_of_kin(tmp_path, name, parent):
+    put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 2, 2), (2, 1, 2)]), "one.json")
+    told = coco(["a.jpg"], [(1, 1, 20)], [name])
+    told["categories"][0]["supercategory"] = parent
+    put(tmp_path, told, "two.json")
+    assert {*records(tmp_path)} == {"one/image-1", "two/image-1", "b.jpg"}
+
+
+@pytest.mark.parametrize(
     "mark, crowd",
     [("0", False), (False, False), (0.0, False), (None, False), ("1", True), (True, True), ("true", True)],
 )

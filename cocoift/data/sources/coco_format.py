@@ -9,6 +9,7 @@ __all__ = ['splits_in', 'Own', 'own_pictures', 'read_coco_format']
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from PIL import Image
 from .base import Files, Record, Reject, opening, sentence, source
 from .coco import Seen, Things, by_picture, categories_of, company_of, gather, picture_record
 from .pictures import UNSIZED, Listed, listed
-from .settled import NO_MASK, Id, Size, categories_in, id_of, mask_of
+from .settled import NO_MASK, Id, Size, categories_in, id_of, in_order, mask_of
 from ...files import UserError
 from ...streams import Lacking
 from ...images import Album, name_key, picture_image, picture_path, picture_size
@@ -194,7 +195,13 @@ class _OwnThings(Things):
         self, files: Files, path: Path, known: dict[Id, Listed], own: dict[Id, Own], home: str
     ):  # before the ids of its records
         self.own, self.home = own, home
-        super().__init__(files, path, categories_in(categories_of(files, path)), pictures=known)
+        self.rows = categories_of(files, path)
+        super().__init__(files, path, categories_in(self.rows, by_name=True), pictures=known)
+        self.checked: dict[Id, tuple[set[Id], set[Id]]] = {}  # image -> categories known to be absent, and not marked in full
+        for row in files.items(path, "images"):
+            if {"neg_category_ids", "not_exhaustive_category_ids"} & row.keys():
+                lists = (row.get(f"{which}_category_ids") or () for which in ("neg", "not_exhaustive"))
+                self.checked[id_of(row.get("id"))] = tuple({*map(self.categories.of, ids)} - {None} for ids in lists)
 
     def annotations(self) -> Iterator[tuple[int, dict]]:
         return ((place, annotation) for place, annotation in super().annotations() if not _is_caption(annotation))
@@ -239,15 +246,18 @@ def _again(
     things: _OwnThings, image: Id, described: dict
 ) -> str:  # why a picture that is described twice says nothing; "" if it is not
     for other, id in described[things.own[image].image]:
-        if (other, id) != (things, image) and (other is things or _names(things) & _names(other)):
+        if (other, id) != (things, image) and (other is things or _share(things, other)):
             return (
                 f"it is also image {id} of {other.path.relative_to(other.files.data)}: neither says all that is in it"
             )
     return ""
 
 
-def _names(things: _OwnThings) -> set[str]:
-    return {name.casefold() for name in things.categories.names.values()}
+def _share(one: _OwnThings, other: _OwnThings) -> bool:  # whether a category of one is one of the other, or its kin
+    rows = [[row | {"id": f"{place}:{row.get('id')}"} for row in things.rows] for place, things in enumerate((one, other))]
+    both = categories_in(chain(*rows), by_name=True)
+    here, there = ({both.one[row["id"]] for row in some if row["id"] in both.one} for some in rows)
+    return bool((here | both.touched(here)) & there)
 
 
 def _of_things(things: _OwnThings, described: dict) -> Iterator[Record | Reject]:
@@ -256,8 +266,16 @@ def _of_things(things: _OwnThings, described: dict) -> Iterator[Record | Reject]
     for seen in by_picture(things):
         if why := _again(things, seen.image, described):
             yield Reject(things.files.name, things.record_id(seen.image), why)
+        elif things.checked:
+            yield _record(things, *_as_checked(things, seen))
         else:
             yield _record(things, seen, company.strangers(seen.objects, seen.open | unlooked, seen.image))
+
+
+def _as_checked(things: _OwnThings, seen: Seen) -> tuple[Seen, list[Id]]:
+    absent, partly = things.checked.get(seen.image, (set(), {*seen.objects}))
+    objects = {k: o._replace(crowd=o.crowd or k in absent | partly) for k, o in seen.objects.items()}
+    return seen._replace(objects=objects), sorted(absent - seen.objects.keys() - seen.open, key=in_order)
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #8524122f
 def _captions(
