@@ -16,6 +16,7 @@ from cocoift.data.questions import ask_objects
 from cocoift.data.sources.base import Files, Record, Reject, load_sources
 from cocoift.data.sources.settled import id_of, is_marked
 from cocoift.dataset import Dataset
+from cocoift.eval.scope.facts import read_facts
 from cocoift.files import UserError
 
 RECIPE = {
@@ -633,6 +634,59 @@ def test_a_folder_without_a_set_is_an_error(build, tmp_path):
     (tmp_path / "coco-format/classes.json").write_text('["apple"]')
     built = build(tmp_path)
     assert built.code == 2 and "none of its JSON files has `images` and `annotations`" in built.said
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ('{"images": [', "ends in the middle of record 1 of 'images' (character 13): write it again with the tool"),
+        ('{"images": [], "annotations": [{}]}', "it lacks 'categories': put one there as its documentation shows it"),
+        ('{"images": [3], "annotations": [3]}', "put one there as its documentation shows it"),
+    ],
+)
+def test_an_own_set_is_not_to_be_downloaded(build, tmp_path, text, says):
+    (tmp_path / "coco-format").mkdir()
+    (tmp_path / "coco-format/t.json").write_text(text)
+    built = build(tmp_path)
+    assert built.code == 2 and says in built.said and "fetch" not in built.said and "official" not in built.said
+
+
+# Official files
+
+
+@pytest.fixture
+def official(shared, tmp_path):
+    "`official(name, change)`: the small COCO's annotations, of which one file is changed."
+
+    def changed(name: str, change) -> Path:
+        home = shutil.copytree(shared / "data/coco-mini/annotations", tmp_path / "annotations").parent
+        told = json.loads((home / f"annotations/{name}.json").read_text())
+        change(told)
+        (home / f"annotations/{name}.json").write_text(json.dumps(told))
+        return home
+
+    return changed
+
+
+@pytest.mark.parametrize("caption", [None, "", " ", 3])
+def test_scope_passes_over_captions_that_are_none(official, caption):
+    home = official("captions_val2017", lambda told: told["annotations"][0].update(caption=caption))
+    facts, _, _ = read_facts(home)
+    assert len(facts) == 7 and sum(len(f.captions) for f in facts) == 34
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("junk", [None, 3, []])
+def test_scope_of_another_file_is_an_error(official, key, junk):
+    home = official("instances_val2017", lambda told: told[key].append(junk))
+    with pytest.raises(UserError, match="is not a file of coco-instances: a record has another shape"):
+        read_facts(home)
+
+
+def test_one_category_id_of_two_names_in_official_files(official):
+    home = official("panoptic_val2017", lambda told: told["categories"].append(told["categories"][1] | {"id": 1}))
+    found = list(load_sources()["coco-panoptic"].read(Files(home, "coco-panoptic")))
+    assert {r.reason for r in found} == {"category 1 is not in panoptic_val2017.json"}
 
 
 def test_captions_and_things_in_one_file(tmp_path):

@@ -166,8 +166,8 @@ def spoken(name: Any) -> str:  # "" if it cannot be
     return text if text.isprintable() and "<" not in text and any(map(str.isalpha, text)) else ""
 
 
-_NOBODY_KNOWS = frozenset("""unknown unlabeled unlabelled unclassified undefined undetermined unidentified unsure uncertain ignore ignored void none null nan n/a
-    dontcare don't_care dont_care not_sure ignore_region ignored_region ignored_regions""".split())
+_NOBODY_KNOWS = frozenset("""unknown unlabeled unlabelled unclassified undefined undetermined unidentified unsure uncertain
+    ignore ignored void none null nan n/a dontcare don't_care dont_care not_sure ignore_region ignored_region ignored_regions""".split())
 _PARENTS = "supercategory super_category supercategory_id parent parents parent_id parent_category".split()
 _NEGATIONS = {"no", "not", "non", "without"}
 
@@ -205,7 +205,7 @@ def categories_in(
     by_name: bool = False,  # whether names alone make kin
 ) -> Categories:
     "The categories that a COCO file lists."
-    called, parents, why = {}, defaultdict(set), {}
+    called, written, parents, why = {}, {}, defaultdict(set), {}
     for row in rows:
         id, name = id_of(row.get("id")), row.get("name")
         if id is None:
@@ -215,18 +215,21 @@ def categories_in(
             why[id] = f"category {id} is called {json.dumps(name, ensure_ascii=False)}, which is no word"
         elif names is None and _same(said).replace(" ", "_") in _NOBODY_KNOWS:
             why[id] = f"category {id} is called {said!r}, which may be anything"
-        elif _same(called.setdefault(id, said)) != _same(said):
-            why[id] = f"category {id} is called both {called[id]!r} and {said!r}"
+        elif _same(written.setdefault(id, spoken(name))) != _same(spoken(name)):
+            why[id] = f"category {id} is called both {written[id]!r} and {spoken(name)!r}"
+        called.setdefault(id, said)
         parents[id].update(_parents(row))
     first: dict[str, Id] = {}
     one = {id: first.setdefault(_alike(said) or f"<{id}>", id) for id, said in called.items() if id not in why}
     vague = {one[id] for id in one if _same(called[id]) != _same(called[one[id]])}
     stated = {id: [one[p] if p in one else first.get(_alike(str(p))) for p in parents[id]] for id in one}
-    above = {id: {p for other in one if one[other] == id for p in stated[other] if p in called} - {id} for id in {*one.values()}}
+    above = {id: set() for id in one.values()}
+    for id in one:
+        above[one[id]] |= {parent for parent in stated[id] if parent in above} - {one[id]}
     if by_name:
         for id, parent in _kin_by_name({id: called[id] for id in above}):
             above[id].add(parent)
-    return Categories({id: called[id] for id in one if one[id] == id}, one, frozenset(vague), _kin(above), why)
+    return Categories({id: called[id] for id in above}, one, frozenset(vague), _kin(above), why)
 
 
 def _same(name: str) -> str:
