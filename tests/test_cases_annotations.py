@@ -639,7 +639,7 @@ def test_a_folder_without_a_set_is_an_error(build, tmp_path):
 @pytest.mark.parametrize(
     "text, says",
     [
-        ('{"images": [', "ends in the middle of record 1 of 'images' (character 13): write it again with the tool"),
+        ('{"images": [', "ends in the middle of record 1 of 'images' (character 12): write it again with the tool"),
         ('{"images": [], "annotations": [{}]}', "it lacks 'categories': put one there as its documentation shows it"),
         ('{"images": [3], "annotations": [3]}', "put one there as its documentation shows it"),
     ],
