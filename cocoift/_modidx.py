@@ -1113,6 +1113,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'cocoift/data/sources/coco_format.py'),
                                                   'cocoift.data.sources.coco_format._split': ( 'data/sources/coco_format.html#_split',
                                                                                                'cocoift/data/sources/coco_format.py'),
+                                                  'cocoift.data.sources.coco_format._split_marks': ( 'data/sources/coco_format.html#_split_marks',
+                                                                                                     'cocoift/data/sources/coco_format.py'),
                                                   'cocoift.data.sources.coco_format._turned': ( 'data/sources/coco_format.html#_turned',
                                                                                                 'cocoift/data/sources/coco_format.py'),
                                                   'cocoift.data.sources.coco_format.own_pictures': ( 'data/sources/coco_format.html#own_pictures',

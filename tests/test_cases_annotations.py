@@ -592,6 +592,10 @@ def test_where_pictures_are(tmp_path, where):
         ("latest.json", "x.jpg", "train"),
         ("instances_val2017.json", "x.jpg", "val"),
         ("t.json", "images/TEST/x.jpg", "test"),
+        ("testimages/t.json", "testimages/x.jpg", "test"),
+        ("held-out/t.json", "held-out/x.jpg", "test"),
+        ("eval/t.json", "eval/x.jpg", "val"),
+        ("contests/t.json", "contests/x.jpg", "train"),
     ],
 )
 def test_splits(tmp_path, name, picture, split):
@@ -601,6 +605,19 @@ def test_splits(tmp_path, name, picture, split):
     (tmp_path / "coco-format" / name).write_text(json.dumps(told))
     [found] = records(tmp_path).values()
     assert found.split == split
+
+
+def test_splits_in_the_rows_of_pictures(tmp_path):
+    told = coco(["a.jpg", "b.jpg", "c.jpg", "test/d.jpg"], [(k, 1, 2) for k in (1, 2, 3, 4)])
+    for image, mark in zip(told["images"], ({"split": "test"}, {"tags": ["night", "validation"]}, {}, {"split": "train"})):
+        image |= mark
+    found = records(put(tmp_path, told))
+    assert {name: r.split for name, r in found.items() if isinstance(r, Record)} == {
+        "a.jpg": "test",
+        "b.jpg": "val",
+        "c.jpg": "train",
+    }
+    assert found["image-4"].reason == "d.jpg is said to be of test and of train"
 
 
 def test_a_path_of_two_splits_is_an_error(build, tmp_path):

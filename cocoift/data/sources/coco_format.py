@@ -27,26 +27,30 @@ from ...images import Album, name_key, picture_image, picture_path, picture_size
 _WORDS = {
     "train": "train",
     "training": "train",
-    "trainset": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
-    "valset": "val",
+    "validate": "val",
     "minival": "val",
     "dev": "val",
+    "development": "val",
+    "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
-    "testset": "test",
     "testdev": "test",
+    "holdout": "test",
+    "heldout": "test",
 }
+_OF_SPLIT = re.compile("(?<=..)(?:sets?|data|images?|imgs?|photos?|pictures?|files?|s)$")
 
 
 def splits_in(*names: str) -> set[str]:
     "The splits that names of files and folders speak of."
     words = [
-        word.lower()
+        _OF_SPLIT.sub("", word.lower())
         for name in names
-        for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", re.sub("(?i)test[-_ ]?dev", "testdev", name))
+        for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", re.sub("(?i)(test|h[eo]ld)[-_ ]?(dev|out)", r"\1\2", name))
     ]
     return {_WORDS[word] for word in words if word in _WORDS} | ({"train", "val"} if "trainval" in words else set())
 
@@ -155,9 +159,18 @@ def _misfit(stated: Size | None, size: Size, turned: bool, name: str) -> str:  #
     )
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #8b9c02a4
+def _split_marks(row: dict) -> set[str]:  # what the row of a picture says itself
+    values = (row.get(key) for key in ("split", "subset", "tags"))
+    texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
+    return splits_in(*(text for text in texts if isinstance(text, str)))
+
+
 def own_pictures(files: Files, path: Path, pictures: _Pictures) -> tuple[dict[Id, Listed], dict[Id, Own]]:
     "The pictures that a JSON lists, and who they are."
     entries, own, split = listed(files, path), {}, _split(path, pictures.home)
+    marked = defaultdict(set)
+    for row in files.items(path, "images"):
+        marked[id_of(row.get("id"))] |= _split_marks(row)
     for id, entry in entries.items():
         found = pictures.find(entry.name, path, split)
         if isinstance(found, str) or entry.why not in ("", UNSIZED):
@@ -172,8 +185,8 @@ def own_pictures(files: Files, path: Path, pictures: _Pictures) -> tuple[dict[Id
             _misfit(entry.size, size, mark in range(2, 9), found.name),
             mark in range(5, 9) and size[0] != size[1],
         )
-        told = {split} - {""} or pictures.splits(found) or {"train"}
-        why = why or (f"{found.name} lies in a folder of {' and of '.join(sorted(told))}" if len(told) > 1 else "")
+        told = marked[id] | (({split} - {""}) or pictures.splits(found)) or {"train"}
+        why = why or (f"{found.name} is said to be of {' and of '.join(sorted(told))}" if len(told) > 1 else "")
         entries[id] = entry._replace(size=size, why=why)
         own[id] = Own(
             picture_image(found),
