@@ -117,11 +117,17 @@ def _release(path: Path) -> list[int | str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.as_posix())]
 
 
+def _mends(name: str) -> tuple[str, str]:  # of a file of a source that is torn, and of one that is another
+    if name in SOURCES and SOURCES[name].images == "yours":
+        return "write it again with the tool that made it", "put one there as its documentation shows it"
+    return f"download it again, or `cocoift fetch {name}`", "put the official file there"
+
+
 def _checked(value: Any, path: Path, name: str, keys: Iterable[str], kind: type) -> Any:
     missing = [key for key in keys if key not in value] if isinstance(value, dict) else []
     if not isinstance(value, kind) or missing:
         lacks = f"lacks {', '.join(map(repr, missing))}" if missing else f"is a {type(value).__name__}, not a {kind.__name__}"
-        raise UserError(f"{path}: is not a file of {name}: it {lacks}: put the official file there")
+        raise UserError(f"{path}: is not a file of {name}: it {lacks}: {_mends(name)[1]}")
     return value
 
 # %% ../../../nbs/data/sources/10_base.ipynb #228980e6
@@ -158,12 +164,12 @@ class Files:
     def items(self, path: Path, key: str | None = None) -> Iterator[Any]:
         "The items of the array under `key`, or of the array that the whole file is, one at a time."
         self.opened.append(path)
-        return stream_json(path, key, self._mend, f"a file of {self.name}", "[", self._instead)
+        return stream_json(path, key, self._mend, f"a file of {self.name}", "[", _mends(self.name)[1])
 
     def pairs(self, path: Path) -> Iterator[tuple[str, Any]]:
         "The names and values of the object that the whole file is, one at a time."
         self.opened.append(path)
-        return stream_json(path, None, self._mend, f"a file of {self.name}", "{", self._instead)
+        return stream_json(path, None, self._mend, f"a file of {self.name}", "{", _mends(self.name)[1])
 
     def lines(self, path: Path) -> list[str]:
         "The lines of a text file. Unicode's other ends of a line (U+2028, a form feed) stand inside one."
@@ -172,15 +178,7 @@ class Files:
 
     @property
     def _mend(self) -> str:
-        return "write it again with the tool that made it" if self._yours else f"download it again, or `cocoift fetch {self.name}`"
-
-    @property
-    def _instead(self) -> str:
-        return "put one there as its documentation shows it" if self._yours else "put the official file there"
-
-    @property
-    def _yours(self) -> bool:  # there is no official file
-        return self.name in SOURCES and SOURCES[self.name].images == "yours"
+        return _mends(self.name)[0]
 
 # %% ../../../nbs/data/sources/10_base.ipynb #2d25ccb8
 def opening(files: Files, path: Path) -> str:  # "[" or "{"
@@ -224,7 +222,7 @@ def expecting(files: Files, name: str) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
-        raise UserError(f"{files.opened[-1]}: is not a file of {name}: a record {lacks}: {files._instead}") from error
+        raise UserError(f"{files.opened[-1]}: is not a file of {name}: a record {lacks}: {_mends(files.name)[1]}") from error
 
 
 def source(
