@@ -164,7 +164,7 @@ def _split_marks(row: dict) -> set[str]:  # what the row of a picture says itsel
     texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
     return splits_in(*(text for text in texts if isinstance(text, str)))
 
-
+# %% ../../../nbs/data/sources/21_coco_format.ipynb #815bedfd
 def own_pictures(files: Files, path: Path, pictures: _Pictures) -> tuple[dict[Id, Listed], dict[Id, Own]]:
     "The pictures that a JSON lists, and who they are."
     entries, own, split = listed(files, path), {}, _split(path, pictures.home)
@@ -284,7 +284,7 @@ def _of_things(things: _OwnThings, described: dict) -> Iterator[Record | Reject]
         else:
             yield _record(things, seen, company.strangers(seen.objects, seen.open | unlooked, seen.image))
 
-
+# %% ../../../nbs/data/sources/21_coco_format.ipynb #6beeeef2
 def _as_checked(things: _OwnThings, seen: Seen) -> tuple[Seen, list[Id]]:
     absent, partly = things.checked.get(seen.image, (set(), {*seen.objects}))
     objects = {k: o._replace(crowd=o.crowd or k in absent | partly) for k, o in seen.objects.items()}
