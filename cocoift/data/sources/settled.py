@@ -231,7 +231,7 @@ def categories_in(
             above[id].add(parent)
     return Categories({id: called[id] for id in above}, one, frozenset(vague), _kin(above), why)
 
-
+# %% ../../../nbs/data/sources/14_settled.ipynb #2b6e23d3
 def _same(name: str) -> str:
     return name.casefold().replace("-", " ")
 
