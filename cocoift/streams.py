@@ -143,13 +143,14 @@ def stream_json(
     mend: str = "download it again",
     what: str = "the file that was expected",  # for the message, if there is no such array
     opening: str = "[{",  # what a file without `key` may be: "[" for an array alone, "{" for an object
+    instead: str = "put the official file there",  # the mend, if it is another file
 ) -> Iterator[Any]:
     "The items of an array in a JSON file, one at a time in little memory; pairs, where it is an object. Reads no further than the array's end."
     with reading_text(path) as file:
         window = Window(file, path, mend)
         wanted = "{" if key else opening
         if (found := window.peek()) in ("[", "{") and found not in wanted:
-            raise UserError(f"{path}: is not {what}: it is {'a list' if found == '[' else 'an object'}: put the official file there")
+            raise UserError(f"{path}: is not {what}: it is {'a list' if found == '[' else 'an object'}: {instead}")
         if key is None:
             yield from _items(window, "")
             if window.peek():
@@ -157,5 +158,5 @@ def stream_json(
             return
         for name in key.split("."):
             if window.peek() not in ("{", "") or not _enter(window, name):
-                raise Lacking(f"{path}: is not {what}: it lacks {name!r}: put the official file there")
+                raise Lacking(f"{path}: is not {what}: it lacks {name!r}: {instead}")
         yield from _items(window, key)

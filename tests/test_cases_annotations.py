@@ -16,6 +16,7 @@ from cocoift.data.questions import ask_objects
 from cocoift.data.sources.base import Files, Record, Reject, load_sources
 from cocoift.data.sources.settled import id_of, is_marked
 from cocoift.dataset import Dataset
+from cocoift.eval.scope.facts import read_facts
 from cocoift.files import UserError
 
 RECIPE = {
@@ -376,6 +377,87 @@ def test_kin_are_neither_counted_nor_denied(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "child, parent",
+    [
+        ({"supercategory": "food/fruit"}, {}),
+        ({"supercategory": ["fruits"]}, {}),
+        ({"supercategory": 2}, {}),
+        ({"supercategory": "", "parent": "Fruit"}, {}),
+        ({"parent_id": "2"}, {}),
+        ({"name": "fruit/apple"}, {}),
+        ({"name": "ripe_fruits"}, {}),
+        ({"name": "man"}, {"name": "person"}),
+    ],
+    ids=str,
+)
+def test_parents_by_other_fields_and_by_name(tmp_path, child, parent):
+    told = coco(["a.jpg", "b.jpg", "c.jpg"], [(1, 1, 2), (2, 2, 2), (3, 3, 2)], ["apple", "fruit", "kite"])
+    told["categories"][0] |= child
+    told["categories"][1] |= parent
+    found = records(put(tmp_path, told))
+    assert [[*said(found[f"{name}.jpg"]).values()] for name in "abc"] == [[1, 0, "?"], [1, 0, "?"], [1, 0, 0]]
+
+
+def test_the_opposite_is_no_kin(tmp_path):
+    found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (2, 2, 2)], ["helmet", "no-helmet"])))
+    assert said(found["a.jpg"]) == {"helmet": 1, "no-helmet": 0}
+
+
+@pytest.mark.parametrize("name", ["unknown", "Ignored Regions", "null", "don't_care"])
+def test_a_category_of_things_that_nobody_knows(tmp_path, name):
+    found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (1, 2, 20), (2, 1, 2)], ["apple", name])))
+    assert {*found} == {"101", "image-1", "b.jpg"} and "may be anything" in found["101"].reason
+
+
+@pytest.mark.parametrize(
+    "mark, says",
+    [
+        ({"ignore": 1}, "1+"),
+        ({"ignore": 0}, 2),
+        ({"deleted": True}, "1+"),
+        ({"attributes": {"ignored": "true"}}, "1+"),
+        ({"attributes": {"occluded": True}}, 2),
+        ({"attributes": []}, 2),
+        ({"IsGroupOf": 1}, "3+"),
+        ({"attributes": {"is_crowd": True}}, "3+"),
+    ],
+)
+def test_other_marks(tmp_path, mark, says):
+    found = records(put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 1, 2), (1, 1, 20, mark), (2, 1, 2)])))
+    assert said(found["a.jpg"]) == {"apple": says}
+
+
+@pytest.mark.parametrize("again", [[20.001, 2, 8, 8], [20, 2.4, 8, 8], [20, 2, 8, 7.8]])
+def test_what_is_drawn_twice_by_hand(tmp_path, again):
+    mask = [[20, 2, 28, 2, 28, 10, 24, 10]]
+    things = [(1, 1, 2), (1, 1, 20, {"segmentation": mask}), (1, 1, 20, {"bbox": again}), (1, 1, 29)]
+    assert said(records(put(tmp_path, coco(["a.jpg"], things)))["a.jpg"]) == {"apple": "3+"}
+
+
+def test_a_cutting_of_lvis_denies_what_was_looked_for(tmp_path):
+    told = coco(
+        ["a.jpg", "b.jpg", "c.jpg"], [(1, 1, 2), (2, 2, 2), (2, 3, 20), (3, 1, 2)], ["apple", "pear", "fig", "kite"]
+    )
+    for image, neg, partly in zip(told["images"], ([2, 4], []), ([1], [])):
+        image |= {"neg_category_ids": neg, "not_exhaustive_category_ids": partly}
+    found = records(put(tmp_path, told))
+    assert [said(found[f"{name}.jpg"]) for name in "abc"] == [
+        {"apple": "1+", "pear": 0, "kite": 0},
+        {"pear": 1, "fig": 1},
+        {"apple": "1+"},
+    ]
+
+
+@pytest.mark.parametrize("name, parent", [("apples", None), ("Apple", None), ("green apple", None), ("fig", "apple")])
+def test_a_picture_in_two_files_of_kin(tmp_path, name, parent):
+    put(tmp_path, coco(["a.jpg", "b.jpg"], [(1, 2, 2), (2, 1, 2)]), "one.json")
+    told = coco(["a.jpg"], [(1, 1, 20)], [name])
+    told["categories"][0]["supercategory"] = parent
+    put(tmp_path, told, "two.json")
+    assert {*records(tmp_path)} == {"one/image-1", "two/image-1", "b.jpg"}
+
+
+@pytest.mark.parametrize(
     "mark, crowd",
     [("0", False), (False, False), (0.0, False), (None, False), ("1", True), (True, True), ("true", True)],
 )
@@ -510,6 +592,10 @@ def test_where_pictures_are(tmp_path, where):
         ("latest.json", "x.jpg", "train"),
         ("instances_val2017.json", "x.jpg", "val"),
         ("t.json", "images/TEST/x.jpg", "test"),
+        ("testimages/t.json", "testimages/x.jpg", "test"),
+        ("held-out/t.json", "held-out/x.jpg", "test"),
+        ("eval/t.json", "eval/x.jpg", "val"),
+        ("contests/t.json", "contests/x.jpg", "train"),
     ],
 )
 def test_splits(tmp_path, name, picture, split):
@@ -519,6 +605,19 @@ def test_splits(tmp_path, name, picture, split):
     (tmp_path / "coco-format" / name).write_text(json.dumps(told))
     [found] = records(tmp_path).values()
     assert found.split == split
+
+
+def test_splits_in_the_rows_of_pictures(tmp_path):
+    told = coco(["a.jpg", "b.jpg", "c.jpg", "test/d.jpg"], [(k, 1, 2) for k in (1, 2, 3, 4)])
+    for image, mark in zip(told["images"], ({"split": "test"}, {"tags": ["night", "validation"]}, {}, {"split": "train"})):
+        image |= mark
+    found = records(put(tmp_path, told))
+    assert {name: r.split for name, r in found.items() if isinstance(r, Record)} == {
+        "a.jpg": "test",
+        "b.jpg": "val",
+        "c.jpg": "train",
+    }
+    assert found["image-4"].reason == "d.jpg is said to be of test and of train"
 
 
 def test_a_path_of_two_splits_is_an_error(build, tmp_path):
@@ -552,6 +651,59 @@ def test_a_folder_without_a_set_is_an_error(build, tmp_path):
     (tmp_path / "coco-format/classes.json").write_text('["apple"]')
     built = build(tmp_path)
     assert built.code == 2 and "none of its JSON files has `images` and `annotations`" in built.said
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ('{"images": [', "ends in the middle of record 1 of 'images' (character 12): write it again with the tool"),
+        ('{"images": [], "annotations": [{}]}', "it lacks 'categories': put one there as its documentation shows it"),
+        ('{"images": [3], "annotations": [3]}', "put one there as its documentation shows it"),
+    ],
+)
+def test_an_own_set_is_not_to_be_downloaded(build, tmp_path, text, says):
+    (tmp_path / "coco-format").mkdir()
+    (tmp_path / "coco-format/t.json").write_text(text)
+    built = build(tmp_path)
+    assert built.code == 2 and says in built.said and "fetch" not in built.said and "official" not in built.said
+
+
+# Official files
+
+
+@pytest.fixture
+def official(shared, tmp_path):
+    "`official(name, change)`: the small COCO's annotations, of which one file is changed."
+
+    def changed(name: str, change) -> Path:
+        home = shutil.copytree(shared / "data/coco-mini/annotations", tmp_path / "annotations").parent
+        told = json.loads((home / f"annotations/{name}.json").read_text())
+        change(told)
+        (home / f"annotations/{name}.json").write_text(json.dumps(told))
+        return home
+
+    return changed
+
+
+@pytest.mark.parametrize("caption", [None, "", " ", 3])
+def test_scope_passes_over_captions_that_are_none(official, caption):
+    home = official("captions_val2017", lambda told: told["annotations"][0].update(caption=caption))
+    facts, _, _ = read_facts(home)
+    assert len(facts) == 7 and sum(len(f.captions) for f in facts) == 34
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("junk", [None, 3, []])
+def test_scope_of_another_file_is_an_error(official, key, junk):
+    home = official("instances_val2017", lambda told: told[key].append(junk))
+    with pytest.raises(UserError, match="is not a file of coco-instances: a record has another shape"):
+        read_facts(home)
+
+
+def test_one_category_id_of_two_names_in_official_files(official):
+    home = official("panoptic_val2017", lambda told: told["categories"].append(told["categories"][1] | {"id": 1}))
+    found = list(load_sources()["coco-panoptic"].read(Files(home, "coco-panoptic")))
+    assert {r.reason for r in found} == {"category 1 is not in panoptic_val2017.json"}
 
 
 def test_captions_and_things_in_one_file(tmp_path):

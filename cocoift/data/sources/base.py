@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Box', 'LETTERS', 'TASKS', 'SOURCES', 'Objects', 'Turn', 'Record', 'Reject', 'fault', 'Files', 'opening', 'split_of',
-           'Source', 'source', 'load_sources', 'by_split', 'pair_files', 'Question', 'read_questions', 'joined',
-           'read_pairs', 'by_votes', 'sentence']
+           'Source', 'expecting', 'source', 'load_sources', 'by_split', 'pair_files', 'Question', 'read_questions',
+           'joined', 'read_pairs', 'by_votes', 'sentence']
 
 # %% ../../../nbs/data/sources/10_base.ipynb #75d7d66e
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from io import StringIO
@@ -116,11 +117,17 @@ def _release(path: Path) -> list[int | str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.as_posix())]
 
 
+def _mends(name: str) -> tuple[str, str]:  # of a file of a source that is torn, and of one that is another
+    if name in SOURCES and SOURCES[name].images == "yours":
+        return "write it again with the tool that made it", "put one there as its documentation shows it"
+    return f"download it again, or `cocoift fetch {name}`", "put the official file there"
+
+
 def _checked(value: Any, path: Path, name: str, keys: Iterable[str], kind: type) -> Any:
     missing = [key for key in keys if key not in value] if isinstance(value, dict) else []
     if not isinstance(value, kind) or missing:
         lacks = f"lacks {', '.join(map(repr, missing))}" if missing else f"is a {type(value).__name__}, not a {kind.__name__}"
-        raise UserError(f"{path}: is not a file of {name}: it {lacks}: put the official file there")
+        raise UserError(f"{path}: is not a file of {name}: it {lacks}: {_mends(name)[1]}")
     return value
 
 # %% ../../../nbs/data/sources/10_base.ipynb #228980e6
@@ -157,12 +164,12 @@ class Files:
     def items(self, path: Path, key: str | None = None) -> Iterator[Any]:
         "The items of the array under `key`, or of the array that the whole file is, one at a time."
         self.opened.append(path)
-        return stream_json(path, key, self._mend, f"a file of {self.name}", "[")
+        return stream_json(path, key, self._mend, f"a file of {self.name}", "[", _mends(self.name)[1])
 
     def pairs(self, path: Path) -> Iterator[tuple[str, Any]]:
         "The names and values of the object that the whole file is, one at a time."
         self.opened.append(path)
-        return stream_json(path, None, self._mend, f"a file of {self.name}", "{")
+        return stream_json(path, None, self._mend, f"a file of {self.name}", "{", _mends(self.name)[1])
 
     def lines(self, path: Path) -> list[str]:
         "The lines of a text file. Unicode's other ends of a line (U+2028, a form feed) stand inside one."
@@ -171,7 +178,7 @@ class Files:
 
     @property
     def _mend(self) -> str:
-        return f"download it again, or `cocoift fetch {self.name}`"
+        return _mends(self.name)[0]
 
 # %% ../../../nbs/data/sources/10_base.ipynb #2d25ccb8
 def opening(files: Files, path: Path) -> str:  # "[" or "{"
@@ -208,6 +215,16 @@ class Source:
 SOURCES: dict[str, Source] = {}
 
 
+@contextmanager
+def expecting(files: Files, name: str) -> Iterator[None]:
+    "Where a file may turn out not to be one of `name`."
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
+        raise UserError(f"{files.opened[-1]}: is not a file of {name}: a record {lacks}: {_mends(files.name)[1]}") from error
+
+
 def source(
     name: str, *, family: str, files: tuple[str, ...], template: str, format: str, licence: str, url: str, images: str = "COCO",
     needs: tuple[str, ...] = (), homes: tuple[str, ...] = (), language: str = "en",
@@ -217,11 +234,8 @@ def source(
     def register(read: Callable[[Files], Iterator[Record | Reject]]):
         @wraps(read)
         def checked(at: Files) -> Iterator[Record | Reject]:
-            try:
+            with expecting(at, name):
                 yield from read(at)
-            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-                lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
-                raise UserError(f"{at.opened[-1]}: is not a file of {name}: a record {lacks}: put the official file there") from error
 
         SOURCES[name] = Source(name, family, images, files, template, format, licence, url, needs, homes, language, fields, checked)
         return checked

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOMES', 'Row', 'of_last_release', 'categories_of', 'read_captions', 'Company', 'Things', 'gather', 'Seen', 'grouped',
-           'company_of', 'by_picture', 'picture_record', 'read_instances']
+           'distinct', 'company_of', 'by_picture', 'picture_record', 'read_instances']
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #c74c3155
 import json
@@ -24,7 +24,7 @@ from pycocotools import mask
 
 from .base import Files, Objects, Record, Reject, by_split, sentence, source, split_of
 from .pictures import Listed, listed, share_box
-from .settled import NO_MASK, Categories, Id, Size, box_of, categories_in, id_of, in_order, is_marked, mask_of
+from .settled import NO_MASK, Categories, Id, Size, box_of, categories_in, crowd_of, id_of, in_order, mask_of
 from ...files import UserError, reading_text
 from ...images import coco_image
 
@@ -182,9 +182,9 @@ _SLACK, _SPECK = 8, 16  # pixels; square pixels
 
 
 def _add(things: Things, number: int, annotation: dict, image: Id, category: Id, size: Size) -> str:  # why not; "" if a row was added
-    crowd, box = is_marked(annotation.get("iscrowd")), annotation.get("bbox") or None
-    if crowd is None:
-        return f"its iscrowd is {json.dumps(annotation['iscrowd'])}, neither 0 nor 1"
+    crowd, box = crowd_of(annotation), annotation.get("bbox") or None
+    if isinstance(crowd, str):
+        return crowd
     if isinstance(corners := box and box_of(box, size), str):
         return corners
     if isinstance(runs := things.outline(annotation, corners, size), str):
@@ -246,12 +246,27 @@ def _mask(things: Things, row: Row, size: Size) -> dict:
     return {"size": size[::-1], "counts": things.masks.read(row.length)}
 
 
+_NEARLY = 0.03  # of a box's side
+
+
+def distinct(rows: list[Row]) -> list[Row]:
+    "Rows of one category without those whose box is that of an earlier one."
+    found: list[Row] = []
+    for row in rows:
+        left, top, right, bottom = row.corners
+        across, down = max(0.5, _NEARLY * (right - left)), max(0.5, _NEARLY * (bottom - top))
+        near = (o.corners for o in found if o.crowd == row.crowd and abs(o.corners[0] - left) <= across)
+        if not any(abs(o[1] - top) <= down and abs(o[2] - right) <= across and abs(o[3] - bottom) <= down for o in near):
+            found.append(row)
+    return found
+
+
 def _objects(things: Things, name: str, rows: list[Row], size: Size, is_open: bool) -> Objects:
     area = rows[0].area if len(rows) == 1 else sum(row.area for row in rows) if things.apart else float(mask.area(mask.merge([_mask(things, row, size) for row in rows])))
     left, top, right, bottom = (pick(sides) for pick, sides in zip((min, min, max, max), zip(*(row.corners for row in rows))))
-    share, once = round(min(area / (size[0] * size[1]), 1.0), 4), {(*row.corners, row.area, row.crowd) for row in rows}
+    share, once = round(min(area / (size[0] * size[1]), 1.0), 4), distinct(rows)
     is_open = is_open or len(once) < len(rows) or any(row.crowd for row in rows)
-    return Objects(name, len(once) + sum(row[-1] for row in once), is_open, share, share_box(left, top, right - left, bottom - top, size) or ())
+    return Objects(name, len(once) + sum(row.crowd for row in once), is_open, share, share_box(left, top, right - left, bottom - top, size) or ())
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #d8fa8590
 def company_of(things: Things) -> Company:

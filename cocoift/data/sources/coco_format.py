@@ -9,6 +9,7 @@ __all__ = ['splits_in', 'Own', 'own_pictures', 'read_coco_format']
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from PIL import Image
 from .base import Files, Record, Reject, opening, sentence, source
 from .coco import Seen, Things, by_picture, categories_of, company_of, gather, picture_record
 from .pictures import UNSIZED, Listed, listed
-from .settled import NO_MASK, Id, Size, categories_in, id_of, mask_of
+from .settled import NO_MASK, Id, Size, categories_in, id_of, in_order, mask_of
 from ...files import UserError
 from ...streams import Lacking
 from ...images import Album, name_key, picture_image, picture_path, picture_size
@@ -26,26 +27,30 @@ from ...images import Album, name_key, picture_image, picture_path, picture_size
 _WORDS = {
     "train": "train",
     "training": "train",
-    "trainset": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
-    "valset": "val",
+    "validate": "val",
     "minival": "val",
     "dev": "val",
+    "development": "val",
+    "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
-    "testset": "test",
     "testdev": "test",
+    "holdout": "test",
+    "heldout": "test",
 }
+_OF_SPLIT = re.compile("(?<=..)(?:sets?|data|images?|imgs?|photos?|pictures?|files?|s)$")
 
 
 def splits_in(*names: str) -> set[str]:
     "The splits that names of files and folders speak of."
     words = [
-        word.lower()
+        _OF_SPLIT.sub("", word.lower())
         for name in names
-        for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", re.sub("(?i)test[-_ ]?dev", "testdev", name))
+        for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", re.sub("(?i)(test|h[eo]ld)[-_ ]?(dev|out)", r"\1\2", name))
     ]
     return {_WORDS[word] for word in words if word in _WORDS} | ({"train", "val"} if "trainval" in words else set())
 
@@ -147,9 +152,18 @@ def _misfit(stated: Size | None, size: Size, turned: bool, name: str) -> str:  #
     )
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #8b9c02a4
+def _split_marks(row: dict) -> set[str]:  # what the row of a picture says itself
+    values = (row.get(key) for key in ("split", "subset", "tags"))
+    texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
+    return splits_in(*(text for text in texts if isinstance(text, str)))
+
+# %% ../../../nbs/data/sources/21_coco_format.ipynb #815bedfd
 def own_pictures(files: Files, path: Path, pictures: _Pictures) -> tuple[dict[Id, Listed], dict[Id, Own]]:
     "The pictures that a JSON lists, and who they are."
     entries, own, split = listed(files, path), {}, _split(path, pictures.home)
+    marked = defaultdict(set)
+    for row in files.items(path, "images"):
+        marked[id_of(row.get("id"))] |= _split_marks(row)
     for id, entry in entries.items():
         found = pictures.find(entry.name, path, split)
         if isinstance(found, str) or entry.why not in ("", UNSIZED):
@@ -164,8 +178,8 @@ def own_pictures(files: Files, path: Path, pictures: _Pictures) -> tuple[dict[Id
             _misfit(entry.size, size, mark in range(2, 9), found.name),
             mark in range(5, 9) and size[0] != size[1],
         )
-        told = {split} - {""} or pictures.splits(found) or {"train"}
-        why = why or (f"{found.name} lies in a folder of {' and of '.join(sorted(told))}" if len(told) > 1 else "")
+        told = marked[id] | (({split} - {""}) or pictures.splits(found)) or {"train"}
+        why = why or (f"{found.name} is said to be of {' and of '.join(sorted(told))}" if len(told) > 1 else "")
         entries[id] = entry._replace(size=size, why=why)
         own[id] = Own(
             picture_image(found),
@@ -187,7 +201,13 @@ class _OwnThings(Things):
         self, files: Files, path: Path, known: dict[Id, Listed], own: dict[Id, Own], home: str
     ):  # before the ids of its records
         self.own, self.home = own, home
-        super().__init__(files, path, categories_in(categories_of(files, path)), pictures=known)
+        self.rows = categories_of(files, path)
+        super().__init__(files, path, categories_in(self.rows, by_name=True), pictures=known)
+        self.checked: dict[Id, tuple[set[Id], set[Id]]] = {}  # image -> categories known to be absent, and not marked in full
+        for row in files.items(path, "images"):
+            if {"neg_category_ids", "not_exhaustive_category_ids"} & row.keys():
+                lists = (row.get(f"{which}_category_ids") or () for which in ("neg", "not_exhaustive"))
+                self.checked[id_of(row.get("id"))] = tuple({*map(self.categories.of, ids)} - {None} for ids in lists)
 
     def annotations(self) -> Iterator[tuple[int, dict]]:
         return ((place, annotation) for place, annotation in super().annotations() if not _is_caption(annotation))
@@ -232,15 +252,18 @@ def _again(
     things: _OwnThings, image: Id, described: dict
 ) -> str:  # why a picture that is described twice says nothing; "" if it is not
     for other, id in described[things.own[image].image]:
-        if (other, id) != (things, image) and (other is things or _names(things) & _names(other)):
+        if (other, id) != (things, image) and (other is things or _share(things, other)):
             return (
                 f"it is also image {id} of {other.path.relative_to(other.files.data)}: neither says all that is in it"
             )
     return ""
 
 
-def _names(things: _OwnThings) -> set[str]:
-    return {name.casefold() for name in things.categories.names.values()}
+def _share(one: _OwnThings, other: _OwnThings) -> bool:  # whether a category of one is one of the other, or its kin
+    rows = [[row | {"id": f"{place}:{row.get('id')}"} for row in things.rows] for place, things in enumerate((one, other))]
+    both = categories_in(chain(*rows), by_name=True)
+    here, there = ({both.one[row["id"]] for row in some if row["id"] in both.one} for some in rows)
+    return bool((here | both.touched(here)) & there)
 
 
 def _of_things(things: _OwnThings, described: dict) -> Iterator[Record | Reject]:
@@ -249,8 +272,16 @@ def _of_things(things: _OwnThings, described: dict) -> Iterator[Record | Reject]
     for seen in by_picture(things):
         if why := _again(things, seen.image, described):
             yield Reject(things.files.name, things.record_id(seen.image), why)
+        elif things.checked:
+            yield _record(things, *_as_checked(things, seen))
         else:
             yield _record(things, seen, company.strangers(seen.objects, seen.open | unlooked, seen.image))
+
+# %% ../../../nbs/data/sources/21_coco_format.ipynb #6beeeef2
+def _as_checked(things: _OwnThings, seen: Seen) -> tuple[Seen, list[Id]]:
+    absent, partly = things.checked.get(seen.image, (set(), {*seen.objects}))
+    objects = {k: o._replace(crowd=o.crowd or k in absent | partly) for k, o in seen.objects.items()}
+    return seen._replace(objects=objects), sorted(absent - seen.objects.keys() - seen.open, key=in_order)
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #8524122f
 def _captions(

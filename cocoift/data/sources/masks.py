@@ -60,7 +60,7 @@ def kinds_of(files: Files, path: Path) -> Kinds:
     rows = [row | {"id": id_of(row["id"])} for row in categories_of(files, path)]
     stuff = {row["id"]: row["name"] for row in rows if not row.get("isthing")}
     names = {row["id"]: stuff_name(row["name"]) if row["id"] in stuff and row["name"] not in _UNSPOKEN else row["name"] for row in rows}
-    return Kinds(categories_in([{"id": id} for id in names], names), {row["id"]: row["supercategory"].removesuffix("-stuff") for row in rows},
+    return Kinds(categories_in([{"id": row["id"], "name": row["name"]} for row in rows], names), {row["id"]: row["supercategory"].removesuffix("-stuff") for row in rows},
                  frozenset(names.keys() - stuff.keys()), frozenset(k for k, name in stuff.items() if name.removesuffix("-merged") in _LARGE),
                  frozenset(k for k, name in stuff.items() if name in _UNSPOKEN))
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...data.sources.base import Files
-from ...data.sources.coco import Company, Row, Things, categories_of, gather, grouped
+from ...data.sources.base import Files, expecting, sentence
+from ...data.sources.coco import Company, Row, Things, categories_of, distinct, gather, grouped
 from ...data.sources.settled import Id, Size, categories_in, id_of, in_order
 from ...data.objects import mentions
 from ...files import UserError
@@ -60,7 +60,7 @@ def _thing(name: str, rows: list[Row], size: Size, told: bool, sure: bool) -> Th
     width, height = size
     areas, (x1, y1, x2, y2) = [row.area / (width * height) for row in rows], zip(*(row.corners for row in rows))
     around = tuple(round(v, 4) for v in (min(x1) / width, min(y1) / height, max(x2) / width, max(y2) / height))
-    sure = sure and not any(row.crowd for row in rows) and min(areas) >= FLOOR and len({tuple(row.corners) for row in rows}) == len(rows)
+    sure = sure and not any(row.crowd for row in rows) and min(areas) >= FLOOR and len(distinct(rows)) == len(rows)
     return Thing(name, len(rows), sure, round(sum(areas), 6), around, told)
 
 # %% ../../../nbs/eval/scope/16_facts.ipynb #1008c74b
@@ -85,13 +85,15 @@ def read_facts(
     if not data.is_dir():
         raise UserError(f"{data}: no such folder of data: name it with --data")
     files, instances, captions = _files(data, split)
-    entities, outlined = _outlined(files, instances)
+    with expecting(files, "coco-instances"):
+        entities, outlined = _outlined(files, instances)
     name_of, kinds = entities.categories.names, entities.categories
     words = words if words is not None else vocabulary(name_of.values())
     number_of = {name: number for number, name in name_of.items()}
     texts: dict[Id, list[str]] = defaultdict(list)
-    for a in files.items(captions, "annotations"):
-        texts[id_of(a["image_id"])].append(a["caption"])
+    with expecting(files, "coco-captions"):
+        for a in files.items(captions, "annotations"):
+            texts[id_of(a["image_id"])] += [a["caption"]] if sentence(a["caption"]) else []
     named = {image: {number_of[o] for t in texts[image] for o in mentions(t, words) if o in number_of} for image in entities.pictures}
     company = Company(name_of, (outlined.get(image, {}).keys() | named[image] for image in entities.pictures))
     facts = []
