@@ -2118,6 +2118,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'cocoift.files.Journal.read': ('files.html#journal.read', 'cocoift/files.py'),
                                'cocoift.files.UserError': ('files.html#usererror', 'cocoift/files.py'),
                                'cocoift.files._files': ('files.html#_files', 'cocoift/files.py'),
+                               'cocoift.files._locked': ('files.html#_locked', 'cocoift/files.py'),
+                               'cocoift.files._temporary': ('files.html#_temporary', 'cocoift/files.py'),
                                'cocoift.files.atomic_file': ('files.html#atomic_file', 'cocoift/files.py'),
                                'cocoift.files.atomic_folder': ('files.html#atomic_folder', 'cocoift/files.py'),
                                'cocoift.files.check_output': ('files.html#check_output', 'cocoift/files.py'),
