@@ -66,7 +66,7 @@ def _temporary(path: Path, mode: str) -> tuple[Any, Path]:
             return file, name
         file.close()
 
-
+# %% ../nbs/01_files.ipynb #8ba96bda
 @contextmanager
 def atomic_file(
     path: str | os.PathLike,  # the file that shall appear whole or not at all
