@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,33 @@ def with_parent(path: str | os.PathLike) -> Path:
     return path
 
 
+def _locked(file: Any) -> bool:
+    "Whether nobody else has the file; where a file system has no locks, nobody is seen."
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _temporary(path: Path, mode: str) -> tuple[Any, Path]:
+    "A file for `path` that nobody else writes, open, and its name."
+    def kept(name: str, flags: int) -> int:  # what another is writing is not cut off
+        return os.open(name, flags & ~os.O_TRUNC, 0o666)
+
+    for number in count(1):
+        name = path.with_name(f".{path.name}.{f'{number}.' if number > 1 else ''}partial")
+        file = open(name, mode, encoding=None if "b" in mode else "utf-8", opener=kept)
+        if _locked(file) and name.exists() and os.path.samestat(os.fstat(file.fileno()), name.stat()):
+            file.truncate(0)
+            return file, name
+        file.close()
+
+# %% ../nbs/01_files.ipynb #8ba96bda
 @contextmanager
 def atomic_file(
     path: str | os.PathLike,  # the file that shall appear whole or not at all
@@ -48,16 +76,16 @@ def atomic_file(
     path = with_parent(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder, a file is to be written there: name another place")
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+    file, temporary = _temporary(path, mode)
+    with file:  # locked until it has its name
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 # %% ../nbs/01_files.ipynb #a40f42ad
 @contextmanager

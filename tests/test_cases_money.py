@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,13 @@ import pytest
 
 from cocoift.chat.endpoint.cache import Cache
 from cocoift.chat.endpoint.engine import Engine, ask_all
-from cocoift.chat.endpoint.money import Price
+from cocoift.chat.endpoint.failures import check_proxies
+from cocoift.chat.endpoint.money import Price, read_prices
 from cocoift.chat.endpoint.request import Request
+from cocoift.chat.endpoint.server import ServerSpeaker
 from cocoift.chat.endpoint.spending import Spending, paid
 from cocoift.chat.endpoint.stage import Faults, Raised, Refusal, Stage
+from cocoift.chat.speak import Said, Settings
 from cocoift.data.build import build
 from cocoift.data.recipe import BuildRecipe
 from cocoift.files import Failed, Journal, UserError
@@ -153,6 +157,22 @@ def test_nobody_knows_what_an_answer_cost_that_came_too_late(tmp_path):
             match="--budget 0.06: 0.0000 is spent, 0.0560 more may have been billed for calls whose answer was lost, and ",
         ):
             ask_all(Engine(url, cache, run="r", price=PRICE, budget=0.06), [question(1)])
+
+
+@pytest.mark.parametrize("status", [504, 524])
+def test_nobody_knows_what_an_answer_cost_that_a_gateway_did_not_wait_for(tmp_path, status):
+    cache, asked = Cache(tmp_path / "answers.sqlite"), []
+
+    def answer(told):
+        asked.append(told)
+        if len(asked) == 1:
+            raise Refusal(status, "gateway time-out")
+        return "Two."
+
+    with Raised(Stage(answer)) as url:
+        assert ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])[0].text == "Two."
+    bill = paid(Spending(cache), "r")
+    assert bill["calls"] == 1 and bill["owed"] == pytest.approx(PRICE.cost(len("Boat 1") + 4, 9))
 
 
 def test_a_server_that_counts_nothing_is_asked_once(tmp_path):
@@ -324,6 +344,40 @@ def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
         and not (tmp_path / "new/scores.json").exists()
         and not (tmp_path / "new/manifest.json").exists()
     )
+
+
+@pytest.mark.parametrize(
+    "prices, told",
+    [
+        ("m: {input: 1}\nm: {input: 100}\n", "is not YAML .*the key 'm' stands twice.*mend it"),
+        ("m: " + "[" * 5000, "is nested too deeply to be read: mend it"),
+        ("m: {input: .inf}", "is not YAML .*inf is no number"),
+    ],
+)
+def test_prices_say_one_thing(tmp_path, prices, told):
+    (tmp_path / "prices.yaml").write_text(prices)
+    with pytest.raises(UserError, match=f"prices.yaml: {told}"):
+        read_prices(tmp_path / "prices.yaml", "m")
+
+
+def test_a_server_on_this_machine_is_asked_past_proxies(tmp_path, monkeypatch):
+    for name, way in (("http_proxy", "http://127.0.0.1:9"), ("ALL_PROXY", "socks://127.0.0.1:9")):
+        monkeypatch.setenv(name, way)
+    with Raised(Stage(lambda told: "Two.")) as url:
+        assert ask_all(Engine(url, Cache(tmp_path / "answers.sqlite")), [question(1)])[0].text == "Two."
+        spoken = ServerSpeaker(f"{url}#m").say([Said("How many?")], {}, Settings(), threading.Event())
+        assert "".join(spoken) == "Two."
+
+
+def test_a_proxy_that_no_client_can_speak_to_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks://user:word@127.0.0.1:9")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    says = "^ALL_PROXY: Unknown scheme .*: write http://HOST:PORT or socks5://HOST:PORT, or unset it$"
+    with pytest.raises(UserError, match=says) as told:
+        ask_all(Engine("http://192.0.2.1/v1", Cache(tmp_path / "answers.sqlite")), [question(1)])
+    assert "word" not in str(told.value)
+    with pytest.raises(UserError, match=says):
+        check_proxies()  # as `cocoift app` begins
 
 
 def test_a_judge_and_its_canary_have_one_budget(tmp_path):

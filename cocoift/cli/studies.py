@@ -108,6 +108,8 @@ def apps(
         return
     import runpy
 
+    from cocoift.chat.endpoint.failures import check_proxies
+
     if (share or host not in ("127.0.0.1", "localhost", "::1")) and not password:
         raise UserError(f"{'--share' if share else f'--host {host}'}: others could come in: give --password too, or set COCOIFT_PASSWORD")
     if models:
@@ -115,6 +117,7 @@ def apps(
 
         read_models(models)
     _try_place(host, port)
+    check_proxies()  # gradio's page makes clients, too
     both = chat == dashboard
     runpy.run_module("apps.serve", {"OPTIONS": {"chat": chat or both, "dashboard": dashboard or both, "port": port, "study": str(study), "models": models and str(models),
                                                 "host": host, "share": share, "password": password}}, run_name="__main__")

@@ -93,7 +93,7 @@ def official_files(data: str | Path, *names: str) -> list[Path]:  # patterns, th
     if data.is_file():
         return [data]
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder: name the benchmark's with --data")
+        raise UserError(f"{data}: no such file or folder: check the path")
     for name in names:
         if found := find_files(data, name):
             return found

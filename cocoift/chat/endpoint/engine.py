@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from tqdm.auto import tqdm
 
 from .cache import Cache
-from .failures import Passing, address, is_blind, judge_failure, key_for, not_taken, was_sent
+from .failures import Passing, address, is_blind, judge_failure, key_for, not_taken, open_client, was_sent
 from .limits import Limits, back_off
 from .money import Budget, Price, prompt_tokens
 from .reply import Heard, answer_of, read_body
@@ -151,7 +151,7 @@ async def _post(engine: Engine, request: Request, heard: Heard):  # the headers
 
     if engine._client is None:
         wait = httpx2.Timeout(engine.timeout, connect=min(20.0, engine.timeout))
-        engine._client = openai.AsyncOpenAI(base_url=engine.url, api_key=engine.key, max_retries=0, timeout=wait)
+        engine._client = open_client(engine.url, engine.key, wait, asynchronous=True)
     body = request.body(engine.gallery)
     for name, other in engine.spelled.items():
         body |= {other: body[name]} if other and name in body else {}

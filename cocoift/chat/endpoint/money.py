@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-import yaml
 
 from .request import Gallery, Request
 from .spending import Spending, under_way
 from ...files import Failed, UserError, read_text
+from ...options import read_yaml
 
 # %% ../../../nbs/chat/endpoint/16_money.ipynb #1835dc80
 class Price(BaseModel):
@@ -48,12 +48,10 @@ def read_prices(
     if path is None:
         return Price()
     try:
-        told = yaml.safe_load(read_text(path))
+        told = read_yaml(read_text(path), path)
         if not isinstance(told, dict) or model not in told:
             raise UserError(f"{path}: has no price of {model}: add `{model}: {{input: 2.5, output: 10}}`, for a million tokens each")
         return Price.model_validate(told[model])
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())[:120]}): mend it") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {model}: {'.'.join(map(str, first['loc']))}: {first['msg']}: keys are {', '.join(Price.model_fields)}") from None

@@ -40,7 +40,7 @@ def read_body(
     Any, tuple[int, int] | None
 ]:  # the JSON value, None if it is none or torn; tokens of the prompt and of the answer
     "What stands in a body, and the usage that it states; also the one that a torn body still shows."
-    text = data.decode("utf-8", "replace")
+    text = data.decode("utf-8-sig", "replace")
     try:
         value = json.loads(text)
         return value, _tokens(value.get("usage") if isinstance(value, dict) else None)
@@ -54,6 +54,9 @@ def read_body(
         return None, shown
 
 # %% ../../../nbs/chat/endpoint/19_reply.ipynb #fe39b233
+_GAVE_UP = (504, 524)  # HTTP: of a gateway that waited in vain
+
+
 @dataclass
 class Heard:
     "What was heard of a request's answer."
@@ -73,12 +76,13 @@ class Heard:
             return stated
         if answer and answer.status in ("ok", "refused") and self.status == 200:
             return about, -(-len(answer.text) // 4)
-        if self.status == 0:
+        if self.status in (0, *_GAVE_UP):
             return None if self.sent else (0, 0)
         if self.status >= 300:
             return 0, 0
         if value is None:
-            return most if not self.data.strip() or self.data.lstrip().startswith(b"{") else (0, 0)
+            begun = not self.data.strip() or self.data.lstrip().startswith(b"{") or b'"choices"' in self.data
+            return most if begun else (0, 0)
         return most if isinstance(value, dict) and "choices" in value else (0, 0)
 
 # %% ../../../nbs/chat/endpoint/19_reply.ipynb #f04b986d

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..ask import Ask, Reply, texts
 from .cache import Cache
 from .engine import Engine, ask_all
-from .failures import address, judge_failure, key_for, without_keys
+from .failures import address, judge_failure, key_for, open_client, without_keys
 from .request import Gallery, Request, messages_of
 from ..speak import Said, Settings
 from ...files import UserError
@@ -114,9 +114,7 @@ class ServerSpeaker:
             raise UserError(f"{self.where}: the answer broke off: ask again" if begun else _why(error, self.where, self.name)) from None
 
     def _pieces(self, request: Request, gallery: Gallery, stop: threading.Event) -> Iterator[str]:
-        import openai
-
-        with (openai.OpenAI(base_url=self.url, api_key=self.key, max_retries=2, timeout=self.timeout) as client,
+        with (open_client(self.url, self.key, self.timeout, retries=2) as client,
               client.chat.completions.create(**request.body(gallery), stream=True) as stream):
             for piece in stream:
                 if stop.is_set():
