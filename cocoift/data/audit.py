@@ -217,7 +217,8 @@ def leakage(seen: Survey, benchmark: CleanList) -> dict:
     by_source = rounds.source[on].value_counts()
     known = {"images": int(hit.sum()) + len(seen.unused & benchmark.images), "rounds": int(on.sum())}
     unsure = _unsure(chain(names, seen.unused), benchmark)
-    return {"size": benchmark.size, **(dict.fromkeys(known) if unsure else known), "at_least": known, "unsure": unsure,
+    untold = sum(image.startswith(("file:", "path:")) and image not in benchmark.images for image in chain(names, seen.unused))
+    return {"size": benchmark.size, **(dict.fromkeys(known) if unsure else known), "at_least": known, "unsure": unsure, "untold": untold,
             "by_source": {name: int(n) for name, n in by_source.items() if n}}
 
 # %% ../../nbs/data/27_audit.ipynb #b933d6b2

@@ -120,7 +120,7 @@ def _datasets(path: Path) -> dict:  # what dataset_info.json beside `path` lists
 
 
 def _write_llava(path: Path, conversations: Iterable[Conversation], seen: _Survey, names: Callable, _) -> None:
-    listed = _datasets(path)
+    _datasets(path)
     with atomic_file(path) as file:
         for number, c in enumerate(conversations):
             file.write(",\n" if number else "[\n")
@@ -129,7 +129,7 @@ def _write_llava(path: Path, conversations: Iterable[Conversation], seen: _Surve
     columns = {"messages": "conversations"} | ({"images": "image"} if seen.most else {})
     write_json(
         path.with_name("dataset_info.json"),
-        listed | {path.stem: {"file_name": path.name, "formatting": "sharegpt", "columns": columns}},
+        _datasets(path) | {path.stem: {"file_name": path.name, "formatting": "sharegpt", "columns": columns}},
     )
 
 # %% ../../nbs/data/26_export.ipynb #4c8cc4a2

@@ -150,7 +150,8 @@ def _leaked(found: dict) -> Section:
     for name, leak in found["leakage"].items():
         known, least = leak["at_least"], "at least " if leak["unsure"] else ""
         rows.append({"benchmark": name, "its images": leak["size"], "of them in the set": f"{least}{known['images']}", "rounds on them": f"{least}{known['rounds']}",
-                     "share of rounds": f"{least}{known['rounds'] / found['rounds']:.2%}", "sources": ", ".join(leak["by_source"]) or "none"})
+                     "share of rounds": f"{least}{known['rounds'] / found['rounds']:.2%}", "images not compared": leak["untold"],
+                     "sources": ", ".join(leak["by_source"]) or "none"})
     if not rows:
         return Section("Leakage", [Text("No benchmark was named: `--against pope --data DIR` shows which of its images are in the set.")])
     return Section("Leakage", [Table(pd.DataFrame(rows), "Images that a benchmark's own files name, and that the set speaks of")])
