@@ -669,3 +669,16 @@ def test_one_record_is_scored(bench, references, said, tmp_path):
     for name, value in (("asked.json", references), ("said.json", said)):
         (tmp_path / name).write_text(json.dumps(value))
     json.dumps(score(bench, Given(tmp_path / "said.json", tmp_path / "asked.json")), allow_nan=False)
+
+
+def test_answers_that_llava_numbers(shared, tmp_path):
+    "LLaVA counts MM-Vet's questions from 0; its own converter writes v1_ before the numbers."
+    folder = shared / "data/bench/mm-vet"
+    files = {"references": folder / "mm-vet_sample12.json"}
+    names = read_json(files["references"]).keys()
+    lines = (folder / "answers_llava-v1.5-13b.jsonl").read_text().splitlines()
+    numbered = [line for line in lines if f"v1_{json.loads(line)['question_id']}" in names]
+    (tmp_path / "answers.jsonl").write_text("\n".join(numbered))
+    items = to_judge("mm-vet", tmp_path / "answers.jsonl", files)
+    converted = read_json(folder / "results_llava-v1.5-13b.json")
+    assert {item.id: item.fields["answer"] for item in items} == {name: converted[name] for name in names}

@@ -40,6 +40,7 @@ class Judging:
     summary: Callable[[list[dict]], dict]  # judgements -> scores
     official: Callable[[list[dict], Path, Mapping[str, str]], None] | None = None  # write them as the official script would (judgements, folder, names of judge, predictions, against)
     swap: bool = False  # pairs, judged in both orders
+    prefix: str = ""  # of its ids, which LLaVA's answers leave out
 
 
 Mark = Callable[[Question, str, str], dict]  # question, answer, official or open -> numbers: `right` 0 to 1, `unparsed`, ...

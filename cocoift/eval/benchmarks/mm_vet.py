@@ -99,4 +99,4 @@ def _grade_file(lines: Sequence[dict], out: Path, names: Mapping[str, str]) -> N
 
 
 MM_VET = enter(Benchmark(name="mm-vet", read=read_mm_vet, score=score_mm_vet, rule="mm-vet_evaluator.py v1", submit=lambda rows: as_map((q.id, text) for q, text in rows), suffix=".json",
-                         judging=Judging(needs=("references",), items=mm_vet_items, summary=_summary, official=_grade_file)))
+                         judging=Judging(needs=("references",), items=mm_vet_items, summary=_summary, official=_grade_file, prefix="v1_")))
