@@ -58,8 +58,8 @@ def to_judge(bench: str, predictions: str | Path, files: Mapping[str, Path], his
     if lacking := [name for name in how.needs if name not in files]:
         raise UserError(f"{bench}: needs --{lacking[0]}: name the benchmark's own file")
     items, told = how.items(files), read_answers(predictions, history)
-    if how.prefix and not told.keys() & items.keys():
-        told = {f"{how.prefix}{name}": answer for name, answer in told.items()}
+    prefixed = {f"{how.prefix}{name}": answer for name, answer in told.items()}
+    told = prefixed if prefixed.keys() == items.keys() else told
     matched(told, items, Path(predictions), Path(predictions).is_dir())
     second = read_answers(files["against"], history) if how.swap else {}
     if second:
