@@ -180,3 +180,18 @@ def test_no_command_starts_in_a_folder_that_another_writes(typed, small, tmp_pat
     told = rf"^cocoift {command}: {out}: is being \w+ by another process: wait for it or stop it$"
     assert done.returncode == 2 and re.search(told, done.stderr, re.M), done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_sent_twice_is_one_wish(small, tmp_path):
+    "`timeout` and others signal a process and its group, so that it comes twice at once: the checkpoint is written all the same."
+    run = tmp_path / "run"
+    own = ["train", "tiny", *inputs(small), f"out={run}", "batch=8", "steps=3000", "checkpoint=2000"]
+    process = subprocess.Popen([COCOIFT, *own], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not reached(run, 1) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "with a checkpoint; the same command goes on from there" in said, said
+    assert len(list((run / "checkpoints").iterdir())) == 1

@@ -289,7 +289,8 @@ def launch(recipe: TrainRecipe, steps: int, met: dict[str, Met] | None = None) -
     alone = {"hostfile": None, "ssh_port": None, "interface": None, "master": None}  # settled: it is in `ranks`
     write_json(job, json.loads(recipe.model_copy(update=alone).model_dump_json()))
     stop.unlink(missing_ok=True)
-    before = signal.signal(signal.SIGTERM, _interrupt) if threading.current_thread() is threading.main_thread() else None
+    unhandled = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    before = signal.signal(signal.SIGTERM, _interrupt) if unhandled else None  # a command has its own, for a signal sent twice
     started, bar = Started(recipe, job, met or {}), Bar(recipe, steps)
     try:
         while not started.over():

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 from pycocotools import mask
 
 from ..objects import own_words
