@@ -1,4 +1,5 @@
 "Hands the packaging facts of settings.ini to setuptools; pyproject.toml holds only what has to stand there."
+
 from configparser import ConfigParser
 from pathlib import Path
 

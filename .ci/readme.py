@@ -1,4 +1,5 @@
 "README.md from nbs/index.ipynb (nbdev-readme would need Quarto). `--check` only says whether README.md is current."
+
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ def render(root: Path) -> str:
     text, resources = MarkdownExporter().from_notebook_node(notebook)
     if resources["outputs"]:
         raise SystemExit("nbs/index.ipynb: a picture in its outputs would be lost in README.md: clear it")
-    text = RELATIVE_LINK.sub(lambda link: f"]({normpath('nbs/' + link[1])}", text)  # the reader now stands one folder higher
+    text = RELATIVE_LINK.sub(
+        lambda link: f"]({normpath('nbs/' + link[1])}", text
+    )  # the reader now stands one folder higher
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

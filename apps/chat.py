@@ -1,4 +1,5 @@
 "Two to four models, one dialog: the page over `cocoift.chat.desk`."
+
 import asyncio
 import random
 from threading import Event
@@ -26,7 +27,11 @@ class Page:
     def __init__(self, room: Room, where: gr.Blocks):
         self.room, self.names = room, list(room.roster.entries)
         self.first = [self.names[min(k, len(self.names) - 1)] for k in range(4)]
-        self.pictures, self.blind, self.many = gr.State({}), gr.State(False), gr.State(2)  # pictures: image -> path, this visitor's
+        self.pictures, self.blind, self.many = (
+            gr.State({}),
+            gr.State(False),
+            gr.State(2),
+        )  # pictures: image -> path, this visitor's
         self.lay_out()
         self.all = [*self.states, *self.panes, *self.models]
         self.asking = [*self.states, self.pictures, self.blind, *self.models, self.many]
@@ -35,7 +40,21 @@ class Page:
         self.settled = [*self.states, self.many], [self.box, self.diff, *self.votes.values()]
         self.wire()
         self.folds.wire(self)
-        where.load(self.arrive, None, [*self.all, self.pictures, self.many, self.count, self.note, self.folds.script, *self.shaped, *self.settled[1]], **QUIET)
+        where.load(
+            self.arrive,
+            None,
+            [
+                *self.all,
+                self.pictures,
+                self.many,
+                self.count,
+                self.note,
+                self.folds.script,
+                *self.shaped,
+                *self.settled[1],
+            ],
+            **QUIET,
+        )
         where.unload(room.leave)
 
     # The parts
@@ -45,33 +64,112 @@ class Page:
         self.folds = folds.Folds(self.room.roster, self.names)
         with gr.Row(elem_id="bar"):
             self.folds.lay_out_bar()
-            self.count = gr.Radio([("2 models", 2), ("3", 3), ("4", 4)], value=2, label="Models side by side", show_label=False, container=False, elem_id="count", scale=0, min_width=250)
+            self.count = gr.Radio(
+                [("2 models", 2), ("3", 3), ("4", 4)],
+                value=2,
+                label="Models side by side",
+                show_label=False,
+                container=False,
+                elem_id="count",
+                scale=0,
+                min_width=250,
+            )
             self.secret = gr.Checkbox(label="Blind vote", elem_id="blind", container=False, scale=0, min_width=130)
         with gr.Row(elem_id="sides"):
             for k in range(4):
                 self.lay_out_side(k)
-        self.box = gr.MultimodalTextbox(placeholder="Ask all. Enter sends, Esc stops, Alt+1 and Alt+2 vote.", file_types=["image"], file_count="multiple", elem_id="prompt",
-                                        show_label=False, stop_btn=False, max_plain_text_length=MOST_TEXT)
+        self.box = gr.MultimodalTextbox(
+            placeholder="Ask all. Enter sends, Esc stops, Alt+1 and Alt+2 vote.",
+            file_types=["image"],
+            file_count="multiple",
+            elem_id="prompt",
+            show_label=False,
+            stop_btn=False,
+            max_plain_text_length=MOST_TEXT,
+        )
         with gr.Row(elem_classes="tight", elem_id="votes"):
-            self.votes = {choice: gr.Button(choice if len(choice) > 1 else f"{choice} is better", interactive=False, visible=choice not in "CD", size="sm", min_width=80,
-                                            elem_id=f"vote-{TAGS[choice]}") for choice in VOTES}
-            self.reason = gr.Textbox(placeholder="Reason for the vote", show_label=False, container=False, elem_id="reason", lines=1, max_length=2000, min_width=180, scale=2)
+            self.votes = {
+                choice: gr.Button(
+                    choice if len(choice) > 1 else f"{choice} is better",
+                    interactive=False,
+                    visible=choice not in "CD",
+                    size="sm",
+                    min_width=80,
+                    elem_id=f"vote-{TAGS[choice]}",
+                )
+                for choice in VOTES
+            }
+            self.reason = gr.Textbox(
+                placeholder="Reason for the vote",
+                show_label=False,
+                container=False,
+                elem_id="reason",
+                lines=1,
+                max_length=2000,
+                min_width=180,
+                scale=2,
+            )
             self.stop = gr.Button("Stop all", size="sm", elem_id="stop", min_width=80, elem_classes="plain")
             self.clear = gr.Button("Clear", size="sm", elem_id="clear", min_width=80, elem_classes="plain")
         self.note = gr.Markdown(elem_id="note")
-        asked = [[{"text": question, "files": [str(self.room.roster.pictures[image])]}] for question, image in examples(self.room.roster)]
-        gr.Examples(asked, self.box, label="Or begin with one of these", cache_examples=False, elem_id="examples", examples_per_page=12)
-        self.box.interactive = False  # until the page is as its link wants it; set earlier, it would come again with every example
+        asked = [
+            [{"text": question, "files": [str(self.room.roster.pictures[image])]}]
+            for question, image in examples(self.room.roster)
+        ]
+        gr.Examples(
+            asked,
+            self.box,
+            label="Or begin with one of these",
+            cache_examples=False,
+            elem_id="examples",
+            examples_per_page=12,
+        )
+        self.box.interactive = (
+            False  # until the page is as its link wants it; set earlier, it would come again with every example
+        )
         self.diff, self.settings = self.folds.lay_out()
 
     def lay_out_side(self, k: int) -> None:
         s = SIDES[k]
         with gr.Column(min_width=280, visible=k < 2, elem_id=f"side-{s}") as column:
             with gr.Row(elem_classes="tight head"):
-                self.models.append(gr.Dropdown(self.names, value=self.first[k], label=f"Model {s.upper()}", show_label=False, container=False, elem_id=f"model-{s}", min_width=90))
-                self.stops.append(gr.Button(f"Stop {s.upper()}", size="sm", elem_id=f"stop-{s}", scale=0, min_width=64, elem_classes="plain"))
-                self.retries.append(gr.Button(f"Retry {s.upper()}", size="sm", elem_id=f"retry-{s}", scale=0, min_width=66, elem_classes="plain"))
-            self.panes.append(gr.Chatbot(label=s.upper(), height="max(440px, calc(100dvh - 420px))", elem_id=f"chat-{s}", editable="user", buttons=["copy", "copy_all"], allow_tags=False, placeholder=WELCOME[k]))
+                self.models.append(
+                    gr.Dropdown(
+                        self.names,
+                        value=self.first[k],
+                        label=f"Model {s.upper()}",
+                        show_label=False,
+                        container=False,
+                        elem_id=f"model-{s}",
+                        min_width=90,
+                    )
+                )
+                self.stops.append(
+                    gr.Button(
+                        f"Stop {s.upper()}", size="sm", elem_id=f"stop-{s}", scale=0, min_width=64, elem_classes="plain"
+                    )
+                )
+                self.retries.append(
+                    gr.Button(
+                        f"Retry {s.upper()}",
+                        size="sm",
+                        elem_id=f"retry-{s}",
+                        scale=0,
+                        min_width=66,
+                        elem_classes="plain",
+                    )
+                )
+            self.panes.append(
+                gr.Chatbot(
+                    label=s.upper(),
+                    height="max(440px, calc(100dvh - 420px))",
+                    elem_id=f"chat-{s}",
+                    editable="user",
+                    buttons=["copy", "copy_all"],
+                    allow_tags=False,
+                    placeholder=WELCOME[k],
+                )
+            )
             self.states.append(gr.State(Side(self.first[k])))
         self.columns.append(column)
 
@@ -89,9 +187,15 @@ class Page:
             button.click(
                 shows_errors(self.voter(choice)), [*self.states, self.reason, self.blind, self.many], voted, **QUIET
             )
-        self.secret.input(self.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET)
-        counted = self.count.input(self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET)
-        self.settle_after(self.clear.click(self.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET))
+        self.secret.input(
+            self.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET
+        )
+        counted = self.count.input(
+            self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET
+        )
+        self.settle_after(
+            self.clear.click(self.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET)
+        )
         for chosen in (counted.then, *(model.input for model in self.models)):
             chosen(None, [*self.models, self.count], None, js=IN_ADDRESS)
 
@@ -127,7 +231,11 @@ class Page:
         "After an event each side speaks for itself: a slow one keeps no other waiting."
         for k in sides:
             given = [self.states[k], self.pictures, self.blind, *self.settings]
-            self.settle_after(event.success(self.speaking(SIDES[k]), given, [self.states[k], self.panes[k]], concurrency_limit=80, **QUIET))
+            self.settle_after(
+                event.success(
+                    self.speaking(SIDES[k]), given, [self.states[k], self.panes[k]], concurrency_limit=80, **QUIET
+                )
+            )
 
     def settle_after(self, event) -> None:
         event.then(self.settle, *self.settled, **QUIET)
@@ -137,7 +245,11 @@ class Page:
 
     @staticmethod
     def shape(many: int):
-        return [*(gr.update(visible=k < many) for k in range(4)), gr.update(visible=many > 2), gr.update(visible=many > 3)]
+        return [
+            *(gr.update(visible=k < many) for k in range(4)),
+            gr.update(visible=many > 2),
+            gr.update(visible=many > 3),
+        ]
 
     def reshape(self, *given):
         return [given[-1], *self.shape(given[-1]), *self.settle(*given)]
@@ -148,7 +260,11 @@ class Page:
         sides = sides[:many]
         busy = any(side.busy for side in sides)
         done = not busy and all(side.rounds for side in sides)
-        return [gr.update(interactive=not busy), differences(sides) if done else "", *[gr.update(interactive=done) for _ in VOTES]]
+        return [
+            gr.update(interactive=not busy),
+            differences(sides) if done else "",
+            *[gr.update(interactive=done) for _ in VOTES],
+        ]
 
     def ask(self, given, question):
         "All sides that are seen are asked; `question(side, model)` makes each side's next state. Then the rest of `asked`."
@@ -171,7 +287,10 @@ class Page:
         if len(files) > MOST_PICTURES:
             raise sorry(f"{len(files):,} pictures are too many: send {MOST_PICTURES} at most.")
         taken = dict(map(self.room.take, files))
-        return None, *self.ask((*sides, {**known, **taken}, hidden, a, b, c, d, many), lambda side, model: Side(model, side.rounds).ask(text, list(taken)))
+        return None, *self.ask(
+            (*sides, {**known, **taken}, hidden, a, b, c, d, many),
+            lambda side, model: Side(model, side.rounds).ask(text, list(taken)),
+        )
 
     def speaking(self, name: str):
         async def speak(side, known, hidden, temperature, top_p, tokens, request: gr.Request):
@@ -198,6 +317,7 @@ class Page:
                     break
                 room.live[request.session_hash, name] = event
             yield self.shown(side, known, hidden)
+
         return speak
 
     def voter(self, choice: str):
@@ -206,17 +326,43 @@ class Page:
             sides = dict(zip(SIDES, sides[:many]))
             self.room.log.add(*votes_of(choice, sides, why or "", hidden))
             told = ", ".join(f"{s.upper()} was *{defuse(side.model)}*" for s, side in sides.items())
-            seen = [gr.update(visible=True, value=side.model) if side.model in self.room.roster.entries else gr.update(visible=True) for side in sides.values()]
-            return [f"**Noted: {choice}.** {told}.", "", False, False, *seen, *[gr.skip()] * (4 - many), *[gr.update(interactive=False) for _ in VOTES]]
+            seen = [
+                gr.update(visible=True, value=side.model)
+                if side.model in self.room.roster.entries
+                else gr.update(visible=True)
+                for side in sides.values()
+            ]
+            return [
+                f"**Noted: {choice}.** {told}.",
+                "",
+                False,
+                False,
+                *seen,
+                *[gr.skip()] * (4 - many),
+                *[gr.update(interactive=False) for _ in VOTES],
+            ]
+
         return cast
 
     def hide_names(self, on, *given):
         *models, many = given
         self.room.stop(visitor())
         names = list(self.room.roster.entries)
-        drawn = random.sample(names, many) if on and len(names) >= many else random.choices(names, k=many) if on else models[:many]
+        drawn = (
+            random.sample(names, many)
+            if on and len(names) >= many
+            else random.choices(names, k=many)
+            if on
+            else models[:many]
+        )
         drawn += models[many:]
-        return [on, *map(Side, drawn), *[[]] * 4, *[gr.update(visible=not on) for _ in drawn], "The names are hidden: ask, then vote." if on else ""]
+        return [
+            on,
+            *map(Side, drawn),
+            *[[]] * 4,
+            *[gr.update(visible=not on) for _ in drawn],
+            "The names are hidden: ask, then vote." if on else "",
+        ]
 
     def wipe(self, *sides):
         self.room.stop(visitor())
@@ -236,9 +382,22 @@ class Page:
                 found, why = None, str(error)
             told = told if found else why
             many = max(2, len(found)) if found else many
-            sides = [*found.values(), *sides[len(found):]] if found else sides
+            sides = [*found.values(), *sides[len(found) :]] if found else sides
         pictures = self.room.roster.pictures | self.room.log.album()
-        known = {image: pictures[image] for side in sides for r in side.rounds for image in r.images if image in pictures}
-        models = [gr.update(choices=names, value=side.model if side.model in names else name) for side, name in zip(sides, spare)]
-        shown = [*(messages(side, pictures) for side in sides), *models, known, many, many, defuse(told) and f"⚠ {defuse(told)}", self.folds.offer()]
+        known = {
+            image: pictures[image] for side in sides for r in side.rounds for image in r.images if image in pictures
+        }
+        models = [
+            gr.update(choices=names, value=side.model if side.model in names else name)
+            for side, name in zip(sides, spare)
+        ]
+        shown = [
+            *(messages(side, pictures) for side in sides),
+            *models,
+            known,
+            many,
+            many,
+            defuse(told) and f"⚠ {defuse(told)}",
+            self.folds.offer(),
+        ]
         return [*sides, *shown, *self.shape(many), *self.settle(*sides, many)]

@@ -1,4 +1,5 @@
 "Results, samples, data, training and votes of whatever lies below a folder: five panels, whose choices live in the address."
+
 from pathlib import Path
 
 import gradio as gr
@@ -25,11 +26,16 @@ def build(root: Path, roster: Roster, log: Logbook, folder: Path, where: gr.Bloc
 
     def arrive(request: gr.Request):
         asked = Asked(request)
-        return [*(value for panel in panels.values() for value in panel.arrive(asked)), gr.Tabs(selected=asked.one("panel", PANELS, "results"))]
+        return [
+            *(value for panel in panels.values() for value in panel.arrive(asked)),
+            gr.Tabs(selected=asked.one("panel", PANELS, "results")),
+        ]
 
     places = [*(part for panel in panels.values() for part in panel.choices.values()), chosen]
     came = where.load(arrive, None, places, **QUIET)
-    panels["results"].after(tab.select(arrive, None, places, **QUIET) if tab else came)  # a link that leads to the tab selects it, too
+    panels["results"].after(
+        tab.select(arrive, None, places, **QUIET) if tab else came
+    )  # a link that leads to the tab selects it, too
     for name, panel in panels.items():
         panel.wire()
         if name != "results":

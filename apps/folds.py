@@ -1,4 +1,5 @@
 "What is folded away under the chat: prepared dialogs, the difference, the picture's objects, settings, and taking dialogs in and out."
+
 import secrets
 from pathlib import Path
 
@@ -24,7 +25,15 @@ class Folds:
     # The parts
 
     def lay_out_bar(self) -> None:
-        self.script = gr.Dropdown(list(self.scripts), value=next(iter(self.scripts)), label="A prepared dialog", show_label=False, container=False, elem_id="script", min_width=220)
+        self.script = gr.Dropdown(
+            list(self.scripts),
+            value=next(iter(self.scripts)),
+            label="A prepared dialog",
+            show_label=False,
+            container=False,
+            elem_id="script",
+            min_width=220,
+        )
         self.run = gr.Button("Run on all", elem_id="run-script", variant="primary", size="md", scale=0, min_width=130)
 
     def lay_out(self) -> tuple[gr.HTML, list[gr.Slider]]:  # where differences stand, how answers are drawn
@@ -43,8 +52,11 @@ class Folds:
             self.objects = gr.AnnotatedImage(elem_id="objects", height=320, label="objects")
             self.show = gr.Button("Show the objects", size="sm", elem_id="show-objects")
         with gr.Accordion("Generation", open=False, elem_id="generation-box"):
-            settings = [gr.Slider(0, 2, 0, step=0.1, label="temperature", elem_id="temperature"), gr.Slider(0.05, 1, 1, step=0.05, label="top p", elem_id="top-p"),
-                        gr.Slider(1, 1024, 256, step=1, label="most tokens", elem_id="most-tokens")]
+            settings = [
+                gr.Slider(0, 2, 0, step=0.1, label="temperature", elem_id="temperature"),
+                gr.Slider(0.05, 1, 1, step=0.05, label="top p", elem_id="top-p"),
+                gr.Slider(1, 1024, 256, step=1, label="most tokens", elem_id="most-tokens"),
+            ]
         with gr.Accordion("Replay, open a log, take away, link", open=False, elem_id="away-box"):
             self.lay_out_away()
         return diff, settings
@@ -54,10 +66,22 @@ class Folds:
             self.again = gr.Dropdown(self.names, label="Replay A's dialog on side B with", elem_id="replay-model")
             self.replay = gr.Button("Replay", elem_id="replay")
         with gr.Row():
-            self.upload = gr.File(label="A FastChat or LLaVA conversation log, or comparison.json", file_types=[".json", ".jsonl"], elem_id="log", height=110)
+            self.upload = gr.File(
+                label="A FastChat or LLaVA conversation log, or comparison.json",
+                file_types=[".json", ".jsonl"],
+                elem_id="log",
+                height=110,
+            )
             self.found, self.told = gr.Dropdown([], label="Its dialogs", elem_id="log-dialogs"), gr.State([])
         with gr.Row():
-            self.take, self.files = gr.Button("Export", elem_id="export"), gr.Files(elem_id="files", label="JSON, Markdown, and a dataset with its pictures for cocoift build", height=130)
+            self.take, self.files = (
+                gr.Button("Export", elem_id="export"),
+                gr.Files(
+                    elem_id="files",
+                    label="JSON, Markdown, and a dataset with its pictures for cocoift build",
+                    height=130,
+                ),
+            )
         with gr.Row():
             self.save = gr.Button("Save and link (keeps the dialog and its pictures)", elem_id="save")
             self.link = gr.Textbox(label="Link", elem_id="link", interactive=False)
@@ -82,11 +106,18 @@ class Folds:
         )
         opened = self.upload.upload(self.opened, self.upload, [self.told, self.found, page.note], **QUIET)
         for event in (opened.then, self.found.input):
-            chosen = event(self.chosen, [self.found, self.told, page.pictures], [*page.states, *page.panes, page.many, page.count], **QUIET)
+            chosen = event(
+                self.chosen,
+                [self.found, self.told, page.pictures],
+                [*page.states, *page.panes, page.many, page.count],
+                **QUIET,
+            )
             page.settle_after(chosen.then(page.shape, page.many, page.shaped, **QUIET))
         seen = [*page.states, page.pictures, page.blind, page.many]
         self.take.click(self.exported, seen, self.files, **QUIET)
-        self.save.click(self.saved, seen, self.link, **QUIET).then(None, self.link, self.link, js="l => l ? new URL(l, location.href.split('?')[0]).href : l")
+        self.save.click(self.saved, seen, self.link, **QUIET).then(
+            None, self.link, self.link, js="l => l ? new URL(l, location.href.split('?')[0]).href : l"
+        )
 
     def offer(self) -> dict:
         "The prepared dialogs as they are now: a run may have come."
@@ -104,13 +135,18 @@ class Folds:
         told = read_lines(lines or "", getattr(self.scripts.get(name), "image", None))
         if told is None:
             raise sorry("Write the questions first, one a line.")
-        pictures, last = self.roster.pictures, next((r.images[-1] for r in reversed(sides[0].rounds) if r.images and r.images[-1] in known), None)
+        pictures, last = (
+            self.roster.pictures,
+            next((r.images[-1] for r in reversed(sides[0].rounds) if r.images and r.images[-1] in known), None),
+        )
         if message and message.get("files"):
             image, path = self.room.take(message["files"][0])
         else:
             image = told.image or last or min(pictures)
             path = known.get(image) or pictures[image]
-        return page.ask((*sides, {**known, image: path}, hidden, a, b, c, d, many), lambda side, model: told.begin(model, image))
+        return page.ask(
+            (*sides, {**known, image: path}, hidden, a, b, c, d, many), lambda side, model: told.begin(model, image)
+        )
 
     def objects_of(self, a):
         image = next((r.images[-1] for r in reversed(a.rounds) if r.images), None)
@@ -138,23 +174,36 @@ class Folds:
         finally:
             self.room.sent[visitor()].add(Path(path))
         told = told[:500]
-        names = [(f"{k}. {' and '.join(s.model for s in t.sides.values())} ({t.about})"[:120], k - 1) for k, t in enumerate(told, 1)]
-        return told, gr.update(choices=names, value=0), f"{len(told):,} dialog{'s' * (len(told) != 1)} read" + (f"; {others:,} lines are something else" if others else "") + "."
+        names = [
+            (f"{k}. {' and '.join(s.model for s in t.sides.values())} ({t.about})"[:120], k - 1)
+            for k, t in enumerate(told, 1)
+        ]
+        return (
+            told,
+            gr.update(choices=names, value=0),
+            f"{len(told):,} dialog{'s' * (len(told) != 1)} read"
+            + (f"; {others:,} lines are something else" if others else "")
+            + ".",
+        )
 
     def chosen(self, number, told, known):
         if not told or number is None or not 0 <= int(number) < len(told):
             return [gr.skip()] * 10
         sides = list(told[int(number)].sides.values())
         many = max(2, len(sides))
-        sides = [*sides, *(Side(name) for name in self.first[len(sides):])]
+        sides = [*sides, *(Side(name) for name in self.first[len(sides) :])]
         return [*sides, *(messages(side, self.roster.pictures | known) for side in sides), many, many]
 
     def exported(self, *given):
         *sides, known, hidden, many = given
-        sides = {s: Side(f"Model {s.upper()}" if hidden else side.model, side.rounds) for s, side in zip(SIDES, sides[:many])}
+        sides = {
+            s: Side(f"Model {s.upper()}" if hidden else side.model, side.rounds) for s, side in zip(SIDES, sides[:many])
+        }
         if not any(side.rounds for side in sides.values()):
             raise sorry("There is nothing to export yet: ask something first.")
-        return [str(path) for path in export(sides, self.room.folder / visitor() / "export", self.roster.pictures | known)]
+        return [
+            str(path) for path in export(sides, self.room.folder / visitor() / "export", self.roster.pictures | known)
+        ]
 
     def saved(self, *given):
         *sides, known, hidden, many = given

@@ -1,4 +1,5 @@
 "Who is there: what the server holds of each session, under the session's own key, until it leaves."
+
 import html
 import shutil
 from collections import defaultdict
@@ -31,6 +32,7 @@ def shows_errors(handler):
             return handler(*arguments, **named)
         except UserError as error:
             raise sorry(str(error)) from None
+
     return handled
 
 
@@ -60,6 +62,7 @@ class Room:
     def stopper(self, sides: str):
         def stop(request: gr.Request):
             self.stop(request.session_hash, sides)
+
         return stop
 
     def take(self, path: str) -> tuple[str, Path]:

@@ -1,4 +1,5 @@
 "Both tabs on one page, on this machine only unless a password guards them. Started by `cocoift app`, with OPTIONS set."
+
 import atexit
 import fcntl
 import os
@@ -30,7 +31,10 @@ from cocoift.chat.store import Logbook  # noqa: E402
 from cocoift.files import UserError  # noqa: E402
 from cocoift.studies.roster import open_roster  # noqa: E402
 
-FORGET = (300, 1800)  # seconds: how often files that were uploaded and never sent are looked for, and how old they may be
+FORGET = (
+    300,
+    1800,
+)  # seconds: how often files that were uploaded and never sent are looked for, and how old they may be
 
 
 def sweep(aside: Path) -> None:
@@ -57,7 +61,14 @@ def page(options: dict) -> gr.Blocks:
                     chat.Page(room, blocks)
             if options["dashboard"]:
                 with gr.Tab("Dashboard", id="dashboard", render_children=True) as looking:
-                    dashboard.build(Path(options["study"]), roster, room.log, FOLDER / "sessions", blocks, looking if options["chat"] else None)
+                    dashboard.build(
+                        Path(options["study"]),
+                        roster,
+                        room.log,
+                        FOLDER / "sessions",
+                        blocks,
+                        looking if options["chat"] else None,
+                    )
 
         def tab(request: gr.Request):
             asked = request.query_params.get("tab")
@@ -69,7 +80,10 @@ def page(options: dict) -> gr.Blocks:
 
 def shown(study: Path) -> list[str]:
     "The only folders that files are served from: pictures, wherever the study lies."
-    return [str(folder.absolute()) for folder in (study / "exam" / "images", study / "world" / "images", study.parent / "app" / "pictures")]
+    return [
+        str(folder.absolute())
+        for folder in (study / "exam" / "images", study / "world" / "images", study.parent / "app" / "pictures")
+    ]
 
 
 def past_proxies(host: str) -> None:

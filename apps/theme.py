@@ -1,4 +1,5 @@
 "What both tabs look like: a theme without foreign fonts, a style sheet, and the keys."
+
 import gradio as gr
 
 THEME = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])

@@ -28,6 +28,7 @@ from .images import Album, find_pictures, image_of, thumbnail
 @dataclass(frozen=True, slots=True)
 class Origin:
     "Where a round comes from."
+
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     source: str = ""  # "vqav2"
     record: str = ""  # the record's id in its source
@@ -40,6 +41,7 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class Round:
     "One user turn and one assistant turn."
+
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     instruction: str
     response: str
@@ -50,11 +52,14 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class Conversation:
     "Rounds about no, one or several images, in order."
+
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     id: str
     images: tuple[str, ...]  # who they are: "coco:139"
     rounds: Annotated[tuple[Round, ...], MinLen(1)]
-    files: tuple[str, ...] = ()  # what their files are called, in the same order, as far as it is known: "ocr_vqa/images/1.jpg"; "" where it is not
+    files: tuple[
+        str, ...
+    ] = ()  # what their files are called, in the same order, as far as it is known: "ocr_vqa/images/1.jpg"; "" where it is not
 
     @property
     def image(self) -> str:
@@ -75,10 +80,18 @@ def _shown(c: "Conversation") -> str:
     about, rows = escape(", ".join(c.images) or "no image"), []
     for r in c.rounds:
         bare = r.format == "free" and is_terse(r.response)
-        mark = ' <small title="at most three words, and this round asked for no format">terse, unasked</small>' if bare else ""
-        rows.append(f"<tr><td style='text-align:left'><code>{escape(r.format)}</code></td><td style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
-                    f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark}</td><td style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>")
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("format", "instruction", "response", "origin"))
+        mark = (
+            ' <small title="at most three words, and this round asked for no format">terse, unasked</small>'
+            if bare
+            else ""
+        )
+        rows.append(
+            f"<tr><td style='text-align:left'><code>{escape(r.format)}</code></td><td style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
+            f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark}</td><td style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>"
+        )
+    head = "".join(
+        f"<th style='text-align:left'>{name}</th>" for name in ("format", "instruction", "response", "origin")
+    )
     return f"<p><code>{escape(c.id)}</code> about {about}</p>{pictures}<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 # %% ../nbs/00_conversation.ipynb #0dcec58d
@@ -88,7 +101,11 @@ def conversation(
     id: str = "example",
 ) -> Conversation:
     "A conversation written by hand."
-    return Conversation(id, (image,) if image else (), tuple(Round(r[0], r[1], check_format(r[2] if len(r) > 2 else "free")) for r in rounds))
+    return Conversation(
+        id,
+        (image,) if image else (),
+        tuple(Round(r[0], r[1], check_format(r[2] if len(r) > 2 else "free")) for r in rounds),
+    )
 
 # %% ../nbs/00_conversation.ipynb #4902a0b9
 @cache
@@ -106,7 +123,9 @@ def check_conversation(
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the record"
-        raise UserError(f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}: mend the record or remove it") from None
+        raise UserError(
+            f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}: mend the record or remove it"
+        ) from None
 
 # %% ../nbs/00_conversation.ipynb #7761db97
 _ORIGIN = [name for name in Origin.__dataclass_fields__ if name != "__pydantic_config__"]
@@ -114,9 +133,20 @@ _ORIGIN = [name for name in Origin.__dataclass_fields__ if name != "__pydantic_c
 
 def plain(c: Conversation) -> dict:  # as `dataclasses.asdict`, an order of magnitude faster
     "A conversation as plain data."
-    return {"id": c.id, "images": list(c.images), "files": list(c.files),
-            "rounds": [{"instruction": r.instruction, "response": r.response, "format": r.format, "origin": {name: getattr(r.origin, name) for name in _ORIGIN}}
-                       for r in c.rounds]}
+    return {
+        "id": c.id,
+        "images": list(c.images),
+        "files": list(c.files),
+        "rounds": [
+            {
+                "instruction": r.instruction,
+                "response": r.response,
+                "format": r.format,
+                "origin": {name: getattr(r.origin, name) for name in _ORIGIN},
+            }
+            for r in c.rounds
+        ],
+    }
 
 
 def write_jsonl(path: str | Path, conversations: Iterable[Conversation]) -> None:
@@ -131,11 +161,22 @@ def parquet_schema():
     import pyarrow as pa
 
     origin = pa.struct([(name, pa.string()) for name in _ORIGIN])
-    round_ = pa.struct([("instruction", pa.string()), ("response", pa.string()), ("format", pa.string()), ("origin", origin)])
-    return pa.schema([("id", pa.string()), ("images", pa.list_(pa.string())), ("rounds", pa.list_(round_)), ("files", pa.list_(pa.string()))])
+    round_ = pa.struct(
+        [("instruction", pa.string()), ("response", pa.string()), ("format", pa.string()), ("origin", origin)]
+    )
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("images", pa.list_(pa.string())),
+            ("rounds", pa.list_(round_)),
+            ("files", pa.list_(pa.string())),
+        ]
+    )
 
 
-def write_parquet(path: str | Path, conversations: Iterable[Conversation], batch: int = 20_000) -> int:  # how many were written
+def write_parquet(
+    path: str | Path, conversations: Iterable[Conversation], batch: int = 20_000
+) -> int:  # how many were written
     "Conversations as zstd parquet, atomically, `batch` rows in memory at a time."
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -158,7 +199,9 @@ def _parquet(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: check the path") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: is no whole parquet file ({str(error).splitlines()[0]}): build or download it again") from None
+        raise UserError(
+            f"{path}: is no whole parquet file ({str(error).splitlines()[0]}): build or download it again"
+        ) from None
 
 
 def row_groups(path: Path) -> list[int]:  # rows of each
@@ -178,7 +221,9 @@ def rows(
         return
     with _parquet(path) as file:
         number = 0
-        for some in range(file.num_row_groups) if group is None else [group]:  # one at a time: a group of pictures is large
+        for some in (
+            range(file.num_row_groups) if group is None else [group]
+        ):  # one at a time: a group of pictures is large
             for batch in file.iter_batches(2000, row_groups=[some], columns=columns):
                 for row in batch.to_pylist():
                     yield (number := number + 1), row
@@ -194,10 +239,14 @@ def dataset_parts(
     if path.is_dir():
         parts = sorted((path / "conversations").glob("part-*.parquet"))
         if not (path / "manifest.json").exists() or not parts:
-            raise UserError(f"{path}: is no dataset folder (manifest.json and conversations/part-*.parquet): make one with `cocoift build`")
+            raise UserError(
+                f"{path}: is no dataset folder (manifest.json and conversations/part-*.parquet): make one with `cocoift build`"
+            )
         return parts
     if path.suffix not in {".jsonl", ".parquet"}:
-        raise UserError(f"{path}: conversations are read from .jsonl, .parquet or a dataset folder: convert it, or name another")
+        raise UserError(
+            f"{path}: conversations are read from .jsonl, .parquet or a dataset folder: convert it, or name another"
+        )
     return [path]
 
 

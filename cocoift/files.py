@@ -36,7 +36,9 @@ def with_parent(path: str | os.PathLike) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path.parent}: no folder can be made there ({error.strerror.lower()}): name another place") from None
+        raise UserError(
+            f"{path.parent}: no folder can be made there ({error.strerror.lower()}): name another place"
+        ) from None
     return path
 
 
@@ -55,6 +57,7 @@ def _locked(file: Any) -> bool:
 
 def _temporary(path: Path, mode: str) -> tuple[Any, Path]:
     "A file for `path` that nobody else writes, open, and its name."
+
     def kept(name: str, flags: int) -> int:  # what another is writing is not cut off
         return os.open(name, flags & ~os.O_TRUNC, 0o666)
 
@@ -122,9 +125,14 @@ _OTHER_FILES = {  # by first bytes: what it is, and the mend
     b"BZh": ("is compressed (bzip2)", "unpack it with bunzip2, and name what comes out"),
     b"PK\x03\x04": ("is a zip archive", "unpack it, and name the file inside"),
     b"PAR1": ("is a parquet file", "give it the suffix .parquet"),
-    b"version https://git-lfs": ("is a Git LFS pointer, which stands for the file", "fetch the file itself with `git lfs pull`"),
-    codecs.BOM_UTF32_LE: ("is UTF-32 text", "save it as UTF-8"), codecs.BOM_UTF32_BE: ("is UTF-32 text", "save it as UTF-8"),
-    codecs.BOM_UTF16_LE: ("is UTF-16 text", "save it as UTF-8"), codecs.BOM_UTF16_BE: ("is UTF-16 text", "save it as UTF-8"),
+    b"version https://git-lfs": (
+        "is a Git LFS pointer, which stands for the file",
+        "fetch the file itself with `git lfs pull`",
+    ),
+    codecs.BOM_UTF32_LE: ("is UTF-32 text", "save it as UTF-8"),
+    codecs.BOM_UTF32_BE: ("is UTF-32 text", "save it as UTF-8"),
+    codecs.BOM_UTF16_LE: ("is UTF-16 text", "save it as UTF-8"),
+    codecs.BOM_UTF16_BE: ("is UTF-16 text", "save it as UTF-8"),
 }
 
 
@@ -154,7 +162,9 @@ def read_text(path: str | os.PathLike) -> str:
         try:
             return file.read()
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: byte {error.start} is not UTF-8 text: is it compressed, or another file?") from None
+            raise UserError(
+                f"{path}: byte {error.start} is not UTF-8 text: is it compressed, or another file?"
+            ) from None
 
 # %% ../nbs/01_files.ipynb #ffb5cd3b
 def no_document(text: str, mend: str) -> str:  # "" if it is not seen at once
@@ -166,7 +176,11 @@ def no_document(text: str, mend: str) -> str:  # "" if it is not seen at once
 
 def unread(path: str | os.PathLike, error: Exception, mend: str, where: str = "") -> UserError:
     "Of a text that Python's reader gives up, though it may be JSON."
-    what = "is nested too deeply to be read" if isinstance(error, RecursionError) else "holds a number of too many digits to be read"
+    what = (
+        "is nested too deeply to be read"
+        if isinstance(error, RecursionError)
+        else "holds a number of too many digits to be read"
+    )
     return UserError(f"{path}: {where}{what}: {mend}")
 
 
@@ -182,9 +196,19 @@ def read_json(
         if other := no_document(text, mend):
             raise UserError(f"{path}: {other}") from None
         if error.msg == "Extra data" and error.colno == 1:
-            raise UserError(f"{path}: line {error.lineno} begins a second JSON value, one is needed: is it JSON lines, or two files in one?") from None
-        torn = error.msg != "Extra data" and re.fullmatch(r"[\w\\.+-]*\s*", text[error.pos :]) or "Unterminated" in error.msg
-        where = f"ends in the middle (character {len(text)})" if torn else f"is not JSON at line {error.lineno} column {error.colno}"
+            raise UserError(
+                f"{path}: line {error.lineno} begins a second JSON value, one is needed: is it JSON lines, or two files in one?"
+            ) from None
+        torn = (
+            error.msg != "Extra data"
+            and re.fullmatch(r"[\w\\.+-]*\s*", text[error.pos :])
+            or "Unterminated" in error.msg
+        )
+        where = (
+            f"ends in the middle (character {len(text)})"
+            if torn
+            else f"is not JSON at line {error.lineno} column {error.colno}"
+        )
         raise UserError(f"{path}: {where}: {mend}") from None
     except (RecursionError, ValueError) as error:
         raise unread(path, error, mend) from None
@@ -202,10 +226,14 @@ def read_jsonl(path: str | os.PathLike, mend: str = "mend or remove the line") -
             if number == 1 and (other := no_document(line, "download it again")):
                 raise UserError(f"{path}: {other}") from None
             if line.strip() in ("[", "{"):
-                raise UserError(f"{path}: line {number} opens a value that goes on, a value a line is needed: is it JSON? Then give it the suffix .json") from None
+                raise UserError(
+                    f"{path}: line {number} opens a value that goes on, a value a line is needed: is it JSON? Then give it the suffix .json"
+                ) from None
             raise UserError(f"{path}: line {number} is not JSON ({error.msg.lower()}): {mend}") from None
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: after line {number}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?") from None
+            raise UserError(
+                f"{path}: after line {number}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?"
+            ) from None
         except (RecursionError, ValueError) as error:
             raise unread(path, error, mend, f"line {number} ") from None
 
@@ -228,28 +256,34 @@ def reading(path: str | os.PathLike, what: str, mend: str = "download or train i
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path}: the {what} cannot be read ({' '.join(str(error).split())[:160] or type(error).__name__}): {mend}") from None
+        raise UserError(
+            f"{path}: the {what} cannot be read ({' '.join(str(error).split())[:160] or type(error).__name__}): {mend}"
+        ) from None
 
 # %% ../nbs/01_files.ipynb #e376d6ae
 _OF_THE_SYSTEM = ("lost+found", "__MACOSX")
 
 
-def walk(
-    folder: str | os.PathLike,
-) -> Iterator[Path]:  # in order of path; none, if there is no such folder
+def walk(folder: str | os.PathLike) -> Iterator[Path]:  # in order of path; none, if there is no such folder
     "The files below a folder at any depth, links followed."
     yield from map(Path, _files(str(folder), ()) if os.path.isdir(folder) else ())
 
 
-def _files(folder: str, above: tuple[str, ...]) -> Iterator[str]:  # `above`: the folders that it lies in, links resolved
+def _files(
+    folder: str, above: tuple[str, ...]
+) -> Iterator[str]:  # `above`: the folders that it lies in, links resolved
     real = os.path.realpath(folder)
     if real in above:
         return
     try:
         with os.scandir(folder) as found:
-            entries = sorted((e for e in found if not e.name.startswith(".") and e.name not in _OF_THE_SYSTEM), key=lambda e: e.name)
+            entries = sorted(
+                (e for e in found if not e.name.startswith(".") and e.name not in _OF_THE_SYSTEM), key=lambda e: e.name
+            )
     except OSError as error:
-        raise UserError(f"{folder}: the folder cannot be read ({error.strerror.lower()}): give this user the right to, or name one beside it") from None
+        raise UserError(
+            f"{folder}: the folder cannot be read ({error.strerror.lower()}): give this user the right to, or name one beside it"
+        ) from None
     for entry in entries:
         if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
             yield from _files(entry.path, (*above, real))
@@ -262,7 +296,10 @@ def find_files(
     *patterns: str,  # ends of paths: "captions_*.json", "train/questions.txt"
 ) -> list[Path]:  # in order of path
     "The files below a folder whose paths end like one of the patterns; a file that links lead to twice comes once."
-    found = {os.path.realpath(path): path for path in reversed([path for path in walk(folder) if any(map(path.match, patterns))])}
+    found = {
+        os.path.realpath(path): path
+        for path in reversed([path for path in walk(folder) if any(map(path.match, patterns))])
+    }
     return sorted(found.values())
 
 # %% ../nbs/01_files.ipynb #6402cc78
@@ -288,13 +325,19 @@ class Journal:
 
     def read(self) -> list[Any]:
         "All finished pieces, in the order they were written."
-        lines = self.path.read_bytes()[: self._whole()].split(b"\n")[:-1] if self.path.exists() else []  # of bytes: a model may say U+2028, which ends a line of text
+        lines = (
+            self.path.read_bytes()[: self._whole()].split(b"\n")[:-1] if self.path.exists() else []
+        )  # of bytes: a model may say U+2028, which ends a line of text
         try:
             pieces = json.loads(b"[" + b",".join(lines) + b"]")  # in half the time that a call a line takes
         except ValueError as error:
-            raise UserError(f"{self.path}: holds a line that is not JSON ({getattr(error, 'msg', 'no UTF-8').lower()}): delete the folder and run again") from None
+            raise UserError(
+                f"{self.path}: holds a line that is not JSON ({getattr(error, 'msg', 'no UTF-8').lower()}): delete the folder and run again"
+            ) from None
         if len(pieces) != len(lines):
-            raise UserError(f"{self.path}: holds a line that is more than one JSON value: delete the folder and run again")
+            raise UserError(
+                f"{self.path}: holds a line that is more than one JSON value: delete the folder and run again"
+            )
         return pieces
 
     def append(self, pieces: Iterable[Any]) -> None:

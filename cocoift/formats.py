@@ -24,7 +24,9 @@ def check_format(
     kind, _, count = name.partition(":")
     if name in PLAIN_FORMATS or (kind in COUNTED_FORMATS and count.isdecimal() and int(count) > 0):
         return name
-    raise ValueError(f"{name!r} is no format; formats are {', '.join(sorted(PLAIN_FORMATS))}, words:N, sentences:N, list:N")
+    raise ValueError(
+        f"{name!r} is no format; formats are {', '.join(sorted(PLAIN_FORMATS))}, words:N, sentences:N, list:N"
+    )
 
 # %% ../nbs/03_formats.ipynb #f0d02ea8
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -44,8 +46,10 @@ def is_terse(response: str) -> bool:
     return len(words(response)) <= TERSE_WORDS
 
 # %% ../nbs/03_formats.ipynb #e4fabd8d
-NUMBER_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                "sixteen seventeen eighteen nineteen twenty").split()
+NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+).split()
 _SENTENCE = re.compile(r"[.!?。！？]+(?=\s|$|[\"'”])")
 _NUMBER = re.compile(rf"(?:about |around )?(?:\d[\d,.]*|{'|'.join(NUMBER_WORDS)})\.?", re.I)
 _BOX = re.compile(r"\[\s*\d*\.?\d+\s*(?:,\s*\d*\.?\d+\s*){3}\]")
@@ -97,18 +101,25 @@ def keeps(
     return abs(_COUNT[kind](response) - int(count)) <= slack
 
 # %% ../nbs/03_formats.ipynb #9485925d
-_ASKING = frozenset("""
+_ASKING = frozenset(
+    """
     please just only simply exactly about possible directly alone enough needed own first then after followed go on long plain valid single either whether each any other else around behind
     a an the and or of to as in into with using by for from on at it its that this which why how not no do does don't nothing without will is are be should must can if because my me i you your
     answer answers answered answering question questions reply respond response say give write state name tell ask use put make keep limit choose pick select return output format type provide
     start begin begins need explain explanation reason reasons justify rationale image picture photo statement true correct right best given choice choices option options option's label
     word words phrase phrases sentence sentences number numbers digit digits letter letters yes json text paragraph list bulleted item items thing things object objects bullet bullets point points
     line lines dash short shortest brief briefly shortly concise concisely few several bounding box coordinates corners x1 y1 x2 y2 left top bottom between
-    """.split()) | set(NUMBER_WORDS)
-_OPENING = re.compile(r"(?:please |now |and |so |then )*(?:(?:answer|reply|respond|say|give|write|state|use|put|make|keep|limit|return|output|format|name|type|choose|pick|select|provide|start|begin"
-                      r"|tell|list|explain|justify|just|only|simply|in|as|with|using|by|an?|one|two|three|single|short|briefly|yes|your|my|no|not|do not|don't|\d+)\b|i (?:only|just)\b"
-                      r"|the (?:answer|option|letter)\b|which letter is)", re.I)
-_FEW = re.compile(r"(?:\b(?:no more than|at most|up to|one to|one or|1 to|1-) ?)(?:two|three|2|3) words?|\ba word or two\b")  # not a bound, but another name for a phrase
+    """.split()
+) | set(NUMBER_WORDS)
+_OPENING = re.compile(
+    r"(?:please |now |and |so |then )*(?:(?:answer|reply|respond|say|give|write|state|use|put|make|keep|limit|return|output|format|name|type|choose|pick|select|provide|start|begin"
+    r"|tell|list|explain|justify|just|only|simply|in|as|with|using|by|an?|one|two|three|single|short|briefly|yes|your|my|no|not|do not|don't|\d+)\b|i (?:only|just)\b"
+    r"|the (?:answer|option|letter)\b|which letter is)",
+    re.I,
+)
+_FEW = re.compile(
+    r"(?:\b(?:no more than|at most|up to|one to|one or|1 to|1-) ?)(?:two|three|2|3) words?|\ba word or two\b"
+)  # not a bound, but another name for a phrase
 _CLAUSE = re.compile(r"(?<=[.?!:。？！：])\s+|(?<=[。？！：])|\s*\n\s*")
 _CHINESE = re.compile(r"(?:请|只需|仅需|用)[^，。？！?!]{0,12}(?:回答|作答)[^，。？！?!]{0,8}[。.]?")
 _OPTION_LINE = re.compile(r"\(?[A-Z][.):]\s")
@@ -131,21 +142,39 @@ def only_asks(clause: str) -> bool:
     "Whether a clause speaks of nothing but how to answer."
     if _OPTION_LINE.match(clause) or not (_OPENING.match(clause) or _CHINESE.match(clause)):
         return False
-    return bool(_CHINESE.fullmatch(clause)) or all(word in _ASKING or word.isdecimal() for word in words(_FEW.sub("few words", clause.lower()).replace("-", " ")))
+    return bool(_CHINESE.fullmatch(clause)) or all(
+        word in _ASKING or word.isdecimal() for word in words(_FEW.sub("few words", clause.lower()).replace("-", " "))
+    )
 
 # %% ../nbs/03_formats.ipynb #0057ed8c
 _COUNTS = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"a single": 1, "a": 1}
 _NUMBER_OF = rf"(\d+|{'|'.join([*NUMBER_WORDS, 'a single'])})"
 _RANGE = re.compile(rf"\b{_NUMBER_OF} ?(?:to|or|-) ?{_NUMBER_OF}\b")
-_FORBIDDEN = re.compile(r"\b(?:do not|don't|without|nothing|not|no (?:other|explanation|reasons?|sentences?|text|words?))\b[^,.;:?!\n]*")
+_FORBIDDEN = re.compile(
+    r"\b(?:do not|don't|without|nothing|not|no (?:other|explanation|reasons?|sentences?|text|words?))\b[^,.;:?!\n]*"
+)
 _WHY = re.compile(r"\b(?:explain|explanation|reasons?|justify|rationale|why|because|how you can tell)\b")
-_NAMED = [(re.compile(pattern), kind) for pattern, kind in [
-    (r"\bletters?\b", "option"), (r"\byes\b.*\bno\b", "yes_no"), (r"\bbox\b|\bx1\b", "box"), (r"\bjson\b", "json"),
-    (rf"\b(?!(?:one|1|a single) ){_NUMBER_OF}[ -]words?\b(?! sentence)", "words"), (rf"\b(?:{_NUMBER_OF}|(a))[ -]sentences?\b", "sentences"),
-    (rf"\b{_NUMBER_OF}[ -](?:bullet|item|thing|object|point)|\blist of (\d+)\b|\b(?:name|list) (\d+)\b", "list"),
-    (r"\bparagraph\b", "paragraph"), (r"\b(?:number|digits?)\b", "number"),
-    (r"(\d+)个字", "words"), (r"词|短语|简短|几个字", "short"), (r"是(?:或|还是)否", "yes_no"),
-    (r"\b(?:words?(?! sentence)|phrases?|(?:short(?:est)?|brief|concise) (?:answer|reply|response)|(?:answer|reply|respond) (?:briefly|shortly|concisely))\b", "short")]]
+_NAMED = [
+    (re.compile(pattern), kind)
+    for pattern, kind in [
+        (r"\bletters?\b", "option"),
+        (r"\byes\b.*\bno\b", "yes_no"),
+        (r"\bbox\b|\bx1\b", "box"),
+        (r"\bjson\b", "json"),
+        (rf"\b(?!(?:one|1|a single) ){_NUMBER_OF}[ -]words?\b(?! sentence)", "words"),
+        (rf"\b(?:{_NUMBER_OF}|(a))[ -]sentences?\b", "sentences"),
+        (rf"\b{_NUMBER_OF}[ -](?:bullet|item|thing|object|point)|\blist of (\d+)\b|\b(?:name|list) (\d+)\b", "list"),
+        (r"\bparagraph\b", "paragraph"),
+        (r"\b(?:number|digits?)\b", "number"),
+        (r"(\d+)个字", "words"),
+        (r"词|短语|简短|几个字", "short"),
+        (r"是(?:或|还是)否", "yes_no"),
+        (
+            r"\b(?:words?(?! sentence)|phrases?|(?:short(?:est)?|brief|concise) (?:answer|reply|response)|(?:answer|reply|respond) (?:briefly|shortly|concisely))\b",
+            "short",
+        ),
+    ]
+]
 
 
 def _counted(kind: str, found: re.Match) -> str:
@@ -164,34 +193,62 @@ def _named(clause: str) -> str:  # of one or more that only ask
     return "free"
 
 # %% ../nbs/03_formats.ipynb #19732a13
-_HOW = (r"(?:\b(?:in|using|use|give|provide|write)|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
-        r"(?:(?!\b(?:less|fewer|more|least|most|longer|max|min)(?:imum)?\b)[^.?!\n]){0,80}?\b(?:with|as|of|(?<!\d )to|be)) (?:exactly |about |only |just |me )*")  # what leads to a length that is asked for
+_HOW = (
+    r"(?:\b(?:in|using|use|give|provide|write)|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
+    r"(?:(?!\b(?:less|fewer|more|least|most|longer|max|min)(?:imum)?\b)[^.?!\n]){0,80}?\b(?:with|as|of|(?<!\d )to|be)) (?:exactly |about |only |just |me )*"
+)  # what leads to a length that is asked for
 _SEEN = r"\b(?! (?:on|at|above|below|under|near|written|printed|painted|or (?:less|fewer|more))\b)"  # where a length that is shown, or a bound, goes on
 _BRIEF = rf"(?:an?|one|a single|a one|single|(?:a |the )?short(?:est)?)[ -](?:possible )?(?:word|phrase){_SEEN}"
 _SHORT = rf"{_HOW}{_BRIEF}|(?:^|[.?!:\n]\s*)(?:only |just )?{_BRIEF}[^.?!]*[.!]?\s*$|\bshort(?:est)? answer|\banswer (?:briefly|shortly)\b"
 _YES_NO = r"\W?yes\W?(?: or |/| / )\W?no\b"
-_STATED = [(needs.split(), re.compile(pattern, re.I), format) for needs, pattern, format in [  # one of the first is in all that the second finds
-    ("letter", r"option'?s?'? letter.*\b(explain|explanation|reason)", "option_why"),
-    ("letter", r"option'?s?'? letter|letter of the (correct )?(option|choice)", "option"),
-    ("word phrase short brief", rf"(?:{_SHORT}).*\b(explain|explanation|reason)", "short_why"),
-    ("yes", rf"(answer|respond|reply)[^.?!]*\b{_YES_NO}|\b{_YES_NO} (only|answer)", "yes_no"),  # before `short`, which it often comes with
-    ("word phrase short brief", _SHORT, "short"),
-    ("number digit", r"answer[^.?!]*\b(with|as|using) (only )?(a|the|one) (single )?(number|digit)", "number"),
-    ("bounding", r"bounding box coordinates?", "box"),
-    ("json", r"\b(in|into|as|using|return|output|generate|write|give|provide) (an? |one )?(single |valid )?json\b", "json"),
-    ("paragraph", rf"\b(in|write|as) (a|one) (?:(?!\d|two |three |four |five )\w+ ){{0,2}}paragraph{_SEEN}", "paragraph"),
-]]
+_STATED = [
+    (needs.split(), re.compile(pattern, re.I), format)
+    for needs, pattern, format in [  # one of the first is in all that the second finds
+        ("letter", r"option'?s?'? letter.*\b(explain|explanation|reason)", "option_why"),
+        ("letter", r"option'?s?'? letter|letter of the (correct )?(option|choice)", "option"),
+        ("word phrase short brief", rf"(?:{_SHORT}).*\b(explain|explanation|reason)", "short_why"),
+        (
+            "yes",
+            rf"(answer|respond|reply)[^.?!]*\b{_YES_NO}|\b{_YES_NO} (only|answer)",
+            "yes_no",
+        ),  # before `short`, which it often comes with
+        ("word phrase short brief", _SHORT, "short"),
+        ("number digit", r"answer[^.?!]*\b(with|as|using) (only )?(a|the|one) (single )?(number|digit)", "number"),
+        ("bounding", r"bounding box coordinates?", "box"),
+        (
+            "json",
+            r"\b(in|into|as|using|return|output|generate|write|give|provide) (an? |one )?(single |valid )?json\b",
+            "json",
+        ),
+        (
+            "paragraph",
+            rf"\b(in|write|as) (a|one) (?:(?!\d|two |three |four |five )\w+ ){{0,2}}paragraph{_SEEN}",
+            "paragraph",
+        ),
+    ]
+]
 _COUNT_OF = rf"{_NUMBER_OF}[ -]"
 _MADE = r"\b(?:in|within|as|write|give|provide|craft|create|compose|tell|make|generate) (?:me )?an? (?:[\w-]+,? ){0,2}?"  # what leads to a thing of that length
-_STATED_COUNT = [(needs.split(), re.compile(pattern, re.I), kind) for needs, pattern, kind in [
-    ("word", rf"{_HOW}{_COUNT_OF}words?{_SEEN}(?! sentence)", "words"),
-    ("sentence", rf"{_HOW}{_COUNT_OF}(?:(?:simple|short|long|full|complete) )?sentences?{_SEEN}|{_MADE}{_COUNT_OF}sentence\b|\b(one)(?:-sentence\b| sentence (?:caption|description|summary))"
-     rf"|\b(?:response|answer|reply|narrative|story)\b[^.?!\n]{{0,20}} (?:of|includes|contains|has) {_COUNT_OF}sentences", "sentences"),
-    ("thing item object list bullet", rf"(?:\b(?:list|name|give|list of) (?:me |exactly |about |only )*{_COUNT_OF}(?:things?|items?|objects?)"
-     rf"|(?:^|[.?!,:;\n] *|\b(?:and|then|please) )list (?:me |exactly |about |only |just )*(?!one |1 ){_COUNT_OF}[a-z]"
-     rf"|\b(?:in|as|with|using|use|list of|(?:must|should)(?: \w+)? (?:contain|include|have)) (?:exactly |only |just )*{_COUNT_OF}bullet(?: points?|s)?"
-     rf"|{_COUNT_OF}(?:item|point) (?:\w+ )?list)", "list"),
-]]
+_STATED_COUNT = [
+    (needs.split(), re.compile(pattern, re.I), kind)
+    for needs, pattern, kind in [
+        ("word", rf"{_HOW}{_COUNT_OF}words?{_SEEN}(?! sentence)", "words"),
+        (
+            "sentence",
+            rf"{_HOW}{_COUNT_OF}(?:(?:simple|short|long|full|complete) )?sentences?{_SEEN}|{_MADE}{_COUNT_OF}sentence\b|\b(one)(?:-sentence\b| sentence (?:caption|description|summary))"
+            rf"|\b(?:response|answer|reply|narrative|story)\b[^.?!\n]{{0,20}} (?:of|includes|contains|has) {_COUNT_OF}sentences",
+            "sentences",
+        ),
+        (
+            "thing item object list bullet",
+            rf"(?:\b(?:list|name|give|list of) (?:me |exactly |about |only )*{_COUNT_OF}(?:things?|items?|objects?)"
+            rf"|(?:^|[.?!,:;\n] *|\b(?:and|then|please) )list (?:me |exactly |about |only |just )*(?!one |1 ){_COUNT_OF}[a-z]"
+            rf"|\b(?:in|as|with|using|use|list of|(?:must|should)(?: \w+)? (?:contain|include|have)) (?:exactly |only |just )*{_COUNT_OF}bullet(?: points?|s)?"
+            rf"|{_COUNT_OF}(?:item|point) (?:\w+ )?list)",
+            "list",
+        ),
+    ]
+]
 _HINTS = "letter word phrase short brief yes number digit box json paragraph sentence thing item object list bullet concise dash 词 简短 个字".split()
 
 # %% ../nbs/03_formats.ipynb #18c93233

@@ -24,7 +24,11 @@ RECIPES = Path(str(resources.files("cocoift"))) / "recipes"
 def _complaint(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "the recipe"
-    known = f": keys are {', '.join(model.model_fields)}" if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else ""
+    known = (
+        f": keys are {', '.join(model.model_fields)}"
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1
+        else ""
+    )
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{known}"
 
 # %% ../nbs/06_options.ipynb #fee19c1e
@@ -33,7 +37,11 @@ MOST_VALUES = 100_000  # in one file, each as often as aliases repeat it
 
 class _Strict(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
-        names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"] if isinstance(node, yaml.MappingNode) else []
+        names = (
+            [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            if isinstance(node, yaml.MappingNode)
+            else []
+        )
         if twice := next((name for k, name in enumerate(names) if name in names[:k]), None):
             raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
@@ -46,7 +54,9 @@ def _values(value: Any, seen: dict[int, int]) -> int:  # how many, as often as a
         return 1
     if id(value) not in seen:
         seen[id(value)] = MOST_VALUES  # of one that holds itself
-        seen[id(value)] = 1 + sum(_values(part, seen) for part in (value.values() if isinstance(value, dict) else value))
+        seen[id(value)] = 1 + sum(
+            _values(part, seen) for part in (value.values() if isinstance(value, dict) else value)
+        )
     return seen[id(value)]
 
 
@@ -92,7 +102,11 @@ def load_recipe(
     shipped = {path.stem: path for path in RECIPES.glob("*.yaml")}
     path = shipped.get(name) or Path(name)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        fit = sorted(stem for stem, path in shipped.items() if yaml.safe_load(path.read_text()).keys() <= model.model_fields.keys())
+        fit = sorted(
+            stem
+            for stem, path in shipped.items()
+            if yaml.safe_load(path.read_text()).keys() <= model.model_fields.keys()
+        )
         raise UserError(f"{name}: no such recipe: give a .yaml file or one of {', '.join(fit)}")
     try:
         values = read_yaml(read_text(path), path)

@@ -17,6 +17,7 @@ import pandas as pd
 @dataclass(frozen=True, slots=True)
 class Estimate:
     "A number with its 95 % interval and the rows it rests on; `None` where it is undefined."
+
     value: float | None
     low: float | None
     high: float | None
@@ -32,11 +33,15 @@ class Estimate:
         return asdict(self)
 
 # %% ../nbs/04_stats.ipynb #eeee73ff
-def _weights(draws: np.random.Generator, size: int, repeats: int) -> np.ndarray:  # [R, size] how often each unit was drawn
+def _weights(
+    draws: np.random.Generator, size: int, repeats: int
+) -> np.ndarray:  # [R, size] how often each unit was drawn
     return draws.multinomial(size, np.full(size, 1 / size), repeats).astype(float)
 
 
-def _resampled(cells: np.ndarray, repeats: int, draws: np.random.Generator) -> np.ndarray:  # [(outer,) inner, K] -> [R, K]
+def _resampled(
+    cells: np.ndarray, repeats: int, draws: np.random.Generator
+) -> np.ndarray:  # [(outer,) inner, K] -> [R, K]
     totals = []
     part = max(1, min(repeats, 4_000_000 // cells.shape[-2]))  # a few tens of MB at a time
     for size in [part] * -(-repeats // part):
@@ -44,7 +49,9 @@ def _resampled(cells: np.ndarray, repeats: int, draws: np.random.Generator) -> n
         if cells.ndim == 2:
             totals.append(inner @ cells)
         else:
-            totals.append(np.einsum("ro,ri,oik->rk", _weights(draws, cells.shape[0], size), inner, cells, optimize=True))
+            totals.append(
+                np.einsum("ro,ri,oik->rk", _weights(draws, cells.shape[0], size), inner, cells, optimize=True)
+            )
     return np.concatenate(totals)[:repeats]
 
 
@@ -77,7 +84,9 @@ def _over(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
 
 
-def ratio(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("image",), **options) -> Estimate:  # undefined where the lower sum is 0
+def ratio(
+    frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("image",), **options
+) -> Estimate:  # undefined where the lower sum is 0
     "The sum of one column over the sum of another: a precision, a weighted mean."
     return bootstrap(frame, [top, bottom], lambda s: _over(s[:, 0], s[:, 1]), by, **options)
 
@@ -97,7 +106,9 @@ def share_difference(
     "P(what | group) - P(what | not group)."
     inside = frame[group].astype(bool)
     frame = frame.assign(_a=frame[what] * inside, _an=inside, _b=frame[what] * ~inside, _bn=~inside)
-    return bootstrap(frame, ["_a", "_an", "_b", "_bn"], lambda s: _over(s[:, 0], s[:, 1]) - _over(s[:, 2], s[:, 3]), by, **options)
+    return bootstrap(
+        frame, ["_a", "_an", "_b", "_bn"], lambda s: _over(s[:, 0], s[:, 1]) - _over(s[:, 2], s[:, 3]), by, **options
+    )
 
 # %% ../nbs/04_stats.ipynb #cffef70a
 RESOLVES = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)  # standard errors

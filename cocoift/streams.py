@@ -19,7 +19,9 @@ _SCAN = json.JSONDecoder().scan_once
 _BLANKS = re.compile(r"\s*")
 
 
-def _decode(text: str, at: int) -> tuple[Any, int] | None:  # the value that begins there and its end; None if the text ends too soon to tell
+def _decode(
+    text: str, at: int
+) -> tuple[Any, int] | None:  # the value that begins there and its end; None if the text ends too soon to tell
     try:
         value, end = _SCAN(text, at)
         return (value, end) if end < len(text) else None  # a number might go on
@@ -38,20 +40,37 @@ class Window:
     "Text of a file from somewhere on, as much as is needed."
 
     def __init__(self, file, path, mend: str):
-        self.file, self.path, self.mend, self.text, self.at, self.before, self.record, self.of = file, path, mend, "", 0, 0, 0, ""
+        self.file, self.path, self.mend, self.text, self.at, self.before, self.record, self.of = (
+            file,
+            path,
+            mend,
+            "",
+            0,
+            0,
+            0,
+            "",
+        )
 
     def more(self, least: int = 1 << 20) -> bool:  # False at the end of the file
         try:
             new = self.file.read(max(least, len(self.text) - self.at))
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.path}: byte {error.start} after character {self.before + len(self.text)} is not UTF-8 text: is it compressed, or another file?") from None
+            raise UserError(
+                f"{self.path}: byte {error.start} after character {self.before + len(self.text)} is not UTF-8 text: is it compressed, or another file?"
+            ) from None
         self.text, self.at, self.before = self.text[self.at :] + new, 0, self.before + self.at
         return bool(new)
 
     def wrong(self, torn: bool, deep: bool = False) -> UserError:
         other = no_document(self.text, self.mend) if self.before == 0 else ""
         where = f" record {self.record}{f' of {self.of!r}' if self.of else ''}" if self.record else ""
-        what = f"is nested too deeply to be read{' at' if where else ''}{where}" if deep else f"ends in the middle{' of' if where else ''}{where}" if torn else f"is not JSON{' at' if where else ''}{where}"
+        what = (
+            f"is nested too deeply to be read{' at' if where else ''}{where}"
+            if deep
+            else f"ends in the middle{' of' if where else ''}{where}"
+            if torn
+            else f"is not JSON{' at' if where else ''}{where}"
+        )
         return UserError(f"{self.path}: {other or f'{what} (character {self.before + self.at}): {self.mend}'}")
 
     def peek(self) -> str:  # the next character that is no blank; "" at the end
@@ -115,11 +134,18 @@ def _near_items(window: Window) -> Iterator[Any]:  # those that lie in the windo
             at = window.at = end
             window.record += 1
             yield value
-    except (StopIteration, ValueError, IndexError, RecursionError):  # torn by the window's edge, or wrong: `value` will tell
+    except (
+        StopIteration,
+        ValueError,
+        IndexError,
+        RecursionError,
+    ):  # torn by the window's edge, or wrong: `value` will tell
         return
 
 # %% ../nbs/08_streams.ipynb #4f38e48f
-def _enter(window: Window, wanted: str) -> bool:  # to the value under a key of the object that begins here; False if there is none
+def _enter(
+    window: Window, wanted: str
+) -> bool:  # to the value under a key of the object that begins here; False if there is none
     window.take("{")
     while window.peek() != "}":
         name = window.value()
@@ -139,7 +165,8 @@ class Lacking(UserError):
 
 def stream_json(
     path: str | os.PathLike,
-    key: str | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array, or for the (name, value) pairs of its one object
+    key: str
+    | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array, or for the (name, value) pairs of its one object
     mend: str = "download it again",
     what: str = "the file that was expected",  # for the message, if there is no such array
     opening: str = "[{",  # what a file without `key` may be: "[" for an array alone, "{" for an object

@@ -17,9 +17,20 @@ from .files import atomic_folder, write_json
 
 # %% ../nbs/05_world.ipynb #1456c7e9
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "star")
-COLOURS = {"red": (214, 39, 40), "green": (44, 160, 44), "blue": (31, 119, 180), "yellow": (240, 200, 30), "purple": (148, 80, 200), "gray": (110, 110, 110)}
+COLOURS = {
+    "red": (214, 39, 40),
+    "green": (44, 160, 44),
+    "blue": (31, 119, 180),
+    "yellow": (240, 200, 30),
+    "purple": (148, 80, 200),
+    "gray": (110, 110, 110),
+}
 SIZES = {"small": 4, "large": 7}  # half the width, in pixels
-PLACES = tuple(f"{row} {column}".replace("middle middle", "center").replace("middle ", "") for row in ("top", "middle", "bottom") for column in ("left", "middle", "right"))
+PLACES = tuple(
+    f"{row} {column}".replace("middle middle", "center").replace("middle ", "")
+    for row in ("top", "middle", "bottom")
+    for column in ("left", "middle", "right")
+)
 CELL, SIDE = 16, 48  # pixels
 
 
@@ -43,8 +54,10 @@ def make_scene(draws: random.Random) -> list[Thing]:
     "A scene of one to four things, in reading order."
     count = draws.randint(1, 4)
     cells = sorted(draws.sample(range(9), count))
-    return [Thing(shape, draws.choice(list(COLOURS)), draws.choice(list(SIZES)), cell)
-            for shape, cell in zip(draws.sample(SHAPES, count), cells)]
+    return [
+        Thing(shape, draws.choice(list(COLOURS)), draws.choice(list(SIZES)), cell)
+        for shape, cell in zip(draws.sample(SHAPES, count), cells)
+    ]
 
 # %% ../nbs/05_world.ipynb #fa02df9a
 def outline(thing: Thing) -> list[tuple[float, float]]:  # the corners, in pixels
@@ -61,11 +74,28 @@ def outline(thing: Thing) -> list[tuple[float, float]]:  # the corners, in pixel
         return [(x, y - r), (x + r, y + r), (x - r, y + r)]
     if thing.shape == "cross":
         t = r / 3
-        return [(x + a * s, y + b * s) for a, b, s in [(-t, -r, 1), (t, -r, 1), (t, -t, 1), (r, -t, 1), (r, t, 1), (t, t, 1),
-                                                       (t, r, 1), (-t, r, 1), (-t, t, 1), (-r, t, 1), (-r, -t, 1), (-t, -t, 1)]]
+        return [
+            (x + a * s, y + b * s)
+            for a, b, s in [
+                (-t, -r, 1),
+                (t, -r, 1),
+                (t, -t, 1),
+                (r, -t, 1),
+                (r, t, 1),
+                (t, t, 1),
+                (t, r, 1),
+                (-t, r, 1),
+                (-t, t, 1),
+                (-r, t, 1),
+                (-r, -t, 1),
+                (-t, -t, 1),
+            ]
+        ]
     corners = 24 if thing.shape == "circle" else 10
     radius = [r] * corners if thing.shape == "circle" else [r, r * 0.45] * 5
-    return [(x + radius[k] * sin(2 * pi * k / corners), y - radius[k] * cos(2 * pi * k / corners)) for k in range(corners)]
+    return [
+        (x + radius[k] * sin(2 * pi * k / corners), y - radius[k] * cos(2 * pi * k / corners)) for k in range(corners)
+    ]
 
 
 def draw_scene(scene: list[Thing], draws: random.Random):  # a PIL image of SIDE x SIDE
@@ -89,18 +119,48 @@ class Question:
 
 
 WORDINGS = {  # the last of each kind is held back
-    "colour": ("What color is the {shape}?", "What is the color of the {shape}?", "Which color does the {shape} have?", "Tell me the color of the {shape}.",
-               "Which color is the {shape}?"),
-    "shape": ("What shape is in the {place}?", "What is in the {place}?", "Which shape is in the {place} of the image?", "Tell me what is in the {place}.",
-              "Tell me which shape is in the {place}."),
-    "count": ("How many shapes are there?", "What is the number of shapes?", "How many shapes are in the image?", "Tell me the number of shapes.",
-              "Tell me how many shapes there are."),
-    "presence": ("Is there a {other}?", "Is a {other} in the image?", "Does the image have a {other}?", "Tell me if there is a {other}.",
-                 "Is there a {other} in the image?"),
-    "place": ("Where is the {shape}?", "In what place is the {shape}?", "Where in the image is the {shape}?", "Tell me where the {shape} is.",
-              "In which place of the image is the {shape}?"),
-    "relation": ("Is the {shape} {side} the {second}?", "Is it true that the {shape} is {side} the {second}?", "Does the image have the {shape} {side} the {second}?",
-                 "Tell me if the {shape} is {side} the {second}.", "Tell me if it is true that the {shape} is {side} the {second}."),
+    "colour": (
+        "What color is the {shape}?",
+        "What is the color of the {shape}?",
+        "Which color does the {shape} have?",
+        "Tell me the color of the {shape}.",
+        "Which color is the {shape}?",
+    ),
+    "shape": (
+        "What shape is in the {place}?",
+        "What is in the {place}?",
+        "Which shape is in the {place} of the image?",
+        "Tell me what is in the {place}.",
+        "Tell me which shape is in the {place}.",
+    ),
+    "count": (
+        "How many shapes are there?",
+        "What is the number of shapes?",
+        "How many shapes are in the image?",
+        "Tell me the number of shapes.",
+        "Tell me how many shapes there are.",
+    ),
+    "presence": (
+        "Is there a {other}?",
+        "Is a {other} in the image?",
+        "Does the image have a {other}?",
+        "Tell me if there is a {other}.",
+        "Is there a {other} in the image?",
+    ),
+    "place": (
+        "Where is the {shape}?",
+        "In what place is the {shape}?",
+        "Where in the image is the {shape}?",
+        "Tell me where the {shape} is.",
+        "In which place of the image is the {shape}?",
+    ),
+    "relation": (
+        "Is the {shape} {side} the {second}?",
+        "Is it true that the {shape} is {side} the {second}?",
+        "Does the image have the {shape} {side} the {second}?",
+        "Tell me if the {shape} is {side} the {second}.",
+        "Tell me if it is true that the {shape} is {side} the {second}.",
+    ),
 }
 _NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -117,22 +177,32 @@ def _listing(parts: list[str]) -> str:
 def describe(scene: list[Thing]) -> list[str]:
     "Two captions that name everything in reading order: what is where, and where is what."
     things = [f"{_an(t.size)} {t.colour} {t.shape}" for t in scene]
-    return [_listing([f"{thing} in the {t.place}" for thing, t in zip(things, scene)]),
-            _listing([f"in the {t.place} is {thing}" for thing, t in zip(things, scene)])]
+    return [
+        _listing([f"{thing} in the {t.place}" for thing, t in zip(things, scene)]),
+        _listing([f"in the {t.place} is {thing}" for thing, t in zip(things, scene)]),
+    ]
 
 
 def _sides(a: Thing, b: Thing) -> list[str]:
     (ax, ay), (bx, by) = a.centre, b.centre
-    return [side for side, holds in (("left of", ax < bx), ("right of", ax > bx), ("above", ay < by), ("below", ay > by)) if holds]
+    return [
+        side
+        for side, holds in (("left of", ax < bx), ("right of", ax > bx), ("above", ay < by), ("below", ay > by))
+        if holds
+    ]
 
 # %% ../nbs/05_world.ipynb #d29fe023
-def _facts(scene: list[Thing], draws: random.Random) -> list[tuple[str, dict, str, str]]:  # kind, blanks, short, sentence
+def _facts(
+    scene: list[Thing], draws: random.Random
+) -> list[tuple[str, dict, str, str]]:  # kind, blanks, short, sentence
     one = draws.choice(scene)
     facts = [("colour", {"shape": t.shape}, t.colour, f"The {t.shape} is {t.colour}.") for t in scene]
     facts += [("shape", {"place": t.place}, t.shape, f"It is {_an(t.shape)} in the {t.place}.") for t in scene]
     facts += [("place", {"shape": t.shape}, t.place, f"The {t.shape} is in the {t.place}.") for t in scene]
     count = len(scene)
-    facts.append(("count", {}, str(count), f"There {'is' if count == 1 else 'are'} {_NUMBERS[count]} shape{'s' * (count > 1)}."))
+    facts.append(
+        ("count", {}, str(count), f"There {'is' if count == 1 else 'are'} {_NUMBERS[count]} shape{'s' * (count > 1)}.")
+    )
     absent = draws.choice([shape for shape in SHAPES if shape not in {t.shape for t in scene}])
     facts.append(("presence", {"other": one.shape}, "yes", f"Yes, there is {_an(one.shape)} in the image."))
     facts.append(("presence", {"other": absent}, "no", f"No, there is no {absent} in the image."))
@@ -140,8 +210,14 @@ def _facts(scene: list[Thing], draws: random.Random) -> list[tuple[str, dict, st
         true = _sides(a, b)
         holds = draws.random() < 0.5
         side = draws.choice(true if holds else [s for s in ("left of", "right of", "above", "below") if s not in true])
-        facts.append(("relation", {"shape": a.shape, "side": side, "second": b.shape}, "yes" if holds else "no",
-                      f"{'Yes' if holds else 'No'}, the {a.shape} is {'' if holds else 'not '}{side} the {b.shape}."))
+        facts.append(
+            (
+                "relation",
+                {"shape": a.shape, "side": side, "second": b.shape},
+                "yes" if holds else "no",
+                f"{'Yes' if holds else 'No'}, the {a.shape} is {'' if holds else 'not '}{side} the {b.shape}.",
+            )
+        )
     return facts
 
 
@@ -155,7 +231,9 @@ def ask(
     facts = _facts(scene, draws)
     draws.shuffle(facts)
     seen = Counter()
-    facts.sort(key=lambda fact: (seen.update([fact[0]]), seen[fact[0]])[1])  # the first of every kind, then the second, ...
+    facts.sort(
+        key=lambda fact: (seen.update([fact[0]]), seen[fact[0]])[1]
+    )  # the first of every kind, then the second, ...
     questions = []
     for kind, blanks, short, sentence in facts[:most]:
         new = held_back and draws.random() < 0.5
@@ -172,31 +250,72 @@ def _instances(scenes: dict[int, list[Thing]], split: str) -> dict:
             corners = outline(thing)
             (left, top), (right, bottom) = (tuple(map(pick, zip(*corners))) for pick in (min, max))
             area = abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1]))) / 2
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image, "category_id": SHAPES.index(thing.shape) + 1, "iscrowd": 0, "area": round(area, 2),
-                "bbox": [round(v, 2) for v in (left, top, right - left, bottom - top)],
-                "segmentation": [[round(v, 2) for corner in corners for v in corner]]})
-    return {"info": {"description": "cocoift's embedded world"}, "licenses": [], "images": _images(scenes, split), "annotations": annotations,
-            "categories": [{"id": k, "name": name, "supercategory": "shape"} for k, name in enumerate(SHAPES, 1)]}
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": SHAPES.index(thing.shape) + 1,
+                    "iscrowd": 0,
+                    "area": round(area, 2),
+                    "bbox": [round(v, 2) for v in (left, top, right - left, bottom - top)],
+                    "segmentation": [[round(v, 2) for corner in corners for v in corner]],
+                }
+            )
+    return {
+        "info": {"description": "cocoift's embedded world"},
+        "licenses": [],
+        "images": _images(scenes, split),
+        "annotations": annotations,
+        "categories": [{"id": k, "name": name, "supercategory": "shape"} for k, name in enumerate(SHAPES, 1)],
+    }
 
 
 def _images(scenes: dict[int, list[Thing]], split: str) -> list[dict]:
-    return [{"id": image, "file_name": f"{image:012d}.png", "width": SIDE, "height": SIDE, "coco_url": f"{split}2017/{image:012d}.png"} for image in scenes]
+    return [
+        {
+            "id": image,
+            "file_name": f"{image:012d}.png",
+            "width": SIDE,
+            "height": SIDE,
+            "coco_url": f"{split}2017/{image:012d}.png",
+        }
+        for image in scenes
+    ]
 
 
 def _captions(scenes: dict[int, list[Thing]], split: str) -> dict:
     texts = [(image, text) for image, scene in scenes.items() for text in describe(scene)]
-    return {"info": {"description": "cocoift's embedded world"}, "licenses": [], "images": _images(scenes, split),
-            "annotations": [{"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(texts, 1)]}
+    return {
+        "info": {"description": "cocoift's embedded world"},
+        "licenses": [],
+        "images": _images(scenes, split),
+        "annotations": [
+            {"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(texts, 1)
+        ],
+    }
 
 
 def _vqa(asked: dict[int, list[Question]], split: str, full: bool) -> tuple[dict, dict]:  # questions and annotations
     rows = [(image, image * 1000 + k, q) for image, questions in asked.items() for k, q in enumerate(questions)]
-    head = {"data_type": "mscoco", "data_subtype": f"{split}2014", "info": {"description": "cocoift's embedded world"}, "license": {}}
+    head = {
+        "data_type": "mscoco",
+        "data_subtype": f"{split}2014",
+        "info": {"description": "cocoift's embedded world"},
+        "license": {},
+    }
     questions = [{"image_id": image, "question": q.text, "question_id": number} for image, number, q in rows]
-    answers = [{"image_id": image, "question_id": number, "question_type": q.kind + "/reworded" * q.held_back, "answer_type": "other",
-                "multiple_choice_answer": text, "answers": [{"answer": text, "answer_confidence": "yes", "answer_id": k} for k in range(1, 11)]}
-               for image, number, q in rows for text in [q.sentence if full else q.short]]
+    answers = [
+        {
+            "image_id": image,
+            "question_id": number,
+            "question_type": q.kind + "/reworded" * q.held_back,
+            "answer_type": "other",
+            "multiple_choice_answer": text,
+            "answers": [{"answer": text, "answer_confidence": "yes", "answer_id": k} for k in range(1, 11)],
+        }
+        for image, number, q in rows
+        for text in [q.sentence if full else q.short]
+    ]
     return {**head, "task_type": "Open-Ended", "questions": questions}, {**head, "annotations": answers}
 
 # %% ../nbs/05_world.ipynb #85dc1606

@@ -1,4 +1,5 @@
 "COCO-Scope's checks against the hand labels of real answers: `python tests/checked.py` prints the table, with `-v` the decisions that were wrong."
+
 import json
 import os
 import sys
@@ -15,18 +16,26 @@ def read_labels(shared: Path) -> Iterator[tuple[str, dict]]:  # text, labels
         path = shared / "data" / line["file"]
         if path not in files:
             text = path.read_text()
-            files[path] = [json.loads(row) for row in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+            files[path] = (
+                [json.loads(row) for row in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+            )
         text = files[path]
         for key in line["at"]:
             text = text[key]
-        assert sha256(text.encode()).hexdigest()[:8] == line["sha"], f"{line['file']} {line['at']}: is not the text that was labelled"
+        assert sha256(text.encode()).hexdigest()[:8] == line["sha"], (
+            f"{line['file']} {line['at']}: is not the text that was labelled"
+        )
         yield text, line
 
 
 def words_of(shared: Path) -> dict[str, str]:
     from cocoift.data.objects import vocabulary
 
-    return vocabulary(line.split(",")[0].strip() for line in (shared / "data/bench/chair/synonyms.txt").read_text().splitlines() if line.strip())
+    return vocabulary(
+        line.split(",")[0].strip()
+        for line in (shared / "data/bench/chair/synonyms.txt").read_text().splitlines()
+        if line.strip()
+    )
 
 
 def _forms(name: str, words: dict[str, str]) -> list[str]:
@@ -46,7 +55,11 @@ def _formed(text: str, told: dict) -> Iterator[tuple[str, object, bool, bool]]: 
                     if n > 0:
                         label = told[kind] == n if relation == "exactly" else 0 < told[kind] <= n
                         yield f"{kind} {relation}", n, label, follows(Constraint(kind, relation, n), text)
-    for name, c in (("says_image", Constraint("without", text="image")), ("starts", Constraint("start", text="The image")), ("ends", Constraint("end", text="in the image."))):
+    for name, c in (
+        ("says_image", Constraint("without", text="image")),
+        ("starts", Constraint("start", text="The image")),
+        ("ends", Constraint("end", text="in the image.")),
+    ):
         if name in told:
             yield c.kind, c.text, told[name] != (c.kind == "without"), follows(c, text)
     if "json" in told:
@@ -57,7 +70,12 @@ def _claimed(text: str, told: dict, words: dict[str, str]) -> Iterator[tuple[str
     from cocoift.eval.scope import claims
 
     if "yes_no" in told:
-        yield "yes or no", None, told["yes_no"], claims.claim({"kind": "placed", "said": "left", "a": ["thing"], "b": ["other"]}, text)
+        yield (
+            "yes or no",
+            None,
+            told["yes_no"],
+            claims.claim({"kind": "placed", "said": "left", "a": ["thing"], "b": ["other"]}, text),
+        )
     for name, label in told.get("presence", {}).items():
         yield "presence", name, None if label == "none" else label, claims.presence(text, _forms(name, words))
     for name, label in told.get("counts", {}).items():
@@ -79,7 +97,9 @@ def _named(text: str, told: dict, words: dict[str, str]) -> Iterator[tuple[str, 
             yield "objects", name, name in label, name in found
 
 
-def decisions(shared: Path, part: str = "") -> Iterator[tuple[str, str, object, object, object]]:  # check, text, what of, label, verdict
+def decisions(
+    shared: Path, part: str = ""
+) -> Iterator[tuple[str, str, object, object, object]]:  # check, text, what of, label, verdict
     "Every decision that a check takes about a labelled text of a part; of all, if none is named."
     words = words_of(shared)
     for text, told in read_labels(shared):
@@ -100,15 +120,29 @@ def table(shared: Path, part: str = "") -> dict[str, dict]:
         row["labelled"] += label not in (None, False)
         row["found"] += verdict not in (None, False)
         row["right"] += label not in (None, False) and label == verdict
-    return {check: {**row, "texts": len(row["texts"]), "precision": row["right"] / row["found"] if row["found"] else None, "recall": row["right"] / row["labelled"] if row["labelled"] else None}
-            for check, row in rows.items()}
+    return {
+        check: {
+            **row,
+            "texts": len(row["texts"]),
+            "precision": row["right"] / row["found"] if row["found"] else None,
+            "recall": row["right"] / row["labelled"] if row["labelled"] else None,
+        }
+        for check, row in rows.items()
+    }
 
 
 def show(rows: dict[str, dict]) -> str:  # markdown
     def part(row: dict, what: str) -> str:
-        return "undefined" if row[what] is None else f"{row[what]:.3f} ({row['right']}/{row['found' if what == 'precision' else 'labelled']})"
+        return (
+            "undefined"
+            if row[what] is None
+            else f"{row[what]:.3f} ({row['right']}/{row['found' if what == 'precision' else 'labelled']})"
+        )
 
-    lines = [f"| {check} | {row['texts']} | {row['decisions']} | {part(row, 'precision')} | {part(row, 'recall')} |" for check, row in rows.items()]
+    lines = [
+        f"| {check} | {row['texts']} | {row['decisions']} | {part(row, 'precision')} | {part(row, 'recall')} |"
+        for check, row in rows.items()
+    ]
     return "\n".join(["| check | answers | decisions | precision | recall |", "|---|---|---|---|---|", *lines])
 
 

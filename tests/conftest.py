@@ -14,12 +14,18 @@ import pytest
 from filelock import FileLock
 
 # Before torch and DeepSpeed are imported, here and in every process that a test starts. Two pytest workers share two cores.
-os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1")  # as CPU ranks have it: nothing is compiled
+os.environ.update(
+    DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1"
+)  # as CPU ranks have it: nothing is compiled
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the suite in the background has it ignored, in every process that a test starts
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell that runs the suite in the background has it ignored, in every process that a test starts
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ["COCOIFT_SHARED"] = str((ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve())  # notebooks run in folders of their own
+os.environ["COCOIFT_SHARED"] = str(
+    (ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve()
+)  # notebooks run in folders of their own
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +83,7 @@ def folders(tmp_path_factory) -> dict:
 @dataclass(frozen=True)
 class Served:
     "A checkpoint behind an OpenAI-compatible server."
+
     url: str  # http://127.0.0.1:PORT/v1
     model: Path  # the checkpoint folder; the server knows it by this path
     process: subprocess.Popen
@@ -96,8 +103,23 @@ def serve(model: Path, folder: Path, port: int | None = None, seconds: float = 1
             port = s.getsockname()[1]
     log = folder / f"serve-{port}.log"
     with log.open("ab") as file:
-        process = subprocess.Popen([Path(sys.executable).with_name("transformers"), "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-                                   stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            [
+                Path(sys.executable).with_name("transformers"),
+                "serve",
+                model,
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--device",
+                "cpu",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
     for _ in range(int(seconds * 4)):
         assert process.poll() is None, log.read_text()[-3000:]
         try:
@@ -130,9 +152,18 @@ def served(babbler, tmp_path_factory):
 def forks():
     "`forks(request)`: what `forks.py` answers."
     log = tempfile.TemporaryFile("w+")
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # as the command line has it before it imports
-    server = subprocess.Popen([sys.executable, ROOT / "tests/forks.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                              env=os.environ | quiet | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
+    quiet = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }  # as the command line has it before it imports
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "tests/forks.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env=os.environ | quiet | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+    )
 
     def ask(request: dict) -> dict:
         print(json.dumps(request), file=server.stdin, flush=True)
@@ -149,10 +180,17 @@ def forks():
 @pytest.fixture(scope="session")
 def apart(forks, tmp_path_factory):
     "`apart({'command': [...]})`: its exit code, what it printed and said, in a forked process."
+
     def run(what: dict, cwd: Path = ROOT, env: dict | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
         folder = tmp_path_factory.mktemp("apart")
-        told = forks({**what, "cwd": str(cwd), "env": dict(env or os.environ), "folder": str(folder), "timeout": timeout})
-        return subprocess.CompletedProcess(what, told["code"], *[(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")])
+        told = forks(
+            {**what, "cwd": str(cwd), "env": dict(env or os.environ), "folder": str(folder), "timeout": timeout}
+        )
+        return subprocess.CompletedProcess(
+            what,
+            told["code"],
+            *[(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")],
+        )
 
     return run
 
@@ -172,6 +210,7 @@ def forked(forks):
 @pytest.fixture(scope="session")
 def ranked(forked, tmp_path_factory):
     "`ranked('matrix', 2, job)`: what `ranks.py` found on so many ranks."
+
     def run(what: str, ranks: int, job: dict) -> dict:
         folder = tmp_path_factory.mktemp("ranks")
         done = forked({"out": str(folder / "job"), "ranks": ranks, "told": job}, what=what)
@@ -189,7 +228,9 @@ def tiny_quickstart(cocoift, tmp_path_factory) -> tuple[Path, dict]:
     folder, told = home / "quickstart" / "study", home / "quickstart.json"
     with FileLock(home / "quickstart.lock"):
         if not told.exists():
-            plain = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}  # as users have it: DeepSpeed then speaks on stdout
+            plain = {
+                name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"
+            }  # as users have it: DeepSpeed then speaks on stdout
             done = cocoift("quickstart", "--tiny", "--json", "--out", folder, env=plain)
             assert done.returncode == 0, done.stderr
             told.write_text(done.stdout)

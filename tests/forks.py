@@ -4,6 +4,7 @@ command: `cocoift` as it is typed, in a process and a folder of its own.
 notebook: one that runs from top to bottom. In one process IPython would keep the worlds and models of all of them, and look through them at each collection and at the end.
 recipe:  a training's ranks, real processes on gloo that run `cocoift.train.loop.work` as DeepSpeed's launcher starts it, and are really killed.
 what:    ranks that run `ranks.py`."""
+
 import contextlib
 import ctypes
 import gc
@@ -20,7 +21,16 @@ import threading
 import time
 from pathlib import Path
 
-LEFT = ("__", "gradio", "uvicorn", "openai", "httpx", "anyio", "asyncio", "ranks")  # may start a thread, which no fork survives, or are a test's own
+LEFT = (
+    "__",
+    "gradio",
+    "uvicorn",
+    "openai",
+    "httpx",
+    "anyio",
+    "asyncio",
+    "ranks",
+)  # may start a thread, which no fork survives, or are a test's own
 
 
 def know(modules: Path) -> None:
@@ -58,7 +68,14 @@ def type_in(command: list[str]) -> None:
 def read_through(notebook: dict) -> None:
     from nbdev.test import test_nb
 
-    sys.exit(not test_nb(Path(notebook["path"]), skip_flags=notebook["skipped"], basepath=Path.cwd(), cell_timeout=notebook["seconds"])[0])
+    sys.exit(
+        not test_nb(
+            Path(notebook["path"]),
+            skip_flags=notebook["skipped"],
+            basepath=Path.cwd(),
+            cell_timeout=notebook["seconds"],
+        )[0]
+    )
 
 
 def do(told: dict, folder: Path) -> None:
@@ -92,7 +109,14 @@ def rank_process(rank: int, told: dict, job: Path, port: int, parent: int, log) 
     from cocoift.train.loop import work
 
     os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(told["ranks"]), LOCAL_SIZE=str(told["ranks"]), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(told["ranks"]),
+        LOCAL_SIZE=str(told["ranks"]),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     if told.get("limit"):  # bytes that a file may have: the disk is full there
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["limit"], told["limit"]))
     if "what" in told:
@@ -133,7 +157,9 @@ def run_ranks(told: dict, run: Path, job: Path, log) -> list[int]:
         for k, rank in enumerate(ranks):
             if k not in codes and (found := os.waitpid(rank, os.WNOHANG))[0]:
                 codes[k] = os.waitstatus_to_exitcode(found[1])
-        broken = any(codes.values()) and len(codes) < len(ranks)  # the launcher stops the others, after a moment in which they may end by themselves
+        broken = any(codes.values()) and len(codes) < len(
+            ranks
+        )  # the launcher stops the others, after a moment in which they may end by themselves
         if told.get("after") and not signalled and lines_of(run) >= told["after"]:
             signalled = [os.kill(rank, told["signal"]) for k, rank in enumerate(ranks) if k not in codes]
         if broken:
@@ -179,7 +205,11 @@ def train(told: dict) -> dict:
             codes = run_ranks(told, run, job, log)
     know(job.with_name("modules.json"))
     text = path.read_text(errors="replace")
-    return {"codes": codes, "told": [json.loads(line.partition(MARK)[2]) for line in text.splitlines() if MARK in line], "log": text[-4000:]}
+    return {
+        "codes": codes,
+        "told": [json.loads(line.partition(MARK)[2]) for line in text.splitlines() if MARK in line],
+        "log": text[-4000:],
+    }
 
 
 if __name__ == "__main__":

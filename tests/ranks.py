@@ -6,6 +6,7 @@ save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder
 load:   from each of those checkpoints at every stage: the third step.
 shipped: shipped recipes, each as a whole run with a checkpoint, and taken up from that checkpoint beside it.
 naive:  the trap at stage 2: a rank without pictures touches the projector with zeros and leaves the tower out."""
+
 import json
 import os
 import shutil
@@ -22,7 +23,9 @@ STAGES = (0, 1, 2, 3)
 
 
 def recipe_of(told: dict, **changed) -> TrainRecipe:
-    return TrainRecipe.model_validate({key: value for key, value in told.items() if key not in ("sets", "gradients")} | changed)
+    return TrainRecipe.model_validate(
+        {key: value for key, value in told.items() if key not in ("sets", "gradients")} | changed
+    )
 
 
 def opened(recipe: TrainRecipe):
@@ -42,11 +45,27 @@ def spread(told: dict) -> dict:
         for group in engine.optimizer.param_groups:
             group["lr"] = 0.0  # the weights stay: one engine serves all cells
         least = max(len(tree.prefix) + len(branch.ids) for tree in trees for branch in tree.branches)
-        for layout, row_tokens, micro_batch, weighting in (("trees", None, 2, "token"), ("trees", 1000, 1, "root"), ("split trees", least, 3, "equal"),
-                                                           ("split trees", least, 8, "root"), ("separate", 1000, 1, "root")):
-            recipe = recipe_of(told, zero=zero, micro_batch=micro_batch, weighting=weighting, row_tokens=row_tokens, max_length=least, trees=layout != "separate")
+        for layout, row_tokens, micro_batch, weighting in (
+            ("trees", None, 2, "token"),
+            ("trees", 1000, 1, "root"),
+            ("split trees", least, 3, "equal"),
+            ("split trees", least, 8, "root"),
+            ("separate", 1000, 1, "root"),
+        ):
+            recipe = recipe_of(
+                told,
+                zero=zero,
+                micro_batch=micro_batch,
+                weighting=weighting,
+                row_tokens=row_tokens,
+                max_length=least,
+                trees=layout != "separate",
+            )
             loss, gradients = with_gradients(engine, trees, pictures, recipe)
-            far = max((gradients[name] - value).abs().max().item() / value.abs().max().clamp(min=1e-6).item() for name, value in wanted[weighting].items())
+            far = max(
+                (gradients[name] - value).abs().max().item() / value.abs().max().clamp(min=1e-6).item()
+                for name, value in wanted[weighting].items()
+            )
             found[f"zero {zero}, {layout}, rows of {row_tokens}, micro-batch {micro_batch}, {weighting}"] = [loss, far]
     return found
 
@@ -58,7 +77,13 @@ def with_gradients(engine, trees, pictures, recipe):  # the loss, and what the o
 
     def look():
         if engine.is_gradient_accumulation_boundary():
-            gradients.update({name.removeprefix("llava."): safe_get_full_grad(p).clone() for name, p in engine.module.named_parameters() if p.requires_grad})
+            gradients.update(
+                {
+                    name.removeprefix("llava."): safe_get_full_grad(p).clone()
+                    for name, p in engine.module.named_parameters()
+                    if p.requires_grad
+                }
+            )
         step()
 
     engine.step = look
@@ -75,7 +100,9 @@ def matrix(told: dict) -> dict:
             for micro_batch in (4, 1):
                 recipe = recipe_of(told, data=data, zero=zero, micro_batch=micro_batch)
                 engine, trees, pictures = opened(recipe)
-                losses[f"{name}, zero {zero}, micro-batch {micro_batch}"] = [run_step(engine, trees, pictures, recipe)[0] for _ in range(3)]
+                losses[f"{name}, zero {zero}, micro-batch {micro_batch}"] = [
+                    run_step(engine, trees, pictures, recipe)[0] for _ in range(3)
+                ]
     return losses
 
 
@@ -137,10 +164,17 @@ def naive(told: dict) -> dict:
             if image.any():
                 features = torch.stack(list(body.get_image_features(pixels, return_dict=True).pooler_output))
                 embeds = embeds.masked_scatter(image[..., None], features[image.any(1)])
-            hidden = body.language_model(inputs_embeds=embeds, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False).last_hidden_state
-            loss = torch.nn.functional.cross_entropy(llava.lm_head(hidden.flatten(0, 1)[rows.where]), rows.what, reduction="sum")
+            hidden = body.language_model(
+                inputs_embeds=embeds, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False
+            ).last_hidden_state
+            loss = torch.nn.functional.cross_entropy(
+                llava.lm_head(hidden.flatten(0, 1)[rows.where]), rows.what, reduction="sum"
+            )
             if not image.any():
-                loss = loss + 0 * body.multi_modal_projector(torch.zeros(1, 1, llava.config.vision_config.hidden_size)).sum()
+                loss = (
+                    loss
+                    + 0 * body.multi_modal_projector(torch.zeros(1, 1, llava.config.vision_config.hidden_size)).sum()
+                )
             return loss
 
     losses = {}
@@ -151,9 +185,20 @@ def naive(told: dict) -> dict:
         adapt(model, recipe.train)
         optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas, weight_decay=0.0)
         trained = [p for p in model.parameters() if p.requires_grad]
-        engine, *_ = deepspeed.initialize(model=Naive(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, sum(p.numel() for p in trained)))
-        mine = [tree for tree in trees if tree.image.startswith("none:") == bool(dist.get_rank())][:1]  # rank 1 has text only
-        rows, pixels, found = collate([mine]), pictures.stack([tree.image for tree in mine], "cpu", torch.float32)["pixel_values"], []
+        engine, *_ = deepspeed.initialize(
+            model=Naive(model),
+            optimizer=optimizer,
+            model_parameters=trained,
+            config=deepspeed_config(recipe, sum(p.numel() for p in trained)),
+        )
+        mine = [tree for tree in trees if tree.image.startswith("none:") == bool(dist.get_rank())][
+            :1
+        ]  # rank 1 has text only
+        rows, pixels, found = (
+            collate([mine]),
+            pictures.stack([tree.image for tree in mine], "cpu", torch.float32)["pixel_values"],
+            [],
+        )
         dist.all_reduce(learned := torch.tensor(float(len(rows.what))))
         for _ in range(3):
             engine.set_gradient_accumulation_boundary(True)

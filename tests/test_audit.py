@@ -1,4 +1,5 @@
 "The audit against slow and plain arithmetic, in little memory, as a page and as a gate."
+
 import json
 import random
 import re
@@ -17,8 +18,12 @@ from cocoift.data.export import to_llava, to_messages
 from cocoift.files import UserError
 from cocoift.formats import TERSE_FORMATS, is_terse, keeps, normalise
 
-ANSWERS = {"free": ["Calm.", "It is calm at the pier today."], "short": ["Calm", "It is very calm today."],
-           "words:6": ["It is calm at the pier.", "No."], "yes_no": ["Yes", "Sure"]}
+ANSWERS = {
+    "free": ["Calm.", "It is calm at the pier today."],
+    "short": ["Calm", "It is very calm today."],
+    "words:6": ["It is calm at the pier.", "No."],
+    "yes_no": ["Yes", "Sure"],
+}
 
 
 def chance(number: int = 300, seed: int = 0) -> list[Conversation]:
@@ -53,8 +58,13 @@ def plain(conversations: list[Conversation], source: str | None = None) -> dict:
             before = before or r.format in TERSE_FORMATS
     mean = lambda some: sum(some) / len(some) if some else None  # noqa: E731
     after, without = mean(groups[True]), mean(groups[False])
-    return {"carry_over": None if None in (after, without) else after - without, "bare_terse": mean(terse), "switches": mean(switch),
-            "obedience": mean(kept), "duplicates": mean(asked)}
+    return {
+        "carry_over": None if None in (after, without) else after - without,
+        "bare_terse": mean(terse),
+        "switches": mean(switch),
+        "obedience": mean(kept),
+        "duplicates": mean(asked),
+    }
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -63,9 +73,17 @@ def test_plain_arithmetic(seed):
     found = audit(conversations)
     for name, mine in [(None, found), *found["by_source"].items()]:
         expected = plain(conversations, name)
-        assert {key: mine[key]["value"] if key == "carry_over" else mine[key] for key in expected} == pytest.approx(expected)
-    assert found["conversations"] == 300 and found["images"] == len({image for c in conversations for image in c.images})
-    assert found["rounds"] == sum(m["rounds"] for m in found["by_source"].values()) == sum(len(c.rounds) for c in conversations)
+        assert {key: mine[key]["value"] if key == "carry_over" else mine[key] for key in expected} == pytest.approx(
+            expected
+        )
+    assert found["conversations"] == 300 and found["images"] == len(
+        {image for c in conversations for image in c.images}
+    )
+    assert (
+        found["rounds"]
+        == sum(m["rounds"] for m in found["by_source"].values())
+        == sum(len(c.rounds) for c in conversations)
+    )
     assert {int(k): n for k, n in found["rounds_histogram"].items()} == Counter(len(c.rounds) for c in conversations)
     assert found["formats"] == Counter(r.format for c in conversations for r in c.rounds)
 
@@ -111,7 +129,10 @@ def test_diversity_does_not_fall_with_size():
     def instructions(number):
         rng = random.Random(0)
         words = [f"thing{k}" for k in range(400)]
-        return [conversation(f"coco:{k}", (f"What color is the {rng.choice(words)} by the {rng.choice(words)}?", "Red")) for k in range(number)]
+        return [
+            conversation(f"coco:{k}", (f"What color is the {rng.choice(words)} by the {rng.choice(words)}?", "Red"))
+            for k in range(number)
+        ]
 
     few, many = (audit(instructions(number))["diversity"] for number in (500, 20_000))
     for key in ("type_token", "distinct_2", "distinct_3"):
@@ -122,19 +143,28 @@ def test_diversity_does_not_fall_with_size():
 
 # Files
 
+
 def sharegpt(c: Conversation) -> dict:
     names = {"human": "user", "gpt": "assistant"}
     turns = [{**turn, "from": names[turn["from"]]} for turn in to_llava(c)["conversations"]]
     return to_llava(c) | {"conversations": [{"from": "system", "value": "Be kind."}, *turns]}
 
 
-@pytest.mark.parametrize("name, written", [
-    ("llava.json", lambda cs: json.dumps([to_llava(c) for c in cs])), ("sharegpt.json", lambda cs: json.dumps([sharegpt(c) for c in cs])),
-    ("messages.jsonl", lambda cs: "\n".join(json.dumps(to_messages(c)) for c in cs)),
-])
+@pytest.mark.parametrize(
+    "name, written",
+    [
+        ("llava.json", lambda cs: json.dumps([to_llava(c) for c in cs])),
+        ("sharegpt.json", lambda cs: json.dumps([sharegpt(c) for c in cs])),
+        ("messages.jsonl", lambda cs: "\n".join(json.dumps(to_messages(c)) for c in cs)),
+    ],
+)
 def test_foreign_files(tmp_path, name, written):
-    said = {"free": "", "short": " Answer the question using a single word or phrase.", "words:6": " Answer in 6 words.",
-            "yes_no": " Answer yes or no."}
+    said = {
+        "free": "",
+        "short": " Answer the question using a single word or phrase.",
+        "words:6": " Answer in 6 words.",
+        "yes_no": " Answer yes or no.",
+    }
     spoken = lambda r: replace(r, instruction=r.instruction + said[r.format], origin=Origin("coco"))  # noqa: E731
     ours = [replace(c, rounds=tuple(map(spoken, c.rounds))) for c in chance() if c.images]
     (tmp_path / name).write_text(written(ours))
@@ -161,11 +191,17 @@ def test_memory_stays_flat(tmp_path):
             for k in range(size // 5):
                 asked = [f"What color is the thing number {rng.randrange(10**6)}?" for _ in range(5)]
                 asked[0] += "\nAnswer the question using a single word or phrase."
-                turns = [{"from": who, "value": said} for text in asked for who, said in (("human", text), ("gpt", f"Red {k}"))]
+                turns = [
+                    {"from": who, "value": said}
+                    for text in asked
+                    for who, said in (("human", text), ("gpt", f"Red {k}"))
+                ]
                 record = {"id": str(k), "image": f"coco/train2017/{k % 118_000:012d}.jpg", "conversations": turns}
                 file.write(("," if k else "") + json.dumps(record) + "\n")
             file.write("]")
-        rounds, peak = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "mix.json"], check=True, capture_output=True, text=True).stdout.split()
+        rounds, peak = subprocess.run(
+            [sys.executable, "-c", PEAK, tmp_path / "mix.json"], check=True, capture_output=True, text=True
+        ).stdout.split()
         peaks[int(rounds)] = float(peak)
     (small, low), (large, high) = peaks.items()
     assert low + (high - low) / (large - small) * 3_400_000 < 1000, peaks
@@ -173,29 +209,54 @@ def test_memory_stays_flat(tmp_path):
 
 # Gates
 
+
 def test_gates():
     found = audit(chance(), [CleanList("mine", frozenset({"coco:3"}), 1, ())])
     told = lambda text: check_gate(parse_gate(text), found)  # noqa: E731
     value = found["carry_over"]["value"]
-    assert told(f"carry_over<={value + 0.01}") == {"gate": f"carry_over<={value + 0.01}", "value": value, "passed": True}
-    assert not told("carry_over<=-0.9")["passed"] and told("carry_over.high >= -1")["passed"] and told("by_source.vqav2.obedience>=0")["passed"]
-    assert not told("leakage.mine.images<=0")["passed"] and told("duplicates<=1")["passed"] and told("intervals.switches<=1")["passed"]
-    assert not check_gate(parse_gate("carry_over>=-1"), audit([conversation("coco:1", ("Hi.", "Hi."))]))["passed"]  # undefined
-    for text, says in [("carry_over", "is no gate"), ("carry_over<=x", "is no gate"), ("carry<=1", "the audit has no carry"),
-                       ("overlap<=1", "is no number"), ("formats<=1", "is no number"),
-                       ("switches.low<=1", "a number already")]:
+    assert told(f"carry_over<={value + 0.01}") == {
+        "gate": f"carry_over<={value + 0.01}",
+        "value": value,
+        "passed": True,
+    }
+    assert (
+        not told("carry_over<=-0.9")["passed"]
+        and told("carry_over.high >= -1")["passed"]
+        and told("by_source.vqav2.obedience>=0")["passed"]
+    )
+    assert (
+        not told("leakage.mine.images<=0")["passed"]
+        and told("duplicates<=1")["passed"]
+        and told("intervals.switches<=1")["passed"]
+    )
+    assert not check_gate(parse_gate("carry_over>=-1"), audit([conversation("coco:1", ("Hi.", "Hi."))]))[
+        "passed"
+    ]  # undefined
+    for text, says in [
+        ("carry_over", "is no gate"),
+        ("carry_over<=x", "is no gate"),
+        ("carry<=1", "the audit has no carry"),
+        ("overlap<=1", "is no number"),
+        ("formats<=1", "is no number"),
+        ("switches.low<=1", "a number already"),
+    ]:
         with pytest.raises(UserError, match=f"--gate {re.escape(text)}.*{says}"):
             told(text)
 
 
 # The page
 
+
 def loads(page: str) -> list[str]:
     found = []
 
     class Tags(HTMLParser):
         def handle_starttag(self, tag, attributes):
-            found.extend(value for name, value in attributes if name in ("src", "href", "srcset", "data", "poster", "action") and value)
+            found.extend(
+                value
+                for name, value in attributes
+                if name in ("src", "href", "srcset", "data", "poster", "action") and value
+            )
 
     Tags().feed(page)
     return [place for place in found if not place.startswith(("data:", "#part-"))]
@@ -210,16 +271,31 @@ def test_page(tmp_path, shared):
     evil = Round(hostile, "Calm", "short", Origin(hostile)), Round("Why?", "Calm", "free", Origin(hostile))
     said = chance() + [Conversation(hostile, ("coco:310196",), evil)]
     write_jsonl(tmp_path / "set.jsonl", said)
-    found = write_audit(tmp_path / "set.jsonl", tmp_path / "page.html", ["pope"], shared / "data/bench", shared / "data/coco-mini/images")
+    found = write_audit(
+        tmp_path / "set.jsonl",
+        tmp_path / "page.html",
+        ["pope"],
+        shared / "data/bench",
+        shared / "data/coco-mini/images",
+    )
     page = (tmp_path / "page.html").read_text()
     ours = page.replace(get_plotlyjs(), "")
     assert "default-src 'none'" in page and not loads(ours) and "<script>alert" not in ours
     assert f"{found['carry_over']['value']:.2f}".replace("-", "−") in ours and f"{found['rounds']:,}" in ours
     leak = found["leakage"]["pope"]
     assert [leak[key] for key in ("size", "images", "rounds", "by_source")] == [500, 1, 2, {hostile: 2}]
-    for title in ("At a glance", "What it teaches about rounds", "What is asked, and how long", "Whose images", "Leakage", "Dialogs"):
+    for title in (
+        "At a glance",
+        "What it teaches about rounds",
+        "What is asked, and how long",
+        "Whose images",
+        "Leakage",
+        "Dialogs",
+    ):
         assert f"<h2>{title}</h2>" in ours
-    figures = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', ours, flags=re.S)]
+    figures = [
+        json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', ours, flags=re.S)
+    ]
     assert len(figures) == 8 and all(figure["data"] for figure in figures)
     assert found == audit_path(tmp_path / "set.jsonl", ["pope"], shared / "data/bench")
 
@@ -230,7 +306,12 @@ def test_page_of_little(tmp_path):
     write_jsonl(tmp_path / "set.jsonl", [conversation(None, ("Hi.", "Hello."))])
     write_audit(tmp_path / "set.jsonl", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "Carry-over is undefined" in page and "Whose images" not in page and "No benchmark was named" in page and "Dialogs</h2>" not in page
+    assert (
+        "Carry-over is undefined" in page
+        and "Whose images" not in page
+        and "No benchmark was named" in page
+        and "Dialogs</h2>" not in page
+    )
 
 
 def test_page_in_a_browser(tmp_path, shared):
@@ -240,7 +321,10 @@ def test_page_in_a_browser(tmp_path, shared):
     write_jsonl(tmp_path / "set.jsonl", chance())
     write_audit(tmp_path / "set.jsonl", tmp_path / "page.html", ["pope"], shared / "data")
     with sync_api.sync_playwright() as playwright:
-        browser = next((found for found in map(lambda place: opened(playwright, place), (None, "/usr/bin/chromium")) if found), None)
+        browser = next(
+            (found for found in map(lambda place: opened(playwright, place), (None, "/usr/bin/chromium")) if found),
+            None,
+        )
         if browser is None:
             pytest.skip("no Chromium")
         page, said, asked = browser.new_page(viewport={"width": 390, "height": 800}), [], []
@@ -249,7 +333,11 @@ def test_page_in_a_browser(tmp_path, shared):
         page.on("request", lambda request: asked.append(request.url))
         page.goto((tmp_path / "page.html").as_uri())
         page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 7")
-        assert not said and all(url.startswith(("data:", "blob:", "file:")) for url in asked) and sum(url.startswith("file:") for url in asked) == 1
+        assert (
+            not said
+            and all(url.startswith(("data:", "blob:", "file:")) for url in asked)
+            and sum(url.startswith("file:") for url in asked) == 1
+        )
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0  # nothing wider than a phone
         browser.close()
 
@@ -263,17 +351,34 @@ def opened(playwright, place):
 
 # The command
 
+
 @pytest.fixture(scope="module")
 def mix(shared):
     return shared / "data/sources/llava/documented_examples_llava_v1_5_mix665k.json"
 
 
 def test_command(typed, mix, shared, tmp_path):
-    done = typed("audit", mix, "--json", "--html", tmp_path / "page.html", "--against", "pope", "--against", mix, "--data", shared / "data",
-                   "--gate", "rounds>=1")
+    done = typed(
+        "audit",
+        mix,
+        "--json",
+        "--html",
+        tmp_path / "page.html",
+        "--against",
+        "pope",
+        "--against",
+        mix,
+        "--data",
+        shared / "data",
+        "--gate",
+        "rounds>=1",
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["gates"] == [{"gate": "rounds>=1", "value": 14, "passed": True}] and found["leakage"]["pope"]["images"] == 0
+    assert (
+        found["gates"] == [{"gate": "rounds>=1", "value": 14, "passed": True}]
+        and found["leakage"]["pope"]["images"] == 0
+    )
     assert found["leakage"][str(mix)]["images"] == 8  # itself: all but a book cover
     assert (tmp_path / "page.html").stat().st_size > 1_000_000
 
@@ -284,15 +389,24 @@ def test_a_gate_that_is_not_kept(typed, mix, tmp_path):
     assert done.stderr == "cocoift audit: carry_over<=0.1 is not kept: it is 0.667\n"
     write_jsonl(tmp_path / "set.jsonl", [conversation("coco:1", ("Hi.", "Hello."))])
     done = typed("audit", tmp_path / "set.jsonl", "--gate", "carry_over<=1")
-    assert done.returncode == 1 and "undefined" in done.stdout and done.stderr == "cocoift audit: carry_over<=1 is not kept: it is undefined\n"
+    assert (
+        done.returncode == 1
+        and "undefined" in done.stdout
+        and done.stderr == "cocoift audit: carry_over<=1 is not kept: it is undefined\n"
+    )
 
 
-@pytest.mark.parametrize("options, says", [
-    (["--gate", "carry_over<0.1"], ["--gate carry_over<0.1: is no gate", "carry_over<=0.1"]),
-    (["--gate", "carry<=1"], ["--gate carry<=1", "the audit has no carry"]),
-    (["--against", "poep"], ["poep: is no benchmark", "pope"]), (["--against", "pope"], ["--against pope", "--data"]),
-    (["--against", "pope", "--data", "nowhere"], ["nowhere: no such folder"]), (["--html", "."], [".: is a folder"]),
-])
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (["--gate", "carry_over<0.1"], ["--gate carry_over<0.1: is no gate", "carry_over<=0.1"]),
+        (["--gate", "carry<=1"], ["--gate carry<=1", "the audit has no carry"]),
+        (["--against", "poep"], ["poep: is no benchmark", "pope"]),
+        (["--against", "pope"], ["--against pope", "--data"]),
+        (["--against", "pope", "--data", "nowhere"], ["nowhere: no such folder"]),
+        (["--html", "."], [".: is a folder"]),
+    ],
+)
 def test_wrong_options(typed, mix, tmp_path, options, says):
     done = typed("audit", mix, *options, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("cocoift audit: ")

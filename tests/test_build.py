@@ -1,4 +1,5 @@
 "A build at any scale: killed, cut, contradicted, leaked into; the same bytes and sums that add up."
+
 import json
 import os
 import random
@@ -17,8 +18,20 @@ from cocoift.data.recipe import CLEAN
 from cocoift.world import make_world
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
-RECIPE = ["build", "world", "sources=[coco-captions, coco-instances, vqav2, fsvqa]", "--jobs", "2", "--data", "world", "--out"]
-ANNOTATIONS, QUESTIONS = "world/vqav2/v2_mscoco_train2014_annotations.json", "world/vqav2/v2_OpenEnded_mscoco_train2014_questions.json"
+RECIPE = [
+    "build",
+    "world",
+    "sources=[coco-captions, coco-instances, vqav2, fsvqa]",
+    "--jobs",
+    "2",
+    "--data",
+    "world",
+    "--out",
+]
+ANNOTATIONS, QUESTIONS = (
+    "world/vqav2/v2_mscoco_train2014_annotations.json",
+    "world/vqav2/v2_OpenEnded_mscoco_train2014_questions.json",
+)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -64,11 +77,18 @@ def edit(path: Path, change) -> None:
 
 # Killed
 
+
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random(whole, here, seed):
     draw, kills = random.Random(seed), 0
     while True:
-        with subprocess.Popen([COCOIFT, *RECIPE, "set"], cwd=here, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            [COCOIFT, *RECIPE, "set"],
+            cwd=here,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
             try:
                 process.wait(draw.uniform(0.2, 2.5) * (1 + kills))  # later and later, or it would never end
             except subprocess.TimeoutExpired:
@@ -85,10 +105,16 @@ def test_killed_at_random(whole, here, seed):
 
 def test_a_process_is_killed(whole, here):
     "For want of memory, say: the build says so, and goes on where it stopped."
-    with subprocess.Popen([COCOIFT, *RECIPE, "set"], cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [COCOIFT, *RECIPE, "set"], cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         workers = []
         while not workers and process.poll() is None:
-            workers = [p for p in psutil.Process(process.pid).children(recursive=True) if (here / ".set.partial/plan.json").exists() and p.memory_info().rss > 40e6]
+            workers = [
+                p
+                for p in psutil.Process(process.pid).children(recursive=True)
+                if (here / ".set.partial/plan.json").exists() and p.memory_info().rss > 40e6
+            ]
             time.sleep(0.01)
         workers[-1].kill()
         said = process.communicate()[1]
@@ -116,10 +142,18 @@ def test_two_at_once(here):
 
 # What was read adds up
 
+
 def test_duplicates_conflicts_caps(typed, here):
     def answered(value):
         last = value["annotations"][-1]
-        value["annotations"] += [last | {"question_id": 1, "multiple_choice_answer": "zebra", "answers": [a | {"answer": "zebra"} for a in last["answers"]]}]
+        value["annotations"] += [
+            last
+            | {
+                "question_id": 1,
+                "multiple_choice_answer": "zebra",
+                "answers": [a | {"answer": "zebra"} for a in last["answers"]],
+            }
+        ]
 
     edit(here / QUESTIONS, lambda value: value["questions"].append(value["questions"][-1] | {"question_id": 1}))
     edit(here / ANNOTATIONS, answered)
@@ -145,13 +179,19 @@ def test_a_smaller_cap_is_a_part_of_a_larger(typed, here):
 
 # Clean
 
+
 def test_leakage(typed, here):
     (here / "world/pope").mkdir()
-    rows = [{"question_id": k, "image": f"COCO_val2014_{k:012d}.jpg", "text": "Is there a dog in the image?", "label": "no"} for k in (3, 5, 99999)]
+    rows = [
+        {"question_id": k, "image": f"COCO_val2014_{k:012d}.jpg", "text": "Is there a dog in the image?", "label": "no"}
+        for k in (3, 5, 99999)
+    ]
     (here / "world/pope/coco_pope_random.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
     counts = told(typed, here, "world", f"clean=[{', '.join(CLEAN)}]")
     [row] = counts["leakage"]
-    assert (row["benchmark"], row["images_in_benchmark"], row["images_removed"]) == ("pope", 3, 2) and row["records_removed"] > 2
+    assert (row["benchmark"], row["images_in_benchmark"], row["images_removed"]) == ("pope", 3, 2) and row[
+        "records_removed"
+    ] > 2
     assert set(counts["unchecked"]) == set(CLEAN) - {"pope"}
     assert not {c.image for c in read_conversations(here / "set")} & {"coco:3", "coco:5"}
     manifest = json.loads((here / "set/manifest.json").read_text())
@@ -165,6 +205,7 @@ def test_a_file_of_any_benchmark(typed, here):
 
 
 # Spoiled
+
 
 def test_a_large_file_cut_in_the_middle(typed, here):
     text = (here / ANNOTATIONS).read_text()
@@ -190,7 +231,10 @@ def test_a_file_twice(typed, here):
 
 def test_texts_that_a_template_would_read(typed, here):
     marks = ["<image>", "</s>", "<s>", "\x00", "\x1b[2J", "<|im_start|>", "\ud800"]
-    edit(here / QUESTIONS, lambda value: [q.update(question=f"What is {mark} here?") for q, mark in zip(value["questions"], marks)])
+    edit(
+        here / QUESTIONS,
+        lambda value: [q.update(question=f"What is {mark} here?") for q, mark in zip(value["questions"], marks)],
+    )
     counts = told(typed, here, "world")
     rejects = [json.loads(line) for line in (here / "set/rejects.jsonl").read_text().splitlines()]
     assert counts["rejected"] == len(rejects) == len(marks)
@@ -215,7 +259,11 @@ def test_half_a_character_in_an_id(typed, here):
 
 def test_a_picture_of_which_nothing_can_be_asked(typed, here):
     def crowd(value):
-        first = value["annotations"][0] | {"iscrowd": 1, "bbox": [0, 0, 10, 10], "segmentation": {"counts": [0, 100], "size": [10, 10]}}
+        first = value["annotations"][0] | {
+            "iscrowd": 1,
+            "bbox": [0, 0, 10, 10],
+            "segmentation": {"counts": [0, 100], "size": [10, 10]},
+        }
         value["categories"] = [c for c in value["categories"] if c["id"] == first["category_id"]]
         value["images"] = [i | {"width": 10, "height": 10} for i in value["images"] if i["id"] == first["image_id"]]
         value["annotations"] = [first]
@@ -226,6 +274,7 @@ def test_a_picture_of_which_nothing_can_be_asked(typed, here):
 
 
 # A folder that is there
+
 
 def refused_as_another(typed, folder: Path, *args) -> None:
     before = contents(folder)
@@ -247,7 +296,9 @@ def test_a_benchmark_that_arrives(typed, here):
     refused_as_another(typed, here, "world", "clean=[val2017, pope]")
     shutil.rmtree(here / "set")
     told(typed, here, "world", "clean=[val2017, pope]")
-    shutil.copy(here / "elsewhere/coco_pope_random.json", here / "elsewhere/coco_pope_popular.json")  # another of its files
+    shutil.copy(
+        here / "elsewhere/coco_pope_random.json", here / "elsewhere/coco_pope_popular.json"
+    )  # another of its files
     refused_as_another(typed, here, "world", "clean=[val2017, pope]")
 
 
@@ -263,6 +314,7 @@ def test_what_a_kill_left_behind_a_finished_folder(typed, here, whole):
 
 # Beforehand
 
+
 def test_dry_run(typed, here):
     before = contents(here)
     done = typed("build", "coco-ift-plus", "--data", "world", "--dry-run", "--json", cwd=here)
@@ -274,7 +326,9 @@ def test_dry_run(typed, here):
     assert contents(here) == before
 
 
-@pytest.mark.parametrize("name", ["coco-ift", "coco-ift-plus", "coco-ift-small", "llava-mix665k", "llava-mix-like", "pretrain-558k", "world"])
+@pytest.mark.parametrize(
+    "name", ["coco-ift", "coco-ift-plus", "coco-ift-small", "llava-mix665k", "llava-mix-like", "pretrain-558k", "world"]
+)
 def test_shipped_recipes(typed, here, name):
     done = typed("build", name, "--data", "world", "--dry-run", "--json", cwd=here)
     assert done.returncode == 0, done.stderr
@@ -285,4 +339,6 @@ def test_benchmark(root):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["sizes"]["20000"]["same_rounds"] is True
-    assert set(told["sizes"]["20000"]) >= {"seconds", "peak_mb", "records_per_s"} and set(told["vs_plain"]["20000"]) >= {"speed", "memory"}
+    assert set(told["sizes"]["20000"]) >= {"seconds", "peak_mb", "records_per_s"} and set(
+        told["vs_plain"]["20000"]
+    ) >= {"speed", "memory"}

@@ -609,7 +609,9 @@ def test_splits(tmp_path, name, picture, split):
 
 def test_splits_in_the_rows_of_pictures(tmp_path):
     told = coco(["a.jpg", "b.jpg", "c.jpg", "test/d.jpg"], [(k, 1, 2) for k in (1, 2, 3, 4)])
-    for image, mark in zip(told["images"], ({"split": "test"}, {"tags": ["night", "validation"]}, {}, {"split": "train"})):
+    for image, mark in zip(
+        told["images"], ({"split": "test"}, {"tags": ["night", "validation"]}, {}, {"split": "train"})
+    ):
         image |= mark
     found = records(put(tmp_path, told))
     assert {name: r.split for name, r in found.items() if isinstance(r, Record)} == {

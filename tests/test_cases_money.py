@@ -424,8 +424,9 @@ def test_a_judge_and_its_canary_have_one_budget(tmp_path):
 
 
 def test_wrong_guesses_hold_nobody_elsewhere():
-    from apps.guard import CALLER, Gate, household
     from fastapi import HTTPException
+
+    from apps.guard import CALLER, Gate, household
 
     gate = Gate("open sesame", pause=3600)
 
@@ -456,6 +457,7 @@ def test_wrong_guesses_hold_nobody_elsewhere():
 def panel(tmp_path):
     "The training panel over a run that goes on, as a visitor has it."
     import gradio as gr
+
     from apps.panels.place import Study
     from apps.panels.training import Training
 

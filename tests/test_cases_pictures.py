@@ -466,7 +466,9 @@ def test_exported_by_path(alignment, typed, tmp_path):
         assert ("(the pictures themselves)" in card) == (to == "messages")
     own, lying = ([row["image"] for row in json.loads((tmp_path / file).read_text())] for file in files[:2])
     assert own == [f"00453/00453000{k}.jpg" for k in range(6)] and lying == [f"images/{name}" for name in own]
-    assert [image["bytes"] for image in shown(tmp_path / files[2])] == [(pictures / name).read_bytes() for name in lying]
+    assert [image["bytes"] for image in shown(tmp_path / files[2])] == [
+        (pictures / name).read_bytes() for name in lying
+    ]
 
 
 def test_verbatim_names_are_the_records_own(typed, tmp_path):
@@ -508,7 +510,13 @@ def test_a_photograph_under_the_name_of_visual_genome(small, typed, tmp_path):
         assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "x.json").read_text())[0]["image"] == name
     assert shown(tmp_path / "x.parquet") == [{"bytes": path.read_bytes(), "path": name}]
-    options = (f"model={small / 'start'}", f"data={made}", f"images={pictures}", f"out={tmp_path / 'run'}", "precision=fp32")
+    options = (
+        f"model={small / 'start'}",
+        f"data={made}",
+        f"images={pictures}",
+        f"out={tmp_path / 'run'}",
+        "precision=fp32",
+    )
     done = typed("train", "llava15-pretrain", "--dry-run", "--json", *options, "batch=1")
     assert (done.returncode, json.loads(done.stdout)["table"]["kept"]) == (0, 1), done.stderr
 

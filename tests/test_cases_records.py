@@ -379,7 +379,11 @@ def test_a_file_is_what_it_holds(tmp_path, name, content):
             "has 'query' and 'response' and no turns: write each as",
         ),
         ("x.json", b'[{"prompt": "Why?", "completion": "So."}]', "has 'prompt' and 'completion' and no turns"),
-        ("x.jsonl", b'{"images": ["a.jpg"], "texts": [{"user": "Why?", "assistant": "So."}]}', "has 'images' and 'texts' and no"),
+        (
+            "x.jsonl",
+            b'{"images": ["a.jpg"], "texts": [{"user": "Why?", "assistant": "So."}]}',
+            "has 'images' and 'texts' and no",
+        ),
         ("x.jsonl", b'{"image": "a.jpg", "caption": "So."}', "is no LLaVA file"),
         ("x.json", b"", "holds no conversation"),
         ("x.jsonl", b"", "holds no conversation"),
@@ -451,7 +455,10 @@ def test_recipes_say_one_thing(tmp_path, text, told):
         ("names.txt", f"000000000009.jpg\r\n{PICTURE}\r\n"),
         ("names.json", json.dumps(["COCO_val2014_000000000009.jpg", PICTURE])),
         ("ids.json", "[9, 100]"),
-        ("ask.jsonl", "".join(json.dumps({"question_id": 1, "image": {"file_name": f"{n:012d}.jpg"}}) + "\n" for n in (9, 100))),
+        (
+            "ask.jsonl",
+            "".join(json.dumps({"question_id": 1, "image": {"file_name": f"{n:012d}.jpg"}}) + "\n" for n in (9, 100)),
+        ),
         ("chat.jsonl", json.dumps(LAYOUTS["openai"]) + "\n" + json.dumps({"id": "2", "images": ["000000000009.jpg"]})),
     ],
 )

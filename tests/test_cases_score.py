@@ -142,7 +142,10 @@ def test_field_of_every_format(name, asked, tmp_path):
         (dict(question_id="n", prediction="a", response="t"), "prediction and response could each be the answer"),
         (dict(question_id="n", output="a", completion="t"), "output and completion could each be the answer"),
         (dict(query="q", response="t", output="a"), "response and output could each be the answer"),
-        (dict(question_id="n", response="t", generated_text="a"), "response and generated_text could each be the answer"),
+        (
+            dict(question_id="n", response="t", generated_text="a"),
+            "response and generated_text could each be the answer",
+        ),
         (dict(question_id="n", question="q", answer="t", qwen="Yes."), "answer and qwen could each be the answer"),
         (dict(question_id="n", question="q", answer="t", said="a"), "answer and said could each be the answer"),
         (dict(question_id="n", answer="t", result={"text": "Yes"}), "answer and result could each be the answer"),
@@ -286,10 +289,19 @@ def test_thoughts_in_captions(shared, tmp_path):
     [
         {"image_id": "000000000009", "caption": "A dog."},
         {"image_id": "COCO_val2014_000000000009.jpg", "text": "A dog."},
-        {"question_id": 0, "image": "COCO_val2014_000000000009.jpg", "prompt": "Describe.", "text": "A dog.",
-         "answer_id": "x", "model_id": "llava"},
-        {"doc_id": 0, "doc": {"question_id": "x", "id": 9, "file_name": "COCO_val2014_000000000009.jpg"},
-         "filtered_resps": ["A dog."]},
+        {
+            "question_id": 0,
+            "image": "COCO_val2014_000000000009.jpg",
+            "prompt": "Describe.",
+            "text": "A dog.",
+            "answer_id": "x",
+            "model_id": "llava",
+        },
+        {
+            "doc_id": 0,
+            "doc": {"question_id": "x", "id": 9, "file_name": "COCO_val2014_000000000009.jpg"},
+            "filtered_resps": ["A dog."],
+        },
     ],
 )
 def test_captions_of_pictures_by_any_name(row, shared, tmp_path):

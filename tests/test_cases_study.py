@@ -266,10 +266,11 @@ def test_a_drawn_study_is_refused_nothing(tmp_path):
 
 def test_the_commands_that_a_dry_run_tells_can_be_typed(at_hand, small, shared):
     "Each is parsed by the command line itself."
+    import typer
+
     from cocoift.cli.main import app
     from cocoift.studies.paper import steps_of
     from cocoift.studies.paper_recipe import open_study
-    import typer
 
     commands = typer.main.get_command(app)
     study = open_study(str(at_hand / "study.yaml"), data=at_hand / "data", out=Path("2026: out"), without=["cocoqa"])

@@ -1,4 +1,5 @@
 "Trainings that users start: every shipped recipe with a checkpoint, two starts of one run, hosts that are not there."
+
 import fcntl
 import json
 import os
@@ -33,7 +34,11 @@ def inputs(small: Path) -> list[str]:
 def shipped(given: list[str]) -> dict[str, TrainRecipe]:
     "All shipped recipes of trainings, by name."
     options = {path.stem: yaml.safe_load(path.read_text()).keys() for path in sorted(RECIPES.glob("*.yaml"))}
-    return {name: load_recipe(name, TrainRecipe, given) for name, keys in options.items() if keys <= TrainRecipe.model_fields.keys()}
+    return {
+        name: load_recipe(name, TrainRecipe, given)
+        for name, keys in options.items()
+        if keys <= TrainRecipe.model_fields.keys()
+    }
 
 
 def lines(run: Path) -> list[dict]:
@@ -44,8 +49,17 @@ def test_every_shipped_recipe_is_taken_up_from_its_checkpoint(ranked, small, tmp
     """On two ranks at ZeRO 1, 2 and 3, with the recipe's own parts, adapters, rates, template and precision: what follows a
     checkpoint is what would have followed without one. Recipes that say the same are one cell; three rates are one more. At
     stage 1 there are no float32 master weights, so bf16 is refused there."""
-    given = [*inputs(small), "out=run", "draw=false", "epochs=null", f"steps={STEPS}", f"checkpoint={POINT}", "batch=8",
-             "ranks=2", "micro_batch=2"]
+    given = [
+        *inputs(small),
+        "out=run",
+        "draw=false",
+        "epochs=null",
+        f"steps={STEPS}",
+        f"checkpoint={POINT}",
+        "batch=8",
+        "ranks=2",
+        "micro_batch=2",
+    ]
     cells, names = {}, []  # by all that is said; names that were met
     for zero, precision in (1, ["precision=fp32"]), (2, []), (3, []):
         found = shipped([*given, f"zero={zero}", *precision])
@@ -54,8 +68,14 @@ def test_every_shipped_recipe_is_taken_up_from_its_checkpoint(ranked, small, tmp
         for name, recipe in found.items():
             names.append(name)
             cells.setdefault(recipe.model_dump_json(), recipe.model_copy(update={"out": tmp_path / f"{name}-{zero}"}))
-    assert {"llava15-pretrain", "llava15-finetune-7b", "llava15-finetune-13b", "llava15-lora-7b", "coco-ift-13b",
-            "tiny"} <= set(names)
+    assert {
+        "llava15-pretrain",
+        "llava15-finetune-7b",
+        "llava15-finetune-13b",
+        "llava15-lora-7b",
+        "coco-ift-13b",
+        "tiny",
+    } <= set(names)
     for recipe in cells.values():
         recipe.out.mkdir(), recipe.out.with_name(recipe.out.name + "-again").mkdir()
     ranked("shipped", 2, {"recipes": [json.loads(recipe.model_dump_json()) for recipe in cells.values()]})
@@ -91,15 +111,27 @@ def test_a_second_start_changes_nothing(typed, small, tmp_path, two_hosts):
     folder. The ranks of the other host have what those here have. Interrupted once more it is gone at once, on both, whatever
     its step takes; what has the same command line but is another's lives on."""
     run, settled = tmp_path / "run", ("job.json", "run.json", "lock")
-    own = ["train", "tiny", *inputs(small), f"out={run}", f"hostfile={tmp_path / 'hosts'}", "batch=8", "steps=3000",
-           "checkpoint=2000"]
-    process = subprocess.Popen([COCOIFT, *own], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=two_hosts)
+    own = [
+        "train",
+        "tiny",
+        *inputs(small),
+        f"out={run}",
+        f"hostfile={tmp_path / 'hosts'}",
+        "batch=8",
+        "steps=3000",
+        "checkpoint=2000",
+    ]
+    process = subprocess.Popen(
+        [COCOIFT, *own], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=two_hosts
+    )
     try:
         while not reached(run, 1) and process.poll() is None:
             time.sleep(0.01)
         before = [(run / name).stat().st_mtime_ns for name in settled]
-        for other, told in (("keep=1", "is being trained by another process: wait for it or stop it"),
-                            ("lr=1e-5", "holds a run of another recipe")):
+        for other, told in (
+            ("keep=1", "is being trained by another process: wait for it or stop it"),
+            ("lr=1e-5", "holds a run of another recipe"),
+        ):
             done = typed(*own, other, env=two_hosts)
             assert done.returncode == 2 and f"cocoift train: {run}: {told}" in done.stderr, done.stderr
         assert [(run / name).stat().st_mtime_ns for name in settled] == before
@@ -123,14 +155,23 @@ def test_a_second_start_changes_nothing(typed, small, tmp_path, two_hosts):
     assert not (run / "train.json").exists() and not (run / "model").exists()
 
 
-@pytest.mark.parametrize("options, complaint", [
-    (["hostfile=hosts", "ssh_port=9"], "hosts: host 127.0.0.9 is not reached by ssh (ssh: connect to host 127.0.0.9 port 9: "
-     "Connection refused): start sshd there, or say where it listens with ssh_port=; or take it out of the hostfile"),
-    (["hostfile=hosts", "ssh_port=70000"], "ssh_port: Input should be less than 65536"),
-    (["hostfile=hosts", "interface=eth0 eth1"], "interface: String should match pattern"),
-    (["hostfile=hosts", "master=-x"], "master: String should match pattern"),
-    (["ssh_port=2222", "master=10.0.0.1"],
-     "ssh_port=2222 master=10.0.0.1: is for several hosts: name them with hostfile=, or leave it out")])
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (
+            ["hostfile=hosts", "ssh_port=9"],
+            "hosts: host 127.0.0.9 is not reached by ssh (ssh: connect to host 127.0.0.9 port 9: "
+            "Connection refused): start sshd there, or say where it listens with ssh_port=; or take it out of the hostfile",
+        ),
+        (["hostfile=hosts", "ssh_port=70000"], "ssh_port: Input should be less than 65536"),
+        (["hostfile=hosts", "interface=eth0 eth1"], "interface: String should match pattern"),
+        (["hostfile=hosts", "master=-x"], "master: String should match pattern"),
+        (
+            ["ssh_port=2222", "master=10.0.0.1"],
+            "ssh_port=2222 master=10.0.0.1: is for several hosts: name them with hostfile=, or leave it out",
+        ),
+    ],
+)
 def test_a_host_that_is_not_there_is_told_at_once(typed, small, tmp_path, options, complaint):
     (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.9 slots=1\n")
     done = typed("train", "tiny", *inputs(small), "out=run", *options, cwd=tmp_path)
@@ -149,8 +190,18 @@ def test_a_host_that_does_not_see_the_files(typed, small, tmp_path, two_hosts):
 def test_ranks_that_waited_for_a_folder_look_again(forked, small, tmp_path):
     "The ranks of a command that was killed may still end its run: those that waited for them have nothing left to do."
     run = tmp_path / "run"
-    recipe = {**dict(option.split("=") for option in inputs(small)), "train": "all", "ranks": 2, "steps": 3, "batch": 8,
-              "micro_batch": 2, "checkpoint": 2, "zero": 2, "recompute": False, "out": str(run)}
+    recipe = {
+        **dict(option.split("=") for option in inputs(small)),
+        "train": "all",
+        "ranks": 2,
+        "steps": 3,
+        "batch": 8,
+        "micro_batch": 2,
+        "checkpoint": 2,
+        "zero": 2,
+        "recompute": False,
+        "out": str(run),
+    }
     assert forked(recipe)["codes"] == [0, 0]
     before, train = stamps(run), (run / "train.json").read_bytes()
     with open(run / "lock", "w") as held:
@@ -170,11 +221,13 @@ def test_ranks_that_waited_for_a_folder_look_again(forked, small, tmp_path):
 @pytest.mark.parametrize("command", ["eval", "likelihood", "judge", "quickstart", "experiment"])
 def test_no_command_starts_in_a_folder_that_another_writes(typed, small, tmp_path, command):
     out = tmp_path / "out"
-    typed_as = {"eval": ["eval", "--model", small / "start", "--data", small / "exam", "--out", out],
-                "likelihood": ["likelihood", "--model", small / "start", "--data", small / "exam", "--out", out],
-                "judge": ["judge", "mm-vet", "--predictions", small / "answers.json", "--judge", "rule", "--out", out],
-                "quickstart": ["quickstart", "--tiny", "--out", out],
-                "experiment": ["experiment", "paper", "--tiny", "--out", out]}
+    typed_as = {
+        "eval": ["eval", "--model", small / "start", "--data", small / "exam", "--out", out],
+        "likelihood": ["likelihood", "--model", small / "start", "--data", small / "exam", "--out", out],
+        "judge": ["judge", "mm-vet", "--predictions", small / "answers.json", "--judge", "rule", "--out", out],
+        "quickstart": ["quickstart", "--tiny", "--out", out],
+        "experiment": ["experiment", "paper", "--tiny", "--out", out],
+    }
     with only_one(out, "written"):
         done = typed(*typed_as[command])
     told = rf"^cocoift {command}: {out}: is being \w+ by another process: wait for it or stop it$"

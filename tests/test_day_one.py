@@ -1,11 +1,12 @@
 "Day one of a user with eight GPUs: the real configurations of CLIP-L/336 and Vicuna without their weights, and the whole way, typed as in the README, with tiny ones."
+
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 import torch
+from PIL import Image
 
 from cocoift.files import UserError
 from cocoift.options import load_recipe
@@ -14,6 +15,7 @@ from cocoift.options import load_recipe
 @pytest.fixture
 def typed(typed):
     "A command typed here: its exit code, what it printed, what it said."
+
     def run(*args) -> tuple[int, str, str]:
         done = typed(*args, cwd=Path.cwd())
         return done.returncode, done.stdout, done.stderr
@@ -23,22 +25,36 @@ def typed(typed):
 
 def preprocessor(side: int) -> str:
     "As OpenAI's CLIP folders have it."
-    return json.dumps({"crop_size": side, "do_center_crop": True, "do_normalize": True, "do_resize": True, "feature_extractor_type": "CLIPFeatureExtractor",
-                       "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3, "size": side})
+    return json.dumps(
+        {
+            "crop_size": side,
+            "do_center_crop": True,
+            "do_normalize": True,
+            "do_resize": True,
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "resample": 3,
+            "size": side,
+        }
+    )
 
 
 # The real configurations
 
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     "`real('13b')`: the folder of a LLaVA-1.5 of that size, all but its weights."
+    from cocoift.train.language import join, open_language
     from cocoift.train.layout import real_configs
     from cocoift.train.model import byte_tokenizer
-    from cocoift.train.language import join, open_language
     from cocoift.train.tower import open_tower
 
     home = tmp_path_factory.mktemp("real")
-    tokenizer = byte_tokenizer(["Answer the question using a single word or phrase. What is in the picture? A red bus on the street."])
+    tokenizer = byte_tokenizer(
+        ["Answer the question using a single word or phrase. What is in the picture? A red bus on the street."]
+    )
 
     def make(size: str) -> Path:
         if not (home / size).exists():
@@ -69,19 +85,24 @@ def samples(shared, tmp_path_factory):
             write_jsonl(home / f"{recipe}.jsonl", [c for c in read_conversations(data) if len(c.images) == 1])
             (images / "VG_100K").mkdir(parents=True)
             for kind, _, number in (image.partition(":") for c in read_conversations(data) for image in c.images):
-                (images / (f"{int(number):012}.jpg" if kind == "coco" else f"VG_100K/{number}.jpg")).touch()  # lengths come from text alone: none is opened
+                (
+                    images / (f"{int(number):012}.jpg" if kind == "coco" else f"VG_100K/{number}.jpg")
+                ).touch()  # lengths come from text alone: none is opened
         return home / f"{recipe}.jsonl", images
 
     return make
 
 
-@pytest.mark.parametrize("recipe, size, built, gpu, billions, trained", [
-    ("llava15-pretrain", "7b", "coco-ift", "a100-40", 7.06, 0.02),
-    ("llava15-finetune-7b", "7b", "coco-ift", "a100-40", 7.06, 6.76),
-    ("llava15-lora-7b", "7b", "coco-ift", "a100-40", 7.4, 0.34),
-    ("llava15-finetune-13b", "13b", "coco-ift", "a100", 13.35, 13.05),
-    ("coco-ift-13b", "13b", "coco-ift", "h200", 13.35, 13.05),
-])
+@pytest.mark.parametrize(
+    "recipe, size, built, gpu, billions, trained",
+    [
+        ("llava15-pretrain", "7b", "coco-ift", "a100-40", 7.06, 0.02),
+        ("llava15-finetune-7b", "7b", "coco-ift", "a100-40", 7.06, 6.76),
+        ("llava15-lora-7b", "7b", "coco-ift", "a100-40", 7.4, 0.34),
+        ("llava15-finetune-13b", "13b", "coco-ift", "a100", 13.35, 13.05),
+        ("coco-ift-13b", "13b", "coco-ift", "h200", 13.35, 13.05),
+    ],
+)
 def test_the_plan_of_a_real_run(recipe, size, built, gpu, billions, trained, real, samples, tmp_path):
     from cocoift.train.dry_run import dry_run, told
     from cocoift.train.recipe import TrainRecipe
@@ -90,20 +111,30 @@ def test_the_plan_of_a_real_run(recipe, size, built, gpu, billions, trained, rea
     options = [f"model={real(size)}", f"data={data}", f"images={images}", f"out={tmp_path / 'run'}", "ranks=8"]
     found = dry_run(load_recipe(recipe, TrainRecipe, options), gpu, mfu=0.4)
     plan, table = found["plan"], found["table"]
-    assert plan["parameters"] / 1e9 == pytest.approx(billions, abs=0.02) and plan["trained"] / 1e9 == pytest.approx(trained, abs=0.02)
+    assert plan["parameters"] / 1e9 == pytest.approx(billions, abs=0.02) and plan["trained"] / 1e9 == pytest.approx(
+        trained, abs=0.02
+    )
     assert plan["ranks"] == 8 and plan["zero"] in (2, 3) and plan["gb_needed"] <= 0.9 * plan["gb_there"] + 0.1
-    assert plan["row_tokens"] * plan["micro_batch"] * plan["accumulation"] * 8 >= found["tokens"] / found["conversations"] * plan["batch"] * 0.99  # a step's tokens have room
+    assert (
+        plan["row_tokens"] * plan["micro_batch"] * plan["accumulation"] * 8
+        >= found["tokens"] / found["conversations"] * plan["batch"] * 0.99
+    )  # a step's tokens have room
     assert plan["steps"] == max(1, round(found["conversations"] / plan["batch"])) and plan["hours"] > 0
     assert table["kept"] + table["cut"] == found["conversations"] > 300 and table["no_picture"] == 0
     lines = told(found)
     row = [line for line in lines if line.startswith("prefix") or "[[" in line]
     assert "<image> x 576" in row[0] and "[[" not in row[0] and all("[[" in line for line in row[1:])
     answers = answers_of(data)
-    for number in {piece["branch"] for piece in found["row"]} - {0}:  # what is marked is an answer with its stop, round for round, and nothing else
+    for number in {piece["branch"] for piece in found["row"]} - {
+        0
+    }:  # what is marked is an answer with its stop, round for round, and nothing else
         learned = [piece["text"] for piece in found["row"] if piece["branch"] == number and piece["learned"]]
         stop = "\n" if recipe == "llava15-pretrain" else "</s>"
         assert all(text.endswith(stop) for text in learned)
-        assert tuple(text.removesuffix(stop).strip() for text in learned) in answers or tuple("".join(learned).split(stop)[:-1]) in answers
+        assert (
+            tuple(text.removesuffix(stop).strip() for text in learned) in answers
+            or tuple("".join(learned).split(stop)[:-1]) in answers
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -119,11 +150,14 @@ def test_what_does_not_fit_says_what_would(real, samples, tmp_path):
 
     data, images = samples("coco-ift")
     options = [f"model={real('13b')}", f"data={data}", f"images={images}", f"out={tmp_path / 'run'}", "ranks=2"]
-    with pytest.raises(UserError, match=r"zero=3 micro_batch=1 .*needs about \d+ GB a rank on 2 ranks, .* more ranks, .*or lora_r=128"):
+    with pytest.raises(
+        UserError, match=r"zero=3 micro_batch=1 .*needs about \d+ GB a rank on 2 ranks, .* more ranks, .*or lora_r=128"
+    ):
         dry_run(load_recipe("llava15-finetune-13b", TrainRecipe, options), "a100-40")
 
 
 # The whole way
+
 
 @pytest.fixture(scope="module")
 def parts(small, tmp_path_factory) -> Path:
@@ -131,10 +165,22 @@ def parts(small, tmp_path_factory) -> Path:
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPVisionModel, LlamaForCausalLM
 
     home = tmp_path_factory.mktemp("parts")
-    tower, language = CLIPVisionModel.from_pretrained(small / "parts/vision"), LlamaForCausalLM.from_pretrained(small / "parts/language")
-    text = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16}
+    tower, language = (
+        CLIPVisionModel.from_pretrained(small / "parts/vision"),
+        LlamaForCausalLM.from_pretrained(small / "parts/language"),
+    )
+    text = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 16,
+    }
     whole = CLIPModel(CLIPConfig(text_config=text, vision_config=tower.config.to_dict(), projection_dim=16))
-    whole.vision_model.load_state_dict({name.removeprefix("vision_model."): value for name, value in tower.state_dict().items()})
+    whole.vision_model.load_state_dict(
+        {name.removeprefix("vision_model."): value for name, value in tower.state_dict().items()}
+    )
     for folder, model in ("clip", whole), ("vicuna", language):
         model.config.save_pretrained(home / folder)
     (home / "clip/preprocessor_config.json").write_text(preprocessor(48))
@@ -153,19 +199,44 @@ def test_the_whole_way(typed, parts, small, tmp_path):
     from cocoift.chat.ask import Ask
     from cocoift.chat.local import LocalChat
 
-    code, printed, said = typed("assemble", "--tower", parts / "clip", "--language", parts / "vicuna", "--out", tmp_path / "start", "--json")
+    code, printed, said = typed(
+        "assemble", "--tower", parts / "clip", "--language", parts / "vicuna", "--out", tmp_path / "start", "--json"
+    )
     assert code == 0 and json.loads(printed) == {"model": str(tmp_path / "start")}, said
     start = AutoModelForImageTextToText.from_pretrained(tmp_path / "start")
     assert start.dtype == torch.float16 and not [name for name in start.state_dict() if "text_model" in name]
     assert json.loads((tmp_path / "start/processor_config.json").read_text())["image_processor"]["do_pad"] is True
 
-    common = [f"data={small / 'set'}", f"images={small / 'world/images'}", "epochs=", "steps=2", "batch=16", "micro_batch=2"]
-    code, printed, said = typed("train", "llava15-pretrain", f"model={tmp_path / 'start'}", f"out={tmp_path / 'pretrain'}", *common, "--json")
+    common = [
+        f"data={small / 'set'}",
+        f"images={small / 'world/images'}",
+        "epochs=",
+        "steps=2",
+        "batch=16",
+        "micro_batch=2",
+    ]
+    code, printed, said = typed(
+        "train", "llava15-pretrain", f"model={tmp_path / 'start'}", f"out={tmp_path / 'pretrain'}", *common, "--json"
+    )
     assert code == 0, said
-    code, printed, said = typed("train", "llava15-finetune-7b", f"model={tmp_path / 'pretrain/model'}", f"out={tmp_path / 'finetune'}", *common, "ranks=2", "--json")
+    code, printed, said = typed(
+        "train",
+        "llava15-finetune-7b",
+        f"model={tmp_path / 'pretrain/model'}",
+        f"out={tmp_path / 'finetune'}",
+        *common,
+        "ranks=2",
+        "--json",
+    )
     assert code == 0 and json.loads(printed)["steps"] == 2, said
-    weights = [AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict() for folder in (tmp_path / "start", tmp_path / "pretrain/model", tmp_path / "finetune/model")]
-    learned = [{part(name) for name in new if not torch.equal(new[name], old[name].bfloat16().float())} for old, new in zip(weights, weights[1:])]  # they train in bf16
+    weights = [
+        AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
+        for folder in (tmp_path / "start", tmp_path / "pretrain/model", tmp_path / "finetune/model")
+    ]
+    learned = [
+        {part(name) for name in new if not torch.equal(new[name], old[name].bfloat16().float())}
+        for old, new in zip(weights, weights[1:])
+    ]  # they train in bf16
     assert learned == [{"projector"}, {"projector", "language"}]
 
     code, _, said = typed("report", tmp_path / "pretrain", tmp_path / "finetune", "--out", tmp_path / "report.html")
@@ -175,16 +246,36 @@ def test_the_whole_way(typed, parts, small, tmp_path):
     asks = [Ask(sorted(chat.pictures)[0], (), "What is here?")]
     answers = chat.answer(asks)
 
-    for to, source, more in ("llava", "finetune/model", ()), ("hf", "llava", ("--tower", parts / "clip")), ("projector", "finetune/model", ()):
+    for to, source, more in (
+        ("llava", "finetune/model", ()),
+        ("hf", "llava", ("--tower", parts / "clip")),
+        ("projector", "finetune/model", ()),
+    ):
         code, _, said = typed("convert", tmp_path / source, "--to", to, "--out", tmp_path / to, *more)
         assert code == 0, said
     assert LocalChat(tmp_path / "hf", small / "world/images", most_tokens=4).answer(asks) == answers
-    code, _, said = typed("assemble", "--tower", parts / "clip", "--language", parts / "vicuna", "--projector", tmp_path / "projector", "--pad", "crop", "--out", tmp_path / "again")
+    code, _, said = typed(
+        "assemble",
+        "--tower",
+        parts / "clip",
+        "--language",
+        parts / "vicuna",
+        "--projector",
+        tmp_path / "projector",
+        "--pad",
+        "crop",
+        "--out",
+        tmp_path / "again",
+    )
     assert code == 0, said
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "again", dtype=torch.float32).state_dict()
-    assert all(torch.allclose(again[name], value, atol=1e-3) for name, value in weights[2].items() if part(name) == "projector")
+    assert all(
+        torch.allclose(again[name], value, atol=1e-3) for name, value in weights[2].items() if part(name) == "projector"
+    )
     typed("convert", tmp_path / "again", "--to", "llava", "--out", tmp_path / "cropped")
-    assert [json.loads((tmp_path / name / "config.json").read_text())["image_aspect_ratio"] for name in ("llava", "cropped")] == ["pad", None]
+    assert [
+        json.loads((tmp_path / name / "config.json").read_text())["image_aspect_ratio"] for name in ("llava", "cropped")
+    ] == ["pad", None]
 
 
 def part(name: str) -> str:
@@ -193,18 +284,30 @@ def part(name: str) -> str:
     return part_of(name)
 
 
-@pytest.mark.parametrize("command, says", [
-    ("assemble --tower {vicuna} --language {vicuna} --out x", ["vicuna: a llama is no vision transformer"]),
-    ("assemble --tower {clip} --language {clip} --out x", ["clip: is a clip checkpoint, a language model is needed"]),
-    ("assemble --tower {clip} --language nowhere --out x", ["nowhere: is no language model (there is no config.json)"]),
-    ("assemble --tower {clip} --language {vicuna} --out {clip}", ["clip: is there already"]),
-    ("assemble --tower {clip} --language {vicuna} --projector {clip}/pytorch_model.bin --out x", ["pytorch_model.bin: is no projector between these two models"]),
-    ("assemble --tower {clip} --language {vicuna} --pad round --out x", ["--pad round: is square or crop"]),
-    ("convert {clip} --to hf --out x", ["--to hf", "--tower"]),
-    ("convert {clip} --to gguf --out x", ["--to gguf: is llava, hf or projector"]),
-    ("convert {clip} --to llava --out x", ["clip: is a clip checkpoint"]),
-    ("convert {clip} --to projector --out x", ["clip: has no projector of LLaVA's"]),
-])
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        ("assemble --tower {vicuna} --language {vicuna} --out x", ["vicuna: a llama is no vision transformer"]),
+        (
+            "assemble --tower {clip} --language {clip} --out x",
+            ["clip: is a clip checkpoint, a language model is needed"],
+        ),
+        (
+            "assemble --tower {clip} --language nowhere --out x",
+            ["nowhere: is no language model (there is no config.json)"],
+        ),
+        ("assemble --tower {clip} --language {vicuna} --out {clip}", ["clip: is there already"]),
+        (
+            "assemble --tower {clip} --language {vicuna} --projector {clip}/pytorch_model.bin --out x",
+            ["pytorch_model.bin: is no projector between these two models"],
+        ),
+        ("assemble --tower {clip} --language {vicuna} --pad round --out x", ["--pad round: is square or crop"]),
+        ("convert {clip} --to hf --out x", ["--to hf", "--tower"]),
+        ("convert {clip} --to gguf --out x", ["--to gguf: is llava, hf or projector"]),
+        ("convert {clip} --to llava --out x", ["clip: is a clip checkpoint"]),
+        ("convert {clip} --to projector --out x", ["clip: has no projector of LLaVA's"]),
+    ],
+)
 def test_parts_that_do_not_belong_together(typed, parts, tmp_path, monkeypatch, command, says):
     monkeypatch.chdir(tmp_path)
     code, printed, said = typed(*command.format(clip=parts / "clip", vicuna=parts / "vicuna").split())
@@ -214,12 +317,15 @@ def test_parts_that_do_not_belong_together(typed, parts, tmp_path, monkeypatch, 
 
 # What cannot be trained: one line, exit code 2, before anything is written
 
+
 @pytest.fixture
 def here(small, tmp_path, monkeypatch) -> Path:
     "A copy of the small world, to spoil, and a recipe for it."
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     (tmp_path / "hosts").write_text("localhost slots=512\n")
-    (tmp_path / "train.yaml").write_text(json.dumps({"model": "start", "data": "set", "images": "world/images", "out": "run", "steps": 1, "batch": 4}))
+    (tmp_path / "train.yaml").write_text(
+        json.dumps({"model": "start", "data": "set", "images": "world/images", "out": "run", "steps": 1, "batch": 4})
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -244,20 +350,40 @@ def untileable(here: Path) -> None:
     Image.new("RGB", (1000, 2)).save(min((here / "world/images/train2017").iterdir()))
 
 
-@pytest.mark.parametrize("command, spoil, says", [
-    ("train train.yaml model=qwen", untileable, ["coco:1: qwen: its processor cannot tile a picture of 1000 x 2 pixels", "leave such pictures out"]),
-    ("train train.yaml model=parts/language", None, ["parts/language: is a llama checkpoint", "name another"]),
-    ("train train.yaml", without_stop, ["start: neither the chat template nor the tokenizer has a stop token", "use the tokenizer that belongs to it"]),
-    ("train train.yaml", torn_weights, ["model.safetensors: the weights cannot be read", "download or train it again"]),
-    ("train train.yaml hostfile=hosts", None, ["hosts: gives localhost slots=512", "lower its slots"]),
-])
+@pytest.mark.parametrize(
+    "command, spoil, says",
+    [
+        (
+            "train train.yaml model=qwen",
+            untileable,
+            ["coco:1: qwen: its processor cannot tile a picture of 1000 x 2 pixels", "leave such pictures out"],
+        ),
+        ("train train.yaml model=parts/language", None, ["parts/language: is a llama checkpoint", "name another"]),
+        (
+            "train train.yaml",
+            without_stop,
+            [
+                "start: neither the chat template nor the tokenizer has a stop token",
+                "use the tokenizer that belongs to it",
+            ],
+        ),
+        (
+            "train train.yaml",
+            torn_weights,
+            ["model.safetensors: the weights cannot be read", "download or train it again"],
+        ),
+        ("train train.yaml hostfile=hosts", None, ["hosts: gives localhost slots=512", "lower its slots"]),
+    ],
+)
 def test_what_cannot_be_trained(typed, here, command, spoil, says):
     if spoil:
         spoil(here)
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     code, printed, said = typed(*command.split())
     assert (code, printed) == (2, "") and said.count("\n") == 1 and all(text in said for text in says), said
-    after = {path: path.stat().st_mtime_ns for path in here.rglob("*") if "plans" not in path.parts}  # the plan, that any later run takes up
+    after = {
+        path: path.stat().st_mtime_ns for path in here.rglob("*") if "plans" not in path.parts
+    }  # the plan, that any later run takes up
     assert {path: when for path, when in after.items() if path != here} == before
 
 
@@ -270,4 +396,6 @@ def test_missing_pictures_are_dropped_and_counted(typed, here):
 
     about = [c for c in read_conversations(here / "set") if int(c.image.partition(":")[2]) == int(gone.stem)]
     told = json.loads(printed)
-    assert told["table"]["no_picture"] == len(about) > 0 and told["table"]["kept"] == told["conversations"] == len(list(read_conversations(here / "set"))) - len(about)
+    assert told["table"]["no_picture"] == len(about) > 0 and told["table"]["kept"] == told["conversations"] == len(
+        list(read_conversations(here / "set"))
+    ) - len(about)

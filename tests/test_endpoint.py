@@ -1,4 +1,5 @@
 "What is paid for is kept, and paid for once: kills, shared caches, budgets, limits, full disks, keys."
+
 import json
 import os
 import random
@@ -49,13 +50,18 @@ def question(k, text="Boat {}") -> Request:
 def kept(path) -> set[str]:
     db = sqlite3.connect(path)
     try:
-        return {key for key, in db.execute("SELECT key FROM answers")}
+        return {key for (key,) in db.execute("SELECT key FROM answers")}
     finally:
         db.close()
 
 
 def asker(url, path, count) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", ASKER, url, str(path), str(count)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", ASKER, url, str(path), str(count)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class Booked(Stage):
@@ -160,13 +166,19 @@ def test_the_budget_stops_before_the_call_that_would_exceed_it(tmp_path):
     told = []
     with Raised(stage) as url:
         poor = Engine(url, cache, concurrency=6, price=price, budget=1.0, run="r", role="t")
-        with pytest.raises(Failed, match="--budget 1: .* is spent and the next call may cost .*: the same command with a higher budget goes on"):
+        with pytest.raises(
+            Failed,
+            match="--budget 1: .* is spent and the next call may cost .*: the same command with a higher budget goes on",
+        ):
             run(poor, (one(question(k)) for k in range(100)), lambda k, answer: told.append(k))
         spent = cache.usage("r")["t"]
         assert stage.counts["answers"] == spent["answers"] == len(told)  # whatever the server answered was kept
         assert 0.8 < spent["cost"] <= 1.0
         with pytest.raises(Failed):  # a new start has no new money
-            ask_all(Engine(url, Cache(tmp_path / "answers.sqlite"), price=price, budget=1.0, run="r"), [question(k) for k in range(100)])
+            ask_all(
+                Engine(url, Cache(tmp_path / "answers.sqlite"), price=price, budget=1.0, run="r"),
+                [question(k) for k in range(100)],
+            )
         assert stage.counts["answers"] == spent["answers"]
 
 
@@ -203,7 +215,10 @@ def test_retry_after_is_waited_for():
 def test_newer_models_call_the_longest_length_otherwise(tmp_path):
     def newer(body):
         if "max_tokens" in body:
-            raise Refusal(400, "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")
+            raise Refusal(
+                400,
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            )
         return str(body["max_completion_tokens"])
 
     stage = Stage(newer)
@@ -226,7 +241,9 @@ def test_a_cache_cut_anywhere_is_told_and_left_alone(tmp_path):
         torn = tmp_path / "torn" / f"{size}.sqlite"
         torn.parent.mkdir(exist_ok=True)
         torn.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=f"{size}.sqlite: is no whole cache of answers .*: restore it, or name another with --cache"):
+        with pytest.raises(
+            UserError, match=f"{size}.sqlite: is no whole cache of answers .*: restore it, or name another with --cache"
+        ):
             Cache(torn)
         assert torn.read_bytes() == whole[:size]
 
@@ -237,7 +254,9 @@ def test_a_full_disk_stops_the_run_and_loses_nothing_that_was_kept(tmp_path):
     cache.db.execute(f"PRAGMA max_page_count={pages + 6}")  # SQLite's own word for a disk without room
     tasks = [question(k, "Boat {} " + "lies at the pier " * 20) for k in range(200)]
     with Raised(stage) as url:
-        with pytest.raises(UserError, match="answers.sqlite: the disk is full .*: make room and run again, all answers so far are kept"):
+        with pytest.raises(
+            UserError, match="answers.sqlite: the disk is full .*: make room and run again, all answers so far are kept"
+        ):
             ask_all(Engine(url, cache, concurrency=4), tasks)
         held = kept(tmp_path / "answers.sqlite")
         assert 0 < len(held) < 200
@@ -258,9 +277,17 @@ ask > /dev/null; echo "code $?" >&2
 mount -o remount,size=40m {tmp_path} && ask | wc -l"""
     stage = Booked()
     with Raised(stage) as url:
-        done = subprocess.run(["unshare", "-rm", "bash", "-c", script], env=os.environ | {"PY": sys.executable, "ASKER": ASKER, "URL": url}, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            ["unshare", "-rm", "bash", "-c", script],
+            env=os.environ | {"PY": sys.executable, "ASKER": ASKER, "URL": url},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     lines = done.stderr.splitlines()
-    assert lines[0].startswith(f"told: {tmp_path}/answers.sqlite: the disk is full") and lines[1:] == ["code 1"], done.stderr
+    assert lines[0].startswith(f"told: {tmp_path}/answers.sqlite: the disk is full") and lines[1:] == ["code 1"], (
+        done.stderr
+    )
     assert done.stdout.strip() == "300"
     assert sum(stage.books.values()) - 300 <= 8 and len(stage.books) == 300
 
@@ -276,15 +303,64 @@ def home(tmp_path_factory):
     make_world(folder / "world", 6)
     build(BuildRecipe(name="w", sources={"coco-captions": {}, "vqav2": {}}, clean=[]), folder / "world", folder / "set")
     (folder / "answers.json").write_text('{"v1_0": "Four shapes."}')
-    (folder / "mm-vet.json").write_text('{"v1_0": {"imagename": "v1_0.png", "question": "How many shapes are there?", "answer": "4", "capability": ["rec"]}}')
+    (folder / "mm-vet.json").write_text(
+        '{"v1_0": {"imagename": "v1_0.png", "question": "How many shapes are there?", "answer": "4", "capability": ["rec"]}}'
+    )
     return folder
 
 
 COMMANDS = {
-    "eval": lambda home, url, out: ["--model", f"{url}#m", "--data", home / "exam", "--per-image", 1, "--history", "none", "--out", out / "run"],
-    "judge": lambda home, url, out: ["mm-vet", "--predictions", home / "answers.json", "--references", home / "mm-vet.json", "--judge", f"{url}#m", "--out", out / "judged"],
-    "rewrite": lambda home, url, out: [home / "set", "kinds={sentence: 2}", "verdicts=keep", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 2],
-    "label": lambda home, url, out: [home / "set", "kinds={sentence: 1}", "verdicts=keep", "--images", home / "world", "--endpoint", url, "--model", "m", "--out", out / "new", "--concurrency", 2],
+    "eval": lambda home, url, out: [
+        "--model",
+        f"{url}#m",
+        "--data",
+        home / "exam",
+        "--per-image",
+        1,
+        "--history",
+        "none",
+        "--out",
+        out / "run",
+    ],
+    "judge": lambda home, url, out: [
+        "mm-vet",
+        "--predictions",
+        home / "answers.json",
+        "--references",
+        home / "mm-vet.json",
+        "--judge",
+        f"{url}#m",
+        "--out",
+        out / "judged",
+    ],
+    "rewrite": lambda home, url, out: [
+        home / "set",
+        "kinds={sentence: 2}",
+        "verdicts=keep",
+        "--endpoint",
+        url,
+        "--model",
+        "m",
+        "--out",
+        out / "new",
+        "--concurrency",
+        2,
+    ],
+    "label": lambda home, url, out: [
+        home / "set",
+        "kinds={sentence: 1}",
+        "verdicts=keep",
+        "--images",
+        home / "world",
+        "--endpoint",
+        url,
+        "--model",
+        "m",
+        "--out",
+        out / "new",
+        "--concurrency",
+        2,
+    ],
 }
 
 
@@ -306,6 +382,7 @@ def command(monkeypatch, capfd):
 def told(status: int, message: str):
     def answer(body):
         raise Refusal(status, message)
+
     return answer
 
 
@@ -315,11 +392,16 @@ def sees_nothing(body):
     return "I am a text model."
 
 
-BAD = {"unknown model": (told(404, "The model `m` does not exist"), "has no model m"),
-       "wrong key": (told(401, "Incorrect API key provided"), "does not accept the key (HTTP 401: Incorrect API key provided): set OPENAI_API_KEY"),
-       "no vision": (sees_nothing, "m takes no pictures (HTTP 400: Invalid content type"),
-       "too large": (told(413, "Request Entity Too Large"), "a request is too large for it (HTTP 413)"),
-       "no money": (told(429, "You exceeded your current quota: insufficient_quota"), "the account has no money left")}
+BAD = {
+    "unknown model": (told(404, "The model `m` does not exist"), "has no model m"),
+    "wrong key": (
+        told(401, "Incorrect API key provided"),
+        "does not accept the key (HTTP 401: Incorrect API key provided): set OPENAI_API_KEY",
+    ),
+    "no vision": (sees_nothing, "m takes no pictures (HTTP 400: Invalid content type"),
+    "too large": (told(413, "Request Entity Too Large"), "a request is too large for it (HTTP 413)"),
+    "no money": (told(429, "You exceeded your current quota: insufficient_quota"), "the account has no money left"),
+}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -331,14 +413,23 @@ def test_one_clear_line(command, home, tmp_path, name):
         with Raised(Stage(answer)) as url:
             code, err, _ = command(name, *COMMANDS[name](home, url, tmp_path / case))
         last = err.strip().splitlines()[-1]
-        assert code == 2 and last.startswith(f"cocoift {name}: {url}: ") and line in last and "Traceback" not in err, (case, err)
+        assert code == 2 and last.startswith(f"cocoift {name}: {url}: ") and line in last and "Traceback" not in err, (
+            case,
+            err,
+        )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_one_clear_line_where_no_server_answers(command, home, tmp_path, monkeypatch, name):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    for url, line in (("http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1: no server answers there ("), ("http://api.example.org/v1", "OPENAI_API_KEY: is not set, and http://api.example.org/v1 is not on"),
-                      ("http://me:geheim@127.0.0.1:9/v1", "--endpoint http://127.0.0.1:9/v1: is written with a user, a password or a query")):
+    for url, line in (
+        ("http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1: no server answers there ("),
+        ("http://api.example.org/v1", "OPENAI_API_KEY: is not set, and http://api.example.org/v1 is not on"),
+        (
+            "http://me:geheim@127.0.0.1:9/v1",
+            "--endpoint http://127.0.0.1:9/v1: is written with a user, a password or a query",
+        ),
+    ):
         code, err, _ = command(name, *COMMANDS[name](home, url, tmp_path))
         assert code == 2 and f"cocoift {name}: {line}" in err.strip().splitlines()[-1] and "geheim" not in err, err
 
@@ -357,7 +448,11 @@ def test_nothing_is_lost_when_the_key_stops_working(command, home, tmp_path):
         stage.answer = lambda body: "It can be seen at once that this is the right answer."
         code, err, out = command("rewrite", *COMMANDS["rewrite"](home, url, tmp_path), "--json")
     assert code == 0, err
-    assert json.loads(out)["cached"] == 7 and stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite")) and set(stage.answered.values()) == {1}
+    assert (
+        json.loads(out)["cached"] == 7
+        and stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite"))
+        and set(stage.answered.values()) == {1}
+    )
 
 
 def test_eval_keeps_what_it_paid_for_within_its_budget(command, home, tmp_path):
@@ -392,6 +487,7 @@ def test_the_key_is_nowhere(command, home, tmp_path, monkeypatch, name):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr("cocoift.chat.endpoint.engine.back_off", lambda *args: 0.0)
     for echo, status in (("answers", 0), ("refusals", 400), ("unwell", 500), ("wrong key", 401)):
+
         def answer(body):
             assert stage.authorization == f"Bearer {KEY}"
             text = f"You came with {stage.authorization}, and that is {KEY}."

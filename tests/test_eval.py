@@ -1,4 +1,5 @@
 "Models are examined, judged and compared through the command line, and nothing that failed passes for a number."
+
 import json
 import os
 import signal
@@ -28,7 +29,11 @@ def told(typed, *args, code: int = 0) -> dict:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "times.jsonl"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "times.jsonl"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +47,34 @@ def whole(small, tmp_path_factory) -> Path:
 
 
 def command(small: Path, out: Path, *more) -> list:
-    return ["eval", "--model", small / "start", "--data", small / "exam", "--per-image", 1, "--history", "neutral:1", "--history", "own:1", "--most-tokens", 8, "--out", out, *more]
+    return [
+        "eval",
+        "--model",
+        small / "start",
+        "--data",
+        small / "exam",
+        "--per-image",
+        1,
+        "--history",
+        "neutral:1",
+        "--history",
+        "own:1",
+        "--most-tokens",
+        8,
+        "--out",
+        out,
+        *more,
+    ]
 
 
 def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
     out = tmp_path / "tiny"
-    with subprocess.Popen([COCOIFT, *map(str, command(small, out, "--nproc", 2))], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [COCOIFT, *map(str, command(small, out, "--nproc", 2))],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
         while not any(path.stat().st_size for path in out.glob("ranks/*/rounds.jsonl")) and process.poll() is None:
             time.sleep(0.005)
         assert process.poll() is None, process.stderr.read().decode()
@@ -57,7 +84,9 @@ def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
     assert not (out / "scores.json").exists()
     from cocoift.studies.examine import examine
 
-    examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8, nproc=2)  # two others take over, and run to the end
+    examine(
+        str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8, nproc=2
+    )  # two others take over, and run to the end
     assert bytes_of(out) == bytes_of(whole)
 
 
@@ -95,7 +124,10 @@ def test_a_dry_run_knows_what_is_left(small, whole, tmp_path):
     price = tmp_path / "price.json"
     price.write_text(json.dumps({str(small / "start"): {"input": 1000, "output": 1000}}))
     told = {"dry_run": True, "price": price, "per_image": 1, "most_tokens": 8}
-    before, after = (examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], **told) for out in (tmp_path / "new", whole))
+    before, after = (
+        examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], **told)
+        for out in (tmp_path / "new", whole)
+    )
     lines = len((whole / "rounds.jsonl").read_text().splitlines())
     assert (before["calls"], before["done"], after["calls"], after["done"], after["price"]) == (lines, 0, 0, lines, 0)
     assert before["price"] > 0 and before["prompt_tokens"] > before["calls"] * 9 and not (tmp_path / "new").exists()
@@ -114,7 +146,16 @@ def test_what_does_not_fit_is_a_status(small, tmp_path):
     (narrow / "config.json").write_text(json.dumps(config))
 
     def run(name: str, **options) -> dict:
-        return examine(str(narrow), "rounds", small / "exam", tmp_path / name, ["none", "neutral:2"], per_image=1, most_tokens=40, **options)
+        return examine(
+            str(narrow),
+            "rounds",
+            small / "exam",
+            tmp_path / name,
+            ["none", "neutral:2"],
+            per_image=1,
+            most_tokens=40,
+            **options,
+        )
 
     plain, cut = run("plain"), run("cut", truncate="oldest")
     assert plain["statuses"]["overflow"] > 0 and plain["coverage"] < 1 and plain["truncated"] == 0
@@ -131,7 +172,9 @@ def test_compare(typed, small, tmp_path):
     for name in ("oracle", "collapse"):
         examine(f"scripted:{name}", "rounds", small / "exam", tmp_path / name, ["forced_short:1"])
     page = tmp_path / "page.html"
-    found = told(typed, "compare", tmp_path / "oracle", tmp_path / "collapse", "--html", page, "--images", small / "exam")
+    found = told(
+        typed, "compare", tmp_path / "oracle", tmp_path / "collapse", "--html", page, "--images", small / "exam"
+    )
     leak = found["differences"]["leakage"]
     assert (leak["value"], leak["low"], leak["high"]) == (1, 1, 1) and leak["p"] <= 2 / 2**6 + 1e-9
     assert all({"value", "low", "high", "p", "holm", "resolves"} <= d.keys() for d in found["differences"].values())
@@ -144,19 +187,43 @@ def test_judging_real_answers(typed, shared, tmp_path):
     from cocoift.studies.judged import run_judge
 
     bench = shared / "data/bench/mm-vet"
-    asked, said = (json.loads((bench / name).read_text()) for name in ("mm-vet_sample12.json", "results_llava-v1.5-13b.json"))
+    asked, said = (
+        json.loads((bench / name).read_text()) for name in ("mm-vet_sample12.json", "results_llava-v1.5-13b.json")
+    )
     (tmp_path / "twelve.json").write_text(json.dumps({k: said[k] for k in asked}))
     grades = bench / "llava-v1.5-13b_gpt-4-grade-3runs.json"
-    args = ["judge", "mm-vet", "--predictions", tmp_path / "twelve.json", "--references", bench / "mm-vet_sample12.json"]
-    canary = ["--canary", grades, "--canary-answers", bench / "results_llava-v1.5-13b.json", "--canary-references", bench / "mm-vet_sample12.json"]
+    args = [
+        "judge",
+        "mm-vet",
+        "--predictions",
+        tmp_path / "twelve.json",
+        "--references",
+        bench / "mm-vet_sample12.json",
+    ]
+    canary = [
+        "--canary",
+        grades,
+        "--canary-answers",
+        bench / "results_llava-v1.5-13b.json",
+        "--canary-references",
+        bench / "mm-vet_sample12.json",
+    ]
     by_gpt4 = told(typed, *args, "--judge", f"replay:{grades}", "--repeats", 3, "--out", tmp_path / "gpt4", *canary)
-    assert by_gpt4["coverage"] == 1 and round(by_gpt4["scores"]["total"]["value"], 3) == 19.167 and by_gpt4["canary"]["difference"] == 0
+    assert (
+        by_gpt4["coverage"] == 1
+        and round(by_gpt4["scores"]["total"]["value"], 3) == 19.167
+        and by_gpt4["canary"]["difference"] == 0
+    )
     files = {"references": bench / "mm-vet_sample12.json"}
     run_judge("mm-vet", tmp_path / "twelve.json", "rule", tmp_path / "rule", files)
     with pytest.raises(UserError, match="two instruments"):
         compare(tmp_path / "gpt4", tmp_path / "rule")
 
-    torn = {k: {**row, "content": ["2.0" if n % 2 else "0.5"]} for n, (k, row) in enumerate(json.loads(grades.read_text()).items()) if k in asked}
+    torn = {
+        k: {**row, "content": ["2.0" if n % 2 else "0.5"]}
+        for n, (k, row) in enumerate(json.loads(grades.read_text()).items())
+        if k in asked
+    }
     (tmp_path / "torn.json").write_text(json.dumps(torn))
     done = typed(*args, "--judge", f"replay:{tmp_path / 'torn.json'}", "--out", tmp_path / "torn", "--json")
     found = json.loads(done.stdout)
@@ -165,9 +232,14 @@ def test_judging_real_answers(typed, shared, tmp_path):
     low, high = found["scores"]["total"]["bounds"]
     assert low < found["scores"]["total"]["value"] < high and not (tmp_path / "torn/grades.json").exists()
 
-    four = run_judge("mm-vet", tmp_path / "twelve.json", f"replay:{grades}", tmp_path / "four", files, repeats=4)  # the file has three
+    four = run_judge(
+        "mm-vet", tmp_path / "twelve.json", f"replay:{grades}", tmp_path / "four", files, repeats=4
+    )  # the file has three
     assert four["statuses"]["not_run"] == 12 and four["coverage"] == 0.75
-    for predictions, prompt, complaint in [(bench / "results_llava-v1.5-13b.json", None, "206 ids that the references don't have"), (tmp_path / "twelve.json", "llava-bench", "asks for 'context'")]:
+    for predictions, prompt, complaint in [
+        (bench / "results_llava-v1.5-13b.json", None, "206 ids that the references don't have"),
+        (tmp_path / "twelve.json", "llava-bench", "asks for 'context'"),
+    ]:
         with pytest.raises(UserError, match=complaint):
             run_judge("mm-vet", predictions, "rule", tmp_path / "wrong", files, prompt)
 
@@ -179,7 +251,9 @@ def test_a_judge_killed_goes_on(shared, tmp_path):
 
     bench = shared / "data/bench/mm-vet"
     said = json.loads((bench / "results_llava-v1.5-13b.json").read_text())
-    (tmp_path / "twelve.json").write_text(json.dumps({k: said[k] for k in json.loads((bench / "mm-vet_sample12.json").read_text())}))
+    (tmp_path / "twelve.json").write_text(
+        json.dumps({k: said[k] for k in json.loads((bench / "mm-vet_sample12.json").read_text())})
+    )
 
     class Mortal(ReplayJudge):
         calls = 0
@@ -191,7 +265,14 @@ def test_a_judge_killed_goes_on(shared, tmp_path):
             return super().ask(items, *rest)
 
     def judge(who: type, out: str) -> None:
-        judge_answers("mm-vet", tmp_path / "twelve.json", who(bench / "llava-v1.5-13b_gpt-4-grade-3runs.json"), tmp_path / out, {"references": bench / "mm-vet_sample12.json"}, repeats=3)
+        judge_answers(
+            "mm-vet",
+            tmp_path / "twelve.json",
+            who(bench / "llava-v1.5-13b_gpt-4-grade-3runs.json"),
+            tmp_path / out,
+            {"references": bench / "mm-vet_sample12.json"},
+            repeats=3,
+        )
 
     judge(ReplayJudge, "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,4 @@
 "What is learned does not depend on how the work is spread: ranks, accumulation, ZeRO's stages and a change of all of them in mid-run give the losses of one plain torch process."
-import json
 
 import pytest
 import torch
@@ -16,7 +15,11 @@ def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
     pictures = Pictures(paths, family)
     rows = collate([[tree] for tree in layout(plan)], recipe.weighting)
     pixels = pictures.stack(rows.images, "cpu", torch.float32)
-    optimizer, losses, gradients = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=0.0), [], {}
+    optimizer, losses, gradients = (
+        torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=0.0),
+        [],
+        {},
+    )
     for _ in range(steps):
         loss = token_loss(model, rows, pixels) / rows.weight.sum()
         optimizer.zero_grad()
@@ -41,16 +44,31 @@ def told(small, tmp_path_factory) -> dict:
     images = [some[:3] for some in islice(by_image.values(), 4)]
     text = conversation(None, ("Is there a star?", "No, without an image there is no star."), id="text")
     write_jsonl(folder / "images.jsonl", [c for some in images for c in some])
-    write_jsonl(folder / "mixed.jsonl", [*(c for some in images[:3] for c in some), text])  # a rank gets the one without a picture
+    write_jsonl(
+        folder / "mixed.jsonl", [*(c for some in images[:3] for c in some), text]
+    )  # a rank gets the one without a picture
     write_jsonl(folder / "few.jsonl", [*(c for some in images[:2] for c in some), *images[2][:1], text])
-    return {"model": str(small / "start"), "data": str(folder / "mixed.jsonl"), "images": str(small / "world/images"), "out": str(folder / "run"),
-            "train": "all", "steps": 3, "lr": 3e-3, "recompute": False, "ranks": 2, "sets": {name: str(folder / f"{name}.jsonl") for name in ("images", "mixed", "few")}, "gradients": str(folder / "gradients.pt")}
+    return {
+        "model": str(small / "start"),
+        "data": str(folder / "mixed.jsonl"),
+        "images": str(small / "world/images"),
+        "out": str(folder / "run"),
+        "train": "all",
+        "steps": 3,
+        "lr": 3e-3,
+        "recompute": False,
+        "ranks": 2,
+        "sets": {name: str(folder / f"{name}.jsonl") for name in ("images", "mixed", "few")},
+        "gradients": str(folder / "gradients.pt"),
+    }
 
 
 def recipe_of(told: dict, **changed):
     from cocoift.train.recipe import TrainRecipe
 
-    return TrainRecipe.model_validate({key: value for key, value in told.items() if key not in ("sets", "gradients")} | changed)
+    return TrainRecipe.model_validate(
+        {key: value for key, value in told.items() if key not in ("sets", "gradients")} | changed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +76,10 @@ def separate(told) -> dict[str, float]:
     "The loss of one step by weighting, a row of its own for each conversation, in plain torch; its gradients lie where `told` says."
     from cocoift.train.pack import alone
 
-    found = {weighting: plainly(recipe_of(told, data=told["sets"]["few"], weighting=weighting), 1, alone) for weighting in ("token", "root", "equal")}
+    found = {
+        weighting: plainly(recipe_of(told, data=told["sets"]["few"], weighting=weighting), 1, alone)
+        for weighting in ("token", "root", "equal")
+    }
     torch.save({weighting: gradients for weighting, (_, gradients) in found.items()}, told["gradients"])
     return {weighting: losses[0] for weighting, (losses, _) in found.items()}
 
@@ -78,7 +99,11 @@ def test_packing_layout_accumulation_and_ranks_change_nothing(separate, ranks, r
     "Loss and gradients of one step are those of a row a conversation, whatever the rows, the trees, the accumulation, the stage and the number of ranks, under each weighting."
     found = request.getfixturevalue(ranks)["spread"]
     assert len(found) == 3 * 5 and len({round(loss, 4) for loss in separate.values()}) == 3
-    wrong = {cell: (loss, far) for cell, (loss, far) in found.items() if loss != pytest.approx(separate[cell.split(", ")[-1]], abs=2e-5) or far > 1e-3}
+    wrong = {
+        cell: (loss, far)
+        for cell, (loss, far) in found.items()
+        if loss != pytest.approx(separate[cell.split(", ")[-1]], abs=2e-5) or far > 1e-3
+    }
     assert wrong == {}, separate
 
 
@@ -88,7 +113,11 @@ def test_ranks_accumulation_and_zero_change_nothing(told, two):
     for name in "images", "mixed":
         wanted, _ = plainly(recipe_of(told, data=told["sets"][name]), 3)
         assert wanted[2] < wanted[0]
-        assert {cell: losses for cell, losses in found.items() if cell.startswith(name) and losses != pytest.approx(wanted, abs=2e-5)} == {}, wanted
+        assert {
+            cell: losses
+            for cell, losses in found.items()
+            if cell.startswith(name) and losses != pytest.approx(wanted, abs=2e-5)
+        } == {}, wanted
 
 
 def test_a_checkpoint_goes_on_at_any_stage_and_number_of_ranks(told, two, one, ranked):

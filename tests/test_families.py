@@ -1,4 +1,5 @@
 "Families of checkpoints, tiny and random: their templates, their pictures, exact trees, low-rank additions, and what plain transformers makes of the result."
+
 import json
 from pathlib import Path
 from threading import Event
@@ -50,11 +51,24 @@ def as_floats(prepared: dict) -> dict:
 def test_pieces_are_what_the_chat_template_says(family):
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it safe?"}]}]
     told = [{"role": "assistant", "content": [{"type": "text", "text": "Yes."}]}]
-    wanted = family.processor.apply_chat_template(messages + told, tokenize=False, **({"chat_template": family.chat_template} if family.chat_template else {}))
+    wanted = family.processor.apply_chat_template(
+        messages + told, tokenize=False, **({"chat_template": family.chat_template} if family.chat_template else {})
+    )
     ids = family.prefix_ids(PICTURES[0].size) + branch(family, "Is it safe?", "Yes.")
     stop = family.template.stop
-    whole = family.processor(text=[wanted[: wanted.rindex(stop) + len(stop)]], images=[PICTURES[0]], add_special_tokens=False, return_tensors="pt").input_ids[0].tolist()
-    assert ids[-len(whole):] == whole and len(ids) - len(whole) <= 1  # the start token may be the tokenizer's, not the template's
+    whole = (
+        family.processor(
+            text=[wanted[: wanted.rindex(stop) + len(stop)]],
+            images=[PICTURES[0]],
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+        .input_ids[0]
+        .tolist()
+    )
+    assert (
+        ids[-len(whole) :] == whole and len(ids) - len(whole) <= 1
+    )  # the start token may be the tokenizer's, not the template's
     assert family.notes == [] or family.template == VICUNA
 
 
@@ -67,16 +81,27 @@ def test_control_tokens_in_a_text_are_text(family):
 
 def trees_of(family) -> list[Tree]:
     "Five conversations about two pictures of different shape, and one about none."
+
     def tree(image: str, *pairs) -> Tree:
         pictured = image in BY_NAME
         size = BY_NAME[image].size if pictured else None
-        asked = [(question_ids(family.tokenizer, family.template, q, 0, pictured), answer_ids(family.tokenizer, family.template, a) + stop_ids(family.tokenizer, family.template))
-                 for q, a in pairs]
+        asked = [
+            (
+                question_ids(family.tokenizer, family.template, q, 0, pictured),
+                answer_ids(family.tokenizer, family.template, a) + stop_ids(family.tokenizer, family.template),
+            )
+            for q, a in pairs
+        ]
         branches = tuple(Tokens(q + a, [False] * len(q) + [True] * len(a)) for q, a in asked)
-        return Tree(image, family.prefix_ids(size, pictured), branches, len(branches), family.places(size) if pictured else None)
+        return Tree(
+            image, family.prefix_ids(size, pictured), branches, len(branches), family.places(size) if pictured else None
+        )
 
-    return [tree("coco:1", ("Is it safe?", "Yes."), ("Why?", "Because it is calm here."), ("Who?", "A")), tree("coco:2", ("Why?", "So"), ("Is this place safe?", "No, it is not.")),
-            tree("none:x", ("Hi", "Hello there"))]
+    return [
+        tree("coco:1", ("Is it safe?", "Yes."), ("Why?", "Because it is calm here."), ("Who?", "A")),
+        tree("coco:2", ("Why?", "So"), ("Is this place safe?", "No, it is not.")),
+        tree("none:x", ("Hi", "Hello there")),
+    ]
 
 
 def gradients_of(model) -> torch.Tensor:
@@ -90,7 +115,11 @@ def test_trees_and_isolated_rows_are_exact(any_family):
     model, trees, total = load_model(family.path).double(), trees_of(family), 0.0
     for tree in alone(trees):
         (branch,) = tree.branches
-        ids, labels = torch.tensor([tree.prefix + branch.ids]), [-100] * len(tree.prefix) + [token if learned else -100 for token, learned in zip(branch.ids, branch.learned)]
+        ids, labels = (
+            torch.tensor([tree.prefix + branch.ids]),
+            [-100] * len(tree.prefix)
+            + [token if learned else -100 for token, learned in zip(branch.ids, branch.learned)],
+        )
         pictures = as_floats(family.stack([family.prepare(BY_NAME[tree.image])])) if tree.pictured else {}
         kinds = {"mm_token_type_ids": (ids == family.image_token_id).int()} if family.name.startswith("qwen") else {}
         logits = model(input_ids=ids, **pictures, **kinds).logits[0]
@@ -102,20 +131,26 @@ def test_trees_and_isolated_rows_are_exact(any_family):
     for rows in ([trees], [[trees[0]], trees[1:]], [alone(trees)], [alone(trees)[:3], alone(trees)[3:]]):
         model.zero_grad()
         batch = collate(rows, blank=blank_tree(family))
-        loss = token_loss(model, batch, as_floats(family.stack([family.prepare(BY_NAME.get(image)) for image in batch.images])))
+        loss = token_loss(
+            model, batch, as_floats(family.stack([family.prepare(BY_NAME.get(image)) for image in batch.images]))
+        )
         loss.backward()
         assert abs(loss.item() - total) < 1e-9 and (gradients_of(model) - wanted).abs().max() < 1e-6
     model.zero_grad()  # and a batch that nobody looks at a picture in: the blank one changes nothing
     batch = collate([trees[2:]], blank=blank_tree(family))
     text = token_loss(model, batch, as_floats(family.stack([family.prepare(None)])))
     text.backward()
-    assert gradients_of(model).shape == wanted.shape and text.item() == pytest.approx(loss.item() - partly(model, family, trees[:2]), abs=1e-9)
+    assert gradients_of(model).shape == wanted.shape and text.item() == pytest.approx(
+        loss.item() - partly(model, family, trees[:2]), abs=1e-9
+    )
 
 
 def partly(model, family, trees) -> float:
     with torch.no_grad():
         batch = collate([trees])
-        return token_loss(model, batch, as_floats(family.stack([family.prepare(BY_NAME[image]) for image in batch.images]))).item()
+        return token_loss(
+            model, batch, as_floats(family.stack([family.prepare(BY_NAME[image]) for image in batch.images]))
+        ).item()
 
 
 def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tmp_path):
@@ -124,8 +159,15 @@ def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tm
     model = load_model(family.path)
     untouched = {name: value.clone() for name, value in model.state_dict().items()}
     trained = adapt(model, "language", LoraOptions(r=2, alpha=8, dropout=0.0))
-    ids, pictures = family.prefix_ids(PICTURES[0].size) + branch(family, "Is it safe?", "Yes."), family.stack([family.prepare(PICTURES[0])])
-    kinds = {"mm_token_type_ids": (torch.tensor([ids]) == family.image_token_id).int()} if family.name.startswith("qwen") else {}
+    ids, pictures = (
+        family.prefix_ids(PICTURES[0].size) + branch(family, "Is it safe?", "Yes."),
+        family.stack([family.prepare(PICTURES[0])]),
+    )
+    kinds = (
+        {"mm_token_type_ids": (torch.tensor([ids]) == family.image_token_id).int()}
+        if family.name.startswith("qwen")
+        else {}
+    )
     labels = torch.tensor([[-100 if token == family.image_token_id else token for token in ids]])
     optimizer = torch.optim.SGD(trained, lr=0.5)
     for _ in range(2):
@@ -139,7 +181,9 @@ def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tm
     assert sorted(plain.state_dict()) == sorted(untouched)
     assert (plain(input_ids=torch.tensor([ids]), **pictures, **kinds).logits - learned).abs().max() < 1e-3
     changed = {name for name, value in plain.state_dict().items() if not torch.equal(value, untouched[name])}
-    assert changed and not any("vision" in name and "merger" not in name or "visual" in name and "merger" not in name for name in changed)
+    assert changed and not any(
+        "vision" in name and "merger" not in name or "visual" in name and "merger" not in name for name in changed
+    )
     again = open_family(tmp_path / "out")
     assert again.template == family.template and again.prefix_ids((50, 30)) == family.prefix_ids((50, 30))
     assert again.notes == [] or again.template != VICUNA  # a mended template is written mended
@@ -151,7 +195,12 @@ def chats_as_plain_transformers(path: Path, model, family) -> None:
     for number, picture in enumerate(PICTURES, 1):
         picture.save(path.parent / f"{number:012}.png")
     chat = LocalChat(path, path.parent, most_tokens=6)
-    asks = [Ask("coco:1", (), "Is it safe?"), Ask("coco:1", (("Is it safe?", "Yes"), ("Why?", "It is calm.")), "What is unusual?"), Ask("coco:2", (), "Why?"), Ask(None, (), "Hi")]
+    asks = [
+        Ask("coco:1", (), "Is it safe?"),
+        Ask("coco:1", (("Is it safe?", "Yes"), ("Why?", "It is calm.")), "What is unusual?"),
+        Ask("coco:2", (), "Why?"),
+        Ask(None, (), "Hi"),
+    ]
     wanted = [generated(model, family, ask) for ask in asks]
     assert chat.answer(asks) == wanted == [chat.answer([ask])[0] for ask in asks]
     talker = Talker(path)
@@ -166,11 +215,20 @@ def generated(model, family, ask) -> str:
         return {"role": role, "content": [{"type": "image"}] * image + [{"type": "text", "text": text}]}
 
     turns = (*ask.turns, (ask.instruction, None))
-    messages = [message for k, (q, a) in enumerate(turns) for message in ([said("user", q, ask.image is not None and k == 0)] + ([said("assistant", a)] if a else []))]
+    messages = [
+        message
+        for k, (q, a) in enumerate(turns)
+        for message in ([said("user", q, ask.image is not None and k == 0)] + ([said("assistant", a)] if a else []))
+    ]
     text = family.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if family.template.bos and family.tokenizer.bos_token and not text.startswith(family.tokenizer.bos_token):
         text = family.tokenizer.bos_token + text
-    inputs = family.processor(text=[text], images=[PICTURES[int(ask.image[-1]) - 1]] if ask.image else None, add_special_tokens=False, return_tensors="pt")
+    inputs = family.processor(
+        text=[text],
+        images=[PICTURES[int(ask.image[-1]) - 1]] if ask.image else None,
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
     stop = stop_ids(family.tokenizer, family.template)[0]
     out = model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=stop, pad_token_id=stop)
     answer = out[0, inputs["input_ids"].shape[1] :].tolist()

@@ -1,4 +1,5 @@
 "Downloads from a real server that cuts, stalls, lies and is killed for; archives that climb, link and explode."
+
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ import pytest
 from cocoift.data.fetch import TRIES, fetch
 from cocoift.data.sources.archives import ARCHIVES, Archive
 from cocoift.data.unpack import FREE, unpack
-from cocoift.files import Failed, UserError
+from cocoift.files import UserError
 
 SOURCES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff vqav2 cocoqa okvqa okvqa-s3 aokvqa vqa-e vqa-x fsvqa tallyqa howmanyqa tdiuc vsr stvqa
     fmiqa refcoco refcoco+ refcocog visdial photobook vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w madlibs lrv svit
@@ -32,12 +33,15 @@ SOURCES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuf
 @dataclass
 class Page:
     "A file on the server, and how the server treats those who ask for it."
+
     body: bytes
     etag: str = '"one"'
     ranges: bool = True
     blind: bool = False  # answers a range without looking at If-Range
     shift: int = 0  # begins a rest so many bytes too late
-    cuts: list[int] = field(default_factory=list)  # bytes of an answer after which the connection is cut, answer by answer
+    cuts: list[int] = field(
+        default_factory=list
+    )  # bytes of an answer after which the connection is cut, answer by answer
     codes: list[int] = field(default_factory=list)  # what the first answers are instead
     stalls: list[float] = field(default_factory=list)  # seconds of silence in the middle of an answer, answer by answer
     pace: float = 0.0  # seconds for each 16 KiB
@@ -142,18 +146,29 @@ def tarred(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 
 def contents(folder: Path) -> dict[str, bytes]:  # without what fetch keeps for itself
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and ".fetch" not in path.parts}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".fetch" not in path.parts
+    }
 
 
 def spool(folder: Path) -> list[str]:  # what fetch keeps for itself, receipts and locks aside
-    return sorted(path.name for path in (folder / ".fetch").rglob("*") if path.is_file() and not path.name.endswith((".receipt.json", ".lock")))
+    return sorted(
+        path.name
+        for path in (folder / ".fetch").rglob("*")
+        if path.is_file() and not path.name.endswith((".receipt.json", ".lock"))
+    )
 
 
 @pytest.fixture
 def get(site, tmp_path):
     "`get('a.zip', home='x', digest=...)` fetches one file of the site; what became of it."
+
     def run(name: str, home: str = "x", **facts) -> dict:
-        found = fetch(["x"], tmp_path, archives=[Archive("x", home, f"{site.url}/{name}", **facts)], pause=0.01, timeout=10.0)
+        found = fetch(
+            ["x"], tmp_path, archives=[Archive("x", home, f"{site.url}/{name}", **facts)], pause=0.01, timeout=10.0
+        )
         assert found["sources"]["x"] == found["archives"][0]["state"]
         return found["archives"][0]
 
@@ -166,6 +181,7 @@ FILES = {"x/q.json": noise(300_000), "x/a/b.json": b"[]"}
 
 # The table
 
+
 def test_the_table_covers_every_source():
     named = [name for archive in ARCHIVES for name in archive.sources.split()]
     assert set(named) == set(SOURCES)
@@ -174,7 +190,13 @@ def test_the_table_covers_every_source():
         assert archive.url.startswith(("http://", "https://")) and archive.name
         assert "//visualgenome.org" not in archive.url  # passed to strangers
         assert len(archive.digest) in (0, 40, 64) and bool(archive.by_hand) == bool(archive.files)
-        assert archive.home.partition("/")[0] in {"annotations", "visual_genome", "llava", "refcoco", *archive.sources.split()}, archive
+        assert archive.home.partition("/")[0] in {
+            "annotations",
+            "visual_genome",
+            "llava",
+            "refcoco",
+            *archive.sources.split(),
+        }, archive
 
 
 def test_shared_files_are_listed_once():
@@ -187,17 +209,27 @@ def test_shared_files_are_listed_once():
 
 # A good day
 
+
 def test_fetches_unpacks_and_does_not_fetch_again(site, tmp_path):
     site.put("both.zip", zipped({"annotations/captions.json": "[1]", "annotations/instances.json": "[2]"}))
     site.put("one.json", b'[{"id": 1}]\n')
     sha = hashlib.sha256(site.pages["/both.zip"].body).hexdigest()
-    archives = [Archive("captions instances", "annotations", f"{site.url}/both.zip", len(site.pages["/both.zip"].body), sha),
-                Archive("llava", "llava", f"{site.url}/one.json")]
+    archives = [
+        Archive("captions instances", "annotations", f"{site.url}/both.zip", len(site.pages["/both.zip"].body), sha),
+        Archive("llava", "llava", f"{site.url}/one.json"),
+    ]
     found = fetch(["captions", "instances", "llava"], tmp_path, archives=archives)
     assert found["sources"] == {"captions": "fetched", "instances": "fetched", "llava": "fetched"}
     assert [row["sources"] for row in found["archives"]] == [["captions", "instances"], ["llava"]]
-    assert [row["sha256"] for row in found["archives"]] == [sha, hashlib.sha256(site.pages["/one.json"].body).hexdigest()]
-    assert contents(tmp_path) == {"annotations/captions.json": b"[1]", "annotations/instances.json": b"[2]", "llava/one.json": b'[{"id": 1}]\n'}
+    assert [row["sha256"] for row in found["archives"]] == [
+        sha,
+        hashlib.sha256(site.pages["/one.json"].body).hexdigest(),
+    ]
+    assert contents(tmp_path) == {
+        "annotations/captions.json": b"[1]",
+        "annotations/instances.json": b"[2]",
+        "llava/one.json": b'[{"id": 1}]\n',
+    }
     assert site.gets == [("/both.zip", None), ("/one.json", None)] and spool(tmp_path) == []
 
     again = fetch(["instances", "llava"], tmp_path, archives=archives)
@@ -217,6 +249,7 @@ def test_a_tar_and_files_for_one_home(get, site, tmp_path):
 
 
 # A bad connection
+
 
 def test_goes_on_after_cuts(get, site, tmp_path):
     site.put("a.zip", BODY, cuts=[100_000, 0, 50_000])
@@ -268,7 +301,9 @@ def test_chunks_of_unknown_number(get, site, tmp_path):
 def test_silence_is_not_waited_out(site, tmp_path):
     site.put("a.zip", BODY, stalls=[30.0, 30.0])
     start = time.monotonic()
-    assert fetch(["x"], tmp_path, archives=[Archive("x", "x", f"{site.url}/a.zip")], pause=0.01, timeout=0.4)["sources"] == {"x": "fetched"}
+    assert fetch(["x"], tmp_path, archives=[Archive("x", "x", f"{site.url}/a.zip")], pause=0.01, timeout=0.4)[
+        "sources"
+    ] == {"x": "fetched"}
     assert contents(tmp_path) == FILES and len(site.gets) >= 3 and time.monotonic() - start < 20
 
 
@@ -308,6 +343,7 @@ def test_nobody_listens(tmp_path):
 
 # Another file than was promised
 
+
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_checksum(get, site, tmp_path, algorithm):
     site.put("a.zip", BODY)
@@ -321,7 +357,9 @@ def test_checksum(get, site, tmp_path, algorithm):
 def test_size_is_refused_before_it_is_downloaded(get, site, tmp_path):
     site.put("a.zip", BODY, pace=10.0)
     row = get("a.zip", size=len(BODY) + 1)
-    assert row["state"] == "failed" and f"offers {len(BODY)} bytes, the official file has {len(BODY) + 1}" in row["reason"]
+    assert (
+        row["state"] == "failed" and f"offers {len(BODY)} bytes, the official file has {len(BODY) + 1}" in row["reason"]
+    )
 
 
 def test_joined_bytes_that_are_wrong_are_fetched_once_more(get, site, tmp_path):
@@ -335,13 +373,24 @@ def test_joined_bytes_that_are_wrong_are_fetched_once_more(get, site, tmp_path):
     assert [wanted for _, wanted in site.gets[-2:]] == ["bytes=100000-", None]
 
 
-@pytest.mark.parametrize("name, body", {
-    "zip": ("a.zip", BODY[:-100]), "zip in the middle": ("a.zip", BODY[:1000]), "zip, a bit": ("a.zip", BODY.replace(FILES["x/q.json"][:8], b"12345678")),
-    "tar.gz": ("a.tar.gz", tarred((tarfile.TarInfo("a.json"), noise(9000)))[:-500]),
-    "tar.gz, its checksum": ("a.tar.gz", tarred((tarfile.TarInfo("a.json"), noise(9000)))[:-8] + bytes(8)),
-    "html for zip": ("a.zip", b"<html>Please log in</html>"), "html for tar": ("a.tar.gz", b"<html>Please log in</html>"),
-    "html for json": ("a.json", b"<html>Please log in</html>"), "json": ("a.json", b'[{"id": 1}, {"id'), "jsonl": ("a.jsonl", b'{"id": 1}\n{"id'),
-    "empty": ("a.json", b""), "nothing in it": ("a.zip", zipped({}))}.items(), ids=lambda value: value[0] if isinstance(value, tuple) else value)
+@pytest.mark.parametrize(
+    "name, body",
+    {
+        "zip": ("a.zip", BODY[:-100]),
+        "zip in the middle": ("a.zip", BODY[:1000]),
+        "zip, a bit": ("a.zip", BODY.replace(FILES["x/q.json"][:8], b"12345678")),
+        "tar.gz": ("a.tar.gz", tarred((tarfile.TarInfo("a.json"), noise(9000)))[:-500]),
+        "tar.gz, its checksum": ("a.tar.gz", tarred((tarfile.TarInfo("a.json"), noise(9000)))[:-8] + bytes(8)),
+        "html for zip": ("a.zip", b"<html>Please log in</html>"),
+        "html for tar": ("a.tar.gz", b"<html>Please log in</html>"),
+        "html for json": ("a.json", b"<html>Please log in</html>"),
+        "json": ("a.json", b'[{"id": 1}, {"id'),
+        "jsonl": ("a.jsonl", b'{"id": 1}\n{"id'),
+        "empty": ("a.json", b""),
+        "nothing in it": ("a.zip", zipped({})),
+    }.items(),
+    ids=lambda value: value[0] if isinstance(value, tuple) else value,
+)
 def test_torn_at_its_source(get, site, tmp_path, name, body):
     site.put(body[0], body[1])
     row = get(body[0])
@@ -350,6 +399,7 @@ def test_torn_at_its_source(get, site, tmp_path, name, body):
 
 
 # Hostile archives
+
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
@@ -378,7 +428,11 @@ HOSTILE = {
     "zip twice": ("twice", "a.zip", zipped({"a": "[]", "a/b": "[]"})),
     "tar up": ("outside its folder", "a.tar.gz", tarred(FINE, (tarfile.TarInfo("../evil"), b"!"))),
     "tar absolute": ("outside its folder", "a.tar.gz", tarred(FINE, (tarfile.TarInfo("/tmp/evil-of-fetch"), b"!"))),
-    "tar link": ("link or a device", "a.tar.gz", tarred(FINE, link("out", "../.."), (tarfile.TarInfo("out/evil"), b"!"))),
+    "tar link": (
+        "link or a device",
+        "a.tar.gz",
+        tarred(FINE, link("out", "../.."), (tarfile.TarInfo("out/evil"), b"!")),
+    ),
     "tar hard link": ("link or a device", "a.tar.gz", tarred(FINE, link("out", "/etc/passwd", tarfile.LNKTYPE))),
     "tar pipe": ("link or a device", "a.tar.gz", tarred(FINE, link("out", "", tarfile.FIFOTYPE))),
     "tar twice": ("twice", "a.tar.gz", tarred(FINE, FINE)),
@@ -428,12 +482,16 @@ def test_a_home_on_another_disk(tmp_path):
 
 # What is the user's stays the user's
 
+
 def test_nothing_is_overwritten(get, site, tmp_path):
     site.put("a.zip", BODY)
     (tmp_path / "x").mkdir()
     (tmp_path / "x/q.json").write_text("mine")
     row = get("a.zip")
-    assert row["state"] == "failed" and f"{tmp_path}/x/q.json: is there already and is not the official file: move it away" in row["reason"]
+    assert (
+        row["state"] == "failed"
+        and f"{tmp_path}/x/q.json: is there already and is not the official file: move it away" in row["reason"]
+    )
     assert contents(tmp_path) == {"x/q.json": b"mine"}
     (tmp_path / "x/q.json").unlink()
     assert get("a.zip")["state"] == "fetched" and contents(tmp_path) == FILES
@@ -460,7 +518,13 @@ print(json.dumps(fetch(["x"], Path(folder), archives=[Archive("x", "x", url)], p
 
 
 def other_process(url: str, folder: Path, most: int = 0) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, url, str(folder), str(most)], start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, url, str(folder), str(most)],
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_killed_and_run_again(get, site, tmp_path):
@@ -492,7 +556,9 @@ def test_killed_while_it_unpacks(get, site, tmp_path):
     assert process.wait() == -signal.SIGKILL
     process.communicate()
     assert staged.exists() and not (tmp_path / "x").exists()
-    assert get("a.zip")["state"] == "fetched" and contents(tmp_path) == {f"x/{name}": body for name, body in files.items()}
+    assert get("a.zip")["state"] == "fetched" and contents(tmp_path) == {
+        f"x/{name}": body for name, body in files.items()
+    }
     assert len(site.gets) == 1 and not staged.exists()
 
 
@@ -513,7 +579,9 @@ def test_two_at_once(get, site, tmp_path):
         while not (tmp_path / ".fetch/x/a.zip").exists() and process.poll() is None:
             time.sleep(0.002)
         row = get("a.zip")
-        assert row["state"] == "failed" and row["reason"] == "a.zip: another `cocoift fetch` is at it: wait for it to end"
+        assert (
+            row["state"] == "failed" and row["reason"] == "a.zip: another `cocoift fetch` is at it: wait for it to end"
+        )
         out, err = process.communicate(timeout=30)
     assert json.loads(out)["sources"] == {"x": "fetched"}, err
     assert contents(tmp_path) == FILES and get("a.zip")["state"] == "there" and len(site.gets) == 1
@@ -527,13 +595,25 @@ def test_a_full_disk_is_not_the_networks_fault(site, tmp_path):
 
 # By hand, elsewhere, not at all
 
+
 def test_by_hand(site, tmp_path):
     site.put("pictures.json", b"[]")
-    archives = [Archive("x y", "vg", f"{site.url}/pictures.json"),
-                Archive("x", "x", "https://example.org/page", by_hand="behind a registration: take train_*.json", files="train_*.json")]
+    archives = [
+        Archive("x y", "vg", f"{site.url}/pictures.json"),
+        Archive(
+            "x",
+            "x",
+            "https://example.org/page",
+            by_hand="behind a registration: take train_*.json",
+            files="train_*.json",
+        ),
+    ]
     found = fetch(["x", "y"], tmp_path, archives=archives)
     assert found["sources"] == {"x": "by hand", "y": "fetched"}
-    assert found["archives"][1]["reason"] == f"behind a registration: take train_*.json, from https://example.org/page, and put it into {tmp_path}/x"
+    assert (
+        found["archives"][1]["reason"]
+        == f"behind a registration: take train_*.json, from https://example.org/page, and put it into {tmp_path}/x"
+    )
     (tmp_path / "x/deep").mkdir(parents=True)
     (tmp_path / "x/deep/train_1.json").write_text("[]")
     assert fetch(["x", "y"], tmp_path, archives=archives)["sources"] == {"x": "there", "y": "there"}
@@ -542,7 +622,11 @@ def test_by_hand(site, tmp_path):
 def test_dry_run(site, tmp_path):
     site.put("known.zip", BODY)
     site.put("unknown.zip", BODY)
-    archives = [Archive("x", "x", f"{site.url}/known.zip", 5), Archive("x", "x", f"{site.url}/unknown.zip"), Archive("x", "x", f"{site.url}/gone.zip")]
+    archives = [
+        Archive("x", "x", f"{site.url}/known.zip", 5),
+        Archive("x", "x", f"{site.url}/unknown.zip"),
+        Archive("x", "x", f"{site.url}/gone.zip"),
+    ]
     found = fetch(["x"], tmp_path / "new", archives=archives, dry=True)
     assert found["sources"] == {"x": "to fetch"} and [row["size"] for row in found["archives"]] == [5, len(BODY), None]
     assert site.gets == [] and not (tmp_path / "new").exists()
@@ -565,7 +649,9 @@ def test_no_place_to_write(typed, tmp_path, command):
             fetch(["vqav2"], tmp_path / "file/data")
     else:
         done = typed("fetch", "vqav2", "--data", tmp_path / "file/data")
-        assert done.returncode == 2 and done.stderr.startswith("cocoift fetch: ") and done.stderr.count("\n") == 1, done.stderr
+        assert done.returncode == 2 and done.stderr.startswith("cocoift fetch: ") and done.stderr.count("\n") == 1, (
+            done.stderr
+        )
     assert (tmp_path / "file").read_text() == "mine"
 
 

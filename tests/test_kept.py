@@ -1,4 +1,5 @@
 "Nothing is lost: ranks that are killed, stopped, or find the disk full, and what each way of training leaves behind. The ranks come from `forks.py`: one import for all runs."
+
 import json
 import random
 import re
@@ -14,8 +15,22 @@ STEPS = 8
 
 @pytest.fixture(scope="module")
 def recipe(small) -> dict:
-    return {"model": str(small / "start"), "data": str(small / "set"), "images": str(small / "world/images"), "train": "all", "ranks": 2, "steps": STEPS, "batch": 8,
-            "micro_batch": 2, "row_tokens": 512, "max_length": 512, "lr": 1e-3, "checkpoint": 2, "zero": 2, "recompute": False}
+    return {
+        "model": str(small / "start"),
+        "data": str(small / "set"),
+        "images": str(small / "world/images"),
+        "train": "all",
+        "ranks": 2,
+        "steps": STEPS,
+        "batch": 8,
+        "micro_batch": 2,
+        "row_tokens": 512,
+        "max_length": 512,
+        "lr": 1e-3,
+        "checkpoint": 2,
+        "zero": 2,
+        "recompute": False,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +65,27 @@ def messages(done: dict, kind: str) -> set[str]:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_at_a_random_step(forked, recipe, whole, tmp_path, ranks, zero):
     "Killed and run again as it was: the losses of the run that nothing disturbed, to the byte where ranks and stage are the same."
-    run, step = tmp_path / "run", random.randrange(3, STEPS)  # of which only the steps up to the last checkpoint are kept
+    run, step = (
+        tmp_path / "run",
+        random.randrange(3, STEPS),
+    )  # of which only the steps up to the last checkpoint are kept
     own = recipe | {"out": str(run), "ranks": ranks, "zero": zero}
     done = forked(own, after=step, signal=signal.SIGKILL)
-    assert set(done["codes"]) == {-signal.SIGKILL} and not (run / "train.json").exists() and not (run / "model").exists(), done
+    assert (
+        set(done["codes"]) == {-signal.SIGKILL} and not (run / "train.json").exists() and not (run / "model").exists()
+    ), done
     shutil.copytree(run, tmp_path / "torn")
     done = forked(own)
-    assert set(done["codes"]) == {0} and messages(done, "note") <= {f"going on after step {k}" for k in (2, 4, 6)} and done["told"], done
+    assert (
+        set(done["codes"]) == {0}
+        and messages(done, "note") <= {f"going on after step {k}" for k in (2, 4, 6)}
+        and done["told"]
+    ), done
     assert losses(run) == pytest.approx(losses(whole), abs=5e-5) and not list(run.rglob("*.partial"))
     if (ranks, zero) == (2, 2):
-        assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes() and (run / "train.json").read_bytes() == (whole / "train.json").read_bytes()
+        assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes() and (
+            run / "train.json"
+        ).read_bytes() == (whole / "train.json").read_bytes()
         assert contents(run / "model") == contents(whole / "model")
         gone_on_elsewhere(forked, own | {"out": str(tmp_path / "torn")}, whole)
 
@@ -72,7 +98,9 @@ def gone_on_elsewhere(forked, recipe: dict, whole: Path) -> None:
         file.seek(-8, 2)
         file.write(bytes(8))
     done = forked(recipe | {"ranks": 1, "zero": 3})
-    assert done["codes"] == [0] and any("was altered after it was written" in text for text in messages(done, "note")), done
+    assert done["codes"] == [0] and any(
+        "was altered after it was written" in text for text in messages(done, "note")
+    ), done
     assert losses(run) == pytest.approx(losses(whole), abs=5e-5)
 
 
@@ -81,7 +109,9 @@ def test_asked_to_stop(forked, recipe, whole, tmp_path):
     own = recipe | {"out": str(tmp_path / "run"), "checkpoint": 100}
     done = forked(own, after=2, signal=signal.SIGTERM)
     [step] = points(tmp_path / "run")
-    assert done["codes"] == [0, 0] and messages(done, "stopped") == {f"stopped after step {step} of {STEPS}, with a checkpoint"}, done
+    assert done["codes"] == [0, 0] and messages(done, "stopped") == {
+        f"stopped after step {step} of {STEPS}, with a checkpoint"
+    }, done
     done = forked(own)
     assert messages(done, "note") == {f"going on after step {step}"}
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
@@ -98,7 +128,10 @@ def test_disk_full(forked, recipe, whole, tmp_path):
         done = forked(own, limit=max(size) // 2)
     assert max(done["codes"]) == 1 and not (run / "train.json").exists(), done
     [line] = messages(done, "failed")
-    assert re.search(r"(no space left on device|file too large): the checkpoint of step 4 could not be written, step-0000002 is whole: make room and run the same command again$", line)
+    assert re.search(
+        r"(no space left on device|file too large): the checkpoint of step 4 could not be written, step-0000002 is whole: make room and run the same command again$",
+        line,
+    )
     assert "Traceback" not in done["log"] and points(run) == [2]
     done = forked(own)
     assert messages(done, "note") == {"going on after step 2"} and losses(run) == losses(whole), done
@@ -109,7 +142,9 @@ def test_disk_full_of_the_model(forked, recipe, tmp_path):
     done = forked(recipe | {"out": str(tmp_path / "run"), "steps": 1, "ranks": 1}, limit=50_000)
     assert done["codes"] == [1] and not (tmp_path / "run/model").exists(), done
     [line] = messages(done, "failed")
-    assert re.search(r"run/model: file too large: no checkpoint is whole: make room and run the same command again$", line) and not list(tmp_path.rglob("*.partial"))
+    assert re.search(
+        r"run/model: file too large: no checkpoint is whole: make room and run the same command again$", line
+    ) and not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_loss_that_is_no_number(forked, recipe, tmp_path):
@@ -117,17 +152,25 @@ def test_a_loss_that_is_no_number(forked, recipe, tmp_path):
     done = forked(recipe | {"out": str(tmp_path / "run"), "lr": 1e18, "clip": 1e30, "checkpoint": 1})
     assert done["codes"] == [2, 2], done
     [line] = messages(done, "user")
-    assert re.search(r"the loss is no number at step \d+ \(conversations \S+.*\): lower lr .*; the last good checkpoint is step-\d+", line)
+    assert re.search(
+        r"the loss is no number at step \d+ \(conversations \S+.*\): lower lr .*; the last good checkpoint is step-\d+",
+        line,
+    )
 
 
 # What is trained, under ZeRO-3 as at stage 2: the parts that were told, in a checkpoint that plain transformers loads
 
-@pytest.mark.parametrize("told, parts", [
-    ({"train": "projector"}, {"projector"}),
-    ({"train": "language"}, {"projector", "language"}),
-    ({"train": "language", "tower": True, "tower_lr": 1e-4}, {"projector", "language", "tower"}),
-    ({"train": "language", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}, {"projector", "language"}),
-], ids=["projector", "language", "tower", "lora"])
+
+@pytest.mark.parametrize(
+    "told, parts",
+    [
+        ({"train": "projector"}, {"projector"}),
+        ({"train": "language"}, {"projector", "language"}),
+        ({"train": "language", "tower": True, "tower_lr": 1e-4}, {"projector", "language", "tower"}),
+        ({"train": "language", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}, {"projector", "language"}),
+    ],
+    ids=["projector", "language", "tower", "lora"],
+)
 def test_what_is_trained(forked, recipe, small, tmp_path, told, parts):
     from transformers import AutoModelForImageTextToText
 
@@ -140,11 +183,21 @@ def test_what_is_trained(forked, recipe, small, tmp_path, told, parts):
     for zero in stages:
         done = forked(own | {"out": str(tmp_path / f"{zero}"), "zero": zero})
         assert done["codes"] == [0, 0], done
-    before, *found = (AutoModelForImageTextToText.from_pretrained(folder).state_dict() for folder in (small / "start", *(tmp_path / f"{zero}/model" for zero in stages)))
+    before, *found = (
+        AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+        for folder in (small / "start", *(tmp_path / f"{zero}/model" for zero in stages))
+    )
     for after in found:
-        assert before.keys() == after.keys() and {part_of(name) for name, value in after.items() if not torch.equal(value, before[name])} == parts
+        assert (
+            before.keys() == after.keys()
+            and {part_of(name) for name, value in after.items() if not torch.equal(value, before[name])} == parts
+        )
         assert all(torch.allclose(value, found[-1][name], atol=2e-3) for name, value in after.items())
     if "lora_r" in told:
-        assert not [name for name, value in found[-1].items() if ("embed_tokens" in name or "lm_head" in name or "norm" in name) and not torch.equal(value, before[name])]
+        assert not [
+            name
+            for name, value in found[-1].items()
+            if ("embed_tokens" in name or "lm_head" in name or "norm" in name) and not torch.equal(value, before[name])
+        ]
     chat = LocalChat(tmp_path / "3/model", small / "world/images", most_tokens=4)
     assert chat.answer([Ask(sorted(chat.pictures)[0], (), "What is here?")])

@@ -1,4 +1,5 @@
 "Every notebook runs from top to bottom, and README.md is what the index notebook says."
+
 import runpy
 import tomllib
 from pathlib import Path
@@ -14,10 +15,14 @@ NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_c
 def test_runs(notebook, apart, request, monkeypatch):
     if notebook.parent.name == "tutorials":
         monkeypatch.setenv("COCOIFT_STUDY", str(request.getfixturevalue("tiny_quickstart")[0]))
-    done = apart({"notebook": {"path": str(notebook), "skipped": NBDEV["tst_flags"].split(), "seconds": NBDEV["cell_timeout"]}})
+    done = apart(
+        {"notebook": {"path": str(notebook), "skipped": NBDEV["tst_flags"].split(), "seconds": NBDEV["cell_timeout"]}}
+    )
     assert done.returncode == 0, f"nbs/{notebook.relative_to(ROOT / 'nbs')}\n{done.stderr}"
 
 
 def test_readme_is_the_index_notebook():
     text = runpy.run_path(str(ROOT / ".ci/readme.py"))["render"](ROOT)
-    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "README.md differs from nbs/index.ipynb: run make readme"
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, (
+        "README.md differs from nbs/index.ipynb: run make readme"
+    )

@@ -1,4 +1,5 @@
 "The repository keeps its own rules: one set of facts, no drift from the notebooks, small rooms, imports that point down."
+
 import ast
 import json
 import os
@@ -19,8 +20,16 @@ import cocoift
 ROOT = Path(__file__).resolve().parent.parent
 GROUND = "conversation dataset files formats images locks options stats streams thoughts world".split()
 # Rooms that a room may import besides itself; from the bottom up.
-BELOW = {"ground": "", "chat": "ground", "data": "ground chat", "train": "ground chat data", "eval": "ground chat data", "viz": "ground",
-         "studies": "ground chat data train eval viz", "cli": "ground chat data train eval viz studies"}
+BELOW = {
+    "ground": "",
+    "chat": "ground",
+    "data": "ground chat",
+    "train": "ground chat data",
+    "eval": "ground chat data",
+    "viz": "ground",
+    "studies": "ground chat data train eval viz",
+    "cli": "ground chat data train eval viz studies",
+}
 HEAVY = "torch transformers deepspeed gradio plotly pandas pyarrow".split()
 
 
@@ -49,17 +58,25 @@ def test_one_set_of_facts():
 
 def test_package_is_what_the_notebooks_export(tmp_path):
     for folder in "cocoift", "nbs":
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in modules(tmp_path / "cocoift"):  # export never deletes: without this a stale module would pass
         if name != "__init__.py":
             (tmp_path / "cocoift" / name).unlink()
-    subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True
+    )
 
     here, exported = modules(ROOT / "cocoift"), modules(tmp_path / "cocoift")
-    drift = {"no notebook exports them: delete": sorted(here.keys() - exported.keys()),
-             "not exported yet: run nbdev-export": sorted(exported.keys() - here.keys()),
-             "not what the notebook says: run nbdev-export": [name for name in here if here[name] != exported.get(name, here[name])]}
+    drift = {
+        "no notebook exports them: delete": sorted(here.keys() - exported.keys()),
+        "not exported yet: run nbdev-export": sorted(exported.keys() - here.keys()),
+        "not what the notebook says: run nbdev-export": [
+            name for name in here if here[name] != exported.get(name, here[name])
+        ],
+    }
     assert not {mend: names for mend, names in drift.items() if names}
 
 
@@ -80,7 +97,11 @@ def test_small_notebooks(notebook):
     assert len(cells) <= 80
     assert notebook.stat().st_size <= 200_000
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    exported = [[line for line in source.splitlines() if line.strip()][1:] for source in code if re.match(r"#\s*\|\s*export", source)]
+    exported = [
+        [line for line in source.splitlines() if line.strip()][1:]
+        for source in code
+        if re.match(r"#\s*\|\s*export", source)
+    ]
     assert not {lines[0]: len(lines) for lines in exported if len(lines) > 40}, "exported cells of more than 40 lines"
 
 
@@ -98,7 +119,9 @@ def imported(name: str, text: str) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             base = base + (node.module.split(".") if node.module else [])
             found += [[*base, alias.name] for alias in node.names]
-    return {path[1] for path in found if path[0] == "cocoift" and len(path) > 1} | {path[0] for path in found if path[0] == "apps"}
+    return {path[1] for path in found if path[0] == "cocoift" and len(path) > 1} | {
+        path[0] for path in found if path[0] == "apps"
+    }
 
 
 def test_imports_point_down():
@@ -108,8 +131,11 @@ def test_imports_point_down():
             continue
         here = room(Path(name).parts[0].removesuffix(".py"))
         assert here in BELOW, f"cocoift/{name} is in no room of the design"
-        wrong += [f"{name} imports {other}" for other in imported(name, text) if other != "__version__"
-                  and room(other) not in {here, *BELOW[here].split()}]
+        wrong += [
+            f"{name} imports {other}"
+            for other in imported(name, text)
+            if other != "__version__" and room(other) not in {here, *BELOW[here].split()}
+        ]
     assert not wrong
 
 
@@ -117,15 +143,40 @@ def test_every_import_is_there(tmp_path):
     "At any depth, in functions that no test may call; and a proof that the proof can fail."
     wrong = tmp_path / "cocoift/studies/wrong.py"
     wrong.parent.mkdir(parents=True)
-    wrong.write_text("def one(study):\n    study.nothing\ndef other():\n    from cocoift.train.loop import train\n    from ..train import lop\n    from . import quickstart as study\n"
-                     "    study.TINY, study.TINIER\n    run_module('apps.server')\n")
-    found = json.loads(subprocess.run([sys.executable, ROOT / "tests/imports.py", *(ROOT / name for name in ("cocoift", "apps", "nbs")), tmp_path / "cocoift"], cwd=ROOT,
-                                      env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    wrong.write_text(
+        "def one(study):\n    study.nothing\ndef other():\n    from cocoift.train.loop import train\n    from ..train import lop\n    from . import quickstart as study\n"
+        "    study.TINY, study.TINIER\n    run_module('apps.server')\n"
+    )
+    found = json.loads(
+        subprocess.run(
+            [
+                sys.executable,
+                ROOT / "tests/imports.py",
+                *(ROOT / name for name in ("cocoift", "apps", "nbs")),
+                tmp_path / "cocoift",
+            ],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()[-1]
+    )
     assert found["looked"] > 5000
-    assert found["missing"] == [f"{wrong}:{line}" for line in ("4: from cocoift.train.loop import train", "5: from cocoift.train import lop", "7: TINIER of cocoift.studies.quickstart", "8: 'apps.server'")]
+    assert found["missing"] == [
+        f"{wrong}:{line}"
+        for line in (
+            "4: from cocoift.train.loop import train",
+            "5: from cocoift.train import lop",
+            "7: TINIER of cocoift.studies.quickstart",
+            "8: 'apps.server'",
+        )
+    ]
 
 
-@pytest.mark.parametrize("code", ["import cocoift", "from cocoift.cli.main import main; main()"], ids=["import", "help"])
+@pytest.mark.parametrize(
+    "code", ["import cocoift", "from cocoift.cli.main import main; main()"], ids=["import", "help"]
+)
 def test_nothing_heavy_before_it_is_used(code):
     script = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy:', *[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script, "--help"], cwd=ROOT, capture_output=True, text=True)
@@ -140,5 +191,7 @@ def test_no_machine_in_the_files():
     found = []
     for name in git("ls-files", "--cached", "--others", "--exclude-standard"):
         text = (ROOT / name).read_bytes().decode("utf-8", "ignore") if (ROOT / name).is_file() else ""
-        found += [f"{name}:{i}: {line.strip()[:120]}" for i, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+        found += [
+            f"{name}:{i}: {line.strip()[:120]}" for i, line in enumerate(text.splitlines(), 1) if pattern.search(line)
+        ]
     assert not found

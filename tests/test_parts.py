@@ -6,7 +6,7 @@ from threading import Event
 import pytest
 import torch
 from PIL import Image
-from tiny import LANGUAGES, TOWERS, part
+from tiny import LANGUAGES, part
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -24,9 +24,9 @@ from cocoift.chat.speak import Said, Settings
 from cocoift.chat.talk import Talker
 from cocoift.chat.template import render
 from cocoift.files import UserError
+from cocoift.train.language import open_language
 from cocoift.train.layout import assemble_on_disk, convert
 from cocoift.train.model import assemble
-from cocoift.train.language import open_language
 from cocoift.train.tower import open_tower
 
 PAIRS = {
@@ -219,11 +219,10 @@ def test_one_path_in_memory_and_on_disk(parts, tmp_path):
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_training_writes_the_own_template(name, wholes, small, tmp_path):
     "A row of the dry run is, letter for letter, what the checkpoint's template makes of the conversation; each answer is learned with its stop."
+    from cocoift.conversation import read_conversations
     from cocoift.options import load_recipe
     from cocoift.train.dry_run import dry_run
     from cocoift.train.recipe import TrainRecipe
-
-    from cocoift.conversation import read_conversations
 
     whole = wholes(name)
     options = [

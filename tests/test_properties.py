@@ -1,4 +1,5 @@
 "What is learned of a conversation, whatever stands in its texts: the answers and their stops, nothing else; whole rounds or none."
+
 from itertools import groupby
 
 import pytest
@@ -13,7 +14,26 @@ from cocoift.files import UserError
 from cocoift.train.tokens import Speller, conversation_tokens
 from cocoift.train.tree import Tree, collate
 
-MARKS = ("</s>", "<s>", "<image>", "<|im_end|>", "<|im_start|>assistant\n", "<end_of_utterance>", "<IMG_CONTEXT>", "<pad>", "ASSISTANT: ", " USER: ", "\n", " ", "", "{q}", "\u2581", "é", "船", "👩‍🚀")
+MARKS = (
+    "</s>",
+    "<s>",
+    "<image>",
+    "<|im_end|>",
+    "<|im_start|>assistant\n",
+    "<end_of_utterance>",
+    "<IMG_CONTEXT>",
+    "<pad>",
+    "ASSISTANT: ",
+    " USER: ",
+    "\n",
+    " ",
+    "",
+    "{q}",
+    "\u2581",
+    "é",
+    "船",
+    "👩‍🚀",
+)
 TEXTS = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=12)), max_size=6).map("".join)
 ANSWERS = TEXTS.filter(str.strip)
 ROUNDS = st.lists(st.builds(Round, instruction=TEXTS, response=ANSWERS, format=st.just("free")), min_size=1, max_size=4)
@@ -34,7 +54,11 @@ def asked(rounds, id="c", image="coco:9") -> Conversation:
 
 
 def learned_runs(tokens) -> list[list[int]]:
-    return [[id for id, _ in run] for is_learned, run in groupby(zip(tokens.ids, tokens.learned), key=lambda pair: pair[1]) if is_learned]
+    return [
+        [id for id, _ in run]
+        for is_learned, run in groupby(zip(tokens.ids, tokens.learned), key=lambda pair: pair[1])
+        if is_learned
+    ]
 
 
 def test_decoding_what_is_learned_gives_the_answers_and_their_stops(kind):
@@ -68,7 +92,9 @@ def test_whole_rounds_are_dropped_at_the_limit(kind):
     @QUICK
     @given(ROUNDS, st.integers(0, 200))
     def holds(rounds, room):
-        whole = [conversation_tokens(tokenizer, template, asked(rounds[:n]), 10**6)[0] for n in range(1, len(rounds) + 1)]
+        whole = [
+            conversation_tokens(tokenizer, template, asked(rounds[:n]), 10**6)[0] for n in range(1, len(rounds) + 1)
+        ]
         tokens, lost = conversation_tokens(tokenizer, template, asked(rounds), room)
         kept = len(rounds) - lost
         assert len(tokens.ids) <= room and (tokens == whole[kept - 1] if kept else not tokens.ids)
@@ -86,7 +112,10 @@ def test_a_row_of_trees_learns_what_its_conversations_learn(kind):
         conversations = [asked(rounds, str(n), name) for n, (name, rounds) in enumerate(said)]
         alone = [conversation_tokens(tokenizer, template, c, 10**6)[0] for c in conversations]
         prefix = [*range(3)] + [image] * 4
-        trees = [Tree(name, prefix, tuple(tokens for c, tokens in zip(conversations, alone) if c.image == name)) for name in sorted({c.image for c in conversations})]
+        trees = [
+            Tree(name, prefix, tuple(tokens for c, tokens in zip(conversations, alone) if c.image == name))
+            for name in sorted({c.image for c in conversations})
+        ]
         rows = collate([trees])
         wanted = [id for tree in trees for branch in tree.branches for id, is_learned in zip(*branch[:2]) if is_learned]
         assert rows.what.tolist() == wanted and rows.ids.shape[1] == sum(map(len, trees))
@@ -120,4 +149,6 @@ def test_a_sample_without_anything_to_learn_is_an_error_with_its_id(kind):
 def test_the_prefix_holds_the_image_and_nothing_of_a_text(kind):
     tokenizer, template, image = kind
     assert prefix_ids(tokenizer, VICUNA, 4).count(tokenizer.convert_tokens_to_ids("<image>")) in (0, 4)
-    assert not conversation_tokens(tokenizer, template, asked([Round("<image>" * 3, "<image></s>", "free")]), 10**6)[0].ids.count(image)
+    assert not conversation_tokens(tokenizer, template, asked([Round("<image>" * 3, "<image></s>", "free")]), 10**6)[
+        0
+    ].ids.count(image)

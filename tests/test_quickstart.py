@@ -1,4 +1,5 @@
 "The main job on a small scale: what it prints, what it holds equal, what it leaves behind."
+
 import json
 from collections import Counter
 
@@ -14,12 +15,16 @@ def test_document(tiny_quickstart):
     assert set(document) >= {"layouts", "report", "seconds"} and tuple(document["layouts"]) == LAYOUTS
     for arm in document["layouts"].values():
         for history in HISTORIES:
-            assert all(0 <= arm[history][metric] <= 1 for metric in ("terse_rate", "format_accuracy", "content_accuracy"))
+            assert all(
+                0 <= arm[history][metric] <= 1 for metric in ("terse_rate", "format_accuracy", "content_accuracy")
+            )
         for difference in ("carry_over", "leakage"):
             low, value, high = (arm[difference][key] for key in ("low", "value", "high"))
             assert -1 <= low <= value <= high <= 1
     assert document["seconds"] > 0
-    assert document["report"] == str(folder / "report.html") and "Plotly.newPlot" in (folder / "report.html").read_text()
+    assert (
+        document["report"] == str(folder / "report.html") and "Plotly.newPlot" in (folder / "report.html").read_text()
+    )
 
 
 def test_data_carry_over(tiny_quickstart):
@@ -30,7 +35,9 @@ def test_data_carry_over(tiny_quickstart):
 
 def test_leakage_is_the_difference_of_the_levels(tiny_quickstart):
     for arm in tiny_quickstart[1]["layouts"].values():
-        assert arm["leakage"]["value"] == pytest.approx(arm["forced_short"]["terse_rate"] - arm["neutral"]["terse_rate"])
+        assert arm["leakage"]["value"] == pytest.approx(
+            arm["forced_short"]["terse_rate"] - arm["neutral"]["terse_rate"]
+        )
 
 
 def test_again(typed, tiny_quickstart):
@@ -54,7 +61,10 @@ def test_matched(tiny_quickstart):
 
 def test_the_same_answers_are_learned(tiny_quickstart):
     folders = [tiny_quickstart[0] / "data" / layout / "conversations" for layout in LAYOUTS]
-    one, other = (Counter((row.images[0], r["response"]) for row in pd.read_parquet(folder).itertuples() for r in row.rounds) for folder in folders)
+    one, other = (
+        Counter((row.images[0], r["response"]) for row in pd.read_parquet(folder).itertuples() for r in row.rounds)
+        for folder in folders
+    )
     assert one == other and one
 
 
@@ -63,10 +73,17 @@ def test_scope_of_both_models_under_five_histories(tiny_quickstart):
     for layout in LAYOUTS:
         run = folder / "eval" / layout / "seed-0"
         lines = [json.loads(line) for line in (run / "scope/rounds.jsonl").read_text().splitlines()]
-        assert {line["history"] for line in lines} == {*HISTORIES, "own"} and all(line["status"] == "ok" for line in lines)
+        assert {line["history"] for line in lines} == {*HISTORIES, "own"} and all(
+            line["status"] == "ok" for line in lines
+        )
         scores = json.loads((run / "scope/scores.json").read_text())
-        assert {"strict", "hold", "release", "leakage", "chair_i", "object_f1", "snowball", "flip"} <= scores["scores"].keys() and scores["resolves"]["leakage"] >= 0
-        assert [point["step"] for point in json.loads((run / "likelihood/scores.json").read_text())["points"]] == [0, 4]  # the start and the finished model
+        assert {"strict", "hold", "release", "leakage", "chair_i", "object_f1", "snowball", "flip"} <= scores[
+            "scores"
+        ].keys() and scores["resolves"]["leakage"] >= 0
+        assert [point["step"] for point in json.loads((run / "likelihood/scores.json").read_text())["points"]] == [
+            0,
+            4,
+        ]  # the start and the finished model
     report = (folder / "report.html").read_text()
     assert "COCO-Scope" in report and "Stopping early" in report
 
@@ -81,8 +98,10 @@ def test_models_are_plain_checkpoints(tiny_quickstart):
         from PIL import Image
 
         [picture, *_] = sorted((tiny_quickstart[0] / "exam/images").rglob("*.png"))
-        asked = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many shapes are there?"}]}],
-                                              add_generation_prompt=True)
+        asked = processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many shapes are there?"}]}],
+            add_generation_prompt=True,
+        )
         inputs = processor(images=Image.open(picture).convert("RGB"), text=asked, return_tensors="pt")
         assert (inputs.input_ids == model.config.image_token_id).sum() == model.config.image_seq_length
         with torch.inference_mode():

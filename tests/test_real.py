@@ -1,4 +1,5 @@
 "Official files and real photographs, through the command line."
+
 import json
 import re
 from collections import Counter
@@ -28,14 +29,31 @@ def told(typed, *args) -> dict:
 def built(typed, shared, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
     "The same records in both layouts: their folders and counts."
     folder = tmp_path_factory.mktemp("real")
-    return {layout: (folder / layout, told(typed, "build", "coco-ift-plus", f"layout={layout}", "--data", shared / "data/sources", "--out", folder / layout))
-            for layout in ("every-mixed", "first-uniform")}
+    return {
+        layout: (
+            folder / layout,
+            told(
+                typed,
+                "build",
+                "coco-ift-plus",
+                f"layout={layout}",
+                "--data",
+                shared / "data/sources",
+                "--out",
+                folder / layout,
+            ),
+        )
+        for layout in ("every-mixed", "first-uniform")
+    }
 
 
 def test_sources(typed):
     rows = {row["name"]: row for row in told(typed, "sources")}
     assert sorted(rows) == sorted([*NAMES, "coco-format"])  # a folder of one's own is no data set with a name
-    assert all(row["files"] and row["licence"] and row["url"] and row["family"] and set(row["needs"]) <= set(NAMES) for row in rows.values())
+    assert all(
+        row["files"] and row["licence"] and row["url"] and row["family"] and set(row["needs"]) <= set(NAMES)
+        for row in rows.values()
+    )
 
 
 def test_at_least_twenty_sources_have_rounds(built):
@@ -49,7 +67,9 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def rounds_of(folder: Path) -> list[dict]:
-    return [r | {"image": image} for image, rounds in zip(read(folder).images.str[0], read(folder).rounds) for r in rounds]
+    return [
+        r | {"image": image} for image, rounds in zip(read(folder).images.str[0], read(folder).rounds) for r in rounds
+    ]
 
 
 @pytest.mark.parametrize("layout", ["every-mixed", "first-uniform"])
@@ -59,7 +79,14 @@ def test_build(built, layout):
     for name, row in counts["by_source"].items():
         assert row["read"] == sum(row[fate] for fate in FATES), name
     assert {name for name, row in counts["by_source"].items() if row["rounds"]} >= {
-        "coco-captions", "coco-instances", "vqav2", "okvqa", "cocoqa", "vsr", "vqa-x"}
+        "coco-captions",
+        "coco-instances",
+        "vqav2",
+        "okvqa",
+        "cocoqa",
+        "vsr",
+        "vqa-x",
+    }
     assert counts["by_source"]["aokvqa"]["read"] > 0  # the sample has val and test only: all are left out
     for fate in ("rejected", "duplicates", "excluded"):
         assert counts[fate] == sum(row[fate] for row in counts["by_source"].values())
@@ -67,12 +94,21 @@ def test_build(built, layout):
     assert len(rejects) == counts["rejected"] > 0
     assert all(reject["source"] and reject["record"] and reject["reason"] for reject in rejects)
     rounds = rounds_of(folder)
-    assert Counter(r["origin"]["source"] for r in rounds) == Counter({name: row["rounds"] for name, row in counts["by_source"].items() if row["rounds"]})
-    assert (len(read(folder)), len(rounds), len({r["image"] for r in rounds})) == (counts["conversations"], counts["rounds"], counts["images"])
+    assert Counter(r["origin"]["source"] for r in rounds) == Counter(
+        {name: row["rounds"] for name, row in counts["by_source"].items() if row["rounds"]}
+    )
+    assert (len(read(folder)), len(rounds), len({r["image"] for r in rounds})) == (
+        counts["conversations"],
+        counts["rounds"],
+        counts["images"],
+    )
 
 
 def test_the_same_records(built):
-    by_layout = [Counter((r["image"], r["origin"]["source"], r["origin"]["record"], r["response"]) for r in rounds_of(folder)) for folder, _ in built.values()]
+    by_layout = [
+        Counter((r["image"], r["origin"]["source"], r["origin"]["record"], r["response"]) for r in rounds_of(folder))
+        for folder, _ in built.values()
+    ]
     assert by_layout[0] == by_layout[1]
 
 
@@ -89,7 +125,9 @@ def test_nothing_of_val2017(built, shared):
 
 def test_audit(typed, built, shared):
     carried = {layout: told(typed, "audit", folder)["carry_over"] for layout, (folder, _) in built.items()}
-    assert abs(carried["every-mixed"]["value"]) <= 0.2 and carried["first-uniform"]["value"] >= 0.7  # VisDial, two fifths of the rounds, mixes terse and full answers in every layout
+    assert (
+        abs(carried["every-mixed"]["value"]) <= 0.2 and carried["first-uniform"]["value"] >= 0.7
+    )  # VisDial, two fifths of the rounds, mixes terse and full answers in every layout
     assert carried["every-mixed"]["high"] < carried["first-uniform"]["low"]
     quoted = told(typed, "audit", shared / "data/sources/llava/documented_examples_llava_v1_5_mix665k.json")
     assert quoted["conversations"] == 9 and quoted["carry_over"]["value"] > 0.5
@@ -98,16 +136,23 @@ def test_audit(typed, built, shared):
 @pytest.mark.parametrize("to, name", [("llava", "x.json"), ("messages", "x.parquet")])
 def test_export(typed, built, tmp_path, to, name):
     for layout, (folder, counts) in built.items():
-        assert told(typed, "export", folder, "--to", to, "--out", tmp_path / name)["conversations"] == counts["conversations"]
+        assert (
+            told(typed, "export", folder, "--to", to, "--out", tmp_path / name)["conversations"]
+            == counts["conversations"]
+        )
         before, after = told(typed, "audit", folder), told(typed, "audit", tmp_path / name)
         assert {key: after[key] for key in ("conversations", "rounds", "carry_over", "formats")} == {
-            key: before[key] for key in ("conversations", "rounds", "carry_over", "formats")}, layout
+            key: before[key] for key in ("conversations", "rounds", "carry_over", "formats")
+        }, layout
 
 
 def test_duckdb(built):
     import duckdb
+
     folder, counts = built["every-mixed"]
-    [(conversations, rounds)] = duckdb.sql(f"select count(*), sum(len(rounds)) from '{folder}/conversations/*.parquet'").fetchall()
+    [(conversations, rounds)] = duckdb.sql(
+        f"select count(*), sum(len(rounds)) from '{folder}/conversations/*.parquet'"
+    ).fetchall()
     assert (conversations, rounds) == (counts["conversations"], counts["rounds"])
 
 
@@ -120,28 +165,71 @@ def test_photographs(typed, forked, shared, tmp_path):
 
     mini = shared / "data/coco-mini"
     both = {"splits": ["train", "val"]}
-    (tmp_path / "mini.yaml").write_text(yaml.safe_dump({"name": "mini", "sources": {"coco-captions": both, "coco-instances": both}, "clean": []}))
+    (tmp_path / "mini.yaml").write_text(
+        yaml.safe_dump({"name": "mini", "sources": {"coco-captions": both, "coco-instances": both}, "clean": []})
+    )
     data, run, exam = (tmp_path / kind / "mini" for kind in ("data", "train", "eval"))
     counts = told(typed, "build", tmp_path / "mini.yaml", "--data", mini, "--out", data)
     assert counts["images"] == len(list((mini / "images").rglob("*.jpg")))
 
     texts = [r.instruction + " " + r.response for c in read_conversations(data) for r in c.rounds]
-    start = save_llava(*assemble(*tiny_parts(tmp_path / "parts", texts, image_size=336, patch=14, width=32)), tmp_path / "start")
+    start = save_llava(
+        *assemble(*tiny_parts(tmp_path / "parts", texts, image_size=336, patch=14, width=32)), tmp_path / "start"
+    )
     assert LlavaConfig.from_pretrained(start).image_seq_length == 576
-    alone = told(typed, "train", "tiny", f"data={data}", f"images={mini / 'images'}", "steps=2", "batch=8", "ranks=1", f"out={run}")  # a tiny model is drawn for these texts
-    job = json.loads((run / "job.json").read_text()) | {"model": str(start), "out": str(tmp_path / "large"), "micro_batch": 4, "ranks": 2}
+    alone = told(
+        typed,
+        "train",
+        "tiny",
+        f"data={data}",
+        f"images={mini / 'images'}",
+        "steps=2",
+        "batch=8",
+        "ranks=1",
+        f"out={run}",
+    )  # a tiny model is drawn for these texts
+    job = json.loads((run / "job.json").read_text()) | {
+        "model": str(start),
+        "out": str(tmp_path / "large"),
+        "micro_batch": 4,
+        "ranks": 2,
+    }
     done = forked(job)
     assert done["codes"] == [0, 0], done
     trained = json.loads((tmp_path / "large/train.json").read_text())
     for one in alone, trained:
-        assert one["steps"] == 2 and one["kept"] == counts["conversations"] and not one["cut"] + one["dropped"] and one["images"] == counts["images"]
-    assert trained["tree_ratio"] > 2 and trained["loss"] > 0  # an image's 576 tokens are read once for all of its conversations
+        assert (
+            one["steps"] == 2
+            and one["kept"] == counts["conversations"]
+            and not one["cut"] + one["dropped"]
+            and one["images"] == counts["images"]
+        )
+    assert (
+        trained["tree_ratio"] > 2 and trained["loss"] > 0
+    )  # an image's 576 tokens are read once for all of its conversations
 
-    scored = told(typed, "eval", "--model", tmp_path / "large/model", "--data", mini, "--per-image", 4, "--history", "none", "--history", "forced_short:1", "--out", exam)
+    scored = told(
+        typed,
+        "eval",
+        "--model",
+        tmp_path / "large/model",
+        "--data",
+        mini,
+        "--per-image",
+        4,
+        "--history",
+        "none",
+        "--history",
+        "forced_short:1",
+        "--out",
+        exam,
+    )
     assert scored["items"] > 10 and scored["coverage"] == 1 and set(scored["histories"]) == {"none", "forced_short"}
     assert scored["leakage"]["value"] is None  # neutral was not run
 
-    page = Path(told(typed, "report", data, run, exam, "--out", tmp_path / "report.html", "--images", mini / "images")["report"]).read_text()
+    page = Path(
+        told(typed, "report", data, run, exam, "--out", tmp_path / "report.html", "--images", mini / "images")["report"]
+    ).read_text()
     assert "Plotly.newPlot" in page and "data:image/" in page
     assert "default-src 'none'" in page and not loaded(page)
 
@@ -157,5 +245,7 @@ def loaded(page: str) -> list[str]:
             found.extend([named["href"]] if tag in ("link", "base", "image", "use") and named.get("href") else [])
 
     Tags().feed(page)
-    found += re.findall(r"@import[^;]*|url\(\s*[\"']?https?:[^)]*", re.sub(r"<script.*?</script>", "", page, flags=re.S))
+    found += re.findall(
+        r"@import[^;]*|url\(\s*[\"']?https?:[^)]*", re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    )
     return [place for place in found if not place.startswith(("data:", "#"))]

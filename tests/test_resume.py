@@ -1,4 +1,5 @@
 "A command that was killed and is run again ends as if nothing had happened."
+
 import json
 import os
 import re
@@ -17,7 +18,9 @@ COCOIFT = Path(sys.executable).with_name("cocoift")
 
 def kill_when(ready, *args, cwd: Path) -> None:
     "Start a command in a process group of its own and kill the group, without mercy, as soon as `ready()` holds."
-    with subprocess.Popen([COCOIFT, *map(str, args)], cwd=cwd, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [COCOIFT, *map(str, args)], cwd=cwd, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         while not ready() and process.poll() is None:
             time.sleep(0.002)
         assert process.poll() is None, f"it ended before it could be killed: {process.stderr.read().decode()}"
@@ -27,7 +30,11 @@ def kill_when(ready, *args, cwd: Path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     "All that must not depend on how a run came about; times have a file of their own."
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "times.jsonl"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "times.jsonl"
+    }
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -95,23 +102,45 @@ def test_train(typed, forked, tmp_path):
     done = typed(*two, "--json")
     assert done.returncode == 0 and "going on after step 2" in done.stderr, done.stderr
     told = json.loads(done.stdout)
-    assert told["steps"] == 5 and told["kept"] > 500 and not told["cut"] + told["dropped"] and Path(told["model"], "config.json").exists()
+    assert (
+        told["steps"] == 5
+        and told["kept"] > 500
+        and not told["cut"] + told["dropped"]
+        and Path(told["model"], "config.json").exists()
+    )
     before = stamps(run)
     again = typed(*two, "--json")  # what is done is handed back
     assert (again.returncode, again.stdout) == (0, done.stdout) and stamps(run) == before
     ports = re.findall(r"--master_port=(\d+)", (run / "log.txt").read_text(errors="replace"))
-    assert len(set(ports)) == 2 and not [left for port in ports for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*")]  # 69 MB a rank
+    assert len(set(ports)) == 2 and not [
+        left for port in ports for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*")
+    ]  # 69 MB a rank
 
-    alone = ["train", "tiny", f"out={one}", "ranks=1", *short, "checkpoint=100", *(f"{k}={tmp_path / 'run-drawn' / v}" for k, v in (("model", "start"), ("data", "set"), ("images", "world/images")))]
+    alone = [
+        "train",
+        "tiny",
+        f"out={one}",
+        "ranks=1",
+        *short,
+        "checkpoint=100",
+        *(
+            f"{k}={tmp_path / 'run-drawn' / v}"
+            for k, v in (("model", "start"), ("data", "set"), ("images", "world/images"))
+        ),
+    ]
     with subprocess.Popen([COCOIFT, *alone], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not reached(one, 2) and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGTERM)
         told = process.communicate(timeout=120)[1]
-    found = re.search(r"cocoift train: stopped after step (\d+) of 5, with a checkpoint; the same command goes on from there", told)
+    found = re.search(
+        r"cocoift train: stopped after step (\d+) of 5, with a checkpoint; the same command goes on from there", told
+    )
     assert process.returncode == 1 and found, told
     assert [path.name for path in (one / "checkpoints").iterdir()] == [f"step-{int(found[1]):07}"]
     (one / "stop").unlink()  # as the command does, which finds the rank's job where it was
     done = forked(json.loads((one / "job.json").read_text()))
-    assert done["codes"] == [0] and [line["message"] for line in done["told"]] == [f"going on after step {found[1]}"], done
+    assert done["codes"] == [0] and [line["message"] for line in done["told"]] == [f"going on after step {found[1]}"], (
+        done
+    )
     assert losses(one, 5) == pytest.approx(losses(run, 5), abs=1e-4)

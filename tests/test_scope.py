@@ -1,4 +1,5 @@
 "COCO-Scope from the command line; its unseen wordings against everything that training can say."
+
 import json
 
 import pytest
@@ -28,13 +29,21 @@ def trained() -> set[tuple[str, ...]]:
 
 def test_unseen_wordings_are_unseen():
     known = trained()
-    mine = [t for table in (asked.UNSEEN, asked.RULES, asked.SCOPES) for some in table.values() for t in some] + [*asked.REPEATED.values(), *asked.RECALL, *asked.PUSHBACK]
+    mine = [t for table in (asked.UNSEEN, asked.RULES, asked.SCOPES) for some in table.values() for t in some] + [
+        *asked.REPEATED.values(),
+        *asked.RECALL,
+        *asked.PUSHBACK,
+    ]
     assert not {t: shared for t in mine if (shared := runs(t) & known)}
     assert runs("Describe the image in detail.") & known  # the comparison can fail
 
 
 def test_a_family_that_no_recipe_has():
-    assert "odd" in asked.UNSEEN and "odd" not in asked._OF_COCO and "odd" not in {*questions.KINDS, *questions.HELD_BACK_KINDS}
+    assert (
+        "odd" in asked.UNSEEN
+        and "odd" not in asked._OF_COCO
+        and "odd" not in {*questions.KINDS, *questions.HELD_BACK_KINDS}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,9 @@ def test_the_same_annotations_give_the_same_bytes(cocoift, small, benchmark, tmp
     assert {"items", "images", "sha256"} <= told.keys()
     done = cocoift("scope", "--data", small / "exam", "--out", tmp_path / "again", "--json")
     assert json.loads(done.stdout) == told
-    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir() if p.is_file()}
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "again").iterdir() if p.is_file()
+    }
 
 
 def test_a_dry_run_asks_nothing(benchmark, tmp_path):
@@ -58,27 +69,62 @@ def test_a_dry_run_asks_nothing(benchmark, tmp_path):
 
     folder, told = benchmark
     plan = examine("scripted:oracle", "scope", folder, tmp_path / "run", dry_run=True)
-    assert plan["items"] == told["items"] and plan["calls"] > told["rounds"] and plan["done"] == 0 and not (tmp_path / "run").exists()
+    assert (
+        plan["items"] == told["items"]
+        and plan["calls"] > told["rounds"]
+        and plan["done"] == 0
+        and not (tmp_path / "run").exists()
+    )
 
 
 def test_likelihood_of_a_training(typed, small, tmp_path):
-    args = ("likelihood", "--model", small / "start", "--data", small / "exam", "--first", 2, "--out", tmp_path / "like", "--json")
+    args = (
+        "likelihood",
+        "--model",
+        small / "start",
+        "--data",
+        small / "exam",
+        "--first",
+        2,
+        "--out",
+        tmp_path / "like",
+        "--json",
+    )
     done = typed(*args)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     [point] = told["points"]
-    assert point["step"] is None and set(point["levels"]) == {"none", "neutral", "terse", "forced_short"} and point["early"]["n"] == told["items"]
+    assert (
+        point["step"] is None
+        and set(point["levels"]) == {"none", "neutral", "terse", "forced_short"}
+        and point["early"]["n"] == told["items"]
+    )
     assert (tmp_path / "like/curve.html").exists()
     from cocoift.studies.pages import write_pages
 
     drawn = write_pages([tmp_path / "like"], tmp_path / "report.html")["curve"]
-    assert drawn[["value", "low", "high"]].iloc[0].tolist() == [point["early"][k] for k in ("value", "low", "high")] and "Likelihoods" in (tmp_path / "report.html").read_text()
+    assert (
+        drawn[["value", "low", "high"]].iloc[0].tolist() == [point["early"][k] for k in ("value", "low", "high")]
+        and "Likelihoods" in (tmp_path / "report.html").read_text()
+    )
     done = typed("likelihood", "--model", small / "world", "--data", small / "exam", "--out", tmp_path / "none")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "neither a checkpoint folder nor a training run" in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (
+        2,
+        1,
+    ) and "neither a checkpoint folder nor a training run" in done.stderr
 
 
 def test_real_annotations(typed, shared, tmp_path):
-    done = typed("scope", "--data", shared / "data/coco-mini", "--out", tmp_path / "mini", "--synonyms", shared / "data/bench/chair/synonyms.txt", "--json")
+    done = typed(
+        "scope",
+        "--data",
+        shared / "data/coco-mini",
+        "--out",
+        tmp_path / "mini",
+        "--synonyms",
+        shared / "data/bench/chair/synonyms.txt",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 7
 
@@ -88,11 +134,17 @@ def test_checks_against_labels_by_hand(shared, root, part):
     import checked
 
     rows = checked.table(shared, part)
-    told = "".join("".join(cell["source"]) for cell in json.loads((root / "nbs/eval/scope/14_claims.ipynb").read_text())["cells"])
+    told = "".join(
+        "".join(cell["source"]) for cell in json.loads((root / "nbs/eval/scope/14_claims.ipynb").read_text())["cells"]
+    )
     assert checked.show(rows) in told  # the page says what is measured: `python tests/checked.py`
     undefined = {check for check, row in rows.items() if row["precision"] is None}
     assert undefined == ({"json"} if part == "tuned" else {"bullets exactly", "bullets at most"})
-    assert all(row["precision"] >= 0.9 and row["recall"] >= 0.9 for check, row in rows.items() if check not in undefined | {"side"})
+    assert all(
+        row["precision"] >= 0.9 and row["recall"] >= 0.9
+        for check, row in rows.items()
+        if check not in undefined | {"side"}
+    )
 
 
 def test_checks_against_the_public_ones(shared):
@@ -102,9 +154,13 @@ def test_checks_against_the_public_ones(shared):
     assert len(rows) == 9 * 22
     differ = {(what, response.split("\n")[0]) for what, response, theirs, ours in rows if theirs != ours}
     assert differ == {  # each by design, or known: the page on checks says why
-        ('number_bullet_lists [3]', "1. dog"), ('json_format []', '"A dog catches a frisbee."'), ('number_words [2, "less than"]', "First paragraph about a dog."),
-        ('number_sentences [2, "at least"]', "1. dog"), ('number_sentences [3, "less than"]', "1. dog"),
-        ('number_sentences [3, "less than"]', "Mr. Smith walks his dog at 3.5 m.p.h. near St. James Park.")}
+        ("number_bullet_lists [3]", "1. dog"),
+        ("json_format []", '"A dog catches a frisbee."'),
+        ('number_words [2, "less than"]', "First paragraph about a dog."),
+        ('number_sentences [2, "at least"]', "1. dog"),
+        ('number_sentences [3, "less than"]', "1. dog"),
+        ('number_sentences [3, "less than"]', "Mr. Smith walks his dog at 3.5 m.p.h. near St. James Park."),
+    }
     for part in (0, 1):  # strict, loose
         assert sum(theirs[part] == ours[part] for *_, theirs, ours in rows) == 193
 

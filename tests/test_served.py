@@ -1,4 +1,5 @@
 "A model behind a real server: pictures, several rounds, streaming, and the answers that the checkpoint gives here."
+
 import json
 import os
 import signal
@@ -26,13 +27,19 @@ def both(served, small):
     from cocoift.chat.local import LocalChat
 
     pictures = find_pictures(small / "exam")
-    return LocalChat(served.model, small / "exam", most_tokens=12), ServerChat(served.name, pictures, most_tokens=12), sorted(pictures)
+    return (
+        LocalChat(served.model, small / "exam", most_tokens=12),
+        ServerChat(served.name, pictures, most_tokens=12),
+        sorted(pictures),
+    )
 
 
 def test_it_says_what_the_checkpoint_says(both):
     local, server, images = both
     told = ("How many shapes are there?", "There are four.")
-    asks = [Ask(image, turns, "What is in the middle?") for image in images[:3] for turns in ((), (told,), (told, told))] + [Ask(None, (), "What is in the middle?")]
+    asks = [
+        Ask(image, turns, "What is in the middle?") for image in images[:3] for turns in ((), (told,), (told, told))
+    ] + [Ask(None, (), "What is in the middle?")]
     answers = server.answer(asks)
     assert answers == local.answer(asks)
     assert len(set(answers)) > 3  # of pictures and rounds that differ
@@ -47,14 +54,23 @@ def test_own_answers_go_into_the_next_round(both):
 def test_it_streams(both, served, small):
     local, server, images = both
     rounds = [Said("What is this?", "A star.", (images[0],)), Said("And to its left?")]
-    pieces = list(ServerSpeaker(served.name).say(rounds, find_pictures(small / "exam"), Settings(most_tokens=12), threading.Event()))
+    pieces = list(
+        ServerSpeaker(served.name).say(
+            rounds, find_pictures(small / "exam"), Settings(most_tokens=12), threading.Event()
+        )
+    )
     assert len(pieces) > 3
-    assert "".join(pieces).strip() == local.answer([Ask(images[0], (("What is this?", "A star."),), "And to its left?")])[0]
+    assert (
+        "".join(pieces).strip()
+        == local.answer([Ask(images[0], (("What is this?", "A star."),), "And to its left?")])[0]
+    )
 
 
 def test_the_engine_pays_once_and_tells_what_is_wrong(both, served, tmp_path):
     local, server, images = both
-    requests = [server.request(Ask(image, (), f"What is in the middle, {k}?")) for image in images[:2] for k in range(3)]
+    requests = [
+        server.request(Ask(image, (), f"What is in the middle, {k}?")) for image in images[:2] for k in range(3)
+    ]
     first = Engine(served.url, Cache(tmp_path / "answers.sqlite"), server.gallery, concurrency=3, run="r", role="label")
     answers = ask_all(first, requests)
     assert [a.status for a in answers] == ["ok"] * 6 and first.counts["requests"] == first.counts["seen"] == 6
@@ -64,7 +80,10 @@ def test_the_engine_pays_once_and_tells_what_is_wrong(both, served, tmp_path):
     with pytest.raises(UserError, match=f"{served.url}: has no model no-such/model, or nothing lies at this address"):
         ask_all(Engine(served.url), [Request("no-such/model", [{"role": "user", "content": "Who?"}])])
     with pytest.raises(UserError, match="/v2: has no model .* or nothing lies at this address"):
-        ask_all(Engine(served.url.replace("/v1", "/v2")), [Request(str(served.model), [{"role": "user", "content": "Who?"}])])
+        ask_all(
+            Engine(served.url.replace("/v1", "/v2")),
+            [Request(str(served.model), [{"role": "user", "content": "Who?"}])],
+        )
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +100,22 @@ def asked(typed, served, small, bench, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("asked")
     write_scope(bench, folder / "bench")
-    done = typed("eval", "--model", served.name, "--bench", "scope", "--data", folder / "bench", "--images", small / "exam", "--most-tokens", 8, "--out", folder / "run", "--json")
+    done = typed(
+        "eval",
+        "--model",
+        served.name,
+        "--bench",
+        "scope",
+        "--data",
+        folder / "bench",
+        "--images",
+        small / "exam",
+        "--most-tokens",
+        8,
+        "--out",
+        folder / "run",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
 
@@ -95,22 +129,32 @@ def said_in(run):
 
 
 def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small, bench, tmp_path):
-    from cocoift.studies.scope_run import score_scope
     from cocoift.chat.local import LocalChat
+    from cocoift.studies.scope_run import score_scope
 
     run, told = asked
     here = score_scope(LocalChat(served.model, small / "exam", most_tokens=8), bench, tmp_path / "here")
     assert {line["history"] for line in lines_of(run)} == {"own", "none", "neutral", "terse", "forced_short"}
     assert said_in(run) == said_in(tmp_path / "here")
     assert told["scores"] == here["scores"] and told["coverage"] == 1
-    assert read_json(run / "run.json")["model"]["server"] == str(served.model) and "127.0.0.1" not in (run / "run.json").read_text()
+    assert (
+        read_json(run / "run.json")["model"]["server"] == str(served.model)
+        and "127.0.0.1" not in (run / "run.json").read_text()
+    )
 
 
 def test_rounds_of_a_served_model(served, small, tmp_path):
     from cocoift.studies.examine import examine
 
-    runs = [examine(model, "rounds", small / "exam", tmp_path / name, ["forced_short:1"], per_image=1, most_tokens=8) for name, model in (("there", served.name), ("here", str(served.model)))]
-    assert runs[0]["histories"] == runs[1]["histories"] and runs[0]["effects"] == runs[1]["effects"] and runs[0]["coverage"] == 1
+    runs = [
+        examine(model, "rounds", small / "exam", tmp_path / name, ["forced_short:1"], per_image=1, most_tokens=8)
+        for name, model in (("there", served.name), ("here", str(served.model)))
+    ]
+    assert (
+        runs[0]["histories"] == runs[1]["histories"]
+        and runs[0]["effects"] == runs[1]["effects"]
+        and runs[0]["coverage"] == 1
+    )
     assert said_in(tmp_path / "there") == said_in(tmp_path / "here")
 
 
@@ -120,8 +164,20 @@ def official(small, tmp_path_factory):
     asked = json.loads((small / "exam/vqav2/v2_OpenEnded_mscoco_val2014_questions.json").read_text())["questions"]
     folder = tmp_path_factory.mktemp("official") / "mm-vet"
     folder.mkdir()
-    (folder / "mm-vet.json").write_text(json.dumps({f"v1_{k}": {"imagename": f"{q['image_id']:012}.png", "question": q["question"], "answer": "a", "capability": ["rec"], "imagesource": "world"}
-                                                    for k, q in enumerate(asked[:20:5])}))
+    (folder / "mm-vet.json").write_text(
+        json.dumps(
+            {
+                f"v1_{k}": {
+                    "imagename": f"{q['image_id']:012}.png",
+                    "question": q["question"],
+                    "answer": "a",
+                    "capability": ["rec"],
+                    "imagesource": "world",
+                }
+                for k, q in enumerate(asked[:20:5])
+            }
+        )
+    )
     return {"vqav2": small / "exam", "chair": small / "exam", "mm-vet": folder}
 
 
@@ -131,7 +187,17 @@ def test_questions_of_a_benchmark(bench, served, small, official, tmp_path):
     from cocoift.studies.examine import examine
 
     def ask(model, out):
-        return examine(str(model), bench, official[bench], out, ["none", "forced_short:1", "own:1"], small / "exam", per_image=4, most_tokens=8, records=small / "exam")
+        return examine(
+            str(model),
+            bench,
+            official[bench],
+            out,
+            ["none", "forced_short:1", "own:1"],
+            small / "exam",
+            per_image=4,
+            most_tokens=8,
+            records=small / "exam",
+        )
 
     for place, model in (("here", served.model), ("there", served.name)):
         killed = tmp_path / f"{place}-killed"
@@ -145,11 +211,23 @@ def test_questions_of_a_benchmark(bench, served, small, official, tmp_path):
         os.waitpid(child, 0)
         assert not (killed / "scores.json").exists(), "it was not killed in the middle"
         found, again = ask(model, tmp_path / place), ask(model, killed)
-        assert found == again and found["coverage"] == 1 and found["histories"].keys() == {"none", "forced_short", "own"}
-        names = ["rounds.jsonl", "run.json", "scores.json", *(f"predictions/{h}{'.json' if bench != 'chair' else '.jsonl'}" for h in found["histories"])]
+        assert (
+            found == again and found["coverage"] == 1 and found["histories"].keys() == {"none", "forced_short", "own"}
+        )
+        names = [
+            "rounds.jsonl",
+            "run.json",
+            "scores.json",
+            *(f"predictions/{h}{'.json' if bench != 'chair' else '.jsonl'}" for h in found["histories"]),
+        ]
         assert all((killed / name).read_bytes() == (tmp_path / place / name).read_bytes() for name in names)
-    assert said_in(tmp_path / "there") == said_in(tmp_path / "here") and len({response for *_, response in said_in(tmp_path / "here")}) > 3
-    assert all((tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes() for name in names[2:])
+    assert (
+        said_in(tmp_path / "there") == said_in(tmp_path / "here")
+        and len({response for *_, response in said_in(tmp_path / "here")}) > 3
+    )
+    assert all(
+        (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes() for name in names[2:]
+    )
 
 
 class Wire:
@@ -197,8 +275,11 @@ def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path)
     from cocoift.studies.scope_run import score_scope
 
     wire, (whole, told) = Wire(int(served.url.split(":")[2].split("/")[0])), asked
+
     def chat(url):
-        return ServerChat(f"{url}#{served.model}", find_pictures(small / "exam"), most_tokens=8, attempts=2, concurrency=4)
+        return ServerChat(
+            f"{url}#{served.model}", find_pictures(small / "exam"), most_tokens=8, attempts=2, concurrency=4
+        )
 
     first = score_scope(chat(wire.lay(answers=14)), bench, tmp_path / "run")
     answered = first["statuses"]["ok"]
@@ -208,12 +289,17 @@ def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path)
     assert all(line["response"] == known[line["dialog"], line["round"]] for line in lines if line["status"] == "ok")
     assert all(line["response"] == "" and line["why"] for line in lines if line["status"] == "error")
     failed = {line["dialog"]: line["round"] for line in lines if line["status"] == "error"}
-    assert not any(line["round"] > failed.get(line["dialog"], 99) for line in lines)  # no round is asked behind one that failed
+    assert not any(
+        line["round"] > failed.get(line["dialog"], 99) for line in lines
+    )  # no round is asked behind one that failed
 
     again = score_scope(chat(wire.lay()), bench, tmp_path / "run")
     wire.cut()
     assert again["coverage"] == 1 and again["scores"] == told["scores"]
-    assert all((tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes() for name in ("rounds.jsonl", "run.json", "scores.json"))
+    assert all(
+        (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+        for name in ("rounds.jsonl", "run.json", "scores.json")
+    )
 
 
 def test_a_served_judge_that_cannot_grade_gives_no_score(typed, served, shared, tmp_path):

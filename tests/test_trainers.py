@@ -1,4 +1,5 @@
 "Image trees inside trainers that are not ours: the same losses and the same weights."
+
 from functools import partial
 
 import pytest
@@ -18,7 +19,9 @@ STEPS, RATE = 2, 0.5
 
 
 @pytest.fixture(scope="module")
-def job(small, tmp_path_factory):  # rows of trees, the pictures' way into the model, and the losses and weights that our own loss leads to
+def job(
+    small, tmp_path_factory
+):  # rows of trees, the pictures' way into the model, and the losses and weights that our own loss leads to
     family = open_family(small / "start")
     pictures = Pictures(find_pictures(small / "world/images"), family)
     trees = list(Plan(plant(family, small / "set", tmp_path_factory.mktemp("plans")), family))
@@ -41,13 +44,37 @@ def trained(job, trainer_kind, settings_kind, tmp_path, dataset=list, **more):
     small, family, rows, stack, losses, ours = job
     model = load_model(small / "start")
     guard(model)
-    settings = settings_kind(str(tmp_path), max_steps=STEPS, per_device_train_batch_size=1, gradient_accumulation_steps=len(rows), learning_rate=RATE, lr_scheduler_type="constant",
-                             optim="sgd", max_grad_norm=0, remove_unused_columns=False, report_to=[], logging_steps=1, save_strategy="no", use_cpu=True, bf16=False,
-                             disable_tqdm=True, gradient_checkpointing=False, **more)
+    settings = settings_kind(
+        str(tmp_path),
+        max_steps=STEPS,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=len(rows),
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        max_grad_norm=0,
+        remove_unused_columns=False,
+        report_to=[],
+        logging_steps=1,
+        save_strategy="no",
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+        gradient_checkpointing=False,
+        **more,
+    )
     blank = Tree("none:", family.image_ids(), ())
-    trainer = trainer_kind(model=model, args=settings, train_dataset=dataset(rows), data_collator=TreeCollator(stack, blank), processing_class=family.processor)
+    trainer = trainer_kind(
+        model=model,
+        args=settings,
+        train_dataset=dataset(rows),
+        data_collator=TreeCollator(stack, blank),
+        processing_class=family.processor,
+    )
     trainer.train()
-    assert [line["loss"] for line in trainer.state.log_history if "loss" in line] == pytest.approx(losses, rel=1e-3)  # logged with four digits
+    assert [line["loss"] for line in trainer.state.log_history if "loss" in line] == pytest.approx(
+        losses, rel=1e-3
+    )  # logged with four digits
     for (name, a), (_, b) in zip(ours.named_parameters(), model.named_parameters()):
         assert (a - b).abs().max() < 2e-5, name
 
@@ -62,4 +89,6 @@ def test_trl(job, tmp_path):
     "TRL refuses to pack vision datasets; rows that it does not prepare itself it takes as they are."
     from trl import SFTConfig, SFTTrainer
 
-    trained(job, SFTTrainer, SFTConfig, tmp_path, as_dataset, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
+    trained(
+        job, SFTTrainer, SFTConfig, tmp_path, as_dataset, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None
+    )

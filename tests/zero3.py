@@ -1,4 +1,5 @@
 "Each rank's memory while ZeRO-3 loads a LLaVA, beside the whole model. Started by test_zero3.py through DeepSpeed's launcher."
+
 import gc
 import json
 import re
@@ -15,8 +16,7 @@ def held_mb() -> float:  # memory of our own, without pages of mapped files
 if __name__ == "__main__":
     checkpoint, out = map(Path, sys.argv[-2:])
     import torch
-
-    from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlamaForCausalLM  # noqa: F401  what code takes is not counted
+    from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration  # noqa: F401  what code takes is not counted
 
     from cocoift.train.adapt import whole_weights
     from cocoift.train.family import load_model
@@ -42,6 +42,8 @@ if __name__ == "__main__":
     after = held_mb()
     parts = sum(parameter.ds_tensor.numel() for parameter in model.parameters())
     sums = {name: tensor.double().sum().item() for name, tensor in whole_weights(model, first=rank == 0)}
-    (out / f"rank{rank}.json").write_text(json.dumps({"peak_mb": peak - before, "after_mb": after - before, "share": parts, "sums": sums}))
+    (out / f"rank{rank}.json").write_text(
+        json.dumps({"peak_mb": peak - before, "after_mb": after - before, "share": parts, "sums": sums})
+    )
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

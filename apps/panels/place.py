@@ -1,4 +1,5 @@
 "What all panels share: the study they look at, a figure's place on the page, cards of text, and choices that live in the address."
+
 import html
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +10,7 @@ import gradio as gr
 import pandas as pd
 from PIL import Image
 
-from apps.room import QUIET, visitor
+from apps.room import visitor
 from cocoift.chat.store import Logbook
 from cocoift.files import UserError
 from cocoift.images import TINY_PX, find_pictures, open_picture, picture_size
@@ -23,6 +24,7 @@ NOTHING = "() => {}"  # javascript: an event to hang others on
 @dataclass
 class Study:
     "What lies below a folder, and what was read of it."
+
     root: Path
     roster: Roster
     log: Logbook
@@ -88,7 +90,9 @@ def address(names: Iterable[str], link: bool = False) -> str:  # javascript
         if (q.get("tab") === "dashboard" || !document.getElementById("sides")) history.replaceState(null, "", "?" + q); {"return location.href;" if link else ""} }}"""
 
 
-def remember(part, choices: Mapping[str, gr.components.Component], link: gr.Textbox | None = None):  # the event, to go on from
+def remember(
+    part, choices: Mapping[str, gr.components.Component], link: gr.Textbox | None = None
+):  # the event, to go on from
     "Put all choices of a panel into the address when one of them is touched."
     return part.input(None, list(choices.values()), link, js=address(choices, bool(link)))
 
@@ -148,7 +152,11 @@ def not_shown(wrong: list[str]) -> str:  # Markdown
     "What could not be read, by name."
     from cocoift.chat.marks import defuse
 
-    return f"**Not shown:** {'; '.join(map(defuse, wrong[:12]))}{f'; and {len(wrong) - 12} more' if len(wrong) > 12 else ''}" if wrong else ""
+    return (
+        f"**Not shown:** {'; '.join(map(defuse, wrong[:12]))}{f'; and {len(wrong) - 12} more' if len(wrong) > 12 else ''}"
+        if wrong
+        else ""
+    )
 
 
 def card(title: str, inside: str, kind: str = "") -> str:
@@ -161,5 +169,9 @@ def chip(kind: str, text: str) -> str:
 
 def spoken(rounds: Iterable[dict]) -> str:  # asked, said, and marks as (kind, text)
     "Rounds as they can be read; every text is escaped."
-    return "".join(f'<div class="round"><p class="asked">{html.escape(r["asked"])}</p><p class="said">{html.escape(r["said"]) or "<i>no answer</i>"}</p>'
-                   + "".join(chip(*mark) for mark in r.get("marks", ())) + "</div>" for r in rounds)
+    return "".join(
+        f'<div class="round"><p class="asked">{html.escape(r["asked"])}</p><p class="said">{html.escape(r["said"]) or "<i>no answer</i>"}</p>'
+        + "".join(chip(*mark) for mark in r.get("marks", ()))
+        + "</div>"
+        for r in rounds
+    )

@@ -1,4 +1,5 @@
 "Item by item: the picture, what was said before, and what each run answered. The panel that people stay in."
+
 import html
 
 import gradio as gr
@@ -20,32 +21,76 @@ class Samples:
             others = gr.Dropdown([], multiselect=True, label="And beside them", elem_id="run-more")
         with gr.Row():
             want = gr.Dropdown(list(board.FILTERS), value="all", label="Show", elem_id="filter")
-            kind, under = (gr.Dropdown([""], value="", label=label, elem_id=name) for name, label in (("kind", "Capability"), ("under", "History")))
+            kind, under = (
+                gr.Dropdown([""], value="", label=label, elem_id=name)
+                for name, label in (("kind", "Capability"), ("under", "History"))
+            )
             self.number = gr.Number(1, label="Item", precision=0, elem_id="item", minimum=1, min_width=90)
             with gr.Column(min_width=150, elem_classes="turn"):
-                self.back, self.on = gr.Button("‹ before", size="sm", elem_id="before"), gr.Button("next ›", size="sm", elem_id="next")
-        self.at = gr.Textbox("", visible=False)  # the item's key, which the address needs; a State never reaches the page
+                self.back, self.on = (
+                    gr.Button("‹ before", size="sm", elem_id="before"),
+                    gr.Button("next ›", size="sm", elem_id="next"),
+                )
+        self.at = gr.Textbox(
+            "", visible=False
+        )  # the item's key, which the address needs; a State never reaches the page
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
-                self.picture = gr.Image(height=300, format="png", elem_id="item-picture", show_label=False, interactive=False, buttons=["fullscreen"])
-                self.link = gr.Textbox(label="Link to this item", elem_id="item-link", interactive=False, buttons=["copy"], lines=1, max_lines=1)
+                self.picture = gr.Image(
+                    height=300,
+                    format="png",
+                    elem_id="item-picture",
+                    show_label=False,
+                    interactive=False,
+                    buttons=["fullscreen"],
+                )
+                self.link = gr.Textbox(
+                    label="Link to this item",
+                    elem_id="item-link",
+                    interactive=False,
+                    buttons=["copy"],
+                    lines=1,
+                    max_lines=1,
+                )
             with gr.Column(scale=3, min_width=300):
                 self.told = gr.HTML(elem_id="item-text")
-        self.choices = {"run_a": a, "run_b": b, "run_more": others, "filter": want, "kind": kind, "under": under, "item": self.at}
+        self.choices = {
+            "run_a": a,
+            "run_b": b,
+            "run_more": others,
+            "filter": want,
+            "kind": kind,
+            "under": under,
+            "item": self.at,
+        }
 
     def arrive(self, asked: Asked) -> list:
         played = list(self.study.find("rounds.jsonl"))
         scores = board.results(self.study.root, self.study.memory)[0]["scores"]
-        alike = [name for name in scores[scores.bench == "rounds"].layout.unique() if name in played] if len(scores) else []
+        alike = (
+            [name for name in scores[scores.bench == "rounds"].layout.unique() if name in played] if len(scores) else []
+        )
         a = asked.one("run_a", played, next(iter(alike or played), None))
         b = asked.one("run_b", played, next((name for name in alike or played if name != a), a))
-        return [gr.update(choices=played, value=a), gr.update(choices=played, value=b), gr.update(choices=played, value=asked.many("run_more", played)),
-                asked.one("filter", board.FILTERS, "all"), asked.later("kind"), asked.later("under"), asked.given.get("item", "")]
+        return [
+            gr.update(choices=played, value=a),
+            gr.update(choices=played, value=b),
+            gr.update(choices=played, value=asked.many("run_more", played)),
+            asked.one("filter", board.FILTERS, "all"),
+            asked.later("kind"),
+            asked.later("under"),
+            asked.given.get("item", ""),
+        ]
 
     def after(self, event, step: int = 0):
         *picks, key = self.choices.values()
         _, _, _, _, kind, under = picks
-        shown = event.then(lambda *given: self.sample(*given, step=step), [*picks, self.number, key], [kind, under, self.picture, self.told, self.number, self.at], **QUIET)
+        shown = event.then(
+            lambda *given: self.sample(*given, step=step),
+            [*picks, self.number, key],
+            [kind, under, self.picture, self.told, self.number, self.at],
+            **QUIET,
+        )
         return shown.then(None, list(self.choices.values()), self.link, js=address(self.choices, True))
 
     def wire(self) -> None:
@@ -62,8 +107,16 @@ class Samples:
     def pairs(self, a, b):
         folders = self.study.find("rounds.jsonl")
         if a not in folders or b not in folders:
-            raise UserError("Choose two runs: `cocoift eval` makes them." if folders else "No run lies below this folder yet: `cocoift quickstart` makes some.")
-        return self.study.memory.get("pair", [folders[run] / "rounds.jsonl" for run in (a, b)], lambda: board.pair(self.answers(a), self.answers(b)))
+            raise UserError(
+                "Choose two runs: `cocoift eval` makes them."
+                if folders
+                else "No run lies below this folder yet: `cocoift quickstart` makes some."
+            )
+        return self.study.memory.get(
+            "pair",
+            [folders[run] / "rounds.jsonl" for run in (a, b)],
+            lambda: board.pair(self.answers(a), self.answers(b)),
+        )
 
     def sample(self, a, b, others, want, kind, under, number, key, step=0):
         "The item of that number, or that a link names, or the one beside it."
@@ -80,28 +133,68 @@ class Samples:
                 return [*choices, None, "<p>No item is like that.</p>", 1, ""]
             place = board.place(rows, key, int(number or 1), step)
             row = rows.iloc[place]
-            return [*choices, self.study.picture(row.image), self.item(row, a, b, others or [], place, len(rows)), place + 1, board.key(row)]
+            return [
+                *choices,
+                self.study.picture(row.image),
+                self.item(row, a, b, others or [], place, len(rows)),
+                place + 1,
+                board.key(row),
+            ]
         except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:
-            said = str(error) if isinstance(error, UserError) else f"These runs cannot be laid beside each other ({type(error).__name__}: {error})."
+            said = (
+                str(error)
+                if isinstance(error, UserError)
+                else f"These runs cannot be laid beside each other ({type(error).__name__}: {error})."
+            )
             return [*choices, None, f"<p>{html.escape(said)}</p>", 1, ""]
 
     def item(self, row, a: str, b: str, others: list[str], place: int, many: int) -> str:  # HTML
         known = self.study.roster.items.get(row["item"])
-        before = [{"asked": q, "said": said or "(the model's own answer)"} for q, said in tell(known, row.history, row.get("rounds_a", 0) or 0)] if known and row.history in TOLD else []
+        before = (
+            [
+                {"asked": q, "said": said or "(the model's own answer)"}
+                for q, said in tell(known, row.history, row.get("rounds_a", 0) or 0)
+            ]
+            if known and row.history in TOLD
+            else []
+        )
         told = f'<p class="where">{place + 1:,} of {many:,} · {html.escape(str(row["item"]))} · {html.escape(row.kind) or "no kind"} · history <b>{html.escape(row.history)}</b></p>'
         told += card("What was said before", spoken(before), "before") if before else ""
         told += f'<p class="question">{html.escape(row.instruction)}</p>'
-        told += f'<p class="truth">Right: <b>{html.escape(known.terse)}</b> · {html.escape(known.full)}</p>' if known else ""
-        sides = [(f"A · {a}", row.response_a, row.right_a, row.terse_a), (f"B · {b}", row.response_b, row.right_b, row.terse_b), *(self.other(name, row) for name in others[:MOST])]
-        return told + '<div class="cards">' + "".join(card(name, f'<p class="said">{html.escape(said) or "<i>no answer</i>"}</p>' + verdict(right, terse)) for name, said, right, terse in sides) + "</div>"
+        told += (
+            f'<p class="truth">Right: <b>{html.escape(known.terse)}</b> · {html.escape(known.full)}</p>'
+            if known
+            else ""
+        )
+        sides = [
+            (f"A · {a}", row.response_a, row.right_a, row.terse_a),
+            (f"B · {b}", row.response_b, row.right_b, row.terse_b),
+            *(self.other(name, row) for name in others[:MOST]),
+        ]
+        return (
+            told
+            + '<div class="cards">'
+            + "".join(
+                card(name, f'<p class="said">{html.escape(said) or "<i>no answer</i>"}</p>' + verdict(right, terse))
+                for name, said, right, terse in sides
+            )
+            + "</div>"
+        )
 
     def other(self, name: str, row) -> tuple:  # name, what it said, right, terse
         try:
             found = self.answers(name)
-            hit = found[(found["item"] == row["item"]) & (found.history == row.history) & (found.bound == row.bound) & (found.instruction == row.instruction)]
+            hit = found[
+                (found["item"] == row["item"])
+                & (found.history == row.history)
+                & (found.bound == row.bound)
+                & (found.instruction == row.instruction)
+            ]
         except (UserError, KeyError, AttributeError):
             return name, "(this run cannot be read)", None, None
-        return (name, hit.response.iloc[0], hit.right.iloc[0], hit.terse.iloc[0]) if len(hit) else (name, "", None, None)
+        return (
+            (name, hit.response.iloc[0], hit.right.iloc[0], hit.terse.iloc[0]) if len(hit) else (name, "", None, None)
+        )
 
 
 def verdict(right, terse) -> str:  # HTML; by a sign, never by colour alone

@@ -1,4 +1,5 @@
 "Loss, learning rate, speed and what trees save, of finished and running trainings; drawn again while a run goes on."
+
 import gradio as gr
 
 from apps.panels.place import QUIET, Asked, Study, not_shown, remember, shelve
@@ -12,7 +13,10 @@ EVERY = 4  # seconds
 class Training:
     def __init__(self, study: Study):
         self.study = study
-        self.runs, self.note = gr.Dropdown([], multiselect=True, label="Runs (all, where none is chosen)", elem_id="trainings"), gr.Markdown(elem_id="training-note")
+        self.runs, self.note = (
+            gr.Dropdown([], multiselect=True, label="Runs (all, where none is chosen)", elem_id="trainings"),
+            gr.Markdown(elem_id="training-note"),
+        )
         self.plots, self.stamp, self.timer = shelve(("loss", "lr"), ("speed", "trees")), gr.State(""), gr.Timer(EVERY)
         self.choices = {"trainings": self.runs}
 
@@ -28,8 +32,12 @@ class Training:
             [self.stamp, self.note, *self.plots[loss].parts],
             **QUIET,
         )
-        return first.then(lambda runs, seen: [seen, *self.drawn(runs, others)[1:]], [self.runs, self.stamp],
-                          [self.stamp, *(part for name in others for part in self.plots[name].parts)], **QUIET)
+        return first.then(
+            lambda runs, seen: [seen, *self.drawn(runs, others)[1:]],
+            [self.runs, self.stamp],
+            [self.stamp, *(part for name in others for part in self.plots[name].parts)],
+            **QUIET,
+        )
 
     def wire(self) -> None:
         self.after(remember(self.runs, self.choices))

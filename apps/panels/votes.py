@@ -1,4 +1,5 @@
 "Whose answers people prefer: Bradley-Terry ratings of the votes cast in the chat."
+
 import gradio as gr
 
 from apps.panels.place import QUIET, Asked, Shown, Study, not_shown
@@ -29,5 +30,9 @@ class Votes:
         except (UserError, KeyError, TypeError) as error:
             votes, wrong = [], [str(error)]
         blind = sum(bool(v.get("blind")) for v in votes)
-        told = f"{len(votes):,} vote{'s' * (len(votes) != 1)}, {blind:,} of them blind. `cocoift app --take-away DIR` writes them all." if votes else ""
+        told = (
+            f"{len(votes):,} vote{'s' * (len(votes) != 1)}, {blind:,} of them blind. `cocoift app --take-away DIR` writes them all."
+            if votes
+            else ""
+        )
         return [not_shown(wrong) or told, *self.rated.drawn(self.study.csv(), board.rate(votes), results.ratings)]

@@ -17,6 +17,7 @@ from ..thoughts import answer_alone
 @dataclass(frozen=True, slots=True)
 class Ask:
     "A conversation that waits for its answer."
+
     image: str | None  # who
     turns: tuple[tuple[str, str], ...]  # (instruction, response) of the rounds before
     instruction: str
@@ -25,6 +26,7 @@ class Ask:
 
 class Chat(Protocol):
     "Whatever answers."
+
     name: str  # for people
     about: dict  # what its answers depend on: weights by digest, template, generation settings; plain JSON
 
@@ -39,6 +41,7 @@ STATUSES = ("ok", "overflow", "unfit", "refused", "error")
 @dataclass(frozen=True, slots=True)
 class Reply:
     "What became of an ask."
+
     text: str = ""
     status: str = "ok"  # overflow: the rounds do not fit the context; unfit: the chat cannot take such an ask; refused: it declines this one; error: it failed, and may not the next time
     why: str = ""  # of a status other than ok
@@ -64,9 +67,7 @@ def texts(told: Sequence[Reply]) -> list[str]:  # what `answer` returns, for a c
 
 # %% ../../nbs/chat/12_ask.ipynb #f379eece
 def play(
-    chat: Chat,
-    image: str | None,
-    instructions: Sequence[str],
+    chat: Chat, image: str | None, instructions: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:  # (instruction, response) of every round
     "A dialog in which every round sees the chat's own earlier answers."
     return play_all(chat, [(image, instructions)])[0]

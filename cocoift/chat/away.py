@@ -45,28 +45,47 @@ def as_llava(sides: Mapping[str, Side], pictures: Mapping[str, Path] = {}) -> li
         for number, r in enumerate(side.rounds):
             if r.status != "done" or not r.response.strip() or len(r.images) > (number == 0):
                 break
-            turns += [{"from": "human", "value": ("" if turns or not images else "<image>\n") + r.instruction}, {"from": "gpt", "value": r.response}]
+            turns += [
+                {"from": "human", "value": ("" if turns or not images else "<image>\n") + r.instruction},
+                {"from": "gpt", "value": r.response},
+            ]
         if turns:
-            rows.append({"id": f"chat-{name}", **({"image": _place(images[0], pictures)} if images else {}), "conversations": turns})
+            rows.append(
+                {
+                    "id": f"chat-{name}",
+                    **({"image": _place(images[0], pictures)} if images else {}),
+                    "conversations": turns,
+                }
+            )
     return rows
 
 
 def as_dataset(
-    dialogs: Iterable[Mapping[str, Side]],
-    pictures: Mapping[str, Path] = {},
+    dialogs: Iterable[Mapping[str, Side]], pictures: Mapping[str, Path] = {}
 ) -> dict[str, str | Path]:  # a name in the folder -> its text, or the file to copy there
     "What `cocoift build chat.yaml --data .` reads."
     dialogs = list(dialogs)
-    rows = [row | {"id": f"{number}-{row['id']}"} for number, sides in enumerate(dialogs, 1) for row in as_llava(sides, pictures)]
+    rows = [
+        row | {"id": f"{number}-{row['id']}"}
+        for number, sides in enumerate(dialogs, 1)
+        for row in as_llava(sides, pictures)
+    ]
     shown = {row["image"] for row in rows if "image" in row}
     asked = {image for sides in dialogs for side in sides.values() for r in side.rounds[:1] for image in r.images}
     places = {_place(image, pictures): pictures[image] for image in asked if image in pictures}
-    return {"chat.yaml": _RECIPE, f"llava/{LLAVA_NAME}": json.dumps(rows, indent=1, ensure_ascii=False), **{place: places[place] for place in sorted(shown & places.keys())}}
+    return {
+        "chat.yaml": _RECIPE,
+        f"llava/{LLAVA_NAME}": json.dumps(rows, indent=1, ensure_ascii=False),
+        **{place: places[place] for place in sorted(shown & places.keys())},
+    }
 
 # %% ../../nbs/chat/23_away.ipynb #467b3bcc
 def export(sides: Mapping[str, Side], folder: Path, pictures: Mapping[str, Path] = {}) -> list[Path]:
     "Write the comparison as JSON, as Markdown, and as a dataset."
-    texts = {"comparison.json": json.dumps(plain(sides), indent=1, ensure_ascii=False), "comparison.md": as_markdown(sides)}
+    texts = {
+        "comparison.json": json.dumps(plain(sides), indent=1, ensure_ascii=False),
+        "comparison.md": as_markdown(sides),
+    }
     for name, text in texts.items():
         with atomic_file(with_parent(folder / name)) as file:
             file.write(text)
@@ -83,12 +102,29 @@ def take_away(
 ) -> dict:  # votes, dialogs, pictures, files
     "Write the votes, dialogs and pictures of a store to a folder."
     lines, folder, pictures = log.lines(), Path(folder), ChainMap(log.album(), pictures)
-    votes = [{key: line[key] for key in ("model_a", "model_b", "winner", "round", "blind", "reason", "at")} for line in lines if line["kind"] == "vote"]
-    seen = {json.dumps(line["sides"], sort_keys=True): {name: side_of(value) for name, value in line["sides"].items()} for line in lines if "sides" in line}
+    votes = [
+        {key: line[key] for key in ("model_a", "model_b", "winner", "round", "blind", "reason", "at")}
+        for line in lines
+        if line["kind"] == "vote"
+    ]
+    seen = {
+        json.dumps(line["sides"], sort_keys=True): {name: side_of(value) for name, value in line["sides"].items()}
+        for line in lines
+        if "sides" in line
+    }
     data = as_dataset(seen.values(), pictures)
-    parts = {"votes.json": json.dumps(votes, indent=1, ensure_ascii=False), "dialogs.md": "\n".join(map(as_markdown, seen.values())), **data}
+    parts = {
+        "votes.json": json.dumps(votes, indent=1, ensure_ascii=False),
+        "dialogs.md": "\n".join(map(as_markdown, seen.values())),
+        **data,
+    }
     for name, part in parts.items():
         with atomic_file(with_parent(folder / name), "wb") as file:
             file.write(part.encode() if isinstance(part, str) else part.read_bytes())
     dialogs = json.loads(data[f"llava/{LLAVA_NAME}"])
-    return {"votes": len(votes), "dialogs": len(dialogs), "pictures": sum(isinstance(part, Path) for part in parts.values()), "files": [str(folder / name) for name in parts]}
+    return {
+        "votes": len(votes),
+        "dialogs": len(dialogs),
+        "pictures": sum(isinstance(part, Path) for part in parts.values()),
+        "files": [str(folder / name) for name in parts],
+    }

@@ -20,8 +20,8 @@ from threading import Event, Thread
 from .marks import mark
 from .speak import Said, Settings, Speaker
 from ..files import UserError, atomic_file, digest, with_parent
-from ..thoughts import without_thoughts
 from ..images import upright
+from ..thoughts import without_thoughts
 
 # %% ../../nbs/chat/20_desk.ipynb #6eabd2ed
 MOST_TEXT, MOST_ROUNDS, MOST_PICTURES = (
@@ -34,6 +34,7 @@ MOST_TEXT, MOST_ROUNDS, MOST_PICTURES = (
 @dataclass(frozen=True, slots=True)
 class Round:
     "A round as it is shown: what was said, how it went, how long it took."
+
     instruction: str
     images: tuple[str, ...] = ()
     response: str = ""
@@ -47,6 +48,7 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class Side:
     "One model's side of the dialog."
+
     model: str
     rounds: tuple[Round, ...] = ()
     script: tuple[tuple[str, tuple[str, ...]], ...] = ()  # what is still to be asked: (instruction, images)
@@ -127,7 +129,13 @@ async def answer(
     text, first, ended = "", 0.0, False
 
     def as_said(status: str, **more) -> Side:
-        return side.last(response=hide(text, secrets, status != "done"), status=status, first=first, seconds=time.perf_counter() - began, **more)
+        return side.last(
+            response=hide(text, secrets, status != "done"),
+            status=status,
+            first=first,
+            seconds=time.perf_counter() - began,
+            **more,
+        )
 
     try:
         while not ended and not stop.is_set():
@@ -180,10 +188,14 @@ def take_picture(
     try:
         with Image.open(io.BytesIO(path.read_bytes()), formats=KINDS) as picture:
             if picture.width * picture.height > MOST_PIXELS:
-                raise UserError(f"{path.name}: has {picture.width:,} x {picture.height:,} pixels: send a smaller picture")
+                raise UserError(
+                    f"{path.name}: has {picture.width:,} x {picture.height:,} pixels: send a smaller picture"
+                )
             clean = upright(picture)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path.name}: is no picture that can be read ({type(error).__name__}; {', '.join(KINDS)} can): send another") from None
+        raise UserError(
+            f"{path.name}: is no picture that can be read ({type(error).__name__}; {', '.join(KINDS)} can): send another"
+        ) from None
     clean.thumbnail((MOST_SIDE, MOST_SIDE))
     drawn = io.BytesIO()
     clean.save(drawn, "PNG")

@@ -46,17 +46,34 @@ def probe_template(
     if not (processor.chat_template or tokenizer.chat_template):
         if "</s>" in tokenizer.get_vocab():
             return VICUNA, [f"{path}: has no chat template: Vicuna's is used"]
-        raise UserError(f"{path}: has no chat template, so nobody knows how it is spoken to: add its chat_template.jinja")
+        raise UserError(
+            f"{path}: has no chat template, so nobody knows how it is spoken to: add its chat_template.jinja"
+        )
     whole = [_say("user", _Q[0], image=True), _say("assistant", _A[0]), _say("user", _Q[1]), _say("assistant", _A[1])]
     try:
-        text, asked, bare = _rendered(processor, whole), _rendered(processor, whole[:1], add_generation_prompt=True), _rendered(processor, [_say("user", _Q[0])])
+        text, asked, bare = (
+            _rendered(processor, whole),
+            _rendered(processor, whole[:1], add_generation_prompt=True),
+            _rendered(processor, [_say("user", _Q[0])]),
+        )
     except Exception as error:
-        raise UserError(f"{path}: its chat template cannot be used ({' '.join(str(error).split())[:120]}): mend chat_template.jinja") from None
+        raise UserError(
+            f"{path}: its chat template cannot be used ({' '.join(str(error).split())[:120]}): mend chat_template.jinja"
+        ) from None
     image = processor.image_token
     found = re.fullmatch(rf"(.*?){re.escape(image)}(.*?){_Q[0]}(.*?){_A[0]}(.*?){_Q[1]}(.*?){_A[1]}(.*)", text, re.S)
     if not found or _Q[0] not in bare:
-        raise UserError(f"{path}: its chat template does not write image, question, answer in this order, as training needs: mend chat_template.jinja")
-    return _pieces(processor, path, found.groups(), asked, bare.split(_Q[0])[0], VICUNA.system in text or _keeps_system(processor, whole))
+        raise UserError(
+            f"{path}: its chat template does not write image, question, answer in this order, as training needs: mend chat_template.jinja"
+        )
+    return _pieces(
+        processor,
+        path,
+        found.groups(),
+        asked,
+        bare.split(_Q[0])[0],
+        VICUNA.system in text or _keeps_system(processor, whole),
+    )
 
 
 def _keeps_system(processor, messages: list[dict]) -> bool:
@@ -71,16 +88,27 @@ def _cut(text: str, marks: list[str]) -> tuple[str, str]:  # up to and with its 
     return text[:end], text[end:]
 
 # %% ../../nbs/chat/13_family.ipynb #3d0fb94b
-def _pieces(processor, path, pieces: tuple[str, ...], asked: str, bare: str, system: bool) -> tuple[Template, list[str]]:
+def _pieces(
+    processor, path, pieces: tuple[str, ...], asked: str, bare: str, system: bool
+) -> tuple[Template, list[str]]:
     tokenizer, (before, first, after, between, again, tail), notes = processor.tokenizer, pieces, []
     stops = [mark for mark in control_tokens(tokenizer) if mark in tail and mark in between]
     if not stops or not system:
-        lacks = [what for what, missing in (("drops the system prompt", not system), ("trains no stop token", not stops)) if missing]
+        lacks = [
+            what
+            for what, missing in (("drops the system prompt", not system), ("trains no stop token", not stops))
+            if missing
+        ]
         if _vicuna_like("".join(pieces), tokenizer):
             return VICUNA, [f"{path}: its chat template {' and '.join(lacks)}: mended to LLaVA-1.5's own format"]
-        notes.append(f"{path}: its chat template {' and '.join(lacks)}" + ("" if stops else f": answers end with {tokenizer.eos_token} now"))
+        notes.append(
+            f"{path}: its chat template {' and '.join(lacks)}"
+            + ("" if stops else f": answers end with {tokenizer.eos_token} now")
+        )
     if not stops and not tokenizer.eos_token:
-        raise UserError(f"{path}: neither the chat template nor the tokenizer has a stop token, so nothing trained with them would end: use the tokenizer that belongs to it")
+        raise UserError(
+            f"{path}: neither the chat template nor the tokenizer has a stop token, so nothing trained with them would end: use the tokenizer that belongs to it"
+        )
     stop = min(stops, key=tail.index) if stops else tokenizer.eos_token
     led = asked.split(_Q[0])[-1]  # what the model is given to answer to
     answer = after.removeprefix(led) if after.startswith(led) else ""
@@ -90,8 +118,18 @@ def _pieces(processor, path, pieces: tuple[str, ...], asked: str, bare: str, sys
     starts = bool(bos) and (before.startswith(bos) or tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
     before, bare = (text.removeprefix(bos) if bos else text for text in (before, bare))
     bare, lead = _cut(bare, control_tokens(tokenizer))
-    template = Template(name="checkpoint", system=before, first=first + "{q}" + ask, later=behind + "{q}" + ask, answer=answer, stop=stop, bos=starts,
-                        first_bare=lead + "{q}" + ask, bare=None if bare == before else bare, end=end)
+    template = Template(
+        name="checkpoint",
+        system=before,
+        first=first + "{q}" + ask,
+        later=behind + "{q}" + ask,
+        answer=answer,
+        stop=stop,
+        bos=starts,
+        first_bare=lead + "{q}" + ask,
+        bare=None if bare == before else bare,
+        end=end,
+    )
     return (VICUNA if replace(template, name=VICUNA.name, bos=True) == VICUNA else template), notes
 
 # %% ../../nbs/chat/13_family.ipynb #d48d1773
@@ -103,22 +141,45 @@ def open_processor(path: str | Path):
 
     path = Path(path)
     with reading(path, "processor"):
-        kind = PROCESSOR_MAPPING[type(config)] if type(config := AutoConfig.from_pretrained(path)) in PROCESSOR_MAPPING else None
+        kind = (
+            PROCESSOR_MAPPING[type(config)]
+            if type(config := AutoConfig.from_pretrained(path)) in PROCESSOR_MAPPING
+            else None
+        )
         if is_torchvision_available() or kind is None or "video_processor" not in kind.get_attributes():
             processor = AutoProcessor.from_pretrained(path, backend="pil")
             if processor.tokenizer.is_fast:
-                processor.tokenizer.backend = "tokenizers"  # it was told "pil" too, and transformers would take it for a slow one
+                processor.tokenizer.backend = (
+                    "tokenizers"  # it was told "pil" too, and transformers would take it for a slow one
+                )
             return processor
         silent = type(kind.__name__, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None})
         tokenizer = AutoTokenizer.from_pretrained(path)
         told = read_json(path / "processor_config.json") if (path / "processor_config.json").exists() else {}
-        options = {name: value for name, value in told.items() if not isinstance(value, dict) and name not in ("processor_class", "auto_map")}
+        options = {
+            name: value
+            for name, value in told.items()
+            if not isinstance(value, dict) and name not in ("processor_class", "auto_map")
+        }
         written = path / "chat_template.json"
         template = tokenizer.chat_template or (read_json(written)["chat_template"] if written.exists() else None)
-        return silent(AutoImageProcessor.from_pretrained(path, backend="pil"), tokenizer, video_processor=None, chat_template=template, **options)
+        return silent(
+            AutoImageProcessor.from_pretrained(path, backend="pil"),
+            tokenizer,
+            video_processor=None,
+            chat_template=template,
+            **options,
+        )
 
 # %% ../../nbs/chat/13_family.ipynb #9e8a88af
-TREES = ("llava", "llava_next", "idefics3", "smolvlm", "internvl", "qwen2_5_vl")  # seen equal to separate rows in float64, tests/test_families.py
+TREES = (
+    "llava",
+    "llava_next",
+    "idefics3",
+    "smolvlm",
+    "internvl",
+    "qwen2_5_vl",
+)  # seen equal to separate rows in float64, tests/test_families.py
 
 THREE = ("qwen2_5_vl",)  # count places in three dimensions
 
@@ -126,6 +187,7 @@ THREE = ("qwen2_5_vl",)  # count places in three dimensions
 @dataclass
 class Family:
     "All that training and chatting must know of a checkpoint's kind."
+
     name: str  # the model type: "llava", "idefics3", ...
     path: Path
     config: object
@@ -136,14 +198,18 @@ class Family:
     def __post_init__(self):
         self.tokenizer = self.processor.tokenizer
         self.trees = self.name in TREES
-        self.reason = "" if self.trees else f"{self.name} is not known to take shared prefixes exactly: rows with isolation"
+        self.reason = (
+            "" if self.trees else f"{self.name} is not known to take shared prefixes exactly: rows with isolation"
+        )
         self.sizes_matter = self.name != "llava"
         self._ids = lru_cache(100_000)(partial(_image_ids, self))
         self.stops, self.window = _stops(self), window_of(self.config)
 
     @property
     def image_token_id(self) -> int:
-        return getattr(self.config, "image_token_id", None) or self.tokenizer.convert_tokens_to_ids(self.processor.image_token)
+        return getattr(self.config, "image_token_id", None) or self.tokenizer.convert_tokens_to_ids(
+            self.processor.image_token
+        )
 
     def image_ids(self, size: tuple[int, int] | None = None) -> list[int]:
         "The ids that stand for one picture of `size` (width, height); without one, for a blank one."
@@ -180,8 +246,15 @@ def window_of(config) -> int | None:  # None: as far back as the text goes
 
 # %% ../../nbs/chat/13_family.ipynb #1a43be69
 def _stops(family: Family) -> frozenset[int]:
-    ends = read_json(written).get("eos_token_id") if (written := family.path / "generation_config.json").exists() else None
-    return frozenset([stop_ids(family.tokenizer, family.template)[0], *(ends if isinstance(ends, list) else [] if ends is None else [ends])])
+    ends = (
+        read_json(written).get("eos_token_id") if (written := family.path / "generation_config.json").exists() else None
+    )
+    return frozenset(
+        [
+            stop_ids(family.tokenizer, family.template)[0],
+            *(ends if isinstance(ends, list) else [] if ends is None else [ends]),
+        ]
+    )
 
 # %% ../../nbs/chat/13_family.ipynb #e1415770
 _TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
@@ -192,22 +265,37 @@ def _processed(family: Family, picture, size=None) -> dict:
 
     picture = picture or Image.new("RGB", size or (336, 336))
     try:
-        return family.processor(images=[picture], text=[family.processor.image_token], add_special_tokens=False, return_tensors="pt")
+        return family.processor(
+            images=[picture], text=[family.processor.image_token], add_special_tokens=False, return_tensors="pt"
+        )
     except Exception as error:
-        raise UserError(f"{family.path}: its processor cannot tile a picture of {picture.width} x {picture.height} pixels ({' '.join(str(error).split())[:120]}): "
-                        "leave such pictures out of the dataset, or train another model") from None
+        raise UserError(
+            f"{family.path}: its processor cannot tile a picture of {picture.width} x {picture.height} pixels ({' '.join(str(error).split())[:120]}): "
+            "leave such pictures out of the dataset, or train another model"
+        ) from None
 
 
 def _image_ids(family: Family, size: tuple[int, int] | None) -> list[int]:
     if family.sizes_matter:
         return _processed(family, None, size)["input_ids"][0].tolist()
-    return [family.image_token_id] * _written(family.processor, picture_size(family.processor.image_processor, family.path))
+    return [family.image_token_id] * _written(
+        family.processor, picture_size(family.processor.image_processor, family.path)
+    )
 
 
 def _places(family: Family, size: tuple[int, int] | None) -> tuple[tuple[int, int, int], ...]:
-    told, start, cell = _processed(family, None, size), len(start_ids(family.tokenizer, family.template, True)), family.config.vision_config.spatial_merge_size
+    told, start, cell = (
+        _processed(family, None, size),
+        len(start_ids(family.tokenizer, family.template, True)),
+        family.config.vision_config.spatial_merge_size,
+    )
     times, height, width = told["image_grid_thw"][0].tolist()
-    grid = [(start + t, start + y, start + x) for t in range(times) for y in range(height // cell) for x in range(width // cell)]
+    grid = [
+        (start + t, start + y, start + x)
+        for t in range(times)
+        for y in range(height // cell)
+        for x in range(width // cell)
+    ]
     return (*((k, k, k) for k in range(start)), *grid)
 
 
@@ -228,9 +316,13 @@ def picture_size(pictures, path: str | Path) -> tuple[int, int]:  # height, widt
     sizes = set()
     for width, height in ((80, 60), (60, 80)):
         with reading(path, "picture processor"):
-            sizes.add(tuple(pictures(Image.new("RGB", (width, height)), return_tensors="pt")["pixel_values"].shape[-2:]))
+            sizes.add(
+                tuple(pictures(Image.new("RGB", (width, height)), return_tensors="pt")["pixel_values"].shape[-2:])
+            )
     if len(sizes) > 1:
-        raise UserError(f"{path}: its picture processor gives pictures of different sizes, a llava looks at one: set size={{height, width}}, or do_center_crop with its crop_size")
+        raise UserError(
+            f"{path}: its picture processor gives pictures of different sizes, a llava looks at one: set size={{height, width}}, or do_center_crop with its crop_size"
+        )
     return sizes.pop()
 
 
@@ -242,16 +334,25 @@ def tower_states(config, size: tuple[int, int], path: str | Path) -> list[tuple[
     try:
         with torch.device("meta"), torch.no_grad():
             tower = AutoModel.from_config(config, dtype=torch.float32).eval()
-            shapes = [tuple(state.shape) for state in tower(pixel_values=torch.zeros(1, 3, *size), output_hidden_states=True, return_dict=True).hidden_states]
+            shapes = [
+                tuple(state.shape)
+                for state in tower(
+                    pixel_values=torch.zeros(1, 3, *size), output_hidden_states=True, return_dict=True
+                ).hidden_states
+            ]
     except Exception as error:
-        raise UserError(f"{path}: a {config.model_type} is no tower that a llava can look through ({' '.join(str(error).split())[:120]}): "
-                        "name a vision transformer for pictures of one size (CLIP, SigLIP, DINOv2, DINOv3)") from None
+        raise UserError(
+            f"{path}: a {config.model_type} is no tower that a llava can look through ({' '.join(str(error).split())[:120]}): "
+            "name a vision transformer for pictures of one size (CLIP, SigLIP, DINOv2, DINOv3)"
+        ) from None
     return shapes
 
 
 def _written(processor, size: tuple[int, int]) -> int:
     patches = (size[0] // processor.patch_size) * (size[1] // processor.patch_size)
-    return patches + (processor.num_additional_image_tokens or 0) - (processor.vision_feature_select_strategy == "default")
+    return (
+        patches + (processor.num_additional_image_tokens or 0) - (processor.vision_feature_select_strategy == "default")
+    )
 
 # %% ../../nbs/chat/13_family.ipynb #092bafda
 def stack_pictures(prepared: Sequence[dict], name: str) -> dict:
@@ -261,13 +362,23 @@ def stack_pictures(prepared: Sequence[dict], name: str) -> dict:
     if name in ("idefics3", "smolvlm"):  # a batch of one conversation whose tiles follow one another; all are real
         pixels = [some["pixel_values"][0] for some in prepared]  # [n, 3, H, W]
         height, width = (max(some.shape[axis] for some in pixels) for axis in (2, 3))
-        grown = [torch.nn.functional.pad(some, (0, width - some.shape[3], 0, height - some.shape[2])) for some in pixels]
-        seen = [torch.nn.functional.pad(one.get("pixel_attention_mask", torch.ones(1, *some.shape[:1], *some.shape[2:]))[0],
-                                        (0, width - some.shape[3], 0, height - some.shape[2])) for one, some in zip(prepared, pixels)]
+        grown = [
+            torch.nn.functional.pad(some, (0, width - some.shape[3], 0, height - some.shape[2])) for some in pixels
+        ]
+        seen = [
+            torch.nn.functional.pad(
+                one.get("pixel_attention_mask", torch.ones(1, *some.shape[:1], *some.shape[2:]))[0],
+                (0, width - some.shape[3], 0, height - some.shape[2]),
+            )
+            for one, some in zip(prepared, pixels)
+        ]
         return {"pixel_values": torch.cat(grown)[None], "pixel_attention_mask": torch.cat(seen)[None]}
     if name == "llava_next":
         most = max(some["pixel_values"].shape[1] for some in prepared)
-        pixels = [torch.nn.functional.pad(some["pixel_values"], (0, 0, 0, 0, 0, 0, 0, most - some["pixel_values"].shape[1])) for some in prepared]
+        pixels = [
+            torch.nn.functional.pad(some["pixel_values"], (0, 0, 0, 0, 0, 0, 0, most - some["pixel_values"].shape[1]))
+            for some in prepared
+        ]
         return {"pixel_values": torch.cat(pixels), "image_sizes": torch.cat([some["image_sizes"] for some in prepared])}
     return {key: torch.cat([some[key] for some in prepared]) for key in prepared[0]}
 
@@ -279,15 +390,21 @@ def open_family(path: str | Path) -> Family:
 
     path = Path(path)
     if not (path / "config.json").exists():
-        raise UserError(f"{path}: is no checkpoint folder (there is no config.json): name one written by save_pretrained")
+        raise UserError(
+            f"{path}: is no checkpoint folder (there is no config.json): name one written by save_pretrained"
+        )
     told = read_json(path / "config.json").get("model_type")
     if told not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise UserError(f"{path}: is a {told} checkpoint, one that reads pictures and writes text is needed (llava, llava_next, idefics3, ...): name another")
+        raise UserError(
+            f"{path}: is a {told} checkpoint, one that reads pictures and writes text is needed (llava, llava_next, idefics3, ...): name another"
+        )
     with reading(path, "configuration"):
         config = AutoConfig.from_pretrained(path)
     processor = open_processor(path)
     if getattr(processor, "image_token", None) is None:
-        raise UserError(f"{path}: its processor has no image token, so pictures have no place in its text: use llava, idefics3, internvl or the like")
+        raise UserError(
+            f"{path}: its processor has no image token, so pictures have no place in its text: use llava, idefics3, internvl or the like"
+        )
     template, notes = probe_template(processor, path)
     if told == "llava":
         _check_llava(config, processor, path)
@@ -297,10 +414,16 @@ def open_family(path: str | Path) -> Family:
 def _check_llava(config, processor, path) -> None:
     for name in ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"):
         if not hasattr(processor, name):
-            raise UserError(f"{path}: its {type(processor).__name__} has no {name}, so nobody knows how many tokens a picture takes: use a llava checkpoint with a LlavaProcessor")
+            raise UserError(
+                f"{path}: its {type(processor).__name__} has no {name}, so nobody knows how many tokens a picture takes: use a llava checkpoint with a LlavaProcessor"
+            )
     size, layer = picture_size(processor.image_processor, path), config.vision_feature_layer
     states = tower_states(config.vision_config, size, path)
-    tokens = states[layer if isinstance(layer, int) else layer[0]][1] - (config.vision_feature_select_strategy == "default")
+    tokens = states[layer if isinstance(layer, int) else layer[0]][1] - (
+        config.vision_feature_select_strategy == "default"
+    )
     if (written := _written(processor, size)) != tokens:
-        raise UserError(f"{path}: its processor would write {written} image tokens, its model looks at {tokens}: in processor_config.json set patch_size={config.vision_config.patch_size}, "
-                        f"vision_feature_select_strategy={config.vision_feature_select_strategy} and num_additional_image_tokens to what the tower puts before the patches")
+        raise UserError(
+            f"{path}: its processor would write {written} image tokens, its model looks at {tokens}: in processor_config.json set patch_size={config.vision_config.patch_size}, "
+            f"vision_feature_select_strategy={config.vision_feature_select_strategy} and num_additional_image_tokens to what the tower puts before the patches"
+        )

@@ -20,6 +20,7 @@ from ..formats import TERSE_WORDS, words
 @dataclass(frozen=True, slots=True)
 class Likelihood:
     "How likely an answer is after what was asked."
+
     loss: float  # nats a token, the stop included
     logprob: float  # of the whole answer with its stop
     early: float  # log-probability of having stopped by the third word, led along the answer
@@ -34,7 +35,10 @@ def branch_mask(lengths: Sequence[int], trunk: int) -> torch.Tensor:  # [1, 1, L
 # %% ../../nbs/chat/15_likelihood.ipynb #77e20233
 def _early(tokenizer, ids: list[int]) -> int:
     "How many tokens of an answer make up its first three words."
-    return next((k for k in range(1, len(ids) + 1) if len(words(tokenizer.decode(ids[:k]))) > TERSE_WORDS), len(ids) + 1) - 1
+    return (
+        next((k for k in range(1, len(ids) + 1) if len(words(tokenizer.decode(ids[:k]))) > TERSE_WORDS), len(ids) + 1)
+        - 1
+    )
 
 
 @torch.inference_mode()
@@ -56,18 +60,24 @@ def likelihoods(
     told = [answer_ids(chat.tokenizer, chat.template, answer) for _, answer in branches]
     rows = [a + t + stop for a, t in zip(asked, told)]
     if (window := chat.family.window) and trunk + max(map(len, rows)) > window:
-        raise UserError(f"{chat.name}: looks back over {window} tokens, {trunk + max(map(len, rows))} are asked about: its answers cannot be weighed behind one picture: use another model")
+        raise UserError(
+            f"{chat.name}: looks back over {window} tokens, {trunk + max(map(len, rows))} are asked about: its answers cannot be weighed behind one picture: use another model"
+        )
     device = chat.model.device
     ids = torch.tensor([[token for row in rows for token in row]], device=device)  # [1, L]
     position = trunk + torch.cat([torch.arange(len(row)) for row in rows])[None].to(device)  # [1, L]
     mask = branch_mask([len(row) for row in rows], trunk).to(device)
-    out = chat.model.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=deepcopy(cache), use_cache=True)
+    out = chat.model.get_decoder()(
+        input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=deepcopy(cache), use_cache=True
+    )
     found, at = [], 0
     for a, t, row in zip(asked, told, rows):
         where = slice(at + len(a) - 1, at + len(row) - 1)  # the places that predict the answer and its stop
         logp = head(out.last_hidden_state[0, where]).double().log_softmax(-1)  # [T, V]
         token = logp.gather(1, torch.tensor(t + stop, device=device)[:, None])[:, 0]  # [T]
-        going = torch.log1p(-logp[1 : 1 + _early(chat.tokenizer, t), stop[0]].exp()).sum()  # not stopped behind any of them
+        going = torch.log1p(
+            -logp[1 : 1 + _early(chat.tokenizer, t), stop[0]].exp()
+        ).sum()  # not stopped behind any of them
         found.append(Likelihood(-token.mean().item(), token.sum().item(), torch.log(-torch.expm1(going)).item()))
         at += len(row)
     return found

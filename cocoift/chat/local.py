@@ -51,9 +51,14 @@ def greedy(
     decoder, head, cache = model.get_decoder(), model.get_output_embeddings(), deepcopy(cache)
     cache.batch_repeat_interleave(count)
     told: list[list[int]] = [[] for _ in ids]
-    going, ends = torch.ones(count, dtype=torch.bool, device=device), torch.tensor(sorted(stops), device=device)  # [n], [s]
+    going, ends = (
+        torch.ones(count, dtype=torch.bool, device=device),
+        torch.tensor(sorted(stops), device=device),
+    )  # [n], [s]
     for _ in range(most):
-        out = decoder(input_ids=tokens, attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True)
+        out = decoder(
+            input_ids=tokens, attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True
+        )
         following = head(out.last_hidden_state[:, -1]).argmax(-1)  # [n]
         going &= ~torch.isin(following, ends)
         if not going.any():
@@ -71,7 +76,9 @@ def open_checkpoint(path: str | Path):  # model on the device at hand, and its F
 
     family = open_family(path)
     with reading(path, "checkpoint"):
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype="auto").to("cuda" if torch.cuda.is_available() else "cpu")
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype="auto").to(
+            "cuda" if torch.cuda.is_available() else "cpu"
+        )
     return model.eval(), family
 
 
@@ -84,15 +91,29 @@ def model_inputs(
     "Ids and their pictures as keyword arguments of a model's forward or `generate`."
     tokens = torch.tensor([list(ids)], device=model.device)  # [1, L]
     seen = family.stack([family.prepare(picture) for picture in pictures]) if pictures else {}
-    kinds = {"mm_token_type_ids": (tokens == family.image_token_id).int()} if "mm_token_type_ids" in signature(model.forward).parameters else {}
-    return {"input_ids": tokens, **kinds, **{name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device) for name, value in seen.items()}}
+    kinds = (
+        {"mm_token_type_ids": (tokens == family.image_token_id).int()}
+        if "mm_token_type_ids" in signature(model.forward).parameters
+        else {}
+    )
+    return {
+        "input_ids": tokens,
+        **kinds,
+        **{
+            name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
+            for name, value in seen.items()
+        },
+    }
 
 # %% ../../nbs/chat/14_local.ipynb #ceea6a16
 def misfit(chat: "LocalChat", ask: Ask, length: int) -> Reply | None:  # `length`: tokens of the ask with its prefix
     "Why a chat cannot take an ask, if it cannot."
     if ask.more:
         return Reply(status="unfit", why=f"{1 + len(ask.more)} images, this model looks at one")
-    room, need = getattr(chat.model.config.get_text_config(), "max_position_embeddings", None), length + chat.most_tokens
+    room, need = (
+        getattr(chat.model.config.get_text_config(), "max_position_embeddings", None),
+        length + chat.most_tokens,
+    )
     return Reply(status="overflow", why=f"{need} tokens with the answer, {room} fit") if room and need > room else None
 
 
@@ -103,8 +124,14 @@ def one_by_one(chat: "LocalChat", image: str | None, ids: Sequence[list[int]]) -
     start = chat._start(image, picture)
     for some in ids:
         inputs = model_inputs(chat.model, chat.family, start + some, [picture] if picture else [])
-        out = chat.model.generate(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]), max_new_tokens=chat.most_tokens, do_sample=False, eos_token_id=stops,
-                                  pad_token_id=stops[0])
+        out = chat.model.generate(
+            **inputs,
+            attention_mask=torch.ones_like(inputs["input_ids"]),
+            max_new_tokens=chat.most_tokens,
+            do_sample=False,
+            eos_token_id=stops,
+            pad_token_id=stops[0],
+        )
         answer = out[0, inputs["input_ids"].shape[1] :].tolist()
         told.append(list(takewhile(lambda token: token not in stops, answer)))
     return told
@@ -117,7 +144,14 @@ def answer_batch(chat: "LocalChat", image: str | None, ids: list[list[int]], tru
         told = greedy(chat.model, *chat._prefix(image), ids, chat.family.stops, chat.most_tokens)
     else:
         told = one_by_one(chat, image, ids)
-    return [Reply(chat.tokenizer.decode(answer).strip(), prompt=digest_of([trunk, *some]), tokens=(trunk + len(some), len(answer))) for some, answer in zip(ids, told)]
+    return [
+        Reply(
+            chat.tokenizer.decode(answer).strip(),
+            prompt=digest_of([trunk, *some]),
+            tokens=(trunk + len(some), len(answer)),
+        )
+        for some, answer in zip(ids, told)
+    ]
 
 # %% ../../nbs/chat/14_local.ipynb #4b3e00ef
 class Opened:
@@ -136,7 +170,11 @@ class Opened:
         self.processor, self.tokenizer, self.template = family.processor, family.tokenizer, self.family.template
         self.name, self.most_tokens, self.batch = Path(path).as_posix(), most_tokens, batch
         weights = {file.name: digest(file) for file in sorted(Path(path).glob("*.safetensors"))}
-        spoken = self.template.name if TEMPLATES.get(self.template.name) == self.template else digest_of(asdict(self.template))
+        spoken = (
+            self.template.name
+            if TEMPLATES.get(self.template.name) == self.template
+            else digest_of(asdict(self.template))
+        )
         self.about = {"weights": weights, "template": spoken, "decoding": "greedy", "most_tokens": most_tokens}
         self.pictures = find_pictures(images) if images else {}
         self._kept = ("", None, 0)  # the last image, its prefix's cache and length
@@ -144,14 +182,18 @@ class Opened:
     def _picture(self, image: str | None):  # a PIL image
         return open_picture(image, self.pictures) if image else None
 
-    def _start(self, image: str | None, picture=None) -> list[int]:  # the prefix; only a tiling family must see the picture for it
+    def _start(
+        self, image: str | None, picture=None
+    ) -> list[int]:  # the prefix; only a tiling family must see the picture for it
         picture = picture or (self._picture(image) if self.family.sizes_matter else None)
         return self.family.prefix_ids(picture.size if picture else None, image is not None)
 
     @torch.inference_mode()
     def _prefix(self, image: str | None):  # a cache and its length
         if not self.family.trees:
-            raise UserError(f"{self.name}: {self.family.reason}: its answers cannot be weighed behind one picture: use a llava, llava_next, idefics3 or internvl checkpoint")
+            raise UserError(
+                f"{self.name}: {self.family.reason}: its answers cannot be weighed behind one picture: use a llava, llava_next, idefics3 or internvl checkpoint"
+            )
         if self._kept[0] != image:
             picture = self._picture(image)
             ids = self._start(image, picture)
@@ -162,6 +204,7 @@ class Opened:
 # %% ../../nbs/chat/14_local.ipynb #27797166
 class LocalChat(Opened):
     "A checkpoint folder as a chat. Greedy: the same asks give the same answers."
+
     whole_steps = True  # a batch of other width may round otherwise
 
     def answer(self, asks: Sequence[Ask]) -> list[str]:
@@ -175,6 +218,12 @@ class LocalChat(Opened):
             ids, trunk = [(ask, ask_ids(self.tokenizer, self.template, ask)) for ask in group], len(self._start(image))
             wrong = [misfit(self, ask, trunk + len(some)) for ask, some in ids]
             fitting = [some for (_, some), reply in zip(ids, wrong) if reply is None]
-            fit = iter([reply for k in range(0, len(fitting), self.batch) for reply in answer_batch(self, image, fitting[k : k + self.batch], trunk)])
+            fit = iter(
+                [
+                    reply
+                    for k in range(0, len(fitting), self.batch)
+                    for reply in answer_batch(self, image, fitting[k : k + self.batch], trunk)
+                ]
+            )
             told += [reply or next(fit) for reply in wrong]
         return told

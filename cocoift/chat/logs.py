@@ -23,6 +23,7 @@ WINNERS = {"leftvote": "model_a", "rightvote": "model_b", "tievote": "tie", "bot
 @dataclass(frozen=True, slots=True)
 class Told:
     "A comparison of a log, of one model or of several."
+
     sides: dict[str, Side]
     winner: str | None = None  # model_a, model_b, tie, tie (bothbad)
     about: str = ""  # where it stood, for people
@@ -31,10 +32,14 @@ class Told:
 def _text(message: Any) -> tuple[str, tuple[str, ...]]:  # what is said, and the pictures shown with it, by their hashes
     if isinstance(message, str):
         return message.replace("<image>", "").strip(), ()
-    if isinstance(message, list) and message and isinstance(message[0], str):  # text, pictures; LLaVA's demo adds how they were cut
+    if (
+        isinstance(message, list) and message and isinstance(message[0], str)
+    ):  # text, pictures; LLaVA's demo adds how they were cut
         shown = message[1] if len(message) > 1 else []
         shown = shown if isinstance(shown, list) else [shown]
-        return message[0].replace("<image>", "").strip(), tuple(f"file:{name}" for name in shown if isinstance(name, str))
+        return message[0].replace("<image>", "").strip(), tuple(
+            f"file:{name}" for name in shown if isinstance(name, str)
+        )
     return "", ()
 
 
@@ -53,7 +58,9 @@ def _fastchat(line: Mapping) -> tuple[dict[str, Side], str | None] | None:  # No
         return None
     models = line.get("models") or [line.get("model", "")]
     names = [str(name or f"model {k + 1}") for k, name in enumerate([*models, *[""] * len(states)])]
-    return {side: _side(state, name) for side, state, name in zip("abcd", states, names)}, WINNERS.get(line.get("type", ""))
+    return {side: _side(state, name) for side, state, name in zip("abcd", states, names)}, WINNERS.get(
+        line.get("type", "")
+    )
 
 # %% ../../nbs/chat/21_logs.ipynb #5173a4ef
 def read_log(path: str | Path) -> tuple[list[Told], int]:  # the comparisons, and how many lines were none
@@ -81,7 +88,9 @@ def read_log(path: str | Path) -> tuple[list[Told], int]:  # the comparisons, an
         else:
             others += bool(line)
     if not told:
-        raise UserError(f"{Path(path).name}: holds no conversation: give a FastChat or LLaVA conversation log (one JSON object a line), or comparison.json of an export")
+        raise UserError(
+            f"{Path(path).name}: holds no conversation: give a FastChat or LLaVA conversation log (one JSON object a line), or comparison.json of an export"
+        )
     return told, others
 
 
@@ -89,4 +98,6 @@ def _ours(value: dict, path: str | Path) -> dict[str, Side]:
     try:
         return {name: side_of(side) for name, side in list(value.items())[:4]}
     except (KeyError, TypeError) as error:
-        raise UserError(f"{Path(path).name}: is no export of this app ({type(error).__name__}: {error}): export it again") from None
+        raise UserError(
+            f"{Path(path).name}: is no export of this app ({type(error).__name__}: {error}): export it again"
+        ) from None

@@ -16,8 +16,11 @@ from ..formats import TERSE_FORMATS, is_terse, keeps, stated_format, words
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/chat/17_marks.ipynb #8ebf6953
-_STANDING = re.compile(r"\bfrom now on\b|\bfrom here on\b|\bfor (?:all|every|each|the rest|the following|any)\b[^.?!]*\b(?:questions?|answers?|rounds?|chat|dialog|conversation)\b"
-                       r"|\b(?:always|throughout)\b|\b(?:all|every|each) (?:further|later|following|future|next|other)\b|从现在", re.I)
+_STANDING = re.compile(
+    r"\bfrom now on\b|\bfrom here on\b|\bfor (?:all|every|each|the rest|the following|any)\b[^.?!]*\b(?:questions?|answers?|rounds?|chat|dialog|conversation)\b"
+    r"|\b(?:always|throughout)\b|\b(?:all|every|each) (?:further|later|following|future|next|other)\b|从现在",
+    re.I,
+)
 _TELLING = ("json", "list", "box", "option_why")
 
 
@@ -29,6 +32,7 @@ def standing(instruction: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Mark:
     "What one answer shows."
+
     format: str  # that its own instruction states
     kept: bool | None  # whether the answer keeps it; None where nothing is asked
     leaked: int | None  # the earlier round (from 1) whose ended instruction it still obeys
@@ -40,7 +44,9 @@ def _obeys(format: str, response: str) -> bool:
     return is_terse(response) if format in TERSE_FORMATS else bool(keeps(format, response))
 
 
-def mark(turns: Sequence[tuple[str, str]]) -> Mark:  # (instruction, response) of the rounds up to the one that is marked
+def mark(
+    turns: Sequence[tuple[str, str]],
+) -> Mark:  # (instruction, response) of the rounds up to the one that is marked
     "Read the last answer in the light of what was asked before it."
     *before, (instruction, response) = [(asked, without_thoughts(said)) for asked, said in turns]
     format, count = stated_format(instruction), len(words(response))
@@ -50,7 +56,11 @@ def mark(turns: Sequence[tuple[str, str]]) -> Mark:  # (instruction, response) o
         return Mark(format, keeps(format, response), None, None, count)
     if lasting:
         return Mark(format, None, None, _obeys(lasting[-1], response), count)
-    ended = [number for number, kind, _ in earlier if (kind in TERSE_FORMATS or kind.partition(":")[0] in _TELLING) and _obeys(kind, response)]
+    ended = [
+        number
+        for number, kind, _ in earlier
+        if (kind in TERSE_FORMATS or kind.partition(":")[0] in _TELLING) and _obeys(kind, response)
+    ]
     return Mark(format, None, ended[-1] if ended else None, None, count)
 
 # %% ../../nbs/chat/17_marks.ipynb #af9adf5c
@@ -71,9 +81,15 @@ def difference(a: str, b: str) -> str:  # HTML
     "What only the first says is struck through, what only the second says is underlined."
     one, other = _TOKEN.findall(a[:_SHOWN]), _TOKEN.findall(b[:_SHOWN])
     pieces = []
-    for kind, i, j, m, n in SequenceMatcher(None, [t.lower() for t in one], [t.lower() for t in other], autojunk=False).get_opcodes():
+    for kind, i, j, m, n in SequenceMatcher(
+        None, [t.lower() for t in one], [t.lower() for t in other], autojunk=False
+    ).get_opcodes():
         if kind == "equal":
             pieces.append(escape("".join(one[i:j])))
         else:
-            pieces += [f"<{tag}>{escape(text)}</{tag}>" for tag, text in (("del", "".join(one[i:j])), ("ins", "".join(other[m:n]))) if text]
+            pieces += [
+                f"<{tag}>{escape(text)}</{tag}>"
+                for tag, text in (("del", "".join(one[i:j])), ("ins", "".join(other[m:n])))
+                if text
+            ]
     return f'<p class="difference">{"".join(pieces)}</p>'

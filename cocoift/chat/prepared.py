@@ -6,7 +6,7 @@
 __all__ = ['SCRIPTS', 'MOST', 'Prepared', 'read_lines', 'as_lines', 'recorded']
 
 # %% ../../nbs/chat/25_prepared.ipynb #8dc06bcd
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .desk import Side
@@ -16,20 +16,49 @@ from .speak import Replay
 @dataclass(frozen=True, slots=True)
 class Prepared:
     "Questions in their order, about one picture."
+
     questions: tuple[str, ...]
     image: str | None = None  # None: about any
 
     def begin(self, model: str, image: str) -> Side:
         "A side that is asked all of them, one after the other."
-        return Side(model, script=tuple((question, ()) for question in self.questions[1:])).ask(self.questions[0], [image])
+        return Side(model, script=tuple((question, ()) for question in self.questions[1:])).ask(
+            self.questions[0], [image]
+        )
 
 
 SCRIPTS = {
-    "pier: the paper's own": Prepared(("What can you see in this picture?", "Is this place safe? Answer with a single word.", "What can best describe your feeling? Why?")),
-    "release: free, one word, free, free": Prepared(("Describe what you see.", "How many shapes are there? Answer with a single word.", "Describe what you see.", "What else can you tell about it?")),
-    "hold: from now on": Prepared(("From now on, answer every question with a single word.", "What shape is in the center?", "Describe what you see.",
-                                   "You may use full sentences again. Describe what you see.")),
-    "formats in turn": Prepared(("List two things that you see.", "Is there a circle? Answer yes or no.", "Describe the picture in about 20 words.", "What colour is it? Answer with a single word.")),
+    "pier: the paper's own": Prepared(
+        (
+            "What can you see in this picture?",
+            "Is this place safe? Answer with a single word.",
+            "What can best describe your feeling? Why?",
+        )
+    ),
+    "release: free, one word, free, free": Prepared(
+        (
+            "Describe what you see.",
+            "How many shapes are there? Answer with a single word.",
+            "Describe what you see.",
+            "What else can you tell about it?",
+        )
+    ),
+    "hold: from now on": Prepared(
+        (
+            "From now on, answer every question with a single word.",
+            "What shape is in the center?",
+            "Describe what you see.",
+            "You may use full sentences again. Describe what you see.",
+        )
+    ),
+    "formats in turn": Prepared(
+        (
+            "List two things that you see.",
+            "Is there a circle? Answer yes or no.",
+            "Describe the picture in about 20 words.",
+            "What colour is it? Answer with a single word.",
+        )
+    ),
 }
 
 # %% ../../nbs/chat/25_prepared.ipynb #3025e11a
@@ -50,4 +79,6 @@ def recorded(runs: Iterable[Replay], most: int = 6) -> dict[str, Prepared]:  # b
     "The dialogs that all of these runs can replay."
     kept: list[set] = [set(run.scripts()) for run in runs]
     common = sorted(set.intersection(*kept)) if kept else []
-    return {f"recorded: {image}, {len(questions)} rounds": Prepared(questions, image) for image, questions in common[:most]}
+    return {
+        f"recorded: {image}, {len(questions)} rounds": Prepared(questions, image) for image, questions in common[:most]
+    }

@@ -16,6 +16,7 @@ from ..formats import TERSE_FORMATS, stated_format
 # %% ../../nbs/chat/16_scripted.ipynb #e82aca68
 class Answers(NamedTuple):
     "Both ways to answer a question."
+
     terse: str
     full: str
 
@@ -30,7 +31,9 @@ def _asked(instruction: str) -> bool:
 # whether a model answers tersely, by name
 MANNERS = {
     "oracle": lambda ask: _asked(ask.instruction),  # every instruction holds for its own round
-    "collapse": lambda ask: any(map(_asked, [ask.instruction, *(q for q, _ in ask.turns)])),  # one terse request, terse for ever
+    "collapse": lambda ask: any(
+        map(_asked, [ask.instruction, *(q for q, _ in ask.turns)])
+    ),  # one terse request, terse for ever
     "always_terse": lambda ask: True,
     "always_full": lambda ask: False,
 }

@@ -52,28 +52,36 @@ def _said(side: Side, number: int, blind: bool) -> str:
     return f"{defuse(r.response) or '*no answer*'}\n\n{facts(side, number, blind)}"
 
 
-def messages(
-    side: Side,
-    pictures: Mapping[str, Path],
-    blind: bool = False,
-) -> list[dict]:  # role and content
+def messages(side: Side, pictures: Mapping[str, Path], blind: bool = False) -> list[dict]:  # role and content
     "A side as the chatbot shows it."
     shown = []
     for number, r in enumerate(side.rounds):
         files = [{"path": str(pictures[image]), "alt_text": image[:24]} for image in r.images if image in pictures]
-        gone = "".join(f"\n\n*(picture {defuse(image)[:24]} is not here)*" for image in r.images if image not in pictures)
+        gone = "".join(
+            f"\n\n*(picture {defuse(image)[:24]} is not here)*" for image in r.images if image not in pictures
+        )
         asked = defuse(r.instruction) + gone
-        shown += [{"role": "user", "content": [asked, *files] if files else asked}, {"role": "assistant", "content": _said(side, number, blind)}]
+        shown += [
+            {"role": "user", "content": [asked, *files] if files else asked},
+            {"role": "assistant", "content": _said(side, number, blind)},
+        ]
     return shown
 
 # %% ../../nbs/chat/24_shown.ipynb #50c422b0
 def differences(sides: Sequence[Side]) -> str:  # HTML
     "How the others' last answers differ from A's."
     first, *others = [side.rounds[-1].response for side in sides]
-    return "".join((f"<h4>A and {name.upper()}</h4>" if len(others) > 1 else "") + difference(first, other) for name, other in zip(SIDES[1:], others))
+    return "".join(
+        (f"<h4>A and {name.upper()}</h4>" if len(others) > 1 else "") + difference(first, other)
+        for name, other in zip(SIDES[1:], others)
+    )
 
 # %% ../../nbs/chat/24_shown.ipynb #dc842147
-_PIER = "Q1: Is this place safe? Answer with a single word.<br>*Yes*<br>Q2: What can best describe your feeling? Why?<br>"
-WELCOME = (f"### Does an instruction outlive its round?\n{_PIER}*Calm.*<br>▲ **round 1's instruction leaked**: two words, and no why.",
-           f"### It should end with its round\n{_PIER}*Calm, because the water is still and nobody hurries.*<br>✓ **a full answer to an open question.**",
-           *["### Another model\nIt is asked the same, and answers in its own time."] * 2)
+_PIER = (
+    "Q1: Is this place safe? Answer with a single word.<br>*Yes*<br>Q2: What can best describe your feeling? Why?<br>"
+)
+WELCOME = (
+    f"### Does an instruction outlive its round?\n{_PIER}*Calm.*<br>▲ **round 1's instruction leaked**: two words, and no why.",
+    f"### It should end with its round\n{_PIER}*Calm, because the water is still and nobody hurries.*<br>✓ **a full answer to an open question.**",
+    *["### Another model\nIt is asked the same, and answers in its own time."] * 2,
+)

@@ -21,6 +21,7 @@ from ..formats import TERSE_FORMATS, is_terse, normalise, stated_format
 @dataclass(frozen=True, slots=True)
 class Said:
     "One round of a dialog; the last one's response is still to come."
+
     instruction: str
     response: str = ""
     images: tuple[str, ...] = ()  # shown with the instruction
@@ -29,6 +30,7 @@ class Said:
 @dataclass(frozen=True, slots=True)
 class Settings:
     "How an answer is drawn."
+
     most_tokens: int = 256
     temperature: float = 0.0  # 0: the likeliest token, the same answer each time
     top_p: float = 1.0
@@ -36,15 +38,20 @@ class Settings:
 
 class Speaker(Protocol):
     "Whatever says its answers in pieces."
+
     slots: int  # answers that it can say at the same time
 
-    def say(self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: Event) -> Iterator[str]:
+    def say(
+        self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: Event
+    ) -> Iterator[str]:
         "The pieces of the answer to the last round; ends soon after `stop` is set."
         ...
 
 # %% ../../nbs/chat/18_speak.ipynb #82c30b71
-_EMPTY = frozenset("is are there in of to me tell which what where how many does do have has image picture photo question answer using with single word or phrase short please "
-                   "it this that you see at on be just only".split())
+_EMPTY = frozenset(
+    "is are there in of to me tell which what where how many does do have has image picture photo question answer using with single word or phrase short please "
+    "it this that you see at on be just only".split()
+)
 
 
 def _content(text: str) -> frozenset[str]:
@@ -57,12 +64,15 @@ _STRANGE = ("Unknown", "I know only the pictures that I was written for, and thi
 
 class Spoken:
     "A scripted model that talks."
+
     slots = 64
 
     def __init__(
         self,
         manner: str,  # how long an instruction lives, by name
-        book: Mapping[str, Sequence[tuple[str, str, str]]],  # image -> (question, terse answer, full answer); a question of "" stands for any
+        book: Mapping[
+            str, Sequence[tuple[str, str, str]]
+        ],  # image -> (question, terse answer, full answer); a question of "" stands for any
         pace: float = 20,  # words a second
         fails_at: int | None = None,  # after so many words, as a model that breaks would
     ):
@@ -72,9 +82,11 @@ class Spoken:
 
     def look_up(self, image: str | None, instruction: str) -> tuple[str, str]:  # terse and full answer
         known, asked = self.book.get(image or "", ()), _content(instruction)
+
         def near(entry):
             words = _content(entry[0])
             return len(words & asked) / len(words | asked) if words and asked else 0.0
+
         best = max(known, key=near, default=None)
         if best is not None and near(best) >= _NEAR:
             return best[1:]
@@ -117,17 +129,34 @@ def _conversations(lines: Sequence[dict]) -> Iterator[tuple[tuple, dict]]:  # th
 # %% ../../nbs/chat/18_speak.ipynb #b61fe168
 class Replay:
     "The answers of a stored run: as a chat to what it was asked, word for word; as a speaker also to what it was asked after such a history."
+
     slots = 64
 
     def __init__(self, run: str | Path, pace: float = 25):
         self.run, self.pace, self.name = Path(run), pace, f"replay:{Path(run).name}"
         try:
-            lines = {name: [line for line in Journal(self.run / f"{name}.jsonl").read() if line["status"] == "ok"] for name in ("rounds", "pier")}
-            self.known = {(line["image"], *line.get("more", ()), turns, line["instruction"]): line for some in lines.values() for turns, line in _conversations(some)}
-            self.answers = {(line["image"], line["history"], line["instruction"]): line["response"] for line in lines["rounds"] if not line.get("prior")}
-            self.dialogs = {(line["image"], (*(q for q, _ in turns), line["instruction"])): line["response"] for turns, line in _conversations(lines["pier"])}
+            lines = {
+                name: [line for line in Journal(self.run / f"{name}.jsonl").read() if line["status"] == "ok"]
+                for name in ("rounds", "pier")
+            }
+            self.known = {
+                (line["image"], *line.get("more", ()), turns, line["instruction"]): line
+                for some in lines.values()
+                for turns, line in _conversations(some)
+            }
+            self.answers = {
+                (line["image"], line["history"], line["instruction"]): line["response"]
+                for line in lines["rounds"]
+                if not line.get("prior")
+            }
+            self.dialogs = {
+                (line["image"], (*(q for q, _ in turns), line["instruction"])): line["response"]
+                for turns, line in _conversations(lines["pier"])
+            }
         except (KeyError, TypeError) as error:
-            raise UserError(f"{run}: is no run that can be replayed (a line of it has no {error}): name another under replay") from None
+            raise UserError(
+                f"{run}: is no run that can be replayed (a line of it has no {error}): name another under replay"
+            ) from None
         if not self.known:
             raise UserError(f"{run}: is no run that can be replayed (it holds no answer): name another under replay")
 
@@ -139,7 +168,12 @@ class Replay:
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         "What the run holds; what it does not is `unfit`."
         found = [self.known.get((ask.image, *ask.more, ask.turns, ask.instruction)) for ask in asks]
-        return [Reply(line["response"], prompt=line["prompt"]) if line else Reply(status="unfit", why=f"{self.name} was not asked this") for line in found]
+        return [
+            Reply(line["response"], prompt=line["prompt"])
+            if line
+            else Reply(status="unfit", why=f"{self.name} was not asked this")
+            for line in found
+        ]
 
     def scripts(self) -> list[tuple[str, tuple[str, ...]]]:  # (image, instructions)
         "The whole dialogs that it can replay."
@@ -152,7 +186,9 @@ class Replay:
         if told is None:
             told = self.answers.get((image, _history(rounds), rounds[-1].instruction))
         if told is None:
-            raise UserError(f"this run was never asked {rounds[-1].instruction[:80]!r} of that picture after such a history: choose one of its recorded dialogs")
+            raise UserError(
+                f"this run was never asked {rounds[-1].instruction[:80]!r} of that picture after such a history: choose one of its recorded dialogs"
+            )
         return told
 
     def say(self, rounds, pictures, settings, stop):

@@ -40,7 +40,15 @@ class Logbook:
 
     def keep(self, sides: Mapping[str, Side], pictures: Mapping[str, Path]) -> None:
         "Keep the pictures that were sent for these dialogs."
-        for image in sorted({image for side in sides.values() for r in side.rounds for image in r.images if image.startswith("file:") and image in pictures}):
+        for image in sorted(
+            {
+                image
+                for side in sides.values()
+                for r in side.rounds
+                for image in r.images
+                if image.startswith("file:") and image in pictures
+            }
+        ):
             if not (kept := self._album / f"{image.partition(':')[2]}.png").exists():
                 with atomic_file(with_parent(kept), "wb") as file:
                     file.write(pictures[image].read_bytes())
@@ -58,7 +66,9 @@ class Logbook:
 def side_of(value: dict) -> Side:
     "A side from plain data."
     known = Round.__dataclass_fields__
-    rounds = tuple(Round(**{**{key: r[key] for key in r if key in known}, "images": tuple(r["images"])}) for r in value["rounds"])
+    rounds = tuple(
+        Round(**{**{key: r[key] for key in r if key in known}, "images": tuple(r["images"])}) for r in value["rounds"]
+    )
     return Side(value["model"], rounds)
 
 
@@ -66,7 +76,9 @@ def plain(sides: Mapping[str, Side]) -> dict:
     return {name: {"model": side.model, "rounds": [asdict(r) for r in side.rounds]} for name, side in sides.items()}
 
 # %% ../../nbs/chat/22_store.ipynb #0492b66a
-def votes_of(choice: str, sides: Mapping[str, Side], reason: str = "", blind: bool = False) -> list[dict]:  # a battle a pair, the dialogs with the first
+def votes_of(
+    choice: str, sides: Mapping[str, Side], reason: str = "", blind: bool = False
+) -> list[dict]:  # a battle a pair, the dialogs with the first
     "A vote about the last round, as arenas write it: among three models, two battles that the same one won."
     if choice not in VOTES or choice.lower() not in (*sides, "tie", "both bad"):
         raise UserError(f"vote {choice!r}: votes are {', '.join(name.upper() for name in sides)}, tie, both bad")
@@ -76,6 +88,20 @@ def votes_of(choice: str, sides: Mapping[str, Side], reason: str = "", blind: bo
     best = choice.lower() if choice.lower() in sides else None
     pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :] if best in (None, a, b)]
     drawn = "tie" if choice == "tie" else "tie (bothbad)"
-    head = {"kind": "vote", "round": len(sides[names[0]].rounds), "blind": blind, "reason": reason[:2000], "at": round(time.time(), 1)}
-    battles = [{**head, "model_a": sides[a].model, "model_b": sides[b].model, "winner": {a: "model_a", b: "model_b"}.get(best, drawn)} for a, b in pairs]
+    head = {
+        "kind": "vote",
+        "round": len(sides[names[0]].rounds),
+        "blind": blind,
+        "reason": reason[:2000],
+        "at": round(time.time(), 1),
+    }
+    battles = [
+        {
+            **head,
+            "model_a": sides[a].model,
+            "model_b": sides[b].model,
+            "winner": {a: "model_a", b: "model_b"}.get(best, drawn),
+        }
+        for a, b in pairs
+    ]
     return [battle | ({} if k else {"sides": plain(sides)}) for k, battle in enumerate(battles)]

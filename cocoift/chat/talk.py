@@ -33,7 +33,11 @@ def dialog_ids(
             ids += piece_ids(tokenizer, template.later.partition("{q}")[0])
         for k, name in enumerate(r.images):
             ids += (text_ids(tokenizer, "\n") if k else []) + family.image_ids(sizes[name])
-        ids += piece_ids(tokenizer, template.first, r.instruction) if r.images else question_ids(tokenizer, template, r.instruction, number, False)
+        ids += (
+            piece_ids(tokenizer, template.first, r.instruction)
+            if r.images
+            else question_ids(tokenizer, template, r.instruction, number, False)
+        )
         if number < len(rounds) - 1:
             ids += answer_ids(tokenizer, template, r.response) + stop_ids(tokenizer, template)
     return ids
@@ -53,6 +57,7 @@ def draw(
 # %% ../../nbs/chat/19_talk.ipynb #aef0e492
 class Talker:
     "A checkpoint folder that says its answers token by token."
+
     slots = 1  # one answer at a time: two would only share the same processor
 
     def __init__(self, path: str | Path):
@@ -64,7 +69,9 @@ class Talker:
         shown = [(name, open_picture(name, pictures)) for r in rounds for name in r.images]
         ids = dialog_ids(self.family, rounds, {name: picture.size for name, picture in shown})
         if len(ids) + 1 > self.context:
-            raise UserError(f"the dialog has {len(ids):,} tokens and this model reads {self.context:,}: shorten the question, or clear and begin again")
+            raise UserError(
+                f"the dialog has {len(ids):,} tokens and this model reads {self.context:,}: shorten the question, or clear and begin again"
+            )
         return model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
 
     def tokens(self, text: str) -> int:

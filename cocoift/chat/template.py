@@ -20,6 +20,7 @@ from ..files import UserError
 @dataclass(frozen=True, slots=True)
 class Template:
     "The pieces of a conversation's text. `{q}` is the instruction."
+
     name: str
     system: str  # before everything
     first: str  # the first question, after the image
@@ -41,10 +42,20 @@ class Template:
         return piece.replace("{q}", instruction)
 
 # %% ../../nbs/chat/10_template.ipynb #df0c2e35
-_VICUNA = ("A chat between a curious user and an artificial intelligence assistant. "
-           "The assistant gives helpful, detailed, and polite answers to the user's questions. USER: ")
-VICUNA = Template(name="vicuna_v1", system=_VICUNA, first="\n{q} ASSISTANT:", later="USER: {q} ASSISTANT:", bare="", first_bare=_VICUNA + "{q} ASSISTANT:",
-                  answer=" ", stop="</s>")
+_VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. USER: "
+)
+VICUNA = Template(
+    name="vicuna_v1",
+    system=_VICUNA,
+    first="\n{q} ASSISTANT:",
+    later="USER: {q} ASSISTANT:",
+    bare="",
+    first_bare=_VICUNA + "{q} ASSISTANT:",
+    answer=" ",
+    stop="</s>",
+)
 
 # %% ../../nbs/chat/10_template.ipynb #0b9dee6e
 PLAIN = Template(name="plain", system="", first="", later="", first_bare="", answer="", stop="\n")
@@ -84,7 +95,10 @@ def reader(
     if "prepend_scheme" in meta:
         meta["prepend_scheme"] = "never"
     steps = (state["normalizer"] or {}).get("normalizers", [state["normalizer"]])
-    state["normalizer"] = {"type": "Sequence", "normalizers": [step for step in steps if step and step["type"] != "Prepend"]}
+    state["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [step for step in steps if step and step["type"] != "Prepend"],
+    }
     unspaced = deepcopy(tokenizer)
     unspaced._tokenizer = type(tokenizer._tokenizer).from_str(json.dumps(state))
     return unspaced
@@ -96,12 +110,17 @@ def text_ids(
     joined: bool = False,  # it goes on behind other text; else it stands behind a control token
 ) -> list[int]:
     "The ids of a text, without any control token."
-    return reader(tokenizer, joined)(text, add_special_tokens=False, split_special_tokens=True).input_ids if text else []
+    return (
+        reader(tokenizer, joined)(text, add_special_tokens=False, split_special_tokens=True).input_ids if text else []
+    )
 
 # %% ../../nbs/chat/10_template.ipynb #44c8636d
 def control_tokens(tokenizer) -> list[str]:
     "The texts of a tokenizer's control tokens, longest first."
-    return sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if str(token).strip()}, key=lambda token: (-len(token), token))
+    return sorted(
+        {str(token) for token in tokenizer.added_tokens_decoder.values() if str(token).strip()},
+        key=lambda token: (-len(token), token),
+    )
 
 
 def piece_ids(tokenizer, piece: str, text: str = "") -> list[int]:
@@ -116,7 +135,9 @@ def piece_ids(tokenizer, piece: str, text: str = "") -> list[int]:
 
 def question_ids(tokenizer, template: Template, instruction: str, number: int, image: bool) -> list[int]:
     "The ids of question `number` (from 0), up to where its answer begins."
-    return piece_ids(tokenizer, template.later if number else template.first if image else template.first_bare, instruction)
+    return piece_ids(
+        tokenizer, template.later if number else template.first if image else template.first_bare, instruction
+    )
 
 
 def goes_on(tokenizer, template: Template) -> bool:
@@ -133,7 +154,9 @@ def stop_ids(tokenizer, template: Template) -> list[int]:
     "The ids of the template's stop; a tokenizer that does not know it cannot learn to stop."
     ids = tokenizer(template.stop, add_special_tokens=False).input_ids
     if not ids or tokenizer.unk_token_id in ids or len(ids) > 1 and template.stop.startswith("<"):
-        raise UserError(f"the tokenizer has no token for the stop {template.stop!r} of template {template.name}: use the tokenizer that belongs to it")
+        raise UserError(
+            f"the tokenizer has no token for the stop {template.stop!r} of template {template.name}: use the tokenizer that belongs to it"
+        )
     return ids
 
 
@@ -145,15 +168,21 @@ def start_ids(tokenizer, template: Template, image: bool = True) -> list[int]:
 
 def prefix_ids(tokenizer, template: Template, image_tokens: int) -> list[int]:
     "What all conversations about an image share: start, system prompt, the image. Cut right behind the image, as LLaVA tokenises."
-    return start_ids(tokenizer, template, image_tokens > 0) + [tokenizer.convert_tokens_to_ids("<image>")] * image_tokens
+    return (
+        start_ids(tokenizer, template, image_tokens > 0) + [tokenizer.convert_tokens_to_ids("<image>")] * image_tokens
+    )
 
 # %% ../../nbs/chat/10_template.ipynb #a81d0f0a
-_CONTENT = ("{%- if m.content is string %}{{ m.content }}{% else %}{% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
-            "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endif -%}")
+_CONTENT = (
+    "{%- if m.content is string %}{{ m.content }}{% else %}{% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
+    "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endif -%}"
+)
 VICUNA_JINJA = (
     "{{- bos_token -}}{{- '" + _VICUNA.removesuffix("USER: ").replace("'", "\\'") + "' -}}"
     "{%- for m in messages %}{% if m.role == 'user' %}{{ 'USER: ' }}" + _CONTENT + "{{ ' ASSISTANT:' }}"
-    "{%- elif m.role == 'assistant' %}{% generation %}{{ ' ' }}" + _CONTENT + "{{ '</s>' }}{% endgeneration %}{% endif %}{% endfor -%}"
+    "{%- elif m.role == 'assistant' %}{% generation %}{{ ' ' }}"
+    + _CONTENT
+    + "{{ '</s>' }}{% endgeneration %}{% endif %}{% endfor -%}"
 )
 
 # %% ../../nbs/chat/10_template.ipynb #f784ff7f

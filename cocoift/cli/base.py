@@ -14,8 +14,13 @@ from typing import Annotated, Any
 import typer
 
 # %% ../../nbs/cli/70_base.ipynb #29d0fa39
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Visual instruction fine-tuning in which an instruction holds for exactly as long as it was meant to.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Visual instruction fine-tuning in which an instruction holds for exactly as long as it was meant to.",
+)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 # %% ../../nbs/cli/70_base.ipynb #3c3a5ba3
@@ -31,16 +36,25 @@ def defined(value: Any) -> Any:
 def show(value: Any, as_json: bool, lines: list[str] | None = None) -> None:
     "Print a document, or lines."
     document = json.dumps(defined(value), indent=1, ensure_ascii=False, allow_nan=False) if as_json else None
-    print("\n".join(lines or []) if document is None else document, file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
+    print(
+        "\n".join(lines or []) if document is None else document,
+        file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout,
+    )
 
 
 def columns(rows: list[list[Any]], head: list[str]) -> list[str]:
     "A plain table: text left, numbers right."
     rows = [defined(row) for row in rows]
-    cells = [head, *([f"{c:.2f}" if isinstance(c, float) else "undefined" if c is None else str(c) for c in row] for row in rows)]
+    cells = [
+        head,
+        *([f"{c:.2f}" if isinstance(c, float) else "undefined" if c is None else str(c) for c in row] for row in rows),
+    ]
     right = [all(isinstance(row[k], (int, float, type(None))) for row in rows) for k in range(len(head))]
     widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
-    return ["  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)).rstrip() for row in cells]
+    return [
+        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)).rstrip()
+        for row in cells
+    ]
 
 
 def estimate(e: dict) -> str:

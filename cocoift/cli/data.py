@@ -23,24 +23,45 @@ def sources(json: Json = False) -> None:
 
     keys = ("name", "family", "images", "language", "files", "template", "format", "licence", "url", "needs", "fields")
     rows = [{key: getattr(s, key) for key in keys} for s in load_sources().values()]
-    show(rows, json, columns([[r["name"], r["images"], r["format"], r["licence"], " ".join(r["files"])] for r in rows],
-                               ["name", "images", "format", "licence", "official files"]))
+    show(
+        rows,
+        json,
+        columns(
+            [[r["name"], r["images"], r["format"], r["licence"], " ".join(r["files"])] for r in rows],
+            ["name", "images", "format", "licence", "official files"],
+        ),
+    )
 
 # %% ../../nbs/cli/72_data.ipynb #6be9b75a
 @app.command()
 def fetch(
     names: Annotated[list[str], typer.Argument(help="Sources, as `cocoift sources` names them.")],
     data: Annotated[Path, typer.Option(help="Folder of the sources' official files.")] = Path("data"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be downloaded, and how much.")] = False,
-    mirror: Annotated[Optional[list[str]], typer.Option(help="OLD=NEW: download from the address NEW what lies under OLD.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be downloaded, and how much.")
+    ] = False,
+    mirror: Annotated[
+        Optional[list[str]], typer.Option(help="OLD=NEW: download from the address NEW what lies under OLD.")
+    ] = None,
     json: Json = False,
 ) -> None:
     "Sources' official files (no pictures): downloaded, verified, unpacked; goes on where it was cut off."
     from cocoift.data.fetch import fetch as run
 
     done = run(names, data, mirror or [], dry_run)
-    rows = [[" ".join(row["sources"]), row["file"], row["state"], f"{row['size'] / 1e6:.1f}" if row["size"] else "?", row["folder"]] for row in done["archives"]]
-    reasons = [f"{' '.join(row['sources'])}: {row['state']}: {row['reason']}" for row in done["archives"] if row["reason"]]
+    rows = [
+        [
+            " ".join(row["sources"]),
+            row["file"],
+            row["state"],
+            f"{row['size'] / 1e6:.1f}" if row["size"] else "?",
+            row["folder"],
+        ]
+        for row in done["archives"]
+    ]
+    reasons = [
+        f"{' '.join(row['sources'])}: {row['state']}: {row['reason']}" for row in done["archives"] if row["reason"]
+    ]
     show(done, json, [*columns(rows, ["for", "file", "state", "MB", "folder"]), *([""] if reasons else []), *reasons])
     lacking = [name for name, state in done["sources"].items() if state in ("by hand", "failed")]
     if lacking and not dry_run:
@@ -53,8 +74,13 @@ def build(
     options: Annotated[Optional[list[str]], typer.Argument(help="Single options: layout=first-uniform")] = None,
     data: Annotated[Path, typer.Option(help="Folder of the sources' official files.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Dataset folder to make.")] = Path("runs/dataset"),
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Processes; by default one a processor, and a single one for small inputs.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be read, and which benchmarks could not be checked.")] = False,
+    jobs: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Processes; by default one a processor, and a single one for small inputs."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be read, and which benchmarks could not be checked.")
+    ] = False,
     json: Json = False,
 ) -> None:
     "Records of many sources, merged by image, laid out as conversations."
@@ -67,26 +93,61 @@ def build(
     if dry_run:
         found = survey(told, data)
         rows = [[r["name"], len(r["files"]), r["mb"]] for r in found["sources"]]
-        clean = [[r["name"], r["images"], " ".join(r["files"]) or "not there: cannot be checked"] for r in found["clean"]]
-        show(found, json, [*columns(rows, ["source", "files", "MB"]), "", *columns(clean, ["clean of", "images", "said by"])])
+        clean = [
+            [r["name"], r["images"], " ".join(r["files"]) or "not there: cannot be checked"] for r in found["clean"]
+        ]
+        show(
+            found,
+            json,
+            [*columns(rows, ["source", "files", "MB"]), "", *columns(clean, ["clean of", "images", "said by"])],
+        )
         return
     counts = run(told, data, out, jobs)
     fates = ["read", "kept", "duplicates", "excluded", "rejected", "capped", "rounds"]
-    table = columns([[name, *(row[key] for key in fates)] for name, row in counts["by_source"].items() if row["read"]], ["source", *fates])
-    leaks = [f"clean of {r['benchmark']}: {r['records_removed']} records on {r['images_removed']} of its {r['images_in_benchmark']} images left out" for r in counts["leakage"]]
-    show(counts, json, [*table, "", f"{counts['conversations']} conversations, {counts['rounds']} rounds on {counts['images']} images in {out}", *leaks,
-                         *([f"not checked, since no file of theirs is there: {', '.join(counts['unchecked'])}"] if counts["unchecked"] else []),
-                         *([f"absent: {', '.join(counts['absent'])}"] if counts["absent"] else [])])
+    table = columns(
+        [[name, *(row[key] for key in fates)] for name, row in counts["by_source"].items() if row["read"]],
+        ["source", *fates],
+    )
+    leaks = [
+        f"clean of {r['benchmark']}: {r['records_removed']} records on {r['images_removed']} of its {r['images_in_benchmark']} images left out"
+        for r in counts["leakage"]
+    ]
+    show(
+        counts,
+        json,
+        [
+            *table,
+            "",
+            f"{counts['conversations']} conversations, {counts['rounds']} rounds on {counts['images']} images in {out}",
+            *leaks,
+            *(
+                [f"not checked, since no file of theirs is there: {', '.join(counts['unchecked'])}"]
+                if counts["unchecked"]
+                else []
+            ),
+            *([f"absent: {', '.join(counts['absent'])}"] if counts["absent"] else []),
+        ],
+    )
 
 # %% ../../nbs/cli/72_data.ipynb #73324a29
 @app.command()
 def audit(
     path: Annotated[Path, typer.Argument(help="A dataset folder, LLaVA or ShareGPT json, or messages file.")],
     html: Annotated[Optional[Path], typer.Option(help="Write it as an offline page too.")] = None,
-    against: Annotated[Optional[list[str]], typer.Option(help="A benchmark whose images should not be in the set: pope, val2017, karpathy-test, ..., or its own file.")] = None,
+    against: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="A benchmark whose images should not be in the set: pope, val2017, karpathy-test, ..., or its own file."
+        ),
+    ] = None,
     data: Annotated[Optional[Path], typer.Option(help="Folder of the benchmarks' official files.")] = None,
     images: Annotated[Optional[Path], typer.Option(help="Pictures for the page's dialogs.")] = None,
-    gate: Annotated[Optional[list[str]], typer.Option(help="A limit, as in carry_over<=0.1 or leakage.pope.images<=0; exit code 1 where it is not kept.")] = None,
+    gate: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="A limit, as in carry_over<=0.1 or leakage.pope.images<=0; exit code 1 where it is not kept."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     "What a dataset teaches about rounds."
@@ -100,19 +161,60 @@ def audit(
     else:
         found = audit_path(path, against or [], data)
     checked = [check_gate(limit, found) for limit in gates]
-    rows = [[name, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"], m["duplicates"]]
-            for name, m in [("all", found), *found["by_source"].items()]]
+    rows = [
+        [name, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"], m["duplicates"]]
+        for name, m in [("all", found), *found["by_source"].items()]
+    ]
     leaks = [[name, leak["size"], leak["images"], leak["rounds"]] for name, leak in found["leakage"].items()]
-    unsure = {name: f"{name}: undefined, {leak['unsure']} images may be its own under another name, as image_data.json of Visual Genome would say (`cocoift fetch vg-qa`)"
-              for name, leak in found["leakage"].items() if leak["unsure"]}
+    unsure = {
+        name: f"{name}: undefined, {leak['unsure']} images may be its own under another name, as image_data.json of Visual Genome would say (`cocoift fetch vg-qa`)"
+        for name, leak in found["leakage"].items()
+        if leak["unsure"]
+    }
     untold = max((leak["untold"] for leak in found["leakage"].values()), default=0)
-    alone = [f"{untold} images are known by their bytes or a path without a number: a benchmark's among them would not be seen"] if untold else []
-    show(found | {"gates": checked}, json, [
-        *columns(rows, ["source", "rounds", "carry-over", "bare terse", "switches", "obedience", "duplicates"]),
-        *(["", *columns(leaks, ["benchmark", "its images", "in the set", "rounds on them"]), *unsure.values(), *alone] if leaks else []), *_unused(found),
-        *(["", f"page: {html}"] if html else [])])
-    if lost := [f"{c['gate']} is not kept: it is {'undefined' if c['value'] is None else format(c['value'], '.3g')}" for c in checked if not c["passed"]]:
-        raise Failed("; ".join([*lost, *(told for name, told in unsure.items() if any(c["gate"].strip().startswith(f"leakage.{name}.") and c["value"] is None for c in checked))]))
+    alone = (
+        [
+            f"{untold} images are known by their bytes or a path without a number: a benchmark's among them would not be seen"
+        ]
+        if untold
+        else []
+    )
+    show(
+        found | {"gates": checked},
+        json,
+        [
+            *columns(rows, ["source", "rounds", "carry-over", "bare terse", "switches", "obedience", "duplicates"]),
+            *(
+                [
+                    "",
+                    *columns(leaks, ["benchmark", "its images", "in the set", "rounds on them"]),
+                    *unsure.values(),
+                    *alone,
+                ]
+                if leaks
+                else []
+            ),
+            *_unused(found),
+            *(["", f"page: {html}"] if html else []),
+        ],
+    )
+    if lost := [
+        f"{c['gate']} is not kept: it is {'undefined' if c['value'] is None else format(c['value'], '.3g')}"
+        for c in checked
+        if not c["passed"]
+    ]:
+        raise Failed(
+            "; ".join(
+                [
+                    *lost,
+                    *(
+                        told
+                        for name, told in unsure.items()
+                        if any(c["gate"].strip().startswith(f"leakage.{name}.") and c["value"] is None for c in checked)
+                    ),
+                ]
+            )
+        )
 
 
 def _unused(found: dict) -> list[str]:  # a line on the records that were passed over
@@ -124,7 +226,12 @@ def _unused(found: dict) -> list[str]:  # a line on the records that were passed
 def repair(
     path: Annotated[Path, typer.Argument(metavar="IN", help="LLaVA json, or a .jsonl of messages.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, of the same kind.")],
-    interleave: Annotated[bool, typer.Option("--interleave", help="Also move free conversations about the same picture between the repaired rounds.")] = False,
+    interleave: Annotated[
+        bool,
+        typer.Option(
+            "--interleave", help="Also move free conversations about the same picture between the repaired rounds."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Draws which, and where to.")] = 0,
     json: Json = False,
 ) -> None:
@@ -133,10 +240,22 @@ def repair(
 
     done = run(path, out, interleave, seed)
     parts = {when: {"all": done[when], **done[when]["by_source"]} for when in ("before", "after")}
-    rows = [[name, when, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"]]
-            for name in parts["before"] for when in parts if (m := parts[when].get(name))]
-    show(done, json, [*columns(rows, ["source", "", "rounds", "carry-over", "bare terse", "switches", "obedience"]), "",
-                       f"{done['stated']} rounds of {done['repaired']} conversations got their instruction, {done['moved']} free conversations moved; in {out}", *_unused(done)])
+    rows = [
+        [name, when, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"]]
+        for name in parts["before"]
+        for when in parts
+        if (m := parts[when].get(name))
+    ]
+    show(
+        done,
+        json,
+        [
+            *columns(rows, ["source", "", "rounds", "carry-over", "bare terse", "switches", "obedience"]),
+            "",
+            f"{done['stated']} rounds of {done['repaired']} conversations got their instruction, {done['moved']} free conversations moved; in {out}",
+            *_unused(done),
+        ],
+    )
 
 # %% ../../nbs/cli/72_data.ipynb #b2fd8829
 @app.command()
@@ -144,7 +263,12 @@ def export(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
     to: Annotated[str, typer.Option(help="llava or messages.")],
     out: Annotated[Path, typer.Option(help="The file to write; a card, README.md, comes beside it.")],
-    images: Annotated[Optional[Path], typer.Option(help="Folder of pictures: llava names them as they lie there, messages holds them (TRL needs that).")] = None,
+    images: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Folder of pictures: llava names them as they lie there, messages holds them (TRL needs that)."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     "A dataset as one file that trainers load."
@@ -155,37 +279,105 @@ def export(
     path = write_card(dataset, out, "pictures" if images and to == "messages" else to, len(done["left_out"]))
     done["card"] = path and str(path)
     left_out = f"{len(done['left_out'])} left out, whose texts hold <image>, <video> or <audio>: {', '.join(done['left_out'][:5])}"
-    show(done, json, [f"{done['conversations']} conversations in {out}", *([left_out] if done["left_out"] else []),
-                       *([f"card: {path}"] if path else []),
-                       *(["pictures are named only: for TRL export with --images, or open them as the card says"] if to == "messages" and not images else [])])
+    show(
+        done,
+        json,
+        [
+            f"{done['conversations']} conversations in {out}",
+            *([left_out] if done["left_out"] else []),
+            *([f"card: {path}"] if path else []),
+            *(
+                ["pictures are named only: for TRL export with --images, or open them as the card says"]
+                if to == "messages" and not images
+                else []
+            ),
+        ],
+    )
 
 # %% ../../nbs/cli/72_data.ipynb #3436bfa0
-Endpoint = Annotated[str, typer.Option(help="Address of an OpenAI-compatible server: http://localhost:8000/v1. Its key, if it wants one, comes from OPENAI_API_KEY.")]
+Endpoint = Annotated[
+    str,
+    typer.Option(
+        help="Address of an OpenAI-compatible server: http://localhost:8000/v1. Its key, if it wants one, comes from OPENAI_API_KEY."
+    ),
+]
 Model = Annotated[str, typer.Option(help="The model's name, as the server calls it.")]
 NewSet = Annotated[Path, typer.Option(help="Dataset folder to make.")]
-Changes = Annotated[Optional[list[str]], typer.Argument(help="Single options: kinds='{sentence: 1, detail: 0.1}' most='{vqav2: 5000}' verdicts=reject prompts=plain seed=1")]
-From = Annotated[Optional[str], typer.Option(help="A recipe (a YAML file or a shipped one) whose section of this name says what is wanted; the set's own, if not given.")]
-Prices = Annotated[Optional[Path], typer.Option(help="YAML of prices: MODEL: {input: 2.5, output: 10, image: 85, tile: 170}, for a million tokens each; tokens of a picture and of its tiles.")]
-Budget = Annotated[Optional[float], typer.Option(min=0, help="What all starts of this command may cost together; needs --price.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Only tell requests, tokens (of pictures too) and cost; nothing is asked.")]
+Changes = Annotated[
+    Optional[list[str]],
+    typer.Argument(
+        help="Single options: kinds='{sentence: 1, detail: 0.1}' most='{vqav2: 5000}' verdicts=reject prompts=plain seed=1"
+    ),
+]
+From = Annotated[
+    Optional[str],
+    typer.Option(
+        help="A recipe (a YAML file or a shipped one) whose section of this name says what is wanted; the set's own, if not given."
+    ),
+]
+Prices = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="YAML of prices: MODEL: {input: 2.5, output: 10, image: 85, tile: 170}, for a million tokens each; tokens of a picture and of its tiles."
+    ),
+]
+Budget = Annotated[
+    Optional[float], typer.Option(min=0, help="What all starts of this command may cost together; needs --price.")
+]
+Dry = Annotated[
+    bool, typer.Option("--dry-run", help="Only tell requests, tokens (of pictures too) and cost; nothing is asked.")
+]
 AtOnce = Annotated[int, typer.Option(min=1, help="Requests under way.")]
-Answers = Annotated[Optional[Path], typer.Option(help="The file of paid answers, which all runs may share; if not given, answers.sqlite beside the new set.")]
-Synonyms = Annotated[Optional[Path], typer.Option(help="Words of the categories, a line each, as CHAIR's file has them; if not given, the lab's own.")]
-Skip = Annotated[bool, typer.Option("--skip-failed", help="Let requests that got no answer be rejects, instead of ending without a set.")]
-Schema = Annotated[Optional[str], typer.Option(help="on or off: whether the server can hold answers to a JSON schema; off for servers that refuse one.")]
-PerMinute = Annotated[Optional[float], typer.Option(min=1, help="At most so many; what the server's headers say is kept to in any case.")]
+Answers = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="The file of paid answers, which all runs may share; if not given, answers.sqlite beside the new set."
+    ),
+]
+Synonyms = Annotated[
+    Optional[Path],
+    typer.Option(help="Words of the categories, a line each, as CHAIR's file has them; if not given, the lab's own."),
+]
+Skip = Annotated[
+    bool,
+    typer.Option("--skip-failed", help="Let requests that got no answer be rejects, instead of ending without a set."),
+]
+Schema = Annotated[
+    Optional[str],
+    typer.Option(
+        help="on or off: whether the server can hold answers to a JSON schema; off for servers that refuse one."
+    ),
+]
+PerMinute = Annotated[
+    Optional[float], typer.Option(min=1, help="At most so many; what the server's headers say is kept to in any case.")
+]
 
 # %% ../../nbs/cli/72_data.ipynb #5ce80538
 def _changes(options: list[str] | None, schema: str | None, longest: int | None = None) -> list[str]:
     if schema not in (None, "on", "off"):
         raise UserError(f"--schema {schema}: is neither on nor off")
-    return [*(options or []), *([f"json_schema={schema == 'on'}"] if schema else []), *([f"longest={longest}"] if longest else [])]
+    return [
+        *(options or []),
+        *([f"json_schema={schema == 'on'}"] if schema else []),
+        *([f"longest={longest}"] if longest else []),
+    ]
 
 
-def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: list[str], images: Path | None, synonyms: Path | None, dry_run: bool, json: bool, price: Path | None, **how) -> None:
+def _write(
+    role: str,
+    dataset: Path,
+    out: Path,
+    recipe: str | None,
+    changes: list[str],
+    images: Path | None,
+    synonyms: Path | None,
+    dry_run: bool,
+    json: bool,
+    price: Path | None,
+    **how,
+) -> None:
     from cocoift.chat.endpoint.money import read_prices
     from cocoift.data.asking import open_base, recipe_for
-    from cocoift.data.orders import WriteRecipe
     from cocoift.data.recipe import BuildRecipe
     from cocoift.data.write import Service, write
     from cocoift.options import change, load_recipe
@@ -199,11 +391,26 @@ def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: lis
     done = write(role, dataset, out, service, change(wanted, changes), images, synonyms, dry_run)
     if dry_run:
         kinds = ", ".join(f"{n} {kind}" for kind, n in done["kinds"].items())
-        show(done, json, [f"{done['orders']} orders on {done['images']} images ({kinds}); {done['cached']} are answered already",
-                           f"{done['requests']} requests, {done['tokens_in']} tokens to read, at most {done['tokens_out']} to write"
-                           + (f", at most {done['cost']:.2f} by the price file" if price else "") + "; answers that are sent back once cost as much again", "", "The first request:", "", done["example"]])
+        show(
+            done,
+            json,
+            [
+                f"{done['orders']} orders on {done['images']} images ({kinds}); {done['cached']} are answered already",
+                f"{done['requests']} requests, {done['tokens_in']} tokens to read, at most {done['tokens_out']} to write"
+                + (f", at most {done['cost']:.2f} by the price file" if price else "")
+                + "; answers that are sent back once cost as much again",
+                "",
+                "The first request:",
+                "",
+                done["example"],
+            ],
+        )
         return
-    reasons = columns([[kind, n] for kind, n in done["reasons"].items()], ["rejected since", "answers"]) if done["reasons"] else []
+    reasons = (
+        columns([[kind, n] for kind, n in done["reasons"].items()], ["rejected since", "answers"])
+        if done["reasons"]
+        else []
+    )
     show(
         done,
         json,
@@ -221,26 +428,93 @@ def _write(role: str, dataset: Path, out: Path, recipe: str | None, changes: lis
 @app.command()
 def rewrite(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
-    endpoint: Endpoint, model: Model, out: NewSet,
-    options: Changes = None, recipe: From = None, price: Prices = None, budget: Budget = None, dry_run: Dry = False, concurrency: AtOnce = 16, cache: Answers = None,
-    synonyms: Synonyms = None, schema: Schema = None, requests_per_minute: PerMinute = None, tokens_per_minute: PerMinute = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")] = 300, skip_failed: Skip = False, json: Json = False,
+    endpoint: Endpoint,
+    model: Model,
+    out: NewSet,
+    options: Changes = None,
+    recipe: From = None,
+    price: Prices = None,
+    budget: Budget = None,
+    dry_run: Dry = False,
+    concurrency: AtOnce = 16,
+    cache: Answers = None,
+    synonyms: Synonyms = None,
+    schema: Schema = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: PerMinute = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")] = 300,
+    skip_failed: Skip = False,
+    json: Json = False,
 ) -> None:
     "Add what a text model writes from a set's annotations: sentences, descriptions, dialogs, reasoning, other words."
-    _write("rewrite", dataset, out, recipe, _changes(options, schema), None, synonyms, dry_run, json, price, endpoint=endpoint, model=model, budget=budget, concurrency=concurrency, cache=cache,
-           requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, timeout=timeout, skip_failed=skip_failed)
+    _write(
+        "rewrite",
+        dataset,
+        out,
+        recipe,
+        _changes(options, schema),
+        None,
+        synonyms,
+        dry_run,
+        json,
+        price,
+        endpoint=endpoint,
+        model=model,
+        budget=budget,
+        concurrency=concurrency,
+        cache=cache,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        timeout=timeout,
+        skip_failed=skip_failed,
+    )
 
 
 @app.command()
 def label(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
-    endpoint: Endpoint, model: Model, out: NewSet,
+    endpoint: Endpoint,
+    model: Model,
+    out: NewSet,
     images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
-    longest: Annotated[Optional[int], typer.Option(min=32, help="Pixels of a picture's longer side, as it is sent; 1024 if the recipe does not say.")] = None,
-    options: Changes = None, recipe: From = None, price: Prices = None, budget: Budget = None, dry_run: Dry = False, concurrency: AtOnce = 16, cache: Answers = None,
-    synonyms: Synonyms = None, schema: Schema = None, requests_per_minute: PerMinute = None, tokens_per_minute: PerMinute = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")] = 300, skip_failed: Skip = False, json: Json = False,
+    longest: Annotated[
+        Optional[int],
+        typer.Option(min=32, help="Pixels of a picture's longer side, as it is sent; 1024 if the recipe does not say."),
+    ] = None,
+    options: Changes = None,
+    recipe: From = None,
+    price: Prices = None,
+    budget: Budget = None,
+    dry_run: Dry = False,
+    concurrency: AtOnce = 16,
+    cache: Answers = None,
+    synonyms: Synonyms = None,
+    schema: Schema = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: PerMinute = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")] = 300,
+    skip_failed: Skip = False,
+    json: Json = False,
 ) -> None:
     "Add what a vision model writes about a set's pictures, checked against its annotations."
-    _write("label", dataset, out, recipe, _changes(options, schema, longest), images, synonyms, dry_run, json, price, endpoint=endpoint, model=model, budget=budget, concurrency=concurrency, cache=cache,
-           requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, timeout=timeout, skip_failed=skip_failed)
+    _write(
+        "label",
+        dataset,
+        out,
+        recipe,
+        _changes(options, schema, longest),
+        images,
+        synonyms,
+        dry_run,
+        json,
+        price,
+        endpoint=endpoint,
+        model=model,
+        budget=budget,
+        concurrency=concurrency,
+        cache=cache,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        timeout=timeout,
+        skip_failed=skip_failed,
+    )

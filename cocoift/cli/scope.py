@@ -19,9 +19,18 @@ def scope(
     data: Annotated[Path, typer.Option(help="Folder with COCO val2017 instances and captions, or a world.")],
     out: Annotated[Path, typer.Option(help="The benchmark's folder to make.")],
     images: Annotated[int, typer.Option(min=1, help="Images at most.")] = 500,
-    synonyms: Annotated[Optional[Path], typer.Option(help="CHAIR's synonyms.txt, instead of our own word list.")] = None,
-    lmms_eval: Annotated[Optional[Path], typer.Option(help="Write the pairs with their prescribed histories as a task folder for lmms-eval too; the task has its name.")] = None,
-    pictures: Annotated[Optional[Path], typer.Option(help="Where the pictures for lmms-eval lie; the data folder if not given.")] = None,
+    synonyms: Annotated[
+        Optional[Path], typer.Option(help="CHAIR's synonyms.txt, instead of our own word list.")
+    ] = None,
+    lmms_eval: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Write the pairs with their prescribed histories as a task folder for lmms-eval too; the task has its name."
+        ),
+    ] = None,
+    pictures: Annotated[
+        Optional[Path], typer.Option(help="Where the pictures for lmms-eval lie; the data folder if not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     "Make the COCO-Scope benchmark from annotations."
@@ -33,18 +42,36 @@ def scope(
         from cocoift.images import find_pictures
 
         told = {**told, "lmms_eval": str(write_task(bench, find_pictures(pictures or data), lmms_eval))}
-    fewer = f" ({images} were asked for: the annotations have no more that three questions can be asked about)" if told["images"] < images else ""
-    show(told, json, [f"{told['items']} items about {told['images']} images{fewer}, {told['rounds']} rounds of own answers, in {out}",
-                      f"sha256 {told['sha256']}", f"resolves differences in leakage from about {told['resolves']:.3f} on",
-                      *([f"lmms-eval: --include_path {lmms_eval.parent} --tasks {lmms_eval.name}"] if lmms_eval else [])])
+    fewer = (
+        f" ({images} were asked for: the annotations have no more that three questions can be asked about)"
+        if told["images"] < images
+        else ""
+    )
+    show(
+        told,
+        json,
+        [
+            f"{told['items']} items about {told['images']} images{fewer}, {told['rounds']} rounds of own answers, in {out}",
+            f"sha256 {told['sha256']}",
+            f"resolves differences in leakage from about {told['resolves']:.3f} on",
+            *([f"lmms-eval: --include_path {lmms_eval.parent} --tasks {lmms_eval.name}"] if lmms_eval else []),
+        ],
+    )
 
 # %% ../../nbs/cli/77_scope.ipynb #1cb91ea8
 @app.command()
 def likelihood(
-    model: Annotated[Path, typer.Option(help="A checkpoint folder, or a training run: then its start, its checkpoints and its finished model.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            help="A checkpoint folder, or a training run: then its start, its checkpoints and its finished model."
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="A COCO-Scope folder, or annotations to make it from.")],
     out: Annotated[Path, typer.Option(help="The folder to make or to go on with.")],
-    images: Annotated[Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")] = None,
+    images: Annotated[
+        Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")
+    ] = None,
     first: Annotated[int, typer.Option(min=1, help="Images at most, of annotations.")] = 500,
     json: Json = False,
 ) -> None:
@@ -54,6 +81,23 @@ def likelihood(
 
     result = likelihood_curve(model, open_bench(data, first), images or data, out)
     page = write_curve(model.resolve().name, result, out / "curve.html")
-    rows = [["alone" if p["step"] is None else p["step"], estimate(p["early"]), estimate(p["loss"]), *(p["levels"][h]["early"] for h in p["levels"])] for p in result["points"]]
-    head = ["step", "early: forced_short - neutral", "loss: forced_short - neutral", *(f"early|{h}" for h in result["points"][0]["levels"])]
-    show({**result, "page": str(page)}, json, [*columns(rows, head), "", f"{result['items']} items, in {out}; page: {page}"])
+    rows = [
+        [
+            "alone" if p["step"] is None else p["step"],
+            estimate(p["early"]),
+            estimate(p["loss"]),
+            *(p["levels"][h]["early"] for h in p["levels"]),
+        ]
+        for p in result["points"]
+    ]
+    head = [
+        "step",
+        "early: forced_short - neutral",
+        "loss: forced_short - neutral",
+        *(f"early|{h}" for h in result["points"][0]["levels"]),
+    ]
+    show(
+        {**result, "page": str(page)},
+        json,
+        [*columns(rows, head), "", f"{result['items']} items, in {out}; page: {page}"],
+    )

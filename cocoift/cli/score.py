@@ -49,7 +49,12 @@ def _notes(told: dict) -> list[str]:  # what a reader must know beside the score
 # %% ../../nbs/cli/77_score.ipynb #2d04d1ac
 @app.command()
 def score(
-    bench: Annotated[str, typer.Argument(help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, arena, pairwise, single or paired-test.")],
+    bench: Annotated[
+        str,
+        typer.Argument(
+            help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, arena, pairwise, single or paired-test."
+        ),
+    ],
     predictions: Annotated[Path, typer.Option(help="What was answered, or graded: its own format, or another kit's.")],
     references: Annotated[Optional[Path], typer.Option(help="The benchmark's own file; POPE's folder too.")] = None,
     questions: Annotated[Optional[Path], typer.Option(help="VQA's, to check the version; LLaVA's of POPE.")] = None,

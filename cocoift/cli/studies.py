@@ -17,7 +17,9 @@ from ..files import UserError
 # %% ../../nbs/cli/78_studies.ipynb #0f3f148c
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Dataset, training and evaluation folders; those of one name belong together.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Dataset, training and evaluation folders; those of one name belong together.")
+    ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
     images: Annotated[Optional[Path], typer.Option(help="Pictures for the dialogs.")] = None,
     json: Json = False,
@@ -44,8 +46,16 @@ def quickstart(
         raise UserError("--full --tiny: a study is one or the other: leave one out")
     result = study.quickstart(out, study.FULL if full else study.TINY if tiny else study.Scale(), seed)
     histories = ["none", "neutral", "terse", "forced_short"]
-    rows = [[name, estimate(arm["carry_over"]), *(arm[h]["terse_rate"] for h in histories), arm["none"]["content_accuracy"], estimate(arm["leakage"])]
-            for name, arm in result["layouts"].items()]
+    rows = [
+        [
+            name,
+            estimate(arm["carry_over"]),
+            *(arm[h]["terse_rate"] for h in histories),
+            arm["none"]["content_accuracy"],
+            estimate(arm["leakage"]),
+        ]
+        for name, arm in result["layouts"].items()
+    ]
     head = ["layout", "data: carry-over", *(f"terse|{h}" for h in histories), "right|none", "model: leakage"]
     show(result, json, [*columns(rows, head), "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])
 
@@ -57,10 +67,19 @@ def _take_away(study: Path, folder: Path) -> None:
 
     log, pictures = Logbook(study.parent / "app" / "log.jsonl"), study / "exam" / "images"
     if not log.path.exists():
-        raise UserError(f"{log.path}: nobody voted or saved a dialog there: name the study that the app was opened with (--study)")
+        raise UserError(
+            f"{log.path}: nobody voted or saved a dialog there: name the study that the app was opened with (--study)"
+        )
     told = take_away(log, folder, find_pictures(pictures) if pictures.is_dir() else {})
-    show(told, False, [f"{told['votes']} votes, {told['dialogs']} dialogs and {told['pictures']} pictures in {folder}",
-                       f"cocoift score arena --predictions {folder}/votes.json", f"cocoift build {folder}/chat.yaml --data {folder} --out DIR"])
+    show(
+        told,
+        False,
+        [
+            f"{told['votes']} votes, {told['dialogs']} dialogs and {told['pictures']} pictures in {folder}",
+            f"cocoift score arena --predictions {folder}/votes.json",
+            f"cocoift build {folder}/chat.yaml --data {folder} --out DIR",
+        ],
+    )
 
 # %% ../../nbs/cli/78_studies.ipynb #c6e9b871
 def _try_place(host: str, port: int) -> None:
@@ -95,12 +114,23 @@ def apps(
     chat: Annotated[bool, typer.Option("--chat", help="Only the side-by-side chat.")] = False,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Only the dashboard.")] = False,
     port: Annotated[int, typer.Option(help="Where the page is served.", min=1, max=65535)] = 7860,
-    study: Annotated[Path, typer.Option(help="A quickstart's folder, or any folder of runs.")] = Path("runs/quickstart"),
-    models: Annotated[Optional[Path], typer.Option(help="A YAML of models, instead of those found in the study.")] = None,
+    study: Annotated[Path, typer.Option(help="A quickstart's folder, or any folder of runs.")] = Path(
+        "runs/quickstart"
+    ),
+    models: Annotated[
+        Optional[Path], typer.Option(help="A YAML of models, instead of those found in the study.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Another address than this machine's own; needs --password.")] = "127.0.0.1",
-    share: Annotated[bool, typer.Option("--share", help="A public link through gradio's servers; needs --password.")] = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="A public link through gradio's servers; needs --password.")
+    ] = False,
     password: Annotated[Optional[str], typer.Option(help="What visitors must give.", envvar="COCOIFT_PASSWORD")] = None,
-    take_away: Annotated[Optional[Path], typer.Option(help="Serve nothing: write all votes and dialogs of the store to this folder, for `cocoift score arena` and `cocoift build`.")] = None,
+    take_away: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Serve nothing: write all votes and dialogs of the store to this folder, for `cocoift score arena` and `cocoift build`."
+        ),
+    ] = None,
 ) -> None:
     "The side-by-side chat and the dashboard, in a browser."
     if take_away:
@@ -111,7 +141,9 @@ def apps(
     from cocoift.chat.endpoint.failures import check_proxies
 
     if (share or host not in ("127.0.0.1", "localhost", "::1")) and not password:
-        raise UserError(f"{'--share' if share else f'--host {host}'}: others could come in: give --password too, or set COCOIFT_PASSWORD")
+        raise UserError(
+            f"{'--share' if share else f'--host {host}'}: others could come in: give --password too, or set COCOIFT_PASSWORD"
+        )
     if models:
         from cocoift.studies.roster import read_models
 
@@ -119,5 +151,19 @@ def apps(
     _try_place(host, port)
     check_proxies()  # gradio's page makes clients, too
     both = chat == dashboard
-    runpy.run_module("apps.serve", {"OPTIONS": {"chat": chat or both, "dashboard": dashboard or both, "port": port, "study": str(study), "models": models and str(models),
-                                                "host": host, "share": share, "password": password}}, run_name="__main__")
+    runpy.run_module(
+        "apps.serve",
+        {
+            "OPTIONS": {
+                "chat": chat or both,
+                "dashboard": dashboard or both,
+                "port": port,
+                "study": str(study),
+                "models": models and str(models),
+                "host": host,
+                "share": share,
+                "password": password,
+            }
+        },
+        run_name="__main__",
+    )

@@ -17,11 +17,34 @@ from ..files import UserError
 # %% ../../nbs/cli/74_train.ipynb #abc11105
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file or a shipped recipe's name: tiny, llava15-pretrain, llava15-finetune-7b, llava15-finetune-13b, llava15-lora-7b, coco-ift-13b.")],
-    options: Annotated[Optional[list[str]], typer.Argument(help="Single options: lr=1e-5 ranks=8 hostfile=hosts")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, what of the dataset is kept, cut and dropped, and one row as it is learned.")] = False,
-    gpu: Annotated[Optional[str], typer.Option(help="For --dry-run: a GPU that is not here (a100-40, a100, h100, h200, b200, l40s, rtx4090); ranks= says how many.")] = None,
-    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="For --dry-run: the share of the GPU's peak that is believed to be reached.")] = 0.4,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file or a shipped recipe's name: tiny, llava15-pretrain, llava15-finetune-7b, llava15-finetune-13b, llava15-lora-7b, coco-ift-13b."
+        ),
+    ],
+    options: Annotated[
+        Optional[list[str]], typer.Argument(help="Single options: lr=1e-5 ranks=8 hostfile=hosts")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show the plan, what of the dataset is kept, cut and dropped, and one row as it is learned.",
+        ),
+    ] = False,
+    gpu: Annotated[
+        Optional[str],
+        typer.Option(
+            help="For --dry-run: a GPU that is not here (a100-40, a100, h100, h200, b200, l40s, rtx4090); ranks= says how many."
+        ),
+    ] = None,
+    mfu: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=1, help="For --dry-run: the share of the GPU's peak that is believed to be reached."
+        ),
+    ] = 0.4,
     json: Json = False,
 ) -> None:
     "Fine-tune a LLaVA with DeepSpeed, on GPUs or CPU ranks. Interrupted, it writes a checkpoint; run again, it goes on."
@@ -39,17 +62,39 @@ def train(
     from cocoift.train.launch import train as run
 
     done = run(told)
-    show(done, json, [f"{done['steps']} steps, loss {done['loss']:.3f}, {done['tokens_per_s']:.0f} tokens/s, trees save {done['tree_ratio']:.2f}x",
-                       f"conversations: {done['kept']} kept, {done['cut']} cut, {done['dropped']} dropped", f"model: {done['model']}"])
+    show(
+        done,
+        json,
+        [
+            f"{done['steps']} steps, loss {done['loss']:.3f}, {done['tokens_per_s']:.0f} tokens/s, trees save {done['tree_ratio']:.2f}x",
+            f"conversations: {done['kept']} kept, {done['cut']} cut, {done['dropped']} dropped",
+            f"model: {done['model']}",
+        ],
+    )
 
 # %% ../../nbs/cli/74_train.ipynb #0c7c345a
 @app.command()
 def assemble(
-    tower: Annotated[str, typer.Option(help="A vision transformer's folder (CLIP, SigLIP, DINOv2, DINOv3, ...), the tower alone or the whole: openai/clip-vit-large-patch14-336.")],
-    language: Annotated[str, typer.Option(help="A language model's folder with its tokenizer (Llama, Vicuna, Qwen, Gemma, Mistral, ...), or a GGUF file: lmsys/vicuna-7b-v1.5.")],
+    tower: Annotated[
+        str,
+        typer.Option(
+            help="A vision transformer's folder (CLIP, SigLIP, DINOv2, DINOv3, ...), the tower alone or the whole: openai/clip-vit-large-patch14-336."
+        ),
+    ],
+    language: Annotated[
+        str,
+        typer.Option(
+            help="A language model's folder with its tokenizer (Llama, Vicuna, Qwen, Gemma, Mistral, ...), or a GGUF file: lmsys/vicuna-7b-v1.5."
+        ),
+    ],
     out: Annotated[str, typer.Option(help="The checkpoint folder to make.")],
-    projector: Annotated[Optional[str], typer.Option(help="An mm_projector.bin of LLaVA's to start from; a new projector otherwise.")] = None,
-    pad: Annotated[str, typer.Option(help="square: pictures are padded, as LLaVA-1.5 does; crop: as the tower's own processor has it.")] = "square",
+    projector: Annotated[
+        Optional[str], typer.Option(help="An mm_projector.bin of LLaVA's to start from; a new projector otherwise.")
+    ] = None,
+    pad: Annotated[
+        str,
+        typer.Option(help="square: pictures are padded, as LLaVA-1.5 does; crop: as the tower's own processor has it."),
+    ] = "square",
     seed: Annotated[int, typer.Option(help="Of a new projector.")] = 0,
     json: Json = False,
 ) -> None:
@@ -65,13 +110,26 @@ def assemble(
 
     made = assemble_on_disk(tower, language, out, seed, pad, projector=projector)
     family = open_family(made)
-    show({"model": str(made)}, json, [f"model: {made}", f"a picture takes {len(family.image_ids())} tokens; answers end with {family.template.stop}", *family.notes])
+    show(
+        {"model": str(made)},
+        json,
+        [
+            f"model: {made}",
+            f"a picture takes {len(family.image_ids())} tokens; answers end with {family.template.stop}",
+            *family.notes,
+        ],
+    )
 
 
 @app.command()
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder.")],
-    to: Annotated[str, typer.Option(help="llava: LLaVA's own layout; hf: from LLaVA's own to transformers'; projector: the projector alone, mm_projector.bin.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="llava: LLaVA's own layout; hf: from LLaVA's own to transformers'; projector: the projector alone, mm_projector.bin."
+        ),
+    ],
     out: Annotated[str, typer.Option(help="The folder to make; the file, for a projector.")],
     tower: Annotated[Optional[str], typer.Option(help="The vision tower's folder, for --to hf.")] = None,
     json: Json = False,

@@ -30,6 +30,7 @@ from ..files import Failed, UserError, read_json
 # %% ../../nbs/data/37_asking.ipynb #a5b7d18b
 class Base(NamedTuple):
     "A dataset folder that is to be added to."
+
     folder: Path
     manifest: dict
     recipe: BuildRecipe
@@ -41,11 +42,15 @@ def open_base(dataset: str | Path, role: str) -> Base:
     parts = record_parts(dataset)
     manifest = read_json(Path(dataset) / "manifest.json", "build the dataset again")
     if role in manifest.get("written", {}):
-        raise UserError(f"{dataset}: holds rounds of `cocoift {role}` already ({manifest['written'][role]['model']}): start from the set that it was made of")
+        raise UserError(
+            f"{dataset}: holds rounds of `cocoift {role}` already ({manifest['written'][role]['model']}): start from the set that it was made of"
+        )
     try:
         return Base(Path(dataset), manifest, BuildRecipe.model_validate(manifest["recipe"]), parts)
     except (ValidationError, KeyError) as error:
-        raise UserError(f"{dataset}/manifest.json: its recipe cannot be read ({str(error).splitlines()[0]}): build the dataset again with this cocoift") from None
+        raise UserError(
+            f"{dataset}/manifest.json: its recipe cannot be read ({str(error).splitlines()[0]}): build the dataset again with this cocoift"
+        ) from None
 
 
 def recipe_for(role: str, base: Base) -> WriteRecipe:
@@ -56,6 +61,7 @@ def recipe_for(role: str, base: Base) -> WriteRecipe:
 @dataclass
 class Plan:
     "All orders of a run, but for the orders themselves."
+
     ledger: Ledger
     categories: set[str] = field(default_factory=set)
     kinds: Counter = field(default_factory=Counter)  # orders by kind
@@ -63,7 +69,9 @@ class Plan:
     unseen: int = 0  # images left out, since there is no picture of them
 
 
-def _within(role: str, recipe: WriteRecipe, ledger: Ledger, part: Path, pictures: Mapping[str, Path] | None) -> Iterator[tuple[str, list[Record], list]]:
+def _within(
+    role: str, recipe: WriteRecipe, ledger: Ledger, part: Path, pictures: Mapping[str, Path] | None
+) -> Iterator[tuple[str, list[Record], list]]:
     for image, records in by_image(read_records(part)):
         if pictures is None or image in pictures:
             yield image, records, [order for order in orders(role, image, records, recipe) if ledger.within(order)]
@@ -119,14 +127,22 @@ def _noting(task: Task, failed: dict[str, Answer]) -> Task:
             return end.value
 
 
-def ask_orders(desk: Desk, engine: Engine, base: Base, plan: Plan, skip_failed: bool = False) -> dict[str, Answer]:  # what is not in the cache, by the key of its request
+def ask_orders(
+    desk: Desk, engine: Engine, base: Base, plan: Plan, skip_failed: bool = False
+) -> dict[str, Answer]:  # what is not in the cache, by the key of its request
     "Phase one: every order's answers into the cache."
     failed: dict[str, Answer] = {}
-    tasks = (_noting(write_order(desk, subject), failed) for part in base.parts for subject in subjects(desk, base, plan, part))
+    tasks = (
+        _noting(write_order(desk, subject), failed)
+        for part in base.parts
+        for subject in subjects(desk, base, plan, part)
+    )
     run(engine, tasks, lambda number, written: None, f"{desk.role} by {desk.model}", plan.kinds.total())
     lost = [answer for answer in failed.values() if answer.status == "error"]
     if lost and not skip_failed:
-        raise Failed(f"{len(lost)} requests got no answer, the first since {lost[0].why}: the same command asks only these again; with --skip-failed they become rejects")
+        raise Failed(
+            f"{len(lost)} requests got no answer, the first since {lost[0].why}: the same command asks only these again; with --skip-failed they become rejects"
+        )
     return failed
 
 
@@ -157,6 +173,12 @@ def foresee(desk: Desk, base: Base, plan: Plan, price: Price, cache: Cache | Non
                 yield from [request] * times
 
     told = estimate(left(), price, desk.gallery)
-    return {"orders": plan.kinds.total(), "kinds": dict(plan.kinds), "images": plan.images, "unseen": plan.unseen, "cached": known, **told, "example": example}
-
-
+    return {
+        "orders": plan.kinds.total(),
+        "kinds": dict(plan.kinds),
+        "images": plan.images,
+        "unseen": plan.unseen,
+        "cached": known,
+        **told,
+        "example": example,
+    }

@@ -31,7 +31,19 @@ from ..stats import Estimate
 
 # %% ../../nbs/data/27_audit.ipynb #9a3cf87a
 MOST_SOURCES = 100  # told apart; what comes after the largest of these is told together
-_KINDS = dict(image="i", source="i", number="i", format="h", terse="b", kept="b", words="i", after_terse="b", switch="b", asked="Q", text="Q")
+_KINDS = dict(
+    image="i",
+    source="i",
+    number="i",
+    format="h",
+    terse="b",
+    kept="b",
+    words="i",
+    after_terse="b",
+    switch="b",
+    asked="Q",
+    text="Q",
+)
 
 
 def _digest(text: str) -> int:
@@ -65,9 +77,19 @@ class _Tally:
         start, asked, before, fault = len(self.columns["image"]), 0, -1, False
         for number, r in enumerate(c.rounds, 1):
             terse, kept = is_terse(r.response), keeps(r.format, r.response)
-            row = (self.images[c.image], self.sources[r.origin.source], number, self.formats[r.format], terse, -1 if kept is None else kept,
-                   len(words(r.response)), asked, -1 if before < 0 else before != terse,
-                   _digest(f"{c.image} {normalise(r.instruction)}"), _digest(r.instruction))
+            row = (
+                self.images[c.image],
+                self.sources[r.origin.source],
+                number,
+                self.formats[r.format],
+                terse,
+                -1 if kept is None else kept,
+                len(words(r.response)),
+                asked,
+                -1 if before < 0 else before != terse,
+                _digest(f"{c.image} {normalise(r.instruction)}"),
+                _digest(r.instruction),
+            )
             for column, value in zip(self.columns.values(), row):
                 column.append(value)
             fault |= bool(asked and terse and r.format == "free")
@@ -77,7 +99,10 @@ class _Tally:
         return fault
 
     def frame(self) -> pd.DataFrame:
-        held = {name: np.frombuffer(column, column.typecode) if column else np.empty(0, column.typecode) for name, column in self.columns.items()}
+        held = {
+            name: np.frombuffer(column, column.typecode) if column else np.empty(0, column.typecode)
+            for name, column in self.columns.items()
+        }
         held["source"], sources = _largest(held["source"], list(self.sources))
         for name, names in (("image", self.images), ("source", sources), ("format", self.formats)):
             held[name] = pd.Categorical.from_codes(held[name], pd.Index(list(names), dtype="str"))
@@ -91,12 +116,15 @@ class _Tally:
 @dataclass(frozen=True)
 class Survey:
     "What is kept of a set of conversations after one reading."
+
     rounds: pd.DataFrame
     conversations: int
     further: np.ndarray  # [F, 3] a further image of a conversation, its first row and the one after its last
     texts: list[str]  # a handful of instructions,
     texts_by_source: dict[str, list[str]]  # and one of each source
-    dialogs: dict[str, list[Conversation]]  # "any", and "leaking": with a free round answered tersely after a terse request
+    dialogs: dict[
+        str, list[Conversation]
+    ]  # "any", and "leaking": with a free round answered tersely after a terse request
     reasons: Counter[str] = field(default_factory=Counter)  # why records could not be used
     unused: frozenset[str] = frozenset()  # images that only such records speak of: whoever trains on the file sees them
 
@@ -107,7 +135,13 @@ def survey(
     shown: int = 3,  # dialogs kept of each kind
 ) -> Survey:
     "Read conversations once."
-    tally, number, everything, texts, dialogs = _Tally(), 0, Handful(handful), {}, {"any": Handful(shown), "leaking": Handful(shown)}
+    tally, number, everything, texts, dialogs = (
+        _Tally(),
+        0,
+        Handful(handful),
+        {},
+        {"any": Handful(shown), "leaking": Handful(shown)},
+    )
     reasons, unused = Counter(), set()
     for c in conversations:
         if isinstance(c, Unusable):
@@ -123,9 +157,16 @@ def survey(
             everything.offer(r.instruction)
         if len(c.rounds) > 1:
             dialogs["leaking" if fault else "any"].offer(c)
-    return Survey(tally.frame(), number, np.array(tally.further, int).reshape(-1, 3), everything.items,
-                  {name: some.items for name, some in texts.items()}, {name: some.items for name, some in dialogs.items()},
-                  reasons, frozenset(unused - tally.images.keys()))
+    return Survey(
+        tally.frame(),
+        number,
+        np.array(tally.further, int).reshape(-1, 3),
+        everything.items,
+        {name: some.items for name, some in texts.items()},
+        {name: some.items for name, some in dialogs.items()},
+        reasons,
+        frozenset(unused - tally.images.keys()),
+    )
 
 
 def tabulate(conversations: Iterable[Conversation]) -> pd.DataFrame:
@@ -134,14 +175,23 @@ def tabulate(conversations: Iterable[Conversation]) -> pd.DataFrame:
     return survey(conversations, 0, 0).rounds
 
 # %% ../../nbs/data/27_audit.ipynb #1677c37e
-def _shares(sums: np.ndarray) -> np.ndarray:  # [R, 2 G] counted, among, counted, among -> [R] the share, or the difference of two
-    shares = [np.divide(sums[:, k], sums[:, k + 1], out=np.full(len(sums), np.nan), where=sums[:, k + 1] > 0) for k in range(0, sums.shape[1], 2)]
+def _shares(
+    sums: np.ndarray,
+) -> np.ndarray:  # [R, 2 G] counted, among, counted, among -> [R] the share, or the difference of two
+    shares = [
+        np.divide(sums[:, k], sums[:, k + 1], out=np.full(len(sums), np.nan), where=sums[:, k + 1] > 0)
+        for k in range(0, sums.shape[1], 2)
+    ]
     return shares[0] - shares[1] if len(shares) > 1 else shares[0]
 
 
-def _by_image(rounds: pd.DataFrame, *groups: tuple[np.ndarray, np.ndarray], repeats: int = 2000) -> Estimate:  # each: which rounds count, among which
+def _by_image(
+    rounds: pd.DataFrame, *groups: tuple[np.ndarray, np.ndarray], repeats: int = 2000
+) -> Estimate:  # each: which rounds count, among which
     codes, many = rounds.image.cat.codes.to_numpy(), len(rounds.image.cat.categories)
-    cells = np.stack([np.bincount(codes[mask], minlength=many) for counted, among in groups for mask in (counted & among, among)], 1)  # [image, 2 G]
+    cells = np.stack(
+        [np.bincount(codes[mask], minlength=many) for counted, among in groups for mask in (counted & among, among)], 1
+    )  # [image, 2 G]
     cells = cells[cells.any(1)]
     value, rows = float(_shares(cells.sum(0, keepdims=True))[0]), int(cells[:, 1::2].sum())
     if np.isnan(value) or len(cells) == 1:
@@ -149,7 +199,9 @@ def _by_image(rounds: pd.DataFrame, *groups: tuple[np.ndarray, np.ndarray], repe
     kinds, times = np.unique(cells, axis=0, return_counts=True)
     draws, part = np.random.default_rng(0), max(1, 4_000_000 // len(kinds))  # a few tens of MB at a time
     sizes = [min(part, repeats - start) for start in range(0, repeats, part)]
-    values = _shares(np.concatenate([draws.multinomial(len(cells), times / len(cells), size) @ kinds for size in sizes]))
+    values = _shares(
+        np.concatenate([draws.multinomial(len(cells), times / len(cells), size) @ kinds for size in sizes])
+    )
     low, high = np.quantile(values[~np.isnan(values)], [0.025, 0.975])
     return Estimate(value, float(low), float(high), rows)
 
@@ -176,11 +228,15 @@ def obedience(rounds: pd.DataFrame) -> Estimate:
     return _by_image(rounds, (rounds.kept.fillna(False).to_numpy(bool), rounds.kept.notna().to_numpy()))
 
 # %% ../../nbs/data/27_audit.ipynb #e3fb91ec
-def _is_image(rounds: pd.DataFrame) -> np.ndarray:  # of every category; text alone stands for itself under a name of its own
+def _is_image(
+    rounds: pd.DataFrame,
+) -> np.ndarray:  # of every category; text alone stands for itself under a name of its own
     return ~rounds.image.cat.categories.str.startswith("none:")
 
 
-def _members(seen: Survey) -> tuple[np.ndarray, list[str]]:  # [image, source] whether the source speaks of the image; the sources
+def _members(
+    seen: Survey,
+) -> tuple[np.ndarray, list[str]]:  # [image, source] whether the source speaks of the image; the sources
     rounds, names = seen.rounds, sorted(seen.rounds.source.cat.categories)
     place = np.array([names.index(name) for name in rounds.source.cat.categories], int)
     member = np.zeros((len(rounds.image.cat.categories), len(names)), bool)
@@ -195,10 +251,20 @@ def overlap(seen: Survey, most: int = 40) -> dict:  # `most` of the patterns, th
     member, names = _members(seen)
     patterns, counts = np.unique(np.packbits(member, axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    exact = [{"sources": [names[k] for k in np.flatnonzero(np.unpackbits(patterns[i], count=len(names)))], "images": int(counts[i])} for i in order]
+    exact = [
+        {
+            "sources": [names[k] for k in np.flatnonzero(np.unpackbits(patterns[i], count=len(names)))],
+            "images": int(counts[i]),
+        }
+        for i in order
+    ]
     shared = (counted := member.astype(np.float32)).T @ counted
-    return {"sources": names, "matrix": shared.astype(int).tolist(), "intersections": exact[:most],
-            "rest": {"intersections": len(exact[most:]), "images": sum(row["images"] for row in exact[most:])}}
+    return {
+        "sources": names,
+        "matrix": shared.astype(int).tolist(),
+        "intersections": exact[:most],
+        "rest": {"intersections": len(exact[most:]), "images": sum(row["images"] for row in exact[most:])},
+    }
 
 # %% ../../nbs/data/27_audit.ipynb #d29333d4
 def _unsure(images: Iterable[str], benchmark: CleanList) -> int:  # how many may be the benchmark's under another name
@@ -217,9 +283,17 @@ def leakage(seen: Survey, benchmark: CleanList) -> dict:
     by_source = rounds.source[on].value_counts()
     known = {"images": int(hit.sum()) + len(seen.unused & benchmark.images), "rounds": int(on.sum())}
     unsure = _unsure(chain(names, seen.unused), benchmark)
-    untold = sum(image.startswith(("file:", "path:")) and image not in benchmark.images for image in chain(names, seen.unused))
-    return {"size": benchmark.size, **(dict.fromkeys(known) if unsure else known), "at_least": known, "unsure": unsure, "untold": untold,
-            "by_source": {name: int(n) for name, n in by_source.items() if n}}
+    untold = sum(
+        image.startswith(("file:", "path:")) and image not in benchmark.images for image in chain(names, seen.unused)
+    )
+    return {
+        "size": benchmark.size,
+        **(dict.fromkeys(known) if unsure else known),
+        "at_least": known,
+        "unsure": unsure,
+        "untold": untold,
+        "by_source": {name: int(n) for name, n in by_source.items() if n},
+    }
 
 # %% ../../nbs/data/27_audit.ipynb #b933d6b2
 def _histogram(values: pd.Series) -> dict[str, int]:
@@ -229,12 +303,20 @@ def _histogram(values: pd.Series) -> dict[str, int]:
 def _measures(rounds: pd.DataFrame, texts: list[str]) -> dict:
     shares = {"bare_terse": bare_terse(rounds), "switches": switches(rounds), "obedience": obedience(rounds)}
     formats = rounds.format.value_counts()
-    return {"rounds": len(rounds), "carry_over": carry_over(rounds).as_dict(), **{name: e.value for name, e in shares.items()},
-            "intervals": {name: e.as_dict() for name, e in shares.items()},
-            "formats": {name: int(count) for name, count in formats.items() if count},
-            "words": {"mean": float(rounds.words.mean()), "median": float(rounds.words.median()), "p90": float(rounds.words.quantile(0.9))},
-            "duplicates": float(rounds.asked.duplicated().mean()),
-            "diversity": {"distinct_instructions": rounds.text.nunique() / len(rounds)} | diversity(texts)}
+    return {
+        "rounds": len(rounds),
+        "carry_over": carry_over(rounds).as_dict(),
+        **{name: e.value for name, e in shares.items()},
+        "intervals": {name: e.as_dict() for name, e in shares.items()},
+        "formats": {name: int(count) for name, count in formats.items() if count},
+        "words": {
+            "mean": float(rounds.words.mean()),
+            "median": float(rounds.words.median()),
+            "p90": float(rounds.words.quantile(0.9)),
+        },
+        "duplicates": float(rounds.asked.duplicated().mean()),
+        "diversity": {"distinct_instructions": rounds.text.nunique() / len(rounds)} | diversity(texts),
+    }
 
 
 def measure(
@@ -243,15 +325,24 @@ def measure(
 ) -> dict:  # as `cocoift audit --json` prints it
     "The whole audit of what was surveyed."
     rounds = seen.rounds
-    lengths = rounds.number[(rounds.number.shift(-1, fill_value=1) == 1).to_numpy()]  # the number of a last round is how many there are
+    lengths = rounds.number[
+        (rounds.number.shift(-1, fill_value=1) == 1).to_numpy()
+    ]  # the number of a last round is how many there are
     return {
-        "conversations": seen.conversations, "images": int(_is_image(rounds).sum()), **_measures(rounds, seen.texts),
-        "rejected": seen.reasons.total(), "reasons": dict(seen.reasons),
+        "conversations": seen.conversations,
+        "images": int(_is_image(rounds).sum()),
+        **_measures(rounds, seen.texts),
+        "rejected": seen.reasons.total(),
+        "reasons": dict(seen.reasons),
         "rounds_a_conversation": len(rounds) / seen.conversations,
-        "rounds_histogram": _histogram(lengths), "words_histogram": _histogram(rounds.words),
-        "overlap": overlap(seen), "leakage": {benchmark.name: leakage(seen, benchmark) for benchmark in against},
-        "by_source": {source: _measures(rounds[rounds.source == source], seen.texts_by_source.get(source, []))
-                      for source in sorted(rounds.source.cat.categories)},
+        "rounds_histogram": _histogram(lengths),
+        "words_histogram": _histogram(rounds.words),
+        "overlap": overlap(seen),
+        "leakage": {benchmark.name: leakage(seen, benchmark) for benchmark in against},
+        "by_source": {
+            source: _measures(rounds[rounds.source == source], seen.texts_by_source.get(source, []))
+            for source in sorted(rounds.source.cat.categories)
+        },
     }
 
 
@@ -267,7 +358,9 @@ def read_survey(path: str | Path) -> Survey:
     seen = survey(tqdm(read_any(path), desc="reading", unit=" conversations", disable=None))
     if not seen.conversations and seen.reasons:
         reason, count = seen.reasons.most_common(1)[0]
-        raise UserError(f"{path}: none of its {seen.reasons.total()} records can be used ({count}: {reason}): the lab reads dialogs about pictures, name such a file")
+        raise UserError(
+            f"{path}: none of its {seen.reasons.total()} records can be used ({count}: {reason}): the lab reads dialogs about pictures, name such a file"
+        )
     if not seen.conversations:
         raise UserError(f"{path}: holds no conversation: build or download it again")
     return seen
@@ -278,8 +371,10 @@ def benchmarks(names: Sequence[str], data: str | Path | None) -> list[CleanList]
     found = find_clean(names, data)
     for benchmark in found:
         if benchmark.images is None:
-            raise UserError(f"--against {benchmark.name}: none of its files is below {data or 'a folder given by --data'}: "
-                            "put one there, or name the file itself")
+            raise UserError(
+                f"--against {benchmark.name}: none of its files is below {data or 'a folder given by --data'}: "
+                "put one there, or name the file itself"
+            )
     return found
 
 
@@ -311,10 +406,16 @@ def check_gate(gate: Gate, found: dict) -> dict:  # `gate`, `value` and whether 
         named = [key for key in value if f"{rest}.".startswith(f"{key}.")] if isinstance(value, dict) else []
         if not named:
             names = ", ".join(value) if isinstance(value, dict) else "a number already"
-            raise UserError(f"--gate {gate.text}: the audit has no {'.'.join(gate.keys)}: at {rest.partition('.')[0]!r} it has {names[:300]}")
+            raise UserError(
+                f"--gate {gate.text}: the audit has no {'.'.join(gate.keys)}: at {rest.partition('.')[0]!r} it has {names[:300]}"
+            )
         key = max(named, key=len)
         value, rest = value[key], rest[len(key) + 1 :]
     value = value.get("value", value) if isinstance(value, dict) else value
     if value is not None and not isinstance(value, int | float):
         raise UserError(f"--gate {gate.text}: {'.'.join(gate.keys)} is no number: name one inside it")
-    return {"gate": gate.text, "value": value, "passed": value is not None and (value <= gate.limit if gate.sign == "<=" else value >= gate.limit)}
+    return {
+        "gate": gate.text,
+        "value": value,
+        "passed": value is not None and (value <= gate.limit if gate.sign == "<=" else value >= gate.limit),
+    }

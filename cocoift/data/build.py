@@ -26,7 +26,18 @@ from .lay_out import write_bucket
 from .recipe import BuildRecipe
 from .sources.base import Files, load_sources
 from .sources.pictures import genome_file
-from ..files import Failed, UserError, atomic_file, check_output, digest, only_one, peak_mb, read_json, with_parent, write_json
+from cocoift.files import (
+    Failed,
+    UserError,
+    atomic_file,
+    check_output,
+    digest,
+    only_one,
+    peak_mb,
+    read_json,
+    with_parent,
+    write_json,
+)
 
 # %% ../../nbs/data/24_build.ipynb #d0158116
 _BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out
@@ -47,7 +58,9 @@ def _found(recipe: BuildRecipe, data: Path) -> dict[str, list[Path]]:  # of each
 def _size(found: dict[str, list[Path]], data: Path) -> int:  # bytes
     paths = {path for paths in found.values() for path in paths}
     if not paths:
-        raise UserError(f"{data}: holds no official file of {', '.join(found)}: `cocoift sources` shows what they are called")
+        raise UserError(
+            f"{data}: holds no official file of {', '.join(found)}: `cocoift sources` shows what they are called"
+        )
     return sum(path.stat().st_size for path in paths)
 
 
@@ -55,25 +68,50 @@ def _text(value: Any) -> str:  # order counts: it is that of the sources' ranks
     return json.dumps(value)
 
 
-def _files(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList]) -> list[Path]:  # that a build would look at
+def _files(
+    recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList]
+) -> list[Path]:  # that a build would look at
     known = load_sources()
-    needed = {path for name in recipe.sources for need in known[name].needs for path in Files(data, need).find(*known[need].files)}
+    needed = {
+        path
+        for name in recipe.sources
+        for need in known[name].needs
+        for path in Files(data, need).find(*known[need].files)
+    }
     needed |= {path for path in [genome_file(Files(data, ""), "image_data.json")] if path}
-    return sorted({path for paths in found.values() for path in paths} | needed | {path for held in clean for path in held.files})
+    return sorted(
+        {path for paths in found.values() for path in paths} | needed | {path for held in clean for path in held.files}
+    )
 
 
 def _plan(recipe: BuildRecipe, files: list[Path]) -> dict:  # by which a killed build knows its stage
-    return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "files": {str(path): stamp(path) for path in files}}
+    return {
+        "cocoift": __version__,
+        "recipe": json.loads(recipe.model_dump_json()),
+        "files": {str(path): stamp(path) for path in files},
+    }
 
 # %% ../../nbs/data/24_build.ipynb #f4e4bbba
 def survey(recipe: BuildRecipe, data: str | Path) -> dict:  # `sources` and `clean`, a row each
     "What a build would read, and what it could not check."
     _check_data(Path(data))
     found = _found(recipe, Path(data))
-    sources = [{"name": name, "files": [path.relative_to(data).as_posix() for path in paths], "mb": round(sum(path.stat().st_size for path in paths) / 2**20, 1)}
-               for name, paths in found.items()]
-    clean = [{"name": held.name, "images": held.size if held.images is not None else None, "files": [path.name for path in held.files]}
-             for held in (find_clean(recipe.clean, data) if recipe.clean else [])]
+    sources = [
+        {
+            "name": name,
+            "files": [path.relative_to(data).as_posix() for path in paths],
+            "mb": round(sum(path.stat().st_size for path in paths) / 2**20, 1),
+        }
+        for name, paths in found.items()
+    ]
+    clean = [
+        {
+            "name": held.name,
+            "images": held.size if held.images is not None else None,
+            "files": [path.name for path in held.files],
+        }
+        for held in (find_clean(recipe.clean, data) if recipe.clean else [])
+    ]
     return {"sources": sources, "clean": clean}
 
 # %% ../../nbs/data/24_build.ipynb #9b7d11f3
@@ -114,8 +152,10 @@ class Workers:
                 self.peaks[process] = max(peak, self.peaks.get(process, 0))
                 bar.update()
         except BrokenExecutor:
-            raise Failed("a process of the build was ended from outside, most likely for want of memory (a script that builds must do so under "
-                         "`if __name__ == '__main__':`): the same command goes on where it stopped, with jobs=1 in less memory") from None
+            raise Failed(
+                "a process of the build was ended from outside, most likely for want of memory (a script that builds must do so under "
+                "`if __name__ == '__main__':`): the same command goes on where it stopped, with jobs=1 in less memory"
+            ) from None
 
     @property
     def peak_mb(self) -> float:
@@ -131,8 +171,14 @@ def _ledger(recipe: BuildRecipe, told: dict[str, dict], settled: Settled, writte
         counts.update({fate: late.get(fate, 0) for fate in ("rejected", "duplicates", "capped")})
         counts["kept"] = sum(part["records"].get(name, 0) for part in written)
         counts["duplicates"] += sum(part["duplicates"].get(name, 0) for part in written)
-        row = {"read": counts["read"], **{fate: counts[fate] for fate in FATES}, "rounds": sum(part["rounds"].get(name, 0) for part in written),
-               "repeated": sum(part["repeated"].get(name, 0) for part in written), "conflicts": late.get("conflicts", 0), "reasons": {reason: n for reason, n in sorted(counts.items()) if ": " in reason}}
+        row = {
+            "read": counts["read"],
+            **{fate: counts[fate] for fate in FATES},
+            "rounds": sum(part["rounds"].get(name, 0) for part in written),
+            "repeated": sum(part["repeated"].get(name, 0) for part in written),
+            "conflicts": late.get("conflicts", 0),
+            "reasons": {reason: n for reason, n in sorted(counts.items()) if ": " in reason},
+        }
         if row["read"] != sum(row[fate] for fate in FATES):
             raise AssertionError(f"{name}: {row} does not add up")
         ledger[name] = row
@@ -144,8 +190,15 @@ def _leakage(clean: list[CleanList], told: dict[str, dict]) -> list[dict]:  # a 
     for held in clean:
         removed = [ledger["removed"][held.name] for ledger in told.values() if held.name in ledger["removed"]]
         if held.images is not None or removed:
-            rows.append({"benchmark": held.name, "files": [path.name for path in held.files], "images_in_benchmark": held.size,
-                         "images_removed": len({image for r in removed for image in r["images"]}), "records_removed": sum(r["records"] for r in removed)})
+            rows.append(
+                {
+                    "benchmark": held.name,
+                    "files": [path.name for path in held.files],
+                    "images_in_benchmark": held.size,
+                    "images_removed": len({image for r in removed for image in r["images"]}),
+                    "records_removed": sum(r["records"] for r in removed),
+                }
+            )
     return rows
 
 # %% ../../nbs/data/24_build.ipynb #c5675a09
@@ -154,8 +207,14 @@ def _forget(stage: Path) -> None:  # the plan first: what a kill leaves of the r
     shutil.rmtree(stage, ignore_errors=True)
 
 
-def _goes_on(stage: Path, plan: dict, data: Path) -> bool:  # whether what lies there is of this very build, and its inputs are as they were
-    if not (stage / "set").is_dir() or not (stage / "plan.json").exists() or _text(read_json(stage / "plan.json")) != _text(plan):
+def _goes_on(
+    stage: Path, plan: dict, data: Path
+) -> bool:  # whether what lies there is of this very build, and its inputs are as they were
+    if (
+        not (stage / "set").is_dir()
+        or not (stage / "plan.json").exists()
+        or _text(read_json(stage / "plan.json")) != _text(plan)
+    ):
         return False
     stamps = [pair for ledger in stage.glob("read/*/ledger.json") for pair in read_json(ledger)["stamps"].items()]
     return all((data / name).is_file() and stamp(data / name) == told for name, told in stamps)
@@ -184,7 +243,15 @@ def _stage(out: Path, plan: dict, data: Path) -> Iterator[Path]:
                 _forget(stage)
 
 # %% ../../nbs/data/24_build.ipynb #26716adc
-def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: list[CleanList], buckets: int, stage: Path, workers: Workers) -> dict[str, dict]:
+def _read(
+    recipe: BuildRecipe,
+    data: Path,
+    found: dict[str, list[Path]],
+    clean: list[CleanList],
+    buckets: int,
+    stage: Path,
+    workers: Workers,
+) -> dict[str, dict]:
     held: dict[str, tuple[str, ...]] = {}
     for some in clean:
         for image in some.images or ():
@@ -192,8 +259,11 @@ def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: 
     knows = any(some.name == "val2017" and some.images is not None for some in clean)
     foreign = {name: source.images != "COCO" for name, source in load_sources().items()}
     listed = genome_file(Files(data, ""), "image_data.json") is not None
-    jobs = [ReadJob(name, rank, data, stage / name, recipe, buckets, held, knows, foreign[name], listed)
-            for rank, name in enumerate(recipe.sources) if not (stage / name).exists()]
+    jobs = [
+        ReadJob(name, rank, data, stage / name, recipe, buckets, held, knows, foreign[name], listed)
+        for rank, name in enumerate(recipe.sources)
+        if not (stage / name).exists()
+    ]
     jobs.sort(key=lambda job: -sum(path.stat().st_size for path in found[job.name]))
     with tqdm(total=len(jobs), desc="reading", unit="source", disable=None) as bar:
         workers.run(read_source, [(job,) for job in jobs], bar)
@@ -202,50 +272,100 @@ def _read(recipe: BuildRecipe, data: Path, found: dict[str, list[Path]], clean: 
 
 def _write(recipe: BuildRecipe, settled: Settled, buckets: int, stage: Path, workers: Workers) -> list[dict]:
     with tqdm(total=buckets, desc=f"writing {recipe.layout}", unit="part", disable=None) as bar:
-        workers.run(write_bucket, [(stage / "read", list(recipe.sources), bucket, settled.dropped, recipe, stage / "set") for bucket in range(buckets)], bar)
+        workers.run(
+            write_bucket,
+            [
+                (stage / "read", list(recipe.sources), bucket, settled.dropped, recipe, stage / "set")
+                for bucket in range(buckets)
+            ],
+            bar,
+        )
     return [read_json(stage / f"read/written/{bucket:05d}.json") for bucket in range(buckets)]
 
 # %% ../../nbs/data/24_build.ipynb #b09cedb7
-def _sign(recipe: BuildRecipe, data: Path, clean: list[CleanList], told: dict[str, dict], settled: Settled, written: list[dict], stage: Path) -> dict:
+def _sign(
+    recipe: BuildRecipe,
+    data: Path,
+    clean: list[CleanList],
+    told: dict[str, dict],
+    settled: Settled,
+    written: list[dict],
+    stage: Path,
+) -> dict:
     import duckdb
     import pyarrow
 
     by_source = _ledger(recipe, told, settled, written)
     inputs = {path: sha for ledger in told.values() for path, sha in ledger["inputs"].items()}
     inputs |= {os.path.relpath(path, data): digest(path) for held in clean for path in held.files}
-    counts = {key: sum(part[key] for part in written) for key in ("conversations", "images")} | {"rounds": sum(row["rounds"] for row in by_source.values())}
-    counts |= {fate: sum(row[fate] for row in by_source.values()) for fate in ("rejected", "duplicates", "excluded", "conflicts")}
+    counts = {key: sum(part[key] for part in written) for key in ("conversations", "images")} | {
+        "rounds": sum(row["rounds"] for row in by_source.values())
+    }
+    counts |= {
+        fate: sum(row[fate] for row in by_source.values())
+        for fate in ("rejected", "duplicates", "excluded", "conflicts")
+    }
     names = list(recipe.sources)
     with atomic_file(stage / "set/rejects.jsonl") as file:
         for rank, name in enumerate(names):
             with open(stage / "read" / name / "rejects.jsonl", encoding="utf-8") as some:
                 shutil.copyfileobj(some, file)
             for _, record in (pair for pair in settled.twice if pair[0] == rank):
-                file.write(json.dumps({"source": name, "record": record, "reason": "the id comes twice, the first one is kept"}, ensure_ascii=False) + "\n")
-    return {"cocoift": __version__, "recipe": json.loads(recipe.model_dump_json()), "counts": counts | {"by_source": by_source},
-            "absent": [name for name in names if not told[name]["inputs"]], "leakage": _leakage(clean, told),
-            "unchecked": [held.name for held in clean if held.images is None],
-            "found": [os.path.relpath(path, data) for path in read_json(stage / "plan.json")["files"]], "inputs": dict(sorted(inputs.items())),
-            "versions": {"pyarrow": pyarrow.__version__, "duckdb": duckdb.__version__}}
+                file.write(
+                    json.dumps(
+                        {"source": name, "record": record, "reason": "the id comes twice, the first one is kept"},
+                        ensure_ascii=False,
+                    )
+                    + "\n"
+                )
+    return {
+        "cocoift": __version__,
+        "recipe": json.loads(recipe.model_dump_json()),
+        "counts": counts | {"by_source": by_source},
+        "absent": [name for name in names if not told[name]["inputs"]],
+        "leakage": _leakage(clean, told),
+        "unchecked": [held.name for held in clean if held.images is None],
+        "found": [os.path.relpath(path, data) for path in read_json(stage / "plan.json")["files"]],
+        "inputs": dict(sorted(inputs.items())),
+        "versions": {"pyarrow": pyarrow.__version__, "duckdb": duckdb.__version__},
+    }
 
 # %% ../../nbs/data/24_build.ipynb #0bfe7fc5
 def _told_of(manifest: dict, start: float, peak_mb: float) -> dict:
     notes = {key: manifest[key] for key in ("absent", "leakage", "unchecked")}
-    return {**manifest["counts"], **notes, "seconds": round(time.perf_counter() - start, 2), "peak_mb": round(peak_mb, 1)}
+    return {
+        **manifest["counts"],
+        **notes,
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_mb": round(peak_mb, 1),
+    }
 
 
 def _unchanged(recipe: BuildRecipe, data: Path, out: Path) -> dict:
     manifest = read_json(out / "manifest.json", "delete the folder and build again")
     inputs = {path: digest(data / path) if (data / path).is_file() else "" for path in manifest.get("inputs", {})}
     clean = find_clean(recipe.clean, data) if recipe.clean else []
-    found = [os.path.relpath(path, data) for path in _files(recipe, data, _found(recipe, data), clean)]  # a file that arrived would change the set
-    if _text(manifest.get("recipe")) != _text(json.loads(recipe.model_dump_json())) or (manifest.get("inputs"), manifest.get("found")) != (inputs, found):
-        raise UserError(f"{out}: holds a dataset of another recipe or other files: name a new folder with --out, or delete it")
+    found = [
+        os.path.relpath(path, data) for path in _files(recipe, data, _found(recipe, data), clean)
+    ]  # a file that arrived would change the set
+    if _text(manifest.get("recipe")) != _text(json.loads(recipe.model_dump_json())) or (
+        manifest.get("inputs"),
+        manifest.get("found"),
+    ) != (inputs, found):
+        raise UserError(
+            f"{out}: holds a dataset of another recipe or other files: name a new folder with --out, or delete it"
+        )
     return manifest
 
 
 def _reasons(manifest: dict, stage: Path) -> str:
-    total = sum((Counter(row["reasons"]) + Counter(rejected=row["rejected"]) for row in manifest["counts"]["by_source"].values()), Counter())
+    total = sum(
+        (
+            Counter(row["reasons"]) + Counter(rejected=row["rejected"])
+            for row in manifest["counts"]["by_source"].values()
+        ),
+        Counter(),
+    )
     with open(stage / "set/rejects.jsonl", encoding="utf-8") as file:
         first = file.readline()
     told = [f"{count} {name}" for name, count in sorted(total.items())]
@@ -254,7 +374,11 @@ def _reasons(manifest: dict, stage: Path) -> str:
 # %% ../../nbs/data/24_build.ipynb #a85bb121
 def _widen(manifest: dict) -> str:  # what would leave more
     rows = manifest["counts"]["by_source"].values()
-    return "widen `splits` or `clean`" if any(row["excluded"] for row in rows) or not any(row["rejected"] for row in rows) else "mend these records or name other sources"
+    return (
+        "widen `splits` or `clean`"
+        if any(row["excluded"] for row in rows) or not any(row["rejected"] for row in rows)
+        else "mend these records or name other sources"
+    )
 
 # %% ../../nbs/data/24_build.ipynb #72964768
 def build(
@@ -274,14 +398,19 @@ def build(
     size = _size(found, data)
     buckets = min(-(-size // _BUCKET) or 1, _MOST_BUCKETS)
     clean = find_clean(recipe.clean, data) if recipe.clean else []
-    with _stage(out, _plan(recipe, _files(recipe, data, found, clean)), data) as stage, Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers:
+    with (
+        _stage(out, _plan(recipe, _files(recipe, data, found, clean)), data) as stage,
+        Workers(jobs or (1 if size < _ALONE else os.cpu_count() or 1)) as workers,
+    ):
         told = _read(recipe, data, found, clean, buckets, stage / "read", workers)
         limits = {rank: (options.cap, options.weight) for rank, options in enumerate(recipe.sources.values())}
         settled = settle([stage / "read" / name / "keys.parquet" for name in recipe.sources], limits, stage / "spill")
         written = _write(recipe, settled, buckets, stage, workers)
         manifest = _sign(recipe, data, clean, told, settled, written, stage)
         if not manifest["counts"]["rounds"]:
-            raise UserError(f"{data}: no record is left after exclusions ({_reasons(manifest, stage)}): {_widen(manifest)} in recipe {recipe.name}")
+            raise UserError(
+                f"{data}: no record is left after exclusions ({_reasons(manifest, stage)}): {_widen(manifest)} in recipe {recipe.name}"
+            )
         with atomic_file(stage / "set/README.md") as file:
             file.write(card(manifest))
         write_json(stage / "set/manifest.json", manifest)

@@ -42,7 +42,9 @@ def _used(manifest: dict) -> dict[str, dict]:  # the sources that have rounds in
     return {name: counts for name, counts in manifest["counts"]["by_source"].items() if counts["rounds"]}
 
 
-def _stated(manifest: dict, name: str) -> list[str]:  # licences of a source, or of those that a model's rounds were written from
+def _stated(
+    manifest: dict, name: str
+) -> list[str]:  # licences of a source, or of those that a model's rounds were written from
     known = load_sources()
     if written := manifest.get("written", {}).get(name):
         return [licence for some in written["licences"] for licence in some.split("; ")]
@@ -53,11 +55,19 @@ def _head(manifest: dict, files: str) -> str:
     known, used = load_sources(), _used(manifest)
     stated = [licence for name in used for licence in _stated(manifest, name)]
     licence = strictest(stated)
-    named = {"license_name": "mixed-non-commercial" if "cc-by-nc-4.0" in map(hub_licence, stated) else "mixed"} if licence == "other" else {}
+    named = (
+        {"license_name": "mixed-non-commercial" if "cc-by-nc-4.0" in map(hub_licence, stated) else "mixed"}
+        if licence == "other"
+        else {}
+    )
     head = {
-        "license": licence, **named, "language": sorted({known[name].language for name in used if name in known}) or ["en"],
-        "task_categories": ["image-text-to-text", "visual-question-answering"], "size_categories": [_size(manifest["counts"]["conversations"])],
-        "pretty_name": manifest["recipe"]["name"], "tags": ["cocoift", "coco", "instruction-tuning", "multi-round"],
+        "license": licence,
+        **named,
+        "language": sorted({known[name].language for name in used if name in known}) or ["en"],
+        "task_categories": ["image-text-to-text", "visual-question-answering"],
+        "size_categories": [_size(manifest["counts"]["conversations"])],
+        "pretty_name": manifest["recipe"]["name"],
+        "tags": ["cocoift", "coco", "instruction-tuning", "multi-round"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
     }
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n"
@@ -98,15 +108,27 @@ from datasets import Image, List
 folder = "FOLDER OF THE PICTURES/"
 opened = conversations.map(lambda row: {"images": [folder + name for name in row["images"]]}).cast_column("images", List(Image()))"""
 _KINDS = {
-    "rounds": ("A row is a conversation: `id`, `images` (who they are: `coco:139` is COCO's image 139, `vg:7` Visual Genome's 7), "
-               "`files` (what their files are called, where that is known), `rounds` with `instruction`, `response`, "
-               "`format` (what the instruction asks for) and `origin` (source, record, template, licence). `cocoift export` makes files for trainers of it.", _LOAD),
-    "llava": ("A record is a conversation as LLaVA writes it: `id`, `image` (a path under the folder of pictures, or a list of them), `conversations` with `from` and `value`. "
-              "LLaVA and ms-swift read it as it is, LLaMA-Factory through the `dataset_info.json` beside it.", _LOAD),
-    "messages": ("A row is a conversation: `id`, `images` (paths under the folder of pictures), `messages` with `role` and `content`. ms-swift opens the pictures itself; "
-                 "for TRL they are opened like this:", _LOAD + _OPEN),
-    "pictures": ("A row is a conversation: `id`, `images` (the pictures themselves), `messages` with `role` and `content`. TRL reads it as it is; so does ms-swift, "
-                 "but it compresses JPEG again: export `llava` for it.", _LOAD),
+    "rounds": (
+        "A row is a conversation: `id`, `images` (who they are: `coco:139` is COCO's image 139, `vg:7` Visual Genome's 7), "
+        "`files` (what their files are called, where that is known), `rounds` with `instruction`, `response`, "
+        "`format` (what the instruction asks for) and `origin` (source, record, template, licence). `cocoift export` makes files for trainers of it.",
+        _LOAD,
+    ),
+    "llava": (
+        "A record is a conversation as LLaVA writes it: `id`, `image` (a path under the folder of pictures, or a list of them), `conversations` with `from` and `value`. "
+        "LLaVA and ms-swift read it as it is, LLaMA-Factory through the `dataset_info.json` beside it.",
+        _LOAD,
+    ),
+    "messages": (
+        "A row is a conversation: `id`, `images` (paths under the folder of pictures), `messages` with `role` and `content`. ms-swift opens the pictures itself; "
+        "for TRL they are opened like this:",
+        _LOAD + _OPEN,
+    ),
+    "pictures": (
+        "A row is a conversation: `id`, `images` (the pictures themselves), `messages` with `role` and `content`. TRL reads it as it is; so does ms-swift, "
+        "but it compresses JPEG again: export `llava` for it.",
+        _LOAD,
+    ),
 }
 
 
@@ -119,15 +141,41 @@ def _contents(manifest: dict, audit: dict, kind: str, left_out: int) -> str:
     text = [
         f"# {recipe['name']}",
         "Conversations about images for visual instruction fine-tuning, made so that an instruction holds for exactly as long as it was meant to.",
-        _table(["", "count"], [["conversations", counts["conversations"]], ["rounds", counts["rounds"]], ["images", counts["images"]],
-                               ["rounds a conversation", counts["rounds"] / max(1, counts["conversations"])],
-                               *([["conversations left out of this file: their texts hold `<image>`, `<video>` or `<audio>`", left_out]] if left_out else [])]),
+        _table(
+            ["", "count"],
+            [
+                ["conversations", counts["conversations"]],
+                ["rounds", counts["rounds"]],
+                ["images", counts["images"]],
+                ["rounds a conversation", counts["rounds"] / max(1, counts["conversations"])],
+                *(
+                    [
+                        [
+                            "conversations left out of this file: their texts hold `<image>`, `<video>` or `<audio>`",
+                            left_out,
+                        ]
+                    ]
+                    if left_out
+                    else []
+                ),
+            ],
+        ),
         f"Layout `{layout}`" + (f": {_LAYOUTS[layout]}." if layout in _LAYOUTS else "."),
-        "## Contents", _KINDS[kind][0], f"```python\n{_KINDS[kind][1]}\n```",
+        "## Contents",
+        _KINDS[kind][0],
+        f"```python\n{_KINDS[kind][1]}\n```",
     ]
     if formats:
-        text += ["How an answer is asked to look (`free`: nothing is asked; `words:N`: in N words):",
-                 _table(["format", "rounds", "share"], [[name, n, n / formats.total()] for name, n in sorted(formats.items(), key=lambda item: (-item[1], item[0]))])]
+        text += [
+            "How an answer is asked to look (`free`: nothing is asked; `words:N`: in N words):",
+            _table(
+                ["format", "rounds", "share"],
+                [
+                    [name, n, n / formats.total()]
+                    for name, n in sorted(formats.items(), key=lambda item: (-item[1], item[0]))
+                ],
+            ),
+        ]
     return "\n\n".join(text)
 
 # %% ../../nbs/data/25_card.ipynb #f62c853f
@@ -136,28 +184,54 @@ _FATES = ["read", "kept", "duplicates", "excluded", "rejected", "capped", "round
 
 def _sources(manifest: dict) -> str:
     known, counts = load_sources(), manifest["counts"]["by_source"]
-    rows = [[f"[{name}]({known[name].url})" if name in known and known[name].url else name, ", ".join(dict.fromkeys(_stated(manifest, name))),
-             *(row.get(fate, 0) for fate in _FATES)] for name, row in counts.items()]
-    text = ["## Sources and licences", "Every record that was read is kept, a duplicate, excluded, rejected or capped.", _table(["source", "licence", *_FATES], rows)]
+    rows = [
+        [
+            f"[{name}]({known[name].url})" if name in known and known[name].url else name,
+            ", ".join(dict.fromkeys(_stated(manifest, name))),
+            *(row.get(fate, 0) for fate in _FATES),
+        ]
+        for name, row in counts.items()
+    ]
+    text = [
+        "## Sources and licences",
+        "Every record that was read is kept, a duplicate, excluded, rejected or capped.",
+        _table(["source", "licence", *_FATES], rows),
+    ]
     if absent := manifest.get("absent"):
         text.append(f"Named by the recipe, but without files when the set was built: {', '.join(absent)}.")
     for name, w in manifest.get("written", {}).items():
-        text.append(f"The rounds of `{name}` were written by {_cell(w['model'])} about the other sources' records, and checked against them; {w['rejected']:,} answers were rejected. "
-                    "The terms of that model's provider hold for them too. `written/` has every answer with its verdict, model and prompt.")
-    text.append("The whole is under the strictest of these licences; a source that states none grants nothing by itself: ask its makers. "
-                "The photographs are Flickr's users' own, each under the licence that COCO or Visual Genome names for it.")
+        text.append(
+            f"The rounds of `{name}` were written by {_cell(w['model'])} about the other sources' records, and checked against them; {w['rejected']:,} answers were rejected. "
+            "The terms of that model's provider hold for them too. `written/` has every answer with its verdict, model and prompt."
+        )
+    text.append(
+        "The whole is under the strictest of these licences; a source that states none grants nothing by itself: ask its makers. "
+        "The photographs are Flickr's users' own, each under the licence that COCO or Visual Genome names for it."
+    )
     return "\n\n".join(text)
 
 # %% ../../nbs/data/25_card.ipynb #1ccd777d
 def _leakage(manifest: dict) -> str:
     rows = manifest.get("leakage") or []
-    text = ["## Leakage", "Images of benchmarks that the sources hold too. They were removed with all their records, by the images' ids."]
+    text = [
+        "## Leakage",
+        "Images of benchmarks that the sources hold too. They were removed with all their records, by the images' ids.",
+    ]
     if rows:
         files = [", ".join(row["files"]) if isinstance(row["files"], list) else row["files"] for row in rows]
-        text.append(_table(["benchmark", "files", "images in it", "would have been in, removed", "records removed"],
-                           [[row["benchmark"], f, row["images_in_benchmark"], row["images_removed"], row["records_removed"]] for row, f in zip(rows, files)]))
+        text.append(
+            _table(
+                ["benchmark", "files", "images in it", "would have been in, removed", "records removed"],
+                [
+                    [row["benchmark"], f, row["images_in_benchmark"], row["images_removed"], row["records_removed"]]
+                    for row, f in zip(rows, files)
+                ],
+            )
+        )
     else:
-        text.append(f"No table was kept when the set was built; its recipe asks for these to be left out: {', '.join(manifest['recipe'].get('clean') or ['none'])}.")
+        text.append(
+            f"No table was kept when the set was built; its recipe asks for these to be left out: {', '.join(manifest['recipe'].get('clean') or ['none'])}."
+        )
     if unchecked := manifest.get("unchecked"):
         text.append(f"**Not checked**, since their files were not there: {', '.join(unchecked)}.")
     return "\n\n".join(text)
@@ -170,27 +244,58 @@ def _audit(audit: dict) -> str:
     if not audit:
         return "## Audit\n\nNot measured yet: `cocoift audit` does."
     parts = [("all", audit), *(audit.get("by_source") or {}).items()]
-    rows = [[name, part["rounds"], _estimate(part.get("carry_over")), *(_estimate((part.get("intervals") or {}).get(share) or {"value": part.get(share)})
-                                                                          for share in _SHARES)] for name, part in parts]
-    plain = {name.replace("_", " "): value for name, value in (audit.get("diversity") or {}).items() if isinstance(value, float)}
-    diversity = "Diversity of the instructions: " + ", ".join(f"{name} {value:.2f}" for name, value in plain.items()) + "."
-    return "\n\n".join([
-        "## Audit", _table(["source", "rounds", "carry-over", "bare terse", "switches", "obedience"], rows),
-        "With 95 % intervals over images. *Carry-over*: how much likelier a terse answer to a free question is after a terse one was asked for earlier in the conversation; "
-        "0 is an instruction that ends with its round. *Bare terse*: terse answers that their own round did not ask for. *Switches*: neighbouring rounds that change between terse "
-        "and full. *Obedience*: answers that keep the format their round states.", *([diversity] if plain else [])])
+    rows = [
+        [
+            name,
+            part["rounds"],
+            _estimate(part.get("carry_over")),
+            *(_estimate((part.get("intervals") or {}).get(share) or {"value": part.get(share)}) for share in _SHARES),
+        ]
+        for name, part in parts
+    ]
+    plain = {
+        name.replace("_", " "): value
+        for name, value in (audit.get("diversity") or {}).items()
+        if isinstance(value, float)
+    }
+    diversity = (
+        "Diversity of the instructions: " + ", ".join(f"{name} {value:.2f}" for name, value in plain.items()) + "."
+    )
+    return "\n\n".join(
+        [
+            "## Audit",
+            _table(["source", "rounds", "carry-over", "bare terse", "switches", "obedience"], rows),
+            "With 95 % intervals over images. *Carry-over*: how much likelier a terse answer to a free question is after a terse one was asked for earlier in the conversation; "
+            "0 is an instruction that ends with its round. *Bare terse*: terse answers that their own round did not ask for. *Switches*: neighbouring rounds that change between terse "
+            "and full. *Obedience*: answers that keep the format their round states.",
+            *([diversity] if plain else []),
+        ]
+    )
 
 # %% ../../nbs/data/25_card.ipynb #76b7efaf
 def _rebuild(manifest: dict) -> str:
-    named = {name: {key: value for key, value in options.items() if value not in (None, {}, True)} for name, options in manifest["recipe"]["sources"].items()}
+    named = {
+        name: {key: value for key, value in options.items() if value not in (None, {}, True)}
+        for name, options in manifest["recipe"]["sources"].items()
+    }
     plain = {key: value for key, value in manifest["recipe"].items() if value is not None}
-    recipe = yaml.safe_dump(plain | {"sources": named}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=150)
-    inputs = _table(["file", "sha256"], sorted([path, f"`{digest}`"] for path, digest in manifest.get("inputs", {}).items()))
-    return "\n\n".join([
-        "## Making it again", f"With cocoift {manifest['cocoift']}, this as `recipe.yaml`, and the same files under `DATA` (`cocoift fetch` gets what may be downloaded):",
-        f"```yaml\n{recipe}```", "```\ncocoift build recipe.yaml --data DATA --out FOLDER\n```",
-        "gives the same conversations, byte by byte.", f"<details><summary>{len(manifest.get('inputs', {}))} files</summary>\n\n{inputs}\n\n</details>",
-        f"sha256 of the manifest: `{digest_of(manifest)}`"])
+    recipe = yaml.safe_dump(
+        plain | {"sources": named}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=150
+    )
+    inputs = _table(
+        ["file", "sha256"], sorted([path, f"`{digest}`"] for path, digest in manifest.get("inputs", {}).items())
+    )
+    return "\n\n".join(
+        [
+            "## Making it again",
+            f"With cocoift {manifest['cocoift']}, this as `recipe.yaml`, and the same files under `DATA` (`cocoift fetch` gets what may be downloaded):",
+            f"```yaml\n{recipe}```",
+            "```\ncocoift build recipe.yaml --data DATA --out FOLDER\n```",
+            "gives the same conversations, byte by byte.",
+            f"<details><summary>{len(manifest.get('inputs', {}))} files</summary>\n\n{inputs}\n\n</details>",
+            f"sha256 of the manifest: `{digest_of(manifest)}`",
+        ]
+    )
 
 # %% ../../nbs/data/25_card.ipynb #ff551df5
 def card(
@@ -201,7 +306,13 @@ def card(
     left_out: int = 0,  # conversations that the files do not hold
 ) -> str:
     "A dataset's README.md."
-    parts = [_contents(manifest, audit or {}, kind, left_out), _sources(manifest), _leakage(manifest), _audit(audit or {}), _rebuild(manifest)]
+    parts = [
+        _contents(manifest, audit or {}, kind, left_out),
+        _sources(manifest),
+        _leakage(manifest),
+        _audit(audit or {}),
+        _rebuild(manifest),
+    ]
     return _head(manifest, files) + "\n" + "\n\n".join(parts) + "\n"
 
 
@@ -218,7 +329,9 @@ def write_card(
     if not manifest.is_file() or path.exists() and not _is_card_of(read_text(path), Path(out).name):
         return None
     with atomic_file(path) as file:
-        file.write(card(read_json(manifest, "build the dataset again"), audit_path(dataset), Path(out).name, kind, left_out))
+        file.write(
+            card(read_json(manifest, "build the dataset again"), audit_path(dataset), Path(out).name, kind, left_out)
+        )
     return path
 
 

@@ -12,29 +12,61 @@ from typing import NamedTuple
 
 from .grounding import OK, Facts, Verdict, ground
 from .sources.base import LETTERS, Record
-from ..formats import check_format, is_terse, keeps, normalise, stated_format, words
+from ..formats import is_terse, keeps, normalise, stated_format, words
 
 # %% ../../nbs/data/32_checks.ipynb #681e711d
-CHECKS = ("no_answer", "malformed", "refusal", "leak", "language", "length", "format", "answer", "count", "object", "duplicate")  # what a verdict may say, besides `ok`
+CHECKS = (
+    "no_answer",
+    "malformed",
+    "refusal",
+    "leak",
+    "language",
+    "length",
+    "format",
+    "answer",
+    "count",
+    "object",
+    "duplicate",
+)  # what a verdict may say, besides `ok`
 
 
 class Said(NamedTuple):
     "A round as a model wrote it."
+
     question: str
     answer: str
     format: str = "free"
     stated: str = ""  # the format instruction, with the blank before it
 
 # %% ../../nbs/data/32_checks.ipynb #83760889
-_DECLINES = re.compile(r"^\W*(?:i(?:['’]m| am)? (?:so |very )?(?:sorry|apologi[sz]e|unable|afraid)|sorry,|i (?:can(?:['’]t|not)|could(?: not|n['’]t)|do(?: not|n['’]t) (?:see|have)|am not able)\b|as an? (?:ai|language|text))"
-                       r"|\b(?:as an ai\b|language model|unable to (?:see|view|access|assist|help)|(?:can(?:not|['’]t)|do(?: not|n['’]t)) (?:actually )?(?:see|view|access) (?:the |any |this )?(?:image|picture|photo)s?)", re.I)
-_LEAKS = [(re.compile(pattern, re.I), what) for pattern, what in [
-    (r"\bbounding[ -]box|\bbox(?:es)? (?:coordinates|of \[)|\bcoordinates?\b|\[\s*\d*\.\d+\s*,|\(\s*0?\.\d+\s*,\s*0?\.\d+", "boxes or coordinates"),
-    (r"\b(?:the|these|those|all|given|provided|both|any|several|some) (?:of the )?captions\b|\b(?:given|provided|one|each|first|second) (?:of the )?captions?\b"
-     r"|\bcaptions? (?:says?|states?|mentions?|describes?|suggests?|indicates?|above|below|provided)\b", "the captions"),
-    (r"\bannotat(?:ion|ed)s?\b|\bground[ -]truth\b|\bmetadata\b|\bthe (?:short|source|given|provided|original) answer\b|\bJSON\b", "the annotations"),
-    (r"\b(?:provided|given|above|supplied) (?:information|text|context|data|details?|descriptions?|facts|list|objects?)\b|\b(?:information|text|context|data|details|facts) (?:provided|given|above)\b"
-     r"|\b(?:based on|according to|from|in) the (?:description|text|context|facts|list|information)s?\b|\bas (?:described|mentioned|stated|listed) (?:in|by|above)\b|\b(?:are|is) described as\b", "what it was shown")]]
+_DECLINES = re.compile(
+    r"^\W*(?:i(?:['’]m| am)? (?:so |very )?(?:sorry|apologi[sz]e|unable|afraid)|sorry,|i (?:can(?:['’]t|not)|could(?: not|n['’]t)|do(?: not|n['’]t) (?:see|have)|am not able)\b|as an? (?:ai|language|text))"
+    r"|\b(?:as an ai\b|language model|unable to (?:see|view|access|assist|help)|(?:can(?:not|['’]t)|do(?: not|n['’]t)) (?:actually )?(?:see|view|access) (?:the |any |this )?(?:image|picture|photo)s?)",
+    re.I,
+)
+_LEAKS = [
+    (re.compile(pattern, re.I), what)
+    for pattern, what in [
+        (
+            r"\bbounding[ -]box|\bbox(?:es)? (?:coordinates|of \[)|\bcoordinates?\b|\[\s*\d*\.\d+\s*,|\(\s*0?\.\d+\s*,\s*0?\.\d+",
+            "boxes or coordinates",
+        ),
+        (
+            r"\b(?:the|these|those|all|given|provided|both|any|several|some) (?:of the )?captions\b|\b(?:given|provided|one|each|first|second) (?:of the )?captions?\b"
+            r"|\bcaptions? (?:says?|states?|mentions?|describes?|suggests?|indicates?|above|below|provided)\b",
+            "the captions",
+        ),
+        (
+            r"\bannotat(?:ion|ed)s?\b|\bground[ -]truth\b|\bmetadata\b|\bthe (?:short|source|given|provided|original) answer\b|\bJSON\b",
+            "the annotations",
+        ),
+        (
+            r"\b(?:provided|given|above|supplied) (?:information|text|context|data|details?|descriptions?|facts|list|objects?)\b|\b(?:information|text|context|data|details|facts) (?:provided|given|above)\b"
+            r"|\b(?:based on|according to|from|in) the (?:description|text|context|facts|list|information)s?\b|\bas (?:described|mentioned|stated|listed) (?:in|by|above)\b|\b(?:are|is) described as\b",
+            "what it was shown",
+        ),
+    ]
+]
 
 
 def declines(text: str) -> bool:
@@ -48,8 +80,10 @@ def leaks(text: str) -> str:  # what it speaks of; empty if of nothing but the p
 
 # %% ../../nbs/data/32_checks.ipynb #acca02f6
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_COMMON = frozenset("""a an the of in on at to and or is are was were be with for from by as it its this that these those there his her their they he she not no yes can could may might would which
-    who what while where into over under near behind beside above below between one two three has have you your""".split())
+_COMMON = frozenset(
+    """a an the of in on at to and or is are was were be with for from by as it its this that these those there his her their they he she not no yes can could may might would which
+    who what while where into over under near behind beside above below between one two three has have you your""".split()
+)
 _PROSE = 10  # words: shorter texts may lack all of them
 
 
@@ -80,7 +114,9 @@ def _holds(response: str, answer: str) -> bool:  # all words of the answer, in o
 
 
 def _denies(response: str, answer: str) -> bool:  # "it is not red"
-    return re.search(rf"\b(?:not|isn't|aren't|never)\s+(?:\w+\s+)?{re.escape(answer)}\b", response, re.I) is not None and not re.search(r"\b(?:no|not)\b", answer, re.I)
+    return re.search(
+        rf"\b(?:not|isn't|aren't|never)\s+(?:\w+\s+)?{re.escape(answer)}\b", response, re.I
+    ) is not None and not re.search(r"\b(?:no|not)\b", answer, re.I)
 
 
 def differs(response: str, record: Record) -> str:  # empty if it agrees
@@ -88,10 +124,20 @@ def differs(response: str, record: Record) -> str:  # empty if it agrees
     answer, told = record.answers[0], words(response.lower())
     flat, first = normalise(answer), told[0] if told else ""
     if flat in ("yes", "no"):
-        return "" if first == flat else f"it begins with {first}, the answer is {flat}" if first in ("yes", "no") else f"it does not begin with {flat.capitalize()}"
+        return (
+            ""
+            if first == flat
+            else f"it begins with {first}, the answer is {flat}"
+            if first in ("yes", "no")
+            else f"it does not begin with {flat.capitalize()}"
+        )
     if record.task in ("option", "choice") and len(first) == 1 and first.upper() in LETTERS and first != "a":
         right = LETTERS[record.choices.index(answer)]
-        return "" if first.upper() == right or _holds(response, answer) else f"it chooses {first.upper()}, the answer is {right}"
+        return (
+            ""
+            if first.upper() == right or _holds(response, answer)
+            else f"it chooses {first.upper()}, the answer is {right}"
+        )
     if flat in ("0", "none", "nothing") and _NONE & set(told) or flat == "1" and (_ONE | {"one"}) & set(told):
         return ""
     if not _holds(response, answer):
@@ -101,6 +147,7 @@ def differs(response: str, record: Record) -> str:  # empty if it agrees
 # %% ../../nbs/data/32_checks.ipynb #a81cc8d1
 class Wanted(NamedTuple):
     "What was asked for."
+
     least: int = 1  # words of an answer that states no format
     most: int = 400
     source: Record | None = None  # the record whose answer is to be kept
@@ -153,7 +200,13 @@ def reworded(said: Said, record: Record, format: str) -> Verdict:
         return Verdict("length", f"the question has {size} words, the one to reword has {before}")
     if bool(_NEGATIONS.search(said.question)) != bool(_NEGATIONS.search(record.question)):
         return Verdict("answer", "the question lost or gained a negation")
-    if (asks := stated_format(said.question + said.stated)).partition(":")[0] != format.partition(":")[0] or ":" in format and asks != format:
+    if (
+        (asks := stated_format(said.question + said.stated)).partition(":")[0] != format.partition(":")[0]
+        or ":" in format
+        and asks != format
+    ):
         return Verdict("format", f"the instruction asks for the format {asks}, not for {format}")
-    shared = {_stem(word) for word in normalise(record.question).split()} & {_stem(word) for word in normalise(said.question).split()}
+    shared = {_stem(word) for word in normalise(record.question).split()} & {
+        _stem(word) for word in normalise(said.question).split()
+    }
     return OK if shared else Verdict("answer", "the question has no word in common with the one to reword")

@@ -17,8 +17,8 @@ from typing import Any
 from .records import begins_list
 from .sources.referring import load_refs
 from ..files import UserError, read_jsonl, read_text, reading_text, walk
-from ..streams import stream_json
 from ..images import coco_image, image_of, picture_path
+from ..streams import stream_json
 
 # %% ../../nbs/data/21_clean.ipynb #2817ed5b
 def _is_lines(path: Path) -> bool:  # an object a line; one small object is one line
@@ -42,8 +42,23 @@ def _records(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: a benchmark's images are read from .json, .jsonl or .txt: name such a file")
 
 # %% ../../nbs/data/21_clean.ipynb #6c6d8a68
-_PLACES = ("coco_url", "file_name", "filename", "image", "images", "image_path", "img_path", "image_file", "image_name",
-           "imagename", "image_source", "url", "path", "image_url", "img")
+_PLACES = (
+    "coco_url",
+    "file_name",
+    "filename",
+    "image",
+    "images",
+    "image_path",
+    "img_path",
+    "image_file",
+    "image_name",
+    "imagename",
+    "image_source",
+    "url",
+    "path",
+    "image_url",
+    "img",
+)
 _NUMBERS = ("image_id", "imageId", "img_id", "cocoid")
 _COCO_END, _VG_END = 582_000, 2_418_000
 _OURS = re.compile(r"(?:coco|vg):\d+")
@@ -59,13 +74,24 @@ def _place(text: str) -> str | None:  # who a path, an address or a bare file na
 
 def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a number of which the space is not known yet
     if isinstance(value, dict):
-        said = [entry for key in _PLACES if key in value for entry in (value[key] if isinstance(value[key], list) else [value[key]])]
+        said = [
+            entry
+            for key in _PLACES
+            if key in value
+            for entry in (value[key] if isinstance(value[key], list) else [value[key]])
+        ]
         named = [image for entry in said if isinstance(entry, str) and (image := _place(entry))]
         numbers = [value.get(key) for key in _NUMBERS] if not named else []
         named += [image for n in numbers if isinstance(n, str) and not n.isdecimal() and (image := _place(n))]
         yield from named
-        numbers = [int(n) if isinstance(n, float) and n.is_integer() else n for n in numbers]  # as pandas writes a column with gaps
-        yield from (int(n) if len(str(n)) < 12 else coco_image(n) for n in numbers if isinstance(n, int | str) and str(n).isdecimal())
+        numbers = [
+            int(n) if isinstance(n, float) and n.is_integer() else n for n in numbers
+        ]  # as pandas writes a column with gaps
+        yield from (
+            int(n) if len(str(n)) < 12 else coco_image(n)
+            for n in numbers
+            if isinstance(n, int | str) and str(n).isdecimal()
+        )
         value = [part for part in value.values() if isinstance(part, dict | list)]
     if isinstance(value, list) and not (value and isinstance(value[0], int | float | str)):
         for part in value:
@@ -81,14 +107,17 @@ def images_in(path: str | Path) -> frozenset[str]:
     numbers = {mention for mention in found if isinstance(mention, int)}
     space = "vg" if numbers and max(numbers) >= _COCO_END else "coco"
     if not found:
-        raise UserError(f"{path}: names no image of COCO or Visual Genome (looked for {', '.join(_PLACES[:4])}, {', '.join(_NUMBERS[:2])}, ...): "
-                        "is it a benchmark's own file?")
+        raise UserError(
+            f"{path}: names no image of COCO or Visual Genome (looked for {', '.join(_PLACES[:4])}, {', '.join(_NUMBERS[:2])}, ...): "
+            "is it a benchmark's own file?"
+        )
     return frozenset(found - numbers | {f"{space}:{number}" for number in numbers})
 
 # %% ../../nbs/data/21_clean.ipynb #537db466
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     "How a benchmark is found and read."
+
     files: tuple[str, ...]  # official names, as patterns
     read: Callable[[Path], Iterable[str]]
     within: str = ""  # what some folder above the file is called, in small letters without dashes
@@ -126,6 +155,7 @@ def _gqa(path: Path) -> Iterator[str]:  # an object by question, or LAVIS's list
 def _coco_only(path: Path) -> Iterator[str]:
     return (image for image in images_in(path) if image.startswith("coco:"))
 
+
 def _refs(path: Path) -> Iterator[str]:
     return (coco_image(ref["image_id"]) for ref in load_refs(path) if ref["split"] != "train")
 
@@ -142,7 +172,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "gqa-val": Benchmark(("val_balanced_questions.json", "val_all_questions.json"), _gqa),
     "aokvqa-val": Benchmark(("aokvqa_v1p0_val.json",), partial(_under, "", "image_id")),
     "lvis-val": Benchmark(("lvis_v1_val.json", "lvis_v0.5_val.json"), partial(_under, "images", "id")),
-    "svit-test": Benchmark(("test_image_ids.txt",), lambda path: (f"vg:{int(line)}" for line in read_text(path).split()), "svit"),
+    "svit-test": Benchmark(
+        ("test_image_ids.txt",), lambda path: (f"vg:{int(line)}" for line in read_text(path).split()), "svit"
+    ),
     "mia-bench-coco": Benchmark(("instruction_benchmark_all.json", "mia_bench_coco*.json"), _coco_only),
 }
 
@@ -150,6 +182,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 @dataclass(frozen=True, slots=True)
 class CleanList:
     "The images of one benchmark."
+
     name: str
     images: frozenset[str] | None  # under every name they have; None if none of its files is there
     size: int  # how many images they are
@@ -157,8 +190,12 @@ class CleanList:
     knows_genome: bool = True  # whether a file at hand says which of Visual Genome's pictures are COCO's
 
 
-def _walk(data: Path, names: Iterable[str]) -> dict[str, list[Path]]:  # of every benchmark, and of Visual Genome's list of images
-    wanted = {name: (re.compile("|".join(map(translate, BENCHMARKS[name].files))), BENCHMARKS[name].within) for name in names}
+def _walk(
+    data: Path, names: Iterable[str]
+) -> dict[str, list[Path]]:  # of every benchmark, and of Visual Genome's list of images
+    wanted = {
+        name: (re.compile("|".join(map(translate, BENCHMARKS[name].files))), BENCHMARKS[name].within) for name in names
+    }
     wanted["vg"] = re.compile(r"image_data\.json\Z"), ""
     found: dict[str, dict[Path, Path]] = {name: {} for name in wanted}
     for path in walk(data):
@@ -190,7 +227,9 @@ def _twins(paths: Iterable[Path]) -> dict[str, str]:  # "vg:61512" -> "coco:2487
                 if (row.get("coco_id") or 0) > 0:  # a release has -1 for none
                     twins[f"vg:{row.get('image_id', row.get('id'))}"] = coco_image(row["coco_id"])
         except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
-            raise UserError(f"{path}: is not Visual Genome's list of pictures ({error}): put the official file there") from None
+            raise UserError(
+                f"{path}: is not Visual Genome's list of pictures ({error}): put the official file there"
+            ) from None
     return twins
 
 
@@ -204,7 +243,9 @@ def find_clean(
 ) -> list[CleanList]:  # in the order of names
     "The images that each benchmark holds."
     if unknown := [name for name in names if name not in BENCHMARKS and not Path(name).is_file()]:
-        raise UserError(f"{unknown[0]}: is no benchmark ({', '.join(BENCHMARKS)}) and no file: name one of these, or a benchmark's own file")
+        raise UserError(
+            f"{unknown[0]}: is no benchmark ({', '.join(BENCHMARKS)}) and no file: name one of these, or a benchmark's own file"
+        )
     if data is not None and not Path(data).is_dir():
         raise UserError(f"{data}: no such folder of data: name it with --data")
     found = _walk(Path(data), [name for name in names if name in BENCHMARKS]) if data is not None else {}
@@ -215,5 +256,13 @@ def find_clean(
         lists.append((name, _read(name, read, paths) if paths else None, paths))
     twins = _twins(found.get("vg", [])) if any(images for _, images, _ in lists) else {}
     told = found.get("vg", []) if twins else []  # they too say whose images these are
-    return [CleanList(name, images and _with_twins(images, twins), len(images or ()), (*paths, *(told if images else ())), bool(found.get("vg")))
-            for name, images, paths in lists]
+    return [
+        CleanList(
+            name,
+            images and _with_twins(images, twins),
+            len(images or ()),
+            (*paths, *(told if images else ())),
+            bool(found.get("vg")),
+        )
+        for name, images, paths in lists
+    ]

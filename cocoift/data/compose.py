@@ -29,6 +29,7 @@ LAYOUTS = {
 # %% ../../nbs/data/22_compose.ipynb #2c65abc3
 class Piece(NamedTuple):
     "What a layout needs to know of a round."
+
     format: Hashable
     question: Hashable  # the same for the same question: nothing is asked twice in one conversation
     dialog: int = -1  # rounds of one dialog stay together and in order; -1 for a round that may stand anywhere
@@ -37,6 +38,7 @@ class Piece(NamedTuple):
 
 class Deal(NamedTuple):
     "How conversations are cut."
+
     lengths: tuple[int, ...] = (2, 3, 4, 5, 6)  # rounds a conversation,
     weights: tuple[float, ...] = (1, 1, 1, 1, 1)  # and how often each length is drawn
     budget: int = 1 << 30  # tokens of a conversation at most; a single round or dialog may be longer
@@ -54,7 +56,9 @@ def cut(
 ) -> list[list[int]]:
     "Deal pieces into conversations in which no question comes twice; the last ones take what is left."
     groups: list[list[int]] = []
-    open_: list[tuple[list[int], set, list[int]]] = []  # those not full yet: pieces, questions, [rounds left, tokens left]
+    open_: list[
+        tuple[list[int], set, list[int]]
+    ] = []  # those not full yet: pieces, questions, [rounds left, tokens left]
     for i in order:
         _, question, _, tokens = pieces[i]
         for k, (group, asked, left) in enumerate(open_):

@@ -23,20 +23,48 @@ import pyarrow as pa
 
 from .recipe import BuildRecipe
 from .sources.base import TASKS, Files, Record, Reject, fault, load_sources
-from .templates import Draft, draw_of, drafts
+from .templates import Draft, drafts, draw_of
 from ..files import UserError, atomic_folder, digest, write_json
 from ..formats import NUMBER_WORDS
 from ..images import image_of
 
 # %% ../../nbs/data/23_curate.ipynb #4cc3d249
 _TEXT, _TEXTS, _BOX = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())
-_OBJECT = pa.struct([("name", _TEXT), ("count", pa.int64()), ("crowd", pa.bool_()), ("area", pa.float64()), ("box", _BOX)])
+_OBJECT = pa.struct(
+    [("name", _TEXT), ("count", pa.int64()), ("crowd", pa.bool_()), ("area", pa.float64()), ("box", _BOX)]
+)
 _TURN = pa.struct([("question", _TEXT), ("answer", _TEXT), ("stated", _TEXT), ("here", pa.bool_()), ("format", _TEXT)])
-_NESTED = {"answers": _TEXTS, "choices": _TEXTS, "why": _TEXTS, "objects": pa.list_(_OBJECT), "names": _TEXTS, "boxes": pa.list_(_BOX), "turns": pa.list_(_TURN),
-           "more": _TEXTS, "votes": pa.float64(), "files": _TEXTS}
-RECORDS = pa.schema([("seq", pa.int64()), *((name, _NESTED.get(name, _TEXT)) for name in Record._fields)])  # `seq`: the source's rank, then the order of its file
-DRAFTS = pa.schema([("seq", pa.int64()), *((name, {"turn": pa.int64(), "here": pa.bool_()}.get(name, _TEXT)) for name in Draft._fields)])
-KEYS = pa.schema([("seq", pa.int64()), ("image", _TEXT), ("id", _TEXT), ("question", _TEXT), ("answer", _TEXT), ("draw", pa.uint64())])
+_NESTED = {
+    "answers": _TEXTS,
+    "choices": _TEXTS,
+    "why": _TEXTS,
+    "objects": pa.list_(_OBJECT),
+    "names": _TEXTS,
+    "boxes": pa.list_(_BOX),
+    "turns": pa.list_(_TURN),
+    "more": _TEXTS,
+    "votes": pa.float64(),
+    "files": _TEXTS,
+}
+RECORDS = pa.schema(
+    [("seq", pa.int64()), *((name, _NESTED.get(name, _TEXT)) for name in Record._fields)]
+)  # `seq`: the source's rank, then the order of its file
+DRAFTS = pa.schema(
+    [
+        ("seq", pa.int64()),
+        *((name, {"turn": pa.int64(), "here": pa.bool_()}.get(name, _TEXT)) for name in Draft._fields),
+    ]
+)
+KEYS = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("image", _TEXT),
+        ("id", _TEXT),
+        ("question", _TEXT),
+        ("answer", _TEXT),
+        ("draw", pa.uint64()),
+    ]
+)
 _RANK = 40  # bits of `seq` below the source's rank
 
 
@@ -59,12 +87,18 @@ _ASKS = {"qa": "qa", "count": "qa", "sentence": "sentence", "statement": "statem
 _NUMBERS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)}
 
 
-def _flat(text: str) -> str:  # of a text that its reader has freed of stray blanks: `formats.normalise` would be seven times as long about it
+def _flat(
+    text: str,
+) -> (
+    str
+):  # of a text that its reader has freed of stray blanks: `formats.normalise` would be seven times as long about it
     text = text.lower().strip(" .,;:!?\"'")
     return _NUMBERS.get(text, text)
 
 
-def sameness(record: Record) -> tuple[str | None, str]:  # what it asks, None if nothing can be the same; what it answers
+def sameness(
+    record: Record,
+) -> tuple[str | None, str]:  # what it asks, None if nothing can be the same; what it answers
     "Two keys: records of one image with the same first key are one round; if the second differs too, they contradict each other."
     task = record.task
     if asks := _ASKS.get(task):
@@ -92,6 +126,7 @@ FATES = ("kept", "duplicates", "excluded", "rejected", "capped")
 
 class ReadJob(NamedTuple):
     "What a worker needs to read one source."
+
     name: str
     rank: int  # of the source in its recipe
     data: Path
@@ -119,7 +154,10 @@ class _Buckets:
         "Deal the rows in memory out to their buckets."
         batch, of = to_batch(self.rows, self.schema), np.array(self.of)
         order = np.argsort(of, kind="stable")
-        dealt, edges = batch.take(pa.array(order)), np.searchsorted(of[order], np.arange(len(self.waiting) + 1)).tolist()
+        dealt, edges = (
+            batch.take(pa.array(order)),
+            np.searchsorted(of[order], np.arange(len(self.waiting) + 1)).tolist(),
+        )
         for bucket, (begin, end) in enumerate(zip(edges, edges[1:])):
             if begin < end:
                 self.waiting[bucket].append(dealt.slice(begin, end - begin))
@@ -130,7 +168,9 @@ class _Buckets:
 
     def _write(self, bucket: int) -> None:
         if bucket not in self.files:
-            self.files[bucket] = pa.ipc.new_file(str(self.folder / f"{bucket:05d}.arrow"), self.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+            self.files[bucket] = pa.ipc.new_file(
+                str(self.folder / f"{bucket:05d}.arrow"), self.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+            )
         for batch in pa.Table.from_batches(self.waiting[bucket]).combine_chunks().to_batches():
             self.files[bucket].write_batch(batch)
         self.waiting[bucket] = []
@@ -143,8 +183,15 @@ class _Buckets:
             file.close()
 
 # %% ../../nbs/data/23_curate.ipynb #8b60b9cc
-def _may_be_val2017(record: Record, job: ReadJob) -> bool:  # a train split on COCO's own pictures is of train2014, hence of train2017
-    return not job.knows_val2017 and not record.subset.endswith("2017") and record.image.startswith("coco:") and (record.split != "train" or job.foreign)
+def _may_be_val2017(
+    record: Record, job: ReadJob
+) -> bool:  # a train split on COCO's own pictures is of train2014, hence of train2017
+    return (
+        not job.knows_val2017
+        and not record.subset.endswith("2017")
+        and record.image.startswith("coco:")
+        and (record.split != "train" or job.foreign)
+    )
 
 
 def _by_bytes(record: Record) -> bool:  # then its file's name may still tell what photograph it was made of
@@ -163,10 +210,14 @@ def _benchmarks_of(record: Record, job: ReadJob) -> tuple[str, ...]:
         if record.subset == "val2017":
             return ("val2017",)
         if _may_be_val2017(record, job):
-            raise UserError(f"clean: whether {record.source}'s {record.split} images are of val2017 is said by instances_val2017.json or captions_val2017.json, and neither "
-                            "is there: put one into the data folder, or set clean=[]")
+            raise UserError(
+                f"clean: whether {record.source}'s {record.split} images are of val2017 is said by instances_val2017.json or captions_val2017.json, and neither "
+                "is there: put one into the data folder, or set clean=[]"
+            )
     if job.recipe.clean and not job.knows_genome and record.image.startswith("vg:"):
-        raise UserError("clean: which pictures of Visual Genome are COCO's is said by image_data.json, which is not there: `cocoift fetch vg-qa`, or set clean=[]")
+        raise UserError(
+            "clean: which pictures of Visual Genome are COCO's is said by image_data.json, which is not there: `cocoift fetch vg-qa`, or set clean=[]"
+        )
     return ()
 
 # %% ../../nbs/data/23_curate.ipynb #4264b5f4
@@ -185,7 +236,9 @@ def _sound(record: Record) -> bool:  # whether a glance shows that it has no fau
     if record.task not in _GLANCE or not record.answers or not record.answers[0][:1].isalnum():
         return False
     needs = TASKS[record.task]
-    return ("question" not in needs or record.question[:1].isalnum()) and ("boxes" not in needs or len(record.boxes) > 0)
+    return ("question" not in needs or record.question[:1].isalnum()) and (
+        "boxes" not in needs or len(record.boxes) > 0
+    )
 
 # %% ../../nbs/data/23_curate.ipynb #da56f14b
 def stamp(path: Path) -> list[int]:
@@ -196,13 +249,16 @@ def stamp(path: Path) -> list[int]:
 
 class _Ledger(NamedTuple):
     "What became of the records of a source so far."
+
     counts: Counter
     notes: TextIO  # rejects.jsonl
     leaks: dict[str, Counter]  # by benchmark: its images that records were about; under "" how many records
 
     def reject(self, record: Record | Reject, reason: str) -> None:
         self.counts["rejected"] += 1
-        self.notes.write(json.dumps({"source": record.source, "record": record.id, "reason": reason}, ensure_ascii=False) + "\n")
+        self.notes.write(
+            json.dumps({"source": record.source, "record": record.id, "reason": reason}, ensure_ascii=False) + "\n"
+        )
 
     def exclude(self, reason: str) -> None:
         self.counts.update(("excluded", f"excluded: {reason}"))
@@ -215,7 +271,9 @@ class _Ledger(NamedTuple):
         self.exclude(f"image of {benchmarks[0]}")
 
 
-def _sift(records: list[Record | Reject], first: int, job: ReadJob, ledger: _Ledger) -> Iterator[tuple[int, Record]]:  # those without a fault, with their numbers
+def _sift(
+    records: list[Record | Reject], first: int, job: ReadJob, ledger: _Ledger
+) -> Iterator[tuple[int, Record]]:  # those without a fault, with their numbers
     recipe, splits, votes, held = job.recipe, set(job.recipe.sources[job.name].splits), job.recipe.votes, job.held
     watch, knows = "val2017" in recipe.clean, job.knows_val2017
     clear = _clear([record for record in records if type(record) is Record])
@@ -228,8 +286,14 @@ def _sift(records: list[Record | Reject], first: int, job: ReadJob, ledger: _Led
             ledger.reject(record, wrong)
         elif record.votes < votes:
             ledger.reject(record, f"its answer has {record.votes:.0%} of the votes, the recipe wants {votes:.0%}")
-        elif (record.image in held or record.more or _by_bytes(record) or not job.knows_genome or watch and (record.subset == "val2017" or not knows)) and (
-                benchmarks := _benchmarks_of(record, job)):
+        elif (
+            record.image in held
+            or record.more
+            or _by_bytes(record)
+            or not job.knows_genome
+            or watch
+            and (record.subset == "val2017" or not knows)
+        ) and (benchmarks := _benchmarks_of(record, job)):
             ledger.leak(record, benchmarks, held)
         else:
             yield job.rank << _RANK | number, record
@@ -250,10 +314,17 @@ def no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _deal_out(kept: list[tuple[int, Record]], job: ReadJob, records: _Buckets, rounds: _Buckets) -> pa.RecordBatch:  # their keys
+def _deal_out(
+    kept: list[tuple[int, Record]], job: ReadJob, records: _Buckets, rounds: _Buckets
+) -> pa.RecordBatch:  # their keys
     seed, name, buckets, free, templates = job.recipe.seed, job.name, job.buckets, job.recipe.free, job.recipe.templates
     asks = job.recipe.sources[name].rounds
-    draws, same, of, merging = [], [], records.of, job.recipe.layout != "verbatim"  # where a file is kept as it is, nothing of it is merged
+    draws, same, of, merging = (
+        [],
+        [],
+        records.of,
+        job.recipe.layout != "verbatim",
+    )  # where a file is kept as it is, nothing of it is merged
     for seq, record in kept:
         draw, bucket = draw_of(seed, name, record.id), crc32((record.image or record.id).encode()) % buckets
         draws.append(draw)
@@ -266,7 +337,13 @@ def _deal_out(kept: list[tuple[int, Record]], job: ReadJob, records: _Buckets, r
     batch = records.deal()
     if rounds.rows:  # a picture of which nothing can be asked gives none
         rounds.deal()
-    columns = [batch["seq"], batch["image"], batch["id"], *(pa.array(key, _TEXT) for key in zip(*same)), pa.array(draws, pa.uint64())]
+    columns = [
+        batch["seq"],
+        batch["image"],
+        batch["id"],
+        *(pa.array(key, _TEXT) for key in zip(*same)),
+        pa.array(draws, pa.uint64()),
+    ]
     return pa.record_batch(columns, schema=KEYS)
 
 # %% ../../nbs/data/23_curate.ipynb #7ae0e0df
@@ -274,10 +351,15 @@ def _read_into(folder: Path, job: ReadJob) -> None:
     import pyarrow.parquet as pq
 
     files = Files(job.data, job.name, fields=job.recipe.sources[job.name].fields)
-    records, rounds = _Buckets(folder / "records", RECORDS, job.buckets), _Buckets(folder / "drafts", DRAFTS, job.buckets)
+    records, rounds = (
+        _Buckets(folder / "records", RECORDS, job.buckets),
+        _Buckets(folder / "drafts", DRAFTS, job.buckets),
+    )
     reader = iter(load_sources()[job.name].read(files))
-    with pq.ParquetWriter(folder / "keys.parquet", KEYS, compression="lz4") as writer, open(
-            folder / "rejects.jsonl", "w", encoding="utf-8", errors="backslashreplace") as notes:  # half a character is written as JSON escapes it
+    with (
+        pq.ParquetWriter(folder / "keys.parquet", KEYS, compression="lz4") as writer,
+        open(folder / "rejects.jsonl", "w", encoding="utf-8", errors="backslashreplace") as notes,
+    ):  # half a character is written as JSON escapes it
         ledger = _Ledger(Counter(), notes, {})
         while batch := list(islice(reader, _AT_ONCE)):
             kept = list(_sift(batch, ledger.counts["read"], job, ledger))
@@ -287,9 +369,18 @@ def _read_into(folder: Path, job: ReadJob) -> None:
     records.close()
     rounds.close()
     opened = {path.relative_to(job.data).as_posix(): path for path in sorted(set(files.opened))}
-    removed = {name: {"records": leaked.pop(""), "images": sorted(leaked)} for name, leaked in sorted(ledger.leaks.items())}
-    write_json(folder / "ledger.json", {"counts": dict(ledger.counts), "inputs": {name: digest(path) for name, path in opened.items()},
-                                        "stamps": {name: stamp(path) for name, path in opened.items()}, "removed": removed})
+    removed = {
+        name: {"records": leaked.pop(""), "images": sorted(leaked)} for name, leaked in sorted(ledger.leaks.items())
+    }
+    write_json(
+        folder / "ledger.json",
+        {
+            "counts": dict(ledger.counts),
+            "inputs": {name: digest(path) for name, path in opened.items()},
+            "stamps": {name: stamp(path) for name, path in opened.items()},
+            "removed": removed,
+        },
+    )
 
 
 def read_source(job: ReadJob) -> None:
@@ -318,6 +409,7 @@ CREATE TABLE over AS SELECT seq FROM (SELECT seq, source, row_number() OVER (PAR
 # %% ../../nbs/data/23_curate.ipynb #02700ed4
 class Settled(NamedTuple):
     "What became of the candidates."
+
     dropped: np.ndarray  # `seq` of those not kept, in order
     counts: dict[int, dict[str, int]]  # of a source's rank: rejected, duplicates, conflicts, capped
     twice: list[tuple[int, str]]  # rank and id of records that come under an id for the second time
@@ -333,16 +425,30 @@ def settle(
     "Find what comes twice, what is asked twice, and what is over a cap."
     import duckdb
 
-    with duckdb.connect(config={"memory_limit": memory, "threads": threads, "temp_directory": str(scratch), "preserve_insertion_order": False}) as db:
+    with duckdb.connect(
+        config={
+            "memory_limit": memory,
+            "threads": threads,
+            "temp_directory": str(scratch),
+            "preserve_insertion_order": False,
+        }
+    ) as db:
         db.execute("CREATE TABLE limits (source BIGINT, cap BIGINT, weight DOUBLE)")
         for rank, (cap, weight) in limits.items():
             if cap or weight < 1:
                 db.execute("INSERT INTO limits VALUES (?, ?, ?)", [rank, cap or 1 << 60, weight])
         paths = ", ".join("'" + str(path).replace("'", "''") + "'" for path in keys)
         db.execute(_SETTLE.format(rank=_RANK, files=f"read_parquet([{paths}])"))
-        dropped = db.execute("SELECT seq FROM twice UNION ALL SELECT seq FROM again UNION ALL SELECT seq FROM over ORDER BY seq").fetchnumpy()["seq"]
+        dropped = db.execute(
+            "SELECT seq FROM twice UNION ALL SELECT seq FROM again UNION ALL SELECT seq FROM over ORDER BY seq"
+        ).fetchnumpy()["seq"]
         counts: dict[int, dict[str, int]] = {}
-        for what, query in {"rejected": "twice", "duplicates": "again", "conflicts": "again WHERE conflict", "capped": "over"}.items():
+        for what, query in {
+            "rejected": "twice",
+            "duplicates": "again",
+            "conflicts": "again WHERE conflict",
+            "capped": "over",
+        }.items():
             for rank, count in db.execute(f"SELECT seq >> {_RANK}, count(*) FROM {query} GROUP BY 1").fetchall():
                 counts.setdefault(rank, {})[what] = count
         twice = db.execute(f"SELECT seq >> {_RANK}, id FROM twice ORDER BY seq").fetchall()

@@ -48,23 +48,44 @@ def distinct(
     return sum(1 - missed[c] for c in seen.values()) / draws
 
 # %% ../../nbs/data/25_diversity.ipynb #4bd0e892
-_ASKS = frozenset("""what which who whom whose where when why how is are was were do does did can could will would should has have had may might
-    isn't aren't doesn't""".split())
+_ASKS = frozenset(
+    """what which who whom whose where when why how is are was were do does did can could will would should has have had may might
+    isn't aren't doesn't""".split()
+)
 _BEFORE = frozenset("in on at to of for with from about by into as".split())
-_SMALL = frozenset("""a an the this that these those all any some each every my your his her its our their me us him them
-    one two three four five six seven eight nine ten both several exactly only at least most no not more another just""".split())
-_ENDS = _SMALL | _BEFORE | _ASKS | frozenset("""using and or but so than per be if because then between while without within including based given
-    such visible present shown seen , ; i you he she it we they that's i'm you're it's""".split())
-_NO_VERB = _ASKS | _SMALL | _BEFORE | frozenset("""there here it he she they we i you and or but so if while because since although after before
-    yes no""".split())
-_VERBS = frozenset("""analyze answer caption choose classify compare complete compose consider count craft create depict describe detail discuss draw
+_SMALL = frozenset(
+    """a an the this that these those all any some each every my your his her its our their me us him them
+    one two three four five six seven eight nine ten both several exactly only at least most no not more another just""".split()
+)
+_ENDS = (
+    _SMALL
+    | _BEFORE
+    | _ASKS
+    | frozenset(
+        """using and or but so than per be if because then between while without within including based given
+    such visible present shown seen , ; i you he she it we they that's i'm you're it's""".split()
+    )
+)
+_NO_VERB = (
+    _ASKS
+    | _SMALL
+    | _BEFORE
+    | frozenset(
+        """there here it he she they we i you and or but so if while because since although after before
+    yes no""".split()
+    )
+)
+_VERBS = frozenset(
+    """analyze answer caption choose classify compare complete compose consider count craft create depict describe detail discuss draw
     elaborate estimate evaluate explain find generate give highlight identify illustrate imagine infer list locate make mention name narrate offer
     outline point predict present propose provide recommend rewrite select share show solve state suggest summarize take tell think translate use
-    write""".split())
+    write""".split()
+)
 _OPENING = re.compile(
     r"^(?:(?:please|kindly|now|then|next|also|and|so|first|finally|hi|hello|(?:can|could|would|will) you|help me(?: to)?|"
     r"i(?:'d| would)? (?:want|need|like) you to|your task is to|you (?:should|must|need to|have to)|"
-    r"(?:in|for|from|given|considering|looking at|based on|using|if|when) [^,?]*,)[ ,]+)+")
+    r"(?:in|for|from|given|considering|looking at|based on|using|if|when) [^,?]*,)[ ,]+)+"
+)
 _SENTENCE = re.compile(r"[^.!?\n:]+\??")
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+|[,;]")
 _NO_ADVERB = frozenset("assembly belly butterfly family jelly lily reply".split())
@@ -101,7 +122,15 @@ def diversity(instructions: list[str]) -> dict:  # of a handful
     texts = [words(text.lower()) for text in instructions]
     pairs = Counter(pair for text in instructions if (pair := asks(text)))
     total, alike = pairs.total(), sum(c * (c - 1) for c in pairs.values())
-    return {"instructions": len(instructions), "type_token": distinct(texts), "distinct_2": distinct(texts, 2), "distinct_3": distinct(texts, 3),
-            "asks": {"found": total / len(instructions) if instructions else None, "kinds": len(pairs),
-                     "effective": total * (total - 1) / alike if alike else None,
-                     "top": {" ".join(filter(None, pair)): count / total for pair, count in pairs.most_common(20)}}}
+    return {
+        "instructions": len(instructions),
+        "type_token": distinct(texts),
+        "distinct_2": distinct(texts, 2),
+        "distinct_3": distinct(texts, 3),
+        "asks": {
+            "found": total / len(instructions) if instructions else None,
+            "kinds": len(pairs),
+            "effective": total * (total - 1) / alike if alike else None,
+            "top": {" ".join(filter(None, pair)): count / total for pair, count in pairs.most_common(20)},
+        },
+    }

@@ -38,6 +38,7 @@ _ASK = {"User-Agent": "cocoift", "Accept-Encoding": "identity"}
 
 class _Cut(Exception):
     "The connection or the server gave way."
+
     def __init__(self, what: str, code: int = 0, wait: float = 0.0):
         super().__init__(what)
         self.code, self.wait = code, wait
@@ -54,9 +55,15 @@ def _network(url: str) -> Iterator[None]:
     except HTTPError as error:
         error.close()
         if error.code not in _BUSY:
-            raise Failed(f"{url}: the server answers {error.code} {error.reason}: look on the data set's page whether it has moved") from None
+            raise Failed(
+                f"{url}: the server answers {error.code} {error.reason}: look on the data set's page whether it has moved"
+            ) from None
         wait = error.headers.get("Retry-After", "")
-        raise _Cut(f"the server answers {error.code} {error.reason}", error.code, min(float(wait), 60.0) if wait.isdecimal() else 0.0) from None
+        raise _Cut(
+            f"the server answers {error.code} {error.reason}",
+            error.code,
+            min(float(wait), 60.0) if wait.isdecimal() else 0.0,
+        ) from None
     except (OSError, HTTPException) as error:
         raise _Cut(str(getattr(error, "reason", error)) or type(error).__name__) from None
 
@@ -72,10 +79,17 @@ def _mark(headers: Any) -> str:  # what tells this version of a file from anothe
 
 def _continues(response: Any, at: int, state: dict) -> bool:  # does a 206 go on with the file that we have?
     told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    return bool(told) and int(told[1]) == at and (told[2] == "*" or state["size"] in (None, int(told[2]))) and _mark(response.headers) in ("", state["mark"])
+    return (
+        bool(told)
+        and int(told[1]) == at
+        and (told[2] == "*" or state["size"] in (None, int(told[2])))
+        and _mark(response.headers) in ("", state["mark"])
+    )
 
 
-def _answer(url: str, part: Path, state: dict, size: int, timeout: float) -> Any:  # a response whose bytes belong at the end of `part`
+def _answer(
+    url: str, part: Path, state: dict, size: int, timeout: float
+) -> Any:  # a response whose bytes belong at the end of `part`
     at = part.stat().st_size
     resume = {"Range": f"bytes={at}-", "If-Range": state["mark"]} if at and state.get("mark") else {}
     try:
@@ -93,14 +107,18 @@ def _answer(url: str, part: Path, state: dict, size: int, timeout: float) -> Any
         raise _Cut("the server sent another part than was asked for")
     if size and response.length not in (None, size):
         response.close()
-        raise Failed(f"{url}: the server offers {response.length} bytes, the official file has {size}: look on the data set's page for another address")
+        raise Failed(
+            f"{url}: the server offers {response.length} bytes, the official file has {size}: look on the data set's page for another address"
+        )
     state.clear()
     state.update(url=url, size=response.length, mark=_mark(response.headers))
     write_json(_receipt(part), state)
     return response
 
 # %% ../../nbs/data/29_fetch.ipynb #d5e12b6f
-def _receive(url: str, part: Path, state: dict, size: int, timeout: float, bar: tqdm) -> bool:  # whether older bytes were kept
+def _receive(
+    url: str, part: Path, state: dict, size: int, timeout: float, bar: tqdm
+) -> bool:  # whether older bytes were kept
     with _answer(url, part, state, size, timeout) as response, open(part, "ab") as file:
         bar.total, bar.n = state["size"], file.tell()
         bar.refresh()
@@ -135,7 +153,9 @@ def download(
     best, failures = part.stat().st_size, 0
     with tqdm(desc=part.name, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
         while True:
-            if state.get("size") and part.stat().st_size == state["size"]:  # an earlier run was killed after the last byte
+            if (
+                state.get("size") and part.stat().st_size == state["size"]
+            ):  # an earlier run was killed after the last byte
                 return True
             try:
                 return _receive(url, part, state, size, timeout, bar)
@@ -143,7 +163,9 @@ def download(
                 reached = part.stat().st_size
                 failures, best = 0 if reached > best else failures + 1, max(best, reached)
                 if failures == tries:
-                    raise Unreached(f"{url}: {cut}, {tries} times in a row: try again later, the {reached} bytes that came are kept") from None
+                    raise Unreached(
+                        f"{url}: {cut}, {tries} times in a row: try again later, the {reached} bytes that came are kept"
+                    ) from None
                 time.sleep(max(cut.wait, pause * 2**failures))
 
 # %% ../../nbs/data/29_fetch.ipynb #39b9a59a
@@ -152,10 +174,14 @@ _ALGORITHMS = {40: "sha1", 64: "sha256"}
 
 def _verify(part: Path, size: int, known: str) -> None:
     if size and part.stat().st_size != size:
-        raise Failed(f"{part.name}: has {part.stat().st_size} bytes, the official file {size}: the server holds another file")
+        raise Failed(
+            f"{part.name}: has {part.stat().st_size} bytes, the official file {size}: the server holds another file"
+        )
     with open(part, "rb") as file:
         if known and (found := hashlib.file_digest(file, _ALGORITHMS[len(known)]).hexdigest()) != known:
-            raise Failed(f"{part.name}: its {_ALGORITHMS[len(known)]} is {found}, the official file's {known}: the server holds another file")
+            raise Failed(
+                f"{part.name}: its {_ALGORITHMS[len(known)]} is {found}, the official file's {known}: the server holds another file"
+            )
         if not known and part.suffix in (".json", ".jsonl"):
             file.seek(0)
             first = file.read(BLOCK).lstrip()[:1]
@@ -167,7 +193,14 @@ def _verify(part: Path, size: int, known: str) -> None:
 def _there(part: Path, home: Path) -> dict:  # the receipt of files that are all there as they came; else empty
     receipt = read_json(_receipt(part)) if _receipt(part).exists() else {}
     files = receipt.get("files", {})
-    return receipt if files and all([same_file(home / name, sha, "has changed since it was fetched: delete it") for name, sha in files.items()]) else {}
+    return (
+        receipt
+        if files
+        and all(
+            [same_file(home / name, sha, "has changed since it was fetched: delete it") for name, sha in files.items()]
+        )
+        else {}
+    )
 
 
 @contextmanager
@@ -203,19 +236,35 @@ def _mirrored(url: str, mirrors: Iterable[str]) -> str:
     for mirror in mirrors:
         old, _, new = mirror.partition("=")
         if not all(re.match(r"https?://\w", address) for address in (old, new)):
-            raise UserError(f"--mirror {mirror}: is not OLD=NEW with two addresses: write it like https://huggingface.co=https://hf-mirror.com")
+            raise UserError(
+                f"--mirror {mirror}: is not OLD=NEW with two addresses: write it like https://huggingface.co=https://hf-mirror.com"
+            )
         if url.startswith(old):
             return new + url.removeprefix(old)
     return url
 
 
-def _row(archive: Archive, names: Sequence[str], data: Path, mirrors: Iterable[str]) -> dict[str, Any]:  # a file's part in the report
+def _row(
+    archive: Archive, names: Sequence[str], data: Path, mirrors: Iterable[str]
+) -> dict[str, Any]:  # a file's part in the report
     home, part = data / archive.home, data / ".fetch" / archive.home / archive.name
-    row = {"file": archive.name, "sources": [name for name in names if name in archive.sources.split()], "url": _mirrored(archive.url, mirrors),
-           "folder": str(home), "size": archive.size or None, "sha256": None, "state": "to fetch", "reason": ""}
+    row = {
+        "file": archive.name,
+        "sources": [name for name in names if name in archive.sources.split()],
+        "url": _mirrored(archive.url, mirrors),
+        "folder": str(home),
+        "size": archive.size or None,
+        "sha256": None,
+        "state": "to fetch",
+        "reason": "",
+    }
     if archive.by_hand:
         found = bool(find_files(home, *archive.files.split()))
-        return row | ({"state": "there"} if found else {"state": "by hand", "reason": f"{archive.by_hand}, from {archive.url}, and put it into {home}"})
+        return row | (
+            {"state": "there"}
+            if found
+            else {"state": "by hand", "reason": f"{archive.by_hand}, from {archive.url}, and put it into {home}"}
+        )
     try:
         receipt = _there(part, home)
     except UserError as error:
@@ -237,17 +286,25 @@ FATES = ("there", "fetched", "to fetch", "by hand", "failed")  # from good to ba
 def fetch(
     names: Sequence[str],  # of sources
     data: Path,
-    mirrors: Sequence[str] = (),  # "https://a.org/x=https://b.org/y": what lies under the first is downloaded from the second
+    mirrors: Sequence[
+        str
+    ] = (),  # "https://a.org/x=https://b.org/y": what lies under the first is downloaded from the second
     dry: bool = False,  # only say what would be done
     archives: Sequence[Archive] = ARCHIVES,
     pause: float = 1.0,
     timeout: float = 60.0,
-) -> dict[str, Any]:  # `sources`: the fate of each; `archives`: file, sources, url, folder, size, sha256, state and reason of each
+) -> dict[
+    str, Any
+]:  # `sources`: the fate of each; `archives`: file, sources, url, folder, size, sha256, state and reason of each
     "Download what sources are read from, verify it and unpack it."
     known = sorted({name for archive in archives for name in archive.sources.split()})
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"{unknown[0]}: is no source that can be fetched: name some of {' '.join(known)}")
-    rows = [(archive, _row(archive, names, data, mirrors)) for archive in archives if set(names) & set(archive.sources.split())]
+    rows = [
+        (archive, _row(archive, names, data, mirrors))
+        for archive in archives
+        if set(names) & set(archive.sources.split())
+    ]
     due = [(archive, row) for archive, row in rows if row["state"] == "to fetch"]
     if dry:
         with ThreadPoolExecutor(8) as pool:
@@ -260,8 +317,15 @@ def fetch(
         part.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is told before anything else
         print(f"cocoift fetch: {number}/{len(due)} {archive.name} from {host}", file=sys.stderr, flush=True)
         try:
-            receipt = _bring(archive, row["url"], part, data / archive.home,
-                             tries=1 if host in silent else TRIES, pause=pause, timeout=timeout)
+            receipt = _bring(
+                archive,
+                row["url"],
+                part,
+                data / archive.home,
+                tries=1 if host in silent else TRIES,
+                pause=pause,
+                timeout=timeout,
+            )
             row.update(state="fetched", size=receipt["size"], sha256=receipt["sha256"])
         except (Failed, UserError) as error:
             silent |= {host} if isinstance(error, Unreached) else set()
@@ -285,7 +349,9 @@ def lacking(names: Iterable[str], data: Path) -> list[Archive]:
         return not there(owner if owner in known[name].needs else name)
 
     wanted = set(names)
-    return [archive for archive in ARCHIVES if any(lacks(archive, name) for name in wanted & set(archive.sources.split()))]
+    return [
+        archive for archive in ARCHIVES if any(lacks(archive, name) for name in wanted & set(archive.sources.split()))
+    ]
 
 # %% ../../nbs/data/29_fetch.ipynb #216e8284
 def offline(archives: Iterable[Archive], timeout: float = 5.0) -> bool:

@@ -8,20 +8,23 @@ __all__ = ['EXHAUSTIVE', 'OK', 'Facts', 'facts_of', 'claims', 'counted', 'Verdic
 # %% ../../nbs/data/31_grounding.ipynb #782e100b
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .objects import located, mentions
-from .sources.base import LETTERS, Record
-from ..formats import NUMBER_WORDS, is_terse, keeps, normalise, sentences, stated_format, words
+from .sources.base import Record
+from ..formats import NUMBER_WORDS, normalise
 
 # %% ../../nbs/data/31_grounding.ipynb #0d5f6714
-EXHAUSTIVE = frozenset({"coco-instances", "coco-panoptic"})  # sources that annotate all things of their categories; LVIS does not
+EXHAUSTIVE = frozenset(
+    {"coco-instances", "coco-panoptic"}
+)  # sources that annotate all things of their categories; LVIS does not
 _NOTHING = frozenset(("no", "none", "nothing", "nobody", "0", "zero", "no one"))
 
 
 class Facts(NamedTuple):
     "What annotations say of an image."
+
     there: frozenset[str] = frozenset()  # categories
     counts: Mapping[str, int] = {}  # of those whose things were annotated one by one
     told: frozenset[tuple[str, int]] = frozenset()  # counts that a caption states: "three dogs", where two have boxes
@@ -32,7 +35,11 @@ class Facts(NamedTuple):
 def _texts(record: Record) -> Iterator[str]:  # that say what is there
     if record.task == "dialog":
         yield from (text for turn in record.turns if normalise(turn.answer) not in _NOTHING for text in turn[:2])
-    elif record.answers and normalise(record.answers[0]) not in _NOTHING and not record.answers[0].lower().startswith("no,"):
+    elif (
+        record.answers
+        and normalise(record.answers[0]) not in _NOTHING
+        and not record.answers[0].lower().startswith("no,")
+    ):
         yield from (record.question, record.answers[0], *record.names)
 
 
@@ -59,10 +66,19 @@ def facts_of(
 
 # %% ../../nbs/data/31_grounding.ipynb #451c2d51
 _SENTENCES = re.compile(r"(?<=[.!?;:])\s+|\n+")
-_GUESSED = re.compile(r"\b(?:if|whether|might|may|could|would|should|must|can be (?!seen)|suggest\w*|impl(?:y|ies|ying)|indicat\w+|imagine|assum\w+|ready to|waiting (?:for|to)|meant|intended|associated|usual(?:ly)?"
-                      r"|typical(?:ly)?|often|common(?:ly)?|general(?:ly)?|known (?:for|to)|enjoyed by)\b", re.I)  # all that follows
-_MAYBE = re.compile(r"\b(?:perhaps|possibly|possible|probabl[ey]|likely|unlikely|potential(?:ly)?|resembl\w+|as (?:if|though)|looks? like|reminiscent)\b", re.I)  # what follows in its clause
-_DENIED = re.compile(r"\b(?:no|not|without|never|nor|neither|none|cannot|absen\w+|lack\w*|missing|instead of|rather than|except|besides|isn't|aren't|doesn't|don't|can't)\b", re.I)
+_GUESSED = re.compile(
+    r"\b(?:if|whether|might|may|could|would|should|must|can be (?!seen)|suggest\w*|impl(?:y|ies|ying)|indicat\w+|imagine|assum\w+|ready to|waiting (?:for|to)|meant|intended|associated|usual(?:ly)?"
+    r"|typical(?:ly)?|often|common(?:ly)?|general(?:ly)?|known (?:for|to)|enjoyed by)\b",
+    re.I,
+)  # all that follows
+_MAYBE = re.compile(
+    r"\b(?:perhaps|possibly|possible|probabl[ey]|likely|unlikely|potential(?:ly)?|resembl\w+|as (?:if|though)|looks? like|reminiscent)\b",
+    re.I,
+)  # what follows in its clause
+_DENIED = re.compile(
+    r"\b(?:no|not|without|never|nor|neither|none|cannot|absen\w+|lack\w*|missing|instead of|rather than|except|besides|isn't|aren't|doesn't|don't|can't)\b",
+    re.I,
+)
 _CLAUSES = re.compile(r",|\bbut\b|\bwhile\b|\bwhich\b|\band\b(?= (?:there|the) )", re.I)
 
 
@@ -76,8 +92,13 @@ def claims(text: str) -> Iterator[str]:
 
 # %% ../../nbs/data/31_grounding.ipynb #97cfd80e
 _NUMBERS = {word: n for n, word in enumerate(NUMBER_WORDS)}
-_BETWEEN = frozenset("of in on and or the a an are is with to from by at for other more".split())  # what ends the look back for a number
-_ALL = re.compile(r"^(?:\W|in (?:the|this) (?:image|picture|photo)|yes)*(?:there are|(?:the|this) (?:image|picture|photo|scene) (?:shows|contains|has|features|depicts))(?: exactly| a total of)?$", re.I)
+_BETWEEN = frozenset(
+    "of in on and or the a an are is with to from by at for other more".split()
+)  # what ends the look back for a number
+_ALL = re.compile(
+    r"^(?:\W|in (?:the|this) (?:image|picture|photo)|yes)*(?:there are|(?:the|this) (?:image|picture|photo|scene) (?:shows|contains|has|features|depicts))(?: exactly| a total of)?$",
+    re.I,
+)
 
 
 def _number(token: str) -> int | None:
@@ -85,8 +106,7 @@ def _number(token: str) -> int | None:
 
 
 def counted(
-    text: str,
-    vocabulary: Mapping[str, str],
+    text: str, vocabulary: Mapping[str, str]
 ) -> list[tuple[int, str, bool]]:  # how many, of what, and whether these are said to be all
     "The counts of categories that a text states, from two up."
     found = []
@@ -111,6 +131,7 @@ def _own(category: str) -> tuple[str, ...]:  # what all of a category are called
 # %% ../../nbs/data/31_grounding.ipynb #c2436816
 class Verdict(NamedTuple):
     "What a check found."
+
     kind: str = "ok"  # or which of the checks failed
     reason: str = ""
 
@@ -121,14 +142,23 @@ OK = Verdict()
 def invented(text: str, facts: Facts, vocabulary: Mapping[str, str]) -> list[str]:  # categories, each once
     "Objects that a text claims and that are not there."
     named = [category for clause in claims(text) for category in mentions(clause, vocabulary)]
-    return [category for category in dict.fromkeys(named) if category not in facts.there | facts.open] if facts.complete else []
+    return (
+        [category for category in dict.fromkeys(named) if category not in facts.there | facts.open]
+        if facts.complete
+        else []
+    )
 
 
 def miscounted(text: str, facts: Facts, vocabulary: Mapping[str, str]) -> list[tuple[int, str]]:  # as the text says
     "Counts in a text that its boxes don't bear out."
     found = (claim for clause in claims(text) for claim in counted(clause, vocabulary)) if facts.complete else ()
-    return [(n, category) for n, category, every in found if category in facts.counts and (category, n) not in facts.told
-            and (n > facts.counts[category] or every and n < facts.counts[category])]
+    return [
+        (n, category)
+        for n, category, every in found
+        if category in facts.counts
+        and (category, n) not in facts.told
+        and (n > facts.counts[category] or every and n < facts.counts[category])
+    ]
 
 
 def ground(text: str, facts: Facts, vocabulary: Mapping[str, str]) -> Verdict:

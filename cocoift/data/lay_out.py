@@ -42,15 +42,23 @@ def _read(paths: list[Path], schema: pa.Schema, dropped: np.ndarray) -> pa.Table
     table = pa.concat_tables(tables) if tables else schema.empty_table()
     seq = table["seq"].to_numpy()
     at = np.searchsorted(dropped, seq)
-    gone = (at < len(dropped)) & (dropped[np.minimum(at, len(dropped) - 1)] == seq) if len(dropped) else np.zeros(len(seq), bool)
+    gone = (
+        (at < len(dropped)) & (dropped[np.minimum(at, len(dropped) - 1)] == seq)
+        if len(dropped)
+        else np.zeros(len(seq), bool)
+    )
     return table.filter(pa.array(~gone)) if gone.any() else table
 
 
 def _about(records: pa.Table) -> pa.Array:  # the images by name; a dialog about none stands for itself
-    return pc.if_else(pc.equal(records["image"], ""), pc.binary_join_element_wise("none", records["id"], ":"), records["image"]).combine_chunks()
+    return pc.if_else(
+        pc.equal(records["image"], ""), pc.binary_join_element_wise("none", records["id"], ":"), records["image"]
+    ).combine_chunks()
 
 
-def _ordered(records: pa.Table) -> tuple[pa.Table, np.ndarray]:  # records in order, and the place of each one's image among the images
+def _ordered(
+    records: pa.Table,
+) -> tuple[pa.Table, np.ndarray]:  # records in order, and the place of each one's image among the images
     coded = _about(records).dictionary_encode()
     known = coded.dictionary.to_pylist()
     rank = np.empty(len(known), np.int64)
@@ -62,30 +70,49 @@ def _ordered(records: pa.Table) -> tuple[pa.Table, np.ndarray]:  # records in or
 # %% ../../nbs/data/23_lay_out.ipynb #18b2c65c
 class Laid(NamedTuple):
     "Conversations as numbers: rounds in order, where each conversation begins, and which rounds state their formats."
+
     rounds: np.ndarray  # places in the table of drafts
     starts: np.ndarray  # of every conversation, and the end of the last
     states: np.ndarray  # a flag a round
     ids: list[str]  # of the conversations
 
 
-def _questions(drafts: pa.Table, records: pa.Table, record: np.ndarray) -> np.ndarray:  # the same number for the same question
+def _questions(
+    drafts: pa.Table, records: pa.Table, record: np.ndarray
+) -> np.ndarray:  # the same number for the same question
     task = records["task"].combine_chunks().take(pa.array(record))
-    asks = pc.if_else(pc.is_in(task, pa.array(["caption", "detail"])), task, _whole(drafts["bare"]))  # a second caption is the same question in other words
+    asks = pc.if_else(
+        pc.is_in(task, pa.array(["caption", "detail"])), task, _whole(drafts["bare"])
+    )  # a second caption is the same question in other words
     return asks.dictionary_encode().indices.to_numpy()
 
 
-def _deal(drafts: pa.Table, record: np.ndarray, questions: np.ndarray, image: np.ndarray, names: list[str], recipe: BuildRecipe) -> Laid:
+def _deal(
+    drafts: pa.Table,
+    record: np.ndarray,
+    questions: np.ndarray,
+    image: np.ndarray,
+    names: list[str],
+    recipe: BuildRecipe,
+) -> Laid:
     placement = LAYOUTS[recipe.layout].placement
     formats, here = drafts["format"].to_pylist(), drafts["here"].to_pylist()
     dialog = np.where(drafts["turn"].to_numpy() > 0, record, -1).tolist()
     tokens = pc.divide(pc.add(pc.utf8_length(drafts["stated"]), pc.utf8_length(drafts["response"])), 4).to_pylist()
-    kinds = {format: format.partition(":")[0] for format in set(formats)}  # words:9 and words:11 are of one kind, each states its own number
+    kinds = {
+        format: format.partition(":")[0] for format in set(formats)
+    }  # words:9 and words:11 are of one kind, each states its own number
     pieces = list(zip(map(kinds.get, formats), questions.tolist(), dialog, tokens))
     edges = np.flatnonzero(np.diff(image, prepend=-1, append=-1)).tolist()  # where an image's rounds begin
     order, starts, states, ids = [], [0], [], []
     for begin, end in zip(edges, edges[1:]):
         name = names[begin]
-        laid = compose(list(map(Piece._make, pieces[begin:end])), recipe.layout, recipe.deal, random.Random(f"{recipe.seed} {name}"))
+        laid = compose(
+            list(map(Piece._make, pieces[begin:end])),
+            recipe.layout,
+            recipe.deal,
+            random.Random(f"{recipe.seed} {name}"),
+        )
         for number, group in enumerate(laid):
             group = [begin + i for i in group]
             order += group
@@ -95,48 +122,92 @@ def _deal(drafts: pa.Table, record: np.ndarray, questions: np.ndarray, image: np
     return Laid(np.array(order, np.int64), np.array(starts, np.int32), np.array(states, bool), ids)
 
 # %% ../../nbs/data/23_lay_out.ipynb #4a8f606c
-def _origins(records: pa.Table, of: np.ndarray, template: pa.Array, written: Mapping[int, Origin]) -> dict[str, pa.Array]:  # of the rounds of records `of`
+def _origins(
+    records: pa.Table, of: np.ndarray, template: pa.Array, written: Mapping[int, Origin]
+) -> dict[str, pa.Array]:  # of the rounds of records `of`
     licences = {name: source.licence for name, source in load_sources().items()}
     source, id = (records[name].combine_chunks().take(pa.array(of)) for name in ("source", "id"))
     empty = pa.array([""] * len(of), pa.string())
     coded = source.dictionary_encode()
-    licence = pa.array([licences.get(name, "") for name in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
-    columns = {"source": source, "record": id, "template": template, "model": empty, "prompt": empty, "licence": licence}
+    licence = pa.array([licences.get(name, "") for name in coded.dictionary.to_pylist()], pa.string()).take(
+        coded.indices
+    )
+    columns = {
+        "source": source,
+        "record": id,
+        "template": template,
+        "model": empty,
+        "prompt": empty,
+        "licence": licence,
+    }
     if not written:
         return columns
     theirs = [written.get(seq) for seq in records["seq"].take(pa.array(of)).to_pylist()]
-    return {name: pa.array([getattr(o, name) or value if o else value for o, value in zip(theirs, column.to_pylist())], pa.string()) for name, column in columns.items()}
+    return {
+        name: pa.array(
+            [getattr(o, name) or value if o else value for o, value in zip(theirs, column.to_pylist())], pa.string()
+        )
+        for name, column in columns.items()
+    }
 
 
-def _conversations(laid: Laid, drafts: pa.Table, records: pa.Table, record: np.ndarray, written: Mapping[int, Origin], recipe: BuildRecipe) -> pa.Table:
+def _conversations(
+    laid: Laid,
+    drafts: pa.Table,
+    records: pa.Table,
+    record: np.ndarray,
+    written: Mapping[int, Origin],
+    recipe: BuildRecipe,
+) -> pa.Table:
     schema = parquet_schema()
     picked, of = drafts.take(pa.array(laid.rounds)).combine_chunks(), record[laid.rounds]
     states = pa.array(laid.states)
-    asked = pc.or_(states, pc.equal(_whole(picked["stated"]), _whole(picked["bare"])))  # a question that is its own instruction: "Give the box of ..."
-    origin_type, round_type = schema.field("rounds").type.value_type.field("origin").type, schema.field("rounds").type.value_type
+    asked = pc.or_(
+        states, pc.equal(_whole(picked["stated"]), _whole(picked["bare"]))
+    )  # a question that is its own instruction: "Give the box of ..."
+    origin_type, round_type = (
+        schema.field("rounds").type.value_type.field("origin").type,
+        schema.field("rounds").type.value_type,
+    )
     origin = _origins(records, of, _whole(picked["template"]), written)
-    round_ = {"instruction": pc.if_else(states, _whole(picked["stated"]), _whole(picked["bare"])), "response": _whole(picked["response"]),
-              "format": pc.if_else(asked, _whole(picked["format"]), "free"),
-              "origin": pa.StructArray.from_arrays([origin[f.name] for f in origin_type], fields=list(origin_type))}
+    round_ = {
+        "instruction": pc.if_else(states, _whole(picked["stated"]), _whole(picked["bare"])),
+        "response": _whole(picked["response"]),
+        "format": pc.if_else(asked, _whole(picked["format"]), "free"),
+        "origin": pa.StructArray.from_arrays([origin[f.name] for f in origin_type], fields=list(origin_type)),
+    }
     rounds = pa.StructArray.from_arrays([_whole(round_[f.name]) for f in round_type], fields=list(round_type))
     first = of[laid.starts[:-1]]
-    columns = {"id": pa.array(laid.ids, pa.string()), "images": _images(records, first), "files": pa.array(_files(records, first, recipe), pa.list_(pa.string())),
-               "rounds": pa.ListArray.from_arrays(pa.array(laid.starts), rounds)}
+    columns = {
+        "id": pa.array(laid.ids, pa.string()),
+        "images": _images(records, first),
+        "files": pa.array(_files(records, first, recipe), pa.list_(pa.string())),
+        "rounds": pa.ListArray.from_arrays(pa.array(laid.starts), rounds),
+    }
     return pa.table([columns[f.name].cast(f.type) for f in schema], schema=schema)
 
 
-def _images(records: pa.Table, first: np.ndarray) -> pa.Array:  # of each conversation's first record: no, one or several
+def _images(
+    records: pa.Table, first: np.ndarray
+) -> pa.Array:  # of each conversation's first record: no, one or several
     names = records["image"].combine_chunks().take(pa.array(first))
     more = records["more"].combine_chunks().take(pa.array(first))
     if not pc.any(pc.not_equal(pc.list_value_length(more), 0)).as_py():
         counts = pc.not_equal(names, "").cast(pa.int32()).to_numpy()
-        return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)), names.filter(pc.not_equal(names, "")))
-    return pa.array([([name] if name else []) + others for name, others in zip(names.to_pylist(), more.to_pylist())], pa.list_(pa.string()))
+        return pa.ListArray.from_arrays(
+            pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)), names.filter(pc.not_equal(names, ""))
+        )
+    return pa.array(
+        [([name] if name else []) + others for name, others in zip(names.to_pylist(), more.to_pylist())],
+        pa.list_(pa.string()),
+    )
 
 # %% ../../nbs/data/23_lay_out.ipynb #7e6430a4
 def _stated(files: list[str], image: str, subset: str, recipe: BuildRecipe) -> str:
     "What a record's picture is called; empty where LLaVA's own name for it is right."
-    if files and (recipe.layout == "verbatim" or "/" in files[0] or not subset):  # a bare number lies where its split does
+    if files and (
+        recipe.layout == "verbatim" or "/" in files[0] or not subset
+    ):  # a bare number lies where its split does
         return files[0]
     of_train2017 = subset != "val2017" and (subset != "val2014" or "val2017" in recipe.clean)
     if of_train2017 or not image.startswith("coco:"):
@@ -175,12 +246,28 @@ def lay_out(
     order = np.argsort(record, kind="stable")
     drafts, record = drafts.take(pa.array(order)), record[order]
     with no_collector():
-        laid = _deal(drafts, record, _questions(drafts, records, record), image[record], _about(records).take(pa.array(record)).to_pylist(), recipe)
+        laid = _deal(
+            drafts,
+            record,
+            _questions(drafts, records, record),
+            image[record],
+            _about(records).take(pa.array(record)).to_pylist(),
+            recipe,
+        )
     rounds = pc.value_counts(records["source"].combine_chunks().take(pa.array(record)))
-    counts = {"conversations": len(laid.ids), "rounds": {row["values"]: row["counts"] for row in rounds.to_pylist()},
-              "records": {row["values"]: row["counts"] for row in pc.value_counts(records["source"]).to_pylist()}, "duplicates": duplicates, "repeated": repeated,
-              "images": len(pc.unique(pc.drop_null(pc.if_else(pc.equal(records["image"], ""), None, records["image"]))))}
-    return _conversations(laid, drafts, records, record, written, recipe) if len(seq) else parquet_schema().empty_table(), records, counts
+    counts = {
+        "conversations": len(laid.ids),
+        "rounds": {row["values"]: row["counts"] for row in rounds.to_pylist()},
+        "records": {row["values"]: row["counts"] for row in pc.value_counts(records["source"]).to_pylist()},
+        "duplicates": duplicates,
+        "repeated": repeated,
+        "images": len(pc.unique(pc.drop_null(pc.if_else(pc.equal(records["image"], ""), None, records["image"])))),
+    }
+    return (
+        _conversations(laid, drafts, records, record, written, recipe) if len(seq) else parquet_schema().empty_table(),
+        records,
+        counts,
+    )
 
 
 def write_part(out: Path, bucket: int, conversations: pa.Table, records: pa.Table) -> None:
@@ -190,7 +277,9 @@ def write_part(out: Path, bucket: int, conversations: pa.Table, records: pa.Tabl
         _write(records.drop_columns(["seq"]), out / f"records/part-{bucket:05d}.parquet")
 
 # %% ../../nbs/data/23_lay_out.ipynb #3342a39e
-def write_bucket(stage: Path, names: list[str], bucket: int, dropped: np.ndarray, recipe: BuildRecipe, out: Path) -> None:
+def write_bucket(
+    stage: Path, names: list[str], bucket: int, dropped: np.ndarray, recipe: BuildRecipe, out: Path
+) -> None:
     "Write part `bucket` of `conversations/` and `records/`, and its counts beside the stage's tables."
     done = stage / f"written/{bucket:05d}.json"
     if done.exists():
@@ -199,6 +288,8 @@ def write_bucket(stage: Path, names: list[str], bucket: int, dropped: np.ndarray
     def tables(kind: str) -> list[Path]:
         return [path for name in names if (path := stage / name / kind / f"{bucket:05d}.arrow").exists()]
 
-    conversations, records, counts = lay_out(_read(tables("records"), RECORDS, dropped), _read(tables("drafts"), DRAFTS, dropped), recipe)
+    conversations, records, counts = lay_out(
+        _read(tables("records"), RECORDS, dropped), _read(tables("drafts"), DRAFTS, dropped), recipe
+    )
     write_part(out, bucket, conversations, records)
     write_json(done, counts)

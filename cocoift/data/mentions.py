@@ -114,11 +114,13 @@ def _about(holder: dict) -> str:  # what a record, turn or part is about that is
 
 def begins_or_ends_with_place(text: str) -> bool:
     "Whether a text has the place of a picture before or after it."
-    return "<" in text and bool(_PLACE.match(text.lstrip()[:40]) or re.search(rf"(?:{_PLACE.pattern})\s*$", text[-100:], re.I))
+    return "<" in text and bool(
+        _PLACE.match(text.lstrip()[:40]) or re.search(rf"(?:{_PLACE.pattern})\s*$", text[-100:], re.I)
+    )
 
 
 def marked(text: str) -> str:
-    "What a text begins or ends with the place of, and that is no picture; \"\" for nothing."
+    'What a text begins or ends with the place of, and that is no picture; "" for nothing.'
     if "<" not in text:
         return ""
     found = _AT_START.match(_PLACE.sub("", text[:500])) or _AT_END.search(text[-100:])
@@ -152,7 +154,11 @@ def _kind(part: dict) -> str:  # text, image, or its own type
         return "image"
     if kind:
         return kind
-    return "text" if any(isinstance(part.get(key), str) for key in _TEXTS) else "image" * any(key in part for key in _PICTURES)
+    return (
+        "text"
+        if any(isinstance(part.get(key), str) for key in _TEXTS)
+        else "image" * any(key in part for key in _PICTURES)
+    )
 
 # %% ../../nbs/data/15_mentions.ipynb #50b2db97
 class Mentions:
@@ -184,7 +190,11 @@ class Mentions:
             return
         kind, other = _kind(part), _OTHER.fullmatch(str(part.get("type") or "").lower().removeprefix("input_"))
         self.refuse(_about(part) or other and f"it is about {_NOUNS[other[1].lower()]}" or "")
-        named = {key: part[key] for key in dict.fromkeys((*_PICTURES, *(_OF_PARTS if kind == "image" else ()))) if stated(part.get(key))}
+        named = {
+            key: part[key]
+            for key in dict.fromkeys((*_PICTURES, *(_OF_PARTS if kind == "image" else ())))
+            if stated(part.get(key))
+        }
         if named:
             first = next(iter(named))
             self.add(_entries(named[first]) if len(named) == 1 and first in _PICTURES else [named], first)

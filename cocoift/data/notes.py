@@ -20,14 +20,24 @@ from ..formats import normalise
 def _record(row: dict) -> Record:
     plural = {name: tuple(row[name] or ()) for name in ("answers", "choices", "why", "names", "more", "files")}
     objects = tuple(Objects(**{**o, "box": tuple(o["box"] or ())}) for o in row["objects"] or ())
-    return Record(**{**row, **plural, "objects": objects, "boxes": tuple(map(tuple, row["boxes"] or ())), "turns": tuple(Turn(**turn) for turn in row["turns"] or ())})
+    return Record(
+        **{
+            **row,
+            **plural,
+            "objects": objects,
+            "boxes": tuple(map(tuple, row["boxes"] or ())),
+            "turns": tuple(Turn(**turn) for turn in row["turns"] or ()),
+        }
+    )
 
 
 def record_parts(dataset: str | Path) -> list[Path]:
     "The parts of a dataset folder's records."
     parts = sorted((Path(dataset) / "records").glob("part-*.parquet"))
     if not parts or not (Path(dataset) / "manifest.json").is_file():
-        raise UserError(f"{dataset}: is no dataset folder with records (manifest.json and records/part-*.parquet): build it with `cocoift build`")
+        raise UserError(
+            f"{dataset}: is no dataset folder with records (manifest.json and records/part-*.parquet): build it with `cocoift build`"
+        )
     return parts
 
 
@@ -36,7 +46,9 @@ def read_records(part: Path) -> Iterator[Record]:
     try:
         yield from (_record(row) for _, row in rows(part))
     except (TypeError, KeyError) as error:
-        raise UserError(f"{part}: its records have other columns ({error}): build the dataset again with this cocoift") from None
+        raise UserError(
+            f"{part}: its records have other columns ({error}): build the dataset again with this cocoift"
+        ) from None
 
 
 def by_image(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
@@ -48,7 +60,9 @@ MOST = {"captions": 8, "regions": 15, "objects": 25, "questions": 20}
 
 
 def _object(o: Objects) -> str:
-    return f"- {o.name}: {f'at least {o.count}' if o.crowd else o.count}" + (f", within {box_text(o.box)}" if o.box else "")
+    return f"- {o.name}: {f'at least {o.count}' if o.crowd else o.count}" + (
+        f", within {box_text(o.box)}" if o.box else ""
+    )
 
 
 def _asked(record: Record) -> Iterator[tuple[str, str]]:
@@ -67,13 +81,30 @@ def notes(
     for o in (o for r in records for o in r.objects if o.count):
         objects.setdefault(o.name, o)
     asked = {normalise(question): (question, answer) for r in records for question, answer in _asked(r)}
-    regions = [f"- {r.answers[0]}" + (f" (at {box_text(r.boxes[0])})" if boxes and r.boxes else "") for r in records if r.task == "region"]
+    regions = [
+        f"- {r.answers[0]}" + (f" (at {box_text(r.boxes[0])})" if boxes and r.boxes else "")
+        for r in records
+        if r.task == "region"
+    ]
     relations = [f"- {r.names[0]} {r.answers[0]} {r.names[1]}" for r in records if r.task == "relation"]
     parts = [
-        ("What people wrote about the whole picture:", [f"- {' '.join(r.answers[0].split())}" for r in records if r.task in ("caption", "detail")][: MOST["captions"]]),
+        (
+            "What people wrote about the whole picture:",
+            [f"- {' '.join(r.answers[0].split())}" for r in records if r.task in ("caption", "detail")][
+                : MOST["captions"]
+            ],
+        ),
         ("What they wrote about parts of it:", [*regions, *relations][: MOST["regions"]]),
-        ("Things in it" + (", with the box around all of a kind as [left, top, right, bottom] from 0 to 1:" if boxes else ":"),
-         [_object(o if boxes else o._replace(box=())) for o in sorted(objects.values(), key=lambda o: -o.area)][: MOST["objects"]]),
-        ("Questions about it, with their answers:", [f"- {question} {answer}" for question, answer in list(asked.values())[: MOST["questions"]]]),
+        (
+            "Things in it"
+            + (", with the box around all of a kind as [left, top, right, bottom] from 0 to 1:" if boxes else ":"),
+            [_object(o if boxes else o._replace(box=())) for o in sorted(objects.values(), key=lambda o: -o.area)][
+                : MOST["objects"]
+            ],
+        ),
+        (
+            "Questions about it, with their answers:",
+            [f"- {question} {answer}" for question, answer in list(asked.values())[: MOST["questions"]]],
+        ),
     ]
     return "\n\n".join("\n".join([head, *dict.fromkeys(lines)]) for head, lines in parts if lines)

@@ -144,7 +144,9 @@ def vocabulary(
         for number, line in enumerate(read_text(synonyms).strip().splitlines(), 1):
             some = [" ".join(word.split()) for word in line.split(",") if word.strip()]
             if some and some[0] not in phrases and not set(some) & set(categories):
-                raise UserError(f"{synonyms}: line {number} begins with {some[0]!r}, which is no category of the annotations: name the file of these categories")
+                raise UserError(
+                    f"{synonyms}: line {number} begins with {some[0]!r}, which is no category of the annotations: name the file of these categories"
+                )
             phrases |= dict.fromkeys(some[1:], some[0])
     else:
         phrases = {p: c for p, c in own_words().items() if c in categories or not c} | phrases
@@ -153,13 +155,39 @@ def vocabulary(
 # %% ../../nbs/data/30_objects.ipynb #1a990589
 _TOKEN = re.compile(r"[a-z]+(?:['’-][a-z]+)*|\d+")
 _LONGEST = 4  # words of a phrase
-_NOT_A_COLOUR = frozenset(("", "and", "or", "on", "in", "is", "with", "to", "for", "from", "next", "that", "which", "slice", "slices", "tree", "peel", "half", "cut", "sitting", "placed"))
+_NOT_A_COLOUR = frozenset(
+    (
+        "",
+        "and",
+        "or",
+        "on",
+        "in",
+        "is",
+        "with",
+        "to",
+        "for",
+        "from",
+        "next",
+        "that",
+        "which",
+        "slice",
+        "slices",
+        "tree",
+        "peel",
+        "half",
+        "cut",
+        "sitting",
+        "placed",
+    )
+)
 
 
 def located(
     text: str,
     words: Mapping[str, str],  # from `vocabulary`
-) -> tuple[list[str], list[tuple[str, int, int]]]:  # the text's words; category, first word and the one after the last of every mention
+) -> tuple[
+    list[str], list[tuple[str, int, int]]
+]:  # the text's words; category, first word and the one after the last of every mention
     "Where a text names categories."
     tokens, found, k = _TOKEN.findall(text.lower().replace("’", "'")), [], 0
     tokens = [t.removesuffix("'s") for t in tokens]

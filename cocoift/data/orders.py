@@ -7,7 +7,7 @@ __all__ = ['BY_RECORD', 'Fate', 'DEFAULTS', 'WriteRecipe', 'Order', 'sources_of'
 
 # %% ../../nbs/data/35_orders.ipynb #78cd4521
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,7 +30,11 @@ def _rates(value: dict[str, float]) -> dict[str, float]:
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is no kind of writing: kinds are {', '.join(KINDS)}")
         if rate < 0 or kind not in BY_RECORD and rate > 1:
-            raise ValueError(f"{kind}: {rate:g} is no share of images: give 0 to 1" if kind not in BY_RECORD else f"{kind}: {rate:g} is less than none")
+            raise ValueError(
+                f"{kind}: {rate:g} is no share of images: give 0 to 1"
+                if kind not in BY_RECORD
+                else f"{kind}: {rate:g} is less than none"
+            )
     return {kind: value[kind] for kind in KINDS if value.get(kind)}
 
 
@@ -46,25 +50,36 @@ def _fates(value: dict[str, str]) -> dict[str, str]:
 
 class WriteRecipe(BaseModel):
     "What a model shall write."
+
     model_config = ConfigDict(extra="forbid")
     kinds: Annotated[dict[str, float], AfterValidator(_rates)]  # how many an image gets on average
     prompts: str = "full"  # a set: full, plain, or a folder
-    verdicts: Annotated[dict[str, Fate], BeforeValidator(_every), AfterValidator(_fates)] = Field("repair", validate_default=True)  # what becomes of an answer that a check objects to
-    most: dict[str, Annotated[int, Field(ge=0)]] = {}  # budgets: orders at most, by kind or by the source of their record
+    verdicts: Annotated[dict[str, Fate], BeforeValidator(_every), AfterValidator(_fates)] = Field(
+        "repair", validate_default=True
+    )  # what becomes of an answer that a check objects to
+    most: dict[
+        str, Annotated[int, Field(ge=0)]
+    ] = {}  # budgets: orders at most, by kind or by the source of their record
     images: int | None = Field(None, gt=0)  # images at most, drawn by seed
     context: bool = True  # label: whether the model is told the annotations too
     longest: int = Field(1024, ge=32)  # label: pixels of a picture's longer side, as it is sent
     temperature: float = Field(0.0, ge=0, le=2)
-    parameters: dict[str, Any] = {}  # of every request, beside or instead of max_tokens and temperature; null leaves one out
+    parameters: dict[
+        str, Any
+    ] = {}  # of every request, beside or instead of max_tokens and temperature; null leaves one out
     json_schema: bool = True  # whether the server can hold answers to a schema
     seed: int = 0
 
 
-DEFAULTS = {"rewrite": {"sentence": 1, "detail": 0.2, "dialog": 0.4, "reasoning": 0.2, "paraphrase": 0.5}, "label": {"sentence": 0.5, "detail": 0.5, "dialog": 0.5, "reasoning": 0.2}}
+DEFAULTS = {
+    "rewrite": {"sentence": 1, "detail": 0.2, "dialog": 0.4, "reasoning": 0.2, "paraphrase": 0.5},
+    "label": {"sentence": 0.5, "detail": 0.5, "dialog": 0.5, "reasoning": 0.2},
+}
 
 # %% ../../nbs/data/35_orders.ipynb #b4b5039a
 class Order(NamedTuple):
     "Something to be written."
+
     kind: str
     image: str
     draw: int  # its die, 64 bits
@@ -82,10 +97,16 @@ def sources_of(records: Iterable[Record]) -> list[Record]:
 
 def short_answered(record: Record) -> bool:
     "Whether a record is a question with a terse answer."
-    return record.task in ("qa", "count", "option", "choice", "explained") and not record.more and is_terse(record.answers[0])
+    return (
+        record.task in ("qa", "count", "option", "choice", "explained")
+        and not record.more
+        and is_terse(record.answers[0])
+    )
 
 
-def _tells(kind: str, known: list[Record]) -> bool:  # whether there is something to write about, for those who don't see
+def _tells(
+    kind: str, known: list[Record]
+) -> bool:  # whether there is something to write about, for those who don't see
     whole = any(r.task in ("caption", "detail", "objects") for r in known)  # a few answers are no picture of the whole
     return sum(max(1, len(r.objects), len(r.turns)) for r in known) >= 3 and (whole or kind == "dialog")
 
@@ -106,7 +127,11 @@ def orders(
     for kind, rate in recipe.kinds.items():
         draw = draw_of(recipe.seed, f"{role} {kind}", image)
         if kind in BY_RECORD:
-            drawn = sorted((draw_of(recipe.seed, f"{role} {kind} {r.source}", r.id), k) for k, r in enumerate(known) if short_answered(r))
+            drawn = sorted(
+                (draw_of(recipe.seed, f"{role} {kind} {r.source}", r.id), k)
+                for k, r in enumerate(known)
+                if short_answered(r)
+            )
             yield from (Order(kind, image, die, known[k]) for die, k in drawn[: int(rate) + (_share(draw) < rate % 1)])
         elif _share(draw) < rate and enough[kind]:
             yield Order(kind, image, draw)
@@ -146,4 +171,6 @@ class Ledger:
                 self.limits[group] = int(np.partition(dice, most)[most])
 
     def within(self, order: Order) -> bool:
-        return self._die(order.image) < self.below and all(order.draw < self.limits.get(group, float("inf")) for group in _groups(order))
+        return self._die(order.image) < self.below and all(
+            order.draw < self.limits.get(group, float("inf")) for group in _groups(order)
+        )

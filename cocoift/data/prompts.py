@@ -21,19 +21,22 @@ from .notes import notes
 from .sources.base import Objects, Record
 from ..files import UserError, digest_of, read_text
 from ..options import read_yaml
-from ..world import COLOURS, SIDE, Thing, ask, describe, make_scene, outline
+from ..world import SIDE, Thing, ask, describe, make_scene, outline
 
 # %% ../../nbs/data/34_prompts.ipynb #ded49aff
 KINDS = ("sentence", "detail", "dialog", "reasoning", "paraphrase")
 ROLES = ("rewrite", "label")
 SHIPPED = Path(str(resources.files("cocoift"))) / "prompts"
 _FIELDS = ("notes", "question", "answer", "instruction", "choices", "writer")
-WRITERS = 12  # whom a prompt may ask to be, one after another: else the same question is always reworded in the same way
+WRITERS = (
+    12  # whom a prompt may ask to be, one after another: else the same question is always reworded in the same way
+)
 _BLANK = re.compile(rf"\{{({'|'.join(_FIELDS)})\}}")
 
 
 class Wording(BaseModel):
     "What one role is told."
+
     model_config = ConfigDict(extra="forbid")
     system: str = ""
     ask: str
@@ -41,9 +44,12 @@ class Wording(BaseModel):
 
 class PromptFile(BaseModel):
     "A prompt as its file has it."
+
     model_config = ConfigDict(extra="forbid")
     version: int
-    answer: Literal["text", "json", "played"]  # played: the picture's questions are put to the model one after another, as in a chat
+    answer: Literal[
+        "text", "json", "played"
+    ]  # played: the picture's questions are put to the model one after another, as in a chat
     words: tuple[int, int]  # fewest and most of an answer that is free in length
     tokens: int = Field(gt=0)  # of an answer, at most
     examples: int = Field(0, ge=0)  # from the embedded world
@@ -58,40 +64,83 @@ def _spot(thing: Thing) -> Objects:
 
 
 def _detail(scene: list[Thing]) -> str:
-    where = [f"{'A' if k else 'There is a'} {t.size} {t.colour} {t.shape}{' is' if k else ''} in the {t.place}." for k, t in enumerate(scene)]
+    where = [
+        f"{'A' if k else 'There is a'} {t.size} {t.colour} {t.shape}{' is' if k else ''} in the {t.place}."
+        for k, t in enumerate(scene)
+    ]
     count = {1: "a single shape", 2: "two shapes", 3: "three shapes", 4: "four shapes"}[len(scene)]
-    return " ".join([f"The picture shows {count} on a plain, light background.", *where, "Nothing else is in sight, and the shapes do not touch each other."])
+    return " ".join(
+        [
+            f"The picture shows {count} on a plain, light background.",
+            *where,
+            "Nothing else is in sight, and the shapes do not touch each other.",
+        ]
+    )
 
 
 def _why(scene: list[Thing]) -> dict:
     large = next((t for t in scene if t.size == "large"), scene[0])
     rest = [t for t in scene if t.size == "small"]
-    beside = f" The {rest[0].shape} is much smaller, so it comes second." if rest and large.size == "large" else " The others are of the same size, but they stand in less prominent places."
-    return {"question": "Which shape would catch the eye of somebody who walks past this picture?",
-            "answer": f"Most likely the {large.shape}. It is {large.size} and {large.colour}, and it stands in the {large.place} against a plain background, with nothing near it that could distract.{beside}"}
+    beside = (
+        f" The {rest[0].shape} is much smaller, so it comes second."
+        if rest and large.size == "large"
+        else " The others are of the same size, but they stand in less prominent places."
+    )
+    return {
+        "question": "Which shape would catch the eye of somebody who walks past this picture?",
+        "answer": f"Most likely the {large.shape}. It is {large.size} and {large.colour}, and it stands in the {large.place} against a plain background, with nothing near it that could distract.{beside}",
+    }
 
 
 def _talk(scene: list[Thing]) -> dict:
     one, other = scene[0], scene[-1]
     count = {1: "one", 2: "two", 3: "three", 4: "four"}[len(scene)]
-    return {"rounds": [
-        {"question": "How would you sum up this picture?", "format": "free", "answer": f"It shows {count} simple shapes on a light background, among them a {one.colour} {one.shape}."},
-        {"question": f"What is the color of the {one.shape}?", "format": "short", "answer": one.colour},
-        {"question": f"And where is the {other.shape}?", "format": "free", "answer": f"The {other.shape} is in the {other.place} of the picture."},
-        {"question": "How many shapes are there?", "format": "number", "answer": str(len(scene))},
-        {"question": "What stands out about the way they are drawn?", "format": "sentences:2", "answer": "Each shape has a single flat color. None of them touches another."}]}
+    return {
+        "rounds": [
+            {
+                "question": "How would you sum up this picture?",
+                "format": "free",
+                "answer": f"It shows {count} simple shapes on a light background, among them a {one.colour} {one.shape}.",
+            },
+            {"question": f"What is the color of the {one.shape}?", "format": "short", "answer": one.colour},
+            {
+                "question": f"And where is the {other.shape}?",
+                "format": "free",
+                "answer": f"The {other.shape} is in the {other.place} of the picture.",
+            },
+            {"question": "How many shapes are there?", "format": "number", "answer": str(len(scene))},
+            {
+                "question": "What stands out about the way they are drawn?",
+                "format": "sentences:2",
+                "answer": "Each shape has a single flat color. None of them touches another.",
+            },
+        ]
+    }
 
 # %% ../../nbs/data/34_prompts.ipynb #d2ced73c
-def _reword(thing: Thing, number: int) -> tuple[str, str, dict]:  # question, answer, and the question with its instruction in other words
+def _reword(
+    thing: Thing, number: int
+) -> tuple[str, str, dict]:  # question, answer, and the question with its instruction in other words
     if number % 2:
-        return (f"Where is the {thing.shape}?", thing.place,
-                {"question": f"In what part of the picture would you look for the {thing.shape}?", "instruction": "Answer in a few words."})
-    return f"What color is the {thing.shape}?", thing.colour, {"question": f"Which color does the {thing.shape} have?", "instruction": "A single word or phrase is enough."}
+        return (
+            f"Where is the {thing.shape}?",
+            thing.place,
+            {
+                "question": f"In what part of the picture would you look for the {thing.shape}?",
+                "instruction": "Answer in a few words.",
+            },
+        )
+    return (
+        f"What color is the {thing.shape}?",
+        thing.colour,
+        {"question": f"Which color does the {thing.shape} have?", "instruction": "A single word or phrase is enough."},
+    )
 
 
 @dataclass(frozen=True)
 class Example:
     "A scene and what should be written about it."
+
     records: tuple[Record, ...]
     question: str
     short: str
@@ -106,9 +155,17 @@ def example(kind: str, number: int) -> Example:
         scene = make_scene(draws)
     q = next(q for q in ask(scene, draws) if q.kind == ("colour", "relation", "count")[number % 3])
     question, short, reworded = _reword(scene[0], number) if kind == "paraphrase" else (q.text, q.short, None)
-    captions = [Record("coco-captions", str(k), "coco:0", "caption", answers=(text,)) for k, text in enumerate(describe(scene))]
+    captions = [
+        Record("coco-captions", str(k), "coco:0", "caption", answers=(text,)) for k, text in enumerate(describe(scene))
+    ]
     things = Record("coco-instances", "0", "coco:0", "objects", objects=tuple(map(_spot, scene)))
-    said = {"sentence": q.sentence, "detail": _detail(scene), "dialog": _talk(scene), "reasoning": _why(scene), "paraphrase": reworded}[kind]
+    said = {
+        "sentence": q.sentence,
+        "detail": _detail(scene),
+        "dialog": _talk(scene),
+        "reasoning": _why(scene),
+        "paraphrase": reworded,
+    }[kind]
     return Example((*captions, things), question, short, said)
 
 # %% ../../nbs/data/34_prompts.ipynb #3f0cbf15
@@ -119,6 +176,7 @@ def _filled(text: str, **blanks: str) -> str:
 @dataclass(frozen=True)
 class Prompt:
     "A kind of writing as one role is told it."
+
     kind: str
     role: str
     file: PromptFile
@@ -134,8 +192,10 @@ class Prompt:
         for number in range(self.file.examples):
             e = example(self.kind, number)
             told = e.said if isinstance(e.said, str) else json.dumps(e.said, ensure_ascii=False)
-            shown.append(f"Example {number + 1}:\n\n{self.ask(notes=notes(e.records), question=e.question, answer=e.short, instruction='Answer the question with a short phrase.', writer=str(number + 1))}\n\n"
-                         f"What you write:\n{told}")
+            shown.append(
+                f"Example {number + 1}:\n\n{self.ask(notes=notes(e.records), question=e.question, answer=e.short, instruction='Answer the question with a short phrase.', writer=str(number + 1))}\n\n"
+                f"What you write:\n{told}"
+            )
         return "\n\n".join(filter(None, [self.wording.system.strip(), *shown]))
 
     def ask(self, **blanks: str) -> str:
@@ -145,7 +205,9 @@ class Prompt:
     @cached_property
     def hash(self) -> str:
         "16 hex digits that stand for all that is the same for every image."
-        return digest_of([self.kind, self.role, self.file.version, self.file.answer, self.file.tokens, self.system, self.wording.ask])[:16]
+        return digest_of(
+            [self.kind, self.role, self.file.version, self.file.answer, self.file.tokens, self.system, self.wording.ask]
+        )[:16]
 
     @property
     def id(self) -> str:
@@ -160,17 +222,23 @@ def load_prompts(
     "The prompts of some kinds of writing."
     shipped = SHIPPED / name if name in ("full", "plain") else Path(name)
     if not shipped.is_dir():
-        raise UserError(f"prompts: {name!r} is neither full nor plain nor a folder: name one that holds {', '.join(f'{kind}.yaml' for kind in KINDS)}")
+        raise UserError(
+            f"prompts: {name!r} is neither full nor plain nor a folder: name one that holds {', '.join(f'{kind}.yaml' for kind in KINDS)}"
+        )
     found = {}
     for kind in kinds:
         path = shipped / f"{kind}.yaml"
         if not path.is_file():
-            raise UserError(f"prompts: the set {name} has no {kind}.yaml: leave {kind} out of kinds, or take another set")
+            raise UserError(
+                f"prompts: the set {name} has no {kind}.yaml: leave {kind} out of kinds, or take another set"
+            )
         try:
             file = PromptFile.model_validate(read_yaml(read_text(path), path))
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}: mend it") from None
+            raise UserError(
+                f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}: mend it"
+            ) from None
         if getattr(file, role) is None:
             raise UserError(f"{path}: says nothing to {role}: leave {kind} out of kinds, or take another set")
         found[kind] = Prompt(kind, role, file)

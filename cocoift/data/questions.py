@@ -21,6 +21,7 @@ from ..formats import NUMBER_WORDS
 # %% ../../nbs/data/19_questions.ipynb #9599ce05
 class Asked(NamedTuple):
     "A question about a picture with its answer, in a format and as a sentence."
+
     kind: str
     question: str
     short: str  # in the format
@@ -28,17 +29,22 @@ class Asked(NamedTuple):
     format: str = "short"
 
 # %% ../../nbs/data/19_questions.ipynb #e43ab05c
-_MASS = frozenset("""alcohol applesauce armor asparagus bait bamboo batter beef beer bread broccoli butter cardboard cauliflower celery chinaware chocolate cider cloth cocoa
+_MASS = frozenset(
+    """alcohol applesauce armor asparagus bait bamboo batter beef beer bread broccoli butter cardboard cauliflower celery chinaware chocolate cider cloth cocoa
     coleslaw corn cornbread cornmeal crabmeat cream curd detergent dirt flannel fleece floss fog food fruit fudge furniture garbage garlic gelatin ginger grass gravel ground gum
     ham honey hummus icecream jam jewelry juice leather lemonade lettuce liquor meat medicine metal milk moss mousse mud oil paper parchment pasta pavement plastic pottery
     pudding rice salad salami salsa sand sauce shampoo sky snow soap sportswear straw sugarcane sushi tennis textile thread tinfoil tinsel tissue toast toothpaste underwear vegetation
-    vinegar vodka water wood wool yogurt""".split())
-_PLURAL = frozenset("""binoculars clippers clothes clouds goggles grits jeans leaves overalls pajamas pants pliers scissors shears shorts skis spectacles sprouts stairs
-    sunglasses suspenders tights tongs trousers underdrawers waterdrops""".split())
+    vinegar vodka water wood wool yogurt""".split()
+)
+_PLURAL = frozenset(
+    """binoculars clippers clothes clouds goggles grits jeans leaves overalls pajamas pants pliers scissors shears shorts skis spectacles sprouts stairs
+    sunglasses suspenders tights tongs trousers underdrawers waterdrops""".split()
+)
 
 
 class Noun(NamedTuple):
     "How a category is spoken of."
+
     one: str  # "a dog", "grass", "scissors"
     many: str  # "dogs", "grass", "scissors"
     be: str  # "is", but "are" of scissors
@@ -78,18 +84,54 @@ def singular(name: str) -> str:
 
 # %% ../../nbs/data/19_questions.ipynb #1bffe17e
 WORDINGS = {
-    "count": ("How many {many} are there in the image?", "How many {many} can you see in the picture?", "What is the number of {many} in the image?",
-              "Count the {many} in this photo.", "How many {many} does the image show?", "How many {many} do you see?", "Tell me how many {many} there are in the picture.",
-              "How many {many} can be counted here?"),
-    "presence": ("{Be} there {one} in the image?", "Does the picture show {one}?", "Can you see {one} in this photo?", "Do you see {one} anywhere in the image?",
-                 "Does this image have {one} in it?", "Would you say that there {be} {one} in the picture?", "Can {one} be seen in the image?",
-                 "Is it true that there {be} {one} in this picture?"),
-    "listing": ("What can be seen in the image?", "What things are in this picture?", "Which things does the photo show?", "What is in the image?", "What do you see in this picture?"),
-    "tally": ("How many {those} are there in the image?", "How many {those} can you see in the picture?", "Count the {those} in this photo."),
-    "side": ("In the image, {be} the {a} {sides} the {b}?", "Where in the picture {be} the {a}, {sides} the {b}?", "{Be} the {a} {sides} the {b} in this photo?"),
-    "placed": ("In the image, {be} the {a} {side} the {b}?", "Does the photo show the {a} {side} the {b}?", "{Be} the {a} {side} the {b} in this picture?"),
-    "larger": ("Which takes up more of the image, the {a} or the {b}?", "Which covers the larger part of the picture, the {a} or the {b}?",
-               "Which looks larger in this photo, the {a} or the {b}?", "What fills more of the image, the {a} or the {b}?"),
+    "count": (
+        "How many {many} are there in the image?",
+        "How many {many} can you see in the picture?",
+        "What is the number of {many} in the image?",
+        "Count the {many} in this photo.",
+        "How many {many} does the image show?",
+        "How many {many} do you see?",
+        "Tell me how many {many} there are in the picture.",
+        "How many {many} can be counted here?",
+    ),
+    "presence": (
+        "{Be} there {one} in the image?",
+        "Does the picture show {one}?",
+        "Can you see {one} in this photo?",
+        "Do you see {one} anywhere in the image?",
+        "Does this image have {one} in it?",
+        "Would you say that there {be} {one} in the picture?",
+        "Can {one} be seen in the image?",
+        "Is it true that there {be} {one} in this picture?",
+    ),
+    "listing": (
+        "What can be seen in the image?",
+        "What things are in this picture?",
+        "Which things does the photo show?",
+        "What is in the image?",
+        "What do you see in this picture?",
+    ),
+    "tally": (
+        "How many {those} are there in the image?",
+        "How many {those} can you see in the picture?",
+        "Count the {those} in this photo.",
+    ),
+    "side": (
+        "In the image, {be} the {a} {sides} the {b}?",
+        "Where in the picture {be} the {a}, {sides} the {b}?",
+        "{Be} the {a} {sides} the {b} in this photo?",
+    ),
+    "placed": (
+        "In the image, {be} the {a} {side} the {b}?",
+        "Does the photo show the {a} {side} the {b}?",
+        "{Be} the {a} {side} the {b} in this picture?",
+    ),
+    "larger": (
+        "Which takes up more of the image, the {a} or the {b}?",
+        "Which covers the larger part of the picture, the {a} or the {b}?",
+        "Which looks larger in this photo, the {a} or the {b}?",
+        "What fills more of the image, the {a} or the {b}?",
+    ),
 }
 Say = Callable[..., str]  # kind and blanks -> question
 
@@ -110,24 +152,45 @@ def _countable(o: Objects) -> bool:
     return noun(o.name).counted and not o.crowd and o.count <= MOST_COUNTED
 
 
-def _amount(o: Objects, one: str = "one") -> str:  # "three dogs", "no cats"; of a crowd or a mass only "people", "grass"
+def _amount(
+    o: Objects, one: str = "one"
+) -> str:  # "three dogs", "no cats"; of a crowd or a mass only "people", "grass"
     if not o.count:
         return f"no {noun(o.name).many}"
-    return noun(o.name).many if not _countable(o) else f"{one} {o.name}" if o.count == 1 else f"{NUMBER_WORDS[o.count]} {noun(o.name).many}"
+    return (
+        noun(o.name).many
+        if not _countable(o)
+        else f"{one} {o.name}"
+        if o.count == 1
+        else f"{NUMBER_WORDS[o.count]} {noun(o.name).many}"
+    )
 
 
 def _count(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Asked]:
     for o in things:
         if o.count and _countable(o):
-            yield Asked("count", say("count", many=noun(o.name).many), str(o.count), f"There {'is' if o.count == 1 else 'are'} {_amount(o)} in the image.", "number")
+            yield Asked(
+                "count",
+                say("count", many=noun(o.name).many),
+                str(o.count),
+                f"There {'is' if o.count == 1 else 'are'} {_amount(o)} in the image.",
+                "number",
+            )
 
 
 def _presence(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Asked]:
     there = [o for o in things if o.count]
     for o in chain.from_iterable(zip((o for o in things if not o.count), there)):
         one, _, be, _ = noun(o.name)
-        yield Asked("presence", say("presence", one=one, be=be), *(("yes", f"Yes, there {be} {one} in the image.") if o.count else
-                                                                   ("no", f"No, there {be} no {o.name} in the image.")))
+        yield Asked(
+            "presence",
+            say("presence", one=one, be=be),
+            *(
+                ("yes", f"Yes, there {be} {one} in the image.")
+                if o.count
+                else ("no", f"No, there {be} no {o.name} in the image.")
+            ),
+        )
 
 # %% ../../nbs/data/19_questions.ipynb #e9a717f4
 def _listing(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Asked]:
@@ -137,15 +200,24 @@ def _listing(things: list[Objects], draws: random.Random, say: Say) -> Iterator[
         names = [o.name if o.count == 1 else noun(o.name).many for o in some]
         lines, formatted = "\n".join(f"- {name}" for name in names), draws.random() < 0.5
         sentence = f"The image shows {_join([noun(o.name).one if o.count == 1 else _amount(o) for o in some])}."
-        yield Asked("listing", say("listing"), *((json.dumps(names), sentence, "json") if formatted else (lines, sentence, f"list:{len(names)}")))
+        yield Asked(
+            "listing",
+            say("listing"),
+            *((json.dumps(names), sentence, "json") if formatted else (lines, sentence, f"list:{len(names)}")),
+        )
 
 
 def _tally(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Asked]:
     some = [o for o in things if _countable(o)][: draws.randint(2, 3)]
     if len(some) >= 2 and any(o.count for o in some):
         some.sort(key=lambda o: not o.count)  # what there is comes first: "There are two dogs and no cats."
-        yield Asked("tally", say("tally", those=_join([noun(o.name).many for o in some])), json.dumps({noun(o.name).many: o.count for o in some}),
-                    f"There {'is' if some[0].count == 1 else 'are'} {_join([_amount(o) for o in some])} in the image.", "json")
+        yield Asked(
+            "tally",
+            say("tally", those=_join([noun(o.name).many for o in some])),
+            json.dumps({noun(o.name).many: o.count for o in some}),
+            f"There {'is' if some[0].count == 1 else 'are'} {_join([_amount(o) for o in some])} in the image.",
+            "json",
+        )
 
 # %% ../../nbs/data/19_questions.ipynb #88b0873b
 GAP = 0.02  # share of the picture's width or height
@@ -160,7 +232,9 @@ def _mass(o: Objects) -> bool:
     return bool(o.count) and noun(o.name).be == "is" and not noun(o.name).counted
 
 
-def _side(a: Objects, b: Objects) -> tuple[str, str] | None:  # the side of `b` that `a` is on, and the other one; None if that is not clear
+def _side(
+    a: Objects, b: Objects
+) -> tuple[str, str] | None:  # the side of `b` that `a` is on, and the other one; None if that is not clear
     (left, top, right, bottom), (b_left, b_top, b_right, b_bottom) = a.box, b.box
     if right + GAP <= b_left or b_right + GAP <= left:
         return ("left", "right") if right <= b_left else ("right", "left")
@@ -182,7 +256,12 @@ def _position(things: list[Objects], draws: random.Random, say: Say) -> Iterator
                 answers = ("yes", f"Yes, {true}") if claim == is_on else ("no", f"No, {true}")
                 yield Asked("position", say("placed", a=a.name, b=b.name, be=be, side=_OF[claim]), *answers)
             else:
-                yield Asked("position", say("side", a=a.name, b=b.name, be=be, sides=_EITHER.get(is_on) or _EITHER[is_not]), is_on, f"T{true[1:]}")
+                yield Asked(
+                    "position",
+                    say("side", a=a.name, b=b.name, be=be, sides=_EITHER.get(is_on) or _EITHER[is_not]),
+                    is_on,
+                    f"T{true[1:]}",
+                )
 
 
 def _larger(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Asked]:
@@ -190,7 +269,12 @@ def _larger(things: list[Objects], draws: random.Random, say: Say) -> Iterator[A
         big, small = (a, b) if a.area > b.area else (b, a)
         if big.area >= LARGER * small.area > 0:
             take = "takes" if noun(big.name).be == "is" else "take"
-            yield Asked("larger", say("larger", a=a.name, b=b.name), f"the {big.name}", f"The {big.name} {take} up more of the image than the {small.name}.")
+            yield Asked(
+                "larger",
+                say("larger", a=a.name, b=b.name),
+                f"the {big.name}",
+                f"The {big.name} {take} up more of the image than the {small.name}.",
+            )
 
 # %% ../../nbs/data/19_questions.ipynb #22d0ff06
 def _order(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Asked]:
@@ -207,7 +291,14 @@ def _order(things: list[Objects], draws: random.Random, say: Say) -> Iterator[As
         yield Asked("order", question, json.dumps(names), sentence, "json")
 
 
-KINDS = {"count": _count, "presence": _presence, "listing": _listing, "tally": _tally, "position": _position, "larger": _larger}
+KINDS = {
+    "count": _count,
+    "presence": _presence,
+    "listing": _listing,
+    "tally": _tally,
+    "position": _position,
+    "larger": _larger,
+}
 HELD_BACK_KINDS = {"order": _order}
 
 
@@ -219,7 +310,11 @@ def ask_objects(
     reworded: bool = False,  # draw the wording too
 ) -> list[Asked]:
     "Questions that a record of objects answers, at most `most`, the kinds in turn."
-    things, kinds, say = [o for o in record.objects if o.count or not o.crowd], list(kinds), partial(_said, draws if reworded else None)
+    things, kinds, say = (
+        [o for o in record.objects if o.count or not o.crowd],
+        list(kinds),
+        partial(_said, draws if reworded else None),
+    )
     draws.shuffle(things)
     draws.shuffle(kinds)
     found = [(KINDS | HELD_BACK_KINDS)[kind](things, draws, say) for kind in kinds]

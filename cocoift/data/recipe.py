@@ -20,6 +20,7 @@ from .templates import TEMPLATE_SETS
 # %% ../../nbs/data/20_recipe.ipynb #42f06a4f
 class SourceOptions(BaseModel):
     "What a recipe says of one source."
+
     model_config = ConfigDict(extra="forbid")
     splits: list[Literal["train", "val", "test"]] = Field(["train"], min_length=1)
     cap: int | None = Field(None, gt=0)  # records at most, drawn by seed
@@ -45,15 +46,21 @@ def _known(value: dict[str, SourceOptions]) -> dict[str, SourceOptions]:
         if name not in known:
             raise ValueError(f"{name!r} is no source: `cocoift sources` lists them")
         if unknown := sorted(set(options.fields) - set(known[name].fields)):
-            raise ValueError(f"fields: {unknown[0]!r} of {name} is no field that can be named: it has {', '.join(known[name].fields) or 'none'}")
+            raise ValueError(
+                f"fields: {unknown[0]!r} of {name} is no field that can be named: it has {', '.join(known[name].fields) or 'none'}"
+            )
     return value
 
 
 def _ordered(value: tuple[int, int] | dict[int, float]) -> tuple[int, int] | dict[int, float]:
     if isinstance(value, tuple) and not 1 <= value[0] <= value[1]:
         raise ValueError(f"{list(value)} is no range of rounds: give the fewest (1 or more) and the most")
-    if isinstance(value, dict) and not (value and min(value) >= 1 and min(value.values()) >= 0 and sum(value.values()) > 0):
-        raise ValueError(f"{value} is no distribution of rounds: give numbers of rounds (1 or more), each with how often it is drawn")
+    if isinstance(value, dict) and not (
+        value and min(value) >= 1 and min(value.values()) >= 0 and sum(value.values()) > 0
+    ):
+        raise ValueError(
+            f"{value} is no distribution of rounds: give numbers of rounds (1 or more), each with how often it is drawn"
+        )
     return value
 
 
@@ -65,16 +72,26 @@ def _benchmark(name: str) -> str:
 # %% ../../nbs/data/20_recipe.ipynb #1dca7aab
 class BuildRecipe(BaseModel):
     "What to merge, and how to lay it out."
+
     model_config = ConfigDict(extra="forbid")
     name: str
-    sources: Annotated[dict[str, SourceOptions], BeforeValidator(_named), AfterValidator(_known)]  # in order of rank: of the same record in two the first keeps it
+    sources: Annotated[
+        dict[str, SourceOptions], BeforeValidator(_named), AfterValidator(_known)
+    ]  # in order of rank: of the same record in two the first keeps it
     layout: Literal[*LAYOUTS] = "every-mixed"
     templates: Literal[*TEMPLATE_SETS] = "paper"
-    rounds: Annotated[tuple[int, int] | dict[int, float], AfterValidator(_ordered)] = (2, 6)  # fewest and most of a conversation, or how often each number is drawn
-    tokens: int = Field(1400, gt=0)  # of a conversation's text at most, at four characters each; 2048 less LLaVA's 576 of the picture
+    rounds: Annotated[tuple[int, int] | dict[int, float], AfterValidator(_ordered)] = (
+        2,
+        6,
+    )  # fewest and most of a conversation, or how often each number is drawn
+    tokens: int = Field(
+        1400, gt=0
+    )  # of a conversation's text at most, at four characters each; 2048 less LLaVA's 576 of the picture
     free: float = Field(0.25, ge=0, le=1)  # share of free rounds where a task can be worded both ways
     votes: float = Field(0.3, ge=0, le=1)  # share of the people asked who must have given an answer, where people voted
-    clean: list[Annotated[str, AfterValidator(_benchmark)]] = list(CLEAN)  # benchmarks, or files of benchmarks, whose images must not be in the set
+    clean: list[Annotated[str, AfterValidator(_benchmark)]] = list(
+        CLEAN
+    )  # benchmarks, or files of benchmarks, whose images must not be in the set
     seed: int = 0
     rewrite: WriteRecipe | None = None  # what `cocoift rewrite` shall add, where its command line does not say
     label: WriteRecipe | None = None  # and `cocoift label`
@@ -82,5 +99,9 @@ class BuildRecipe(BaseModel):
     @property
     def deal(self) -> Deal:
         "How conversations are cut."
-        lengths = self.rounds if isinstance(self.rounds, dict) else dict.fromkeys(range(self.rounds[0], self.rounds[1] + 1), 1)
+        lengths = (
+            self.rounds
+            if isinstance(self.rounds, dict)
+            else dict.fromkeys(range(self.rounds[0], self.rounds[1] + 1), 1)
+        )
         return Deal(tuple(lengths), tuple(lengths.values()), self.tokens)

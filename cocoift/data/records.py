@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..conversation import Conversation, Origin, Round, read_conversations, rows
-from .mentions import HALF, WRITTEN, Broken, Mentions, Named, begins_or_ends_with_place, marked, placed
-from .mentions import stated, texts_of
+from cocoift.data.mentions import (
+    HALF,
+    WRITTEN,
+    Broken,
+    Mentions,
+    Named,
+    begins_or_ends_with_place,
+    marked,
+    placed,
+    stated,
+    texts_of,
+)
 from ..files import UserError, read_jsonl, reading_text
 from ..formats import stated_format
 from ..streams import stream_json

@@ -24,15 +24,20 @@ from tqdm.auto import tqdm
 from ..conversation import Conversation
 from .records import Unusable, bare, begins_list, by_system, from_record, speaker_of, texts_of, turns_field
 from ..files import UserError, atomic_file, reading_text
-from ..streams import Window
 from ..formats import COUNTED_FORMATS, TERSE_FORMATS, clauses, only_asks, stated_format, words
+from ..streams import Window
 
 # %% ../../nbs/data/28_repair.ipynb #cc7da975
-_ANSWERS = TERSE_FORMATS | {"option_why", "short_why", *COUNTED_FORMATS[:2]}  # formats of answers: `words:20` and `sentences:1` too, lists not
+_ANSWERS = TERSE_FORMATS | {
+    "option_why",
+    "short_why",
+    *COUNTED_FORMATS[:2],
+}  # formats of answers: `words:20` and `sentences:1` too, lists not
 
 
 class Asked(NamedTuple):
     "A user turn: a question, and at one of its ends an instruction that could stand at any other, with the blank or new line that joins it."
+
     before: str
     question: str
     after: str
@@ -65,17 +70,29 @@ def _run(asks: list[bool]) -> int:  # how many at the start only ask, where one 
     return next((number for number, ask in enumerate(asks) if not ask), len(asks) - 1)
 
 # %% ../../nbs/data/28_repair.ipynb #34d48329
-_OWN_LENGTH = re.compile(r"\b(?:in|with|more|full|fully|great|rich) (?:\w+ )?detail|\b(?:detailed|comprehensive|thorough|in-depth|elaborate)\b|\b(?:short|brief|concise|one-sentence) "
-                         r"(?:\w+ )?(?:description|caption|summary|explanation)|\bdescription for (?:this|the) region\b|\bstep[- ]by[- ]step\b|"
-                         r"^\s*(?:please )?(?:write|compose|explain|discuss|elaborate|tell me a story)\b", re.I)
+_OWN_LENGTH = re.compile(
+    r"\b(?:in|with|more|full|fully|great|rich) (?:\w+ )?detail|\b(?:detailed|comprehensive|thorough|in-depth|elaborate)\b|\b(?:short|brief|concise|one-sentence) "
+    r"(?:\w+ )?(?:description|caption|summary|explanation)|\bdescription for (?:this|the) region\b|\bstep[- ]by[- ]step\b|"
+    r"^\s*(?:please )?(?:write|compose|explain|discuss|elaborate|tell me a story)\b",
+    re.I,
+)
 _OPEN_QUESTION = re.compile(r"(?:^|, |\n)(?:and |so |then )?(?:what|which|who|whom|whose|where|when|why|how)\b", re.I)
 _CHOICES = re.compile(r"(?:^|\n|\s)\(?A[.):]\s.*\s\(?B[.):]\s", re.S)
-_COUNTING = re.compile(r"\bhow (?:many|much|old|tall|long|far|big|high)\b|\b(?:number|count|total|sum|amount|age|year|time|percentage)\b", re.I)
-_OBEYABLE = {"option": _CHOICES.search, "option_why": _CHOICES.search, "number": _COUNTING.search, "yes_no": lambda question: not _OPEN_QUESTION.search(question)}
+_COUNTING = re.compile(
+    r"\bhow (?:many|much|old|tall|long|far|big|high)\b|\b(?:number|count|total|sum|amount|age|year|time|percentage)\b",
+    re.I,
+)
+_OBEYABLE = {
+    "option": _CHOICES.search,
+    "option_why": _CHOICES.search,
+    "number": _COUNTING.search,
+    "yes_no": lambda question: not _OPEN_QUESTION.search(question),
+}
 
 
 class Governed(NamedTuple):
     "A user turn, and what it is answered under."
+
     asked: Asked  # its question and the instruction that governs it; none for a free turn, or one whose format is part of the task
     format: str
     stated: bool  # whether the turn itself says so
@@ -83,7 +100,12 @@ class Governed(NamedTuple):
 
 def _obeys(g: Governed, format: str) -> bool:  # whether a turn that states nothing could be meant
     question = g.asked.question
-    return bool(words(question)) and g.format == "free" and not _OWN_LENGTH.search(question) and bool(_OBEYABLE.get(format, bool)(question))
+    return (
+        bool(words(question))
+        and g.format == "free"
+        and not _OWN_LENGTH.search(question)
+        and bool(_OBEYABLE.get(format, bool)(question))
+    )
 
 
 def governed(
@@ -96,11 +118,17 @@ def governed(
     law, format, _ = told[0]
     if not pictured or not law.instruction or any(g.format not in ("free", "box") for g in told[1:]):
         return told
-    return [g if g.asked.instruction or not _obeys(g, format) else Governed(law._replace(question=g.asked.question), format, False) for g in told]
+    return [
+        g
+        if g.asked.instruction or not _obeys(g, format)
+        else Governed(law._replace(question=g.asked.question), format, False)
+        for g in told
+    ]
 
 # %% ../../nbs/data/28_repair.ipynb #a3af6077
 class _Pieces(Window):
     "A window that hands out what it passed, to the letter."
+
     passed, mark = "", 0
 
     def more(self, least: int = 1 << 20) -> bool:
@@ -138,7 +166,9 @@ def _lines(file, path: Path) -> Iterator[tuple[str, str, Any]]:
             try:
                 value = json.loads(own)
             except json.JSONDecodeError as error:
-                raise UserError(f"{path}: line {number} is not JSON ({error.msg.lower()}): mend or remove the line") from None
+                raise UserError(
+                    f"{path}: line {number} is not JSON ({error.msg.lower()}): mend or remove the line"
+                ) from None
             before, after = line.split(own)
             yield between + before, own, value
             between = after
@@ -147,7 +177,9 @@ def _lines(file, path: Path) -> Iterator[tuple[str, str, Any]]:
     yield between, "", None
 
 
-def _pieces(path: Path) -> Iterator[tuple[str, str, Any]]:  # the text before a record, its own, its value; last the text at the end
+def _pieces(
+    path: Path,
+) -> Iterator[tuple[str, str, Any]]:  # the text before a record, its own, its value; last the text at the end
     with reading_text(path) as file:
         listed, mark = begins_list(path), "\ufeff" if file.encoding == "utf-8-sig" else ""
         file.reconfigure(newline="" if listed else "\n")
@@ -156,7 +188,9 @@ def _pieces(path: Path) -> Iterator[tuple[str, str, Any]]:  # the text before a 
                 yield mark + between, own, value
                 mark = ""
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?") from None
+            raise UserError(
+                f"{path}: byte {error.start} of a block is not UTF-8 text: is it compressed, or another file?"
+            ) from None
 
 # %% ../../nbs/data/28_repair.ipynb #d7d7f38a
 class _Survey:
@@ -165,8 +199,16 @@ class _Survey:
     def __init__(self):
         self.laws: dict[tuple[str, str], int] = {}  # source and opening instruction, numbered
         self.law = array("l")  # of each record: which law it would be repaired by, or -1
-        self.once, self.often = Counter(), Counter()  # by law: conversations that never state a format again; that do, among rounds that do not
-        self.image, self.start, self.size, self.loose = array("Q"), array("Q"), array("Q"), bytearray()  # where a record lies; may its rounds move?
+        self.once, self.often = (
+            Counter(),
+            Counter(),
+        )  # by law: conversations that never state a format again; that do, among rounds that do not
+        self.image, self.start, self.size, self.loose = (
+            array("Q"),
+            array("Q"),
+            array("Q"),
+            bytearray(),
+        )  # where a record lies; may its rounds move?
 
     def add(self, c: Conversation | Unusable, record: dict, start: int, size: int) -> None:
         self.start.append(start)
@@ -180,13 +222,17 @@ class _Survey:
         law, opening = -1, said[0].asked.instruction
         if opening and c.images and not by_system(record):
             number = self.laws.setdefault((c.rounds[0].origin.source, opening), len(self.laws))
-            stated = [g.format != "free" for g in said[1:] if g.format != "box" and not _OWN_LENGTH.search(g.asked.question)]
+            stated = [
+                g.format != "free" for g in said[1:] if g.format != "box" and not _OWN_LENGTH.search(g.asked.question)
+            ]
             self.often[number] += any(stated) and not all(stated)
             if not all(g.stated for g in said) and not _LASTING.search(opening):
                 law = number
                 self.once[number] += 1
         self.law.append(law)
-        self.image.append(int.from_bytes(blake2b("\n".join([turns_field(record), *c.images]).encode(), digest_size=8).digest()))
+        self.image.append(
+            int.from_bytes(blake2b("\n".join([turns_field(record), *c.images]).encode(), digest_size=8).digest())
+        )
         self.loose.append(_may_move(c, record, said))
 
     def faulty(self, number: int) -> bool:  # from 0
@@ -199,13 +245,21 @@ _LASTING = re.compile(r"\b(?:each|any) (?:question|answer)", re.I)  # said to go
 
 def _may_move(c: Conversation, record: dict, said: list[Governed]) -> bool:
     turns = record[turns_field(record)]
-    known = len(record) == 3 and "id" in record and ("image" in record or "images" in record) and len(turns) == 2 * len(c.rounds) and all(list(map(type, turn.values())) == [str, str] for turn in turns)
+    known = (
+        len(record) == 3
+        and "id" in record
+        and ("image" in record or "images" in record)
+        and len(turns) == 2 * len(c.rounds)
+        and all(list(map(type, turn.values())) == [str, str] for turn in turns)
+    )
     return known and len(c.images) == 1 and all(g.format == "free" and "region" not in g.asked.question for g in said)
 
 
 def _survey(path: Path) -> _Survey:
     seen, at = _Survey(), 0
-    for number, (between, own, record) in enumerate(tqdm(_pieces(path), desc="reading", unit=" records", disable=None), 1):
+    for number, (between, own, record) in enumerate(
+        tqdm(_pieces(path), desc="reading", unit=" records", disable=None), 1
+    ):
         start = at + len(between.encode())
         at = start + len(own.encode())
         if own:
@@ -242,6 +296,7 @@ _placed = py_make_scanner(_DECODER)
 
 class _Placed(NamedTuple):
     "A turn of a record's text, not the system's."
+
     turn: _Object
     said: str
     texts: list[list[_Text]]  # it is written in; twice where it stands under `value` and `content`
@@ -282,7 +337,9 @@ def _restated(own: str, turns: list[_Placed]) -> tuple[int, list[tuple[int, int,
     return stated, edits
 
 # %% ../../nbs/data/28_repair.ipynb #179e7f5b
-def _pairs(seen: _Survey, seed: int) -> dict[int, int]:  # repaired record -> the free one that moves into it, both from 0
+def _pairs(
+    seen: _Survey, seed: int
+) -> dict[int, int]:  # repaired record -> the free one that moves into it, both from 0
     at_fault = [number for number in range(len(seen.law)) if seen.faulty(number)]
     wanted, pairs = {seen.image[number] for number in at_fault}, {}
     free = [number for number, loose in enumerate(seen.loose) if loose and seen.image[number] in wanted]
@@ -304,13 +361,19 @@ def _moved(own: str, turns: list[_Placed], other: str, draws: random.Random) -> 
         pair = ""
         for turn, said, ((place,),) in moving[2 * k : 2 * k + 2]:
             marked = bare(said) != said.strip()
-            unmarked = [(place.begin - turn.begin, place.end - turn.begin, f'"{_quoted(bare(said), other)}"')] if marked else []
+            unmarked = (
+                [(place.begin - turn.begin, place.end - turn.begin, f'"{_quoted(bare(said), other)}"')]
+                if marked
+                else []
+            )
             pair += between + _spliced(other[turn.begin : turn.end], unmarked)
         edits.append((turns[2 * gap + 1].turn.end, turns[2 * gap + 1].turn.end, pair))
     return edits
 
 # %% ../../nbs/data/28_repair.ipynb #1946104e
-def _write(path: Path, out: Path, seen: _Survey, pairs: dict[int, int], seed: int) -> tuple[int, int]:  # conversations repaired, rounds that got their instruction
+def _write(
+    path: Path, out: Path, seen: _Survey, pairs: dict[int, int], seed: int
+) -> tuple[int, int]:  # conversations repaired, rounds that got their instruction
     repaired = stated = 0
     gone, first = set(pairs.values()), True
     with atomic_file(out, "wb") as file, open(path, "rb") as other:
@@ -323,12 +386,16 @@ def _write(path: Path, out: Path, seen: _Survey, pairs: dict[int, int], seed: in
                 try:
                     turns = _turns(own)
                 except RecursionError:
-                    raise UserError(f"{path}: record {number + 1} is nested too deeply to be repaired: mend the record or remove it") from None
+                    raise UserError(
+                        f"{path}: record {number + 1} is nested too deeply to be repaired: mend the record or remove it"
+                    ) from None
                 rounds, edits = _restated(own, turns)
                 repaired, stated = repaired + 1, stated + rounds
                 if number in pairs:
                     other.seek(seen.start[pairs[number]])
-                    edits += _moved(own, turns, other.read(seen.size[pairs[number]]).decode(), random.Random(f"{seed} {number}"))
+                    edits += _moved(
+                        own, turns, other.read(seen.size[pairs[number]]).decode(), random.Random(f"{seed} {number}")
+                    )
                 own = _spliced(own, edits)
             file.write((opening if own and first else between).encode() + own.encode())
             first = first and not own
@@ -346,7 +413,9 @@ def repair(
 
     path, out = Path(path), Path(out)
     if path.suffix not in (".json", ".jsonl"):
-        raise UserError(f"{path}: repair reads LLaVA's .json or a .jsonl of messages: make one with `cocoift export`, or name another")
+        raise UserError(
+            f"{path}: repair reads LLaVA's .json or a .jsonl of messages: make one with `cocoift export`, or name another"
+        )
     if out.suffix != path.suffix or out.resolve() == path.resolve():
         raise UserError(f"{out}: {path.name} is repaired into another {path.suffix} file: name one")
     before, seen = audit_path(path), _survey(path)
@@ -354,4 +423,11 @@ def repair(
     repaired, stated = _write(path, out, seen, pairs, seed)
     left = sum(count for law, count in seen.once.items() if count < seen.often[law])
     after, unusable = audit_path(out), {key: before[key] for key in ("rejected", "reasons")}
-    return {"before": before, "after": after, "repaired": repaired, "stated": stated, "moved": len(pairs), "left": left} | unusable
+    return {
+        "before": before,
+        "after": after,
+        "repaired": repaired,
+        "stated": stated,
+        "moved": len(pairs),
+        "left": left,
+    } | unusable

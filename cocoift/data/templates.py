@@ -22,6 +22,7 @@ from ..formats import TERSE_WORDS, keeps, sentences, stated_format, words
 # %% ../../nbs/data/20_templates.ipynb #ad345087
 class Draft(NamedTuple):
     "A round before its layout is chosen."
+
     stated: str  # the instruction with its format
     bare: str  # and without
     response: str
@@ -77,7 +78,9 @@ def _place(record: Record, draw: int) -> str:
     return box_text(record.boxes[0])
 
 # %% ../../nbs/data/20_templates.ipynb #bcc7ad46
-_PLACES = frozenset("on in under near behind beside above below at by along between over around next inside outside across against among atop beneath underneath".split())
+_PLACES = frozenset(
+    "on in under near behind beside above below at by along between over around next inside outside across against among atop beneath underneath".split()
+)
 _ARE = frozenset("people men women children".split())
 
 
@@ -104,12 +107,28 @@ def _judged(record: Record, draw: int = 0) -> str:  # "" where no sentence comes
     return f"Yes, {statement}" if yes else f"No, {statement.replace(verb, f'{verb}not ', 1)}" if verb else ""
 
 # %% ../../nbs/data/20_templates.ipynb #86d70679
-RESPONSES: dict[tuple[str, str], Callable[[Record, int], str]] = {  # of a task in a format; else what the record answers
-    ("detail", "free"): _full, ("caption", "words:N"): _full, ("caption", "sentences:N"): _full, ("caption", "free"): _full,
-    ("region", "words:N"): _full, ("region", "sentences:N"): _full, ("region", "sentences:1"): _full, ("region", "free"): _full,
-    ("option", "option"): _letter, ("choice", "option"): _letter, ("choice", "option_why"): _letter_why, ("choice", "free"): _and_why,
-    ("explained", "short_why"): _because, ("explained", "free"): _and_why, ("statement", "free"): _judged, ("ground", "box"): _place,
-    ("relation", "short"): _predicate, ("relation", "words:N"): _predicate, ("relation", "free"): _related,
+RESPONSES: dict[
+    tuple[str, str], Callable[[Record, int], str]
+] = {  # of a task in a format; else what the record answers
+    ("detail", "free"): _full,
+    ("caption", "words:N"): _full,
+    ("caption", "sentences:N"): _full,
+    ("caption", "free"): _full,
+    ("region", "words:N"): _full,
+    ("region", "sentences:N"): _full,
+    ("region", "sentences:1"): _full,
+    ("region", "free"): _full,
+    ("option", "option"): _letter,
+    ("choice", "option"): _letter,
+    ("choice", "option_why"): _letter_why,
+    ("choice", "free"): _and_why,
+    ("explained", "short_why"): _because,
+    ("explained", "free"): _and_why,
+    ("statement", "free"): _judged,
+    ("ground", "box"): _place,
+    ("relation", "short"): _predicate,
+    ("relation", "words:N"): _predicate,
+    ("relation", "free"): _related,
 }
 
 # %% ../../nbs/data/20_templates.ipynb #bf063827
@@ -119,7 +138,9 @@ MOST_SENTENCES = 8
 
 def _length(text: str) -> tuple[int, bool]:  # words, and whether it is one sentence
     plain = text.rstrip(" .").replace(", ", " ")
-    if plain.isascii() and plain.replace(" ", "").isalpha():  # as most captions are: no need to look for words with a pattern
+    if (
+        plain.isascii() and plain.replace(" ", "").isalpha()
+    ):  # as most captions are: no need to look for words with a pattern
         return len(plain.split()), True
     return len(words(text)), sentences(text) == 1
 
@@ -128,7 +149,11 @@ def _length(text: str) -> tuple[int, bool]:  # words, and whether it is one sent
 def of_answer(answer: str) -> tuple[str, ...]:
     "The formats that an answer to a question keeps."
     count = len(words(answer))
-    return (f"words:{count}",) if count > TERSE_WORDS else tuple(f for f in ("short", "yes_no", "number") if keeps(f, answer)) or ("short",)
+    return (
+        (f"words:{count}",)
+        if count > TERSE_WORDS
+        else tuple(f for f in ("short", "yes_no", "number") if keeps(f, answer)) or ("short",)
+    )
 
 
 def of_text(text: str) -> Ways:
@@ -162,20 +187,36 @@ def _terse(record: Record) -> bool:
 
 _OURS = {  # where Table 1 says nothing; and what is free by nature but terse is asked for as such
     "sentence": lambda r: (("short",), False) if _terse(r) else ((), True),
-    "option": _always("option"), "ground": _always("box"),
+    "option": _always("option"),
+    "ground": _always("box"),
 }
 RULES: dict[str, dict[str, Callable[[Record], Ways]]] = {
-    "paper": _OURS | {
-        "caption": _always("words:20"), "detail": _always("paragraph", free=True), "qa": _always("short"), "count": _always("number"), "point": _always("short"),
-        "explained": _always("short_why", free=True), "statement": _always("yes_no"), "choice": lambda r: (("option_why",), r.kind != "difficult"),
+    "paper": _OURS
+    | {
+        "caption": _always("words:20"),
+        "detail": _always("paragraph", free=True),
+        "qa": _always("short"),
+        "count": _always("number"),
+        "point": _always("short"),
+        "explained": _always("short_why", free=True),
+        "statement": _always("yes_no"),
+        "choice": lambda r: (("option_why",), r.kind != "difficult"),
         "region": lambda r: (("short",), False) if _terse(r) else (("sentences:1",), True),
-        "relation": lambda r: (("short",), _follows_is(r.answers[0]))},
-    "diverse": _OURS | {
-        "caption": lambda r: of_text(r.answers[0]), "detail": lambda r: of_detail(r.answers[0]), "region": lambda r: of_text(r.answers[0]),
-        "qa": lambda r: (of_answer(r.answers[0]), False), "point": lambda r: (of_answer(r.answers[0]), False), "count": lambda r: (of_number(r.answers[0]), False),
-        "explained": _always("short_why", free=True), "statement": lambda r: (("yes_no",), bool(_judged(r))),
+        "relation": lambda r: (("short",), _follows_is(r.answers[0])),
+    },
+    "diverse": _OURS
+    | {
+        "caption": lambda r: of_text(r.answers[0]),
+        "detail": lambda r: of_detail(r.answers[0]),
+        "region": lambda r: of_text(r.answers[0]),
+        "qa": lambda r: (of_answer(r.answers[0]), False),
+        "point": lambda r: (of_answer(r.answers[0]), False),
+        "count": lambda r: (of_number(r.answers[0]), False),
+        "explained": _always("short_why", free=True),
+        "statement": lambda r: (("yes_no",), bool(_judged(r))),
         "choice": lambda r: (("option", "option_why"), r.kind != "difficult"),
-        "relation": lambda r: (of_answer(r.answers[0])[:1], _follows_is(r.answers[0]))},
+        "relation": lambda r: (of_answer(r.answers[0])[:1], _follows_is(r.answers[0])),
+    },
 }
 
 # %% ../../nbs/data/20_templates.ipynb #f621d3a1
@@ -184,14 +225,23 @@ def _choices(record: Record) -> str:
 
 
 _BLANKS: dict[str, Callable[[Record], str | tuple | dict]] = {
-    "caption": lambda r: (), "detail": lambda r: (), "choice": _choices, "option": _choices,
-    "region": lambda r: box_text(r.boxes[0]), "ground": lambda r: r.names[0].strip().rstrip("."), "point": lambda r: {"question": r.question, "point": box_text(r.boxes[0][:2])},
-    "relation": lambda r: {key: f"{name} at {box_text(box)}" for key, name, box in zip(("subject", "object"), r.names, r.boxes)},
+    "caption": lambda r: (),
+    "detail": lambda r: (),
+    "choice": _choices,
+    "option": _choices,
+    "region": lambda r: box_text(r.boxes[0]),
+    "ground": lambda r: r.names[0].strip().rstrip("."),
+    "point": lambda r: {"question": r.question, "point": box_text(r.boxes[0][:2])},
+    "relation": lambda r: {
+        key: f"{name} at {box_text(box)}" for key, name, box in zip(("subject", "object"), r.names, r.boxes)
+    },
 }
 
 
 @cache
-def _options(templates: str, task: str, format: str, chinese: bool) -> tuple[tuple, ...]:  # (stated, bare, id, response) of every wording
+def _options(
+    templates: str, task: str, format: str, chinese: bool
+) -> tuple[tuple, ...]:  # (stated, bare, id, response) of every wording
     kind = format.partition(":")[0]
     for of in (*["chinese"] * chinese, task, "question"):
         for asked in (format, f"{kind}:N"):
@@ -212,11 +262,20 @@ def _word(record: Record, blanks: str | tuple | dict, format: str, draw: int, te
 
 
 def worded(
-    question: str, format: str, response: str = "",
-    draw: int = 0, templates: str = "paper",  # a set, or "held-back" for examination
+    question: str,
+    format: str,
+    response: str = "",
+    draw: int = 0,
+    templates: str = "paper",  # a set, or "held-back" for examination
 ) -> Draft:
     "A question asked in a format."
-    return _word(Record("", "", "", "sentence" if format == "free" else "qa", question, (response,)), question, format, draw, templates)
+    return _word(
+        Record("", "", "", "sentence" if format == "free" else "qa", question, (response,)),
+        question,
+        format,
+        draw,
+        templates,
+    )
 
 # %% ../../nbs/data/20_templates.ipynb #ea486456
 _stated_format = lru_cache(1 << 12)(stated_format)
@@ -226,7 +285,17 @@ def _of_dialog(record: Record) -> list[Draft]:
     rounds = []
     for number, (question, answer, stated, here, format) in enumerate(record.turns, 1):
         format = format or (_stated_format(stated) if stated else "free")
-        rounds.append(Draft(question + stated, question, answer, format, "dialog-free" if format == "free" else "dialog-stated", number, here))
+        rounds.append(
+            Draft(
+                question + stated,
+                question,
+                answer,
+                format,
+                "dialog-free" if format == "free" else "dialog-stated",
+                number,
+                here,
+            )
+        )
     return rounds
 
 

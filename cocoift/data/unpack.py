@@ -28,6 +28,7 @@ LONGEST = 255  # bytes of one name, on all disks in use
 
 class _Meter:
     "Reads what comes out of an archive, until it is more than an honest one holds."
+
     def __init__(self, archive: Path):
         self.archive, self.left, self.stream = archive, min(max(FREE, RATIO * archive.stat().st_size), MOST), None
 
@@ -39,7 +40,9 @@ class _Meter:
         block = self.stream.read(count)
         self.left -= len(block)
         if self.left < 0:
-            raise Failed(f"{self.archive.name}: unpacks to more than {RATIO} times its size or {MOST >> 30} GiB: it is no data set, and nothing of it was kept")
+            raise Failed(
+                f"{self.archive.name}: unpacks to more than {RATIO} times its size or {MOST >> 30} GiB: it is no data set, and nothing of it was kept"
+            )
         return block
 
 # %% ../../nbs/data/16_unpack.ipynb #11b25fb6
@@ -50,7 +53,11 @@ def _members(path: Path) -> Iterator[tuple[str, bool, Any]]:  # name, whether it
             for info in file.infolist():
                 if not info.is_dir():
                     with file.open(info) as stream:
-                        yield info.filename, stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG), meter.over(stream)
+                        yield (
+                            info.filename,
+                            stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG),
+                            meter.over(stream),
+                        )
     elif path.name.endswith((".tar.gz", ".tgz")):
         with gzip.open(path) as stream, tarfile.open(fileobj=meter.over(stream), mode="r|") as file:
             for info in file:
@@ -73,7 +80,9 @@ def _extract(path: Path, folder: Path) -> dict[str, str]:  # sha256 by name
             if inner.drive or inner.root or ".." in inner.parts or not inner.parts:
                 raise Failed(f"{path.name}: {name!r} would be unpacked outside its folder: nothing of it was kept")
             if any(len(os.fsencode(part)) > LONGEST for part in inner.parts):
-                raise Failed(f"{path.name}: {name[:40]!r}... is longer than the {LONGEST} bytes that a file's name may have: nothing of it was kept")
+                raise Failed(
+                    f"{path.name}: {name[:40]!r}... is longer than the {LONGEST} bytes that a file's name may have: nothing of it was kept"
+                )
             if not plain:
                 raise Failed(f"{path.name}: {name!r} is a link or a device, not a file: nothing of it was kept")
             target, sha = folder.joinpath(*inner.parts), hashlib.sha256()
@@ -89,14 +98,20 @@ def _extract(path: Path, folder: Path) -> dict[str, str]:  # sha256 by name
         raise Failed(f"{path.name}: holds {name!r} twice: nothing of it was kept") from None
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
-            raise Failed(f"{path.name}: cannot be unpacked ({error}): the server sent something else, or broke off") from None
+            raise Failed(
+                f"{path.name}: cannot be unpacked ({error}): the server sent something else, or broke off"
+            ) from None
         if error.errno != ENAMETOOLONG:  # of a full disk the caller tells
             raise
-        raise Failed(f"{path.name}: {name[:40]!r}... is too long a path for this disk: nothing of it was kept; name a folder nearer to the root") from None
+        raise Failed(
+            f"{path.name}: {name[:40]!r}... is too long a path for this disk: nothing of it was kept; name a folder nearer to the root"
+        ) from None
     except Exception as error:
         if isinstance(error, Failed):
             raise
-        raise Failed(f"{path.name}: cannot be unpacked ({error or type(error).__name__}): the server sent something else, or broke off") from None
+        raise Failed(
+            f"{path.name}: cannot be unpacked ({error or type(error).__name__}): the server sent something else, or broke off"
+        ) from None
     if not files:
         raise Failed(f"{path.name}: holds no file: the server sent something else")
     return files

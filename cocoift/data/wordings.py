@@ -14,76 +14,230 @@ from ..formats import NUMBER_WORDS
 
 # %% ../../nbs/data/18_wordings.ipynb #280441f5
 QUESTIONS = {
-    "caption": ("Describe the image.", "What does this picture show?", "Caption this photo.", "What is going on in the image?", "Say what can be seen in this picture.",
-                "What is this a photo of?", "Give the image a caption.", "Sum up what is in the photo."),
-    "detail": ("Describe the image in detail.", "What can be seen in this picture, from the main things down to the small ones?", "Describe all that the photo shows.",
-               "Give a thorough description of the image.", "Look closely at this picture and tell me what is in it.", "What does the whole scene look like?",
-               "Describe the scene, the things in it and where they are.", "Tell me everything that you see in the photo."),
-    "region": ("What is in the region {} of the image?", "Describe the part of the picture inside the box {}.", "Look at the area {}. What is there?",
-               "What does the photo show at {}?", "Caption the region {}.", "What can be seen within {}?", "Zoom in on {} and say what is there.",
-               "Tell me what the box {} holds."),
-    "ground": ("Where in the image is this: {}?", "Find this in the picture: {}.", "Locate in the photo: {}.", "Which part of the image shows this: {}?",
-               "Show me where this is: {}.", "I am looking for this: {}. Where is it?", "Where does the picture show this: {}?", "Where can this be found: {}?"),
-    "relation": ("How is the {subject} related to the {object}?", "What is the relation of the {subject} to the {object}?", "What connects the {subject} with the {object}?",
-                 "Fill the gap: the {subject} ... the {object}.", "What links the {subject} to the {object} in this picture?",
-                 "In the image, what has the {subject} to do with the {object}?", "Relate the {subject} to the {object}.",
-                 "Look at the {subject} and the {object}. How does the first relate to the second?"),
-    "point": ("Look at the point {point}. {question}", "At the point {point}: {question}", "{question} I mean what is at {point}.", "{question} It is about the point {point}.",
-              "This is about the point {point} of the image. {question}", "I am pointing at {point}. {question}", "{question} See the point {point}.",
-              "Take the point {point} in the picture. {question}"),
-    "statement": ("Is this true of the image? {}", "Does the picture bear this out? {}", "{} Is that right?", "{} Is that what the photo shows?", "Does this fit the image? {}",
-                  "{} Is this true?", "Judge by the picture whether this holds: {}", "{} Is it so in this image?"),
+    "caption": (
+        "Describe the image.",
+        "What does this picture show?",
+        "Caption this photo.",
+        "What is going on in the image?",
+        "Say what can be seen in this picture.",
+        "What is this a photo of?",
+        "Give the image a caption.",
+        "Sum up what is in the photo.",
+    ),
+    "detail": (
+        "Describe the image in detail.",
+        "What can be seen in this picture, from the main things down to the small ones?",
+        "Describe all that the photo shows.",
+        "Give a thorough description of the image.",
+        "Look closely at this picture and tell me what is in it.",
+        "What does the whole scene look like?",
+        "Describe the scene, the things in it and where they are.",
+        "Tell me everything that you see in the photo.",
+    ),
+    "region": (
+        "What is in the region {} of the image?",
+        "Describe the part of the picture inside the box {}.",
+        "Look at the area {}. What is there?",
+        "What does the photo show at {}?",
+        "Caption the region {}.",
+        "What can be seen within {}?",
+        "Zoom in on {} and say what is there.",
+        "Tell me what the box {} holds.",
+    ),
+    "ground": (
+        "Where in the image is this: {}?",
+        "Find this in the picture: {}.",
+        "Locate in the photo: {}.",
+        "Which part of the image shows this: {}?",
+        "Show me where this is: {}.",
+        "I am looking for this: {}. Where is it?",
+        "Where does the picture show this: {}?",
+        "Where can this be found: {}?",
+    ),
+    "relation": (
+        "How is the {subject} related to the {object}?",
+        "What is the relation of the {subject} to the {object}?",
+        "What connects the {subject} with the {object}?",
+        "Fill the gap: the {subject} ... the {object}.",
+        "What links the {subject} to the {object} in this picture?",
+        "In the image, what has the {subject} to do with the {object}?",
+        "Relate the {subject} to the {object}.",
+        "Look at the {subject} and the {object}. How does the first relate to the second?",
+    ),
+    "point": (
+        "Look at the point {point}. {question}",
+        "At the point {point}: {question}",
+        "{question} I mean what is at {point}.",
+        "{question} It is about the point {point}.",
+        "This is about the point {point} of the image. {question}",
+        "I am pointing at {point}. {question}",
+        "{question} See the point {point}.",
+        "Take the point {point} in the picture. {question}",
+    ),
+    "statement": (
+        "Is this true of the image? {}",
+        "Does the picture bear this out? {}",
+        "{} Is that right?",
+        "{} Is that what the photo shows?",
+        "Does this fit the image? {}",
+        "{} Is this true?",
+        "Judge by the picture whether this holds: {}",
+        "{} Is it so in this image?",
+    ),
 }
 
 # %% ../../nbs/data/18_wordings.ipynb #98c8e1ea
 INSTRUCTIONS = {
-    "short": ("{} Answer with one word or a short phrase.", "{} Reply in no more than three words.", "{} A word or two will do.", "{} Give only a short answer.",
-              "{} Keep your answer to a few words.", "In a word or a short phrase: {}", "{} Just a word or a phrase, please.", "Answer briefly, in one to three words. {}",
-              "{} Do not write a sentence, only the few words that answer the question.", "{} I only need the word or phrase."),
-    "number": ("{} Answer with a single number.", "{} Reply with just a number.", "{} Give the number only.", "{} Your answer should be one number and nothing else.",
-               "As a number: {}", "{} Write the number without any other words.", "{} One number is enough.", "Answer this with a number: {}"),
-    "yes_no": ("{} Answer yes or no.", "{} Reply with yes or no only.", "{} Yes or no?", "Yes or no: {}", "{} A plain yes or no is enough.", "{} Say just yes or no.",
-               "{} Please respond with either yes or no.", "{} Limit your answer to yes or no."),
-    "option": ("{}\nAnswer with the letter of the right option.", "{}\nReply with one letter only.", "{}\nWhich letter is right? Give the letter alone.",
-               "{}\nChoose one option and write its letter.", "{}\nYour answer should be a single letter.", "{}\nOnly the option's letter, please.",
-               "Pick one option and answer with its letter.\n{}", "{}\nName the letter of your choice and nothing else."),
-    "option_why": ("{}\nAnswer with the letter of the right option and explain your choice.", "{}\nGive the letter first, then the reason for it.",
-                   "{}\nWrite the option's letter and say why it is right.", "{}\nChoose a letter and give your reasons.",
-                   "{}\nWhich letter is right, and why? Start with the letter.", "Pick one option by its letter and explain why.\n{}",
-                   "{}\nReply with a letter, followed by an explanation.", "{}\nName the letter of your choice, then justify it."),
-    "short_why": ("{} Answer in a few words and explain why.", "{} Give a short answer with the reason for it.", "{} Answer briefly, then explain.",
-                  "{} Start with a short answer and go on with the reason.", "{} Reply with a word or phrase and a reason.", "In a short phrase, with an explanation: {}",
-                  "{} A short answer and the reason behind it, please.", "{} State the answer in a word or two, then say how you can tell."),
+    "short": (
+        "{} Answer with one word or a short phrase.",
+        "{} Reply in no more than three words.",
+        "{} A word or two will do.",
+        "{} Give only a short answer.",
+        "{} Keep your answer to a few words.",
+        "In a word or a short phrase: {}",
+        "{} Just a word or a phrase, please.",
+        "Answer briefly, in one to three words. {}",
+        "{} Do not write a sentence, only the few words that answer the question.",
+        "{} I only need the word or phrase.",
+    ),
+    "number": (
+        "{} Answer with a single number.",
+        "{} Reply with just a number.",
+        "{} Give the number only.",
+        "{} Your answer should be one number and nothing else.",
+        "As a number: {}",
+        "{} Write the number without any other words.",
+        "{} One number is enough.",
+        "Answer this with a number: {}",
+    ),
+    "yes_no": (
+        "{} Answer yes or no.",
+        "{} Reply with yes or no only.",
+        "{} Yes or no?",
+        "Yes or no: {}",
+        "{} A plain yes or no is enough.",
+        "{} Say just yes or no.",
+        "{} Please respond with either yes or no.",
+        "{} Limit your answer to yes or no.",
+    ),
+    "option": (
+        "{}\nAnswer with the letter of the right option.",
+        "{}\nReply with one letter only.",
+        "{}\nWhich letter is right? Give the letter alone.",
+        "{}\nChoose one option and write its letter.",
+        "{}\nYour answer should be a single letter.",
+        "{}\nOnly the option's letter, please.",
+        "Pick one option and answer with its letter.\n{}",
+        "{}\nName the letter of your choice and nothing else.",
+    ),
+    "option_why": (
+        "{}\nAnswer with the letter of the right option and explain your choice.",
+        "{}\nGive the letter first, then the reason for it.",
+        "{}\nWrite the option's letter and say why it is right.",
+        "{}\nChoose a letter and give your reasons.",
+        "{}\nWhich letter is right, and why? Start with the letter.",
+        "Pick one option by its letter and explain why.\n{}",
+        "{}\nReply with a letter, followed by an explanation.",
+        "{}\nName the letter of your choice, then justify it.",
+    ),
+    "short_why": (
+        "{} Answer in a few words and explain why.",
+        "{} Give a short answer with the reason for it.",
+        "{} Answer briefly, then explain.",
+        "{} Start with a short answer and go on with the reason.",
+        "{} Reply with a word or phrase and a reason.",
+        "In a short phrase, with an explanation: {}",
+        "{} A short answer and the reason behind it, please.",
+        "{} State the answer in a word or two, then say how you can tell.",
+    ),
 }
 
 # %% ../../nbs/data/18_wordings.ipynb #5b967aa9
 INSTRUCTIONS |= {
-    "words:N": ("{} Answer in {n} words.", "{} Use {n} words.", "In {n} words: {}", "{} Write exactly {n} words.", "{} Your answer should be {n} words long.",
-                "{} Say it in {n} words.", "{} Put it into {n} words.", "{} Make your answer {n} words long."),
-    "sentences:N": ("{} Answer in {n}.", "{} Use {n}.", "In {n}: {}", "{} Write {n}.", "{} Your answer should be {n} long.", "{} Say it in {n}.", "{} Keep to {n}.",
-                    "{} Put it into {n}."),
-    "paragraph": ("{} Answer in one paragraph.", "{} Write a paragraph.", "{} Use a single paragraph.", "In a paragraph: {}", "{} Put your answer into one paragraph.",
-                  "{} Make it a paragraph of several sentences.", "{} Write your answer as a single paragraph.", "{} One paragraph, please."),
-    "list:N": ("{} List {n} things.", "{} Name {n}, each on a line of its own that begins with a dash.", "{} Answer with a list of {n} items.", "{} Give {n} bullet points.",
-               "{} Write a list of {n} items, one on each line.", "As a list of {n} items: {}", "{} Make a bulleted list of {n}.",
-               "{} Answer with {n} bullet points and nothing else."),
-    "json": ("{} Answer in JSON.", "{} Reply with JSON only.", "{} Give your answer as JSON.", "As JSON: {}", "{} Write valid JSON and nothing else.",
-             "{} Your answer should be JSON.", "{} Return the answer as JSON, without any text around it.", "{} Format your answer as JSON."),
-    "box": ("{} Answer with its bounding box.", "{} Give its box as [x1, y1, x2, y2].", "{} Reply with the coordinates of its bounding box.",
-            "{} Write only its box, four numbers between 0 and 1.", "{} Answer with a bounding box and nothing else.", "As a bounding box: {}",
-            "{} Give the corners of its box as [left, top, right, bottom], from 0 to 1.", "{} State its bounding box coordinates."),
+    "words:N": (
+        "{} Answer in {n} words.",
+        "{} Use {n} words.",
+        "In {n} words: {}",
+        "{} Write exactly {n} words.",
+        "{} Your answer should be {n} words long.",
+        "{} Say it in {n} words.",
+        "{} Put it into {n} words.",
+        "{} Make your answer {n} words long.",
+    ),
+    "sentences:N": (
+        "{} Answer in {n}.",
+        "{} Use {n}.",
+        "In {n}: {}",
+        "{} Write {n}.",
+        "{} Your answer should be {n} long.",
+        "{} Say it in {n}.",
+        "{} Keep to {n}.",
+        "{} Put it into {n}.",
+    ),
+    "paragraph": (
+        "{} Answer in one paragraph.",
+        "{} Write a paragraph.",
+        "{} Use a single paragraph.",
+        "In a paragraph: {}",
+        "{} Put your answer into one paragraph.",
+        "{} Make it a paragraph of several sentences.",
+        "{} Write your answer as a single paragraph.",
+        "{} One paragraph, please.",
+    ),
+    "list:N": (
+        "{} List {n} things.",
+        "{} Name {n}, each on a line of its own that begins with a dash.",
+        "{} Answer with a list of {n} items.",
+        "{} Give {n} bullet points.",
+        "{} Write a list of {n} items, one on each line.",
+        "As a list of {n} items: {}",
+        "{} Make a bulleted list of {n}.",
+        "{} Answer with {n} bullet points and nothing else.",
+    ),
+    "json": (
+        "{} Answer in JSON.",
+        "{} Reply with JSON only.",
+        "{} Give your answer as JSON.",
+        "As JSON: {}",
+        "{} Write valid JSON and nothing else.",
+        "{} Your answer should be JSON.",
+        "{} Return the answer as JSON, without any text around it.",
+        "{} Format your answer as JSON.",
+    ),
+    "box": (
+        "{} Answer with its bounding box.",
+        "{} Give its box as [x1, y1, x2, y2].",
+        "{} Reply with the coordinates of its bounding box.",
+        "{} Write only its box, four numbers between 0 and 1.",
+        "{} Answer with a bounding box and nothing else.",
+        "As a bounding box: {}",
+        "{} Give the corners of its box as [left, top, right, bottom], from 0 to 1.",
+        "{} State its bounding box coordinates.",
+    ),
     # Nothing is asked of the answer. A plain question is what people write, so it is drawn as often as all others together.
-    "free": ("{}",) * 7 + ("Please look at the image. {}", "Here is a question about this picture. {}", "{} Please have a careful look.", "Something else about the photo: {}",
-                           "I have a question. {}", "{} I would like to know.", "Tell me about this picture: {}"),
+    "free": ("{}",) * 7
+    + (
+        "Please look at the image. {}",
+        "Here is a question about this picture. {}",
+        "{} Please have a careful look.",
+        "Something else about the photo: {}",
+        "I have a question. {}",
+        "{} I would like to know.",
+        "Tell me about this picture: {}",
+    ),
 }
 
 # %% ../../nbs/data/18_wordings.ipynb #70379caf
-CHINESE = {"short": ("{}请用一个词或短语回答。", "{}请简短回答。", "{}用几个字回答即可。", "{}只需回答一个词。"),
-           "words:N": ("{}请用{n}个字回答。", "{}请回答{n}个字。"), "free": ("{}",)}
+CHINESE = {
+    "short": ("{}请用一个词或短语回答。", "{}请简短回答。", "{}用几个字回答即可。", "{}只需回答一个词。"),
+    "words:N": ("{}请用{n}个字回答。", "{}请回答{n}个字。"),
+    "free": ("{}",),
+}
 
 # %% ../../nbs/data/18_wordings.ipynb #18b81a7b
 class Template(NamedTuple):
     "One wording of one task."
+
     id: str
     task: str  # "question" for all whose records bring a question
     format: str  # "words:N" where every length is asked for in its turn
@@ -111,59 +265,145 @@ def ready(
     return template._replace(format=format, stated=_blanks(stated), bare=_blanks(template.bare))
 
 # %% ../../nbs/data/18_wordings.ipynb #be657a22
-_DESCRIBE, _SHORT, _REGION = "Describe the content of this image", "Answer the question with a short phrase.", "Describe the region {} of the image"
+_DESCRIBE, _SHORT, _REGION = (
+    "Describe the content of this image",
+    "Answer the question with a short phrase.",
+    "Describe the region {} of the image",
+)
 _POINT, _RELATION = QUESTIONS["point"][0], QUESTIONS["relation"][0]
 PAPER = (
     Template("caption-20", "caption", "words:20", f"{_DESCRIBE} in 20 words.", f"{_DESCRIBE}."),
     Template("detail-paragraph", "detail", "paragraph", "Describe the image in one paragraph.", "Describe the image."),
     Template("qa-short", "question", "short", f"{{}} {_SHORT}"),
     Template("count-number", "question", "number", "{} Answer the question with a number."),
-    Template("explained-short", "question", "short_why", "{} Answer with a short phrase and provide explanation for your answer."),
-    Template("statement-yesno", "statement", "yes_no", "{} Please answer yes or no about whether the statement about the image is true.", QUESTIONS["statement"][0]),
-    Template("choice-why", "question", "option_why", "{}\nAnswer with option's letter from the given choices and provide explanation for your choice."),
-    Template("option-letter", "question", "option", "{}\nAnswer with the option's letter from the given choices directly."),
+    Template(
+        "explained-short",
+        "question",
+        "short_why",
+        "{} Answer with a short phrase and provide explanation for your answer.",
+    ),
+    Template(
+        "statement-yesno",
+        "statement",
+        "yes_no",
+        "{} Please answer yes or no about whether the statement about the image is true.",
+        QUESTIONS["statement"][0],
+    ),
+    Template(
+        "choice-why",
+        "question",
+        "option_why",
+        "{}\nAnswer with option's letter from the given choices and provide explanation for your choice.",
+    ),
+    Template(
+        "option-letter", "question", "option", "{}\nAnswer with the option's letter from the given choices directly."
+    ),
     Template("point-short", "point", "short", f"{_POINT} {_SHORT}", _POINT),
     Template("region-sentence", "region", "sentences:1", f"{_REGION} in one sentence.", f"{_REGION}."),
     Template("region-short", "region", "short", f"{_REGION} in a short phrase.", f"{_REGION}."),
-    Template("ground-box", "ground", "box", "Please provide the bounding box coordinate of the region this sentence describes: {}.", QUESTIONS["ground"][0]),
+    Template(
+        "ground-box",
+        "ground",
+        "box",
+        "Please provide the bounding box coordinate of the region this sentence describes: {}.",
+        QUESTIONS["ground"][0],
+    ),
     Template("relation-short", "relation", "short", f"{_RELATION} {_SHORT}", _RELATION),
     Template("things-list", "question", "list:N", "{} Answer the question with a list of {n} items."),
     Template("things-json", "question", "json", "{} Answer the question in JSON."),
     Template("chinese-short", "chinese", "short", CHINESE["short"][0]),
-    *(Template(f"{task}-free", task, "free", text, text) for task, text in {
-        "sentence": "{}", "explained": "{}", "choice": "{}", "chinese": "{}", "detail": "Describe the image in detail.", "region": f"{_REGION}.", "relation": _RELATION}.items()),
+    *(
+        Template(f"{task}-free", task, "free", text, text)
+        for task, text in {
+            "sentence": "{}",
+            "explained": "{}",
+            "choice": "{}",
+            "chinese": "{}",
+            "detail": "Describe the image in detail.",
+            "region": f"{_REGION}.",
+            "relation": _RELATION,
+        }.items()
+    ),
 )
 
 # %% ../../nbs/data/18_wordings.ipynb #42447bf2
-_MAY = {"caption": ("short", "words:N", "sentences:N", "free"), "detail": ("paragraph", "sentences:N", "free"), "region": ("short", "words:N", "sentences:N", "free"),
-        "ground": ("box",), "relation": ("short", "words:N", "free"), "point": ("short", "number", "yes_no", "words:N"), "statement": ("yes_no", "free")}
+_MAY = {
+    "caption": ("short", "words:N", "sentences:N", "free"),
+    "detail": ("paragraph", "sentences:N", "free"),
+    "region": ("short", "words:N", "sentences:N", "free"),
+    "ground": ("box",),
+    "relation": ("short", "words:N", "free"),
+    "point": ("short", "number", "yes_no", "words:N"),
+    "statement": ("yes_no", "free"),
+}
 
 
 def crossed(task: str, questions: tuple[str, ...], instructions: dict[str, tuple[str, ...]]) -> list[Template]:
     "Every question with every instruction."
-    return [Template(f"{f'{task}-{q}.' * (question != '{}')}{format.partition(':')[0]}-{texts.index(text) + 1}", task, format, text.replace("{}", question), question)
-            for format, texts in instructions.items() for text in texts for q, question in enumerate(questions, 1)]
+    return [
+        Template(
+            f"{f'{task}-{q}.' * (question != '{}')}{format.partition(':')[0]}-{texts.index(text) + 1}",
+            task,
+            format,
+            text.replace("{}", question),
+            question,
+        )
+        for format, texts in instructions.items()
+        for text in texts
+        for q, question in enumerate(questions, 1)
+    ]
 
 
 DIVERSE = (
     *crossed("question", ("{}",), INSTRUCTIONS),
-    *(t for task, formats in _MAY.items() for t in crossed(task, QUESTIONS[task], {f: INSTRUCTIONS[f] if f != "free" else ("{}",) for f in formats})),
+    *(
+        t
+        for task, formats in _MAY.items()
+        for t in crossed(task, QUESTIONS[task], {f: INSTRUCTIONS[f] if f != "free" else ("{}",) for f in formats})
+    ),
     *(t._replace(id=f"chinese.{t.id}") for t in crossed("chinese", ("{}",), CHINESE)),
 )
 TEMPLATE_SETS = {"paper": PAPER, "diverse": DIVERSE}
 
 # %% ../../nbs/data/18_wordings.ipynb #810dc5df
-HELD_BACK = tuple(crossed("question", ("{}",), {
-    "short": ("{} Be terse: the bare term and nothing around it.", "{} Strip your reply down to its key term."),
-    "number": ("{} Digits only.", "{} Respond numerically, with no unit or noun."),
-    "yes_no": ("{} Confirm or deny: your whole reply is Yes or it is No.", "(yes/no) {}"),
-    "option": ("{}\nRespond solely with the label of the choice you think correct.", "{}\nType the capital that stands before the correct choice."),
-    "option_why": ("{}\nOpen with the label of the correct choice, then defend it.", "{}\nRespond with a label from the choices and back it up."),
-    "short_why": ("{} Lead with the bare term, then back it up.", "{} Respond tersely and add what supports you."),
-    "words:N": ("{} Spend precisely {n} words on this.", "{} Required word count: {n}."),
-    "sentences:N": ("{} Phrase your reply as {n}, no more and no less.", "{} Limit: {n}, no fewer either."),
-    "paragraph": ("{} Respond with running prose, all of it one unbroken paragraph.", "{} Compose several connected statements, with no line break between them."),
-    "list:N": ("{} Enumerate {n} entries, putting every entry behind its own dash.", "{} Itemise with dashes; {n} entries."),
-    "json": ("{} Whatever you say must parse under json.loads.", "{} Emit machine-readable JSON, without prose."),
-    "box": ("{} Supply the rectangle around it, as four fractions in square brackets, left edge first.", "{} Respond with the fractions that enclose it, inside square brackets."),
-}))
+HELD_BACK = tuple(
+    crossed(
+        "question",
+        ("{}",),
+        {
+            "short": ("{} Be terse: the bare term and nothing around it.", "{} Strip your reply down to its key term."),
+            "number": ("{} Digits only.", "{} Respond numerically, with no unit or noun."),
+            "yes_no": ("{} Confirm or deny: your whole reply is Yes or it is No.", "(yes/no) {}"),
+            "option": (
+                "{}\nRespond solely with the label of the choice you think correct.",
+                "{}\nType the capital that stands before the correct choice.",
+            ),
+            "option_why": (
+                "{}\nOpen with the label of the correct choice, then defend it.",
+                "{}\nRespond with a label from the choices and back it up.",
+            ),
+            "short_why": (
+                "{} Lead with the bare term, then back it up.",
+                "{} Respond tersely and add what supports you.",
+            ),
+            "words:N": ("{} Spend precisely {n} words on this.", "{} Required word count: {n}."),
+            "sentences:N": ("{} Phrase your reply as {n}, no more and no less.", "{} Limit: {n}, no fewer either."),
+            "paragraph": (
+                "{} Respond with running prose, all of it one unbroken paragraph.",
+                "{} Compose several connected statements, with no line break between them.",
+            ),
+            "list:N": (
+                "{} Enumerate {n} entries, putting every entry behind its own dash.",
+                "{} Itemise with dashes; {n} entries.",
+            ),
+            "json": (
+                "{} Whatever you say must parse under json.loads.",
+                "{} Emit machine-readable JSON, without prose.",
+            ),
+            "box": (
+                "{} Supply the rectangle around it, as four fractions in square brackets, left edge first.",
+                "{} Respond with the fractions that enclose it, inside square brackets.",
+            ),
+        },
+    )
+)

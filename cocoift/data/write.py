@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,26 +22,63 @@ from ..chat.endpoint.cache import Cache
 from ..chat.endpoint.engine import Engine, address
 from ..chat.endpoint.limits import Limits
 from ..chat.endpoint.money import Price
-from ..chat.endpoint.request import Answer, Gallery
+from ..chat.endpoint.request import Gallery
 from ..chat.endpoint.spending import Spending, paid
 from ..conversation import Origin, pictures_of
-from .asking import Base, Plan, ask_orders, foresee, make_plan, open_base, recipe_for, replay, subjects, words_of
+from cocoift.data.asking import (
+    Base,
+    Plan,
+    ask_orders,
+    foresee,
+    make_plan,
+    open_base,
+    recipe_for,
+    replay,
+    subjects,
+    words_of,
+)
 from .card import card
 from .curate import DRAFTS, RECORDS, sameness, to_batch
 from .grounding import Verdict
 from .lay_out import lay_out, write_part
-from .notes import by_image, read_records
+from .notes import read_records
 from .orders import WriteRecipe
 from .prompts import ROLES, load_prompts
 from .sources.base import Record, load_sources
-from .templates import draw_of, drafts
+from .templates import drafts, draw_of
 from .writing import Desk, Subject, Written, record_of, write_order
-from ..files import UserError, atomic_file, atomic_folder, check_output, digest, digest_of, only_one, read_json, write_json
+from cocoift.files import (
+    UserError,
+    atomic_file,
+    atomic_folder,
+    check_output,
+    digest,
+    digest_of,
+    only_one,
+    read_json,
+    write_json,
+)
 
 # %% ../../nbs/data/38_write.ipynb #67b8e715
 _TEXT, _ROUND = pa.string(), pa.struct([(name, pa.string()) for name in ("question", "stated", "answer", "format")])
-WRITTEN = pa.schema([("id", _TEXT), ("source", _TEXT), ("image", _TEXT), ("kind", _TEXT), ("records", pa.list_(_TEXT)), ("model", _TEXT), ("prompt", _TEXT), ("prompt_id", _TEXT), ("licence", _TEXT),
-                     ("verdict", _TEXT), ("reason", _TEXT), ("kept", pa.bool_()), ("tries", pa.int64()), ("rounds", pa.list_(_ROUND))])
+WRITTEN = pa.schema(
+    [
+        ("id", _TEXT),
+        ("source", _TEXT),
+        ("image", _TEXT),
+        ("kind", _TEXT),
+        ("records", pa.list_(_TEXT)),
+        ("model", _TEXT),
+        ("prompt", _TEXT),
+        ("prompt_id", _TEXT),
+        ("licence", _TEXT),
+        ("verdict", _TEXT),
+        ("reason", _TEXT),
+        ("kept", pa.bool_()),
+        ("tries", pa.int64()),
+        ("rounds", pa.list_(_ROUND)),
+    ]
+)
 
 
 @lru_cache
@@ -54,18 +90,42 @@ def row_of(desk: Desk, subject: Subject, written: Written) -> dict:
     "An answer as a row of `written/`."
     order, prompt = written.order, desk.prompts[written.order.kind]
     used = [order.record] if order.record else subject.known
-    return {"id": order.id, "source": desk.role, "image": order.image, "kind": order.kind, "records": [f"{r.source}:{r.id}" for r in used], "model": desk.model,
-            "prompt": prompt.hash, "prompt_id": prompt.id, "licence": "; ".join(sorted({_licences().get(r.source, "") for r in used} - {""})),
-            "verdict": written.verdict.kind, "reason": written.verdict.reason, "kept": written.kept, "tries": written.tries,
-            "rounds": [{name: getattr(said, name) for name in ("question", "stated", "answer", "format")} for said in written.rounds]}
+    return {
+        "id": order.id,
+        "source": desk.role,
+        "image": order.image,
+        "kind": order.kind,
+        "records": [f"{r.source}:{r.id}" for r in used],
+        "model": desk.model,
+        "prompt": prompt.hash,
+        "prompt_id": prompt.id,
+        "licence": "; ".join(sorted({_licences().get(r.source, "") for r in used} - {""})),
+        "verdict": written.verdict.kind,
+        "reason": written.verdict.reason,
+        "kept": written.kept,
+        "tries": written.tries,
+        "rounds": [
+            {name: getattr(said, name) for name in ("question", "stated", "answer", "format")}
+            for said in written.rounds
+        ],
+    }
 
 
 def origin_of(row: Mapping) -> Origin:
     "Where the rounds of a row come from: a record is named by its source, several by the row that lists them."
-    return Origin(row["source"], row["records"][0] if len(row["records"]) == 1 else row["id"], "", row["model"], row["prompt"], row["licence"])
+    return Origin(
+        row["source"],
+        row["records"][0] if len(row["records"]) == 1 else row["id"],
+        "",
+        row["model"],
+        row["prompt"],
+        row["licence"],
+    )
 
 # %% ../../nbs/data/38_write.ipynb #58f329b8
-def carry_out(desk: Desk, some: Iterator[Subject], records: list[Record], answer_of: Callable) -> Iterator[tuple[dict, Record | None]]:  # rows, each with its record if it is kept
+def carry_out(
+    desk: Desk, some: Iterator[Subject], records: list[Record], answer_of: Callable
+) -> Iterator[tuple[dict, Record | None]]:  # rows, each with its record if it is kept
     "The orders of a part, from answers that are there."
     taken = {(r.image, key) for r in records if (key := sameness(r)[0]) is not None}
     for subject in some:
@@ -73,20 +133,31 @@ def carry_out(desk: Desk, some: Iterator[Subject], records: list[Record], answer
         record = record_of(desk.role, written) if written.kept else None
         key = record and (record.image, sameness(record)[0])
         if record and key[1] is not None and key in taken:
-            written, record = written._replace(verdict=Verdict("duplicate", "the image has this round already"), kept=False), None
+            written, record = (
+                written._replace(verdict=Verdict("duplicate", "the image has this round already"), kept=False),
+                None,
+            )
         if record:
             taken.add(key)
         yield row_of(desk, subject, written), record
 
 
-def lay_part(base: Base, records: list[Record], origins: Mapping[tuple[str, str], Origin]) -> tuple[pa.Table, pa.Table, dict]:
+def lay_part(
+    base: Base, records: list[Record], origins: Mapping[tuple[str, str], Origin]
+) -> tuple[pa.Table, pa.Table, dict]:
     "Records, written ones among them, as conversations."
     recipe, rounds = base.recipe, []
     for seq, r in enumerate(records):
         if r.source in ROLES or recipe.sources[r.source].rounds:
-            rounds += [(seq, *draft) for draft in drafts(r, draw_of(recipe.seed, r.source, r.id), recipe.free, recipe.templates)]
+            rounds += [
+                (seq, *draft)
+                for draft in drafts(r, draw_of(recipe.seed, r.source, r.id), recipe.free, recipe.templates)
+            ]
     written = {seq: origins[r.source, r.id] for seq, r in enumerate(records) if r.source in ROLES}
-    tables = [pa.Table.from_batches([to_batch(rows, schema)]) if rows else schema.empty_table() for rows, schema in (([(seq, *r) for seq, r in enumerate(records)], RECORDS), (rounds, DRAFTS))]
+    tables = [
+        pa.Table.from_batches([to_batch(rows, schema)]) if rows else schema.empty_table()
+        for rows, schema in (([(seq, *r) for seq, r in enumerate(records)], RECORDS), (rounds, DRAFTS))
+    ]
     return lay_out(*tables, recipe, written)
 
 # %% ../../nbs/data/38_write.ipynb #b693318f
@@ -95,7 +166,9 @@ def _earlier(base: Base, part: Path) -> list[dict]:  # what was written by anoth
     return pq.read_table(path).to_pylist() if path.is_file() else []
 
 
-def _write_parts(desk: Desk, base: Base, plan: Plan, answer_of: Callable, folder: Path) -> tuple[list[dict], Counter, set[str], list[dict]]:  # counts of the parts, verdicts, licences, rejects
+def _write_parts(
+    desk: Desk, base: Base, plan: Plan, answer_of: Callable, folder: Path
+) -> tuple[list[dict], Counter, set[str], list[dict]]:  # counts of the parts, verdicts, licences, rejects
     counts, verdicts, licences, rejects = [], Counter(), set(), []
     for number, part in enumerate(tqdm(base.parts, desc=f"writing {base.recipe.layout}", unit="part", disable=None)):
         records, rows = list(read_records(part)), _earlier(base, part)
@@ -109,7 +182,9 @@ def _write_parts(desk: Desk, base: Base, plan: Plan, answer_of: Callable, folder
                 licences.add(row["licence"])
                 origins[row["source"], row["id"]] = origin_of(row)
             else:
-                rejects.append({"source": desk.role, "record": row["id"], "reason": f"{row['verdict']}: {row['reason']}"})
+                rejects.append(
+                    {"source": desk.role, "record": row["id"], "reason": f"{row['verdict']}: {row['reason']}"}
+                )
         conversations, ordered, told = lay_part(base, records + new, origins)
         write_part(folder, number, conversations, ordered)
         with atomic_file(folder / "written" / f"part-{number:05d}.parquet", "wb") as file:
@@ -122,13 +197,28 @@ def _counts(base: Base, role: str, counts: list[dict], verdicts: Counter) -> dic
     before = base.manifest["counts"]
     rounds = sum((Counter(part["rounds"]) for part in counts), Counter())
     if other := [name for name, row in before["by_source"].items() if row["rounds"] != rounds[name]]:
-        raise UserError(f"{base.folder}: the rounds of {other[0]} are not the same with this cocoift ({__version__}): build the dataset again, then write")
+        raise UserError(
+            f"{base.folder}: the rounds of {other[0]} are not the same with this cocoift ({__version__}): build the dataset again, then write"
+        )
     rejected = {f"rejected: {kind}": n for kind, n in sorted(verdicts.items()) if kind not in ("kept", "duplicate")}
-    row = {"read": verdicts.total(), "kept": verdicts["kept"], "duplicates": verdicts["duplicate"], "excluded": 0, "rejected": sum(rejected.values()), "capped": 0,
-           "rounds": rounds[role], "conflicts": 0, "reasons": rejected}
+    row = {
+        "read": verdicts.total(),
+        "kept": verdicts["kept"],
+        "duplicates": verdicts["duplicate"],
+        "excluded": 0,
+        "rejected": sum(rejected.values()),
+        "capped": 0,
+        "rounds": rounds[role],
+        "conflicts": 0,
+        "reasons": rejected,
+    }
     by_source = before["by_source"] | {role: row}
-    return before | {key: sum(part[key] for part in counts) for key in ("conversations", "images")} | {
-        key: sum(r[key] for r in by_source.values()) for key in ("rounds", "rejected", "duplicates")} | {"by_source": by_source}
+    return (
+        before
+        | {key: sum(part[key] for part in counts) for key in ("conversations", "images")}
+        | {key: sum(r[key] for r in by_source.values()) for key in ("rounds", "rejected", "duplicates")}
+        | {"by_source": by_source}
+    )
 
 
 def _told(entry: dict, counts: Mapping[str, int], billed: dict) -> dict:  # as the command prints it
@@ -162,6 +252,7 @@ def _billed(store: Path, name: str, usage: Mapping[str, dict]) -> dict:
 @dataclass(frozen=True)
 class Service:
     "Whom to ask, and how."
+
     endpoint: str
     model: str
     price: Price = field(default_factory=Price)
@@ -182,28 +273,59 @@ def _pictures(role: str, base: Base, images: str | Path | None) -> dict[str, Pat
     return pictures_of(base.folder, images)
 
 
-def _desk(role: str, base: Base, recipe: WriteRecipe, service: Service, pictures: dict | None, synonyms: Path | None) -> tuple[Desk, Plan]:
+def _desk(
+    role: str, base: Base, recipe: WriteRecipe, service: Service, pictures: dict | None, synonyms: Path | None
+) -> tuple[Desk, Plan]:
     plan = make_plan(role, base, recipe, pictures)
     if not plan.kinds:
         lacking = f": {plan.unseen} images have no picture among those given" if plan.unseen else ""
-        raise UserError(f"{base.folder}: the recipe wants nothing written about it (kinds: {dict(recipe.kinds) or 'none'}){lacking}: change kinds or most")
+        raise UserError(
+            f"{base.folder}: the recipe wants nothing written about it (kinds: {dict(recipe.kinds) or 'none'}){lacking}: change kinds or most"
+        )
     gallery = Gallery(pictures, recipe.longest) if pictures is not None else None
-    return Desk(role, service.model, recipe, load_prompts(recipe.prompts, role, list(recipe.kinds)), words_of(plan.categories, synonyms), gallery, base.recipe.templates), plan
+    return Desk(
+        role,
+        service.model,
+        recipe,
+        load_prompts(recipe.prompts, role, list(recipe.kinds)),
+        words_of(plan.categories, synonyms),
+        gallery,
+        base.recipe.templates,
+    ), plan
 
 
 def _identity(base: Base, desk: Desk, plan: Plan) -> dict:
-    return {"model": desk.model, "recipe": desk.recipe.model_dump(mode="json"), "prompts": {kind: prompt.hash for kind, prompt in desk.prompts.items()}, "orders": dict(plan.kinds),
-            "unseen": plan.unseen, "words": digest_of(dict(desk.vocabulary))[:16], "from": digest(base.folder / "manifest.json")}
+    return {
+        "model": desk.model,
+        "recipe": desk.recipe.model_dump(mode="json"),
+        "prompts": {kind: prompt.hash for kind, prompt in desk.prompts.items()},
+        "orders": dict(plan.kinds),
+        "unseen": plan.unseen,
+        "words": digest_of(dict(desk.vocabulary))[:16],
+        "from": digest(base.folder / "manifest.json"),
+    }
 
 # %% ../../nbs/data/38_write.ipynb #090e8097
-def _finish(desk: Desk, base: Base, plan: Plan, answer_of: Callable, identity: dict, usage: dict, out: Path) -> dict:  # the manifest
+def _finish(
+    desk: Desk, base: Base, plan: Plan, answer_of: Callable, identity: dict, usage: dict, out: Path
+) -> dict:  # the manifest
     with atomic_folder(out) as folder:
         counts, verdicts, licences, rejects = _write_parts(desk, base, plan, answer_of, folder)
         told = _counts(base, desk.role, counts, verdicts)
         ledger = told["by_source"][desk.role]
-        entry = identity | {"written": ledger["kept"], "rounds": ledger["rounds"], "rejected": ledger["rejected"] + ledger["duplicates"],
-                            "reasons": {kind: n for kind, n in sorted(verdicts.items()) if kind != "kept"}, "licences": sorted(licences), "usage": usage}
-        manifest = base.manifest | {"cocoift": __version__, "counts": told, "written": base.manifest.get("written", {}) | {desk.role: entry}}
+        entry = identity | {
+            "written": ledger["kept"],
+            "rounds": ledger["rounds"],
+            "rejected": ledger["rejected"] + ledger["duplicates"],
+            "reasons": {kind: n for kind, n in sorted(verdicts.items()) if kind != "kept"},
+            "licences": sorted(licences),
+            "usage": usage,
+        }
+        manifest = base.manifest | {
+            "cocoift": __version__,
+            "counts": told,
+            "written": base.manifest.get("written", {}) | {desk.role: entry},
+        }
         with atomic_file(folder / "rejects.jsonl") as file:
             before = base.folder / "rejects.jsonl"
             file.write(before.read_text(encoding="utf-8") if before.is_file() else "")
@@ -234,15 +356,35 @@ def write(
     if check_output(out, "manifest.json", role):
         entry = read_json(out / "manifest.json", "delete the folder and run again").get("written", {}).get(role, {})
         if {key: entry.get(key) for key in identity} != identity:
-            raise UserError(f"{out}: holds a dataset made from something else: name a new folder with --out, or delete it")
+            raise UserError(
+                f"{out}: holds a dataset made from something else: name a new folder with --out, or delete it"
+            )
         return _told(entry, {}, _billed(store, digest_of(identity)[:16], entry["usage"]))
     with only_one(out, "written"):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
         cache, name = Cache(store), digest_of(identity)[:16]
-        engine = Engine(service.endpoint, cache, desk.gallery, service.concurrency, Limits(service.requests_per_minute, service.tokens_per_minute), service.price, service.budget, name, role,
-                        service.timeout)
+        engine = Engine(
+            service.endpoint,
+            cache,
+            desk.gallery,
+            service.concurrency,
+            Limits(service.requests_per_minute, service.tokens_per_minute),
+            service.price,
+            service.budget,
+            name,
+            role,
+            service.timeout,
+        )
         failed = ask_orders(desk, engine, base, plan, service.skip_failed)
-        manifest = _finish(desk, base, plan, lambda request: cache.get(request.key) or failed[request.key], identity, cache.usage(name), out)
+        manifest = _finish(
+            desk,
+            base,
+            plan,
+            lambda request: cache.get(request.key) or failed[request.key],
+            identity,
+            cache.usage(name),
+            out,
+        )
         cache.close()
     return _told(manifest["written"][role], engine.counts, _billed(store, name, manifest["written"][role]["usage"]))

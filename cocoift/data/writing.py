@@ -23,7 +23,7 @@ from .notes import notes
 from .orders import Order, WriteRecipe, short_answered, sources_of
 from .prompts import WRITERS, Prompt, load_prompts
 from .sources.base import LETTERS, Record, Turn, fault
-from .templates import Draft, draw_of, drafts, worded
+from .templates import Draft, drafts, draw_of, worded
 from ..formats import check_format
 from ..thoughts import answer_alone
 
@@ -31,6 +31,7 @@ from ..thoughts import answer_alone
 @dataclass(frozen=True)
 class Desk:
     "What all orders of a run share."
+
     role: str  # rewrite or label
     model: str
     recipe: WriteRecipe
@@ -42,6 +43,7 @@ class Desk:
 
 class Subject(NamedTuple):
     "An order and what is known of its image."
+
     order: Order
     known: list[Record]  # what people said
     facts: Facts
@@ -50,6 +52,7 @@ class Subject(NamedTuple):
 
 class Written(NamedTuple):
     "What became of an order."
+
     order: Order
     rounds: tuple[Said, ...]
     verdict: Verdict
@@ -84,7 +87,11 @@ class Reworded(BaseModel):
     instruction: str
 
 
-SHAPES: dict[str, type[BaseModel]] = {"dialog": Talk, "reasoning": Thought, "paraphrase": Reworded}  # what is answered in JSON
+SHAPES: dict[str, type[BaseModel]] = {
+    "dialog": Talk,
+    "reasoning": Thought,
+    "paraphrase": Reworded,
+}  # what is answered in JSON
 
 
 def _asked(record: Record) -> tuple[Draft, str]:  # as the paper's templates word it, and the instruction alone
@@ -105,7 +112,9 @@ def _user(desk: Desk, image: str, text: str) -> dict:
 def _request(desk: Desk, prompt: Prompt, messages: list[dict]) -> Request:
     params = {"max_tokens": prompt.file.tokens, "temperature": desk.recipe.temperature} | desk.recipe.parameters
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    return Request(desk.model, [*system, *messages], {name: value for name, value in params.items() if value is not None})
+    return Request(
+        desk.model, [*system, *messages], {name: value for name, value in params.items() if value is not None}
+    )
 
 
 def first_request(desk: Desk, subject: Subject) -> Request:
@@ -116,7 +125,11 @@ def first_request(desk: Desk, subject: Subject) -> Request:
         blanks |= {"question": record.question, "answer": record.answers[0], "choices": _choices(record)}
         blanks |= {"instruction": _asked(record)[1].strip()} if order.kind == "paraphrase" else {}
     request = _request(desk, prompt, [_user(desk, order.image, prompt.ask(**blanks))])
-    return with_schema(request, SHAPES[order.kind]) if prompt.file.answer == "json" and desk.recipe.json_schema else request
+    return (
+        with_schema(request, SHAPES[order.kind])
+        if prompt.file.answer == "json" and desk.recipe.json_schema
+        else request
+    )
 
 # %% ../../nbs/data/36_writing.ipynb #929b8fb7
 _QUOTED = re.compile(r'^\s*(?:```\w*\n)?["“]?(.*?)["”]?(?:\n```)?\s*$', re.S)
@@ -154,7 +167,14 @@ def read_rounds(desk: Desk, subject: Subject, answer: Answer) -> tuple[list[Said
         return [], Verdict("refusal" if answer.status == "refused" else "no_answer", f"{answer.status}: {answer.why}")
     if prompt.file.answer == "text":
         asked = order.record.question if order.record else "Describe the image in detail."
-        return [Said(asked, " ".join(_QUOTED.match(answer.text)[1].split()) if order.kind == "sentence" else _QUOTED.match(answer.text)[1].strip())], OK
+        return [
+            Said(
+                asked,
+                " ".join(_QUOTED.match(answer.text)[1].split())
+                if order.kind == "sentence"
+                else _QUOTED.match(answer.text)[1].strip(),
+            )
+        ], OK
     value, wrong = read_answer(answer, SHAPES[order.kind])
     if value is None:
         return [], Verdict("refusal", "it declines to answer") if declines(answer.text) else Verdict("malformed", wrong)
@@ -164,7 +184,14 @@ def read_rounds(desk: Desk, subject: Subject, answer: Answer) -> tuple[list[Said
         draft, instruction = _asked(order.record)
         options = f"\n{_choices(order.record)}" if order.record.choices else ""
         blank = instruction[: len(instruction) - len(instruction.lstrip())] or " "
-        return [Said(value.question.strip() + options, draft.response, draft.format, blank + value.instruction.strip() if value.instruction.strip() else "")], OK
+        return [
+            Said(
+                value.question.strip() + options,
+                draft.response,
+                draft.format,
+                blank + value.instruction.strip() if value.instruction.strip() else "",
+            )
+        ], OK
     try:
         return _read_talk(desk, value, order.draw), OK
     except ValueError as error:
@@ -180,7 +207,9 @@ def _check(desk: Desk, subject: Subject, said: Said) -> Verdict:
     return check(said, subject.facts, desk.vocabulary, Wanted(*prompt.file.words, order.record, own))
 
 
-def judge(desk: Desk, subject: Subject, answer: Answer) -> tuple[list[Said], Verdict]:  # the rounds up to the first that fails, and its verdict
+def judge(
+    desk: Desk, subject: Subject, answer: Answer
+) -> tuple[list[Said], Verdict]:  # the rounds up to the first that fails, and its verdict
     "An answer's rounds and what the checks say of them."
     rounds, verdict = read_rounds(desk, subject, answer)
     tolerated = OK
@@ -220,7 +249,10 @@ def record_of(role: str, written: Written) -> Record:
 # %% ../../nbs/data/36_writing.ipynb #f4c6cab5
 def _again(request: Request, answer: Answer, verdict: Verdict, form: str) -> Request:
     told = f"This cannot be used: {verdict.reason}. Write it again, whole, without that fault. Give the {'JSON' if form == 'json' else 'text'} alone."
-    return replace(request, messages=[*request.messages, {"role": "assistant", "content": answer.text}, {"role": "user", "content": told}])
+    return replace(
+        request,
+        messages=[*request.messages, {"role": "assistant", "content": answer.text}, {"role": "user", "content": told}],
+    )
 
 
 def write_order(desk: Desk, subject: Subject) -> Task:  # -> Written
@@ -243,7 +275,11 @@ _PLAYED = 3  # questions besides the free one
 
 def _script(desk: Desk, subject: Subject, prompt: Prompt) -> list[tuple[Said, Record | None]]:  # rounds without answers
     order = subject.order
-    chosen = sorted((draw_of(desk.recipe.seed, f"played {r.source}", r.id), k) for k, r in enumerate(subject.known) if short_answered(r))[:_PLAYED]
+    chosen = sorted(
+        (draw_of(desk.recipe.seed, f"played {r.source}", r.id), k)
+        for k, r in enumerate(subject.known)
+        if short_answered(r)
+    )[:_PLAYED]
     rounds = []
     for draw, k in chosen:
         record = subject.known[k]
@@ -260,7 +296,10 @@ def _play(desk: Desk, subject: Subject) -> Task:  # -> Written
         messages.append(_user(desk, subject.order.image, text) if not messages else {"role": "user", "content": text})
         answer = answer_alone((yield _request(desk, prompt, messages)))
         if answer.status != "ok":
-            verdict = Verdict("refusal" if answer.status == "refused" else "no_answer", f"round {k + 1}: {answer.status}: {answer.why}")
+            verdict = Verdict(
+                "refusal" if answer.status == "refused" else "no_answer",
+                f"round {k + 1}: {answer.status}: {answer.why}",
+            )
             break
         said = said._replace(answer=answer.text.strip())
         verdict = check(said, subject.facts, desk.vocabulary, Wanted(*prompt.file.words, record, False))

@@ -51,13 +51,18 @@ def _wins(battles: np.ndarray, models: int) -> np.ndarray:  # [N, 3] a, b, share
 _WON = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
 
 
-def rating_intervals(battles: np.ndarray, questions: Sequence, models: int, repeats: int = 300) -> np.ndarray:  # [N, 3]; the question of each -> [2, M] low, high
+def rating_intervals(
+    battles: np.ndarray, questions: Sequence, models: int, repeats: int = 300
+) -> np.ndarray:  # [N, 3]; the question of each -> [2, M] low, high
     "Percentile bootstrap of Bradley-Terry over questions."
     draws, groups = np.random.default_rng(0), {}
     for k, question in enumerate(questions):
         groups.setdefault(question, []).append(k)
     per = np.array([_wins(battles[rows], models) for rows in groups.values()])  # [Q, M, M]
-    again = [bradley_terry(np.tensordot(draws.multinomial(len(per), np.full(len(per), 1 / len(per))), per, 1)) for _ in range(repeats)]
+    again = [
+        bradley_terry(np.tensordot(draws.multinomial(len(per), np.full(len(per), 1 / len(per))), per, 1))
+        for _ in range(repeats)
+    ]
     return np.quantile(again, [0.025, 0.975], axis=0)
 
 
@@ -74,20 +79,36 @@ def arena(given: Given) -> dict:
     "Bradley-Terry with a bootstrap over questions, and Elo."
     rows = records(given.predictions, ["model_a", "model_b", "winner"])
     if len(judges := {row.get("judge") for row in rows}) > 1:
-        raise UserError(f"{given.predictions}: its battles were judged by {len(judges)} instruments ({', '.join(sorted(map(str, judges)))}): two fingerprints don't mix, score them apart")
+        raise UserError(
+            f"{given.predictions}: its battles were judged by {len(judges)} instruments ({', '.join(sorted(map(str, judges)))}): two fingerprints don't mix, score them apart"
+        )
     names = _models(rows, given, "model_a", "model_b")
     table = {name: [0, 0, 0] for name in names}
     for k, row in enumerate(rows, 1):
         if not isinstance(row["winner"], str) or row["winner"] not in _WON:
-            raise UserError(f"{given.predictions}: battle {k}: winner {row['winner']!r}: there are model_a, model_b and tie")
+            raise UserError(
+                f"{given.predictions}: battle {k}: winner {row['winner']!r}: there are model_a, model_b and tie"
+            )
         for side, won in (("model_a", _WON[row["winner"]]), ("model_b", 1 - _WON[row["winner"]])):
             table[row[side]][{1.0: 0, 0.0: 1, 0.5: 2}[won]] += 1
     battles = [(names.index(row["model_a"]), names.index(row["model_b"]), _WON[row["winner"]]) for row in rows]
     rated = bradley_terry(_wins(np.array(battles), len(names)))
-    low, high = rating_intervals(np.array(battles), [row.get("question_id", f"battle {k}") for k, row in enumerate(rows)], len(names))
-    return {"scores": {"bradley_terry": {n: round(float(x), 3) for n, x in zip(names, rated)}, "elo": {n: round(float(x), 3) for n, x in zip(names, elo(battles, len(names)))}},
-            "win_loss_tie": table, "n": len(battles), "rule": "FastChat rating_systems.py",
-            "intervals": {n: {"value": float(v), "low": float(a), "high": float(b), "n": len(battles)} for n, v, a, b in zip(names, rated, low, high)}}
+    low, high = rating_intervals(
+        np.array(battles), [row.get("question_id", f"battle {k}") for k, row in enumerate(rows)], len(names)
+    )
+    return {
+        "scores": {
+            "bradley_terry": {n: round(float(x), 3) for n, x in zip(names, rated)},
+            "elo": {n: round(float(x), 3) for n, x in zip(names, elo(battles, len(names)))},
+        },
+        "win_loss_tie": table,
+        "n": len(battles),
+        "rule": "FastChat rating_systems.py",
+        "intervals": {
+            n: {"value": float(v), "low": float(a), "high": float(b), "n": len(battles)}
+            for n, v, a, b in zip(names, rated, low, high)
+        },
+    }
 
 # %% ../../nbs/eval/62_arena.ipynb #705ae471
 def pairwise(given: Given) -> dict:
@@ -99,8 +120,10 @@ def pairwise(given: Given) -> dict:
     for number, row in enumerate(rows, 1):
         first, second = row["g1_winner"], row["g2_winner"]
         if not all(isinstance(won, str) and won in ("model_1", "model_2", "tie", "error") for won in (first, second)):
-            raise UserError(f"{given.predictions}: record {number}: winners {first!r}, {second!r}: "
-                            "there are model_1, model_2, tie and error")
+            raise UserError(
+                f"{given.predictions}: record {number}: winners {first!r}, {second!r}: "
+                "there are model_1, model_2, tie and error"
+            )
         if "error" in (first, second):
             dropped += 1
             continue
@@ -109,12 +132,38 @@ def pairwise(given: Given) -> dict:
             tie = first != second or first == "tie"
             place = 2 if tie else 0 if first == f"model_{k + 1}" else 1
             table[name][place] += 1
-            each.append({"name": name, "image": row.get("question_id", f"row {number}"), "win_rate": float(place == 0), "adjusted": (1.0, 0.0, 0.5)[place]})
+            each.append(
+                {
+                    "name": name,
+                    "image": row.get("question_id", f"row {number}"),
+                    "win_rate": float(place == 0),
+                    "adjusted": (1.0, 0.0, 0.5)[place],
+                }
+            )
     if not each:
         raise UserError(f"{given.predictions}: no pair was judged in both orders without an error: judge again")
-    scores = {name: {"win": w, "loss": lo, "tie": t, "win_rate": round(w / (w + lo + t), 6), "adjusted": round((w + t / 2) / (w + lo + t), 6)} for name, (w, lo, t) in table.items()}
-    intervals = {f"{name} {what}": share(some, what).as_dict() for name, some in pd.DataFrame(each).groupby("name", sort=False) for what in ("win_rate", "adjusted")}
-    return {"scores": scores, "intervals": intervals, "failed": dropped, "flips": flips, "rule": "FastChat show_result.py pairwise-all"}
+    scores = {
+        name: {
+            "win": w,
+            "loss": lo,
+            "tie": t,
+            "win_rate": round(w / (w + lo + t), 6),
+            "adjusted": round((w + t / 2) / (w + lo + t), 6),
+        }
+        for name, (w, lo, t) in table.items()
+    }
+    intervals = {
+        f"{name} {what}": share(some, what).as_dict()
+        for name, some in pd.DataFrame(each).groupby("name", sort=False)
+        for what in ("win_rate", "adjusted")
+    }
+    return {
+        "scores": scores,
+        "intervals": intervals,
+        "failed": dropped,
+        "flips": flips,
+        "rule": "FastChat show_result.py pairwise-all",
+    }
 
 # %% ../../nbs/eval/62_arena.ipynb #30280cc9
 def single(given: Given) -> dict:
@@ -125,14 +174,23 @@ def single(given: Given) -> dict:
         if mark < 0:
             failed[row["model"]] += 1
             continue
-        rows += [{"turn": turn, "model": row["model"], "image": row.get("question_id", f"row {k}"), "score": mark} for turn in (f"turn_{row['turn']}", "all")]
+        rows += [
+            {"turn": turn, "model": row["model"], "image": row.get("question_id", f"row {k}"), "score": mark}
+            for turn in (f"turn_{row['turn']}", "all")
+        ]
     if not rows:
         raise UserError(f"{given.predictions}: no judgement has a score: judge again")
     found: dict[str, dict[str, Estimate]] = {}
     for (turn, model), some in pd.DataFrame(rows).groupby(["turn", "model"], sort=False):
         found.setdefault(turn, {})[model] = share(some, "score")
-    return {"scores": {turn: {name: round(e.value, 6) for name, e in models.items()} for turn, models in sorted(found.items())},
-            "intervals": {f"{turn} {name}": e.as_dict() for turn, models in found.items() for name, e in models.items()}, "failed": dict(failed), "rule": "FastChat show_result.py single"}
+    return {
+        "scores": {
+            turn: {name: round(e.value, 6) for name, e in models.items()} for turn, models in sorted(found.items())
+        },
+        "intervals": {f"{turn} {name}": e.as_dict() for turn, models in found.items() for name, e in models.items()},
+        "failed": dict(failed),
+        "rule": "FastChat show_result.py single",
+    }
 
 # %% ../../nbs/eval/62_arena.ipynb #89e43c41
 def paired_test(given: Given) -> dict:
@@ -147,7 +205,9 @@ def paired_test(given: Given) -> dict:
             raise UserError(f"{path}: holds a review without scores: judge it again")
         sides.append({k: number(p[1], path, k) for k, p in pairs.items()})
     if sides[0].keys() != sides[1].keys():
-        raise UserError(f"{given.predictions}: reviews other questions than {given.references}: give two reviews of one benchmark")
+        raise UserError(
+            f"{given.predictions}: reviews other questions than {given.references}: give two reviews of one benchmark"
+        )
     a, b = (np.array([side[k] for k in sides[0]]) for side in sides)
     gap, found = a - b, {"mean": float((a - b).mean()), **dict.fromkeys(("se", "low", "high", "t", "p"))}
     if len(gap) > 1:

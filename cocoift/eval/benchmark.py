@@ -35,16 +35,23 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Judging:
     "How a judge scores a benchmark."
+
     needs: tuple[str, ...]  # the files that it needs: references, questions, context, against
     items: Callable[[Mapping[str, Path]], dict[str, "Judged"]]  # what is judged, without the model's answers
     summary: Callable[[list[dict]], dict]  # judgements -> scores
-    official: Callable[[list[dict], Path, Mapping[str, str]], None] | None = None  # write them as the official script would (judgements, folder, names of judge, predictions, against)
+    official: Callable[[list[dict], Path, Mapping[str, str]], None] | None = (
+        None  # write them as the official script would (judgements, folder, names of judge, predictions, against)
+    )
     swap: bool = False  # pairs, judged in both orders
     prefix: str = ""  # of its ids, which LLaVA's answers leave out
 
 
-Mark = Callable[[Question, str, str], dict]  # question, answer, official or open -> numbers: `right` 0 to 1, `unparsed`, ...
-Total = Callable[[pd.DataFrame, Mapping[str, Question]], dict[str, Estimate]]  # what `mark` gave, and of the questions `meta`: all that a run's lines hold, for it is scored again without its files
+Mark = Callable[
+    [Question, str, str], dict
+]  # question, answer, official or open -> numbers: `right` 0 to 1, `unparsed`, ...
+Total = Callable[
+    [pd.DataFrame, Mapping[str, Question]], dict[str, Estimate]
+]  # what `mark` gave, and of the questions `meta`: all that a run's lines hold, for it is scored again without its files
 
 
 def right_share(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
@@ -61,13 +68,18 @@ def as_answers(rows: Sequence[tuple[Question, str]]) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     "All that the lab needs to know of one."
+
     name: str
-    read: Callable[[Path], list[Question]] | None = None  # its official files, anywhere in a folder; None: it is only scored
+    read: Callable[[Path], list[Question]] | None = (
+        None  # its official files, anywhere in a folder; None: it is only scored
+    )
     mark: Mark = lambda question, answer, mode: {}
     total: Total = right_share
     submit: Callable[[Sequence[tuple[Question, str]]], str] = as_answers  # the text of an official prediction file
     suffix: str = ".jsonl"  # of that file
-    score: Callable[[Given], dict] | None = None  # of stored predictions, where `read`, `mark` and `total` don't say it all; `scores` at the official rounding
+    score: Callable[[Given], dict] | None = (
+        None  # of stored predictions, where `read`, `mark` and `total` don't say it all; `scores` at the official rounding
+    )
     modes: tuple[str, ...] = ("official",)
     rule: str = "exact"  # what the official numbers follow
     judging: Judging | None = None
@@ -112,9 +124,21 @@ def read_questions(name: str, data: str | Path, first: int | None = None) -> lis
     return found[:first]
 
 # %% ../../nbs/eval/57_benchmark.ipynb #2747a360
-def marked(bench: Benchmark, questions: Mapping[str, Question], said: Mapping[str, str], mode: str) -> pd.DataFrame:  # item, image, response, and what `mark` gives
+def marked(
+    bench: Benchmark, questions: Mapping[str, Question], said: Mapping[str, str], mode: str
+) -> pd.DataFrame:  # item, image, response, and what `mark` gives
     "Answers, each scored."
-    return pd.DataFrame([{"item": k, "image": image_of(q.names[0]) or q.names[0] if q.names else k, "response": said[k], **bench.mark(q, said[k], mode)} for k, q in questions.items()])
+    return pd.DataFrame(
+        [
+            {
+                "item": k,
+                "image": image_of(q.names[0]) or q.names[0] if q.names else k,
+                "response": said[k],
+                **bench.mark(q, said[k], mode),
+            }
+            for k, q in questions.items()
+        ]
+    )
 
 
 def said_to(given: Given, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
@@ -141,7 +165,9 @@ def score(name: str, given: Given) -> dict[str, Any]:
         raise UserError(f"--mode {given.mode}: there are official and open")
     if given.mode not in bench.modes:
         able = ", ".join(sorted(b.name for b in load_benchmarks().values() if given.mode in b.modes))
-        raise UserError(f"--mode {given.mode}: {name} has only {' and '.join(bench.modes)} rules: leave it out, or score {able}")
+        raise UserError(
+            f"--mode {given.mode}: {name} has only {' and '.join(bench.modes)} rules: leave it out, or score {able}"
+        )
     both = [path for path in (given.predictions, given.references) if path and path.is_file()]
     if len(both) == 2 and cmp(*both, shallow=False):
         raise UserError(f"{given.predictions}: is the file of references itself: name what a model answered")
@@ -154,34 +180,66 @@ def read_question(name: str, questions: Mapping[str, Question], dialog: Dialog, 
         return {}
     question, bound = questions[dialog.meta["item"]], dialog.meta["bound"]
     kept = {"kept": keeps(question.format, response)} if bound else {}
-    return {"terse": is_terse(response), "words": len(words(response)), **kept, **benchmark(name).mark(question, response, "official" if bound else "open")}
+    return {
+        "terse": is_terse(response),
+        "words": len(words(response)),
+        **kept,
+        **benchmark(name).mark(question, response, "official" if bound else "open"),
+    }
 
 
-def _at(bench: Benchmark, questions: Mapping[str, Question], some: pd.DataFrame) -> dict[str, Estimate]:  # the levels of one history
+def _at(
+    bench: Benchmark, questions: Mapping[str, Question], some: pd.DataFrame
+) -> dict[str, Estimate]:  # the levels of one history
     free, stated = some[~some.bound], some[some.bound]
-    found = {"terse_rate": share(free.astype({"terse": float}), "terse"), "words": share(free, "words")} | bench.total(free, questions) if len(free) else {}
+    found = (
+        {"terse_rate": share(free.astype({"terse": float}), "terse"), "words": share(free, "words")}
+        | bench.total(free, questions)
+        if len(free)
+        else {}
+    )
     if len(stated):
-        found |= {"format_accuracy": share(stated.astype({"kept": float}), "kept")} | {f"{name}_stated": e for name, e in bench.total(stated, questions).items()}
+        found |= {"format_accuracy": share(stated.astype({"kept": float}), "kept")} | {
+            f"{name}_stated": e for name, e in bench.total(stated, questions).items()
+        }
     return found
 
 
-def question_scores(name: str, questions: Mapping[str, Question], lines: Sequence[dict], history: str) -> dict:  # scores of one history, histories, leakage, effects
+def question_scores(
+    name: str, questions: Mapping[str, Question], lines: Sequence[dict], history: str
+) -> dict:  # scores of one history, histories, leakage, effects
     "Levels under every history and the paired differences between them, resampled by image."
     frame = pd.DataFrame([line for line in lines if line["status"] == "ok" and not line["prior"]])
     nothing = Estimate(None, None, None, 0).as_dict()
     if frame.empty:
         return {"scores": {}, "histories": {}, "leakage": nothing, "effects": {}}
     frame = frame.assign(image=frame.image.fillna(frame["item"]))
-    at = {h: {metric: e.as_dict() for metric, e in _at(benchmark(name), questions, some).items()} for h, some in frame.groupby("history", sort=False)}
-    wide = frame[~frame.bound].astype({"terse": float}).pivot(index=["item", "image"], columns="history", values="terse")
-    effects = {effect: share((wide[a] - wide[b]).dropna().rename("d").reset_index(), "d").as_dict() if {a, b} <= set(wide) else nothing for effect, (a, b) in EFFECTS.items()}
+    at = {
+        h: {metric: e.as_dict() for metric, e in _at(benchmark(name), questions, some).items()}
+        for h, some in frame.groupby("history", sort=False)
+    }
+    wide = (
+        frame[~frame.bound].astype({"terse": float}).pivot(index=["item", "image"], columns="history", values="terse")
+    )
+    effects = {
+        effect: share((wide[a] - wide[b]).dropna().rename("d").reset_index(), "d").as_dict()
+        if {a, b} <= set(wide)
+        else nothing
+        for effect, (a, b) in EFFECTS.items()
+    }
     return {"scores": at.get(history, {}), "histories": at, "leakage": effects["leakage"], "effects": effects}
 
 # %% ../../nbs/eval/57_benchmark.ipynb #8f831fd6
-def prediction_texts(name: str, questions: Mapping[str, Question], lines: Iterable[dict]) -> dict[str, str]:  # "none.json": its text
+def prediction_texts(
+    name: str, questions: Mapping[str, Question], lines: Iterable[dict]
+) -> dict[str, str]:  # "none.json": its text
     "Official prediction files of a run; of the rounds with the stated format where there are such."
     bench, said = benchmark(name), {}
     for line in lines:
         if line["status"] == "ok" and not line["prior"] and line["bound"] == bool(questions[line["item"]].stated):
             said.setdefault(line["history"], {})[line["item"]] = line["response"]
-    return {f"{history}{bench.suffix}": bench.submit([(q, some[k]) for k, q in questions.items()]) for history, some in said.items() if some.keys() == questions.keys()}
+    return {
+        f"{history}{bench.suffix}": bench.submit([(q, some[k]) for k, q in questions.items()])
+        for history, some in said.items()
+        if some.keys() == questions.keys()
+    }

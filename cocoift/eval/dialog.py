@@ -18,6 +18,7 @@ from ..files import UserError, digest, digest_of
 @dataclass(frozen=True, slots=True)
 class Turn:
     "A round to be told or asked."
+
     instruction: str
     response: str | None = None  # None: the model is asked
     meta: Mapping = field(default_factory=dict)  # plain JSON that is written beside the answer: `bound`, `check`, ...
@@ -26,11 +27,14 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Dialog:
     "Rounds about no, one or several images."
+
     id: str  # unique in a run
     images: tuple[str, ...]
     turns: tuple[Turn, ...]
     history: str = "none"  # the name of what stands before the last round
-    meta: Mapping = field(default_factory=dict)  # as a turn's, for all of its rounds; `item` is what is paired between histories and models, the dialog's id if not given
+    meta: Mapping = field(
+        default_factory=dict
+    )  # as a turn's, for all of its rounds; `item` is what is paired between histories and models, the dialog's id if not given
 
     @property
     def asked(self) -> list[int]:
@@ -44,7 +48,9 @@ def ask_at(dialog: Dialog, number: int, told: Sequence[str]) -> Ask:  # `told`: 
     return Ask(dialog.images[0] if dialog.images else None, turns, dialog.turns[number].instruction, dialog.images[1:])
 
 # %% ../../nbs/eval/42_dialog.ipynb #7b52b705
-def picture_digests(pictures: Mapping[str, Path]):  # from `find_pictures`; image -> sha256 of its file, "" if it is not there
+def picture_digests(
+    pictures: Mapping[str, Path],
+):  # from `find_pictures`; image -> sha256 of its file, "" if it is not there
     "A function that knows a picture by its bytes; each file is read once."
     return cache(lambda image: digest(pictures[image]) if image in pictures else "")
 

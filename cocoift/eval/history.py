@@ -16,6 +16,7 @@ from ..files import UserError
 @dataclass(frozen=True, slots=True)
 class Item:
     "A question of a benchmark that can be asked freely or in a format, with both answers."
+
     id: str
     image: str
     kind: str  # of question
@@ -35,12 +36,22 @@ HISTORIES = {  # how a prior item is told: (instruction, response)
     "neutral": lambda item: (item.bare, item.full),
     "terse": lambda item: (item.bare, item.terse),
     "forced_short": lambda item: (item.stated, item.terse),
-    "own": lambda item: (item.stated if item.kind == SHORT else item.bare, None),  # the model is asked; of the bank `pier`, in the pattern open, short, open
-    "gold": lambda item: (item.bare, item.full),  # the reference, which the benchmark `rounds` has in full: neutral by another name; not so where references are terse
+    "own": lambda item: (
+        item.stated if item.kind == SHORT else item.bare,
+        None,
+    ),  # the model is asked; of the bank `pier`, in the pattern open, short, open
+    "gold": lambda item: (
+        item.bare,
+        item.full,
+    ),  # the reference, which the benchmark `rounds` has in full: neutral by another name; not so where references are terse
 }
 FOUR = ("none", "neutral", "terse", "forced_short")  # those that leakage and its parts need
-EFFECTS = {"history_effect": ("neutral", "none"), "register_copying": ("terse", "neutral"),
-           "instruction_carry": ("forced_short", "terse"), "leakage": ("forced_short", "neutral")}
+EFFECTS = {
+    "history_effect": ("neutral", "none"),
+    "register_copying": ("terse", "neutral"),
+    "instruction_carry": ("forced_short", "terse"),
+    "leakage": ("forced_short", "neutral"),
+}
 
 
 def parse_history(text: str) -> tuple[str, int]:  # name, rounds
@@ -53,7 +64,9 @@ def parse_history(text: str) -> tuple[str, int]:  # name, rounds
     return name, 0 if name == "none" else int(rounds or 2)
 
 
-def tell(item: Item, history: str, rounds: int) -> list[tuple[str, str | None]]:  # (instruction, response), None where the model is asked
+def tell(
+    item: Item, history: str, rounds: int
+) -> list[tuple[str, str | None]]:  # (instruction, response), None where the model is asked
     "What stands before an item under a history."
     how = HISTORIES[history]
     return [how(prior) for prior in item.priors[:rounds]] if how else []
@@ -70,6 +83,8 @@ def with_priors(items: Sequence[Item], rounds: int = 2, seed: int = 0) -> list[I
     for item in items:
         others = [other for other in by_image[item.image] if other.bare != item.bare]
         if len({other.bare for other in others}) >= rounds:
-            drawn = random.Random(f"{seed} {item.id}").sample(sorted({o.bare: o for o in others}.values(), key=lambda o: o.id), rounds)
+            drawn = random.Random(f"{seed} {item.id}").sample(
+                sorted({o.bare: o for o in others}.values(), key=lambda o: o.id), rounds
+            )
             equipped.append(replace(item, priors=tuple(drawn)))
     return equipped

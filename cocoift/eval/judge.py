@@ -20,7 +20,17 @@ from tqdm.auto import tqdm
 
 from ..chat.ask import Ask, Chat, Reply, replies
 from .rubric import PARSER_VERSION, Rubric, read_reply
-from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, read_jsonl, write_json
+from cocoift.files import (
+    Journal,
+    UserError,
+    atomic_file,
+    check_output,
+    digest,
+    digest_of,
+    read_json,
+    read_jsonl,
+    write_json,
+)
 from ..formats import words
 from ..thoughts import without_thoughts
 
@@ -28,6 +38,7 @@ from ..thoughts import without_thoughts
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     "What a judgement depends on, besides what is judged."
+
     backend: str  # server, local, replay, rule
     provider: str  # the server's address, the replayed file's digest, ...
     model: str
@@ -46,9 +57,12 @@ class Fingerprint:
 @dataclass(frozen=True, slots=True)
 class Judged:
     "One answer to judge."
+
     id: str
     image: str  # what intervals are resampled by
-    fields: Mapping[str, str]  # question, reference, answer (None if the model gave none); second, context, steps, category where there are such
+    fields: Mapping[
+        str, str
+    ]  # question, reference, answer (None if the model gave none); second, context, steps, category where there are such
     tags: Mapping = field(default_factory=dict)  # plain JSON: capability, category, weight
 
 # %% ../../nbs/eval/62_judge.ipynb #ada03591
@@ -78,6 +92,7 @@ class ChatJudge:
 
 class RuleJudge:
     "The share of a reference's <AND> parts of which some <OR> alternative stands in the answer."
+
     backend, provider, model, sampling = "rule", "cocoift", "keyword match 1", {}
 
     def ask(self, items, prompts, repeat, order):
@@ -91,7 +106,9 @@ def _by_rule(fields: Mapping) -> str:
         other = keyword_share(fields.get("reference") or fields["context"], fields["second"])
         return "[[A]]" if share > other else "[[B]]" if share < other else "[[C]]"
     if "steps" in fields:
-        steps = [int(keyword_share(line.partition(". ")[2], fields["answer"]) == 1) for line in fields["steps"].splitlines()]
+        steps = [
+            int(keyword_share(line.partition(". ")[2], fields["answer"]) == 1) for line in fields["steps"].splitlines()
+        ]
         return json.dumps({"answer": int(share == 1), "steps": steps})
     return f"10 {1 + round(9 * share)}" if "context" in fields else f"{share:.2f}"
 
@@ -135,13 +152,20 @@ class ReplayJudge:
     def ask(self, items, prompts, repeat, order):
         "What was replied; what was not is missing, and stays so."
         found = [self.known.get((item.id, repeat, order)) for item in items]
-        return [Reply(text) if text is not None else Reply(status="unfit", why="the replay does not hold it") for text in found]
+        return [
+            Reply(text) if text is not None else Reply(status="unfit", why="the replay does not hold it")
+            for text in found
+        ]
 
 
 def _grades(path: Path) -> dict:
     grades = read_json(path)
-    if not isinstance(grades, dict) or not all(isinstance(row, dict) and isinstance(row.get("content"), list) for row in grades.values()):
-        raise UserError(f"{path}: is no grade file of MM-Vet (id -> model, content, score): name one, or reviews as .jsonl")
+    if not isinstance(grades, dict) or not all(
+        isinstance(row, dict) and isinstance(row.get("content"), list) for row in grades.values()
+    ):
+        raise UserError(
+            f"{path}: is no grade file of MM-Vet (id -> model, content, score): name one, or reviews as .jsonl"
+        )
     return grades
 
 # %% ../../nbs/eval/62_judge.ipynb #65725a15
@@ -158,8 +182,16 @@ def verdict(rubric: Rubric, reply: Reply) -> dict:  # status, why or score, and 
 def fingerprint(judge: Judge, rubric: Rubric, date: str = "") -> Fingerprint:
     "A judge with its prompt, today."
     dated = judge.backend in ("server", "local")
-    return Fingerprint(judge.backend, judge.provider, judge.model, f"{rubric.name} {rubric.version}", rubric.sha256, f"{rubric.parser} {PARSER_VERSION}", dict(judge.sampling),
-                       (date or datetime.now(timezone.utc).date().isoformat()) if dated else "")
+    return Fingerprint(
+        judge.backend,
+        judge.provider,
+        judge.model,
+        f"{rubric.name} {rubric.version}",
+        rubric.sha256,
+        f"{rubric.parser} {PARSER_VERSION}",
+        dict(judge.sampling),
+        (date or datetime.now(timezone.utc).date().isoformat()) if dated else "",
+    )
 
 
 def open_judgement(out: str | Path, judge: Judge, rubric: Rubric, told: dict) -> Fingerprint:
@@ -170,7 +202,9 @@ def open_judgement(out: str | Path, judge: Judge, rubric: Rubric, told: dict) ->
         mine = fingerprint(judge, rubric, date := old["fingerprint"]["date"])
         if old["fingerprint"] != asdict(mine):
             other = next(name for name, value in asdict(mine).items() if old["fingerprint"].get(name) != value)
-            raise UserError(f"{out}: was judged by another instrument ({other} differs): two fingerprints don't mix, name a new folder with --out")
+            raise UserError(
+                f"{out}: was judged by another instrument ({other} differs): two fingerprints don't mix, name a new folder with --out"
+            )
         if old["of"] != told:
             raise UserError(f"{out}: holds judgements of other answers: name a new folder with --out")
     mine = fingerprint(judge, rubric, date)
@@ -200,20 +234,32 @@ def judge_items(
     if len({item.id for item in items}) < len(items):
         raise UserError("two items to judge have one id: give each its own")
     orders = (0, 1) if swap else (0,)
-    prompts = {(item.id, order): rubric.prompt(_swapped(item) if order else {**item.fields, "id": item.id}) if answered(item) else None for item in items for order in orders}
-    mark = open_judgement(out, judge, rubric, {"items": digest_of([[*key, text] for key, text in prompts.items()]), "repeats": repeats})
+    prompts = {
+        (item.id, order): rubric.prompt(_swapped(item) if order else {**item.fields, "id": item.id})
+        if answered(item)
+        else None
+        for item in items
+        for order in orders
+    }
+    mark = open_judgement(
+        out, judge, rubric, {"items": digest_of([[*key, text] for key, text in prompts.items()]), "repeats": repeats}
+    )
     journal, started = Journal(Path(out) / "verdicts.jsonl"), time.perf_counter()
     journal.keep(lambda line: line["status"] != "api_error")
     done = {(line["item"], line["repeat"], line["order"]) for line in journal.read()}
     places = [(item, repeat, order) for item in items for repeat in range(repeats) for order in orders]
     waiting = [place for place in places if (place[0].id, *place[1:]) not in done]
-    with tqdm(total=len(waiting), desc=f"judging with {judge.model.rstrip('/').split('/')[-1]}", unit="answer", disable=None) as bar:
+    with tqdm(
+        total=len(waiting), desc=f"judging with {judge.model.rstrip('/').split('/')[-1]}", unit="answer", disable=None
+    ) as bar:
         width = max(batch, getattr(getattr(judge, "chat", None), "window", 1))
         for start in range(0, len(waiting), width):
             journal.append(_judged(judge, rubric, waiting[start : start + width], prompts, mark))
             bar.update(len(waiting[start : start + width]))
     if waiting:
-        Journal(Path(out) / "times.jsonl").append([{"judged": len(waiting), "seconds": round(time.perf_counter() - started, 3)}])
+        Journal(Path(out) / "times.jsonl").append(
+            [{"judged": len(waiting), "seconds": round(time.perf_counter() - started, 3)}]
+        )
     order = {(item.id, repeat, o): k for k, (item, repeat, o) in enumerate(places)}
     lines = sorted(journal.read(), key=lambda line: order[line["item"], line["repeat"], line["order"]])
     with atomic_file(journal.path) as file:
@@ -226,11 +272,26 @@ def _judged(judge: Judge, rubric: Rubric, places, prompts: Mapping, mark: Finger
     for repeat, order in sorted({place[1:] for place in places}):
         items = [item for item, *rest in places if rest == [repeat, order]]
         some = [item for item in items if answered(item)]
-        told = dict(zip((item.id for item in some), judge.ask(some, [prompts[item.id, order] for item in some], repeat, order)))
+        told = dict(
+            zip((item.id for item in some), judge.ask(some, [prompts[item.id, order] for item in some], repeat, order))
+        )
         for item in items:
             reply = told.get(item.id, Reply(status="unfit", why="the model gave no answer"))
             key = digest_of([asdict(mark), prompts[item.id, order], repeat])
-            lines.append({"key": key, "item": item.id, "image": item.image, "repeat": repeat, "order": order, **verdict(rubric, reply), "words": len(words(item.fields["answer"] or "")),
-                          **({"second_words": len(words(item.fields["second"] or ""))} if "second" in item.fields else {}), "judge": mark.short, **item.tags,
-                          "question": item.fields["question"], "answer": item.fields["answer"]})
+            lines.append(
+                {
+                    "key": key,
+                    "item": item.id,
+                    "image": item.image,
+                    "repeat": repeat,
+                    "order": order,
+                    **verdict(rubric, reply),
+                    "words": len(words(item.fields["answer"] or "")),
+                    **({"second_words": len(words(item.fields["second"] or ""))} if "second" in item.fields else {}),
+                    "judge": mark.short,
+                    **item.tags,
+                    "question": item.fields["question"],
+                    "answer": item.fields["answer"],
+                }
+            )
     return lines

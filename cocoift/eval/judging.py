@@ -19,7 +19,9 @@ from ..files import Journal, UserError, read_json, write_json
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/66_judging.ipynb #6c68123f
-def read_answers(path: str | Path, history: str | None = None) -> dict[str, str | None]:  # item -> its answer; None where a run could not get one
+def read_answers(
+    path: str | Path, history: str | None = None
+) -> dict[str, str | None]:  # item -> its answer; None where a run could not get one
     "What a model said: whatever `cocoift score` reads, or a run folder."
     return _of_run(Path(path), history) if Path(path).is_dir() else answers_by_id(path)
 
@@ -28,7 +30,9 @@ def _of_run(path: Path, history: str | None) -> dict[str, str | None]:
     lines = [line for line in Journal(path / "rounds.jsonl").read() if not line.get("prior") and not line.get("bound")]
     there = sorted({line["history"] for line in lines})
     if not lines or history is None and len(there) > 1 or history and history not in there:
-        raise UserError(f"{path}: has answers under {', '.join(there) or 'no history'}: name one of them with --history")
+        raise UserError(
+            f"{path}: has answers under {', '.join(there) or 'no history'}: name one of them with --history"
+        )
     last: dict[str, dict] = {}
     for line in lines:
         if line["history"] == (history or there[0]) and line["round"] >= last.get(line["item"], line)["round"]:
@@ -40,7 +44,11 @@ def matched(answers: Mapping, known, what: Path, run: bool) -> None:
     "Ids must be those of the references; a run folder may lack the answers that it could not get."
     unknown, missing = [name for name in answers if name not in known], [name for name in known if name not in answers]
     if unknown or missing and not run:
-        wrong = f"{len(unknown)} ids that the references don't have ({unknown[0]}, ...)" if unknown else f"no answer to {len(missing)} of {len(known)} ({missing[0]}, ...)"
+        wrong = (
+            f"{len(unknown)} ids that the references don't have ({unknown[0]}, ...)"
+            if unknown
+            else f"no answer to {len(missing)} of {len(known)} ({missing[0]}, ...)"
+        )
         raise UserError(f"{what}: has {wrong}: is it another benchmark's, or another version's?")
 
 # %% ../../nbs/eval/66_judging.ipynb #d8ebbd0b
@@ -52,7 +60,9 @@ def judging(bench: str) -> Judging:
     return benchmark(bench).judging
 
 
-def to_judge(bench: str, predictions: str | Path, files: Mapping[str, Path], history: str | None = None) -> list[Judged]:
+def to_judge(
+    bench: str, predictions: str | Path, files: Mapping[str, Path], history: str | None = None
+) -> list[Judged]:
     "The items of a benchmark with a model's answers."
     how = judging(bench)
     if lacking := [name for name in how.needs if name not in files]:
@@ -64,7 +74,10 @@ def to_judge(bench: str, predictions: str | Path, files: Mapping[str, Path], his
     second = read_answers(files["against"], history) if how.swap else {}
     if second:
         matched(second, items, files["against"], files["against"].is_dir())
-    return [replace(item, fields={**item.fields, "answer": told.get(k), **({"second": second.get(k)} if second else {})}) for k, item in items.items()]
+    return [
+        replace(item, fields={**item.fields, "answer": told.get(k), **({"second": second.get(k)} if second else {})})
+        for k, item in items.items()
+    ]
 
 # %% ../../nbs/eval/66_judging.ipynb #f22d3f62
 def judge_answers(
@@ -81,8 +94,23 @@ def judge_answers(
     how, rubric, items = judging(bench), load_rubric(prompt or bench), to_judge(bench, predictions, files, history)
     lines = judge_items(judge, rubric, items, out, repeats, swap=how.swap)
     mark = asdict(fingerprint(judge, rubric, read_json(Path(out) / "judge.json")["fingerprint"]["date"]))
-    result = {"bench": bench, "items": len(items), "fingerprint": mark, "judge": lines[0]["judge"], **counted(lines), **how.summary(lines)}
+    result = {
+        "bench": bench,
+        "items": len(items),
+        "fingerprint": mark,
+        "judge": lines[0]["judge"],
+        **counted(lines),
+        **how.summary(lines),
+    }
     write_json(Path(out) / "scores.json", result)
     if how.official and all(line["status"] == "scored" for line in lines):
-        how.official(lines, Path(out), {"judge": judge.model, "predictions": Path(predictions).stem, "against": Path(files.get("against", "")).stem})
+        how.official(
+            lines,
+            Path(out),
+            {
+                "judge": judge.model,
+                "predictions": Path(predictions).stem,
+                "against": Path(files.get("against", "")).stem,
+            },
+        )
     return result

@@ -25,34 +25,60 @@ from ..files import Journal, UserError, digest_of, write_json
 from ..stats import Estimate, share
 
 # %% ../../nbs/eval/47_levels.ipynb #c3aa4fad
-def dialogs_of(items: Iterable[Item], histories: Sequence[tuple[str, int]]) -> list[Dialog]:  # histories as (name, rounds)
+def dialogs_of(
+    items: Iterable[Item], histories: Sequence[tuple[str, int]]
+) -> list[Dialog]:  # histories as (name, rounds)
     "Every item under every history, asked freely and with its format."
     dialogs = []
     for item in items:
         for history, rounds in histories:
             for bound in (False, True):
                 about = {"item": item.id, "kind": item.kind, "wording": item.wording, "rounds": rounds, "bound": bound}
-                turns = [Turn(*told, {"prior": True}) for told in tell(item, history, rounds)] + [Turn(item.stated if bound else item.bare, meta={"prior": False})]
-                dialogs.append(Dialog(f"{item.id}/{history}:{rounds}/{'bound' if bound else 'free'}", (item.image,), tuple(turns), history, about))
+                turns = [Turn(*told, {"prior": True}) for told in tell(item, history, rounds)] + [
+                    Turn(item.stated if bound else item.bare, meta={"prior": False})
+                ]
+                dialogs.append(
+                    Dialog(
+                        f"{item.id}/{history}:{rounds}/{'bound' if bound else 'free'}",
+                        (item.image,),
+                        tuple(turns),
+                        history,
+                        about,
+                    )
+                )
     return dialogs
 
 
 def read_round(items: dict[str, Item], dialog: Dialog, number: int, response: str) -> dict:
     "The readings of the scored round; those of the model's own earlier answers are not taken."
-    return {} if dialog.turns[number].meta.get("prior") else read_answer(items[dialog.meta["item"]], dialog.meta["bound"], response)
+    return (
+        {}
+        if dialog.turns[number].meta.get("prior")
+        else read_answer(items[dialog.meta["item"]], dialog.meta["bound"], response)
+    )
 
 
 def items_digest(items: Iterable[Item]) -> str:
     "What the items are, as a run remembers it."
-    return digest_of([{**{name: getattr(i, name) for name in Item.__dataclass_fields__}, "priors": [p.id for p in i.priors]} for i in items])
+    return digest_of(
+        [
+            {**{name: getattr(i, name) for name in Item.__dataclass_fields__}, "priors": [p.id for p in i.priors]}
+            for i in items
+        ]
+    )
 
 
 def one_length(histories: Iterable[tuple[str, int]], out: Path) -> None:
     "Histories of different length are not pooled: each name has one number of rounds in a run."
     seen: dict[str, int] = {}
-    for name, rounds in [*((line["history"], line["rounds"]) for line in Journal(out / "rounds.jsonl").read()), *histories]:
+    for name, rounds in [
+        *((line["history"], line["rounds"]) for line in Journal(out / "rounds.jsonl").read()),
+        *histories,
+    ]:
         if seen.setdefault(name, rounds) != rounds:
-            raise UserError(f"--history {name}:{rounds}: {out} has {name} with {seen[name]} rounds: name another folder with --out")
+            raise UserError(
+                f"--history {name}:{rounds}: {out} has {name} with {seen[name]} rounds: name another folder with --out"
+            )
 
 # %% ../../nbs/eval/47_levels.ipynb #26ba54ca
 def rounds_frame(lines: Sequence[dict]) -> pd.DataFrame:
@@ -105,8 +131,12 @@ def levels(frame: pd.DataFrame) -> pd.DataFrame:  # history, metric, value, low,
 def by_kind(frame: pd.DataFrame, history: str = "none") -> pd.DataFrame:  # kind, wording, value, low, high, n
     "Content accuracy by type of question and wording."
     some = frame[frame.history == history].astype({"right": float})
-    return pd.DataFrame([{"kind": kind, "wording": wording, **share(group, "right", clusters(group)).as_dict()}
-                         for (kind, wording), group in some.groupby(["kind", "wording"])])
+    return pd.DataFrame(
+        [
+            {"kind": kind, "wording": wording, **share(group, "right", clusters(group)).as_dict()}
+            for (kind, wording), group in some.groupby(["kind", "wording"])
+        ]
+    )
 
 # %% ../../nbs/eval/47_levels.ipynb #bb7f8edf
 def difference(frame: pd.DataFrame, more: str, less: str, column: str = "terse") -> Estimate:
@@ -120,7 +150,9 @@ def difference(frame: pd.DataFrame, more: str, less: str, column: str = "terse")
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:  # effect, value, low, high, n
     "Leakage and its parts, in terse rate."
-    return pd.DataFrame([{"effect": effect, **difference(frame, more, less).as_dict()} for effect, (more, less) in EFFECTS.items()])
+    return pd.DataFrame(
+        [{"effect": effect, **difference(frame, more, less).as_dict()} for effect, (more, less) in EFFECTS.items()]
+    )
 
 # %% ../../nbs/eval/47_levels.ipynb #66faae12
 PIER = (False, True, False, False)  # which rounds ask for a word
@@ -136,12 +168,21 @@ def pier_dialogs(items: Sequence[Item]) -> list[Dialog]:
     dialogs = []
     for image, group in groupby(items, key=lambda i: i.image):
         if len(script := list({i.bare: i for i in group}.values())[: len(PIER)]) == len(PIER):
-            turns = [Turn(i.stated if bound else i.bare, None, {"item": i.id, "bound": bound, "format": i.format if bound else "free"}) for i, bound in zip(script, PIER)]
+            turns = [
+                Turn(
+                    i.stated if bound else i.bare,
+                    None,
+                    {"item": i.id, "bound": bound, "format": i.format if bound else "free"},
+                )
+                for i, bound in zip(script, PIER)
+            ]
             dialogs.append(Dialog(f"pier/{image}", (image,), tuple(turns), "own"))
     return dialogs
 
 
-def play_pier(chat: Chat, items: Sequence[Item], out: str | Path, run=run_dialogs, **options) -> pd.DataFrame:  # image, dialog, round, bound, instruction, response, ...
+def play_pier(
+    chat: Chat, items: Sequence[Item], out: str | Path, run=run_dialogs, **options
+) -> pd.DataFrame:  # image, dialog, round, bound, instruction, response, ...
     "Play it; its rounds lie in the run folder's pier.jsonl."
     dialogs, read = pier_dialogs(items), partial(_read_pier, {item.id: item for item in items})
     told = {"bench": "rounds", "items": items_digest(items)}
@@ -152,7 +193,9 @@ def length_by_round(pier: pd.DataFrame) -> pd.DataFrame:  # round, words, low, h
     "The mean words of free answers by round."
     free = pier[~pier.bound]
     rows = [(number, share(group, "words", clusters(group))) for number, group in free.groupby("round")]
-    return pd.DataFrame([{"round": number, "words": e.value, "low": e.low, "high": e.high, "n": e.n} for number, e in rows])
+    return pd.DataFrame(
+        [{"round": number, "words": e.value, "low": e.low, "high": e.high, "n": e.n} for number, e in rows]
+    )
 
 # %% ../../nbs/eval/47_levels.ipynb #c7a7bf70
 def _clean(value):
@@ -163,17 +206,29 @@ def scores(frame: pd.DataFrame, covered: dict, items: int, history: str) -> dict
     "Levels by history, the differences between them, and content by kind, of everything a run has; undefined is null. `scores` are those of `history`."
 
     def estimates(table: pd.DataFrame, key: str) -> dict:
-        return {row[key]: {name: _clean(row[name]) for name in ("value", "low", "high", "n")} for row in table.to_dict("records")}
+        return {
+            row[key]: {name: _clean(row[name]) for name in ("value", "low", "high", "n")}
+            for row in table.to_dict("records")
+        }
 
     at = levels(frame)
     by_history = {history: estimates(group, "metric") for history, group in at.groupby("history", sort=False)}
     parts = estimates(effects(frame), "effect")
     kinds = by_kind(frame, "none" if "none" in set(frame.history) else history)
-    return {"items": items, **covered, "scores": by_history.get(history), "histories": by_history,
-            "leakage": parts["leakage"], "effects": parts, "kinds": [{k: _clean(v) for k, v in row.items()} for row in kinds.to_dict("records")]}
+    return {
+        "items": items,
+        **covered,
+        "scores": by_history.get(history),
+        "histories": by_history,
+        "leakage": parts["leakage"],
+        "effects": parts,
+        "kinds": [{k: _clean(v) for k, v in row.items()} for row in kinds.to_dict("records")],
+    }
 
 
-def evaluate(chat: Chat, items: Sequence[Item], histories: Sequence[tuple[str, int]], out: str | Path, **options) -> dict:
+def evaluate(
+    chat: Chat, items: Sequence[Item], histories: Sequence[tuple[str, int]], out: str | Path, **options
+) -> dict:
     "Run and score; `scores` are those of the last history named, `histories` has all that the folder holds."
     lines = run_rounds(chat, items, histories, out, **options)
     covered = coverage(dialogs_of(items, histories), lines)
@@ -181,6 +236,14 @@ def evaluate(chat: Chat, items: Sequence[Item], histories: Sequence[tuple[str, i
         result = scores(rounds_frame(lines), covered, len(items), histories[-1][0])
     else:
         nothing = Estimate(None, None, None, 0).as_dict()
-        result = {"items": len(items), **covered, "scores": {}, "histories": {}, "leakage": nothing, "effects": {effect: nothing for effect in EFFECTS}, "kinds": []}
+        result = {
+            "items": len(items),
+            **covered,
+            "scores": {},
+            "histories": {},
+            "leakage": nothing,
+            "effects": {effect: nothing for effect in EFFECTS},
+            "kinds": [],
+        }
     write_json(Path(out) / "scores.json", result)
     return result

@@ -19,6 +19,7 @@ from ..files import UserError, find_files, read_json, read_jsonl, read_text, rea
 @dataclass(frozen=True, slots=True)
 class Given:
     "What `cocoift score` was given."
+
     predictions: Path
     references: Path | None = None
     synonyms: Path | None = None
@@ -77,7 +78,9 @@ def same_ids(told: Iterable[str], wanted: Iterable[str], path: Path, where: Path
     told, wanted = set(told), set(wanted)
     for what, ids in (("lacks an answer to", wanted - told), ("answers what is not asked:", told - wanted)):
         if ids:
-            raise UserError(f"{path}: {what} {sorted(ids)[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''} ({where}): give predictions and references of one version")
+            raise UserError(
+                f"{path}: {what} {sorted(ids)[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''} ({where}): give predictions and references of one version"
+            )
 
 # %% ../../nbs/eval/60_official.ipynb #3ea81156
 def number(value: Any, path: Path, where: str) -> float:
@@ -117,6 +120,7 @@ def as_lines(rows: Iterable[dict]) -> str:
 # %% ../../nbs/eval/60_official.ipynb #c93d8d4b
 def read_map(path: str | Path, what: str) -> dict[str, Any]:  # `what`: "grade file of MM-Vet (...)", for the complaint
     "A JSON object, each key once."
+
     def once(pairs: list[tuple[str, Any]]) -> dict:
         found = dict(pairs)
         if len(found) < len(pairs):

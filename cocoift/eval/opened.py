@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from ..formats import normalise, words
 
 # %% ../../nbs/eval/52_opened.ipynb #f1784de6
-_UNSURE = re.compile(r"\b(not sure|unsure|uncertain|can(no|')t (tell|say|determine)|cannot (tell|say|determine)|hard to (tell|say)|maybe|perhaps|unclear|unable to)\b")
+_UNSURE = re.compile(
+    r"\b(not sure|unsure|uncertain|can(no|')t (tell|say|determine)|cannot (tell|say|determine)|hard to (tell|say)|maybe|perhaps|unclear|unable to)\b"
+)
 _DENIED = re.compile(r"\b(no|not|none|nothing|nope|never|without|neither)\b|n't\b")
-_STATED = re.compile(r"^(there (is|are|'s|appears?)|(yes|yeah|yep|indeed|certainly|of course)\b|i (can )?see|(the|this) (image|picture|photo|scene) (does |do )?(shows?|contains?|includes?|features?|has)"
-                     r"|it (is|does|has)|(a|an|one|two|the) .* (is|are) )")
+_STATED = re.compile(
+    r"^(there (is|are|'s|appears?)|(yes|yeah|yep|indeed|certainly|of course)\b|i (can )?see|(the|this) (image|picture|photo|scene) (does |do )?(shows?|contains?|includes?|features?|has)"
+    r"|it (is|does|has)|(a|an|one|two|the) .* (is|are) )"
+)
 
 
 def yes_no(text: str) -> str | None:
@@ -33,7 +37,9 @@ def yes_no(text: str) -> str | None:
 
 # %% ../../nbs/eval/52_opened.ipynb #e34bdd1c
 LETTERS = "ABCDEFGH"
-_LETTER = re.compile(r"(?<!not )(?<!not option )(?:\(([A-H])\)|\b(?:[Oo]ption|[Aa]nswer(?: is)?:?|[Cc]hoice|[Ll]etter) \(?([A-H])\b|^\W*([A-H])(?=[.):,]|\W*$)|\b(?:is|be|choose|pick|say) ([B-H])\b(?! [a-z])|(?:^|\n)\s*([A-H])\s*[-–:] )")
+_LETTER = re.compile(
+    r"(?<!not )(?<!not option )(?:\(([A-H])\)|\b(?:[Oo]ption|[Aa]nswer(?: is)?:?|[Cc]hoice|[Ll]etter) \(?([A-H])\b|^\W*([A-H])(?=[.):,]|\W*$)|\b(?:is|be|choose|pick|say) ([B-H])\b(?! [a-z])|(?:^|\n)\s*([A-H])\s*[-–:] )"
+)
 
 
 def option(text: str, choices: Sequence[str]) -> int | None:
@@ -64,7 +70,11 @@ _OPEN = re.compile(r"\d+(?:,\d{3})+|\d+(?:\.\d+)?|[a-z]+")
 
 def number_words(text: str) -> str:
     "A text with its number words as digits."
-    said = re.sub(rf"\b({'|'.join(_TENS)})[- ]({'|'.join(_ONES[1:10])})\b", lambda m: str(_TENS[m[1]] + _ONES.index(m[2])), text.lower())
+    said = re.sub(
+        rf"\b({'|'.join(_TENS)})[- ]({'|'.join(_ONES[1:10])})\b",
+        lambda m: str(_TENS[m[1]] + _ONES.index(m[2])),
+        text.lower(),
+    )
     return re.sub(rf"\b({'|'.join(_NUMBERS)})\b", lambda m: str(_NUMBERS[m[1]]), said)
 
 
@@ -79,7 +89,10 @@ def number(text: str) -> float | None:
 # %% ../../nbs/eval/52_opened.ipynb #377c13a7
 def phrases(text: str, accepted: Sequence[str]) -> list[str]:
     "The accepted answers that a text holds."
-    told, plain = " ".join(words(number_words(text).replace("’", "'"))), {a: normalise(number_words(a)) for a in dict.fromkeys(accepted)}
+    told, plain = (
+        " ".join(words(number_words(text).replace("’", "'"))),
+        {a: normalise(number_words(a)) for a in dict.fromkeys(accepted)},
+    )
     told, found = f" {normalise(told)} ", []
     for answer, wanted in sorted(plain.items(), key=lambda pair: -len(pair[1])):
         if wanted and (left := re.sub(rf"(?<! not) {re.escape(wanted)}(?= )", " |", told)) != told:

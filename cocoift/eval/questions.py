@@ -23,6 +23,7 @@ from ..images import Album, image_of
 @dataclass(frozen=True, slots=True)
 class Question:
     "A question of a benchmark."
+
     id: str
     names: tuple[str, ...]  # of its picture files
     text: str  # asked freely
@@ -42,14 +43,44 @@ def _any_photograph(number: int, kind: str, question: str, terse: str, full: str
     return Item(f"pier:{number}", "", kind, "reworded", question, SHORTLY.format(question), "short", terse, full)
 
 
-PIER = tuple(_any_photograph(number, *texts) for number, texts in enumerate([
-    ("open", "What is it that I have just shown you?", "An image", "You have just shown me an image, and I can look at whatever is visible in it."),
-    (SHORT, "Does anything in it move while we talk?", "No", "No, it is a still image, so nothing in it moves while we talk."),
-    ("open", "How do you come to know what is in it?", "By looking", "I come to know what is in it by looking, because an image holds only what can be seen."),
-    ("open", "What would help you to tell me more about it?", "A question", "A question about a part of it would help, since I can then look at that part and tell you more."),
-    (SHORT, "Can any sound be heard in it?", "No", "No, an image is silent, so no sound can be heard in it."),
-    ("open", "Who decides what we look at next?", "You do", "You decide what we look at next, because I answer whatever you ask about the image."),
-]))
+PIER = tuple(
+    _any_photograph(number, *texts)
+    for number, texts in enumerate(
+        [
+            (
+                "open",
+                "What is it that I have just shown you?",
+                "An image",
+                "You have just shown me an image, and I can look at whatever is visible in it.",
+            ),
+            (
+                SHORT,
+                "Does anything in it move while we talk?",
+                "No",
+                "No, it is a still image, so nothing in it moves while we talk.",
+            ),
+            (
+                "open",
+                "How do you come to know what is in it?",
+                "By looking",
+                "I come to know what is in it by looking, because an image holds only what can be seen.",
+            ),
+            (
+                "open",
+                "What would help you to tell me more about it?",
+                "A question",
+                "A question about a part of it would help, since I can then look at that part and tell you more.",
+            ),
+            (SHORT, "Can any sound be heard in it?", "No", "No, an image is silent, so no sound can be heard in it."),
+            (
+                "open",
+                "Who decides what we look at next?",
+                "You do",
+                "You decide what we look at next, because I answer whatever you ask about the image.",
+            ),
+        ]
+    )
+)
 
 
 def pier_digest() -> str:
@@ -57,24 +88,34 @@ def pier_digest() -> str:
     return digest_of([[i.bare, i.stated, i.terse, i.full] for i in PIER])
 
 # %% ../../nbs/eval/56_questions.ipynb #ef8f7697
-_EMPTY = frozenset("a an the is are was were be do does did has have had can could will would there this that these those it its in on at of to for from with by and or not no yes what which who whom "
-                   "whose where when why how many much any some image picture photo photograph scene shown see seen you me my your i one word phrase answer question using single".split())
+_EMPTY = frozenset(
+    "a an the is are was were be do does did has have had can could will would there this that these those it its in on at of to for from with by and or not no yes what which who whom "
+    "whose where when why how many much any some image picture photo photograph scene shown see seen you me my your i one word phrase answer question using single".split()
+)
 
 
 def _content(*texts: str) -> frozenset[str]:
     return frozenset(word.removesuffix("s") for text in texts for word in normalise(text).split() if word not in _EMPTY)
 
 
-def priors_of(question: Question, told: Sequence[Item], rounds: int) -> tuple[tuple[Item, ...], str]:  # and where they come from: records, pier
+def priors_of(
+    question: Question, told: Sequence[Item], rounds: int
+) -> tuple[tuple[Item, ...], str]:  # and where they come from: records, pier
     "The questions that stand before this one in every history."
     asked = _content(question.text, question.terse)
-    fitting = {item.bare: item for item in sorted(told, key=lambda i: i.id) if not asked & _content(item.bare, item.terse, item.full)}
+    fitting = {
+        item.bare: item
+        for item in sorted(told, key=lambda i: i.id)
+        if not asked & _content(item.bare, item.terse, item.full)
+    }
     if rounds and len(fitting) >= rounds:
         drawn = list(fitting.values())
         random.Random(question.id).shuffle(drawn)
         return tuple(drawn[:rounds]), "records"
     if rounds > len(PIER):
-        raise UserError(f"--history: {rounds} rounds are asked for, the bank of prior questions has {len(PIER)}: ask for fewer")
+        raise UserError(
+            f"--history: {rounds} rounds are asked for, the bank of prior questions has {len(PIER)}: ask for fewer"
+        )
     return PIER[:rounds], "pier"
 
 
@@ -83,12 +124,24 @@ def own_records(questions: Iterable[Question], names: Mapping[str, str]) -> dict
     found: dict[str, list[Item]] = {}
     for q in questions:
         if q.terse and q.full and len(q.names) == 1:
-            item = Item(f"own:{q.id}", names[q.names[0]], "own", "seen", q.text, q.stated or SHORTLY.format(q.text), q.format, q.terse, q.full)
+            item = Item(
+                f"own:{q.id}",
+                names[q.names[0]],
+                "own",
+                "seen",
+                q.text,
+                q.stated or SHORTLY.format(q.text),
+                q.format,
+                q.terse,
+                q.full,
+            )
             found.setdefault(item.image, []).append(item)
     return found
 
 # %% ../../nbs/eval/56_questions.ipynb #3ce077e4
-def image_names(bench: str, questions: Sequence[Question], images: str | Path) -> tuple[dict[str, str], dict[str, Path]]:  # file name -> image; and pictures known by their bytes
+def image_names(
+    bench: str, questions: Sequence[Question], images: str | Path
+) -> tuple[dict[str, str], dict[str, Path]]:  # file name -> image; and pictures known by their bytes
     "Who the pictures are: COCO's by number, others by their bytes; by name alone where there is no file."
     album, names, pictures = Album(images), {}, {}
     for name, altered in {name: q.by_bytes for q in questions for name in q.names}.items():
@@ -112,14 +165,32 @@ def question_dialogs(
         images = tuple(names[name] for name in q.names)
         priors, source = priors_of(q, told.get(images[0], ()) if len(images) == 1 else (), most)
         for history, rounds in histories:
-            before = [Turn(*some, {"prior": True}) for some in tell(Item(q.id, "", "", "", q.text, q.text, q.format, "", "", priors=priors), history, rounds)]
+            before = [
+                Turn(*some, {"prior": True})
+                for some in tell(
+                    Item(q.id, "", "", "", q.text, q.text, q.format, "", "", priors=priors), history, rounds
+                )
+            ]
             for bound in (False, True) if q.stated else (False,):
-                about = {"item": q.id, "rounds": rounds, "bound": bound, **({"priors": source} if rounds else {}), **q.meta}
+                about = {
+                    "item": q.id,
+                    "rounds": rounds,
+                    "bound": bound,
+                    **({"priors": source} if rounds else {}),
+                    **q.meta,
+                }
                 turns = (*before, Turn(q.stated if bound else q.text, meta={"prior": False}))
-                dialogs.append(Dialog(f"{q.id}/{history}:{rounds}{'/stated' if bound else ''}", images, turns, history, about))
+                dialogs.append(
+                    Dialog(f"{q.id}/{history}:{rounds}{'/stated' if bound else ''}", images, turns, history, about)
+                )
     return dialogs
 
 
 def questions_digest(questions: Sequence[Question]) -> str:
     "What is asked and what it is scored by, and the bank, as a run remembers them."
-    return digest_of([[[q.id, q.names, q.text, q.stated, q.terse, q.full, repr(q.truth), dict(q.meta)] for q in questions], pier_digest()])
+    return digest_of(
+        [
+            [[q.id, q.names, q.text, q.stated, q.terse, q.full, repr(q.truth), dict(q.meta)] for q in questions],
+            pier_digest(),
+        ]
+    )

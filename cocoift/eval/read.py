@@ -19,10 +19,19 @@ def says(response: str, item: Item) -> bool:
     told, right, asked = normalise(response), normalise(item.terse), normalise(item.bare)
     if not _within(right, told):
         return False
-    rest = f" {told} ".replace(f" {right} ", " | ")  # "left" is not said by "top left", nor "left" a rival within "top left"
-    return not any(_within(rival, told if _within(right, rival) else rest) for rival in item.rivals if not _within(rival, asked))
+    rest = f" {told} ".replace(
+        f" {right} ", " | "
+    )  # "left" is not said by "top left", nor "left" a rival within "top left"
+    return not any(
+        _within(rival, told if _within(right, rival) else rest) for rival in item.rivals if not _within(rival, asked)
+    )
 
 # %% ../../nbs/eval/44_read.ipynb #f5155501
 def read_answer(item: Item, bound: bool, response: str) -> dict:
     "The readings of one answer. `kept` is None for a free question: nothing was asked."
-    return {"terse": is_terse(response), "kept": keeps(item.format, response) if bound else None, "right": says(response, item), "words": len(words(response))}
+    return {
+        "terse": is_terse(response),
+        "kept": keeps(item.format, response) if bound else None,
+        "right": says(response, item),
+        "words": len(words(response)),
+    }

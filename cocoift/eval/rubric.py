@@ -20,7 +20,10 @@ from ..files import UserError, read_json, read_text
 PARSER_VERSION = 1
 _GRADE = re.compile(r"\s*(0|1|0?\.\d+|1\.0*)\s*")
 _TWO = re.compile(r"\s*(\d+(?:\.\d+)?)(?:\s*,\s*|\s+)(\d+(?:\.\d+)?)\s*")
-_REFUSAL = re.compile(r"\W*(?:i(?:'|’)?m sorry|i am sorry|sorry|i apologi[sz]e|i can(?:'|’)?t|i cannot|i am unable|i(?:'|’)?m unable|as an ai)\b", re.I)
+_REFUSAL = re.compile(
+    r"\W*(?:i(?:'|’)?m sorry|i am sorry|sorry|i apologi[sz]e|i can(?:'|’)?t|i cannot|i am unable|i(?:'|’)?m unable|as an ai)\b",
+    re.I,
+)
 
 
 def _grade(reply: str) -> dict | None:
@@ -31,7 +34,11 @@ def _grade(reply: str) -> dict | None:
 def _two(reply: str) -> dict | None:  # of the first line: the reference's rating, the model's
     found = _TWO.fullmatch(next(iter(reply.strip().splitlines()), ""))
     ratings = [float(found[1]), float(found[2])] if found else []
-    return {"score": ratings[1] / 10, "reference_score": ratings[0] / 10} if ratings and all(1 <= r <= 10 for r in ratings) else None
+    return (
+        {"score": ratings[1] / 10, "reference_score": ratings[0] / 10}
+        if ratings and all(1 <= r <= 10 for r in ratings)
+        else None
+    )
 
 
 def _prefer(reply: str) -> dict | None:  # 1: the first is better
@@ -69,6 +76,7 @@ _FIELDS = re.compile(r"\{(question|reference|answer|second|context|steps|rule)\}
 @dataclass(frozen=True, slots=True)
 class Rubric:
     "A prompt and how its replies are read."
+
     name: str
     version: str
     parser: str
@@ -85,17 +93,23 @@ class Rubric:
 
         def put(found: re.Match) -> str:
             if fields.get(found[1]) is None:
-                raise UserError(f"{fields.get('id', 'an item')}: the prompt {self.name} asks for {found[1]!r}, which its files do not give: name the file that has it, or another prompt")
+                raise UserError(
+                    f"{fields.get('id', 'an item')}: the prompt {self.name} asks for {found[1]!r}, which its files do not give: name the file that has it, or another prompt"
+                )
             return str(fields[found[1]])
 
         if rules and fields.get("category") not in rules:
-            raise UserError(f"{fields.get('id', 'an item')}: {self.name} has no rule for the category {fields.get('category')!r}: there are {', '.join(rules)}")
+            raise UserError(
+                f"{fields.get('id', 'an item')}: {self.name} has no rule for the category {fields.get('category')!r}: there are {', '.join(rules)}"
+            )
         fields = {**fields, "rule": rules[fields["category"]]} if rules else fields
         return _FIELDS.sub(put, self.text)
 
 
-_RULED = ("[Context]\n{context}\n\n[Question]\n{question}\n\n[Assistant 1]\n{reference}\n\n[End of Assistant 1]\n\n[Assistant 2]\n{answer}\n\n[End of Assistant 2]\n\n"
-          "[System]\n{rule}\n\n")  # as the checkpoints' own evaluation lays it out
+_RULED = (
+    "[Context]\n{context}\n\n[Question]\n{question}\n\n[Assistant 1]\n{reference}\n\n[End of Assistant 1]\n\n[Assistant 2]\n{answer}\n\n[End of Assistant 2]\n\n"
+    "[System]\n{rule}\n\n"
+)  # as the checkpoints' own evaluation lays it out
 
 # %% ../../nbs/eval/60_rubric.ipynb #3c80b531
 def load_rubric(name: str) -> Rubric:  # a shipped prompt's name, or a file
@@ -106,12 +120,18 @@ def load_rubric(name: str) -> Rubric:  # a shipped prompt's name, or a file
         raise UserError(f"--prompt {name}: no such prompt: give a file or one of {', '.join(sorted(shipped))}")
     if path.suffix == ".json":
         rules = read_json(path)
-        if not isinstance(rules, dict) or not all(isinstance(rule, dict) and "prompt" in rule for rule in rules.values()):
+        if not isinstance(rules, dict) or not all(
+            isinstance(rule, dict) and "prompt" in rule for rule in rules.values()
+        ):
             raise UserError(f"{path}: is no rule.json (category -> role, prompt): give LLaVA's, or a .txt prompt")
-        return Rubric(path.name, "file", "two", _RULED, tuple((category, rule["prompt"]) for category, rule in rules.items()))
+        return Rubric(
+            path.name, "file", "two", _RULED, tuple((category, rule["prompt"]) for category, rule in rules.items())
+        )
     head, line, text = read_text(path).partition("\n---\n")
     facts = dict(part.split(":", 1) for part in head.splitlines() if ":" in part)
     parser = facts.get("parser", "").strip()
     if not line or parser not in PARSERS:
-        raise UserError(f"{path}: begins with no `version:` and `parser:` ({', '.join(PARSERS)}) above a line `---`: add them")
+        raise UserError(
+            f"{path}: begins with no `version:` and `parser:` ({', '.join(PARSERS)}) above a line `---`: add them"
+        )
     return Rubric(path.stem, facts.get("version", "1").strip(), parser, text.strip() + "\n")

@@ -28,7 +28,9 @@ TRUNCATIONS = ("none", "oldest")
 Read = Callable[[Dialog, int, str], dict]  # what can be read from the answer to a round of a dialog
 
 
-def ask_fitting(chat: Chat, asks: Sequence[Ask], truncate: str = "none") -> list[tuple[Reply, int]]:  # with how many rounds were left out
+def ask_fitting(
+    chat: Chat, asks: Sequence[Ask], truncate: str = "none"
+) -> list[tuple[Reply, int]]:  # with how many rounds were left out
     "Replies to asks, truncated where that is wanted and needed."
     told = [(reply, 0) for reply in replies(chat, asks)]
     over = [k for k, (reply, _) in enumerate(told) if reply.status == "overflow"] if truncate == "oldest" else []
@@ -48,7 +50,9 @@ class Group:
         self.told: list[list[str]] = [[] for _ in dialogs]
         self.over = [False] * len(dialogs)  # a round failed: the dialog ends
 
-    def step(self, depth: int) -> list[tuple[int, int]]:  # (place of the dialog, number of the round) of each dialog's `depth`-th asked round
+    def step(
+        self, depth: int
+    ) -> list[tuple[int, int]]:  # (place of the dialog, number of the round) of each dialog's `depth`-th asked round
         places = [(k, d.asked[depth]) for k, d in enumerate(self.dialogs) if depth < len(d.asked) and not self.over[k]]
         for k, number in places:
             self.told[k] += [turn.response for turn in self.dialogs[k].turns[len(self.told[k]) : number]]
@@ -61,15 +65,32 @@ class Group:
             self.over[k] = True
 
 
-def _line(dialog: Dialog, number: int, keys: tuple[str, str], reply: Reply, cut: int, template: str | None, read: Read | None) -> dict:
+def _line(
+    dialog: Dialog, number: int, keys: tuple[str, str], reply: Reply, cut: int, template: str | None, read: Read | None
+) -> dict:
     turn = dialog.turns[number]
     told = [[before.instruction, before.response] for before in dialog.turns[:number] if before.response is not None]
-    line = {"key": keys[0], "messages": keys[1], "dialog": dialog.id, "item": dialog.meta.get("item", dialog.id), "image": dialog.images[0] if dialog.images else None,
-            **({"more": list(dialog.images[1:])} if len(dialog.images) > 1 else {}), "history": dialog.history,
-            "round": number + 1, "instruction": turn.instruction, "response": reply.text, "status": reply.status,
-            **({"raw": reply.raw} if reply.raw else {}), **({"told": told} if told else {}),
-            **({"why": reply.why} if reply.why else {}),
-            "prompt": reply.prompt, "template": template, **({"cut": cut} if cut else {}), **dialog.meta, **turn.meta}
+    line = {
+        "key": keys[0],
+        "messages": keys[1],
+        "dialog": dialog.id,
+        "item": dialog.meta.get("item", dialog.id),
+        "image": dialog.images[0] if dialog.images else None,
+        **({"more": list(dialog.images[1:])} if len(dialog.images) > 1 else {}),
+        "history": dialog.history,
+        "round": number + 1,
+        "instruction": turn.instruction,
+        "response": reply.text,
+        "status": reply.status,
+        **({"raw": reply.raw} if reply.raw else {}),
+        **({"told": told} if told else {}),
+        **({"why": reply.why} if reply.why else {}),
+        "prompt": reply.prompt,
+        "template": template,
+        **({"cut": cut} if cut else {}),
+        **dialog.meta,
+        **turn.meta,
+    }
     return line | (read(dialog, number, reply.text) if read and reply.status == "ok" else {})
 
 # %% ../../nbs/eval/46_run.ipynb #2eb0b997
@@ -86,7 +107,10 @@ def play_group(
         places = group.step(depth)
         asks = [ask_at(group.dialogs[k], number, group.told[k]) for k, number in places]
         keys = [key(ask) for ask in asks]
-        old = [line if (line := group.known.get((group.dialogs[k].id, number + 1))) and line["key"] == known[0] else None for (k, number), known in zip(places, keys)]
+        old = [
+            line if (line := group.known.get((group.dialogs[k].id, number + 1))) and line["key"] == known[0] else None
+            for (k, number), known in zip(places, keys)
+        ]
         wanted = range(len(asks)) if whole and not all(old) else [i for i, line in enumerate(old) if line is None]
         got = dict(zip(wanted, ask_fitting(chat, [asks[i] for i in wanted], truncate) if wanted else []))
         fresh = []
@@ -99,12 +123,16 @@ def play_group(
             yield fresh
 
 # %% ../../nbs/eval/46_run.ipynb #92761180
-def open_run(out: str | Path, told: dict, journal: Journal) -> dict[tuple[str, int], dict]:  # the finished rounds by dialog and number
+def open_run(
+    out: str | Path, told: dict, journal: Journal
+) -> dict[tuple[str, int], dict]:  # the finished rounds by dialog and number
     "Begin or take up a run folder; rounds that failed, and may not the next time, are forgotten."
     out = Path(out)
     if check_output(out, "run.json", "eval") and (old := read_json(out / "run.json")) != told:
         other = next(name for name in [*told, *old] if old.get(name) != told.get(name))
-        raise UserError(f"{out}: holds a run of another model or other items ({other} differs): name a new folder with --out, or delete it")
+        raise UserError(
+            f"{out}: holds a run of another model or other items ({other} differs): name a new folder with --out, or delete it"
+        )
     write_json(out / "run.json", told)
     lines = journal.read()
     if any(line["status"] == "error" for line in lines):
@@ -116,7 +144,9 @@ def settle(journal: Journal, dialogs: Sequence[Dialog]) -> list[dict]:  # all li
     "Put the lines into the order of the dialogs, behind those of dialogs that only an earlier call had."
     order, found = {dialog.id: k for k, dialog in enumerate(dialogs)}, journal.read()
     last = {(line["dialog"], line["round"]): line for line in found}
-    lines = sorted(last.values(), key=lambda line: (order[line["dialog"]], line["round"]) if line["dialog"] in order else (-1, 0))
+    lines = sorted(
+        last.values(), key=lambda line: (order[line["dialog"]], line["round"]) if line["dialog"] in order else (-1, 0)
+    )
     if lines != found:
         with atomic_file(journal.path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -172,26 +202,50 @@ def run_dialogs(
     dialogs, out = check_dialogs(dialogs), Path(out)
     absorb(out)
     journal, started = Journal(out / file), time.perf_counter()
-    done = open_run(out, {"cocoift": __version__, **told, "model": chat.about, "truncate": truncate}, journal) | dict(known or {})
+    done = open_run(out, {"cocoift": __version__, **told, "model": chat.about, "truncate": truncate}, journal) | dict(
+        known or {}
+    )
     digests = picture_digests(pictures if pictures is not None else getattr(chat, "pictures", {}))
     rounds, total = 0, left(dialogs, done)
     with tqdm(total=total, desc=f"asking {chat.name.rstrip('/').split('/')[-1]}", unit="round", disable=None) as bar:
         for some in groups(dialogs, getattr(chat, "window", 1)):
             if left(some, done):
-                for lines in play_group(chat, Group(some, done), lambda ask: (round_key(chat.about, ask, digests), messages_key(ask, digests)), truncate, read):
+                for lines in play_group(
+                    chat,
+                    Group(some, done),
+                    lambda ask: (round_key(chat.about, ask, digests), messages_key(ask, digests)),
+                    truncate,
+                    read,
+                ):
                     journal.append(lines)
                     rounds += len(lines)
                     bar.update(len(lines))
     if rounds:
-        Journal(out / "times.jsonl").append([{"file": file, "rounds": rounds, "seconds": round(time.perf_counter() - started, 3), "ended": datetime.now(timezone.utc).isoformat(timespec="seconds")}])
+        Journal(out / "times.jsonl").append(
+            [
+                {
+                    "file": file,
+                    "rounds": rounds,
+                    "seconds": round(time.perf_counter() - started, 3),
+                    "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                }
+            ]
+        )
     return settle(journal, dialogs)
 
 # %% ../../nbs/eval/46_run.ipynb #7b0c7c9c
-def coverage(dialogs: Sequence[Dialog], lines: Sequence[dict]) -> dict:  # rounds, answered, coverage, statuses, truncated, template
+def coverage(
+    dialogs: Sequence[Dialog], lines: Sequence[dict]
+) -> dict:  # rounds, answered, coverage, statuses, truncated, template
     "What became of the rounds that were to be asked."
     wanted = {(d.id, number + 1) for d in dialogs for number in d.asked}
     mine = [line for line in lines if (line["dialog"], line["round"]) in wanted]
     counts = {status: sum(line["status"] == status for line in mine) for status in STATUSES}
     answered = sum(line["status"] == "ok" and bool(line["response"].strip()) for line in mine)
-    return {"rounds": len(wanted), "answered": answered, "coverage": answered / len(wanted), "statuses": counts | {"not_run": len(wanted) - len(mine)},
-            "truncated": sum("cut" in line for line in mine)}
+    return {
+        "rounds": len(wanted),
+        "answered": answered,
+        "coverage": answered / len(wanted),
+        "statuses": counts | {"not_run": len(wanted) - len(mine)},
+        "truncated": sum("cut" in line for line in mine),
+    }

@@ -33,7 +33,9 @@ def _end_with_parent() -> None:  # a process whose parent was killed must not go
     os._exit(1)
 
 
-def _work(opening: Callable[[], Chat], rank: int, ranks: int, dialogs: Sequence[Dialog], out: Path, told: dict, options: dict) -> None:
+def _work(
+    opening: Callable[[], Chat], rank: int, ranks: int, dialogs: Sequence[Dialog], out: Path, told: dict, options: dict
+) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         mine = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
@@ -41,7 +43,11 @@ def _work(opening: Callable[[], Chat], rank: int, ranks: int, dialogs: Sequence[
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
     os.environ["TQDM_DISABLE"] = "1"
-    finished = {(line["dialog"], line["round"]): line for line in Journal(out / options["file"]).read() if line["status"] != "error"}
+    finished = {
+        (line["dialog"], line["round"]): line
+        for line in Journal(out / options["file"]).read()
+        if line["status"] != "error"
+    }
     mine = share_of(dialogs, rank, ranks)
     if left(mine, finished):
         if (out / "run.json").exists():  # of an earlier call: it must be the same run
@@ -66,8 +72,16 @@ def run_shared(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     journal = Journal(out / file)
     before = len(journal.read())
-    with ProcessPoolExecutor(nproc, mp_context=get_context("spawn")) as pool, tqdm(total=sum(len(d.asked) for d in dialogs), initial=before, desc="asking", unit="round", disable=None) as bar:
-        work = [pool.submit(_work, opening, rank, nproc, dialogs, out, told, {"read": read, "file": file, **options}) for rank in range(nproc)]
+    with (
+        ProcessPoolExecutor(nproc, mp_context=get_context("spawn")) as pool,
+        tqdm(
+            total=sum(len(d.asked) for d in dialogs), initial=before, desc="asking", unit="round", disable=None
+        ) as bar,
+    ):
+        work = [
+            pool.submit(_work, opening, rank, nproc, dialogs, out, told, {"read": read, "file": file, **options})
+            for rank in range(nproc)
+        ]
         try:
             while wait(work, timeout=0.5).not_done:
                 bar.update(before + sum(path.read_bytes().count(b"\n") for path in out.glob(f"ranks/*/{file}")) - bar.n)
@@ -81,7 +95,9 @@ def run_shared(
         except UserError as error:
             raise UserError(str(error).replace(f"{out / 'ranks'}{os.sep}", f"{out}: rank ")) from None
         except BrokenProcessPool:
-            raise Failed(f"{out}: a process of the run died (out of memory, or killed): the same command goes on where it stopped") from None
+            raise Failed(
+                f"{out}: a process of the run died (out of memory, or killed): the same command goes on where it stopped"
+            ) from None
     absorb(out)
     return settle(journal, dialogs)
 

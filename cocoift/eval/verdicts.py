@@ -29,23 +29,51 @@ def counted(lines: Sequence[dict]) -> dict:  # judgements, coverage, statuses
     return {"judgements": len(lines), "coverage": counts["scored"] / len(lines) if lines else 0.0, "statuses": counts}
 
 
-def _item_means(lines: Sequence[dict]) -> pd.DataFrame:  # item, image, score: the mean over repeats of those that were scored
-    frame = pd.DataFrame([{"item": line["item"], "image": line["image"], "score": line["score"]} for line in lines if line["status"] == "scored"])
-    return frame.groupby("item", sort=False, as_index=False).agg(image=("image", "first"), score=("score", "mean")) if len(frame) else frame
+def _item_means(
+    lines: Sequence[dict],
+) -> pd.DataFrame:  # item, image, score: the mean over repeats of those that were scored
+    frame = pd.DataFrame(
+        [
+            {"item": line["item"], "image": line["image"], "score": line["score"]}
+            for line in lines
+            if line["status"] == "scored"
+        ]
+    )
+    return (
+        frame.groupby("item", sort=False, as_index=False).agg(image=("image", "first"), score=("score", "mean"))
+        if len(frame)
+        else frame
+    )
 
 
-def graded(lines: Sequence[dict], scale: float = 100) -> dict:  # value, low, high, n; bounds; repeat_std, item_se; and the least difference between two models that it resolves, unpaired
+def graded(
+    lines: Sequence[dict], scale: float = 100
+) -> dict:  # value, low, high, n; bounds; repeat_std, item_se; and the least difference between two models that it resolves, unpaired
     "The mean score of judgements on a scale, over the items that have one."
     means = _item_means(lines)
     e = share(means, "score") if len(means) else Estimate(None, None, None, 0)
     failed = sum(line["status"] != "scored" for line in lines)
     total = sum(line["score"] for line in lines if line["status"] == "scored")
-    runs = pd.Series({r: np.mean(some) for r in sorted({line["repeat"] for line in lines}) if (some := [x["score"] for x in lines if x["repeat"] == r and x["status"] == "scored"])})
-    scaled = {name: None if value is None else scale * value for name, value in zip(("value", "low", "high"), (e.value, e.low, e.high))}
+    runs = pd.Series(
+        {
+            r: np.mean(some)
+            for r in sorted({line["repeat"] for line in lines})
+            if (some := [x["score"] for x in lines if x["repeat"] == r and x["status"] == "scored"])
+        }
+    )
+    scaled = {
+        name: None if value is None else scale * value
+        for name, value in zip(("value", "low", "high"), (e.value, e.low, e.high))
+    }
     se = scale * float(means.score.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None
-    return {**scaled, "n": e.n, "bounds": [scale * total / len(lines), scale * (total + failed) / len(lines)] if lines else None,
-            "repeat_std": scale * float(runs.std(ddof=0)) if len(runs) > 1 else None,
-            "item_se": se, "resolves": None if se is None else RESOLVES * 2**0.5 * se}
+    return {
+        **scaled,
+        "n": e.n,
+        "bounds": [scale * total / len(lines), scale * (total + failed) / len(lines)] if lines else None,
+        "repeat_std": scale * float(runs.std(ddof=0)) if len(runs) > 1 else None,
+        "item_se": se,
+        "resolves": None if se is None else RESOLVES * 2**0.5 * se,
+    }
 
 
 def by_tag(lines: Sequence[dict], tag: str, scale: float = 100) -> dict[str, dict]:
@@ -65,7 +93,12 @@ def by_length(lines: Sequence[dict], scale: float = 100) -> list[dict]:  # words
     for low, high in zip(LENGTHS, (*LENGTHS[1:], None)):
         if some := [line for line in lines if line["words"] >= low and (high is None or line["words"] < high)]:
             found = graded(some, scale)
-            rows.append({"words": f"{low}-{high - 1}" if high else f"{low}+", **{key: found[key] for key in ("n", "value", "low", "high")}})
+            rows.append(
+                {
+                    "words": f"{low}-{high - 1}" if high else f"{low}+",
+                    **{key: found[key] for key in ("n", "value", "low", "high")},
+                }
+            )
     return rows
 
 # %% ../../nbs/eval/64_verdicts.ipynb #55208913
@@ -87,7 +120,10 @@ def weighted(lines: Sequence[dict]) -> dict:  # value, low, high, n, bounds, on 
     frame = frame.assign(_s=frame.score * frame.weight)
     e = bootstrap(frame, ["_s", "weight"], lambda s: 100 * s[:, 0] / s[:, 1])
     every = sum(line["weight"] for line in lines)
-    return {**e.as_dict(), "bounds": [100 * (frame._s.sum() + x * (every - frame.weight.sum())) / every for x in (0, 1)]}
+    return {
+        **e.as_dict(),
+        "bounds": [100 * (frame._s.sum() + x * (every - frame.weight.sum())) / every for x in (0, 1)],
+    }
 
 
 def preferred(lines: Sequence[dict]) -> dict:  # win_rate, length_controlled, flip_rate, wins, losses, ties, n
@@ -99,14 +135,39 @@ def preferred(lines: Sequence[dict]) -> dict:  # win_rate, length_controlled, fl
     pairs = [(both[0], both[0]["score"], 1 - both[1]["score"]) for both in seen.values() if len(both) == 2]
     if not pairs:
         nothing = Estimate(None, None, None, 0).as_dict()
-        return {"win_rate": nothing, "length_controlled": nothing, "flip_rate": nothing, "wins": 0, "losses": 0, "ties": 0, "n": 0}
-    rows = [{"image": line["image"], "win": a if a == b else 0.5, "flip": {a, b} == {0.0, 1.0}, "longer": np.log1p(line["words"]) - np.log1p(line["second_words"])} for line, a, b in pairs]
+        return {
+            "win_rate": nothing,
+            "length_controlled": nothing,
+            "flip_rate": nothing,
+            "wins": 0,
+            "losses": 0,
+            "ties": 0,
+            "n": 0,
+        }
+    rows = [
+        {
+            "image": line["image"],
+            "win": a if a == b else 0.5,
+            "flip": {a, b} == {0.0, 1.0},
+            "longer": np.log1p(line["words"]) - np.log1p(line["second_words"]),
+        }
+        for line, a, b in pairs
+    ]
     frame = pd.DataFrame(rows).astype({"flip": float})
-    return {"win_rate": share(frame, "win").as_dict(), "length_controlled": _at_equal_length(frame).as_dict(), "flip_rate": share(frame, "flip").as_dict(),
-            "wins": int((frame.win == 1).sum()), "losses": int((frame.win == 0).sum()), "ties": int((frame.win == 0.5).sum()), "n": len(frame)}
+    return {
+        "win_rate": share(frame, "win").as_dict(),
+        "length_controlled": _at_equal_length(frame).as_dict(),
+        "flip_rate": share(frame, "flip").as_dict(),
+        "wins": int((frame.win == 1).sum()),
+        "losses": int((frame.win == 0).sum()),
+        "ties": int((frame.win == 0.5).sum()),
+        "n": len(frame),
+    }
 
 # %% ../../nbs/eval/64_verdicts.ipynb #50f7f40d
-def _at_equal_length(frame: pd.DataFrame) -> Estimate:  # undefined where the lengths never differ or tell the winner apart wholly
+def _at_equal_length(
+    frame: pd.DataFrame,
+) -> Estimate:  # undefined where the lengths never differ or tell the winner apart wholly
     import warnings
 
     import statsmodels.api as sm
@@ -145,11 +206,19 @@ def canary(
     "How a judge agrees with grades that are known."
     some = [item for item in items if item.id in grades]
     if not some:
-        raise UserError("canary: none of the graded answers has a reference: give the benchmark's own file with --references")
+        raise UserError(
+            "canary: none of the graded answers has a reference: give the benchmark's own file with --references"
+        )
     lines = judge_items(judge, rubric, some, out)
     pairs = [(line["score"], float(np.mean(grades[line["item"]]))) for line in lines if line["status"] == "scored"]
     mine, theirs = np.array(pairs).T if pairs else (np.array([]), np.array([]))
     off = pd.DataFrame({"image": range(len(pairs)), "bias": mine - theirs, "difference": np.abs(mine - theirs)})
     found = {name: share(off, name) for name in ("difference", "bias")}
-    return {"n": len(pairs), "coverage": len(pairs) / len(lines), **{name: e.value for name, e in found.items()}, "intervals": {name: e.as_dict() for name, e in found.items()},
-            "kappa": kappa(mine, theirs) if pairs else None, "judge": lines[0]["judge"]}
+    return {
+        "n": len(pairs),
+        "coverage": len(pairs) / len(lines),
+        **{name: e.value for name, e in found.items()},
+        "intervals": {name: e.as_dict() for name, e in found.items()},
+        "kappa": kappa(mine, theirs) if pairs else None,
+        "judge": lines[0]["judge"],
+    }

@@ -40,15 +40,30 @@ def measures(found: dict) -> pd.DataFrame:
 
 def varied(found: dict) -> pd.DataFrame:
     "How varied the instructions of every source are: `source, measure, value`."
-    shares = {"type_token": "different words", "distinct_2": "different pairs of words", "distinct_3": "different triples"}
-    return pd.DataFrame([{"source": name, "measure": label, "value": m["diversity"][key]} for name, m in _all(found) for key, label in shares.items()])
+    shares = {
+        "type_token": "different words",
+        "distinct_2": "different pairs of words",
+        "distinct_3": "different triples",
+    }
+    return pd.DataFrame(
+        [
+            {"source": name, "measure": label, "value": m["diversity"][key]}
+            for name, m in _all(found)
+            for key, label in shares.items()
+        ]
+    )
 
 
 def binned(histogram: dict[str, int], ends: Sequence[int], first: int = 0) -> pd.DataFrame:
     "Counts by value as `bin, count`; empty bins at the end are left out."
     values = pd.Series({int(value): count for value, count in histogram.items()})
-    rows = [(str(end) if end - start == 1 else f"{start + 1}–{end}", values[(values.index > start) & (values.index <= end)].sum())
-            for start, end in zip((first - 1, *ends), ends)]
+    rows = [
+        (
+            str(end) if end - start == 1 else f"{start + 1}–{end}",
+            values[(values.index > start) & (values.index <= end)].sum(),
+        )
+        for start, end in zip((first - 1, *ends), ends)
+    ]
     rows += [(f"{ends[-1] + 1}+", values[values.index > ends[-1]].sum())]
     while len(rows) > 1 and not rows[-1][1]:
         rows.pop()
@@ -60,7 +75,10 @@ def overlaps(overlap: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]: 
     sizes = pd.DataFrame({"source": names, "images": [matrix[k][k] for k in range(len(names))]}).query("images > 0")
     order = sizes.sort_values("images", ascending=False, kind="stable").source
     place = {name: k for k, name in enumerate(names)}
-    pairs = pd.DataFrame([(one, other, matrix[place[one]][place[other]]) for one in order for other in order], columns=["source", "other", "images"])
+    pairs = pd.DataFrame(
+        [(one, other, matrix[place[one]][place[other]]) for one in order for other in order],
+        columns=["source", "other", "images"],
+    )
     return pairs, pd.DataFrame(overlap["intersections"], columns=["sources", "images"]), sizes
 
 # %% ../../nbs/studies/66_audit_page.ipynb #7a58ab73
@@ -71,8 +89,15 @@ def told(c: Conversation, most: int = _SHOWN_ROUNDS) -> list[dict]:
     "The rounds of a conversation, with what leaked and what kept its format."
     asked, rounds = False, []
     for r in c.rounds[:most]:
-        rounds.append({"instruction": r.instruction, "response": r.response, "format": r.format, "kept": keeps(r.format, r.response),
-                       "leaked": asked and r.format == "free" and is_terse(r.response)})
+        rounds.append(
+            {
+                "instruction": r.instruction,
+                "response": r.response,
+                "format": r.format,
+                "kept": keeps(r.format, r.response),
+                "leaked": asked and r.format == "free" and is_terse(r.response),
+            }
+        )
         asked = asked or r.format in TERSE_FORMATS
     if len(c.rounds) > most:
         rounds.append({"instruction": f"… and {len(c.rounds) - most} more rounds", "response": "…"})
@@ -80,7 +105,13 @@ def told(c: Conversation, most: int = _SHOWN_ROUNDS) -> list[dict]:
 
 
 def _dialogs(conversations: Sequence[Conversation], pictures: dict[str, Path], caption: str) -> Dialogs:
-    return Dialogs([Dialog(pictures.get(c.image), {f"{c.id}, {', '.join(c.images) or 'no image'}": told(c)}) for c in conversations], caption)
+    return Dialogs(
+        [
+            Dialog(pictures.get(c.image), {f"{c.id}, {', '.join(c.images) or 'no image'}": told(c)})
+            for c in conversations
+        ],
+        caption,
+    )
 
 # %% ../../nbs/studies/66_audit_page.ipynb #ffb49943
 def _number(value: float | None) -> str:
@@ -92,46 +123,109 @@ def _rounded(value: float | None, places: int = 2) -> float | None:
 
 
 def _interval(e: dict) -> str:
-    return f"{_number(e['low'])} to {_number(e['high'])}, {e['n']:,} rounds" if e["low"] is not None else f"{e['n']:,} rounds"
+    return (
+        f"{_number(e['low'])} to {_number(e['high'])}, {e['n']:,} rounds"
+        if e["low"] is not None
+        else f"{e['n']:,} rounds"
+    )
 
 
 def _tiles(found: dict) -> Tiles:
-    counts = [Tile(f"{found['conversations']:,}", "conversations", f"{found['rounds_a_conversation']:.1f} rounds each"),
-              Tile(f"{found['rounds']:,}", "rounds", f"{len(found['by_source'])} sources"), Tile(f"{found['images']:,}", "images")]
+    counts = [
+        Tile(f"{found['conversations']:,}", "conversations", f"{found['rounds_a_conversation']:.1f} rounds each"),
+        Tile(f"{found['rounds']:,}", "rounds", f"{len(found['by_source'])} sources"),
+        Tile(f"{found['images']:,}", "images"),
+    ]
     estimates = [((found | found["intervals"])[key], label) for key, label in MEASURES.items()]
-    return Tiles([*counts, *(Tile(_number(e["value"]), label, _interval(e)) for e, label in estimates),
-                  Tile(f"{found['duplicates']:.1%}", "duplicates", "asked before of the same image")])
+    return Tiles(
+        [
+            *counts,
+            *(Tile(_number(e["value"]), label, _interval(e)) for e, label in estimates),
+            Tile(f"{found['duplicates']:.1%}", "duplicates", "asked before of the same image"),
+        ]
+    )
 
 # %% ../../nbs/studies/66_audit_page.ipynb #abcc37f7
 def _taught(found: dict) -> Section:
     table, sources = measures(found), _all(found)
     over, rest = table[table.measure == "carry-over"], table[table.measure != "carry-over"]
-    text = ("**Carry-over**: how much more often a free question is answered tersely after a terse request than without one. Zero: an instruction "
-            "ends with its round. One: it never does. It is undefined where no free round follows a terse request, or none stands without one.")
-    shares = ("**Bare terse**: terse answers that their own round did not ask for. **Switches**: neighbouring rounds that go from terse to full or back. "
-              "**Obedience**: answers that keep the format their own round states.")
-    rows = [{"source": name, "rounds": m["rounds"], **{label: _rounded((m | m["intervals"])[key]["value"]) for key, label in MEASURES.items()},
-             "words, median": m["words"]["median"], "duplicates": _rounded(m["duplicates"])} for name, m in sources]
-    return Section("What it teaches about rounds", [
-        Text(text), Chart(audited.by_source(over, "Carry-over"), "Free rounds from the second on; intervals draw images", over),
-        Text(shares), Chart(audited.by_source(rest, "The company of carry-over"), "Of all rounds of a source that can tell", rest),
-        Table(pd.DataFrame(rows), "Every source, the largest first")])
+    text = (
+        "**Carry-over**: how much more often a free question is answered tersely after a terse request than without one. Zero: an instruction "
+        "ends with its round. One: it never does. It is undefined where no free round follows a terse request, or none stands without one."
+    )
+    shares = (
+        "**Bare terse**: terse answers that their own round did not ask for. **Switches**: neighbouring rounds that go from terse to full or back. "
+        "**Obedience**: answers that keep the format their own round states."
+    )
+    rows = [
+        {
+            "source": name,
+            "rounds": m["rounds"],
+            **{label: _rounded((m | m["intervals"])[key]["value"]) for key, label in MEASURES.items()},
+            "words, median": m["words"]["median"],
+            "duplicates": _rounded(m["duplicates"]),
+        }
+        for name, m in sources
+    ]
+    return Section(
+        "What it teaches about rounds",
+        [
+            Text(text),
+            Chart(audited.by_source(over, "Carry-over"), "Free rounds from the second on; intervals draw images", over),
+            Text(shares),
+            Chart(
+                audited.by_source(rest, "The company of carry-over"), "Of all rounds of a source that can tell", rest
+            ),
+            Table(pd.DataFrame(rows), "Every source, the largest first"),
+        ],
+    )
 
 # %% ../../nbs/studies/66_audit_page.ipynb #f193fb65
 def _asked(found: dict) -> Section:
     formats = [(name, kind, count) for name, m in _all(found) for kind, count in m["formats"].items()]
     mix = pd.DataFrame(formats, columns=["source", "format", "rounds"])
-    lengths, spoken = binned(found["rounds_histogram"], _ROUND_BINS, first=1), binned(found["words_histogram"], WORD_BINS)
-    rows = [{"source": name, "kinds of request": _rounded(d["asks"]["effective"], 1), "most asked": ", ".join(list(d["asks"]["top"])[:5])}
-            for name, d in ((name, m["diversity"]) for name, m in _all(found))]
+    lengths, spoken = (
+        binned(found["rounds_histogram"], _ROUND_BINS, first=1),
+        binned(found["words_histogram"], WORD_BINS),
+    )
+    rows = [
+        {
+            "source": name,
+            "kinds of request": _rounded(d["asks"]["effective"], 1),
+            "most asked": ", ".join(list(d["asks"]["top"])[:5]),
+        }
+        for name, d in ((name, m["diversity"]) for name, m in _all(found))
+    ]
     diverse = varied(found)
-    return Section("What is asked, and how long", [
-        Chart(audited.format_mixture(mix), "As the instructions state it; formats of foreign data are read off their wording", mix),
-        Chart(audited.histogram(lengths, "Rounds of a conversation", "rounds"), "Share of conversations", lengths),
-        Chart(audited.histogram(spoken, "How long the answers are", "words of an answer"),
-              "Share of rounds; Chinese, Japanese and Korean are counted by characters; up to three words are terse", spoken),
-        Chart(audited.by_source(diverse, "How varied the instructions are", "Shares among 1,000 words, pairs, triples drawn at random"), "The higher, the more varied; undefined where there are fewer", diverse),
-        Table(pd.DataFrame(rows), "How many equally common kinds of request would be as varied as those of a source, and its most common ones")])
+    return Section(
+        "What is asked, and how long",
+        [
+            Chart(
+                audited.format_mixture(mix),
+                "As the instructions state it; formats of foreign data are read off their wording",
+                mix,
+            ),
+            Chart(audited.histogram(lengths, "Rounds of a conversation", "rounds"), "Share of conversations", lengths),
+            Chart(
+                audited.histogram(spoken, "How long the answers are", "words of an answer"),
+                "Share of rounds; Chinese, Japanese and Korean are counted by characters; up to three words are terse",
+                spoken,
+            ),
+            Chart(
+                audited.by_source(
+                    diverse,
+                    "How varied the instructions are",
+                    "Shares among 1,000 words, pairs, triples drawn at random",
+                ),
+                "The higher, the more varied; undefined where there are fewer",
+                diverse,
+            ),
+            Table(
+                pd.DataFrame(rows),
+                "How many equally common kinds of request would be as varied as those of a source, and its most common ones",
+            ),
+        ],
+    )
 
 # %% ../../nbs/studies/66_audit_page.ipynb #b755c483
 def _whose(overlap: dict) -> Section | None:  # None where there are no two sources with images
@@ -139,22 +233,46 @@ def _whose(overlap: dict) -> Section | None:  # None where there are no two sour
     if len(sizes) < 2:
         return None
     figure = audited.upset(patterns, sizes, beyond=(overlap["rest"]["intersections"], overlap["rest"]["images"]))
-    return Section("Whose images", [
-        Chart(audited.overlap_matrix(pairs), "Read along a row: which part of this source's images the other one speaks of too", pairs),
-        Chart(figure, "A column counts the images that have exactly the sources marked below it",
-              patterns.assign(sources=patterns.sources.str.join(" + ")))])
+    return Section(
+        "Whose images",
+        [
+            Chart(
+                audited.overlap_matrix(pairs),
+                "Read along a row: which part of this source's images the other one speaks of too",
+                pairs,
+            ),
+            Chart(
+                figure,
+                "A column counts the images that have exactly the sources marked below it",
+                patterns.assign(sources=patterns.sources.str.join(" + ")),
+            ),
+        ],
+    )
 
 
 def _leaked(found: dict) -> Section:
     rows = []
     for name, leak in found["leakage"].items():
         known, least = leak["at_least"], "at least " if leak["unsure"] else ""
-        rows.append({"benchmark": name, "its images": leak["size"], "of them in the set": f"{least}{known['images']}", "rounds on them": f"{least}{known['rounds']}",
-                     "share of rounds": f"{least}{known['rounds'] / found['rounds']:.2%}", "images not compared": leak["untold"],
-                     "sources": ", ".join(leak["by_source"]) or "none"})
+        rows.append(
+            {
+                "benchmark": name,
+                "its images": leak["size"],
+                "of them in the set": f"{least}{known['images']}",
+                "rounds on them": f"{least}{known['rounds']}",
+                "share of rounds": f"{least}{known['rounds'] / found['rounds']:.2%}",
+                "images not compared": leak["untold"],
+                "sources": ", ".join(leak["by_source"]) or "none",
+            }
+        )
     if not rows:
-        return Section("Leakage", [Text("No benchmark was named: `--against pope --data DIR` shows which of its images are in the set.")])
-    return Section("Leakage", [Table(pd.DataFrame(rows), "Images that a benchmark's own files name, and that the set speaks of")])
+        return Section(
+            "Leakage",
+            [Text("No benchmark was named: `--against pope --data DIR` shows which of its images are in the set.")],
+        )
+    return Section(
+        "Leakage", [Table(pd.DataFrame(rows), "Images that a benchmark's own files name, and that the set speaks of")]
+    )
 
 # %% ../../nbs/studies/66_audit_page.ipynb #0d23ce56
 def _lead(found: dict) -> str:
@@ -184,11 +302,29 @@ def write_audit(
         pictures = pictures_of(path, images) if Path(path).is_dir() else find_pictures(images)
     seen = read_survey(path)
     found = measure(seen, known)
-    dialogs = [_dialogs(some, pictures, caption) for some, caption in (
-        (seen.dialogs["leaking"], "Drawn from the conversations in which a free round is answered tersely (▲) after a terse answer was asked for"),
-        (seen.dialogs["any"], "Drawn from the others of two rounds or more")) if some]
-    sections = [Section("At a glance", [_tiles(found)]), _taught(found), _asked(found), _whose(found["overlap"]), _leaked(found),
-                Section("Dialogs", dialogs) if dialogs else None]
-    facts = {"cocoift": __version__, "set": Path(path).name, **{c.name: ", ".join(sorted({file.name for file in c.files})) for c in known}}
+    dialogs = [
+        _dialogs(some, pictures, caption)
+        for some, caption in (
+            (
+                seen.dialogs["leaking"],
+                "Drawn from the conversations in which a free round is answered tersely (▲) after a terse answer was asked for",
+            ),
+            (seen.dialogs["any"], "Drawn from the others of two rounds or more"),
+        )
+        if some
+    ]
+    sections = [
+        Section("At a glance", [_tiles(found)]),
+        _taught(found),
+        _asked(found),
+        _whose(found["overlap"]),
+        _leaked(found),
+        Section("Dialogs", dialogs) if dialogs else None,
+    ]
+    facts = {
+        "cocoift": __version__,
+        "set": Path(path).name,
+        **{c.name: ", ".join(sorted({file.name for file in c.files})) for c in known},
+    }
     write_report(out, f"Audit of {Path(path).name}", _lead(found), list(filter(None, sections)), facts)
     return found

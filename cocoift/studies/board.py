@@ -38,7 +38,11 @@ def find(root: str | Path, mark: str, depth: int = 6) -> dict[str, Path]:  # nam
     for folder, below, files in os.walk(root):
         if mark in files:
             found.append(Path(folder))
-        below[:] = [name for name in below if name not in _LARGE] if len(Path(folder).relative_to(root).parts) < depth - 1 else []
+        below[:] = (
+            [name for name in below if name not in _LARGE]
+            if len(Path(folder).relative_to(root).parts) < depth - 1
+            else []
+        )
     return {_name(folder, root): folder for folder in sorted(found)}
 
 # %% ../../nbs/studies/74_board.ipynb #851e95ba
@@ -70,7 +74,9 @@ class Memory:
 _NOT_CAPABLE = {"total", "overall", "all"}
 
 
-def _scored(name: str, told: dict) -> dict[str, list[dict]]:  # rows of scores, effects, capabilities, rounds, transitions
+def _scored(
+    name: str, told: dict
+) -> dict[str, list[dict]]:  # rows of scores, effects, capabilities, rounds, transitions
     bench = told.get("bench") or "rounds"
     head = {"layout": name, "bench": bench}
     levels = told.get("histories") or {}
@@ -78,16 +84,34 @@ def _scored(name: str, told: dict) -> dict[str, list[dict]]:  # rows of scores, 
     judged = {m: e for m, e in (told.get("scores") or {}).items() if isinstance(e, dict) and "value" in e}
     if not levels or bench == "scope":
         history = "own" if bench == "scope" else told.get("history") or "none"
-        rows += [head | {"history": history, "metric": m, **e} for m, e in judged.items() if not m.startswith("terse_") and m not in EFFECTS]
+        rows += [
+            head | {"history": history, "metric": m, **e}
+            for m, e in judged.items()
+            if not m.startswith("terse_") and m not in EFFECTS
+        ]
     kinds = told.get("kinds") or []
     by_kind = [head | {"history": "none", "capability": row["kind"], **row} for row in kinds]
     if bench not in ("rounds", "scope") and not levels:
-        by_kind += [head | {"history": told.get("history") or "none", "capability": m, **e} for m, e in judged.items() if m not in _NOT_CAPABLE]
-    rows += [head | {"history": "difference", "metric": m, **e} for m, e in (told.get("effects") or {}).items() if m in EFFECTS]
-    return {"scores": rows, "effects": [head | {"effect": effect, **e} for effect, e in (told.get("effects") or {}).items()],
-            "capabilities": by_kind,
-            "rounds": [head | row for row in (told.get("by_round") or [row for row in _listed(told.get("rounds")) if "round" in row])],
-            "transitions": [head | row for row in told.get("transitions") or []]}
+        by_kind += [
+            head | {"history": told.get("history") or "none", "capability": m, **e}
+            for m, e in judged.items()
+            if m not in _NOT_CAPABLE
+        ]
+    rows += [
+        head | {"history": "difference", "metric": m, **e}
+        for m, e in (told.get("effects") or {}).items()
+        if m in EFFECTS
+    ]
+    return {
+        "scores": rows,
+        "effects": [head | {"effect": effect, **e} for effect, e in (told.get("effects") or {}).items()],
+        "capabilities": by_kind,
+        "rounds": [
+            head | row
+            for row in (told.get("by_round") or [row for row in _listed(told.get("rounds")) if "round" in row])
+        ],
+        "transitions": [head | row for row in told.get("transitions") or []],
+    }
 
 
 def _listed(value) -> list:
@@ -99,30 +123,51 @@ def _pier(folder: Path) -> list[dict]:
     if not lines:
         return []
     frame = pd.DataFrame(lines).astype({"terse": float, "words": float})
-    return [{"round": int(number), "metric": metric, **share(some, metric, repeats=500).as_dict()} for number, some in frame.groupby("round") for metric in ("terse", "words")]
+    return [
+        {"round": int(number), "metric": metric, **share(some, metric, repeats=500).as_dict()}
+        for number, some in frame.groupby("round")
+        for metric in ("terse", "words")
+    ]
 
 
-def results(root: str | Path, memory: Memory | None = None) -> tuple[dict[str, pd.DataFrame], list[str]]:  # scores, effects, capabilities, rounds, transitions; what could not be read
+def results(
+    root: str | Path, memory: Memory | None = None
+) -> tuple[
+    dict[str, pd.DataFrame], list[str]
+]:  # scores, effects, capabilities, rounds, transitions; what could not be read
     "The scores of all evaluations, as their own files state them; `layout` is the run."
     memory = memory or Memory()
     tables: dict[str, list] = {name: [] for name in ("scores", "effects", "capabilities", "rounds", "transitions")}
     wrong = []
     for name, folder in find(root, "scores.json").items():
         try:
-            found = memory.get(f"scores {name}", [folder / "scores.json"], lambda: _scored(name, read_json(folder / "scores.json", "run it again")))
+            found = memory.get(
+                f"scores {name}",
+                [folder / "scores.json"],
+                lambda: _scored(name, read_json(folder / "scores.json", "run it again")),
+            )
             for key, rows in found.items():
                 tables[key] += rows
         except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
-            wrong.append(f"{name}: {error}" if isinstance(error, UserError) else f"{name}: scores.json is not of a benchmark of the lab ({type(error).__name__}: {error})")
+            wrong.append(
+                f"{name}: {error}"
+                if isinstance(error, UserError)
+                else f"{name}: scores.json is not of a benchmark of the lab ({type(error).__name__}: {error})"
+            )
     return {key: pd.DataFrame(rows) for key, rows in tables.items()}, wrong
 
 
-def piers(root: str | Path, memory: Memory | None = None) -> pd.DataFrame:  # layout, bench, round, metric, value, low, high, n
+def piers(
+    root: str | Path, memory: Memory | None = None
+) -> pd.DataFrame:  # layout, bench, round, metric, value, low, high, n
     "The pier dialogs of all runs, round by round."
     memory, rows = memory or Memory(), []
     for name, folder in find(root, "pier.jsonl").items():
         try:
-            rows += [{"layout": name, "bench": "rounds", **row} for row in memory.get("pier", [folder / "pier.jsonl"], lambda: _pier(folder))]
+            rows += [
+                {"layout": name, "bench": "rounds", **row}
+                for row in memory.get("pier", [folder / "pier.jsonl"], lambda: _pier(folder))
+            ]
         except (UserError, KeyError, ValueError):
             continue  # a run that is being written: `results` names what is torn
     return pd.DataFrame(rows)
@@ -134,20 +179,36 @@ _OURS = {"MM-Vet": "mm-vet", "InfiMM-Eval": "infimm"}
 def paper_scores() -> pd.DataFrame:  # bench, history, metric, paper, model
     "What the paper reports: single rounds under `none`, several under `forced_short`, which is how its pier dialog begins."
     told = paper_table()
-    return pd.DataFrame({"bench": told.benchmark.map(_OURS), "history": told["rounds"].map({"single": "none", "multi": "forced_short"}),
-                         "metric": told.capability, "paper": told.value, "model": told.model})
+    return pd.DataFrame(
+        {
+            "bench": told.benchmark.map(_OURS),
+            "history": told["rounds"].map({"single": "none", "multi": "forced_short"}),
+            "metric": told.capability,
+            "paper": told.value,
+            "model": told.model,
+        }
+    )
 
 
-def slopes(scores: pd.DataFrame, metric: str = "content_accuracy") -> pd.DataFrame:  # benchmark, model, rounds, value, low, high
+def slopes(
+    scores: pd.DataFrame, metric: str = "content_accuracy"
+) -> pd.DataFrame:  # benchmark, model, rounds, value, low, high
     "From no history to the hardest one that a run has, in percent, as `single_multi` draws it."
     rows = []
     keys = ["layout", "bench"]
-    for (run, bench), some in (scores[scores.metric == metric].groupby(keys, sort=False) if len(scores) else ()):
+    for (run, bench), some in scores[scores.metric == metric].groupby(keys, sort=False) if len(scores) else ():
         at = some.drop_duplicates("history").set_index("history")
         multi = next((h for h in ("forced_short", "terse", "neutral", "own") if h in at.index), None)
         if multi and "none" in at.index:
-            rows += [{"benchmark": bench, "model": run, "rounds": side, **{k: None if pd.isna(at.loc[h, k]) else 100 * at.loc[h, k] for k in ("value", "low", "high")}}
-                     for side, h in (("single", "none"), ("multi", multi))]
+            rows += [
+                {
+                    "benchmark": bench,
+                    "model": run,
+                    "rounds": side,
+                    **{k: None if pd.isna(at.loc[h, k]) else 100 * at.loc[h, k] for k in ("value", "low", "high")},
+                }
+                for side, h in (("single", "none"), ("multi", multi))
+            ]
     return pd.DataFrame(rows)
 
 
@@ -161,7 +222,9 @@ def percent(capabilities: pd.DataFrame) -> pd.DataFrame:  # the same, of seen wo
     if unlike := sorted(_UNLIKE & set(capabilities.bench)):
         raise UserError(f"No radar: the metrics of {unlike[0]} have no common scale; read the dots")
     times = capabilities.bench.isin(_SHARES).map({True: 100.0, False: 1.0})
-    return capabilities.assign(value=pd.to_numeric(capabilities.value, errors="coerce") * times).drop_duplicates(["layout", "capability"])
+    return capabilities.assign(value=pd.to_numeric(capabilities.value, errors="coerce") * times).drop_duplicates(
+        ["layout", "capability"]
+    )
 
 # %% ../../nbs/studies/74_board.ipynb #836c6edb
 _WON = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
@@ -169,7 +232,11 @@ _WON = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
 
 def rate(votes: Sequence[Mapping], repeats: int = 200) -> pd.DataFrame:  # model, value, low, high, n
     "Bradley-Terry ratings of the models that were voted on."
-    battles = [(v["model_a"], v["model_b"], _WON[v["winner"]]) for v in votes if v.get("winner") in _WON and v["model_a"] != v["model_b"]]
+    battles = [
+        (v["model_a"], v["model_b"], _WON[v["winner"]])
+        for v in votes
+        if v.get("winner") in _WON and v["model_a"] != v["model_b"]
+    ]
     names = sorted({name for a, b, _ in battles for name in (a, b)})
     if not battles:
         return pd.DataFrame(columns=["model", "value", "low", "high", "n"])
@@ -177,7 +244,9 @@ def rate(votes: Sequence[Mapping], repeats: int = 200) -> pd.DataFrame:  # model
     table, draws = np.array([(place[a], place[b], won) for a, b, won in battles]), np.random.default_rng(0)
 
     def strengths(rows):
-        wins = np.full((len(names), len(names)), 0.05)  # a twentieth of a win each way: who never lost is not infinitely strong
+        wins = np.full(
+            (len(names), len(names)), 0.05
+        )  # a twentieth of a win each way: who never lost is not infinitely strong
         np.add.at(wins, (rows[:, 0].astype(int), rows[:, 1].astype(int)), rows[:, 2])
         np.add.at(wins, (rows[:, 1].astype(int), rows[:, 0].astype(int)), 1 - rows[:, 2])
         np.fill_diagonal(wins, 0)
@@ -209,7 +278,9 @@ def _training(folder: Path) -> pd.DataFrame:
     return lines.assign(**derived)
 
 
-def trainings(root: str | Path, memory: Memory | None = None) -> tuple[pd.DataFrame, list[str]]:  # run, step, loss, lr, tokens, seconds, tokens_per_s, tree_ratio, done
+def trainings(
+    root: str | Path, memory: Memory | None = None
+) -> tuple[pd.DataFrame, list[str]]:  # run, step, loss, lr, tokens, seconds, tokens_per_s, tree_ratio, done
     "The metrics of all trainings, running ones up to their last whole line."
     memory, frames, wrong = memory or Memory(), [], []
     for name, folder in find(root, "metrics.jsonl").items():

@@ -34,12 +34,27 @@ def _said(run: Path) -> dict[str, list[dict]]:  # dialog -> its rounds
     if (run / "judge.json").exists():
         for line in Journal(run / "verdicts.jsonl").read():
             score = line["status"] if line["status"] != "scored" else f"judged {line['score']:.2f}"
-            said[f"{line['item']} {line['repeat']} {line['order']}"] = [{"instruction": line["question"], "response": line["answer"], "format": score, "image": line["image"]}]
+            said[f"{line['item']} {line['repeat']} {line['order']}"] = [
+                {"instruction": line["question"], "response": line["answer"], "format": score, "image": line["image"]}
+            ]
         return said
     for line in Journal(run / "rounds.jsonl").read():
-        rounds = said.setdefault(line["dialog"], [{"instruction": q, "response": r, "format": f"{line['history']}, told", "image": line["image"]} for q, r in line.get("told", [])])
-        rounds.append({"instruction": line["instruction"], "response": line["response"], "format": (line.get("constraint") or line["history"]) if line["status"] == "ok" else line["status"],
-                       "kept": line.get("kept", line.get("strict")), "image": line["image"]})
+        rounds = said.setdefault(
+            line["dialog"],
+            [
+                {"instruction": q, "response": r, "format": f"{line['history']}, told", "image": line["image"]}
+                for q, r in line.get("told", [])
+            ],
+        )
+        rounds.append(
+            {
+                "instruction": line["instruction"],
+                "response": line["response"],
+                "format": (line.get("constraint") or line["history"]) if line["status"] == "ok" else line["status"],
+                "kept": line.get("kept", line.get("strict")),
+                "image": line["image"],
+            }
+        )
         said[f"{line['dialog']} {line['round']}"] = rounds
     return said
 
@@ -69,8 +84,18 @@ def compare(
     a, b = Path(a), Path(b)
     pairs, unpaired = pair(a, b, force)
     table = differences(pairs)
-    rows = {row.pop("metric"): {key: None if value != value else value for key, value in row.items()} for row in table.to_dict("records")}
-    result = {"a": str(a), "b": str(b), "seeds": int(pairs.seed.nunique()), "differences": rows, "unpaired": unpaired, "page": str(page) if page else None}
+    rows = {
+        row.pop("metric"): {key: None if value != value else value for key, value in row.items()}
+        for row in table.to_dict("records")
+    }
+    result = {
+        "a": str(a),
+        "b": str(b),
+        "seeds": int(pairs.seed.nunique()),
+        "differences": rows,
+        "unpaired": unpaired,
+        "page": str(page) if page else None,
+    }
     if page:
         _write(a, b, Path(page), table, pairs, unpaired, find_pictures(images) if images else {}, force)
     return result
@@ -78,20 +103,52 @@ def compare(
 
 def shown_differences(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     "Differences as a page shows them, under the runs' names."
-    span = ["" if low != low else f"{low:.2f} to {high:.2f}".replace("-", "\u2212").replace(" ", "\u00a0") for low, high in zip(table.low.astype(float), table.high.astype(float))]
-    return table.assign(span=span)[["metric", "a", "b", "value", "span", "p", "holm", "resolves", "n"]].rename(columns={"a": a, "b": b, "value": "difference", "span": "95 %", "holm": "p (Holm)"})
+    span = [
+        "" if low != low else f"{low:.2f} to {high:.2f}".replace("-", "\u2212").replace(" ", "\u00a0")
+        for low, high in zip(table.low.astype(float), table.high.astype(float))
+    ]
+    return table.assign(span=span)[["metric", "a", "b", "value", "span", "p", "holm", "resolves", "n"]].rename(
+        columns={"a": a, "b": b, "value": "difference", "span": "95 %", "holm": "p (Holm)"}
+    )
 
 
-def _write(a: Path, b: Path, page: Path, table: pd.DataFrame, pairs: pd.DataFrame, unpaired: int, pictures: dict[str, Path], force: bool) -> None:
+def _write(
+    a: Path,
+    b: Path,
+    page: Path,
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    unpaired: int,
+    pictures: dict[str, Path],
+    force: bool,
+) -> None:
     items = set(pairs.item)  # a difference between two of an item's dialogs is none of a dialog
     moved = [pair for pair in changes(pairs) if pair[1] not in items]
     told = side_by_side(a, b, moved, pictures)[:SHOWN]
     shown = shown_differences(table, a.name, b.name if b.name != a.name else f"{b.parent.name}/{b.name}")
     lead = f"The same items, asked of **{a.name}** and of **{b.name}**. Differences are the second less the first, item by item; {unpaired} observations have no partner and are left out."
-    seeds = "seeds first, then images; they speak of trainings like these, p of these ones" if pairs.seed.nunique() > 1 else "images"
-    note = (f"95 % intervals resample {seeds}; p is from sign flips by image, Holm's correction is over this table. A true difference under `resolves` ({RESOLVES:.1f} standard errors) "
-            "is missed more than once in five times." + (" **Judged by two instruments: read with care.**" if force else ""))
-    sections = [Section("Differences", [Text(note), Table(shown, "Every metric that both runs have")]),
-                Section("Dialogs, those that changed most first", [Dialogs(told, f"The {len(told)} dialogs that changed most; {len(moved)} answers read otherwise")])]
-    facts = {"cocoift": __version__, **{f"{run}": digest(run / ("judge.json" if (run / "judge.json").exists() else "run.json")) for side in (a, b) for run in runs_of(side)}}
+    seeds = (
+        "seeds first, then images; they speak of trainings like these, p of these ones"
+        if pairs.seed.nunique() > 1
+        else "images"
+    )
+    note = (
+        f"95 % intervals resample {seeds}; p is from sign flips by image, Holm's correction is over this table. A true difference under `resolves` ({RESOLVES:.1f} standard errors) "
+        "is missed more than once in five times." + (" **Judged by two instruments: read with care.**" if force else "")
+    )
+    sections = [
+        Section("Differences", [Text(note), Table(shown, "Every metric that both runs have")]),
+        Section(
+            "Dialogs, those that changed most first",
+            [Dialogs(told, f"The {len(told)} dialogs that changed most; {len(moved)} answers read otherwise")],
+        ),
+    ]
+    facts = {
+        "cocoift": __version__,
+        **{
+            f"{run}": digest(run / ("judge.json" if (run / "judge.json").exists() else "run.json"))
+            for side in (a, b)
+            for run in runs_of(side)
+        },
+    }
     write_report(page, f"{a.name} and {b.name}", lead, sections, facts)

@@ -25,6 +25,7 @@ from .scope_run import open_bench
 @dataclass(frozen=True, slots=True)
 class State:
     "A model at a step of its training."
+
     step: int | None  # None: a model on its own
     model: Path  # the folder that it is opened from
     over: Path | None = None  # a checkpoint whose weights are laid over it
@@ -45,18 +46,35 @@ def states_of(model: str | Path) -> list[State]:  # by step
     if (path / "config.json").exists():
         return [State(None, path)]
     if not (path / "job.json").exists():
-        raise UserError(f"--model {model}: is neither a checkpoint folder nor a training run (no config.json and no job.json in it): name one")
+        raise UserError(
+            f"--model {model}: is neither a checkpoint folder nor a training run (no config.json and no job.json in it): name one"
+        )
     job, kept = read_json(path / "job.json"), Kept(path)
     begun, added = Path(job["model"] or ""), (job["lora_r"], job["lora_alpha"]) if job.get("lora_r") else None
     wrong = {folder: kept.altered(folder) for folder in kept.all()}
-    if bad := next((f"{folder}: was altered after it was written ({what})" for folder, what in wrong.items() if what), ""):
+    if bad := next(
+        (f"{folder}: was altered after it was written ({what})" for folder, what in wrong.items() if what), ""
+    ):
         raise UserError(f"{bad}: delete it to go without")
     start = [State(0, begun)] if (begun / "config.json").exists() else []
-    end = [State(read_json(path / "train.json")["steps"], path / "model")] if (path / "train.json").exists() and (path / "model/config.json").exists() else []
+    end = (
+        [State(read_json(path / "train.json")["steps"], path / "model")]
+        if (path / "train.json").exists() and (path / "model/config.json").exists()
+        else []
+    )
     if not (base := start if added else [*end, *start]):
         why = "its checkpoints hold adapters only" if added else "it has no finished model yet"
-        raise UserError(f"--model {model}: {why}, and what it began with is not at {begun}: put that back{'' if added else ', or run the training to its end'}")
-    return [*start, *(State(int(folder.name.removeprefix("step-")), base[0].model, folder, added) for folder in reversed(kept.all())), *end]
+        raise UserError(
+            f"--model {model}: {why}, and what it began with is not at {begun}: put that back{'' if added else ', or run the training to its end'}"
+        )
+    return [
+        *start,
+        *(
+            State(int(folder.name.removeprefix("step-")), base[0].model, folder, added)
+            for folder in reversed(kept.all())
+        ),
+        *end,
+    ]
 
 # %% ../../nbs/studies/71_curve.ipynb #783f6029
 def open_state(state: State, images: str | Path):  # a LocalChat
@@ -80,7 +98,9 @@ def open_state(state: State, images: str | Path):  # a LocalChat
                     if (place := key.removeprefix("weight/")) not in weights:
                         place = place.partition(".")[2]  # the loop's module holds the model under a name
                     if place not in weights:
-                        raise UserError(f"{state.over}: holds {place}, which {state.model} has no place for: give the finished model instead of the run")
+                        raise UserError(
+                            f"{state.over}: holds {place}, which {state.model} has no place for: give the finished model instead of the run"
+                        )
                     weights[place].copy_(file.get_tensor(key))
                     told.add(place)
         if not told:
@@ -91,7 +111,11 @@ def open_state(state: State, images: str | Path):  # a LocalChat
 def _point(step: int | None, lines: Sequence[dict]) -> dict:
     rounds = pd.DataFrame(lines)
     levels = {h: some[["early", "loss"]].mean().round(6).to_dict() for h, some in rounds.groupby("history", sort=False)}
-    return {"step": step, "levels": {h: levels[h] for h in HISTORIES if h in levels}, **{name: e.as_dict() for name, e in likelihood_leakage(rounds).items()}}
+    return {
+        "step": step,
+        "levels": {h: levels[h] for h in HISTORIES if h in levels},
+        **{name: e.as_dict() for name, e in likelihood_leakage(rounds).items()},
+    }
 
 
 @owning("measured")
@@ -106,7 +130,9 @@ def likelihood_curve(
     told = {"cocoift": __version__, "bench": "likelihood", "items": bench.sha256, "model": Path(model).name}
     if check_output(out, "run.json", "likelihood") and (old := read_json(out / "run.json")) != told:
         other = next(name for name in told if old.get(name) != told[name])
-        raise UserError(f"{out}: holds likelihoods of another model or other items ({other} differs): name a new folder with --out, or delete it")
+        raise UserError(
+            f"{out}: holds likelihoods of another model or other items ({other} differs): name a new folder with --out, or delete it"
+        )
     write_json(out / "run.json", told)
     journal, keys = Journal(out / "likelihoods.jsonl"), {state: state.key for state in states}
     done = {line["key"] for line in journal.read()}
@@ -121,7 +147,12 @@ def likelihood_curve(
     if ordered != lines:
         with atomic_file(journal.path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
-    result = {"bench": "likelihood", "sha256": bench.sha256, "items": len({line["item"] for line in lines}), "points": [_point(state.step, by_key[keys[state]]) for state in states]}
+    result = {
+        "bench": "likelihood",
+        "sha256": bench.sha256,
+        "items": len({line["item"] for line in lines}),
+        "points": [_point(state.step, by_key[keys[state]]) for state in states],
+    }
     write_json(out / "scores.json", result)
     return result
 
@@ -132,11 +163,15 @@ def points_table(
     what: str,  # `early` or `loss`
 ) -> pd.DataFrame:  # run, step, value, low, high
     "A curve as a table to draw."
-    return pd.DataFrame([{"run": name, "step": p["step"] or 0, **{k: p[what][k] for k in ("value", "low", "high")}} for p in points])
+    return pd.DataFrame(
+        [{"run": name, "step": p["step"] or 0, **{k: p[what][k] for k in ("value", "low", "high")}} for p in points]
+    )
 
 
-CURVES = {"early": ("Stopping early", "log-probability of stopping by the third word, forced_short less neutral (nats)"),
-          "loss": ("The full answer's price", "loss of the full answer, forced_short less neutral (nats a token)")}
+CURVES = {
+    "early": ("Stopping early", "log-probability of stopping by the third word, forced_short less neutral (nats)"),
+    "loss": ("The full answer's price", "loss of the full answer, forced_short less neutral (nats a token)"),
+}
 
 
 def write_curve(name: str, result: dict, path: str | Path) -> Path:
@@ -145,6 +180,18 @@ def write_curve(name: str, result: dict, path: str | Path) -> Path:
     from cocoift.viz.report import Chart, Section, write_report
 
     tables = {what: points_table(name, result["points"], what) for what in CURVES}
-    charts = [Chart(over_training(tables[what], *CURVES[what]), "Zero: what was asked of earlier rounds makes no difference.", tables[what]) for what in CURVES]
-    return write_report(path, "Leakage while a model learns", f"Likelihoods of full answers after terse requests, at every kept state of {name}.",
-                        [Section("By step", charts)], {"cocoift": __version__, "benchmark": result["sha256"], "items": result["items"]})
+    charts = [
+        Chart(
+            over_training(tables[what], *CURVES[what]),
+            "Zero: what was asked of earlier rounds makes no difference.",
+            tables[what],
+        )
+        for what in CURVES
+    ]
+    return write_report(
+        path,
+        "Leakage while a model learns",
+        f"Likelihoods of full answers after terse requests, at every kept state of {name}.",
+        [Section("By step", charts)],
+        {"cocoift": __version__, "benchmark": result["sha256"], "items": result["items"]},
+    )

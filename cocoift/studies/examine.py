@@ -43,14 +43,20 @@ def open_chat(
         return Scripted(model.removeprefix("scripted:"), book or {})
     if model.startswith("replay:"):
         if not (Path(model.removeprefix("replay:")) / "run.json").exists():
-            raise UserError(f"--model {model}: is no run folder (there is no run.json in it): name one that `cocoift eval` made")
+            raise UserError(
+                f"--model {model}: is no run folder (there is no run.json in it): name one that `cocoift eval` made"
+            )
         return Replay(model.removeprefix("replay:"))
     if missing := sorted(image for image in set(wanted) if image not in pictures):
-        raise UserError(f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): add them or change --images")
+        raise UserError(
+            f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): add them or change --images"
+        )
     if model.startswith(("http://", "https://")):
         return _server(model, pictures, most_tokens, **pay)
     if not Path(model).is_dir():
-        raise UserError(f"--model {model}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN")
+        raise UserError(
+            f"--model {model}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN"
+        )
     from cocoift.chat.local import LocalChat
 
     chat = LocalChat(model, None, most_tokens)
@@ -68,7 +74,15 @@ def pictures_for(model: str, images: str | Path) -> Mapping[str, Path]:
         raise
 
 
-def _server(model: str, pictures: Mapping[str, Path], most_tokens: int, out: str | Path | None = None, role: str = "eval", price: str | Path | None = None, budget: float | None = None) -> Chat:
+def _server(
+    model: str,
+    pictures: Mapping[str, Path],
+    most_tokens: int,
+    out: str | Path | None = None,
+    role: str = "eval",
+    price: str | Path | None = None,
+    budget: float | None = None,
+) -> Chat:
     url, sharp, name = model.partition("#")
     if not (sharp and name):
         raise UserError(f"--model {model}: a server needs the model's name too: write {url}#NAME")
@@ -76,7 +90,16 @@ def _server(model: str, pictures: Mapping[str, Path], most_tokens: int, out: str
 
     if budget is not None and price is None:
         raise UserError("--budget: without prices nothing costs anything: name them with --price")
-    return ServerChat(model, pictures, most_tokens, out and Path(out) / "answers.sqlite", price=read_prices(price, name), budget=budget, run=role, role=role)
+    return ServerChat(
+        model,
+        pictures,
+        most_tokens,
+        out and Path(out) / "answers.sqlite",
+        price=read_prices(price, name),
+        budget=budget,
+        run=role,
+        role=role,
+    )
 
 # %% ../../nbs/studies/64_examine.ipynb #5e1834e1
 @owning("examined")
@@ -99,14 +122,46 @@ def examine(
 ) -> dict:  # as `cocoift eval --json` prints it
     "Run a benchmark and play the pier dialog; resumable."
     if bench == "scope":
-        return _scope(model, data, out, histories, images, per_image, nproc, truncate, most_tokens, price, dry_run, budget)
+        return _scope(
+            model, data, out, histories, images, per_image, nproc, truncate, most_tokens, price, dry_run, budget
+        )
     if bench != "rounds":
-        return ask_questions(model, bench, data, out, histories, images, records, per_image, nproc, truncate, most_tokens, price, dry_run, budget)
+        return ask_questions(
+            model,
+            bench,
+            data,
+            out,
+            histories,
+            images,
+            records,
+            per_image,
+            nproc,
+            truncate,
+            most_tokens,
+            price,
+            dry_run,
+            budget,
+        )
     items, named = _rounds(data, histories, splits, per_image)
     if dry_run:
-        return {"bench": bench, "items": len(items), **plan(model, [*dialogs_of(items, named), *pier_dialogs(items)], out, most_tokens, price)}
+        return {
+            "bench": bench,
+            "items": len(items),
+            **plan(model, [*dialogs_of(items, named), *pier_dialogs(items)], out, most_tokens, price),
+        }
     pictures = pictures_for(model, images or data)
-    opening = partial(open_chat, model, pictures, images or data, book_of(items), most_tokens, sorted({item.image for item in items}), out=out, price=price, budget=budget)
+    opening = partial(
+        open_chat,
+        model,
+        pictures,
+        images or data,
+        book_of(items),
+        most_tokens,
+        sorted({item.image for item in items}),
+        out=out,
+        price=price,
+        budget=budget,
+    )
     run, opening = runner(nproc), opening if nproc > 1 else opening()
     result = evaluate(opening, items, named, out, run=run, truncate=truncate, pictures=pictures)
     play_pier(opening, items, out, run=run, truncate=truncate, pictures=pictures)
@@ -117,12 +172,20 @@ def _scope(model, data, out, histories, images, first, nproc, truncate, most_tok
     from cocoift.studies import scope_run
 
     if not dry_run:
-        return scope_run.run_scope(model, data, out, histories, images, first, nproc, truncate, most_tokens, price, budget)
+        return scope_run.run_scope(
+            model, data, out, histories, images, first, nproc, truncate, most_tokens, price, budget
+        )
     bench = scope_run.open_bench(data, first)
-    return {"bench": "scope", "items": len(bench.scripts), **plan(model, scope_run.dialogs_of(bench, *scope_run.histories_of(histories)), out, most_tokens, price)}
+    return {
+        "bench": "scope",
+        "items": len(bench.scripts),
+        **plan(model, scope_run.dialogs_of(bench, *scope_run.histories_of(histories)), out, most_tokens, price),
+    }
 
 # %% ../../nbs/studies/64_examine.ipynb #1ec56148
-def _dialogs(bench: str, questions: Sequence[Question], named, data, images, records) -> tuple[list[Dialog], dict[str, str], dict[str, Path]]:  # dialogs, who the pictures are, where some lie
+def _dialogs(
+    bench: str, questions: Sequence[Question], named, data, images, records
+) -> tuple[list[Dialog], dict[str, str], dict[str, Path]]:  # dialogs, who the pictures are, where some lie
     names, pictures = image_names(bench, questions, images or data)
     told = dict(prior_items(records or data, set(names.values()))) if any(rounds for _, rounds in named) else {}
     for image, items in own_records(questions, names).items():
@@ -131,28 +194,77 @@ def _dialogs(bench: str, questions: Sequence[Question], named, data, images, rec
 
 
 def _written(questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Book:  # what scripted models look up
-    known = {q.id: Answers(q.terse or "Yes", q.full or (f"The answer is {q.terse}, as can be seen." if q.terse else "Yes, that is how it is.")) for q in questions}
-    book = {(dialog.images[0] if dialog.images else None, turn.instruction): Answers("Yes", "Yes, that is how it is.") for dialog in dialogs for turn in dialog.turns}
-    return book | {(dialog.images[0] if dialog.images else None, dialog.turns[-1].instruction): known[dialog.meta["item"]] for dialog in dialogs}
+    known = {
+        q.id: Answers(
+            q.terse or "Yes",
+            q.full or (f"The answer is {q.terse}, as can be seen." if q.terse else "Yes, that is how it is."),
+        )
+        for q in questions
+    }
+    book = {
+        (dialog.images[0] if dialog.images else None, turn.instruction): Answers("Yes", "Yes, that is how it is.")
+        for dialog in dialogs
+        for turn in dialog.turns
+    }
+    return book | {
+        (dialog.images[0] if dialog.images else None, dialog.turns[-1].instruction): known[dialog.meta["item"]]
+        for dialog in dialogs
+    }
 
 
-def ask_questions(model, bench, data, out, histories, images, records, first, nproc, truncate, most_tokens, price, dry_run, budget=None) -> dict:
+def ask_questions(
+    model,
+    bench,
+    data,
+    out,
+    histories,
+    images,
+    records,
+    first,
+    nproc,
+    truncate,
+    most_tokens,
+    price,
+    dry_run,
+    budget=None,
+) -> dict:
     "A benchmark's own questions under every history; what needs a judge is judged by `cocoift judge`."
     if bench not in load_benchmarks():
-        raise UserError(f"--bench {bench}: no such benchmark: there are {', '.join(['rounds', 'scope', *sorted(name for name, b in load_benchmarks().items() if b.read)])}")
+        raise UserError(
+            f"--bench {bench}: no such benchmark: there are {', '.join(['rounds', 'scope', *sorted(name for name, b in load_benchmarks().items() if b.read)])}"
+        )
     named, questions = _named(histories), read_questions(bench, data, first)
     dialogs, names, known = _dialogs(bench, questions, named, data, images, records)
     if dry_run:
         return {"bench": bench, "items": len(questions), **plan(model, dialogs, out, most_tokens, price)}
     one_length(named, Path(out))
     pictures = ChainMap(known, pictures_for(model, images or data))
-    opening = partial(open_chat, model, pictures, images or data, _written(questions, dialogs), most_tokens, sorted(set(names.values())), out=out, price=price, budget=budget)
+    opening = partial(
+        open_chat,
+        model,
+        pictures,
+        images or data,
+        _written(questions, dialogs),
+        most_tokens,
+        sorted(set(names.values())),
+        out=out,
+        price=price,
+        budget=budget,
+    )
     by_id = {q.id: q for q in questions}
     told, read = {"bench": bench, "items": questions_digest(questions)}, partial(read_question, bench, by_id)
-    lines = runner(nproc)(opening if nproc > 1 else opening(), dialogs, out, told, read, truncate=truncate, pictures=pictures)
+    lines = runner(nproc)(
+        opening if nproc > 1 else opening(), dialogs, out, told, read, truncate=truncate, pictures=pictures
+    )
     sources = [dialog.meta["priors"] for dialog in dialogs if "priors" in dialog.meta]
-    result = {"bench": bench, "items": len(questions), **coverage(dialogs, lines), "priors": {name: sources.count(name) for name in ("records", "pier")}, "pier": pier_digest(),
-              **question_scores(bench, by_id, lines, named[-1][0])}
+    result = {
+        "bench": bench,
+        "items": len(questions),
+        **coverage(dialogs, lines),
+        "priors": {name: sources.count(name) for name in ("records", "pier")},
+        "pier": pier_digest(),
+        **question_scores(bench, by_id, lines, named[-1][0]),
+    }
     for name, text in prediction_texts(bench, by_id, lines).items():
         with atomic_file(Path(out) / "predictions" / name) as file:
             file.write(text)
@@ -162,7 +274,11 @@ def ask_questions(model, bench, data, out, histories, images, records, first, np
 # %% ../../nbs/studies/64_examine.ipynb #63a458eb
 def plan(model: str, dialogs: Sequence[Dialog], out: str | Path, most_tokens: int, price: str | Path | None) -> dict:
     "What a run would still ask, counted by the model's own tokenizer if it is a local one."
-    known = {(line["dialog"], line["round"]): line for name in ("rounds.jsonl", "pier.jsonl") for line in Journal(Path(out) / name).read()}
+    known = {
+        (line["dialog"], line["round"]): line
+        for name in ("rounds.jsonl", "pier.jsonl")
+        for line in Journal(Path(out) / name).read()
+    }
     count, image_tokens = by_characters, 576
     if (Path(model) / "config.json").exists():
         from transformers import AutoConfig, AutoTokenizer
@@ -171,7 +287,12 @@ def plan(model: str, dialogs: Sequence[Dialog], out: str | Path, most_tokens: in
             tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
         count = cache(lambda text: len(tokenizer(text, add_special_tokens=False).input_ids))
         image_tokens = getattr(config, "image_seq_length", image_tokens)
-    return {"done": len(known), **budget(dialogs, known, most_tokens, count, image_tokens, price and read_prices(price, model.rpartition("#")[2]))}
+    return {
+        "done": len(known),
+        **budget(
+            dialogs, known, most_tokens, count, image_tokens, price and read_prices(price, model.rpartition("#")[2])
+        ),
+    }
 
 
 def _named(histories: Sequence[str]) -> list[tuple[str, int]]:
@@ -181,7 +302,9 @@ def _named(histories: Sequence[str]) -> list[tuple[str, int]]:
     return named
 
 # %% ../../nbs/studies/64_examine.ipynb #32912370
-def _rounds(data, histories: Sequence[str], splits: Sequence[str], per_image: int | None) -> tuple[list[Item], list[tuple[str, int]]]:
+def _rounds(
+    data, histories: Sequence[str], splits: Sequence[str], per_image: int | None
+) -> tuple[list[Item], list[tuple[str, int]]]:
     named = _named(histories)
     return read_items(data, splits, rounds=max([2, *(rounds for _, rounds in named)]), per_image=per_image), named
 

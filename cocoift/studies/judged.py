@@ -31,7 +31,9 @@ def open_judge(name: str, **pay) -> Judge:  # URL#MODEL, a checkpoint folder, re
     if name.startswith("replay:"):
         return ReplayJudge(name.removeprefix("replay:"))
     if name.startswith("scripted:"):
-        raise UserError(f"--judge {name}: scripted models know no grades: give a server, a checkpoint folder, replay:FILE or rule")
+        raise UserError(
+            f"--judge {name}: scripted models know no grades: give a server, a checkpoint folder, replay:FILE or rule"
+        )
     served = name.startswith(("http://", "https://"))
     if not served and not Path(name).is_dir():
         raise UserError(f"--judge {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
@@ -44,22 +46,53 @@ def run_canary(judge: Judge, out: Path, grades: Path, answers: Path | None, refe
     from cocoift.eval.verdicts import canary
 
     if not (answers and references):
-        raise UserError("--canary: needs the graded answers and their references too: add --canary-answers and --canary-references")
+        raise UserError(
+            "--canary: needs the graded answers and their references too: add --canary-answers and --canary-references"
+        )
     graded, asked = read_json(grades), read_json(references)
     said = {k: text for k, text in read_json(answers).items() if k in asked}
     write_json(out / "canary" / "answers.json", said)
     items = to_judge("mm-vet", out / "canary" / "answers.json", {"references": references})
-    return canary(judge, load_rubric("mm-vet"), items, {k: row["score"] for k, row in graded.items()}, out / "canary" / "judged")
+    return canary(
+        judge, load_rubric("mm-vet"), items, {k: row["score"] for k, row in graded.items()}, out / "canary" / "judged"
+    )
 
 # %% ../../nbs/studies/65_judged.ipynb #50bf51d7
-def plan_judge(bench: str, predictions, judge: str, out, files: Mapping[str, Path], prompt: str | None, history: str | None, repeats: int, price) -> dict:
+def plan_judge(
+    bench: str,
+    predictions,
+    judge: str,
+    out,
+    files: Mapping[str, Path],
+    prompt: str | None,
+    history: str | None,
+    repeats: int,
+    price,
+) -> dict:
     "The judgements that are left, and at most what they cost."
     rubric, items = load_rubric(prompt or bench), to_judge(bench, predictions, files, history)
     orders = (0, 1) if bench == "pairwise" else (0,)
-    done = {(line["item"], line["repeat"], line["order"]) for line in Journal(Path(out) / "verdicts.jsonl").read() if line["status"] != "api_error"}
+    done = {
+        (line["item"], line["repeat"], line["order"])
+        for line in Journal(Path(out) / "verdicts.jsonl").read()
+        if line["status"] != "api_error"
+    }
     asked = {item.id: rubric.prompt({**item.fields, "id": item.id}) for item in items if answered(item)}
-    dialogs = [Dialog(f"{name}/{r}/{o}", (), (Turn(text),)) for name, text in asked.items() for r in range(repeats) for o in orders if (name, r, o) not in done]
-    return {"bench": bench, "items": len(items), "done": len(done), **budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=price and read_prices(price, judge.rpartition("#")[2]))}
+    dialogs = [
+        Dialog(f"{name}/{r}/{o}", (), (Turn(text),))
+        for name, text in asked.items()
+        for r in range(repeats)
+        for o in orders
+        if (name, r, o) not in done
+    ]
+    return {
+        "bench": bench,
+        "items": len(items),
+        "done": len(done),
+        **budget(
+            dialogs, {}, JUDGE_TOKENS[rubric.parser], price=price and read_prices(price, judge.rpartition("#")[2])
+        ),
+    }
 
 
 @owning("judged")

@@ -36,5 +36,7 @@ def annotated(
                 packed = masks.merge(masks.frPyObjects(outline, height, width))
             else:
                 packed = outline if isinstance(outline["counts"], str) else masks.frPyObjects(outline, height, width)
-            found.append((np.kron(masks.decode(packed), np.ones((grow, grow), "uint8")).astype(float), names[a["category_id"]]))
+            found.append(
+                (np.kron(masks.decode(packed), np.ones((grow, grow), "uint8")).astype(float), names[a["category_id"]])
+            )
     return shown.resize((width * grow, height * grow), Image.NEAREST), found

@@ -42,7 +42,11 @@ def clean_scores(
     if (run / "judge.json").exists():
         lines = [line for line in Journal(run / "verdicts.jsonl").read() if not _shown(line) & seen]
         return {"judged": judging(read_json(run / "scores.json")["bench"]).summary(lines)["scores"]} if lines else {}
-    lines = [line for line in Journal(run / "rounds.jsonl").read() if not _shown(line) & seen and line["status"] == "ok" and not line.get("prior")]
+    lines = [
+        line
+        for line in Journal(run / "rounds.jsonl").read()
+        if not _shown(line) & seen and line["status"] == "ok" and not line.get("prior")
+    ]
     bench = read_json(run / "run.json").get("bench", "rounds")
     if not lines:
         return {}
@@ -50,7 +54,9 @@ def clean_scores(
         return {"": {name: e.as_dict() for name, e in table(rounds_of(lines)).items()}}
     if bench == "rounds":
         return _whole(scores(rounds_frame(lines), {}, 0, ""))
-    return _whole(question_scores(bench, {line["item"]: Question(line["item"], (), "", meta=line) for line in lines}, lines, ""))
+    return _whole(
+        question_scores(bench, {line["item"]: Question(line["item"], (), "", meta=line) for line in lines}, lines, "")
+    )
 
 # %% ../../nbs/studies/68_overlap.ipynb #3a953af1
 def trained_images(dataset: str | Path) -> frozenset[str]:
@@ -72,10 +78,30 @@ def overlap(
     for bench, run in runs.items():
         images = _images(run)
         seen = images & trained
-        head = {"bench": bench, "images": len(images), "trained_on": len(seen), "share": len(seen) / len(images) if images else None}
+        head = {
+            "bench": bench,
+            "images": len(images),
+            "trained_on": len(seen),
+            "share": len(seen) / len(images) if images else None,
+        }
         whole = _whole(read_json(run / "scores.json")) if (run / "scores.json").exists() else clean_scores(run)
         clean = clean_scores(run, seen) if seen else whole
-        found = [(history, metric, e, clean.get(history, {}).get(metric, {})) for history, metrics in whole.items() for metric, e in metrics.items()]
-        rows += [{**head, "history": history, "metric": metric, "all": e["value"], "clean": c.get("value"), "low": c.get("low"), "high": c.get("high"), "n": c.get("n", 0)}
-                 for history, metric, e, c in found] or [{**head, "history": "", "metric": ""}]
+        found = [
+            (history, metric, e, clean.get(history, {}).get(metric, {}))
+            for history, metrics in whole.items()
+            for metric, e in metrics.items()
+        ]
+        rows += [
+            {
+                **head,
+                "history": history,
+                "metric": metric,
+                "all": e["value"],
+                "clean": c.get("value"),
+                "low": c.get("low"),
+                "high": c.get("high"),
+                "n": c.get("n", 0),
+            }
+            for history, metric, e, c in found
+        ] or [{**head, "history": "", "metric": ""}]
     return pd.DataFrame(rows)

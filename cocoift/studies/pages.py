@@ -29,17 +29,24 @@ from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_rep
 @dataclass
 class Arm:
     "What a study has under one name."
+
     name: str
     dataset: Path | None = None
     trainings: list[Path] = field(default_factory=list)  # one a seed
     runs: list[Path] = field(default_factory=list)  # examinations, one a seed
-    scopes: list[Path] = field(default_factory=list)  # runs of COCO-Scope, one a seed; those inside the examinations if none is named
+    scopes: list[Path] = field(
+        default_factory=list
+    )  # runs of COCO-Scope, one a seed; those inside the examinations if none is named
     curve: Path | None = None  # likelihoods over a training; those of the first examination if none is named
     others: dict[str, Path] = field(default_factory=dict)  # runs of other benchmarks and folders of judgements, by name
 
 
 def _seeds(folder: Path, mark: str) -> list[Path]:
-    return [folder] if (folder / mark).exists() else sorted(path for path in folder.glob("seed-*") if (path / mark).exists())
+    return (
+        [folder]
+        if (folder / mark).exists()
+        else sorted(path for path in folder.glob("seed-*") if (path / mark).exists())
+    )
 
 
 def _take(mine: list[Path], found: list[Path], folder: Path) -> None:
@@ -67,7 +74,10 @@ def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
             _take(arm.trainings, found, folder)
         elif found := _seeds(folder, "rounds.jsonl"):
             bench = read_json(found[0] / "run.json").get("bench", "rounds")
-            _take({"rounds": arm.runs, "scope": arm.scopes}[bench], found, folder) if bench in ("rounds", "scope") else _enter(arm, bench, found[0])
+            _take({"rounds": arm.runs, "scope": arm.scopes}[bench], found, folder) if bench in (
+                "rounds",
+                "scope",
+            ) else _enter(arm, bench, found[0])
         elif found := _seeds(folder, "judge.json"):
             _enter(arm, f"judged {read_json(found[0] / 'scores.json')['bench']} {folder.parent.name}", found[0])
         elif found := _seeds(folder, "likelihoods.jsonl"):
@@ -82,8 +92,13 @@ def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
 
 # %% ../../nbs/studies/60_pages.ipynb #77e13dc5
 def _all_rounds(arm: Arm, name: str) -> pd.DataFrame:
-    frames = [pd.DataFrame([line for line in Journal(run / name).read() if line["status"] == "ok" and not line.get("prior")]).assign(seed=number)
-              for number, run in enumerate(arm.runs) if (run / name).exists()]
+    frames = [
+        pd.DataFrame(
+            [line for line in Journal(run / name).read() if line["status"] == "ok" and not line.get("prior")]
+        ).assign(seed=number)
+        for number, run in enumerate(arm.runs)
+        if (run / name).exists()
+    ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -96,30 +111,68 @@ def _audited(arm: Arm) -> pd.DataFrame | None:
     if arm.dataset is None:
         return None
     found = audit_path(arm.dataset)
-    return pd.DataFrame([{"measure": "carry_over", **found["carry_over"]}, *({"measure": name, **e} for name, e in found["intervals"].items())])
+    return pd.DataFrame(
+        [
+            {"measure": "carry_over", **found["carry_over"]},
+            *({"measure": name, **e} for name, e in found["intervals"].items()),
+        ]
+    )
 
 
 def _losses(arm: Arm) -> pd.DataFrame:
     many = len(arm.trainings) > 1
-    frames = [pd.DataFrame(Journal(run / "metrics.jsonl").read()).assign(run=f"{arm.name} {run.name}" if many else arm.name) for run in arm.trainings]
+    frames = [
+        pd.DataFrame(Journal(run / "metrics.jsonl").read()).assign(run=f"{arm.name} {run.name}" if many else arm.name)
+        for run in arm.trainings
+    ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _matched(arms: Sequence[Arm]) -> pd.DataFrame:  # what the trainings have in common, or not
-    done = [(arm.name, read_json(arm.trainings[0] / "train.json")) for arm in arms if arm.trainings and (arm.trainings[0] / "train.json").exists()]
-    return pd.DataFrame([{"layout": name, **{key: run[key] for key in ("steps", "images", "learned_tokens", "loss")}} for name, run in done])
+    done = [
+        (arm.name, read_json(arm.trainings[0] / "train.json"))
+        for arm in arms
+        if arm.trainings and (arm.trainings[0] / "train.json").exists()
+    ]
+    return pd.DataFrame(
+        [
+            {"layout": name, **{key: run[key] for key in ("steps", "images", "learned_tokens", "loss")}}
+            for name, run in done
+        ]
+    )
 
 
 def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
     "All tables of a study: data, scores, effects, kinds, lengths, losses, matched, each with a column `layout`."
+
     def of(make):
         return _stack(arms, lambda arm: make(rounds) if len(rounds := _all_rounds(arm, "rounds.jsonl")) else None)
 
-    lengths = _stack(arms, lambda arm: length_by_round(pier).rename(columns={"words": "value"}).assign(metric="words") if len(pier := _all_rounds(arm, "pier.jsonl")) else None)
-    return {"data": _stack(arms, _audited), "scores": of(levels), "effects": of(effects), "kinds": of(by_kind),
-            "lengths": lengths, "losses": _stack(arms, _losses), "matched": _matched(arms), "seen": _seen(arms), "others": _others(arms), "curve": _stack(arms, _curve),
-            "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None),
-            **{f"scope {part}": table for part, table in scope_tables({arm.name: scope_scores(arm.scopes) for arm in arms if arm.scopes}).items()}}
+    lengths = _stack(
+        arms,
+        lambda arm: (
+            length_by_round(pier).rename(columns={"words": "value"}).assign(metric="words")
+            if len(pier := _all_rounds(arm, "pier.jsonl"))
+            else None
+        ),
+    )
+    return {
+        "data": _stack(arms, _audited),
+        "scores": of(levels),
+        "effects": of(effects),
+        "kinds": of(by_kind),
+        "lengths": lengths,
+        "losses": _stack(arms, _losses),
+        "matched": _matched(arms),
+        "seen": _seen(arms),
+        "others": _others(arms),
+        "curve": _stack(arms, _curve),
+        "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None),
+        **{
+            f"scope {part}": table
+            for part, table in scope_tables({arm.name: scope_scores(arm.scopes) for arm in arms if arm.scopes}).items()
+        },
+    }
 
 
 def _curve(arm: Arm) -> pd.DataFrame | None:  # likelihoods by step
@@ -142,7 +195,15 @@ def _others(arms: Sequence[Arm]) -> pd.DataFrame:  # levels of other benchmarks,
         for bench, run in arm.others.items():
             told = read_json(run / "scores.json")
             for history, metrics in (told.get("histories") or {"": told["scores"]}).items():
-                rows += [{"bench": bench, "history": history, "metric": metric, **{k: e.get(k) for k in ("value", "low", "high", "n")}} for metric, e in metrics.items()]
+                rows += [
+                    {
+                        "bench": bench,
+                        "history": history,
+                        "metric": metric,
+                        **{k: e.get(k) for k in ("value", "low", "high", "n")},
+                    }
+                    for metric, e in metrics.items()
+                ]
         return pd.DataFrame(rows) if rows else None
 
     return _stack(arms, of)
@@ -150,50 +211,132 @@ def _others(arms: Sequence[Arm]) -> pd.DataFrame:  # levels of other benchmarks,
 # %% ../../nbs/studies/60_pages.ipynb #cb4c378c
 def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[Dialog]:
     "Side-by-side dialogs on the first images that all arms were asked about."
-    piers = {arm.name: pd.DataFrame(Journal(arm.runs[0] / "pier.jsonl").read()) for arm in arms if arm.runs and (arm.runs[0] / "pier.jsonl").exists()}
+    piers = {
+        arm.name: pd.DataFrame(Journal(arm.runs[0] / "pier.jsonl").read())
+        for arm in arms
+        if arm.runs and (arm.runs[0] / "pier.jsonl").exists()
+    }
     if not piers:
         return []
-    shared = [image for image in next(iter(piers.values())).get("image", pd.Series(dtype=str)).unique() if all(image in set(p.image) for p in piers.values())]
-    return [Dialog(pictures.get(image), {name: _marked(pier[pier.image == image]) for name, pier in piers.items()}) for image in shared[:most]]
+    shared = [
+        image
+        for image in next(iter(piers.values())).get("image", pd.Series(dtype=str)).unique()
+        if all(image in set(p.image) for p in piers.values())
+    ]
+    return [
+        Dialog(pictures.get(image), {name: _marked(pier[pier.image == image]) for name, pier in piers.items()})
+        for image in shared[:most]
+    ]
 
 
 def _marked(rounds: pd.DataFrame) -> list[dict]:
     asked, marked = False, []
     for r in rounds.itertuples():
-        marked.append({"instruction": r.instruction, "response": r.response, "format": r.format,
-                       "leaked": bool(asked and not r.bound and r.terse), "kept": bool(r.kept) if r.bound else None})
+        marked.append(
+            {
+                "instruction": r.instruction,
+                "response": r.response,
+                "format": r.format,
+                "leaked": bool(asked and not r.bound and r.terse),
+                "kept": bool(r.kept) if r.bound else None,
+            }
+        )
         asked = asked or r.bound
     return marked
 
 # %% ../../nbs/studies/60_pages.ipynb #870e90bb
-def _sections(t: dict[str, pd.DataFrame], told: list[Dialog]) -> list[Section]:  # what there is nothing to say about is left out
+def _sections(
+    t: dict[str, pd.DataFrame], told: list[Dialog]
+) -> list[Section]:  # what there is nothing to say about is left out
     def chart(table: pd.DataFrame, draw, caption: str) -> list[Chart]:
         return [Chart(draw(table), caption, table)] if len(table) else []
 
     both = pd.concat([t["data"], t["effects"]], ignore_index=True)
-    taught = [Text("Left, what the **data** teaches: carry-over, the share of free rounds answered tersely after a terse request, less that without one. "
-                   "Right, what the **model** does: leakage, the same difference in its own answers."),
-              *chart(both, lambda _: figures.carry_over_beside_leakage(t["data"], t["effects"]), "Zero: an instruction ends with its round. One: it never does.")]
-    levels_ = [*chart(t["scores"], figures.levels, "How often a free question is answered tersely, by what stood before it"),
-               *chart(t["effects"], figures.decomposition, "Leakage in its parts"),
-               *([Table(wide(t["scores"], "layout", "history", across="metric"), "Every level, with 95 % intervals (resampled by image, over seeds where there are several)")] if len(t["scores"]) else [])]
-    heard = [Text("One dialog, played by each model with its own answers: a free question, one that asks for a short phrase, then free ones again."),
-             *chart(t["lengths"], partial(results.by_round, metric="words"), "Words of a free answer by round; round 2 asks for a short phrase"),
-             *([Dialogs(told, "The same dialog with each model")] if told else [])]
-    right = [*chart(t["kinds"].rename(columns={"kind": "capability"}), partial(results.by_capability, title="Right answers, kind by kind"), "Right answers on new images under no history, by type of question and wording"),
-             *chart(t["losses"], traced.trace, "Training loss"),
-             *([Table(t["matched"], "What the trainings of the first seed had: steps, images and learned tokens, and the loss they ended at")] if len(t["matched"]) else [])]
-    paper = Chart(figures.single_multi(figures.paper_table()), "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline", figures.paper_table())
-    made = [Section("Taught and learned", taught), *_beside(t, "What the data are made of", "mixture", audited.formats_by_round, "what the first, second, ... rounds ask for"),
-            Section("Levels and parts", levels_), Section("Where it can be heard", heard), Section("What they know", right), *_scoped(t), Section("Other benchmarks", _other_tables(t["others"])),
-            *_seen_sections(t["seen"]), Section("The paper's own table", [paper])]
+    taught = [
+        Text(
+            "Left, what the **data** teaches: carry-over, the share of free rounds answered tersely after a terse request, less that without one. "
+            "Right, what the **model** does: leakage, the same difference in its own answers."
+        ),
+        *chart(
+            both,
+            lambda _: figures.carry_over_beside_leakage(t["data"], t["effects"]),
+            "Zero: an instruction ends with its round. One: it never does.",
+        ),
+    ]
+    levels_ = [
+        *chart(t["scores"], figures.levels, "How often a free question is answered tersely, by what stood before it"),
+        *chart(t["effects"], figures.decomposition, "Leakage in its parts"),
+        *(
+            [
+                Table(
+                    wide(t["scores"], "layout", "history", across="metric"),
+                    "Every level, with 95 % intervals (resampled by image, over seeds where there are several)",
+                )
+            ]
+            if len(t["scores"])
+            else []
+        ),
+    ]
+    heard = [
+        Text(
+            "One dialog, played by each model with its own answers: a free question, one that asks for a short phrase, then free ones again."
+        ),
+        *chart(
+            t["lengths"],
+            partial(results.by_round, metric="words"),
+            "Words of a free answer by round; round 2 asks for a short phrase",
+        ),
+        *([Dialogs(told, "The same dialog with each model")] if told else []),
+    ]
+    right = [
+        *chart(
+            t["kinds"].rename(columns={"kind": "capability"}),
+            partial(results.by_capability, title="Right answers, kind by kind"),
+            "Right answers on new images under no history, by type of question and wording",
+        ),
+        *chart(t["losses"], traced.trace, "Training loss"),
+        *(
+            [
+                Table(
+                    t["matched"],
+                    "What the trainings of the first seed had: steps, images and learned tokens, and the loss they ended at",
+                )
+            ]
+            if len(t["matched"])
+            else []
+        ),
+    ]
+    paper = Chart(
+        figures.single_multi(figures.paper_table()),
+        "Single and multi-round scores as published, judged by a GPT-4 that is gone: context, never a baseline",
+        figures.paper_table(),
+    )
+    made = [
+        Section("Taught and learned", taught),
+        *_beside(
+            t,
+            "What the data are made of",
+            "mixture",
+            audited.formats_by_round,
+            "what the first, second, ... rounds ask for",
+        ),
+        Section("Levels and parts", levels_),
+        Section("Where it can be heard", heard),
+        Section("What they know", right),
+        *_scoped(t),
+        Section("Other benchmarks", _other_tables(t["others"])),
+        *_seen_sections(t["seen"]),
+        Section("The paper's own table", [paper]),
+    ]
     return [section for section in made if any(not isinstance(block, Text) for block in section.blocks)]
 
 # %% ../../nbs/studies/60_pages.ipynb #6d3ee33e
 def _scoped(t: dict[str, pd.DataFrame]) -> list[Section]:
     told = "When it was learned: full answers on COCO-Scope's pairs, weighed at every kept state of the training"
     curve = [Chart(over_training(t["curve"], *CURVES["early"]), told, t["curve"])] if len(t["curve"]) else []
-    found = scope_sections({name.removeprefix("scope "): table for name, table in t.items() if name.startswith("scope ")}, curve)
+    found = scope_sections(
+        {name.removeprefix("scope "): table for name, table in t.items() if name.startswith("scope ")}, curve
+    )
     return found or ([Section("Likelihoods", curve)] if curve else [])
 
 
@@ -201,7 +344,10 @@ def _other_tables(others: pd.DataFrame) -> list[Table]:  # histories go across, 
     if not len(others):
         return []
     judged = others.bench.str.startswith("judged ")
-    found = [Table(wide(some, "layout", "metric", across="history"), f"{bench}: every level under every history") for bench, some in others[~judged].groupby("bench", sort=False)]
+    found = [
+        Table(wide(some, "layout", "metric", across="history"), f"{bench}: every level under every history")
+        for bench, some in others[~judged].groupby("bench", sort=False)
+    ]
     return [*found, *([Table(wide(others[judged], "bench", "metric"), "What a judge gave")] if judged.any() else [])]
 
 
@@ -209,14 +355,30 @@ def _seen_sections(seen: pd.DataFrame) -> list[Section]:
     "Which images of the benchmarks were trained on, and the scores on the others."
     if not len(seen):
         return []
-    told = Text("How many of a benchmark's images the training set holds. Where it holds some, the run is scored again without them, by the same scorer as the whole.")
-    heads = seen[~seen.bench.str.startswith("judged ")][["layout", "bench", "images", "trained_on", "share"]].drop_duplicates()
+    told = Text(
+        "How many of a benchmark's images the training set holds. Where it holds some, the run is scored again without them, by the same scorer as the whole."
+    )
+    heads = seen[~seen.bench.str.startswith("judged ")][
+        ["layout", "bench", "images", "trained_on", "share"]
+    ].drop_duplicates()
     clean = seen[(seen.trained_on > 0) & (seen.metric != "")].drop(columns=["images", "trained_on", "share"])
-    return [Section("Seen in training", [told, Table(heads, "Overlap"), *([Table(clean, "All images, and the clean part with its 95 % intervals")] if len(clean) else [])])]
+    return [
+        Section(
+            "Seen in training",
+            [
+                told,
+                Table(heads, "Overlap"),
+                *([Table(clean, "All images, and the clean part with its 95 % intervals")] if len(clean) else []),
+            ],
+        )
+    ]
 
 # %% ../../nbs/studies/60_pages.ipynb #b9f76d15
 def _beside(t: dict[str, pd.DataFrame], title: str, table: str, draw, caption: str) -> list[Section]:  # a figure an arm
-    charts = [Chart(draw(some, name), f"{name}: {caption}", some) for name, some in (t[table].groupby("layout", sort=False) if len(t[table]) else ())]
+    charts = [
+        Chart(draw(some, name), f"{name}: {caption}", some)
+        for name, some in (t[table].groupby("layout", sort=False) if len(t[table]) else ())
+    ]
     return [Section(title, charts)] if charts else []
 
 
@@ -233,7 +395,14 @@ def write_pages(
     arms = find_arms(folders)
     pictures = find_pictures(images) if images else {}
     t = tables(arms)
-    lead = lead or f"What data teaches about the length of an instruction's life, and what models learned from it: {', '.join(arm.name for arm in arms)}."
-    facts = {"cocoift": __version__, **{f"{arm.name}: seeds": max(len(arm.runs), len(arm.trainings)) for arm in arms}, **(provenance or {})}
+    lead = (
+        lead
+        or f"What data teaches about the length of an instruction's life, and what models learned from it: {', '.join(arm.name for arm in arms)}."
+    )
+    facts = {
+        "cocoift": __version__,
+        **{f"{arm.name}: seeds": max(len(arm.runs), len(arm.trainings)) for arm in arms},
+        **(provenance or {}),
+    }
     write_report(out, title, lead, [*first, *_sections(t, dialogs(arms, pictures))], facts)
     return t

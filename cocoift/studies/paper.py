@@ -19,8 +19,17 @@ from ..data.build import build
 from ..files import Failed, UserError, check_output, read_json, write_json
 from ..locks import owning
 from ..options import load_recipe
-from .paper_recipe import ALIGN, ARMS, FROM_RECORDS, Study, bring, build_recipe
-from .paper_recipe import due, fetching, refuse_lacking
+from cocoift.studies.paper_recipe import (
+    ALIGN,
+    ARMS,
+    FROM_RECORDS,
+    Study,
+    bring,
+    build_recipe,
+    due,
+    fetching,
+    refuse_lacking,
+)
 
 # %% ../../nbs/studies/69_paper.ipynb #5298d88a
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")
@@ -283,9 +292,7 @@ def paper(
     _check(study)
     known = study.out / "paper.json"
     if check_output(study.out, known.name, "experiment paper") and read_json(known) != study.settings:
-        raise UserError(
-            f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it"
-        )
+        raise UserError(f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it")
     write_json(known, study.settings)
     started = time.perf_counter()
     for number, (step, row) in enumerate(zip(steps, told), 1):

@@ -26,6 +26,7 @@ from ..world import make_world
 @dataclass(frozen=True)
 class Scale:
     "How large a quickstart is."
+
     layouts: tuple[str, ...] = ("first-uniform", "every-mixed")
     seeds: int = 1
     images: int = 8000  # of the training world
@@ -41,7 +42,17 @@ class Scale:
 TINY = Scale(images=48, exam=8, width=32, align_steps=4, align_images=16, tune_steps=4, tune_images=8)
 FULL = replace(Scale(), layouts=tuple(LAYOUTS), seeds=5)
 RANKS = 2
-_TRAINING = {"train": "all", "lr_floor": 0.1, "warmup": 0.08, "betas": (0.9, 0.98), "ranks": RANKS, "zero": 1, "recompute": False, "checkpoint": 100, "keep": 99}
+_TRAINING = {
+    "train": "all",
+    "lr_floor": 0.1,
+    "warmup": 0.08,
+    "betas": (0.9, 0.98),
+    "ranks": RANKS,
+    "zero": 1,
+    "recompute": False,
+    "checkpoint": 100,
+    "keep": 99,
+}
 NEW = 1_000_000  # scenes of the examination are numbered from here
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0dd5b000
@@ -54,7 +65,9 @@ def draw(scale: Scale, seed: int, out: Path) -> None:
     if not (out / "world").exists():
         make_world(out / "world", scale.images, seed=seed, questions=scale.questions)
     if not (out / "exam").exists():
-        make_world(out / "exam", scale.exam, split="val", seed=seed, first=NEW, questions=scale.questions, held_back=True)
+        make_world(
+            out / "exam", scale.exam, split="val", seed=seed, first=NEW, questions=scale.questions, held_back=True
+        )
 
 
 def lay_out(scale: Scale, seed: int, out: Path) -> None:
@@ -62,7 +75,11 @@ def lay_out(scale: Scale, seed: int, out: Path) -> None:
     recipe = load_recipe("world", BuildRecipe, [f"seed={seed}"])
     for layout in scale.layouts:
         build(recipe.model_copy(update={"layout": layout}), out / "world", out / "data" / layout)
-    build(BuildRecipe(name="captions", sources={"coco-captions": {}}, layout="independent", seed=seed), out / "world", out / "captions")
+    build(
+        BuildRecipe(name="captions", sources={"coco-captions": {}}, layout="independent", seed=seed),
+        out / "world",
+        out / "captions",
+    )
 
 
 def start_model(scale: Scale, seed: int, out: Path) -> Path:
@@ -73,8 +90,11 @@ def start_model(scale: Scale, seed: int, out: Path) -> Path:
 
     start = out / "start" / f"seed-{seed}"
     if not start.exists():
-        texts = [render([(r.instruction, r.response) for r in c.rounds])
-                 for folder in (out / "captions", out / "data" / scale.layouts[0]) for c in islice(read_conversations(folder), 4000)]
+        texts = [
+            render([(r.instruction, r.response) for r in c.rounds])
+            for folder in (out / "captions", out / "data" / scale.layouts[0])
+            for c in islice(read_conversations(folder), 4000)
+        ]
         parts = out / "parts" / f"seed-{seed}"
         if not parts.exists():
             tiny_parts(parts, texts, width=scale.width, seed=seed)
@@ -89,20 +109,45 @@ def teach(scale: Scale, seed: int, out: Path) -> Iterator[tuple[str, int]]:
 
     for s in range(seed, seed + scale.seeds):
         aligned = TrainRecipe(
-            model=start_model(scale, s, out), data=out / "captions", images=out / "world/images", out=out / "align" / f"seed-{s}", template="plain",
-            steps=scale.align_steps, batch=_batch(out / "captions", scale.align_images), micro_batch=scale.align_images // RANKS, lr=1e-3, seed=s, **_TRAINING)
+            model=start_model(scale, s, out),
+            data=out / "captions",
+            images=out / "world/images",
+            out=out / "align" / f"seed-{s}",
+            template="plain",
+            steps=scale.align_steps,
+            batch=_batch(out / "captions", scale.align_images),
+            micro_batch=scale.align_images // RANKS,
+            lr=1e-3,
+            seed=s,
+            **_TRAINING,
+        )
         _say(f"aligning on captions (seed {s})")
         train(aligned)
         for layout in scale.layouts:
             _say(f"fine-tuning on {layout} (seed {s})")
-            train(aligned.model_copy(update={
-                "model": aligned.out / "model", "data": out / "data" / layout, "out": out / "train" / layout / f"seed-{s}", "template": "vicuna_v1",
-                "steps": scale.tune_steps, "batch": _batch(out / "data" / layout, scale.tune_images), "micro_batch": scale.tune_images // RANKS,
-                "lr": 7e-4, "lr_floor": 0.05, "warmup": 0.03, "decay": 0.3}))
+            train(
+                aligned.model_copy(
+                    update={
+                        "model": aligned.out / "model",
+                        "data": out / "data" / layout,
+                        "out": out / "train" / layout / f"seed-{s}",
+                        "template": "vicuna_v1",
+                        "steps": scale.tune_steps,
+                        "batch": _batch(out / "data" / layout, scale.tune_images),
+                        "micro_batch": scale.tune_images // RANKS,
+                        "lr": 7e-4,
+                        "lr_floor": 0.05,
+                        "warmup": 0.03,
+                        "decay": 0.3,
+                    }
+                )
+            )
             yield layout, s
 
 
-def _batch(dataset: Path, images: int) -> int:  # conversations of a step, such that layouts with more or fewer an image see as many images
+def _batch(
+    dataset: Path, images: int
+) -> int:  # conversations of a step, such that layouts with more or fewer an image see as many images
     counts = read_json(dataset / "manifest.json")["counts"]
     return max(1, round(images * counts["conversations"] / counts["images"]))
 
@@ -132,25 +177,37 @@ def _estimate(row) -> dict:
 def _result(scale: Scale, found: dict) -> dict:  # from the tables of the report
     result = {}
     for layout in scale.layouts:
-        at, effect, data, kinds = (found[name][found[name].layout == layout] for name in ("scores", "effects", "data", "kinds"))
-        result[layout] = {history: {row["metric"]: row["value"] for row in some.to_dict("records")} for history, some in at.groupby("history", sort=False)}
-        result[layout] |= {"carry_over": _estimate(data[data.measure == "carry_over"].iloc[0]), "leakage": _estimate(effect[effect.effect == "leakage"].iloc[0]),
-                           "effects": {row["effect"]: _estimate(row) for row in effect.to_dict("records")},
-                           "kinds": [{key: None if value != value else value for key, value in row.items()} for row in kinds.drop(columns="layout").to_dict("records")]}
+        at, effect, data, kinds = (
+            found[name][found[name].layout == layout] for name in ("scores", "effects", "data", "kinds")
+        )
+        result[layout] = {
+            history: {row["metric"]: row["value"] for row in some.to_dict("records")}
+            for history, some in at.groupby("history", sort=False)
+        }
+        result[layout] |= {
+            "carry_over": _estimate(data[data.measure == "carry_over"].iloc[0]),
+            "leakage": _estimate(effect[effect.effect == "leakage"].iloc[0]),
+            "effects": {row["effect"]: _estimate(row) for row in effect.to_dict("records")},
+            "kinds": [
+                {key: None if value != value else value for key, value in row.items()}
+                for row in kinds.drop(columns="layout").to_dict("records")
+            ],
+        }
     return result
 
 # %% ../../nbs/studies/62_quickstart.ipynb #0e1d6197
 @owning("run")
 def quickstart(
-    out: str | Path = "runs/quickstart",
-    scale: Scale = Scale(),
-    seed: int = 0,
+    out: str | Path = "runs/quickstart", scale: Scale = Scale(), seed: int = 0
 ) -> dict:  # layouts, matched, report, seconds
     "Draw, build, align, fine-tune, examine, report. Interrupted, it goes on when called again."
     from cocoift.studies.pages import write_pages
 
     start, out = time.perf_counter(), Path(out)
-    told = {"seed": seed, "scale": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scale).items()}}
+    told = {
+        "seed": seed,
+        "scale": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scale).items()},
+    }
     if check_output(out, "quickstart.json", "quickstart") and read_json(out / "quickstart.json") != told:
         raise UserError(f"{out}: holds a quickstart with other settings: name a new folder with --out, or delete it")
     import cocoift.train.launch  # noqa: F401  what is not installed is missed here, not after the drawing
@@ -165,8 +222,18 @@ def quickstart(
         examine(layout, s, out)
     _say("writing the report")
     folders = [out / kind / layout for layout in scale.layouts for kind in ("data", "train", "eval")]
-    found = write_pages(folders, out / "report.html", out / "exam/images", provenance={"seed": seed, **{k: str(v) for k, v in told["scale"].items()}})
-    return {"layouts": _result(scale, found), "matched": found["matched"].set_index("layout").T.to_dict(), "report": str(out / "report.html"), "seconds": round(time.perf_counter() - start, 1)}
+    found = write_pages(
+        folders,
+        out / "report.html",
+        out / "exam/images",
+        provenance={"seed": seed, **{k: str(v) for k, v in told["scale"].items()}},
+    )
+    return {
+        "layouts": _result(scale, found),
+        "matched": found["matched"].set_index("layout").T.to_dict(),
+        "report": str(out / "report.html"),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
 
 # %% ../../nbs/studies/62_quickstart.ipynb #c05cf113
 def tiny_study() -> Path:

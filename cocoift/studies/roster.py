@@ -22,13 +22,14 @@ from ..chat.speak import Replay, Speaker, Spoken
 from ..eval.benchmarks.rounds import read_items
 from ..eval.history import Item
 from ..files import UserError, digest, read_json, read_text
-from ..options import read_yaml
 from ..images import find_pictures
+from ..options import read_yaml
 from ..world import make_world
 
 # %% ../../nbs/studies/70_roster.ipynb #8778bd9b
 class Entry(BaseModel):
     "One model of the YAML: exactly one of path, replay, scripted and server says what it is."
+
     model_config = ConfigDict(extra="forbid")
     name: str
     path: Optional[Path] = None  # a checkpoint folder
@@ -39,14 +40,25 @@ class Entry(BaseModel):
     fails_at: Optional[int] = None  # words after which a scripted one breaks
 
 # %% ../../nbs/studies/70_roster.ipynb #c7ff6da6
-_PIER = [("Is this place safe?", "Yes", "Yes, nothing in this picture looks dangerous."),
-         ("What can best describe your feeling? Why?", "Calm", "Calm, because everything in this picture stands still and nothing is in a hurry.")]
-_MORE = ("Describe what you see.", "List two things that you see.", "From now on, answer every question with a single word. What is this?")
+_PIER = [
+    ("Is this place safe?", "Yes", "Yes, nothing in this picture looks dangerous."),
+    (
+        "What can best describe your feeling? Why?",
+        "Calm",
+        "Calm, because everything in this picture stands still and nothing is in a hurry.",
+    ),
+]
+_MORE = (
+    "Describe what you see.",
+    "List two things that you see.",
+    "From now on, answer every question with a single word. What is this?",
+)
 
 
 @dataclass(kw_only=True)
 class Scenes:
     "Pictures that can be shown, and what is known of them."
+
     pictures: dict[str, Path] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)  # what an examination asks, with the right answers
     book: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # what a scripted model knows
@@ -61,7 +73,10 @@ class Scenes:
             asked.setdefault(item.image, []).append((item.bare, item.terse, item.full))
         self.pictures |= find_pictures(world / "images")
         self.items |= {item.id: item for item in items}
-        self.book |= {image: [*questions, *_PIER, ("", "shapes", captions.get(image, "Some shapes."))] for image, questions in asked.items()}
+        self.book |= {
+            image: [*questions, *_PIER, ("", "shapes", captions.get(image, "Some shapes."))]
+            for image, questions in asked.items()
+        }
 
     def home(self, image: str) -> Path:
         "The world that a picture is of: the folder with its annotations."
@@ -90,13 +105,16 @@ def examples(scenes: Scenes) -> list[tuple[str, str]]:  # question, image
 @dataclass(kw_only=True)
 class Roster(Scenes):
     "Who can be talked to, about which pictures."
+
     study: Path
     again: Callable[[], list[Entry]]  # the models as they are now
     entries: dict[str, Entry] = field(default_factory=dict)
     _examined: bool = False  # whether the study's own pictures are among them
     _open: dict[str, Speaker] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
-    _doors: dict[str, Lock] = field(default_factory=dict)  # a checkpoint may take a minute to open; nobody else waits for it
+    _doors: dict[str, Lock] = field(
+        default_factory=dict
+    )  # a checkpoint may take a minute to open; nobody else waits for it
 
     def speaker(self, name: str) -> Speaker:
         "The model of that name, opened once."
@@ -117,7 +135,9 @@ class Roster(Scenes):
         except UserError as error:
             return f"{wrong}; {error}" if wrong else str(error)
         with self._lock:
-            self._open = {name: speaker for name, speaker in self._open.items() if found.get(name) == self.entries.get(name)}
+            self._open = {
+                name: speaker for name, speaker in self._open.items() if found.get(name) == self.entries.get(name)
+            }
             self.entries = found or self.entries
         return wrong
 
@@ -188,16 +208,22 @@ def read_models(path: str | Path) -> list[Entry]:
     "The models of a YAML file; every mistake is named."
     values = read_yaml(read_text(path), path)
     if not isinstance(values, list) or not values:
-        raise UserError(f"{path}: is no list of models: write `- name: ...` and one of path, replay, scripted, server under it")
+        raise UserError(
+            f"{path}: is no list of models: write `- name: ...` and one of path, replay, scripted, server under it"
+        )
     entries = []
     for number, value in enumerate(values, 1):
         try:
             entry = Entry.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"{path}: model {number}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}: keys are {', '.join(Entry.model_fields)}") from None
+            raise UserError(
+                f"{path}: model {number}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}: keys are {', '.join(Entry.model_fields)}"
+            ) from None
         if sum(x is not None for x in (entry.path, entry.replay, entry.scripted, entry.server)) != 1:
-            raise UserError(f"{path}: model {number} ({entry.name}): give exactly one of path, replay, scripted and server")
+            raise UserError(
+                f"{path}: model {number} ({entry.name}): give exactly one of path, replay, scripted and server"
+            )
         if entry.server:
             _check_server(path, number, entry)
         if entry.name in {e.name for e in entries}:
@@ -218,8 +244,15 @@ def _baseline_first(path: Path) -> tuple:
 
 
 def _found(study: Path) -> list[Entry]:  # what a quickstart left
-    models = [Entry(name=f"{p.parts[-3]} ({p.parts[-2]})", path=p) for p in sorted(study.glob("train/*/seed-*/model"), key=_baseline_first) if (p / "config.json").exists()]
-    runs = [Entry(name=f"recorded: {p.parts[-3]} ({p.parts[-2]})", replay=p.parent) for p in sorted(study.glob("eval/*/seed-*/run.json"), key=_baseline_first)]
+    models = [
+        Entry(name=f"{p.parts[-3]} ({p.parts[-2]})", path=p)
+        for p in sorted(study.glob("train/*/seed-*/model"), key=_baseline_first)
+        if (p / "config.json").exists()
+    ]
+    runs = [
+        Entry(name=f"recorded: {p.parts[-3]} ({p.parts[-2]})", replay=p.parent)
+        for p in sorted(study.glob("eval/*/seed-*/run.json"), key=_baseline_first)
+    ]
     return models + runs
 
 # %% ../../nbs/studies/70_roster.ipynb #30784712
@@ -234,7 +267,10 @@ def open_roster(
 ) -> Roster:
     "Everybody who can be talked to here."
     study, world = Path(study), Path(spare) / "world"
-    scripted = [Entry(name=f"scripted: {manner}", scripted=manner, pace=pace) for manner in ("collapse", "oracle", "always_terse")]
+    scripted = [
+        Entry(name=f"scripted: {manner}", scripted=manner, pace=pace)
+        for manner in ("collapse", "oracle", "always_terse")
+    ]
     roster = Roster(study=study, again=lambda: read_models(models) if models else [*_found(study), *scripted])
     roster.entries = {entry.name: entry for entry in roster.again()}
     roster.refresh()

@@ -25,37 +25,78 @@ def scope_scores(
     "What COCO-Scope says about a model."
     if len(runs) == 1:
         return read_json(runs[0] / "scores.json")
-    frame = pd.concat([rounds_of(Journal(run / "rounds.jsonl").read()).assign(seed=k) for k, run in enumerate(runs)], ignore_index=True)
+    frame = pd.concat(
+        [rounds_of(Journal(run / "rounds.jsonl").read()).assign(seed=k) for k, run in enumerate(runs)],
+        ignore_index=True,
+    )
     return scores(frame.assign(dialog=frame.dialog + " " + frame.seed.astype(str)))
 
 # %% ../../nbs/studies/61_scope_page.ipynb #9f925b03
 MEANS = {
-    "strict": "keeps all that holds", "loose": "keeps it but for an opening or closing line", "content": "is right", "joint": "is right and keeps all that holds",
-    "release": "a local instruction was obeyed, then dropped", "hold": "a \"from now on\" instruction is kept", "override": "the new rule is kept, the old one gone",
-    "revoke": "a rule that was taken back is gone", "recall": "what was said in round 1 is told again", "contradiction": "the same fact, reworded, is told otherwise",
-    "flip": "a right answer is given up when the user insists on a false one", "snowball": "P(wrong after a wrong answer) less P(wrong after a right one)",
-    "chair_s": "captions and lists with an object that is not there", "chair_i": "object words that are false", "object_f1": "F1 of objects named against those there",
-    "terse_none": "terse without a history", "terse_neutral": "terse after full answers", "terse_terse": "terse after terse answers", "terse_forced_short": "terse after terse answers that were asked for",
-    "history_effect": "neutral less none", "register_copying": "terse less neutral", "instruction_carry": "forced_short less terse", "leakage": "forced_short less neutral",
-    "length": "log words, forced_short less neutral"}
+    "strict": "keeps all that holds",
+    "loose": "keeps it but for an opening or closing line",
+    "content": "is right",
+    "joint": "is right and keeps all that holds",
+    "release": "a local instruction was obeyed, then dropped",
+    "hold": 'a "from now on" instruction is kept',
+    "override": "the new rule is kept, the old one gone",
+    "revoke": "a rule that was taken back is gone",
+    "recall": "what was said in round 1 is told again",
+    "contradiction": "the same fact, reworded, is told otherwise",
+    "flip": "a right answer is given up when the user insists on a false one",
+    "snowball": "P(wrong after a wrong answer) less P(wrong after a right one)",
+    "chair_s": "captions and lists with an object that is not there",
+    "chair_i": "object words that are false",
+    "object_f1": "F1 of objects named against those there",
+    "terse_none": "terse without a history",
+    "terse_neutral": "terse after full answers",
+    "terse_terse": "terse after terse answers",
+    "terse_forced_short": "terse after terse answers that were asked for",
+    "history_effect": "neutral less none",
+    "register_copying": "terse less neutral",
+    "instruction_carry": "forced_short less terse",
+    "leakage": "forced_short less neutral",
+    "length": "log words, forced_short less neutral",
+}
 
 
-def scope_tables(found: Mapping[str, dict]) -> dict[str, pd.DataFrame]:  # numbers, by_round, wordings, constraints, kinds, transitions; one row a model (`layout`) and number
+def scope_tables(
+    found: Mapping[str, dict],
+) -> dict[
+    str, pd.DataFrame
+]:  # numbers, by_round, wordings, constraints, kinds, transitions; one row a model (`layout`) and number
     "The numbers of several models."
+
     def of(part: str) -> list[dict]:
         return [{"layout": name, **row} for name, told in found.items() for row in told.get(part, ())]
 
-    numbers = [{"layout": name, "metric": metric, **e} for name, told in found.items() for metric, e in told["scores"].items()]
+    numbers = [
+        {"layout": name, "metric": metric, **e} for name, told in found.items() for metric, e in told["scores"].items()
+    ]
     parts = {part: of(part) for part in ("wordings", "constraints", "kinds", "transitions")}
-    return {part: pd.DataFrame(rows) for part, rows in {"numbers": numbers, "by_round": of("by_round") + of("objects"), **parts}.items()}
+    return {
+        part: pd.DataFrame(rows)
+        for part, rows in {"numbers": numbers, "by_round": of("by_round") + of("objects"), **parts}.items()
+    }
 
 
-def wide(table: pd.DataFrame, *keys: str, across: str = "layout") -> pd.DataFrame:  # a row for each of the keys' values, a column a model, or whatever goes across
+def wide(
+    table: pd.DataFrame, *keys: str, across: str = "layout"
+) -> pd.DataFrame:  # a row for each of the keys' values, a column a model, or whatever goes across
     "Numbers with their intervals, to be read side by side."
-    cells = [str(Estimate(*(None if v != v else v for v in row))).replace(" ", "\u00a0") for row in table[["value", "low", "high", "n"]].itertuples(index=False)]
+    cells = [
+        str(Estimate(*(None if v != v else v for v in row))).replace(" ", "\u00a0")
+        for row in table[["value", "low", "high", "n"]].itertuples(index=False)
+    ]
     rows = table[list(keys)].drop_duplicates()
     shown = table.assign(shown=cells).pivot(index=list(keys), columns=across, values="shown")
-    return shown.reindex(pd.MultiIndex.from_frame(rows) if len(keys) > 1 else rows[keys[0]])[list(dict.fromkeys(table[across]))].fillna("").reset_index()
+    return (
+        shown.reindex(pd.MultiIndex.from_frame(rows) if len(keys) > 1 else rows[keys[0]])[
+            list(dict.fromkeys(table[across]))
+        ]
+        .fillna("")
+        .reset_index()
+    )
 
 # %% ../../nbs/studies/61_scope_page.ipynb #49c83a1d
 def scope_sections(tables: Mapping[str, pd.DataFrame], curve: Sequence[Chart] = ()) -> list[Section]:
@@ -64,15 +105,39 @@ def scope_sections(tables: Mapping[str, pd.DataFrame], curve: Sequence[Chart] = 
         return []
     numbers = wide(tables["numbers"], "metric")
     numbers.insert(1, "share of answers, or difference", numbers.metric.map(MEANS).fillna(""))
-    told = Text("How long an instruction holds, in dialogs with the model's own answers: kept while it should (hold), gone when it should be (release, override, revoke); "
-                "and what is said stays said (recall, contradiction, flip). All of it checked against annotations: no judge.")
-    blocks = [told, *curve, Table(numbers, "Every number of COCO-Scope, with 95 % intervals by image, over seeds first where there are several")]
+    told = Text(
+        "How long an instruction holds, in dialogs with the model's own answers: kept while it should (hold), gone when it should be (release, override, revoke); "
+        "and what is said stays said (recall, contradiction, flip). All of it checked against annotations: no judge."
+    )
+    blocks = [
+        told,
+        *curve,
+        Table(
+            numbers,
+            "Every number of COCO-Scope, with 95 % intervals by image, over seeds first where there are several",
+        ),
+    ]
     if len(rounds := tables["by_round"]):
-        blocks += [Chart(results.by_round(rounds, "joint"), "Where in a dialog it goes wrong: right answers in the format that holds", rounds[rounds.metric == "joint"]),
-                   Table(wide(rounds, "round", "metric"), "Round by round; CHAIR and object F1 over captions and lists"),
-                   Table(wide(tables["wordings"], "wording", "metric"), "Wordings that training uses, and wordings that no recipe has"),
-                   Table(wide(tables["constraints"], "constraint", "metric"), "By what the instruction asks for"),
-                   Table(wide(tables["kinds"], "kind", "metric"), "By type of question")]
-    matrices = [Chart(results.transition_matrix(some), f"{name}: how often a format is kept, by what the round before asked for", some)
-                for name, some in (tables["transitions"].groupby("layout", sort=False) if len(tables["transitions"]) else ())]
+        blocks += [
+            Chart(
+                results.by_round(rounds, "joint"),
+                "Where in a dialog it goes wrong: right answers in the format that holds",
+                rounds[rounds.metric == "joint"],
+            ),
+            Table(wide(rounds, "round", "metric"), "Round by round; CHAIR and object F1 over captions and lists"),
+            Table(
+                wide(tables["wordings"], "wording", "metric"),
+                "Wordings that training uses, and wordings that no recipe has",
+            ),
+            Table(wide(tables["constraints"], "constraint", "metric"), "By what the instruction asks for"),
+            Table(wide(tables["kinds"], "kind", "metric"), "By type of question"),
+        ]
+    matrices = [
+        Chart(
+            results.transition_matrix(some),
+            f"{name}: how often a format is kept, by what the round before asked for",
+            some,
+        )
+        for name, some in (tables["transitions"].groupby("layout", sort=False) if len(tables["transitions"]) else ())
+    ]
     return [Section("COCO-Scope", blocks), *([Section("What follows what", matrices)] if matrices else [])]

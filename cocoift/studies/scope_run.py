@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from ..eval.run import coverage, run_dialogs
-from ..eval.share import runner
 from ..eval.scope.make import Bench, make_scope, read_scope, resolves
 from ..eval.scope.metrics import scores
 from ..eval.scope.play import PAIRED, ScopeScripted, dialogs_of, reader, rounds_of
+from ..eval.share import runner
 from ..files import Failed, UserError, write_json
 
 # %% ../../nbs/studies/65_scope_run.ipynb #bcf1720d
@@ -49,7 +49,15 @@ def score_scope(chat, bench: Bench, out: str | Path, histories: Sequence[str] = 
     found = scores(frame)
     levels = {h: {"terse_rate": found["scores"][f"terse_{h}"]} for h in PAIRED if f"terse_{h}" in found["scores"]}
     effects = {name: e for name, e in found["scores"].items() if not name.startswith("terse_")}
-    result = {"bench": "scope", "sha256": bench.sha256, "items": len(bench.scripts), **state, **found, "histories": levels, "effects": effects}
+    result = {
+        "bench": "scope",
+        "sha256": bench.sha256,
+        "items": len(bench.scripts),
+        **state,
+        **found,
+        "histories": levels,
+        "effects": effects,
+    }
     if not result["resolves"]["leakage"]:  # no pair differs: what so many pairs can show
         result["resolves"] = {"leakage": round(resolves(sum(s.scope == "paired" for s in bench.scripts)), 4)}
     write_json(Path(out) / "scores.json", result)
@@ -66,11 +74,20 @@ def run_scope(
     nproc: int = 1,
     truncate: str = "none",
     most_tokens: int = 128,
-    price: str | Path | None = None, budget: float | None = None,  # of a server
+    price: str | Path | None = None,
+    budget: float | None = None,  # of a server
 ) -> dict:  # items, coverage, scores, leakage, histories, effects, ...
     "Ask a model everything and score it."
     from cocoift.studies.examine import pictures_for
 
     bench, pictures = open_bench(data, first), pictures_for(model, images or data)
     opening = partial(_chat, model, bench, pictures, images or data, most_tokens, out=out, price=price, budget=budget)
-    return score_scope(opening if nproc > 1 else opening(), bench, out, histories, run=runner(nproc), truncate=truncate, pictures=pictures)
+    return score_scope(
+        opening if nproc > 1 else opening(),
+        bench,
+        out,
+        histories,
+        run=runner(nproc),
+        truncate=truncate,
+        pictures=pictures,
+    )

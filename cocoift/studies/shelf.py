@@ -23,13 +23,21 @@ from .board import find
 # %% ../../nbs/studies/75_shelf.ipynb #c207807c
 def datasets(root: str | Path) -> dict[str, Path]:  # name -> folder
     "The dataset folders below a root, those that are whole."
-    return {name: folder for name, folder in find(root, "manifest.json").items() if any(folder.glob("conversations/part-*.parquet"))}
+    return {
+        name: folder
+        for name, folder in find(root, "manifest.json").items()
+        if any(folder.glob("conversations/part-*.parquet"))
+    }
 
 
 def unreadable(root: str | Path) -> dict[str, str]:  # name -> why
     "The dataset folders below a root that are not whole."
     whole = datasets(root)
-    return {name: "holds no conversations/part-*.parquet: it is being written, or was cut short: `cocoift build` makes it whole" for name in find(root, "manifest.json") if name not in whole}
+    return {
+        name: "holds no conversations/part-*.parquet: it is being written, or was cut short: `cocoift build` makes it whole"
+        for name in find(root, "manifest.json")
+        if name not in whole
+    }
 
 
 class Shelf:
@@ -38,7 +46,9 @@ class Shelf:
     def __init__(self, folder: str | Path):
         self.folder, self.parts = Path(folder), sorted(Path(folder).glob("conversations/part-*.parquet"))
         if not self.parts:
-            raise UserError(f"{folder}: holds no conversations/part-*.parquet: it is being written, or is no dataset folder")
+            raise UserError(
+                f"{folder}: holds no conversations/part-*.parquet: it is being written, or is no dataset folder"
+            )
 
     def _read(self, *columns: str):
         import pyarrow as pa
@@ -47,7 +57,9 @@ class Shelf:
         try:
             return pa.concat_tables([pq.ParquetFile(part).read(columns=list(columns)) for part in self.parts])
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{self.folder}: is no whole dataset ({str(error).splitlines()[0]}): build it again") from None
+            raise UserError(
+                f"{self.folder}: is no whole dataset ({str(error).splitlines()[0]}): build it again"
+            ) from None
 
     @cached_property
     def rounds(self) -> pd.DataFrame:  # conversation, number, format, source
@@ -58,16 +70,29 @@ class Shelf:
         flat, parent = pc.list_flatten(told), pc.list_parent_indices(told).to_numpy()
         first = np.r_[True, parent[1:] != parent[:-1]] if len(parent) else np.zeros(0, bool)
         starts = np.maximum.accumulate(np.where(first, np.arange(len(parent)), 0)) if len(parent) else parent
-        return pd.DataFrame({"conversation": parent, "number": np.arange(len(parent)) - starts + 1,
-                             "format": pd.Categorical(pc.struct_field(flat, "format").to_pandas()),
-                             "source": pd.Categorical(pc.struct_field(pc.struct_field(flat, "origin"), "source").to_pandas())})
+        return pd.DataFrame(
+            {
+                "conversation": parent,
+                "number": np.arange(len(parent)) - starts + 1,
+                "format": pd.Categorical(pc.struct_field(flat, "format").to_pandas()),
+                "source": pd.Categorical(pc.struct_field(pc.struct_field(flat, "origin"), "source").to_pandas()),
+            }
+        )
 
     def mixture(self) -> pd.DataFrame:  # family, source, format, number, rounds
         "How many rounds there are of each source, format and place."
-        counts = self.rounds.groupby(["source", "format", "number"], observed=True).size().rename("rounds").reset_index().astype({"source": str, "format": str})
+        counts = (
+            self.rounds.groupby(["source", "format", "number"], observed=True)
+            .size()
+            .rename("rounds")
+            .reset_index()
+            .astype({"source": str, "format": str})
+        )
         known = load_sources()
         families = {name: known[name].family if name in known else "other" for name in counts.source.unique()}
-        return counts.assign(family=counts.source.map(families)).sort_values(["family", "source"], kind="stable", ignore_index=True)
+        return counts.assign(family=counts.source.map(families)).sort_values(
+            ["family", "source"], kind="stable", ignore_index=True
+        )
 
 # %% ../../nbs/studies/75_shelf.ipynb #40498afd
 FAULT = "answered tersely after a terse request"
@@ -84,8 +109,18 @@ class Browser(Shelf):
         table = self.rounds
         asked = table.format.isin(TERSE_FORMATS).groupby(table.conversation).cumsum()
         open_to_it = np.flatnonzero(((table.format == "free") & (asked > 0)).to_numpy())
-        said = pc.struct_field(pc.list_flatten(self._read("rounds.list.element.response")["rounds"].combine_chunks()), "response").take(open_to_it).to_pylist()
-        return np.unique(table.conversation.to_numpy()[open_to_it[[is_terse(text) for text in said]]]) if said else np.zeros(0, int)
+        said = (
+            pc.struct_field(
+                pc.list_flatten(self._read("rounds.list.element.response")["rounds"].combine_chunks()), "response"
+            )
+            .take(open_to_it)
+            .to_pylist()
+        )
+        return (
+            np.unique(table.conversation.to_numpy()[open_to_it[[is_terse(text) for text in said]]])
+            if said
+            else np.zeros(0, int)
+        )
 
     def pick(self, source: str = "", format: str = "", fault: bool = False) -> np.ndarray:  # conversation numbers
         "The conversations that a reader asked for."
@@ -106,13 +141,19 @@ class Browser(Shelf):
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if at < rows:
-                    row = next(batch.to_pylist()[at % 2000] for k, batch in enumerate(file.iter_batches(2000, row_groups=[group])) if k == at // 2000)
+                    row = next(
+                        batch.to_pylist()[at % 2000]
+                        for k, batch in enumerate(file.iter_batches(2000, row_groups=[group]))
+                        if k == at // 2000
+                    )
                     return check_conversation(row, f"{part.name}: record {number + 1}")
                 at -= rows
         raise UserError(f"{self.folder}: has no conversation {number}: it has {number - at}")
 
 # %% ../../nbs/studies/75_shelf.ipynb #81c5fc91
-def audited(folder: str | Path, kept: str | Path, against: Sequence[str] = (), data: str | Path | None = None) -> dict:  # as `cocoift audit --json` prints it
+def audited(
+    folder: str | Path, kept: str | Path, against: Sequence[str] = (), data: str | Path | None = None
+) -> dict:  # as `cocoift audit --json` prints it
     "The audit of a set; from where it was kept, if this set was audited before."
     folder = Path(folder)
     place = Path(kept) / f"{digest(folder / 'manifest.json')[:24]}{''.join('-' + name for name in against)}.json"
@@ -129,7 +170,15 @@ def audited(folder: str | Path, kept: str | Path, against: Sequence[str] = (), d
 def leaks(folder: str | Path) -> pd.DataFrame:  # a row a benchmark
     "Which images of the benchmarks that the recipe names would have been in the set, and were left out by its build."
     manifest = read_json(Path(folder) / "manifest.json")
-    columns = {"benchmark": "benchmark", "images_in_benchmark": "its images", "images_removed": "would have been in, removed", "records_removed": "records removed"}
+    columns = {
+        "benchmark": "benchmark",
+        "images_in_benchmark": "its images",
+        "images_removed": "would have been in, removed",
+        "records_removed": "records removed",
+    }
     rows = [{title: held[key] for key, title in columns.items()} for held in manifest.get("leakage", [])]
-    rows += [{"benchmark": name, **dict.fromkeys(list(columns.values())[1:], "unknown: its files were not there")} for name in manifest.get("unchecked", [])]
+    rows += [
+        {"benchmark": name, **dict.fromkeys(list(columns.values())[1:], "unknown: its files were not there")}
+        for name in manifest.get("unchecked", [])
+    ]
     return pd.DataFrame(rows or [{"benchmark": "the recipe names none"}])

@@ -23,6 +23,7 @@ from ..viz.results import LESS_IS_BETTER, sign
 # %% ../../nbs/studies/76_standing.ipynb #6656d05e
 class View(NamedTuple):
     "What is shown, and what there is to choose from."
+
     bench: str = ""
     metric: str = ""
     history: str = ""
@@ -37,7 +38,13 @@ def _first(wanted: Sequence[str | None], there: Sequence[str]) -> str:
     return next((name for name in wanted if name in there), next(iter(there), ""))
 
 
-def settle(scores: pd.DataFrame, bench: str | None = None, metric: str | None = None, history: str | None = None, baseline: str | None = None) -> View:
+def settle(
+    scores: pd.DataFrame,
+    bench: str | None = None,
+    metric: str | None = None,
+    history: str | None = None,
+    baseline: str | None = None,
+) -> View:
     "What can be shown of what a reader asks for."
     if not len(scores):
         return View()
@@ -47,7 +54,16 @@ def settle(scores: pd.DataFrame, bench: str | None = None, metric: str | None = 
     metrics, runs = list(scores.metric.unique()), list(scores.layout.unique())
     metric = _first((metric, "leakage", "terse_rate"), metrics)
     histories = list(scores[scores.metric == metric].history.unique())
-    return View(bench, metric, _first((history, "forced_short"), histories), baseline if baseline in runs else "", benches, metrics, histories, runs)
+    return View(
+        bench,
+        metric,
+        _first((history, "forced_short"), histories),
+        baseline if baseline in runs else "",
+        benches,
+        metrics,
+        histories,
+        runs,
+    )
 
 # %% ../../nbs/studies/76_standing.ipynb #d3db44f8
 _NO_READING = {"round", "rounds", "bound", "prior", "cut"}  # numbers that say which round it was
@@ -64,11 +80,17 @@ def sheet(
     first = rounds.drop_duplicates(keys)
     first = first.assign(bound=first.bound.astype(bool), image=first.image.fillna(first["item"])).set_index(keys)
     known = {name: column.dropna() for name, column in first.items() if name not in _NO_READING}
-    read = [name for name, column in known.items() if len(column) and isinstance(column.iloc[0], (bool, np.bool_, numbers.Real))]
+    read = [
+        name
+        for name, column in known.items()
+        if len(column) and isinstance(column.iloc[0], (bool, np.bool_, numbers.Real))
+    ]
     return first[read].astype(float).unstack("history")
 
 # %% ../../nbs/studies/76_standing.ipynb #79a78427
-def readings(laid: pd.DataFrame, metric: str, history: str) -> pd.Series | None:  # by (image, item, bound); None where this metric is no mean over items
+def readings(
+    laid: pd.DataFrame, metric: str, history: str
+) -> pd.Series | None:  # by (image, item, bound); None where this metric is no mean over items
     "The numbers whose mean a score is; NaN where the item has none."
     if not len(laid):
         return None
@@ -76,10 +98,20 @@ def readings(laid: pd.DataFrame, metric: str, history: str) -> pd.Series | None:
     if metric in EFFECTS:
         more, less = (("terse", side) for side in EFFECTS[metric])
         return (laid[more] - laid[less]).where(free) if {more, less} <= set(laid.columns) else None
-    reading = {"terse_rate": "terse", "format_accuracy": "kept", "content_accuracy": "right", "accuracy": "right", "overall": "right"}.get(metric.removesuffix("_stated"), metric)
+    reading = {
+        "terse_rate": "terse",
+        "format_accuracy": "kept",
+        "content_accuracy": "right",
+        "accuracy": "right",
+        "overall": "right",
+    }.get(metric.removesuffix("_stated"), metric)
     if (reading, history) not in laid:
         return None
-    return laid[reading, history] if metric == "content_accuracy" else laid[reading, history].where(~free if stated or metric == "format_accuracy" else free)
+    return (
+        laid[reading, history]
+        if metric == "content_accuracy"
+        else laid[reading, history].where(~free if stated or metric == "format_accuracy" else free)
+    )
 
 # %% ../../nbs/studies/76_standing.ipynb #bd1cabea
 def scale(read: pd.Series | None, value: float) -> float | None:  # 1, 100, or None
@@ -92,13 +124,19 @@ def scale(read: pd.Series | None, value: float) -> float | None:  # 1, 100, or N
 def gap(base: pd.Series, run: pd.Series, times: float = 1.0) -> Estimate:  # undefined where they have no item in common
     "The mean of run - base over the items that both answered, with a 95 % interval by image."
     both = (times * (run - base)).dropna()
-    return share(pd.DataFrame({"d": both.to_numpy(), "image": both.index.get_level_values("image")}), "d", repeats=1000) if len(both) else Estimate(None, None, None, 0)
+    return (
+        share(pd.DataFrame({"d": both.to_numpy(), "image": both.index.get_level_values("image")}), "d", repeats=1000)
+        if len(both)
+        else Estimate(None, None, None, 0)
+    )
 
 # %% ../../nbs/studies/76_standing.ipynb #bfaa1d65
 COLUMNS = ["run", "bench", "history", "metric", "difference", "difference_low", "difference_high", "pairs"]
 
 
-def _compared(base: pd.DataFrame, run: pd.DataFrame, told: pd.DataFrame) -> list[dict]:  # two sheets; told: bench, history, metric, value of the run
+def _compared(
+    base: pd.DataFrame, run: pd.DataFrame, told: pd.DataFrame
+) -> list[dict]:  # two sheets; told: bench, history, metric, value of the run
     if not len(base) or not len(run):
         return []
     common = base.index.intersection(run.index)
@@ -116,11 +154,15 @@ def gaps(
     scores: pd.DataFrame,  # `layout, bench, history, metric, value` of those that are shown
     baseline: str,
     memory: Memory | None = None,
-) -> tuple[pd.DataFrame, list[str]]:  # run, bench, history, metric, difference, difference_low, difference_high, pairs; what could not be compared
+) -> tuple[
+    pd.DataFrame, list[str]
+]:  # run, bench, history, metric, difference, difference_low, difference_high, pairs; what could not be compared
     "How each run differs from the baseline, over the items that both answered."
     memory, rows, wrong, folders = memory or Memory(), [], [], find(root, "rounds.jsonl")
     if baseline not in folders:
-        return pd.DataFrame(columns=COLUMNS), [f"{baseline}: has no rounds.jsonl: its differences have no interval"] if baseline else []
+        return pd.DataFrame(columns=COLUMNS), [
+            f"{baseline}: has no rounds.jsonl: its differences have no interval"
+        ] if baseline else []
 
     def laid(name: str) -> pd.DataFrame:
         return memory.get("sheet", [folders[name] / "rounds.jsonl"], lambda: sheet(answers(folders[name])))
@@ -130,9 +172,20 @@ def gaps(
             continue
         files = [folders[run] / file for run in (baseline, name) for file in ("rounds.jsonl", "scores.json")]
         try:
-            rows += [{"run": name} | row for row in memory.get(f"gaps {told[['bench', 'history', 'metric']].to_numpy().tolist()}", files, lambda: _compared(laid(baseline), laid(name), told))]
+            rows += [
+                {"run": name} | row
+                for row in memory.get(
+                    f"gaps {told[['bench', 'history', 'metric']].to_numpy().tolist()}",
+                    files,
+                    lambda: _compared(laid(baseline), laid(name), told),
+                )
+            ]
         except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:
-            wrong.append(f"{name}: {error}" if isinstance(error, UserError) else f"{name}: its rounds are not to be compared ({type(error).__name__}: {error})")
+            wrong.append(
+                f"{name}: {error}"
+                if isinstance(error, UserError)
+                else f"{name}: its rounds are not to be compared ({type(error).__name__}: {error})"
+            )
     return pd.DataFrame(rows, columns=COLUMNS), wrong
 
 # %% ../../nbs/studies/76_standing.ipynb #2c60512d
@@ -154,7 +207,11 @@ def readable(
     board = board.drop_duplicates(["run", "bench", "history", "metric"]).astype({"value": float})
     better = board.value.where(~board.metric.isin(LESS_IS_BETTER), -board.value)
     alike = [board.bench, board.history, board.metric]
-    best = (better == better.groupby(alike).transform("max")) & (better.groupby(alike).transform("nunique") > 1) & (board.metric != "words")
+    best = (
+        (better == better.groupby(alike).transform("max"))
+        & (better.groupby(alike).transform("nunique") > 1)
+        & (board.metric != "words")
+    )
     told = board.assign(told=[f"**{_cell(r)}**" if top else _cell(r) for r, top in zip(board.itertuples(), best)])
     wide = told.pivot(index=["run", "bench", "history"], columns="metric", values="told").fillna("")
     order = pd.MultiIndex.from_frame(board[["run", "bench", "history"]].drop_duplicates())

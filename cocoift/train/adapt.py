@@ -28,11 +28,18 @@ TOWERS = ("vision_tower", "vision_model", "visual")
 def part_of(name: str) -> str:  # projector, tower or language
     "Which part of a model a parameter belongs to."
     steps = name.split(".")
-    return "projector" if any(step in PROJECTORS for step in steps) else "tower" if any(step in TOWERS for step in steps) else "language"
+    return (
+        "projector"
+        if any(step in PROJECTORS for step in steps)
+        else "tower"
+        if any(step in TOWERS for step in steps)
+        else "language"
+    )
 
 
 class LoraOptions(NamedTuple):
     "Low-rank additions to the language model's linear layers."
+
     r: int = 128  # LLaVA-1.5's
     alpha: int = 256
     dropout: float = 0.05
@@ -49,9 +56,15 @@ def adapt(
         raise UserError(f"train={train}: is all, language or projector")
     if lora and train == "projector":
         raise UserError("lora with train=projector: there is no language model to add to: set train=language")
-    parts = {"projector", *(["tower"] if tower or train == "all" else []), *(["language"] if train != "projector" else [])}
+    parts = {
+        "projector",
+        *(["tower"] if tower or train == "all" else []),
+        *(["language"] if train != "projector" else []),
+    }
     if not any(part_of(name) == "projector" for name, _ in model.named_parameters()):
-        raise UserError(f"{type(model).__name__}: has no projector that is known by its name ({', '.join(PROJECTORS)}): train=all is the way to train it whole")
+        raise UserError(
+            f"{type(model).__name__}: has no projector that is known by its name ({', '.join(PROJECTORS)}): train=all is the way to train it whole"
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in (parts - {"language"} if lora else parts))
     if lora:
@@ -62,14 +75,22 @@ def adapt(
 def _add_lora(model, lora: LoraOptions) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and part_of(name) == "language" and not name.endswith("lm_head")]
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and part_of(name) == "language" and not name.endswith("lm_head")
+    ]
     learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    inject_adapter_in_model(LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names), model)
+    inject_adapter_in_model(
+        LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names), model
+    )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in learns or ".lora_" in name)
 
 # %% ../../nbs/train/33_adapt.ipynb #ca6f9998
-def parameter_groups(model, rates: dict[str, float]) -> list[dict]:  # of each part; for an optimizer: `rate` is what a schedule scales
+def parameter_groups(
+    model, rates: dict[str, float]
+) -> list[dict]:  # of each part; for an optimizer: `rate` is what a schedule scales
     "What is trained, in groups of one learning rate."
     found: dict[float, list] = {}
     for name, parameter in model.named_parameters():
@@ -78,11 +99,13 @@ def parameter_groups(model, rates: dict[str, float]) -> list[dict]:  # of each p
     return [{"params": some, "lr": rate, "rate": rate} for rate, some in sorted(found.items())]
 
 # %% ../../nbs/train/33_adapt.ipynb #f0a503bf
-def whole_weights(model, first: bool = True) -> Iterator[tuple[str, torch.Tensor]]:  # on the CPU, to the first rank only
+def whole_weights(
+    model, first: bool = True
+) -> Iterator[tuple[str, torch.Tensor]]:  # on the CPU, to the first rank only
     "A model's weights under their own names, additions merged. Called by all ranks."
     for path, module in model.named_modules():
         adds = hasattr(module, "lora_A") and hasattr(module, "base_layer")
-        if ".base_layer" in f".{path}" or any(f".{part}" in f".{path}" for part in ("lora_", )):
+        if ".base_layer" in f".{path}" or any(f".{part}" in f".{path}" for part in ("lora_",)):
             continue
         held = list(module.parameters() if adds else module.parameters(recurse=False))
         with _gathered(held):
@@ -97,7 +120,11 @@ def whole_weights(model, first: bool = True) -> Iterator[tuple[str, torch.Tensor
 
 def _own(module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from ((name, value) for name, value in module.named_parameters(recurse=False))
-    yield from ((name, value) for name, value in module.named_buffers(recurse=False) if name not in module._non_persistent_buffers_set)
+    yield from (
+        (name, value)
+        for name, value in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    )
 
 
 def _gathered(parameters: list):
@@ -115,7 +142,13 @@ _REWRITTEN = {"config.json", "generation_config.json", "model.safetensors.index.
 def copy_processor(family: Family, out: Path) -> None:
     "What belongs to a checkpoint besides its weights."
     for file in sorted(family.path.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and file.suffix not in _WEIGHTS and file.name not in _REWRITTEN and not (out / file.name).exists():
+        if (
+            file.is_file()
+            and not file.name.startswith(".")
+            and file.suffix not in _WEIGHTS
+            and file.name not in _REWRITTEN
+            and not (out / file.name).exists()
+        ):
             shutil.copyfile(file, out / file.name)
     if family.notes and family.chat_template:
         for name in ("tokenizer_config.json", "processor_config.json", "chat_template.json"):
@@ -145,7 +178,10 @@ def save_model(
     first: bool = True,  # whether this rank writes; all ranks call
 ) -> Path:
     "Write a checkpoint that plain transformers loads, atomically."
-    state = {name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor for name, tensor in whole_weights(model, first)}
+    state = {
+        name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+        for name, tensor in whole_weights(model, first)
+    }
     if first and not Path(out).exists():
         tied = getattr(model, "all_tied_weights_keys", None) or {}
         state = {name: tensor for name, tensor in state.items() if name not in tied}

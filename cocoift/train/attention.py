@@ -57,7 +57,9 @@ def block_mask(spans: torch.Tensor):  # torch's BlockMask, [B, 1, L, L]
     return BlockMask.from_kv_blocks(*listed(part), *listed(whole), BLOCK_SIZE=BLOCK, mask_mod=sees)
 
 # %% ../../nbs/train/34_attention.ipynb #685015c3
-Cuts = tuple[tuple[tuple[int, ...], ...], ...]  # of each row the trees, one behind the other: tokens of what is plainly causal, then of each branch
+Cuts = tuple[
+    tuple[tuple[int, ...], ...], ...
+]  # of each row the trees, one behind the other: tokens of what is plainly causal, then of each branch
 
 
 def lone(cuts: Cuts) -> bool:
@@ -87,7 +89,9 @@ def _by_tree(attend, query, key, value, table):  # [B, H, L, d] each, [B, 1, L, 
             for length in tree[1:]:
                 own = next(runs)
                 sees = torch.ones(length, tree[0] + length, dtype=torch.bool, device=query.device).tril(tree[0])
-                parts.append(attend(own[0], torch.cat((k, own[1]), dim=2), torch.cat((v, own[2]), dim=2), sees[None, None]))
+                parts.append(
+                    attend(own[0], torch.cat((k, own[1]), dim=2), torch.cat((v, own[2]), dim=2), sees[None, None])
+                )
         rows.append(torch.cat([*parts, torch.zeros_like(rest.transpose(1, 2))], dim=1))
     return torch.cat(rows)
 
@@ -102,7 +106,9 @@ def _flex():
     return torch.compile(flex_attention, dynamic=True)
 
 
-def tree_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):  # [B, H, L, d] each; a BlockMask or a table
+def tree_attention(
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs
+):  # [B, H, L, d] each; a BlockMask or a table
     "Attention as transformers' models call it."
     from torch.nn.attention.flex_attention import BlockMask
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -111,10 +117,16 @@ def tree_attention(module, query, key, value, attention_mask, scaling=None, drop
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)[0]
 
     if not isinstance(attention_mask, BlockMask):
-        return (partial(_by_tree, attend) if hasattr(attention_mask, "cuts") else attend)(query, key, value, attention_mask), None
+        return (partial(_by_tree, attend) if hasattr(attention_mask, "cuts") else attend)(
+            query, key, value, attention_mask
+        ), None
     if dropout:
-        raise ValueError("attention dropout is not known to FlexAttention: set attention_dropout=0 in the checkpoint's configuration")
-    out = _flex()(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+        raise ValueError(
+            "attention dropout is not known to FlexAttention: set attention_dropout=0 in the checkpoint's configuration"
+        )
+    out = _flex()(
+        query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
     return out.transpose(1, 2).contiguous(), None  # [B, L, H, d]
 
 
@@ -144,28 +156,46 @@ def refuse_traps(
     "Raise ValueError for what would be silently wrong with several conversations in a row."
     from torch.nn.attention.flex_attention import BlockMask
 
-    if positions is None or not ((positions[0] if positions.dim() == 3 else positions).diff(dim=-1) < 0).any():  # of three, the first is time
+    if (
+        positions is None or not ((positions[0] if positions.dim() == 3 else positions).diff(dim=-1) < 0).any()
+    ):  # of three, the first is time
         return  # one conversation a row
     if mask is None or len(mask.shape) != 4:
-        raise ValueError("positions start again within a row, but the mask does not say who sees whom: conversations would see each other, or no longer their image: "
-                         "give the 4D mask of the trees")
+        raise ValueError(
+            "positions start again within a row, but the mask does not say who sees whom: conversations would see each other, or no longer their image: "
+            "give the 4D mask of the trees"
+        )
     if attention not in ("sdpa", "flex_attention", NAME):
-        raise ValueError(f"trees need attn_implementation='sdpa', not {attention!r}: it would take the mask's truths for numbers, or leave it out")
+        raise ValueError(
+            f"trees need attn_implementation='sdpa', not {attention!r}: it would take the mask's truths for numbers, or leave it out"
+        )
     if isinstance(mask, BlockMask) and reentrant:
-        raise ValueError("a BlockMask is no tensor, and nobody has seen reentrant checkpointing carry it to where activations are recomputed: set use_reentrant=False, or give the table")
+        raise ValueError(
+            "a BlockMask is no tensor, and nobody has seen reentrant checkpointing carry it to where activations are recomputed: set use_reentrant=False, or give the table"
+        )
     if isinstance(mask, BlockMask) and not positions.is_cuda:
-        raise ValueError("FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there, with the table")
+        raise ValueError(
+            "FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there, with the table"
+        )
     if attention == "flex_attention" and isinstance(mask, torch.Tensor) and mask.dtype == torch.bool:
-        raise ValueError("attn_implementation='flex_attention' adds a boolean table to the scores: give it the BlockMask, or set 'sdpa'")
+        raise ValueError(
+            "attn_implementation='flex_attention' adds a boolean table to the scores: give it the BlockMask, or set 'sdpa'"
+        )
     if isinstance(mask, torch.Tensor) and mask.dtype != torch.bool and not mask.is_floating_point():
         raise ValueError(f"a mask of {mask.dtype} would be added to the scores: give truths")
     if use_cache is not False:
-        raise ValueError("use_cache must be False in training: with a cache transformers no longer looks for packed conversations")
+        raise ValueError(
+            "use_cache must be False in training: with a cache transformers no longer looks for packed conversations"
+        )
 
 # %% ../../nbs/train/34_attention.ipynb #65159d12
 def _reentrant(decoder) -> bool:
-    return any(module.training and getattr(module, "gradient_checkpointing", False) and getattr(module._gradient_checkpointing_func, "keywords", {}).get("use_reentrant")
-               for module in decoder.modules())
+    return any(
+        module.training
+        and getattr(module, "gradient_checkpointing", False)
+        and getattr(module._gradient_checkpointing_func, "keywords", {}).get("use_reentrant")
+        for module in decoder.modules()
+    )
 
 
 def guard(model):  # a handle; `.remove()` takes the guard away
@@ -175,6 +205,12 @@ def guard(model):  # a handle; `.remove()` takes the guard away
     def look(module, args, kwargs):
         mask = kwargs.get("attention_mask")
         for one in mask.values() if isinstance(mask, dict) else (mask,):
-            refuse_traps(decoder.config._attn_implementation, one, kwargs.get("position_ids"), kwargs.get("use_cache"), _reentrant(decoder))
+            refuse_traps(
+                decoder.config._attn_implementation,
+                one,
+                kwargs.get("position_ids"),
+                kwargs.get("use_cache"),
+                _reentrant(decoder),
+            )
 
     return decoder.register_forward_pre_hook(look, with_kwargs=True)

@@ -36,7 +36,10 @@ def _flats(engine) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:  # Adam,
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
     if not stage:
         return optimizer, [parameter for _, parameter in trained(engine)]
-    return optimizer.optimizer, optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups
+    return (
+        optimizer.optimizer,
+        optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups,
+    )
 
 
 def prepare(engine) -> None:
@@ -85,7 +88,9 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> str:  # its sha256
     return hashlib.sha256(told).hexdigest()
 
 
-def write_share(engine, folder: Path, rank: int, ranks: int) -> tuple[dict[str, str], str]:  # file -> sha256; what went wrong, or ""
+def write_share(
+    engine, folder: Path, rank: int, ranks: int
+) -> tuple[dict[str, str], str]:  # file -> sha256; what went wrong, or ""
     "Gather everything, write what falls to this rank."
     files, held, size, wrong = {}, {}, 0, ""
 
@@ -126,7 +131,9 @@ def read_state(engine, folder: Path, files: dict[str, str], step: int) -> None:
         for name, parameter in trained(engine):
             for part in ("weight", *MOMENTS):
                 if f"{part}/{name}" not in places:
-                    raise UserError(f"{folder}: holds no {name}: it is of another model or of other trained parts: name a new folder with out=")
+                    raise UserError(
+                        f"{folder}: holds no {name}: it is of another model or of other trained parts: name a new folder with out="
+                    )
                 _put(engine, parameter, part, places[f"{part}/{name}"].get_tensor(f"{part}/{name}").to(engine.device))
     _settle(engine)
 
@@ -161,7 +168,11 @@ class Kept:
         "What is wrong with a rank's share of the files; empty if nothing is."
         try:
             files = read_json(path / "checkpoint.json")["files"]
-            wrong = [name for name, wanted in list(files.items())[rank::ranks] if not (path / name).exists() or digest(path / name) != wanted]
+            wrong = [
+                name
+                for name, wanted in list(files.items())[rank::ranks]
+                if not (path / name).exists() or digest(path / name) != wanted
+            ]
         except (UserError, OSError, KeyError, TypeError, AttributeError):
             return "checkpoint.json"
         return ", ".join(wrong)
@@ -187,19 +198,25 @@ class Checkpoints(Kept):
         import torch.distributed as dist
 
         rank, ranks, partial = dist.get_rank(), dist.get_world_size(), self.folder / f".step-{step:07d}.partial"
-        wrong = _try(lambda: (shutil.rmtree(partial, ignore_errors=True), partial.mkdir(parents=True))) if not rank else ""
+        wrong = (
+            _try(lambda: (shutil.rmtree(partial, ignore_errors=True), partial.mkdir(parents=True))) if not rank else ""
+        )
         dist.barrier()
         files, failed = write_share(engine, partial, rank, ranks)
         shares = [None] * ranks
         dist.all_gather_object(shares, (files, wrong or failed))
         told = [next((text for _, text in shares if text), "")]
         if not rank:
-            told[0] = told[0] or _try(lambda: self.finish(partial, step, {k: v for share, _ in shares for k, v in share.items()}))
+            told[0] = told[0] or _try(
+                lambda: self.finish(partial, step, {k: v for share, _ in shares for k, v in share.items()})
+            )
             if told[0]:
                 shutil.rmtree(partial, ignore_errors=True)
         dist.broadcast_object_list(told)
         if told[0]:
-            raise Failed(f"{told[0]}: the checkpoint of step {step} could not be written, {self.latest() or 'no earlier one'} is whole: make room and run the same command again")
+            raise Failed(
+                f"{told[0]}: the checkpoint of step {step} could not be written, {self.latest() or 'no earlier one'} is whole: make room and run the same command again"
+            )
 
     def load(self, engine) -> int:  # the steps that it has behind it; 0 if there is no checkpoint
         "Bring an engine to the last checkpoint that is whole."

@@ -24,7 +24,9 @@ def shown(tree: Tree, tokenizer, image_token: int) -> list[dict]:  # `text`, `le
     pieces = []
     for pictured, run in groupby(tree.prefix, key=lambda token: token == image_token):
         run = list(run)
-        pieces.append({"text": f"<image> x {len(run)}" if pictured else tokenizer.decode(run), "learned": False, "branch": 0})
+        pieces.append(
+            {"text": f"<image> x {len(run)}" if pictured else tokenizer.decode(run), "learned": False, "branch": 0}
+        )
     for number, branch in enumerate(tree.branches, 1):
         for learned, run in groupby(zip(branch.learned, branch.ids), key=lambda pair: pair[0]):
             pieces.append({"text": tokenizer.decode([token for _, token in run]), "learned": learned, "branch": number})
@@ -34,15 +36,24 @@ def shown(tree: Tree, tokenizer, image_token: int) -> list[dict]:  # `text`, `le
 def marked(pieces: Sequence[dict], colour: bool = False) -> list[str]:
     "For a terminal: a line a conversation, what is learned in [[brackets]], and green where there is colour."
     on, off = ("\033[32m[[", "]]\033[0m") if colour else ("[[", "]]")
-    return [f"{'prefix' if not branch else f'  {branch:4}'}  " + "".join((f"{on}{p['text']}{off}" if p["learned"] else p["text"]).replace("\n", "\\n") for p in some)
-            for branch, some in groupby(pieces, key=lambda piece: piece["branch"])]
+    return [
+        f"{'prefix' if not branch else f'  {branch:4}'}  "
+        + "".join((f"{on}{p['text']}{off}" if p["learned"] else p["text"]).replace("\n", "\\n") for p in some)
+        for branch, some in groupby(pieces, key=lambda piece: piece["branch"])
+    ]
 
 # %% ../../nbs/train/38_dry_run.ipynb #74b4f3e5
-def _machine(recipe: TrainRecipe, gpu: str | None) -> tuple[int, int, float | None]:  # ranks, bytes of a rank, TFLOP/s if known
+def _machine(
+    recipe: TrainRecipe, gpu: str | None
+) -> tuple[int, int, float | None]:  # ranks, bytes of a rank, TFLOP/s if known
     if gpu is None:
         ranks = count_ranks(recipe)
         name = torch.cuda.get_device_name(0).lower() if torch.cuda.is_available() else ""
-        return ranks, memory_of_rank(ranks), next((tflops for known, (_, tflops) in GPUS.items() if known.partition("-")[0] in name), None)
+        return (
+            ranks,
+            memory_of_rank(ranks),
+            next((tflops for known, (_, tflops) in GPUS.items() if known.partition("-")[0] in name), None),
+        )
     if gpu not in GPUS:
         raise UserError(f"--gpu {gpu}: is not known: there are {', '.join(GPUS)}")
     memory, tflops = GPUS[gpu]
@@ -68,14 +79,36 @@ def dry_run(
     rows = max(ranks, a_step / recipe.row)
     epochs = run["steps"] * recipe.batch / conversations
     plan = {
-        "ranks": ranks, "zero": found.zero, "micro_batch": found.micro_batch, "row_tokens": recipe.row, "accumulation": ceil(rows / ranks / found.micro_batch),
-        "batch": recipe.batch, "steps": run["steps"], "epochs": round(epochs, 3), "checkpoints": (run["steps"] - 1) // recipe.checkpoint,
-        "parameters": size.parameters, "trained": size.trained, "gb_a_rank": {k: round(v / 1e9, 2) for k, v in found.bytes.items()},
-        "gb_needed": round(found.needed / 1e9, 1), "gb_there": round(memory / 1e9, 1), "checkpoint_gb": round(size.trained * 12 / 1e9, 1),
-        "mfu": mfu, "hours": round(hours(size, tokens * epochs, pictures * epochs, ranks, tflops, mfu), 2) if tflops else None}
-    return {"plan": plan, "table": trees.table(), "left_out": left_out(recipe, trees), "layout": "trees" if shared else "rows", "notes": notes(recipe, family),
-            "conversations": conversations, "images": run["images"], "tokens": tokens, "tree_ratio": round(int(trees.separate.sum()) / tokens, 4),
-            "row": shown(trees[0], family.tokenizer, family.image_token_id)}
+        "ranks": ranks,
+        "zero": found.zero,
+        "micro_batch": found.micro_batch,
+        "row_tokens": recipe.row,
+        "accumulation": ceil(rows / ranks / found.micro_batch),
+        "batch": recipe.batch,
+        "steps": run["steps"],
+        "epochs": round(epochs, 3),
+        "checkpoints": (run["steps"] - 1) // recipe.checkpoint,
+        "parameters": size.parameters,
+        "trained": size.trained,
+        "gb_a_rank": {k: round(v / 1e9, 2) for k, v in found.bytes.items()},
+        "gb_needed": round(found.needed / 1e9, 1),
+        "gb_there": round(memory / 1e9, 1),
+        "checkpoint_gb": round(size.trained * 12 / 1e9, 1),
+        "mfu": mfu,
+        "hours": round(hours(size, tokens * epochs, pictures * epochs, ranks, tflops, mfu), 2) if tflops else None,
+    }
+    return {
+        "plan": plan,
+        "table": trees.table(),
+        "left_out": left_out(recipe, trees),
+        "layout": "trees" if shared else "rows",
+        "notes": notes(recipe, family),
+        "conversations": conversations,
+        "images": run["images"],
+        "tokens": tokens,
+        "tree_ratio": round(int(trees.separate.sum()) / tokens, 4),
+        "row": shown(trees[0], family.tokenizer, family.image_token_id),
+    }
 
 
 def told(plan: dict, colour: bool = False) -> list[str]:  # lines
@@ -88,4 +121,10 @@ def told(plan: dict, colour: bool = False) -> list[str]:  # lines
         f"{p['gb_needed']} of {p['gb_there']} GB a rank (estimated): {parts}",
         f"{p['steps']} steps of {p['batch']} conversations ({p['epochs']:g} epochs), {p['checkpoints']} checkpoints of {p['checkpoint_gb']} GB"
         + (f"; {p['hours']:g} hours at an MFU of {p['mfu']:.0%}" if p["hours"] is not None else ""),
-        *plan["notes"], "", *(f"{name.replace('_', ' ')}: {number}" for name, number in table.items()), *([f"by id, with the reason: {plan['left_out']}"] if plan["left_out"] else []), "", *marked(plan["row"], colour)]
+        *plan["notes"],
+        "",
+        *(f"{name.replace('_', ' ')}: {number}" for name, number in table.items()),
+        *([f"by id, with the reason: {plan['left_out']}"] if plan["left_out"] else []),
+        "",
+        *marked(plan["row"], colour),
+    ]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from ..chat.family import Family, open_family
 from ..files import UserError, reading
 
 _all_ = ["Family", "open_family"]
@@ -24,7 +23,9 @@ def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a vi
     "The tensors of a folder's safetensors files, mapped, not read."
     files, found = sorted(Path(path).glob("*.safetensors")), {}
     if not files:
-        raise UserError(f"{path}: holds no *.safetensors, which ZeRO-3 needs to load in parts: convert its .bin files, or set zero=2")
+        raise UserError(
+            f"{path}: holds no *.safetensors, which ZeRO-3 needs to load in parts: convert its .bin files, or set zero=2"
+        )
     from safetensors import safe_open
 
     for file in files:
@@ -39,17 +40,31 @@ def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a vi
             if name != "__metadata__":
                 dtype, (start, end) = _KINDS[told["dtype"]], told["data_offsets"]
                 piece = torch.empty(0, dtype=torch.uint8).set_(data)[8 + length + start : 8 + length + end]
-                found[name] = piece.view(dtype).reshape(told["shape"]) if (8 + length + start) % dtype.itemsize == 0 else piece.clone().view(dtype).reshape(told["shape"])
+                found[name] = (
+                    piece.view(dtype).reshape(told["shape"])
+                    if (8 + length + start) % dtype.itemsize == 0
+                    else piece.clone().view(dtype).reshape(told["shape"])
+                )
     return found
 
 
-_KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
+_KINDS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 # %% ../../nbs/train/31_family.ipynb #2cc7b921
 _ALLOCATOR = {  # variable -> its number in malloc.h; bytes while all is given back; bytes where the environment says nothing
     "MALLOC_TRIM_THRESHOLD_": (-1, 2**17, 2**26),
     "MALLOC_TOP_PAD_": (-2, 0, 2**17),
-    "MALLOC_MMAP_THRESHOLD_": (-3, 2**18, 2**25)}
+    "MALLOC_MMAP_THRESHOLD_": (-3, 2**18, 2**25),
+}
 
 
 @contextmanager
@@ -82,9 +97,18 @@ def load_model(
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     if not (Path(path) / "config.json").exists():
-        raise UserError(f"{path}: is no checkpoint folder (there is no config.json): name one written by save_pretrained")
+        raise UserError(
+            f"{path}: is no checkpoint folder (there is no config.json): name one written by save_pretrained"
+        )
     with reading(path, "checkpoint"):
-        kinds = attention if attention == "sdpa" else {key: attention if key == "text_config" else "sdpa" for key in AutoConfig.from_pretrained(path).sub_configs}
+        kinds = (
+            attention
+            if attention == "sdpa"
+            else {
+                key: attention if key == "text_config" else "sdpa"
+                for key in AutoConfig.from_pretrained(path).sub_configs
+            }
+        )
         if not zero3:
             return AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation=kinds)
         from transformers.conversion_mapping import get_model_conversion_mapping
@@ -93,7 +117,13 @@ def load_model(
         from transformers.integrations.deepspeed import _load_state_dict_into_zero3_model
         from transformers.modeling_utils import LoadStateDictConfig
 
-        held = HfDeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}, "bf16": {"enabled": dtype == torch.bfloat16}})
+        held = HfDeepSpeedConfig(
+            {
+                "train_micro_batch_size_per_gpu": 1,
+                "zero_optimization": {"stage": 3},
+                "bf16": {"enabled": dtype == torch.bfloat16},
+            }
+        )
         with giving_back():
             with no_init_weights():
                 config = AutoConfig.from_pretrained(path)
@@ -102,7 +132,9 @@ def load_model(
             wrong, missing = _load_state_dict_into_zero3_model(model, mapped_weights(path), mapping)
         missing -= set(getattr(model, "all_tied_weights_keys", None) or ())
         if wrong or missing:
-            raise UserError(f"{path}: its weights are not those of its config.json ({(wrong or sorted(missing))[0]}): download it again")
+            raise UserError(
+                f"{path}: its weights are not those of its config.json ({(wrong or sorted(missing))[0]}): download it again"
+            )
         model.tie_weights()
         del held  # transformers knows it by a weak reference
         return model

@@ -52,6 +52,7 @@ SECONDS = 10  # to answer
 
 class Met(NamedTuple):
     "How another host and this one see each other."
+
     ours: str  # this host's address, as seen from there
     theirs: str
 
@@ -68,7 +69,8 @@ _MENDS = {
     "host key verification": "make its key known (ssh {host}, once, by hand)",
     "not resolve": "write its name as this host knows it",
     "connection refused": "start sshd there, or say where it listens with ssh_port=",
-    "": "see whether it is up and the network lets ssh through, or say where sshd listens with ssh_port="}
+    "": "see whether it is up and the network lets ssh through, or say where sshd listens with ssh_port=",
+}
 
 
 def _ask(host: str, paths: Sequence[Path], port: int | None) -> tuple[Met | None, str]:  # or what is wrong
@@ -88,7 +90,9 @@ def _ask(host: str, paths: Sequence[Path], port: int | None) -> tuple[Met | None
         mend = "Python, this folder, model, data, pictures and out lie under the same paths on all hosts"
         return None, f"does not see what this host sees ({last}): {mend}"
     told = next(line.split() for line in asked.stdout.splitlines() if line.startswith("cocoift"))  # behind a greeting
-    return (Met(told[1], told[3]), "") if len(told) == 5 else (None, "tells no address (SSH_CONNECTION): let sshd set it")
+    return (
+        (Met(told[1], told[3]), "") if len(told) == 5 else (None, "tells no address (SSH_CONNECTION): let sshd set it")
+    )
 
 
 def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -> dict[str, Met]:
@@ -97,15 +101,33 @@ def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -
 
     others = [host for host in read_hostfile(hostfile) if host not in here()]
     with ThreadPoolExecutor(max(1, len(others))) as pool:
-        asked = dict(zip(others, pool.map(lambda host: _ask(host, [Path(sys.executable), Path.cwd(), *paths], port), others)))
+        asked = dict(
+            zip(others, pool.map(lambda host: _ask(host, [Path(sys.executable), Path.cwd(), *paths], port), others))
+        )
     for host, (_, wrong) in asked.items():
         if wrong:
             raise UserError(f"{hostfile}: host {host} {wrong}; or take it out of the hostfile")
     return {host: met for host, (met, _) in asked.items()}
 
 # %% ../../nbs/train/37_hosts.ipynb #caceb344
-HANDED = ("CCL_", "CUDA_", "DS_", "GLOO_", "HF_", "KMP_", "LD_LIBRARY_PATH", "MALLOC_", "MKL_", "NCCL_", "OMP_", "PYTHON",
-          "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "UCX_")  # how their names begin
+HANDED = (
+    "CCL_",
+    "CUDA_",
+    "DS_",
+    "GLOO_",
+    "HF_",
+    "KMP_",
+    "LD_LIBRARY_PATH",
+    "MALLOC_",
+    "MKL_",
+    "NCCL_",
+    "OMP_",
+    "PYTHON",
+    "TOKENIZERS_",
+    "TORCH",
+    "TRANSFORMERS_",
+    "UCX_",
+)  # how their names begin
 OWN = ("CUDA_VISIBLE_DEVICES",)  # what is true of one host alone
 
 

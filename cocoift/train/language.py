@@ -232,10 +232,7 @@ def open_language(
     return language
 
 # %% ../../nbs/train/31_language.ipynb #885eb4c2
-def join(
-    tower: Tower,
-    language: Language,
-) -> tuple:  # LlavaConfig, LlavaProcessor, GenerationConfig
+def join(tower: Tower, language: Language) -> tuple:  # LlavaConfig, LlavaProcessor, GenerationConfig
     "Configuration, processor and generation settings of a LLaVA of these parts."
     from transformers import GenerationConfig, LlavaConfig, LlavaProcessor
 

@@ -28,8 +28,18 @@ import torch
 from tqdm.auto import tqdm
 
 from ..chat.family import TREES
-from ..files import (
-    Failed, Journal, UserError, atomic_file, check_output, digest, only_one, read_json, reading, write_json)
+from cocoift.files import (
+    Failed,
+    Journal,
+    UserError,
+    atomic_file,
+    check_output,
+    digest,
+    only_one,
+    read_json,
+    reading,
+    write_json,
+)
 from .adapt import adapt
 from .family import Family, open_family
 from .hosts import Met, attended, end, here, interface_of, meet_hosts, order, read_hostfile
@@ -46,14 +56,20 @@ def count_ranks(recipe: TrainRecipe) -> int:  # over all hosts
         hosts = read_hostfile(recipe.hostfile)
         for name in here() & hosts.keys():
             if hosts[name] > (gpus or max(2, cores)):
-                raise UserError(f"{recipe.hostfile}: gives {name} slots={hosts[name]}, it has {f'{gpus} GPUs' if gpus else f'no GPU and {cores} cores'}: lower its slots")
+                raise UserError(
+                    f"{recipe.hostfile}: gives {name} slots={hosts[name]}, it has {f'{gpus} GPUs' if gpus else f'no GPU and {cores} cores'}: lower its slots"
+                )
         return sum(hosts.values())
     if gpus:
         if (recipe.ranks or 0) > gpus:
-            raise UserError(f"ranks={recipe.ranks}: there {'are' if gpus > 1 else 'is'} {gpus} GPU{'s' * (gpus > 1)}: lower ranks, or name more hosts with hostfile=")
+            raise UserError(
+                f"ranks={recipe.ranks}: there {'are' if gpus > 1 else 'is'} {gpus} GPU{'s' * (gpus > 1)}: lower ranks, or name more hosts with hostfile="
+            )
         return recipe.ranks or gpus
     if (recipe.ranks or 0) > max(2, cores):
-        raise UserError(f"ranks={recipe.ranks}: there is no GPU here and only {cores} cores: lower ranks, or name hosts with hostfile=")
+        raise UserError(
+            f"ranks={recipe.ranks}: there is no GPU here and only {cores} cores: lower ranks, or name hosts with hostfile="
+        )
     return recipe.ranks or 1
 
 # %% ../../nbs/train/38_launch.ipynb #9d4d4cf4
@@ -73,17 +89,30 @@ def memory_of_rank(ranks: int) -> int:  # bytes
     return psutil.virtual_memory().available // ranks
 
 
-def settle(recipe: TrainRecipe, conversations: int, sizes: Sequence[int]) -> TrainRecipe:  # conversations of an epoch; tokens of each of its trees
+def settle(
+    recipe: TrainRecipe, conversations: int, sizes: Sequence[int]
+) -> TrainRecipe:  # conversations of an epoch; tokens of each of its trees
     "A recipe that leaves nothing open."
     ranks, sized = count_ranks(recipe), with_rows(recipe, int(max(sizes)))
     rows = -(-recipe.batch * int(sum(sizes)) // (max(1, conversations) * sized.row * ranks))  # of a rank in a step
     found = fit(size_of(*meta_model(recipe)), sized, ranks, memory_of_rank(ranks), rows)
-    return recipe.model_copy(update={"ranks": ranks, "zero": found.zero, "micro_batch": found.micro_batch, "row_tokens": sized.row if torch.cuda.is_available() else recipe.row_tokens})
+    return recipe.model_copy(
+        update={
+            "ranks": ranks,
+            "zero": found.zero,
+            "micro_batch": found.micro_batch,
+            "row_tokens": sized.row if torch.cuda.is_available() else recipe.row_tokens,
+        }
+    )
 
 
 def with_rows(recipe: TrainRecipe, longest: int) -> TrainRecipe:  # tokens of the longest tree
     "A recipe with the length of the rows that it will have here."
-    return recipe if recipe.row_tokens or torch.cuda.is_available() else recipe.model_copy(update={"row_tokens": min(longest, recipe.row)})
+    return (
+        recipe
+        if recipe.row_tokens or torch.cuda.is_available()
+        else recipe.model_copy(update={"row_tokens": min(longest, recipe.row)})
+    )
 
 # %% ../../nbs/train/38_launch.ipynb #6e299565
 def fingerprint(path: Path) -> str:  # sha256
@@ -106,21 +135,43 @@ def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.jso
     "Refuse what cannot be trained; say what will be."
     family = open_family(recipe.model)
     if family.name not in TREES:
-        raise UserError(f"{recipe.model}: is a {family.name} checkpoint, of which nobody has seen that packed rows are exact: those of {', '.join(TREES)} are")
+        raise UserError(
+            f"{recipe.model}: is a {family.name} checkpoint, of which nobody has seen that packed rows are exact: those of {', '.join(TREES)} are"
+        )
     plan, _ = read_plan(recipe, family)
     if not len(plan):
-        raise UserError(f"{recipe.data}: no conversation fits into max_length={recipe.max_length}: raise it, or check the dataset")
-    inputs = {"model": {p.name: fingerprint(p) for p in sorted(recipe.model.iterdir()) if p.suffix in {".safetensors", ".json"}},
-              "data": digest(recipe.data / "manifest.json" if recipe.data.is_dir() else recipe.data)}
+        raise UserError(
+            f"{recipe.data}: no conversation fits into max_length={recipe.max_length}: raise it, or check the dataset"
+        )
+    inputs = {
+        "model": {
+            p.name: fingerprint(p) for p in sorted(recipe.model.iterdir()) if p.suffix in {".safetensors", ".json"}
+        },
+        "data": digest(recipe.data / "manifest.json" if recipe.data.is_dir() else recipe.data),
+    }
     conversations = int(plan.counts.sum())
-    return {"recipe": recipe.learned, "inputs": inputs, "steps": total_steps(recipe, conversations), "conversations": conversations,
-            "images": len(plan), **plan.table()}, plan, family
+    return (
+        {
+            "recipe": recipe.learned,
+            "inputs": inputs,
+            "steps": total_steps(recipe, conversations),
+            "conversations": conversations,
+            "images": len(plan),
+            **plan.table(),
+        },
+        plan,
+        family,
+    )
 
 
 def notes(recipe: TrainRecipe, family: Family) -> list[str]:
     "What was found and mended in a checkpoint, and how its conversations share a row if not as trees."
     mended = family.notes if recipe.template is None else []
-    return mended + ([] if recipe.trees and family.trees else [f"rows with isolation: each conversation has its image for itself ({family.reason or 'trees=false'})"])
+    return mended + (
+        []
+        if recipe.trees and family.trees
+        else [f"rows with isolation: each conversation has its image for itself ({family.reason or 'trees=false'})"]
+    )
 
 
 def left_out(recipe: TrainRecipe, plan: Plan) -> str | None:  # the file, if there is something to tell
@@ -134,23 +185,38 @@ def left_out(recipe: TrainRecipe, plan: Plan) -> str | None:  # the file, if the
     return str(path)
 
 # %% ../../nbs/train/38_launch.ipynb #a0b7b710
-CPU_RANKS = {"DS_ACCELERATOR": "cpu",
-             "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),  # bytes
-             "MALLOC_TOP_PAD_": str(2**28),
-             "TORCHDYNAMO_DISABLE": "1"}  # nothing is compiled here; DeepSpeed's Muon would load torch's compiler, a second of each rank's start
+CPU_RANKS = {
+    "DS_ACCELERATOR": "cpu",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),  # bytes
+    "MALLOC_TOP_PAD_": str(2**28),
+    "TORCHDYNAMO_DISABLE": "1",
+}  # nothing is compiled here; DeepSpeed's Muon would load torch's compiler, a second of each rank's start
 
 
 def commands_of(recipe: TrainRecipe, job: Path, met: dict[str, Met]) -> dict[str, list[str]]:  # host -> its launcher
     "DeepSpeed's launcher for each host. Only ranks of this host can see whether the command that started them lives."
     hosts = read_hostfile(recipe.hostfile) if recipe.hostfile else {"localhost": recipe.ranks}
     world = {host: list(range(slots)) for host, slots in hosts.items()}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if torch.cuda.is_available() else None  # the launcher sets it anew for the ranks
+    visible = (
+        os.environ.get("CUDA_VISIBLE_DEVICES") if torch.cuda.is_available() else None
+    )  # the launcher sets it anew for the ranks
     if visible and not met:
         world = {host: visible.split(",")[: len(ids)] for host, ids in world.items()}
-    start = [sys.executable, "-u", "-m", "deepspeed.launcher.launch",
-             f"--world_info={base64.urlsafe_b64encode(json.dumps(world).encode()).decode()}"]
-    work = [f"--master_addr={master_of(recipe, met)}", f"--master_port={_free_port()}",
-            "--module", "cocoift.train.loop", str(job.resolve())]
+    start = [
+        sys.executable,
+        "-u",
+        "-m",
+        "deepspeed.launcher.launch",
+        f"--world_info={base64.urlsafe_b64encode(json.dumps(world).encode()).decode()}",
+    ]
+    work = [
+        f"--master_addr={master_of(recipe, met)}",
+        f"--master_port={_free_port()}",
+        "--module",
+        "cocoift.train.loop",
+        str(job.resolve()),
+    ]
     parent = {host: ["0", "-"] if host in met else [str(os.getpid()), socket.gethostname()] for host in hosts}
     return {host: [*start, f"--node_rank={number}", *work, *parent[host]] for number, host in enumerate(hosts)}
 
@@ -218,12 +284,16 @@ class Bar:
         if first:  # what an earlier run had done
             self.bar.initial = self.bar.n = lines[-1]["step"] - 1
         self.tokens += sum(line["tokens"] for line in lines) * (not first)
-        self.bar.set_postfix_str(f"loss {lines[-1]['loss']:.3f}, {self.tokens / (time.monotonic() - self.since):.0f} tokens/s", refresh=False)
+        self.bar.set_postfix_str(
+            f"loss {lines[-1]['loss']:.3f}, {self.tokens / (time.monotonic() - self.since):.0f} tokens/s", refresh=False
+        )
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
 # %% ../../nbs/train/38_launch.ipynb #a97f00f1
 def _open(command: list[str], **options) -> subprocess.Popen:  # the first of a group of its own
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, **options)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, **options
+    )
 
 
 def start_here(command: list[str], environment: dict[str, str], ranks: int, met: dict[str, Met]) -> subprocess.Popen:
@@ -289,8 +359,12 @@ def launch(recipe: TrainRecipe, steps: int, met: dict[str, Met] | None = None) -
     alone = {"hostfile": None, "ssh_port": None, "interface": None, "master": None}  # settled: it is in `ranks`
     write_json(job, json.loads(recipe.model_copy(update=alone).model_dump_json()))
     stop.unlink(missing_ok=True)
-    unhandled = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    before = signal.signal(signal.SIGTERM, _interrupt) if unhandled else None  # a command has its own, for a signal sent twice
+    unhandled = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    before = (
+        signal.signal(signal.SIGTERM, _interrupt) if unhandled else None
+    )  # a command has its own, for a signal sent twice
     started, bar = Started(recipe, job, met or {}), Bar(recipe, steps)
     try:
         while not started.over():
@@ -329,13 +403,17 @@ def _judge(codes: dict[str, int], told: list[dict], recipe: TrainRecipe) -> None
     code, host = next(((code, host) for host, code in codes.items() if code), (0, ""))
     if code or not (recipe.out / "train.json").exists():
         where = f" on host {host}" if len(codes) > 1 and host else ""
-        raise Failed(f"training stopped with code {code}{where}: see {recipe.out / 'log.txt'}; run the same command again to go on from the last checkpoint")
+        raise Failed(
+            f"training stopped with code {code}{where}: see {recipe.out / 'log.txt'}; run the same command again to go on from the last checkpoint"
+        )
 
 # %% ../../nbs/train/38_launch.ipynb #ad8bacef
 def finished(recipe: TrainRecipe, run: dict) -> bool:  # `run` as `check_run` tells it
     "Whether this very run is done. A folder of another one is refused."
     if check_output(recipe.out, "run.json", "train") and read_json(recipe.out / "run.json") != run:
-        raise UserError(f"{recipe.out}: holds a run of another recipe, model or dataset: name a new folder with out=, or delete it")
+        raise UserError(
+            f"{recipe.out}: holds a run of another recipe, model or dataset: name a new folder with out=, or delete it"
+        )
     return (recipe.out / "train.json").exists()
 
 
@@ -356,8 +434,16 @@ def train(recipe: TrainRecipe) -> dict:
                 write_json(recipe.out / "run.json", run)
                 launch(settled, run["steps"], met)
     result = read_json(recipe.out / "train.json")
-    seconds, tokens = (sum(line[key] for line in Journal(recipe.out / name).read()) for name, key in (("times.jsonl", "seconds"), ("metrics.jsonl", "tokens")))
-    return {**result, "tokens_per_s": round(tokens / seconds, 1), "model": str(recipe.out / "model"), "left_out": left_out(recipe, plan)}
+    seconds, tokens = (
+        sum(line[key] for line in Journal(recipe.out / name).read())
+        for name, key in (("times.jsonl", "seconds"), ("metrics.jsonl", "tokens"))
+    )
+    return {
+        **result,
+        "tokens_per_s": round(tokens / seconds, 1),
+        "model": str(recipe.out / "model"),
+        "left_out": left_out(recipe, plan),
+    }
 
 # %% ../../nbs/train/38_launch.ipynb #34efd1c1
 def drawn(recipe: TrainRecipe) -> TrainRecipe:
@@ -379,9 +465,13 @@ def drawn(recipe: TrainRecipe) -> TrainRecipe:
         told = {"data": folder / "set", "images": folder / "world/images"}
     if not recipe.model:
         if not (folder / "start").exists():
-            texts = (r.instruction + r.response for c in read_conversations(told.get("data", recipe.data)) for r in c.rounds)
+            texts = (
+                r.instruction + r.response for c in read_conversations(told.get("data", recipe.data)) for r in c.rounds
+            )
             if not (folder / "parts").exists():
                 tiny_parts(folder / "parts", texts, width=64, seed=recipe.seed)
-            save_llava(*assemble(folder / "parts/vision", folder / "parts/language", seed=recipe.seed), folder / "start")
+            save_llava(
+                *assemble(folder / "parts/vision", folder / "parts/language", seed=recipe.seed), folder / "start"
+            )
         told["model"] = folder / "start"
     return recipe.model_copy(update=told)

@@ -24,7 +24,9 @@ from .language import Language, grown, join, language_dtype, language_weights, o
 from .tower import Tower, open_tower, tensors, tower_weights
 
 # %% ../../nbs/train/39_layout.ipynb #f613b89d
-def write_shards(folder: Path, pieces: Iterable[tuple[str, torch.Tensor]], most: int = 4 * 2**30) -> None:  # bytes of a shard
+def write_shards(
+    folder: Path, pieces: Iterable[tuple[str, torch.Tensor]], most: int = 4 * 2**30
+) -> None:  # bytes of a shard
     "Tensors as they come, in safetensors shards with their index; no more than one shard is held."
     from safetensors.torch import save_file
 
@@ -38,11 +40,21 @@ def write_shards(folder: Path, pieces: Iterable[tuple[str, torch.Tensor]], most:
         size, total = size + tensor.nbytes, total + tensor.nbytes
     save_file(held, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
     shards.append(list(held))
-    names = ["model.safetensors"] if len(shards) == 1 else [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+    names = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+    )
     for k, name in enumerate(names):
         (folder / f"shard-{k}").rename(folder / name)
     if len(names) > 1:
-        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": {key: name for keys, name in zip(shards, names) for key in keys}})
+        write_json(
+            folder / "model.safetensors.index.json",
+            {
+                "metadata": {"total_size": total},
+                "weight_map": {key: name for keys, name in zip(shards, names) for key in keys},
+            },
+        )
 
 # %% ../../nbs/train/39_layout.ipynb #b25ee194
 def disk_name(name: str, config) -> str:  # of a tower whose configuration this is
@@ -54,11 +66,19 @@ def tower_pieces(tower: Tower) -> Iterator[tuple[str, torch.Tensor]]:
     "A tower's tensors, by their names in a llava-hf checkpoint."
     from transformers.core_model_loading import revert_weight_conversion
 
-    yield from ((disk_name(name, tower.config), tensor) for name, tensor in revert_weight_conversion(tower.blank, dict(tower_weights(tower))).items())
+    yield from (
+        (disk_name(name, tower.config), tensor)
+        for name, tensor in revert_weight_conversion(tower.blank, dict(tower_weights(tower))).items()
+    )
 
 
-_OWN = (("model.mm_projector.0.", "multi_modal_projector.linear_1."), ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
-        ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."), ("lm_head.", "language_model.lm_head."), ("model.", "language_model.model."))
+_OWN = (
+    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
+    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
+    ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.", "language_model.model."),
+)
 
 
 def from_own(name: str) -> str | None:
@@ -74,7 +94,13 @@ def to_own(name: str) -> str:
     return next(own + name.removeprefix(theirs) for own, theirs in _OWN if name.startswith(theirs))
 
 
-for some in ("model.mm_projector.2.bias", "model.layers.3.mlp.up_proj.weight", "model.embed_tokens.weight", "lm_head.weight", "model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias"):
+for some in (
+    "model.mm_projector.2.bias",
+    "model.layers.3.mlp.up_proj.weight",
+    "model.embed_tokens.weight",
+    "lm_head.weight",
+    "model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias",
+):
     assert to_own(from_own(some)) == some
 
 # %% ../../nbs/train/39_layout.ipynb #c60440bb
@@ -88,12 +114,19 @@ def new_projector(seen: int, spoken: int, seed: int) -> dict[str, torch.Tensor]:
     return {f"multi_modal_projector.{name}": weight for name, weight in weights.items()}
 
 
-def pieces(tower: Tower, language: Language, dtype: torch.dtype, projector: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+def pieces(
+    tower: Tower, language: Language, dtype: torch.dtype, projector: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
     "The tensors of a llava-hf checkpoint, by their names on disk; those of the language model are read one at a time."
-    yield from ((name, tensor.to(dtype) if tensor.is_floating_point() else tensor) for name, tensor in tower_pieces(tower))
+    yield from (
+        (name, tensor.to(dtype) if tensor.is_floating_point() else tensor) for name, tensor in tower_pieces(tower)
+    )
     yield from ((name, tensor.to(dtype)) for name, tensor in projector.items())
     for name, tensor in language_weights(language):
-        yield f"language_model.{name if name == 'lm_head.weight' else 'model.' + name}", tensor.to(dtype) if tensor.is_floating_point() else tensor
+        yield (
+            f"language_model.{name if name == 'lm_head.weight' else 'model.' + name}",
+            tensor.to(dtype) if tensor.is_floating_point() else tensor,
+        )
 
 # %% ../../nbs/train/39_layout.ipynb #d3a203de
 @owning("assembled")
@@ -126,17 +159,32 @@ def read_projector(
     "LLaVA's projector, with llava-hf's names."
     with reading(path, "projector"):
         held = torch.load(path, map_location="cpu", weights_only=True)
-        found = {from_own(re.sub(r"^.*?mm_projector\.", "model.mm_projector.", name)): tensor for name, tensor in held.items() if "mm_projector." in name}
+        found = {
+            from_own(re.sub(r"^.*?mm_projector\.", "model.mm_projector.", name)): tensor
+            for name, tensor in held.items()
+            if "mm_projector." in name
+        }
     shapes, wanted = ({name: list(tensor.shape) for name, tensor in some.items()} for some in (found, fitting))
     if shapes != wanted:
-        told = ", ".join(f"{name.removeprefix('multi_modal_projector.')} {shape}" for name, shape in sorted(shapes.items())) or "nothing that is named mm_projector"
-        raise UserError(f"{path}: is no projector between these two models (it holds {told}): name the one that was trained with them")
+        told = (
+            ", ".join(
+                f"{name.removeprefix('multi_modal_projector.')} {shape}" for name, shape in sorted(shapes.items())
+            )
+            or "nothing that is named mm_projector"
+        )
+        raise UserError(
+            f"{path}: is no projector between these two models (it holds {told}): name the one that was trained with them"
+        )
     return found
 
 
 def write_projector(checkpoint: str | Path, out: str | Path) -> Path:
     "The projector of a llava-hf checkpoint as LLaVA's mm_projector.bin."
-    found = {to_own(name.removeprefix("model.")): tensor for name, tensor in tensors(checkpoint) if "multi_modal_projector" in name}
+    found = {
+        to_own(name.removeprefix("model.")): tensor
+        for name, tensor in tensors(checkpoint)
+        if "multi_modal_projector" in name
+    }
     if not found:
         raise UserError(f"{checkpoint}: has no projector of LLaVA's: name a llava checkpoint")
     with atomic_file(out, "wb") as file:
@@ -144,8 +192,12 @@ def write_projector(checkpoint: str | Path, out: str | Path) -> Path:
     return Path(out)
 
 
-_CLIPS = {(1024, 24, 14, 336): "openai/clip-vit-large-patch14-336", (1024, 24, 14, 224): "openai/clip-vit-large-patch14",
-          (768, 12, 16, 224): "openai/clip-vit-base-patch16", (768, 12, 32, 224): "openai/clip-vit-base-patch32"}  # width, layers, patch, size
+_CLIPS = {
+    (1024, 24, 14, 336): "openai/clip-vit-large-patch14-336",
+    (1024, 24, 14, 224): "openai/clip-vit-large-patch14",
+    (768, 12, 16, 224): "openai/clip-vit-base-patch16",
+    (768, 12, 32, 224): "openai/clip-vit-base-patch32",
+}  # width, layers, patch, size
 
 
 def clip_name(config) -> str:
@@ -159,13 +211,29 @@ def write_own(checkpoint: str | Path, out: str | Path) -> Path:
     family = open_family(checkpoint)
     config, padded = family.config, getattr(family.processor.image_processor, "do_pad", False)
     if family.name != "llava":
-        raise UserError(f"{checkpoint}: is a {family.name} checkpoint, LLaVA's own layout is for llava ones: name another")
+        raise UserError(
+            f"{checkpoint}: is a {family.name} checkpoint, LLaVA's own layout is for llava ones: name another"
+        )
     kinds = [part.model_type for part in (config.vision_config, config.text_config)]
     if kinds != ["clip_vision_model", "llama"]:
-        raise UserError(f"{checkpoint}: is a {kinds[0]} with a {kinds[1]}, LLaVA's own layout holds CLIP's tower and a Llama: use the checkpoint as it is, transformers and vLLM read it")
-    told = {**config.text_config.to_dict(), "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "mm_hidden_size": config.vision_config.hidden_size,
-            "mm_vision_tower": clip_name(config.vision_config), "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": config.vision_feature_layer, "mm_vision_select_feature": "patch",
-            "mm_use_im_start_end": False, "mm_use_im_patch_token": False, "image_aspect_ratio": "pad" if padded else None, "use_mm_proj": True, "tune_mm_mlp_adapter": False}
+        raise UserError(
+            f"{checkpoint}: is a {kinds[0]} with a {kinds[1]}, LLaVA's own layout holds CLIP's tower and a Llama: use the checkpoint as it is, transformers and vLLM read it"
+        )
+    told = {
+        **config.text_config.to_dict(),
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "model_type": "llava",
+        "mm_hidden_size": config.vision_config.hidden_size,
+        "mm_vision_tower": clip_name(config.vision_config),
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": config.vision_feature_layer,
+        "mm_vision_select_feature": "patch",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "image_aspect_ratio": "pad" if padded else None,
+        "use_mm_proj": True,
+        "tune_mm_mlp_adapter": False,
+    }
     with saving(out), atomic_folder(out) as folder:
         write_shards(folder, ((to_own(name), tensor) for name, tensor in tensors(checkpoint)))
         write_json(folder / "config.json", json.loads(json.dumps(told, default=str)))
@@ -175,7 +243,8 @@ def write_own(checkpoint: str | Path, out: str | Path) -> Path:
 # %% ../../nbs/train/39_layout.ipynb #7c3dba7f
 def read_own(
     checkpoint: str | Path,  # LLaVA's own
-    vision: str | Path,  # the tower's folder: its configuration, its picture processor and, where the checkpoint has none, its weights
+    vision: str
+    | Path,  # the tower's folder: its configuration, its picture processor and, where the checkpoint has none, its weights
     out: str | Path,
 ) -> Path:
     "LLaVA's own checkpoint as a llava-hf one."
@@ -184,13 +253,25 @@ def read_own(
     checkpoint, vision = Path(checkpoint), Path(vision)
     told = read_json(checkpoint / "config.json")
     if "mm_hidden_size" not in told:
-        raise UserError(f"{checkpoint}: is no checkpoint of LLaVA's own (its config.json lacks mm_hidden_size): name one, or use it as it is")
+        raise UserError(
+            f"{checkpoint}: is no checkpoint of LLaVA's own (its config.json lacks mm_hidden_size): name one, or use it as it is"
+        )
     if (kind := told.get("mm_projector_type", "linear")) != "mlp2x_gelu":
-        raise UserError(f"{checkpoint}: has a projector of type {kind}, LLaVA-1.5's mlp2x_gelu is needed: name a LLaVA-1.5 checkpoint")
+        raise UserError(
+            f"{checkpoint}: has a projector of type {kind}, LLaVA-1.5's mlp2x_gelu is needed: name a LLaVA-1.5 checkpoint"
+        )
     tower = open_tower(vision, "square" if told.get("image_aspect_ratio") == "pad" else "crop")
     if tower.config.hidden_size != told["mm_hidden_size"]:
-        raise UserError(f"{vision}: is {tower.config.hidden_size} wide, {checkpoint} was trained on a tower of {told['mm_hidden_size']} ({told.get('mm_vision_tower')}): name that one")
-    spoken = LlamaConfig(**{key: value for key, value in told.items() if not key.startswith(("mm_", "model_type", "architectures", "image_", "use_mm", "tune_mm"))})
+        raise UserError(
+            f"{vision}: is {tower.config.hidden_size} wide, {checkpoint} was trained on a tower of {told['mm_hidden_size']} ({told.get('mm_vision_tower')}): name that one"
+        )
+    spoken = LlamaConfig(
+        **{
+            key: value
+            for key, value in told.items()
+            if not key.startswith(("mm_", "model_type", "architectures", "image_", "use_mm", "tune_mm"))
+        }
+    )
     (config, processor, generation), held = join(tower, language := open_language(checkpoint, spoken)), set()
     config.vision_feature_layer = told.get("mm_vision_select_layer", config.vision_feature_layer)
 
@@ -198,7 +279,12 @@ def read_own(
         for own, tensor in tensors(checkpoint, "LLaVA checkpoint"):
             if name := from_own(own):
                 held.add(name)
-                yield name, grown(tensor, language.config.vocab_size) if name.endswith(("embed_tokens.weight", "lm_head.weight")) else tensor
+                yield (
+                    name,
+                    grown(tensor, language.config.vocab_size)
+                    if name.endswith(("embed_tokens.weight", "lm_head.weight"))
+                    else tensor,
+                )
         if not any(name.startswith("vision_tower") for name in held):
             yield from tower_pieces(tower)
 
@@ -220,8 +306,11 @@ def convert(
     if to not in ("llava", "hf", "projector"):
         raise UserError(f"--to {to}: is llava, hf or projector")
     if (tower is None) == (to == "hf"):
-        raise UserError("--to hf: LLaVA's own checkpoints name their vision tower and do not describe it: give its folder with --tower" if to == "hf" else
-                        f"--tower {tower}: is only needed with --to hf: leave it out")
+        raise UserError(
+            "--to hf: LLaVA's own checkpoints name their vision tower and do not describe it: give its folder with --tower"
+            if to == "hf"
+            else f"--tower {tower}: is only needed with --to hf: leave it out"
+        )
     if Path(out).exists():
         raise UserError(f"--out {out}: is there already: name another, or delete it")
     if not (Path(checkpoint) / "config.json").exists():
@@ -235,7 +324,38 @@ def real_configs(size: str = "7b"):  # "7b" or "13b"
     "The configurations of CLIP-L/336's tower and of Vicuna v1.5, as their folders have them."
     from transformers import CLIPVisionConfig, LlamaConfig
 
-    wide = {"7b": dict(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32),
-            "13b": dict(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40, num_key_value_heads=40)}[size]
-    seen = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336, patch_size=14, projection_dim=768)
-    return seen, LlamaConfig(vocab_size=32000, max_position_embeddings=4096, rms_norm_eps=1e-5, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0, **wide)
+    wide = {
+        "7b": dict(
+            hidden_size=4096,
+            intermediate_size=11008,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=32,
+        ),
+        "13b": dict(
+            hidden_size=5120,
+            intermediate_size=13824,
+            num_hidden_layers=40,
+            num_attention_heads=40,
+            num_key_value_heads=40,
+        ),
+    }[size]
+    seen = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+        projection_dim=768,
+    )
+    return seen, LlamaConfig(
+        vocab_size=32000,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **wide,
+    )

@@ -42,7 +42,10 @@ def lora_of(recipe: TrainRecipe) -> LoraOptions | None:
 
 def groups(model, recipe: TrainRecipe) -> list[dict]:  # for the optimizer; `rate` is what the schedule scales
     "What is trained, by learning rate."
-    return parameter_groups(model, {"language": recipe.lr, "projector": recipe.projector_lr or recipe.lr, "tower": recipe.tower_lr or recipe.lr})
+    return parameter_groups(
+        model,
+        {"language": recipe.lr, "projector": recipe.projector_lr or recipe.lr, "tower": recipe.tower_lr or recipe.lr},
+    )
 
 # %% ../../nbs/train/38_loop.ipynb #bfb3e924
 class TreeModel(torch.nn.Module):
@@ -69,7 +72,9 @@ def make_engine(recipe: TrainRecipe):  # engine, model
     import deepspeed
 
     meet()
-    model = load_model(recipe.model, zero3=recipe.zero == 3, dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+    model = load_model(
+        recipe.model, zero3=recipe.zero == 3, dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    )
     use_trees(model)
     torch.manual_seed(recipe.seed)
     trained = adapt(model, recipe.train, lora_of(recipe), recipe.tower)
@@ -77,7 +82,9 @@ def make_engine(recipe: TrainRecipe):  # engine, model
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas, weight_decay=recipe.weight_decay)
     size = sum(getattr(p, "ds_numel", p.numel()) for p in trained)
-    engine, *_ = deepspeed.initialize(model=TreeModel(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, size))
+    engine, *_ = deepspeed.initialize(
+        model=TreeModel(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, size)
+    )
     prepare(engine)
     engine.train()
     return engine, model
@@ -85,6 +92,7 @@ def make_engine(recipe: TrainRecipe):  # engine, model
 # %% ../../nbs/train/38_loop.ipynb #018a5cc8
 class Step(NamedTuple):
     "What one optimizer step has to tell."
+
     loss: float  # per learned token, weighted
     learned: int  # tokens
     tokens: int
@@ -99,12 +107,16 @@ def rows_of(trees: Sequence[Tree], recipe: TrainRecipe, ranks: int) -> list[list
     return pack(trees, recipe.row_tokens or min(max(map(len, trees)), recipe.row), ranks * recipe.micro_batch)
 
 
-def share_of(trees: Sequence[Tree], family: Family, recipe: TrainRecipe) -> list[list[list[Tree]]]:  # micro-batches of rows
+def share_of(
+    trees: Sequence[Tree], family: Family, recipe: TrainRecipe
+) -> list[list[list[Tree]]]:  # micro-batches of rows
     "This rank's part of a step."
     import torch.distributed as dist
 
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    return deal(rows_of(trees if family.trees and recipe.trees else alone(trees), recipe, ranks), ranks, recipe.micro_batch)[rank]
+    return deal(
+        rows_of(trees if family.trees and recipe.trees else alone(trees), recipe, ranks), ranks, recipe.micro_batch
+    )[rank]
 
 
 def blank_tree(family: Family) -> Tree:
@@ -113,16 +125,33 @@ def blank_tree(family: Family) -> Tree:
     return Tree("none:", ids, (), places=places and places[-len(ids) :])
 
 # %% ../../nbs/train/38_loop.ipynb #d63bca26
-def run_step(engine, trees: Sequence[Tree], pictures: Pictures, recipe: TrainRecipe, stop: bool = False, ahead: Sequence[Tree] = ()) -> Step:
+def run_step(
+    engine,
+    trees: Sequence[Tree],
+    pictures: Pictures,
+    recipe: TrainRecipe,
+    stop: bool = False,
+    ahead: Sequence[Tree] = (),
+) -> Step:
     "One optimizer step over the trees of all ranks; each rank takes its own part of them. Pictures of the step `ahead` are prepared meanwhile."
     import torch.distributed as dist
 
     ranks, dtype = dist.get_world_size(), torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    share, blank, multiple = share_of(trees, pictures.family, recipe), blank_tree(pictures.family), BLOCK if engine.device.type == "cuda" else 1
+    share, blank, multiple = (
+        share_of(trees, pictures.family, recipe),
+        blank_tree(pictures.family),
+        BLOCK if engine.device.type == "cuda" else 1,
+    )
     for part in (share, share_of(ahead, pictures.family, recipe) if ahead else []):
         pictures.expect(tree.image for rows in part for row in rows for tree in row if tree.pictured)
-    batches = [(collate(rows, recipe.weighting, blank, multiple), [tree for row in rows for tree in row]) for rows in share]
-    own = [sum(rows.weight.sum().item() for rows, _ in batches), float(stop), *(sum(some) for some in zip(*(_counts(*batch) for batch in batches)))]
+    batches = [
+        (collate(rows, recipe.weighting, blank, multiple), [tree for row in rows for tree in row]) for rows in share
+    ]
+    own = [
+        sum(rows.weight.sum().item() for rows, _ in batches),
+        float(stop),
+        *(sum(some) for some in zip(*(_counts(*batch) for batch in batches))),
+    ]
     dist.all_reduce(counts := torch.tensor(own, dtype=torch.float64, device=engine.device))
     weight, losses = counts[0].item(), []
     for number, (rows, _) in enumerate(batches, 1):
@@ -138,7 +167,15 @@ def run_step(engine, trees: Sequence[Tree], pictures: Pictures, recipe: TrainRec
         _blame(losses, batches)
     engine.step()
     learned, tokens, separate, places = map(int, counts[2:].tolist())
-    return Step(total.item() / weight, learned, tokens, separate, places, float(engine.get_global_grad_norm() or 0), counts[1].item() > 0)
+    return Step(
+        total.item() / weight,
+        learned,
+        tokens,
+        separate,
+        places,
+        float(engine.get_global_grad_norm() or 0),
+        counts[1].item() > 0,
+    )
 
 
 def _counts(rows: Rows, trees: Sequence[Tree]) -> tuple[int, int, int, int]:  # learned, tokens, separate, places
@@ -148,7 +185,13 @@ def _counts(rows: Rows, trees: Sequence[Tree]) -> tuple[int, int, int, int]:  # 
 def _blame(losses: list[torch.Tensor], batches) -> None:  # all ranks say which of their rows are to blame
     import torch.distributed as dist
 
-    mine = [branch.name for loss, (_, some) in zip(losses, batches) if not math.isfinite(loss.item()) for tree in some for branch in tree.branches]
+    mine = [
+        branch.name
+        for loss, (_, some) in zip(losses, batches)
+        if not math.isfinite(loss.item())
+        for tree in some
+        for branch in tree.branches
+    ]
     dist.all_gather_object(all_ := [None] * dist.get_world_size(), mine)
     names = sorted({name for some in all_ for name in some})
     raise FloatingPointError(", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else ""))
@@ -160,7 +203,9 @@ MARK = "cocoift-told "
 def tell(kind: str, message: str) -> None:
     "One line for the parent: a `note`, or why this ends: `user`, `failed`, `stopped`."
     sys.stdout.flush()
-    os.write(1, ("\n" + MARK + json.dumps({"kind": kind, "message": message}) + "\n").encode())  # at once: ranks share the pipe
+    os.write(
+        1, ("\n" + MARK + json.dumps({"kind": kind, "message": message}) + "\n").encode()
+    )  # at once: ranks share the pipe
 
 
 def _orphan(parent: int, host: str) -> bool:
@@ -187,13 +232,18 @@ def lock(run: Path, patience: float = 60.0):  # an open file, locked as long as 
 # %% ../../nbs/train/38_loop.ipynb #7def2613
 def read_plan(recipe: TrainRecipe, family: Family) -> tuple[Plan, Mapping[str, Path]]:  # and where the pictures lie
     "The trees of a run, planted beside its folder by whoever comes first."
-    spoken, plans = replace(family, template=TEMPLATES[recipe.template]) if recipe.template else family, recipe.out.parent / "plans"
+    spoken, plans = (
+        replace(family, template=TEMPLATES[recipe.template]) if recipe.template else family,
+        recipe.out.parent / "plans",
+    )
     folder = plant(spoken, recipe.data, plans)
     with known_pictures(recipe.data, recipe.images, plans) as paths:
         plan = Plan(folder, spoken, recipe.max_length, paths)
     if plan.missing and recipe.missing == "error":
-        raise UserError(f"{recipe.images}: {len(plan.missing)} of the dataset's images have no picture there ({min(plan.missing)}, ...): "
-                        "add them, change images= or set missing=drop")
+        raise UserError(
+            f"{recipe.images}: {len(plan.missing)} of the dataset's images have no picture there ({min(plan.missing)}, ...): "
+            "add them, change images= or set missing=drop"
+        )
     return plan, paths
 
 
@@ -243,11 +293,22 @@ class Rank:
         save_model(self.model, self.family, self.recipe.out / "model", first=self.first)
         if self.first:
             lines = self.metrics.read()
-            last, sums = lines[-max(1, len(lines) // 20) :], {key: sum(line[key] for line in lines) for key in ("learned", "tokens", "separate", "places")}
-            write_json(self.recipe.out / "train.json", {
-                "steps": self.steps, "loss": sum(line["loss"] for line in last) / len(last), "learned_tokens": sums["learned"],
-                "tree_ratio": round(sums["separate"] / sums["tokens"], 4), "padding": round(1 - sums["tokens"] / sums["places"], 4),
-                "images": len(self.plan), **self.plan.table()})
+            last, sums = (
+                lines[-max(1, len(lines) // 20) :],
+                {key: sum(line[key] for line in lines) for key in ("learned", "tokens", "separate", "places")},
+            )
+            write_json(
+                self.recipe.out / "train.json",
+                {
+                    "steps": self.steps,
+                    "loss": sum(line["loss"] for line in last) / len(last),
+                    "learned_tokens": sums["learned"],
+                    "tree_ratio": round(sums["separate"] / sums["tokens"], 4),
+                    "padding": round(1 - sums["tokens"] / sums["places"], 4),
+                    "images": len(self.plan),
+                    **self.plan.table(),
+                },
+            )
         dist.barrier()
 
 # %% ../../nbs/train/38_loop.ipynb #59fb8df3
@@ -278,18 +339,36 @@ class Worker(Rank):
         start, share = time.perf_counter(), schedule(self.recipe, step, self.steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = group["rate"] * share
-        torch.manual_seed(hash((self.recipe.seed, step, dist.get_rank())))  # dropout of adapters: a function of the step too
+        torch.manual_seed(
+            hash((self.recipe.seed, step, dist.get_rank()))
+        )  # dropout of adapters: a function of the step too
         stop = self.asked or self.first and (self.recipe.out / "stop").exists()
         try:
-            told = run_step(self.engine, self.trees(step), self.pictures, self.recipe, stop, self.taken.get(step + 1, ()))
+            told = run_step(
+                self.engine, self.trees(step), self.pictures, self.recipe, stop, self.taken.get(step + 1, ())
+            )
         except FloatingPointError as error:
-            raise UserError(f"{self.recipe.out}: the loss is no number at step {step + 1} (conversations {error}): lower lr or raise warmup, with a new out=; "
-                            f"the last good checkpoint is {self.points.latest() or 'not yet written'}") from None
+            raise UserError(
+                f"{self.recipe.out}: the loss is no number at step {step + 1} (conversations {error}): lower lr or raise warmup, with a new out=; "
+                f"the last good checkpoint is {self.points.latest() or 'not yet written'}"
+            ) from None
         if _orphan(self.parent, self.host):
             sys.exit("the command that started this is gone")  # not 0: the launcher then stops the other ranks
         if self.first:
-            self.metrics.append([{"step": step + 1, "loss": told.loss, "lr": self.recipe.lr * share, "norm": told.norm, "learned": told.learned, "tokens": told.tokens,
-                                  "separate": told.separate, "places": told.places}])
+            self.metrics.append(
+                [
+                    {
+                        "step": step + 1,
+                        "loss": told.loss,
+                        "lr": self.recipe.lr * share,
+                        "norm": told.norm,
+                        "learned": told.learned,
+                        "tokens": told.tokens,
+                        "separate": told.separate,
+                        "places": told.places,
+                    }
+                ]
+            )
             self.times.append([{"step": step + 1, "seconds": time.perf_counter() - start}])
         if step + 1 < self.steps and (told.stop or (step + 1) % self.recipe.checkpoint == 0):
             self.points.save(self.engine, step + 1)
@@ -314,7 +393,10 @@ def work(job: Path, parent: int, host: str) -> int:  # exit code
         return 1
     except OSError as error:
         told = f"{error.filename or recipe.out}: {(error.strerror or str(error)).lower()}"
-        tell("failed", f"{told}: {Checkpoints(recipe.out).latest() or 'no checkpoint'} is whole: make room and run the same command again")
+        tell(
+            "failed",
+            f"{told}: {Checkpoints(recipe.out).latest() or 'no checkpoint'} is whole: make room and run the same command again",
+        )
         return 1
     dist.barrier()
     dist.destroy_process_group()

@@ -7,7 +7,6 @@ __all__ = ['CHUNK', 'FREE', 'GPUS', 'Size', 'size_of', 'bytes_of_rank', 'Fit', '
 
 # %% ../../nbs/train/35_memory.ipynb #d7222f39
 from dataclasses import dataclass
-from math import ceil
 
 from ..files import UserError
 from .recipe import TrainRecipe
@@ -16,6 +15,7 @@ from .recipe import TrainRecipe
 @dataclass(frozen=True)
 class Size:
     "What of a model decides how much memory and time it takes."
+
     parameters: int
     trained: int
     through: int  # parameters that every token passes: the language model
@@ -34,10 +34,24 @@ def size_of(model, trained) -> Size:  # of a model, on the meta device or not, a
     body = model.get_decoder()
     tower = sum(p.numel() for name, p in model.named_parameters() if "vision" in name or "visual" in name)
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    patches = (seen.image_size // seen.patch_size) ** 2 if tower and isinstance(getattr(seen, "image_size", None), int) else 0
-    through = sum(p.numel() for name, p in body.named_parameters() if "embed" not in name) + text.vocab_size * text.hidden_size
-    return Size(sum(p.numel() for p in model.parameters()), sum(p.numel() for p in trained), through, text.num_hidden_layers, text.hidden_size, inner,
-                text.vocab_size, tower, patches)
+    patches = (
+        (seen.image_size // seen.patch_size) ** 2 if tower and isinstance(getattr(seen, "image_size", None), int) else 0
+    )
+    through = (
+        sum(p.numel() for name, p in body.named_parameters() if "embed" not in name)
+        + text.vocab_size * text.hidden_size
+    )
+    return Size(
+        sum(p.numel() for p in model.parameters()),
+        sum(p.numel() for p in trained),
+        through,
+        text.num_hidden_layers,
+        text.hidden_size,
+        inner,
+        text.vocab_size,
+        tower,
+        patches,
+    )
 
 # %% ../../nbs/train/35_memory.ipynb #e5fc11e0
 CHUNK = 1024  # rows of logits that exist at once
@@ -52,9 +66,14 @@ def bytes_of_rank(size: Size, recipe: TrainRecipe, zero: int, ranks: int, rows: 
     kept = tokens * size.width * cell * size.layers + insides if recipe.recompute else insides * size.layers
     return {
         "weights": size.parameters * cell // (ranks if zero == 3 else 1),
-        "gradients": size.trained * 4 // cut + (min(size.trained * 4 // cut, 4 * 10**9) if zero else 0),  # summed in float32; flat once more as Adam takes them
+        "gradients": size.trained * 4 // cut
+        + (
+            min(size.trained * 4 // cut, 4 * 10**9) if zero else 0
+        ),  # summed in float32; flat once more as Adam takes them
         "optimizer": size.trained * (12 if zero else 8) // state,
-        "buffers": (2 * 2 * 10**8 + (10**9 if zero == 3 else 0)) * cell if zero and size.parameters > 10**9 else 0,  # buckets; stage 3: gathered ahead
+        "buffers": (2 * 2 * 10**8 + (10**9 if zero == 3 else 0)) * cell
+        if zero and size.parameters > 10**9
+        else 0,  # buckets; stage 3: gathered ahead
         "activations": kept,
         "logits": min(CHUNK, tokens) * size.vocabulary * 10,
     }
@@ -63,6 +82,7 @@ def bytes_of_rank(size: Size, recipe: TrainRecipe, zero: int, ranks: int, rows: 
 @dataclass(frozen=True)
 class Fit:
     "How a run is spread."
+
     zero: int
     micro_batch: int  # rows
     bytes: dict  # of a rank, by what for
@@ -73,7 +93,9 @@ class Fit:
         return sum(self.bytes.values())
 
 
-def fit(size: Size, recipe: TrainRecipe, ranks: int, memory: int, most: int = 16) -> Fit:  # memory: bytes of a rank's device; most: rows a rank has in a step
+def fit(
+    size: Size, recipe: TrainRecipe, ranks: int, memory: int, most: int = 16
+) -> Fit:  # memory: bytes of a rank's device; most: rows a rank has in a step
     "Stage and micro-batch for the memory at hand."
     most = max(1, most)
     rows = [recipe.micro_batch] if recipe.micro_batch else [2**k for k in range(min(16, most).bit_length() - 1, -1, -1)]
@@ -82,13 +104,28 @@ def fit(size: Size, recipe: TrainRecipe, ranks: int, memory: int, most: int = 16
             found = Fit(zero, some, bytes_of_rank(size, recipe, zero, ranks, some), memory)
             if found.needed <= memory * (1 - FREE):
                 return found
-    mends = ["more ranks", *([f"lower micro_batch={recipe.micro_batch}"] if (recipe.micro_batch or 0) > 1 else []), *(["zero=3"] if recipe.zero not in (None, 3) else []),
-             *(["recompute=true"] if not recipe.recompute else []), *(["lora_r=128"] if not recipe.lora_r and recipe.train != "projector" else [])]
-    raise UserError(f"zero={zero} micro_batch={some} row_tokens={recipe.row}: needs about {found.needed / 1e9:.0f} GB a rank on {ranks} ranks, "
-                    f"{memory * (1 - FREE) / 1e9:.0f} of {memory / 1e9:.0f} GB can be used: {', or '.join(mends)}")
+    mends = [
+        "more ranks",
+        *([f"lower micro_batch={recipe.micro_batch}"] if (recipe.micro_batch or 0) > 1 else []),
+        *(["zero=3"] if recipe.zero not in (None, 3) else []),
+        *(["recompute=true"] if not recipe.recompute else []),
+        *(["lora_r=128"] if not recipe.lora_r and recipe.train != "projector" else []),
+    ]
+    raise UserError(
+        f"zero={zero} micro_batch={some} row_tokens={recipe.row}: needs about {found.needed / 1e9:.0f} GB a rank on {ranks} ranks, "
+        f"{memory * (1 - FREE) / 1e9:.0f} of {memory / 1e9:.0f} GB can be used: {', or '.join(mends)}"
+    )
 
 # %% ../../nbs/train/35_memory.ipynb #c4e54722
-GPUS = {"a100-40": (40, 312), "a100": (80, 312), "h100": (80, 989), "h200": (141, 989), "b200": (180, 2250), "l40s": (48, 362), "rtx4090": (24, 165)}  # GB, dense bf16 TFLOP/s; NVIDIA's data sheets
+GPUS = {
+    "a100-40": (40, 312),
+    "a100": (80, 312),
+    "h100": (80, 989),
+    "h200": (141, 989),
+    "b200": (180, 2250),
+    "l40s": (48, 362),
+    "rtx4090": (24, 165),
+}  # GB, dense bf16 TFLOP/s; NVIDIA's data sheets
 
 
 def hours(size: Size, tokens: int, pictures: int, ranks: int, tflops: float, mfu: float) -> float:

@@ -10,8 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from transformers import (CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor,
-                          PreTrainedTokenizerFast)
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from ..files import UserError, atomic_folder
 from .language import join, language_weights, open_language
@@ -29,10 +37,24 @@ def byte_tokenizer(
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=size, special_tokens=control, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-                                   additional_special_tokens=["<image>"], clean_up_tokenization_spaces=False)
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=control,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=["<image>"],
+        clean_up_tokenization_spaces=False,
+    )
 
 # %% ../../nbs/train/32_model.ipynb #d1c63a83
 def tiny_parts(
@@ -49,14 +71,32 @@ def tiny_parts(
 
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer(texts)
-    vision = CLIPVisionConfig(hidden_size=width * 3 // 4, intermediate_size=width * 3, num_hidden_layers=layers[0], num_attention_heads=4,
-                              image_size=image_size, patch_size=patch)
-    language = LlamaConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 4, num_hidden_layers=layers[1], num_attention_heads=4,
-                           num_key_value_heads=4, max_position_embeddings=4096, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-                           pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=False)
+    vision = CLIPVisionConfig(
+        hidden_size=width * 3 // 4,
+        intermediate_size=width * 3,
+        num_hidden_layers=layers[0],
+        num_attention_heads=4,
+        image_size=image_size,
+        patch_size=patch,
+    )
+    language = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=width * 4,
+        num_hidden_layers=layers[1],
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
     with atomic_folder(Path(out)) as folder:
         CLIPVisionModel(vision).save_pretrained(folder / "vision")
-        LlavaImageProcessorPil(size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}).save_pretrained(folder / "vision")
+        LlavaImageProcessorPil(
+            size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+        ).save_pretrained(folder / "vision")
         LlamaForCausalLM(language).save_pretrained(folder / "language")
         tokenizer.save_pretrained(folder / "language")
     return Path(out) / "vision", Path(out) / "language"
@@ -74,7 +114,10 @@ def assemble(
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     weights = {f"model.vision_tower.{name}": tensor for name, tensor in tower_weights(tower)}
-    weights |= {name if name.startswith("lm_head.") else f"model.language_model.{name}": tensor for name, tensor in language_weights(speaker)}
+    weights |= {
+        name if name.startswith("lm_head.") else f"model.language_model.{name}": tensor
+        for name, tensor in language_weights(speaker)
+    }
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
     model.generation_config = generation
@@ -89,9 +132,27 @@ def save_llava(model: LlavaForConditionalGeneration, processor: LlavaProcessor, 
     return Path(out)
 
 # %% ../../nbs/train/32_model.ipynb #b6f53108
-def random_llava(vocabulary: int, image_token: int, image_size: int = 32, patch: int = 16, width: int = 32) -> LlavaForConditionalGeneration:
+def random_llava(
+    vocabulary: int, image_token: int, image_size: int = 32, patch: int = 16, width: int = 32
+) -> LlavaForConditionalGeneration:
     "A LLaVA of random weights, for tests of exactness."
-    vision = CLIPVisionConfig(hidden_size=width, intermediate_size=width * 2, num_hidden_layers=2, num_attention_heads=2, image_size=image_size, patch_size=patch)
-    language = LlamaConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=width * 2, num_hidden_layers=2, num_attention_heads=2,
-                           num_key_value_heads=2, max_position_embeddings=2048)
-    return LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=language, image_token_id=image_token, vision_feature_layer=-1))
+    vision = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=width * 2,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=image_size,
+        patch_size=patch,
+    )
+    language = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=width * 2,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+    )
+    return LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=language, image_token_id=image_token, vision_feature_layer=-1)
+    )

@@ -43,7 +43,11 @@ def split(tree: Tree, room: int) -> list[Tree]:
 
 def alone(trees: Sequence[Tree]) -> list[Tree]:
     "Each conversation as a tree of its own: packed so, conversations share nothing, neither each other nor their image."
-    return [replace(tree, branches=(branch,), siblings=tree.siblings or len(tree.branches)) for tree in trees for branch in tree.branches]
+    return [
+        replace(tree, branches=(branch,), siblings=tree.siblings or len(tree.branches))
+        for tree in trees
+        for branch in tree.branches
+    ]
 
 # %% ../../nbs/train/36_pack.ipynb #1693a426
 def pack(
@@ -72,7 +76,9 @@ def _level(sizes: Sequence[int], bins: int) -> list[list[int]]:  # none empty, i
     return found
 
 # %% ../../nbs/train/36_pack.ipynb #0fe9bf57
-def deal(rows: Sequence[Sequence[Tree]], ranks: int, micro_batch: int) -> list[list[list]]:  # for each rank its micro-batches of rows
+def deal(
+    rows: Sequence[Sequence[Tree]], ranks: int, micro_batch: int
+) -> list[list[list]]:  # for each rank its micro-batches of rows
     "Rows dealt over the ranks."
     ordered = sorted(rows, key=lambda row: -sum(map(len, row)))
     shares = [ordered[rank::ranks] for rank in range(ranks)]

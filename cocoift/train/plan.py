@@ -38,7 +38,10 @@ class _Stored:
         for name, kind in ARRAYS.items():
             path = folder / name
             setattr(self, name, np.memmap(path, kind, "r") if path.stat().st_size else np.zeros(0, kind))
-        self.round, self.token = _starts(self.rounds), _starts(self.lengths)  # [n + 1] first round of each, [R + 1] first token of each
+        self.round, self.token = (
+            _starts(self.rounds),
+            _starts(self.lengths),
+        )  # [n + 1] first round of each, [R + 1] first token of each
         self.tree, self.name, self.image = _starts(self.branches), _starts(self.name_sizes), _starts(self.image_sizes)
         self.of = np.empty(len(self.members), dtype=np.int64)  # [n]  tree of each
         self.of[self.members] = np.repeat(np.arange(len(self.branches)), self.branches)
@@ -56,14 +59,23 @@ class _Fitted:
         folder: Path,  # from `plant`
         family: Family,
         max_length: int = 2048,  # tokens of one conversation with its prefix
-        pictures: Mapping[str, Path] | None = None,  # image -> its picture; conversations about an image without one are left out
+        pictures: Mapping[str, Path]
+        | None = None,  # image -> its picture; conversations about an image without one are left out
     ):
         self.stored, self.family, self.max_length = _Stored(folder), family, max_length
         self.images = [self.stored.text("image", k) for k in range(len(self.stored.branches))]  # [m]
-        there = np.array([pictures is None or image.startswith("none:") or image in pictures for image in self.images], dtype=bool)  # [m]
+        there = np.array(
+            [pictures is None or image.startswith("none:") or image in pictures for image in self.images], dtype=bool
+        )  # [m]
         self.missing = [image for image, is_there in zip(self.images, there) if not is_there]
-        self.sizes = picture_sizes(folder, {image: pictures[image] for image in self.images if image in pictures}) if family.sizes_matter and pictures is not None else {}
-        self._prefix = lru_cache(None)(lambda size, pictured: (family.prefix_ids(size, pictured), family.places(size) if pictured else None))
+        self.sizes = (
+            picture_sizes(folder, {image: pictures[image] for image in self.images if image in pictures})
+            if family.sizes_matter and pictures is not None
+            else {}
+        )
+        self._prefix = lru_cache(None)(
+            lambda size, pictured: (family.prefix_ids(size, pictured), family.places(size) if pictured else None)
+        )
         self._fit(np.array([len(self.prefix(image)[0]) for image in self.images], dtype=np.int64), there)
 
     def prefix(self, image: str) -> tuple[list[int], tuple | None]:  # ids and places
@@ -75,15 +87,22 @@ class _Fitted:
 
     def _fit(self, trunks: np.ndarray, there: np.ndarray) -> None:  # [m] each
         s = self.stored
-        ends = s.token[1:] - np.repeat(s.token[s.round[:-1]], s.rounds)  # [R]  of each round, from its conversation's begin
+        ends = s.token[1:] - np.repeat(
+            s.token[s.round[:-1]], s.rounds
+        )  # [R]  of each round, from its conversation's begin
         fits = _starts(ends <= np.repeat(self.max_length - trunks[s.of], s.rounds))
         self.there = there[s.of]  # [n]
         self.fitting = fits[s.round[1:]] - fits[s.round[:-1]]  # [n]  rounds of each
         held = (self.fitting > 0) & self.there
         tokens = s.token[s.round[:-1] + self.fitting] - s.token[s.round[:-1]]  # [n]
-        counts, sums = (np.bincount(s.of[held], weights, len(trunks)).astype(np.int64) for weights in (None, tokens[held]))
+        counts, sums = (
+            np.bincount(s.of[held], weights, len(trunks)).astype(np.int64) for weights in (None, tokens[held])
+        )
         self.which = np.flatnonzero(counts)  # [t]
-        self.counts, self.lengths = counts[self.which], (sums + trunks)[self.which]  # [t]  conversations and tokens of each tree
+        self.counts, self.lengths = (
+            counts[self.which],
+            (sums + trunks)[self.which],
+        )  # [t]  conversations and tokens of each tree
         self.separate = tokens[held] + trunks[s.of[held]]  # tokens of each conversation, were it alone
         self.members, self.begin = s.members[held[s.members]], _starts(self.counts)
 
@@ -106,7 +125,13 @@ class Plan(_Fitted):
             raise IndexError(k)
         image = self.images[self.which[k]]
         prefix, places = self.prefix(image)
-        return Tree(image, prefix, tuple(self._branch(c) for c in self.members[self.begin[k] : self.begin[k + 1]]), int(self.counts[k]), places)
+        return Tree(
+            image,
+            prefix,
+            tuple(self._branch(c) for c in self.members[self.begin[k] : self.begin[k + 1]]),
+            int(self.counts[k]),
+            places,
+        )
 
     def _branch(self, c: int) -> Tokens:
         s, first = self.stored, self.stored.round[c]
@@ -133,12 +158,18 @@ class Plan(_Fitted):
         fates = self._fates()
         for c in np.flatnonzero(fates).tolist():
             rounds = int(self.stored.rounds[c] + self.stored.several[c])
-            yield {"id": self.stored.text("name", c), "image": self.images[self.stored.of[c]], "fate": FATES[fates[c]], "rounds": rounds,
-                   "lost": rounds - int(self.fitting[c]) * (FATES[fates[c]] == "cut")}
+            yield {
+                "id": self.stored.text("name", c),
+                "image": self.images[self.stored.of[c]],
+                "fate": FATES[fates[c]],
+                "rounds": rounds,
+                "lost": rounds - int(self.fitting[c]) * (FATES[fates[c]] == "cut"),
+            }
 
 # %% ../../nbs/train/36_plan.ipynb #5ecf3445
 def picture_sizes(folder: Path, paths: Mapping[str, Path]) -> dict[str, tuple[int, int]]:  # image -> width, height
     "Sizes of pictures, from their headers, kept in `folder`."
+
     def look(item) -> tuple[str, tuple[int, int]]:
         return item[0], picture_size(item[1], item[0])
 
@@ -146,7 +177,17 @@ def picture_sizes(folder: Path, paths: Mapping[str, Path]) -> dict[str, tuple[in
     kept = folder / f"sizes-{digest_of(told)[:16]}.json"
     if not kept.exists():
         with ThreadPoolExecutor(8) as pool, atomic_file(kept) as file:
-            json.dump(dict(tqdm(pool.map(look, paths.items()), "picture sizes", len(paths), disable=None if len(paths) > 10_000 else True)), file)
+            json.dump(
+                dict(
+                    tqdm(
+                        pool.map(look, paths.items()),
+                        "picture sizes",
+                        len(paths),
+                        disable=None if len(paths) > 10_000 else True,
+                    )
+                ),
+                file,
+            )
     return {image: tuple(size) for image, size in read_json(kept).items()}
 
 # %% ../../nbs/train/36_plan.ipynb #29c2ab96

@@ -9,7 +9,7 @@ __all__ = ['ARRAYS', 'Piece', 'pieces', 'Spelt', 'spell', 'spelt_pieces', 'key_o
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,6 +29,7 @@ from .tokens import Speller
 # %% ../../nbs/train/36_planting.ipynb #b2dba2ea
 class Piece(NamedTuple):
     "Some records of a file."
+
     path: Path
     first: int  # number of the first record, from 1
     size: int
@@ -53,16 +54,21 @@ def pieces(data: Path, size: int = 5000) -> Iterator[Piece]:
 def _conversations(piece: Piece) -> Iterator[Conversation]:
     lines = rows(piece.path, piece.group) if piece.group is not None else piece.lines
     for number, row in lines:
-        yield check_conversation(row, f"{piece.path}: record {number + (piece.first - 1 if piece.group is not None else 0)}")
+        yield check_conversation(
+            row, f"{piece.path}: record {number + (piece.first - 1 if piece.group is not None else 0)}"
+        )
 
 # %% ../../nbs/train/36_planting.ipynb #3b727924
 class Spelt(NamedTuple):
     "Conversations as arrays: n of them with R rounds and T tokens."
+
     tokens: np.ndarray  # [T]
     asked: np.ndarray  # [R]  tokens of a round that are not learned
     lengths: np.ndarray  # [R]  tokens of a round
     rounds: np.ndarray  # [n]
-    several: np.ndarray  # [n]  rounds of a conversation about several images, which no tree holds; it has none of the above
+    several: (
+        np.ndarray
+    )  # [n]  rounds of a conversation about several images, which no tree holds; it has none of the above
     names: list[str]  # [n]
     images: list[str]  # [n]
 
@@ -76,8 +82,15 @@ def spell(speller: Speller, piece: Piece) -> Spelt:
     rounds = [[] if is_several else next(spelt) for is_several in several]
     flat = [pair for some in rounds for pair in some]
     tokens = np.array([token for asked, told in flat for ids in (asked, told) for token in ids], dtype=np.int32)
-    asked, told, held, left = (np.array(some, dtype=np.int32) for some in ([len(pair[0]) for pair in flat], [len(pair[1]) for pair in flat], [len(some) for some in rounds],
-                                                                           [len(c.rounds) * is_several for c, is_several in zip(conversations, several)]))
+    asked, told, held, left = (
+        np.array(some, dtype=np.int32)
+        for some in (
+            [len(pair[0]) for pair in flat],
+            [len(pair[1]) for pair in flat],
+            [len(some) for some in rounds],
+            [len(c.rounds) * is_several for c, is_several in zip(conversations, several)],
+        )
+    )
     images = [f"none:{c.id}" if is_several else c.image for c, is_several in zip(conversations, several)]
     return Spelt(tokens, asked, asked + told, held, left, [c.id for c in conversations], images)
 
@@ -100,7 +113,9 @@ def spelt_pieces(family: Family, data: Path, workers: int | None = None, small: 
     while held < small and (piece := next(todo, None)):
         first.append(piece)
         held += piece.size
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
+    workers = (
+        workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
+    )
     with tqdm(desc="tokenising", unit=" conversations", disable=None if held >= small else True) as bar:
         if held < small or workers == 1:
             speller = Speller(family.tokenizer, family.template)
@@ -126,15 +141,42 @@ def _by_workers(family: Family, todo: Iterator[Piece], workers: int) -> Iterator
             pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/train/36_planting.ipynb #0fd3e91b
-ARRAYS = {"tokens": np.int32, "asked": np.int32, "lengths": np.int32, "rounds": np.int32, "several": np.int32, "members": np.int32, "branches": np.int32, "names": np.uint8, "name_sizes": np.int32,
-          "images": np.uint8, "image_sizes": np.int32}
-_TEXTS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
+ARRAYS = {
+    "tokens": np.int32,
+    "asked": np.int32,
+    "lengths": np.int32,
+    "rounds": np.int32,
+    "several": np.int32,
+    "members": np.int32,
+    "branches": np.int32,
+    "names": np.uint8,
+    "name_sizes": np.int32,
+    "images": np.uint8,
+    "image_sizes": np.int32,
+}
+_TEXTS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
 
 
 def key_of(family: Family, data: Path) -> str:
     "What a dataset's tokens are made of, as a digest."
     spoken = {name: digest(family.path / name) for name in _TEXTS if (family.path / name).exists()}
-    return digest_of({"format": 1, "data": [digest(path) for path in dataset_parts(data)], "tokenizer": spoken, "template": asdict(family.template)})
+    return digest_of(
+        {
+            "format": 1,
+            "data": [digest(path) for path in dataset_parts(data)],
+            "tokenizer": spoken,
+            "template": asdict(family.template),
+        }
+    )
 
 
 @contextmanager
@@ -145,7 +187,9 @@ def alone(path: Path) -> Iterator[None]:  # the lock file
     try:
         file = open(with_parent(path), "w")
     except OSError as error:
-        raise UserError(f"{path.parent}: nothing can be written there ({error.strerror.lower()}): name another out=") from None
+        raise UserError(
+            f"{path.parent}: nothing can be written there ({error.strerror.lower()}): name another out="
+        ) from None
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -16,6 +16,7 @@ from ..chat.template import TEMPLATES
 # %% ../../nbs/train/35_recipe.ipynb #345bde8d
 class Inputs(BaseModel):
     "What a run takes and where it writes."
+
     model_config = ConfigDict(extra="forbid")
     model: Path | None = None  # the checkpoint folder to start from
     data: Path | None = None  # a dataset folder
@@ -26,13 +27,18 @@ class Inputs(BaseModel):
 
 class Learning(Inputs):
     "What is learned, and how."
-    train: Literal["all", "language", "projector"] = "language"  # LLaVA: the projector alone for alignment, then with the language model; `all` adds the tower
+
+    train: Literal["all", "language", "projector"] = (
+        "language"  # LLaVA: the projector alone for alignment, then with the language model; `all` adds the tower
+    )
     tower: bool = False  # the vision tower too, beside what `train` says
     lora_r: int | None = Field(None, gt=0)  # rank of adapters on the language model's linears; none is full fine-tuning
     lora_alpha: int = Field(256, gt=0)  # LLaVA-1.5's finetune_lora.sh
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     template: Literal[*TEMPLATES] | None = None  # the checkpoint's own, if none is named; `plain` for alignment
-    weighting: Literal["token", "equal", "root"] = "token"  # every token 1; every conversation 1; Molmo: tokens of an image's k conversations 1 / sqrt(k)
+    weighting: Literal["token", "equal", "root"] = (
+        "token"  # every token 1; every conversation 1; Molmo: tokens of an image's k conversations 1 / sqrt(k)
+    )
     max_length: int = Field(2048, gt=0)  # tokens of a conversation with its prefix; whole rounds are dropped beyond
     missing: Literal["error", "drop"] = "error"  # what becomes of a conversation whose picture is not there
     steps: int | None = Field(None, gt=0)  # optimizer steps, or
@@ -43,7 +49,9 @@ class Learning(Inputs):
     tower_lr: float | None = Field(None, gt=0)  # LLaVA-OneVision: 2e-6
     lr_floor: float = Field(0.0, ge=0, le=1)  # share of lr at the end of the cosine
     warmup: float = Field(0.03, ge=0, lt=1)  # share of the steps
-    decay: float = Field(1.0, gt=0, le=1)  # share of the rest over which lr falls; 1 is LLaVA's cosine, less keeps lr up first
+    decay: float = Field(
+        1.0, gt=0, le=1
+    )  # share of the rest over which lr falls; 1 is LLaVA's cosine, less keeps lr up first
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # norm; LLaVA's ZeRO files set none
@@ -53,14 +61,25 @@ class Learning(Inputs):
 # %% ../../nbs/train/35_recipe.ipynb #6f14ce32
 class Spread(Learning):
     "How it is spread over the machines, and kept."
+
     ranks: int | None = Field(None, gt=0)  # processes on this host: all its GPUs, if not said; one, where there is none
     hostfile: Path | None = None  # several hosts, as DeepSpeed's launcher reads them: `name slots=8` a line
-    ssh_port: int | None = Field(None, gt=0, lt=65536)  # where sshd listens on the other hosts; as ssh is configured, if not said
-    interface: str | None = Field(None, pattern="^[A-Za-z0-9][^\\s/]*$")  # eth0: where ranks speak, on all hosts; as ssh goes, if not said
-    master: str | None = Field(None, pattern="^[A-Za-z0-9:][^\\s/]*$")  # the first host's address, where ranks meet; as ssh goes, if not said
+    ssh_port: int | None = Field(
+        None, gt=0, lt=65536
+    )  # where sshd listens on the other hosts; as ssh is configured, if not said
+    interface: str | None = Field(
+        None, pattern="^[A-Za-z0-9][^\\s/]*$"
+    )  # eth0: where ranks speak, on all hosts; as ssh goes, if not said
+    master: str | None = Field(
+        None, pattern="^[A-Za-z0-9:][^\\s/]*$"
+    )  # the first host's address, where ranks meet; as ssh goes, if not said
     zero: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's stage: the lower of 2 and 3 that fits, if not said
-    row_tokens: int | None = Field(None, gt=0)  # tokens of a row, in which several images' trees may stand: 4096 on GPUs, if not said; elsewhere what a step's longest tree needs
-    trees: bool = True  # an image's conversations share its tokens; false: each has them for itself, with the same result
+    row_tokens: int | None = Field(
+        None, gt=0
+    )  # tokens of a row, in which several images' trees may stand: 4096 on GPUs, if not said; elsewhere what a step's longest tree needs
+    trees: bool = (
+        True  # an image's conversations share its tokens; false: each has them for itself, with the same result
+    )
     micro_batch: int | None = Field(None, gt=0)  # rows that a rank takes at once: as many as fit, if not said
     recompute: bool = True  # gradient checkpointing
     checkpoint: int = Field(500, gt=0)  # steps between checkpoints
@@ -94,24 +113,69 @@ class TrainRecipe(Spread):
             ((self.steps is None) == (self.epochs is None), "give either steps or epochs"),
             (not self.draw and not self.model, "model: give the checkpoint folder to start from"),
             (not self.draw and not self.data, "data: give a dataset folder"),
-            (not (self.draw and not self.data) and not self.images, "images: give the folder of the dataset's pictures"),
+            (
+                not (self.draw and not self.data) and not self.images,
+                "images: give the folder of the dataset's pictures",
+            ),
             (self.out is None, "out: give the run folder to make"),
-            (self.lora_r is not None and self.train != "language", f"lora_r={self.lora_r} train={self.train}: adapters are for the language model: set train=language or leave lora_r out"),
-            (self.train == "projector" and self.tower, "train=projector tower=true: alignment leaves the tower as it is: leave tower out, or set train=language"),
-            (self.tower_lr is not None and not towered, f"tower_lr={self.tower_lr:g} without a tower that is trained: set tower=true or leave it out" if self.tower_lr else ""),
-            ((self.row_tokens or self.row) < self.max_length, f"row_tokens={self.row_tokens} is less than max_length={self.max_length}: a conversation must fit into a row: raise row_tokens"),
-            (self.precision == "bf16" and self.zero in (0, 1), f"precision=bf16 zero={self.zero}: float32 master weights are kept at stages 2 and 3: set zero=2"),
-            (self.hostfile is not None and self.ranks is not None, f"hostfile={self.hostfile} ranks={self.ranks}: the hostfile's slots say how many: leave ranks out"),
-            (self.hostfile is None and bool(self.between),
-             f"{' '.join(self.between)}: is for several hosts: name them with hostfile=, or leave it out"),
-            (self.betas[0] >= 1 or self.betas[1] >= 1 or min(self.betas) < 0, f"betas={list(self.betas)}: must lie in [0, 1)"),
+            (
+                self.lora_r is not None and self.train != "language",
+                f"lora_r={self.lora_r} train={self.train}: adapters are for the language model: set train=language or leave lora_r out",
+            ),
+            (
+                self.train == "projector" and self.tower,
+                "train=projector tower=true: alignment leaves the tower as it is: leave tower out, or set train=language",
+            ),
+            (
+                self.tower_lr is not None and not towered,
+                f"tower_lr={self.tower_lr:g} without a tower that is trained: set tower=true or leave it out"
+                if self.tower_lr
+                else "",
+            ),
+            (
+                (self.row_tokens or self.row) < self.max_length,
+                f"row_tokens={self.row_tokens} is less than max_length={self.max_length}: a conversation must fit into a row: raise row_tokens",
+            ),
+            (
+                self.precision == "bf16" and self.zero in (0, 1),
+                f"precision=bf16 zero={self.zero}: float32 master weights are kept at stages 2 and 3: set zero=2",
+            ),
+            (
+                self.hostfile is not None and self.ranks is not None,
+                f"hostfile={self.hostfile} ranks={self.ranks}: the hostfile's slots say how many: leave ranks out",
+            ),
+            (
+                self.hostfile is None and bool(self.between),
+                f"{' '.join(self.between)}: is for several hosts: name them with hostfile=, or leave it out",
+            ),
+            (
+                self.betas[0] >= 1 or self.betas[1] >= 1 or min(self.betas) < 0,
+                f"betas={list(self.betas)}: must lie in [0, 1)",
+            ),
         ]
 
     @property
     def learned(self) -> dict:
         "What decides what is learned, without paths: a run may be taken up again only with the same."
-        spread = {"model", "data", "images", "out", "draw", "ranks", "hostfile", "ssh_port", "interface", "master", "zero",
-                  "row_tokens", "trees", "micro_batch", "recompute", "checkpoint", "keep"}
+        spread = {
+            "model",
+            "data",
+            "images",
+            "out",
+            "draw",
+            "ranks",
+            "hostfile",
+            "ssh_port",
+            "interface",
+            "master",
+            "zero",
+            "row_tokens",
+            "trees",
+            "micro_batch",
+            "recompute",
+            "checkpoint",
+            "keep",
+        }
         return self.model_dump(mode="json", exclude=spread)
 
 # %% ../../nbs/train/35_recipe.ipynb #9c4a0d62
@@ -133,13 +197,22 @@ def deepspeed_config(
 ) -> dict:
     "What `deepspeed.initialize` gets."
     bf16 = recipe.precision == "bf16"
-    bucket = min(2 * 10**8, max(trained, 10**4))  # not larger than what there is: a tiny model's ranks would each allocate a gigabyte
+    bucket = min(
+        2 * 10**8, max(trained, 10**4)
+    )  # not larger than what there is: a tiny model's ranks would each allocate a gigabyte
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.clip,
-        "zero_optimization": {"stage": recipe.zero, "overlap_comm": False, "contiguous_gradients": True, "reduce_bucket_size": bucket,
-                              "stage3_prefetch_bucket_size": bucket // 2, "sub_group_size": 10**9, "stage3_param_persistence_threshold": 10**5},
+        "zero_optimization": {
+            "stage": recipe.zero,
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket // 2,
+            "sub_group_size": 10**9,
+            "stage3_param_persistence_threshold": 10**5,
+        },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW: nothing to compile
         "bf16": {"enabled": bf16},

@@ -17,6 +17,7 @@ from ..files import UserError
 # %% ../../nbs/train/30_tokens.ipynb #a603f69d
 class Tokens(NamedTuple):
     "A run of tokens, and which of them are learned."
+
     ids: list[int]  # [t]
     learned: list[bool]  # [t]
     name: str = ""  # the conversation's id
@@ -51,18 +52,38 @@ class Speller:
     "Texts in a tokenizer's ids, as a template has them, many at a time."
 
     def __init__(self, tokenizer, template: Template):
-        self.tokenizer, self.template, self.stop, self.joined = tokenizer, template, stop_ids(tokenizer, template), goes_on(tokenizer, template)
+        self.tokenizer, self.template, self.stop, self.joined = (
+            tokenizer,
+            template,
+            stop_ids(tokenizer, template),
+            goes_on(tokenizer, template),
+        )
         cuts = "(" + "|".join(map(re.escape, control_tokens(tokenizer) or ["(?!)"])) + ")"
         self.pieces = {name: re.split(cuts, getattr(template, name)) for name in ("first", "later", "first_bare")}
 
     def _ids(self, texts, joined: bool) -> dict[str, list[int]]:
         texts = [text for text in dict.fromkeys(texts) if text]
-        made = reader(self.tokenizer, joined)(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False).input_ids if texts else []
+        made = (
+            reader(self.tokenizer, joined)(
+                texts,
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            ).input_ids
+            if texts
+            else []
+        )
         return dict(zip(texts, made)) | {"": []}
 
-    def _asked(self, c: Conversation) -> list[list[str]]:  # of each round, the pieces of its question; the odd ones are control tokens
+    def _asked(
+        self, c: Conversation
+    ) -> list[list[str]]:  # of each round, the pieces of its question; the odd ones are control tokens
         names = ["first" if c.images else "first_bare"] + ["later"] * (len(c.rounds) - 1)
-        return [[part if k % 2 else part.replace("{q}", r.instruction) for k, part in enumerate(self.pieces[name])] for name, r in zip(names, c.rounds)]
+        return [
+            [part if k % 2 else part.replace("{q}", r.instruction) for k, part in enumerate(self.pieces[name])]
+            for name, r in zip(names, c.rounds)
+        ]
 
     def _told(self, c: Conversation) -> list[str]:
         for number, r in enumerate(c.rounds, 1):
@@ -70,11 +91,20 @@ class Speller:
                 raise UserError(f"conversation {c.id}: round {number} has an empty answer: mend or remove it")
         return [self.template.answer + r.response + self.template.end for r in c.rounds]
 
-    def __call__(self, conversations: Sequence[Conversation]) -> list[list[tuple[list[int], list[int]]]]:  # of each conversation, of each round: what is asked; what is learned
+    def __call__(
+        self, conversations: Sequence[Conversation]
+    ) -> list[list[tuple[list[int], list[int]]]]:  # of each conversation, of each round: what is asked; what is learned
         "The rounds of conversations, their stops with them."
         asked, told = [self._asked(c) for c in conversations], [self._told(c) for c in conversations]
-        ids, answers = self._ids([part for some in asked for parts in some for part in parts[::2]], False), self._ids([text for some in told for text in some], self.joined)
-        marks = {mark: [self.tokenizer.convert_tokens_to_ids(mark)] for pieces in self.pieces.values() for mark in pieces[1::2]}
+        ids, answers = (
+            self._ids([part for some in asked for parts in some for part in parts[::2]], False),
+            self._ids([text for some in told for text in some], self.joined),
+        )
+        marks = {
+            mark: [self.tokenizer.convert_tokens_to_ids(mark)]
+            for pieces in self.pieces.values()
+            for mark in pieces[1::2]
+        }
 
         def joined(parts):
             return sum((marks[part] if k % 2 else ids[part] for k, part in enumerate(parts)), [])

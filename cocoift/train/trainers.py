@@ -18,7 +18,9 @@ from .tree import Rows, Tree, collate
 def targets(rows: Rows) -> torch.Tensor:  # [B, L], -100 where nothing is learned
     "What each place predicts."
     if len(rows.where.unique()) < len(rows.where):
-        raise UserError("answers that begin right behind the image cannot share it in a trainer that knows one label a place: plant the trees with max_branches=1")
+        raise UserError(
+            "answers that begin right behind the image cannot share it in a trainer that knows one label a place: plant the trees with max_branches=1"
+        )
     if len(rows.weight) and (rows.weight != 1).any():
         raise UserError("a trainer that knows labels only cannot weigh conversations: set weighting=token")
     what = torch.full_like(rows.ids, -100)  # [B, L]
@@ -31,7 +33,12 @@ def as_dataset(rows: Sequence[Sequence[Tree]]):  # datasets.Dataset, with the co
     from datasets import Dataset
 
     def told(tree: Tree) -> dict:
-        return {"image": tree.image, "prefix": tree.prefix, "places": tree.places, "branches": [{"ids": branch.ids, "learned": branch.learned} for branch in tree.branches]}
+        return {
+            "image": tree.image,
+            "prefix": tree.prefix,
+            "places": tree.places,
+            "branches": [{"ids": branch.ids, "learned": branch.learned} for branch in tree.branches],
+        }
 
     return Dataset.from_list([{"trees": [told(tree) for tree in row]} for row in rows])
 
@@ -39,7 +46,15 @@ def as_dataset(rows: Sequence[Sequence[Tree]]):  # datasets.Dataset, with the co
 def _read(row) -> list[Tree]:
     if not isinstance(row, dict):
         return row
-    return [Tree(some["image"], some["prefix"], tuple(Tokens(branch["ids"], branch["learned"]) for branch in some["branches"]), places=some["places"]) for some in row["trees"]]
+    return [
+        Tree(
+            some["image"],
+            some["prefix"],
+            tuple(Tokens(branch["ids"], branch["learned"]) for branch in some["branches"]),
+            places=some["places"],
+        )
+        for some in row["trees"]
+    ]
 
 
 class TreeCollator:
@@ -57,5 +72,12 @@ class TreeCollator:
         "Keyword arguments of the model."
         made = collate([_read(row) for row in rows], blank=self.blank, pad=self.pad)
         what = targets(made)
-        return {"input_ids": made.ids, "position_ids": made.positions, "attention_mask": made.mask, "labels": what, "shift_labels": what, "use_cache": False,
-                **self.stack(made.images)}
+        return {
+            "input_ids": made.ids,
+            "position_ids": made.positions,
+            "attention_mask": made.mask,
+            "labels": what,
+            "shift_labels": what,
+            "use_cache": False,
+            **self.stack(made.images),
+        }

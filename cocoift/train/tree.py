@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..chat.family import window_of
-from .attention import BLOCK, NAME, Cuts, block_mask, bucket, dense_mask, lone, tree_mask
+from .attention import NAME, Cuts, block_mask, bucket, dense_mask, lone, tree_mask
 
 if TYPE_CHECKING:
     from cocoift.train.tokens import Tokens
@@ -25,11 +25,14 @@ __all__ = ['CHUNK', 'Tree', 'branch_weight', 'Rows', 'collate', 'head_loss', 'wi
 @dataclass(frozen=True, slots=True)
 class Tree:
     "Conversations about one image behind their common prefix."
+
     image: str  # who; "none:..." has no picture
     prefix: list[int]  # [P]
     branches: tuple[Tokens, ...]
     siblings: int = 0  # conversations of the image in the whole dataset; 0: as many as there are branches
-    places: tuple[tuple[int, int, int], ...] | None = None  # [P]  of the prefix, where a family counts in three dimensions
+    places: tuple[tuple[int, int, int], ...] | None = (
+        None  # [P]  of the prefix, where a family counts in three dimensions
+    )
 
     def __len__(self) -> int:
         return len(self.prefix) + sum(len(branch.ids) for branch in self.branches)
@@ -54,6 +57,7 @@ def branch_weight(tree: Tree, branch: Tokens, weighting: str) -> float:
 @dataclass(frozen=True, slots=True)
 class Rows:
     "Trees as tensors, some in a row, padded at the end."
+
     ids: torch.Tensor  # [B, L]
     positions: torch.Tensor  # [B, L], or [3, B, L] where a family counts in three dimensions
     spans: torch.Tensor  # [B, L, 3]  trunk from, trunk to, own run from
@@ -70,7 +74,9 @@ class Rows:
 
     def to(self, device) -> Rows:
         values = (getattr(self, field.name) for field in fields(self))
-        return Rows(*(value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value for value in values))
+        return Rows(
+            *(value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value for value in values)
+        )
 
 # %% ../../nbs/train/34_tree.ipynb #c5c6398c
 class _Row:
@@ -96,7 +102,9 @@ class _Row:
             self.places += [(k, k, k) for k in range(after, after + len(branch.ids))]
             self.spans += [(start, fork, own)] * len(branch.ids)
         lengths = [len(branch.ids) for branch in tree.branches]
-        self.cuts.append((trunk, *lengths) if len(lengths) > 1 else (trunk + sum(lengths),))  # a lone branch goes on where the trunk ends
+        self.cuts.append(
+            (trunk, *lengths) if len(lengths) > 1 else (trunk + sum(lengths),)
+        )  # a lone branch goes on where the trunk ends
 
     def pad(self, length: int, token: int) -> None:
         self.spans += [(k, k, k) for k in range(len(self.ids), length)]
@@ -128,10 +136,16 @@ def collate(
     where = [k * length + place for k, row in enumerate(made) for place in row.where]
     places = torch.tensor([row.places for row in made])  # [B, L, 3]
     solid = any(tree.places for some in (*rows, [blank] if blank else []) for tree in some)
-    return Rows(torch.tensor([row.ids for row in made]), places.permute(2, 0, 1).contiguous() if solid else places[..., 0].contiguous(),
-                torch.tensor([row.spans for row in made]), torch.tensor(where, dtype=torch.long), torch.tensor(flat["what"], dtype=torch.long),
-                torch.tensor(flat["weight"], dtype=torch.float64), tuple(images),
-                tuple(tuple(row.cuts) for row in made))
+    return Rows(
+        torch.tensor([row.ids for row in made]),
+        places.permute(2, 0, 1).contiguous() if solid else places[..., 0].contiguous(),
+        torch.tensor([row.spans for row in made]),
+        torch.tensor(where, dtype=torch.long),
+        torch.tensor(flat["what"], dtype=torch.long),
+        torch.tensor(flat["weight"], dtype=torch.float64),
+        tuple(images),
+        tuple(tuple(row.cuts) for row in made),
+    )
 
 # %% ../../nbs/train/34_tree.ipynb #50f486e8
 CHUNK = 1024  # tokens whose logits exist at once
@@ -167,10 +181,14 @@ def head_loss(
             del head.forward
 
 # %% ../../nbs/train/34_tree.ipynb #1689b16d
-def windowed(text, rows: Rows, window: int):  # the table of layers that look back over a window, or one for each kind of layer
+def windowed(
+    text, rows: Rows, window: int
+):  # the table of layers that look back over a window, or one for each kind of layer
     "Masks for a language part whose configuration is `text`."
     if rows.positions.dim() == 3:
-        raise ValueError("a window over places in three dimensions is not known here: train a model without one, or shorter conversations")
+        raise ValueError(
+            "a window over places in three dimensions is not known here: train a model without one, or shorter conversations"
+        )
     near = rows.mask & (rows.positions[:, :, None] - rows.positions[:, None] < window)[:, None]  # [B, 1, L, L]
     kinds = getattr(text, "layer_types", None)
     return {kind: near if kind == "sliding_attention" else rows.mask for kind in set(kinds)} if kinds else near
@@ -179,7 +197,11 @@ def windowed(text, rows: Rows, window: int):  # the table of layers that look ba
 def attention_of(model, rows: Rows):  # a table, a BlockMask, or tables by kind of layer
     "The mask of `rows` as a model's language part takes it; an attention that would take it wrongly is refused."
     kind = model.config.get_text_config()._attn_implementation
-    if kind not in (NAME, "sdpa", "flex_attention"):  # eager attention adds a boolean mask to the scores, without an error
+    if kind not in (
+        NAME,
+        "sdpa",
+        "flex_attention",
+    ):  # eager attention adds a boolean mask to the scores, without an error
         raise ValueError(f"trees need attn_implementation='sdpa', not {kind!r}")
     if kind == "flex_attention" and not rows.ids.is_cuda:
         raise ValueError("FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there")
@@ -198,8 +220,16 @@ def token_loss(
 ) -> torch.Tensor:  # []  summed over the N learned tokens
     "Weighted cross-entropy of the learned tokens, summed."
     if not rows.images and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        raise ValueError("a batch without a picture runs other modules than those of other ranks, whose gradients would be mixed up: collate it with blank=")
+        raise ValueError(
+            "a batch without a picture runs other modules than those of other ranks, whose gradients would be mixed up: collate it with blank="
+        )
     pictures = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in pictures.items()}
-    out = model.model(input_ids=rows.ids, attention_mask=attention_of(model, rows), position_ids=rows.positions, use_cache=False, **pictures)
+    out = model.model(
+        input_ids=rows.ids,
+        attention_mask=attention_of(model, rows),
+        position_ids=rows.positions,
+        use_cache=False,
+        **pictures,
+    )
     hidden = out.last_hidden_state.flatten(0, 1)[rows.where]  # [N, D]
     return head_loss(model.get_output_embeddings(), hidden, rows.what, rows.weight, chunk)

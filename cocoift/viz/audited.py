@@ -29,21 +29,50 @@ def by_source(
     figure, names, sources = go.Figure(), looks(table.measure), list(dict.fromkeys(table.source))
     for index, (name, look) in enumerate(names.items()):
         rows = table[(table.measure == name) & (table.value.notna() | (len(names) == 1))]
-        dots(figure, rows, np.array([sources.index(source) for source in rows.source], float) + dodge(index, len(names)), name, look, label=len(names) == 1, showlegend=len(names) > 1)
+        dots(
+            figure,
+            rows,
+            np.array([sources.index(source) for source in rows.source], float) + dodge(index, len(names)),
+            name,
+            look,
+            label=len(names) == 1,
+            showlegend=len(names) > 1,
+        )
     for source, some in table[table.value.isna()].groupby("source", sort=False) if len(names) > 1 else ():
         told = "undefined" if len(some) == len(names) else f"undefined: {', '.join(some.measure)}"
-        figure.add_annotation(text=f"<i>{told}</i>", x=0.5, xref="x domain", y=sources.index(source) + 0.34 * (len(some) < len(names)), showarrow=False, font=dict(size=11, color=QUIET))
+        figure.add_annotation(
+            text=f"<i>{told}</i>",
+            x=0.5,
+            xref="x domain",
+            y=sources.index(source) + 0.34 * (len(some) < len(names)),
+            showarrow=False,
+            font=dict(size=11, color=QUIET),
+        )
     for place in range(1, len(sources)):
         figure.add_hline(place - 0.5, line=dict(color=RULE, width=1))
     figure.update_xaxes(range=span(table), **ZERO)
-    figure.update_yaxes(range=[len(sources) - 0.4, -0.6], tickvals=list(range(len(sources))), ticktext=sources, showgrid=False)
-    return dress(figure, title, subtitle, 100 + len(sources) * max(34, 17 * len(names))).update_layout(margin_b=56 if len(names) > 1 else 30)
+    figure.update_yaxes(
+        range=[len(sources) - 0.4, -0.6], tickvals=list(range(len(sources))), ticktext=sources, showgrid=False
+    )
+    return dress(figure, title, subtitle, 100 + len(sources) * max(34, 17 * len(names))).update_layout(
+        margin_b=56 if len(names) > 1 else 30
+    )
 
 # %% ../../nbs/viz/52_audited.ipynb #86b2d870
 FORMAT_LOOK = {  # colour and hatching, in the order of the bar
-    "free": (COLOURS[0], ""), "paragraph": (COLOURS[4], ""), "words": (COLOURS[4], "/"), "sentences": (COLOURS[4], "\\"), "list": (COLOURS[4], "x"),
-    "option_why": (COLOURS[2], ""), "short_why": (COLOURS[2], "/"), "json": (COLOURS[3], ""), "box": (COLOURS[3], "/"),
-    "short": (COLOURS[1], ""), "number": (COLOURS[1], "/"), "yes_no": (COLOURS[1], "\\"), "option": (COLOURS[1], "x"),
+    "free": (COLOURS[0], ""),
+    "paragraph": (COLOURS[4], ""),
+    "words": (COLOURS[4], "/"),
+    "sentences": (COLOURS[4], "\\"),
+    "list": (COLOURS[4], "x"),
+    "option_why": (COLOURS[2], ""),
+    "short_why": (COLOURS[2], "/"),
+    "json": (COLOURS[3], ""),
+    "box": (COLOURS[3], "/"),
+    "short": (COLOURS[1], ""),
+    "number": (COLOURS[1], "/"),
+    "yes_no": (COLOURS[1], "\\"),
+    "option": (COLOURS[1], "x"),
 }
 
 
@@ -61,16 +90,31 @@ def format_mixture(
         if kind in shares:
             colour, shape = FORMAT_LOOK.get(kind, (QUIET, "."))
             hatching = dict(shape=shape, fillmode="overlay", fgcolor="white", size=8, solidity=0.2)
-            notes = [f"{source}<br>{kind}: {share:.1%}<br>{count:,.0f} rounds" for source, share, count in zip(shares.index, shares[kind], wide[kind])]
-            figure.add_bar(y=list(shares.index), x=shares[kind], orientation="h", name=kind, marker=dict(color=colour, pattern=hatching, line_width=0),
-                           text=[kind if value > 0.12 else "" for value in shares[kind]], textposition="inside", insidetextanchor="middle",
-                           textangle=0, textfont=dict(size=11, color="white" if colour in (COLOURS[0], COLOURS[2]) else "black"),
-                           hovertext=notes, hoverinfo="text")
+            notes = [
+                f"{source}<br>{kind}: {share:.1%}<br>{count:,.0f} rounds"
+                for source, share, count in zip(shares.index, shares[kind], wide[kind])
+            ]
+            figure.add_bar(
+                y=list(shares.index),
+                x=shares[kind],
+                orientation="h",
+                name=kind,
+                marker=dict(color=colour, pattern=hatching, line_width=0),
+                text=[kind if value > 0.12 else "" for value in shares[kind]],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                textfont=dict(size=11, color="white" if colour in (COLOURS[0], COLOURS[2]) else "black"),
+                hovertext=notes,
+                hoverinfo="text",
+            )
     legend = 22 * -(-len(figure.data) // 4)  # four names a line, on a phone
     figure.update_xaxes(range=[0, 1], tickformat=".0%", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
-    return dress(figure, "What formats are asked for", "Share of rounds; free: nothing is asked", 104 + 30 * len(shares) + legend).update_layout(margin_b=50 + legend)
+    return dress(
+        figure, "What formats are asked for", "Share of rounds; free: nothing is asked", 104 + 30 * len(shares) + legend
+    ).update_layout(margin_b=50 + legend)
 
 # %% ../../nbs/viz/52_audited.ipynb #568071ec
 def histogram(
@@ -83,8 +127,17 @@ def histogram(
     if isinstance(table, str):
         return empty(table)
     shares = table["count"] / table["count"].sum()
-    figure = go.Figure(go.Bar(x=table.bin.astype(str), y=shares, marker_color=COLOURS[0], hoverinfo="text",
-                              hovertext=[f"{name}: {share:.1%}<br>{count:,.0f}" for name, share, count in zip(table.bin, shares, table["count"])]))
+    figure = go.Figure(
+        go.Bar(
+            x=table.bin.astype(str),
+            y=shares,
+            marker_color=COLOURS[0],
+            hoverinfo="text",
+            hovertext=[
+                f"{name}: {share:.1%}<br>{count:,.0f}" for name, share, count in zip(table.bin, shares, table["count"])
+            ],
+        )
+    )
     figure.update_xaxes(type="category", title_text=along, showgrid=False)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
     return dress(figure, title, "", 300).update_layout(bargap=0.12, margin_b=48)
@@ -94,7 +147,9 @@ _NUMBERS_FIT = 14  # sources
 
 
 def _short(count: float) -> str:
-    return next((f"{count / size:.3g}{unit}" for size, unit in ((1e6, "M"), (1e3, "k")) if count >= size), f"{count:.0f}")
+    return next(
+        (f"{count / size:.3g}{unit}" for size, unit in ((1e6, "M"), (1e3, "k")) if count >= size), f"{count:.0f}"
+    )
 
 
 def overlap_matrix(
@@ -109,17 +164,41 @@ def overlap_matrix(
     counts = counts.reindex(index=names, columns=names).fillna(0)
     own = np.diag(counts)
     shares = np.divide(counts.to_numpy(), own[:, None], out=np.zeros(counts.shape), where=own[:, None] > 0)
-    notes = [[f"{row} and {column}<br>{counts.loc[row, column]:,.0f} images, {shares[i, j]:.1%} of {row}'s" for j, column in enumerate(names)]
-             for i, row in enumerate(names)]
+    notes = [
+        [
+            f"{row} and {column}<br>{counts.loc[row, column]:,.0f} images, {shares[i, j]:.1%} of {row}'s"
+            for j, column in enumerate(names)
+        ]
+        for i, row in enumerate(names)
+    ]
     text = [[_short(value) if value else "" for value in row] for row in counts.to_numpy()]
     bar = dict(tickformat=".0%", tickfont=dict(size=10, color=QUIET), nticks=5, thickness=8, outlinewidth=0)
-    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale=[[0, "#ffffff"], [1, COLOURS[0]]], xgap=1, ygap=1, colorbar=bar,
-                                  text=text if len(names) <= _NUMBERS_FIT else None, texttemplate="%{text}", textfont=dict(size=11),
-                                  hovertext=notes, hoverinfo="text"))
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=names,
+            y=names,
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, "#ffffff"], [1, COLOURS[0]]],
+            xgap=1,
+            ygap=1,
+            colorbar=bar,
+            text=text if len(names) <= _NUMBERS_FIT else None,
+            texttemplate="%{text}",
+            textfont=dict(size=11),
+            hovertext=notes,
+            hoverinfo="text",
+        )
+    )
     figure.update_xaxes(tickangle=-45, showgrid=False, side="bottom")
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    subtitle = "Colour: the part of the row's images that both have" + ("; numbers: how many these are" if len(names) <= _NUMBERS_FIT else "")
-    return dress(figure, "Images that sources share", subtitle, 190 + 26 * max(6, len(names))).update_layout(margin_b=24)
+    subtitle = "Colour: the part of the row's images that both have" + (
+        "; numbers: how many these are" if len(names) <= _NUMBERS_FIT else ""
+    )
+    return dress(figure, "Images that sources share", subtitle, 190 + 26 * max(6, len(names))).update_layout(
+        margin_b=24
+    )
 
 # %% ../../nbs/viz/52_audited.ipynb #c169d6ef
 def upset(
@@ -137,30 +216,57 @@ def upset(
     names = [name for name in sizes.sort_values("images", ascending=False, kind="stable").source if name in used]
     figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.02, row_heights=[200, 24 * len(names) + 10])
     notes = [f"{' + '.join(some)}<br>{images:,.0f} images" for some, images in zip(shown.sources, shown.images)]
-    figure.add_bar(x=list(range(len(shown))), y=shown.images, marker_color=COLOURS[0], hovertext=notes, hoverinfo="text", row=1, col=1,
-                   text=[_short(n) for n in shown.images], textposition="outside", textfont=dict(size=10, color=QUIET), cliponaxis=False)
+    figure.add_bar(
+        x=list(range(len(shown))),
+        y=shown.images,
+        marker_color=COLOURS[0],
+        hovertext=notes,
+        hoverinfo="text",
+        row=1,
+        col=1,
+        text=[_short(n) for n in shown.images],
+        textposition="outside",
+        textfont=dict(size=10, color=QUIET),
+        cliponaxis=False,
+    )
     _pattern_dots(figure, shown.sources, names)
     held = sizes.set_index("source").images
     figure.update_xaxes(showticklabels=False, showgrid=False, range=[-0.6, len(shown) - 0.4])
     figure.update_yaxes(title_text="images", row=1, col=1)
     labels = [f"{name} ({_short(held[name])})" for name in names]
-    figure.update_yaxes(range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=labels, showgrid=False, row=2, col=1)
+    figure.update_yaxes(
+        range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=labels, showgrid=False, row=2, col=1
+    )
     sets, images = len(rest) + beyond[0], rest.images.sum() + beyond[1]
     more = f"; {sets:,} smaller sets, with {images:,.0f} images, are not drawn" if sets else ""
-    dress(figure, "Images by exactly who speaks of them", f"In brackets: all images of a source{more}", 280 + 24 * len(names))
+    dress(
+        figure,
+        "Images by exactly who speaks of them",
+        f"In brackets: all images of a source{more}",
+        280 + 24 * len(names),
+    )
     return figure.update_layout(bargap=0.3, margin_b=16, showlegend=False)
 
 
 def _pattern_dots(figure: go.Figure, patterns: Sequence[list[str]], names: list[str]) -> None:
     places = [(column, names.index(name)) for column, some in enumerate(patterns) for name in some]
-    empty_places = [(column, row) for column in range(len(patterns)) for row in range(len(names)) if (column, row) not in set(places)]
+    empty_places = [
+        (column, row)
+        for column in range(len(patterns))
+        for row in range(len(names))
+        if (column, row) not in set(places)
+    ]
     for spots, colour in ((empty_places, RULE), (places, COLOURS[0])):
         xs, ys = [x for x, _ in spots], [y for _, y in spots]
-        figure.add_scatter(x=xs, y=ys, mode="markers", marker=dict(size=9, color=colour), hoverinfo="skip", row=2, col=1)
+        figure.add_scatter(
+            x=xs, y=ys, mode="markers", marker=dict(size=9, color=colour), hoverinfo="skip", row=2, col=1
+        )
     for column, some in enumerate(patterns):
         rows = [names.index(name) for name in some]
         line = dict(color=COLOURS[0], width=2)
-        figure.add_scatter(x=[column, column], y=[min(rows), max(rows)], mode="lines", line=line, hoverinfo="skip", row=2, col=1)
+        figure.add_scatter(
+            x=[column, column], y=[min(rows), max(rows)], mode="lines", line=line, hoverinfo="skip", row=2, col=1
+        )
 
 # %% ../../nbs/viz/52_audited.ipynb #761975c1
 def composition(
@@ -182,9 +288,25 @@ def composition(
             parents.append("/".join(("all", *key[:-1])))
             values.append(rounds)
             colours.append(tints[key[0]])
-    figure = go.Figure(go.Sunburst(ids=ids, labels=labels, parents=parents, values=values, branchvalues="total", marker=dict(colors=colours, line=dict(color="white", width=1.5)),
-                                   texttemplate="%{label}<br>%{percentRoot:.0%}", hovertemplate="%{id}<br>%{value:,.0f} rounds, %{percentRoot:.1%}<extra></extra>", insidetextorientation="radial"))
-    return dress(figure, "What the set is made of", f"Rounds by {', '.join('format' if name == 'kind' else name for name in levels)}", 480).update_layout(margin_b=16)
+    figure = go.Figure(
+        go.Sunburst(
+            ids=ids,
+            labels=labels,
+            parents=parents,
+            values=values,
+            branchvalues="total",
+            marker=dict(colors=colours, line=dict(color="white", width=1.5)),
+            texttemplate="%{label}<br>%{percentRoot:.0%}",
+            hovertemplate="%{id}<br>%{value:,.0f} rounds, %{percentRoot:.1%}<extra></extra>",
+            insidetextorientation="radial",
+        )
+    )
+    return dress(
+        figure,
+        "What the set is made of",
+        f"Rounds by {', '.join('format' if name == 'kind' else name for name in levels)}",
+        480,
+    ).update_layout(margin_b=16)
 
 # %% ../../nbs/viz/52_audited.ipynb #0bbe0a31
 def formats_by_round(
@@ -196,6 +318,13 @@ def formats_by_round(
     table = tidy(table, "format | number rounds")
     if isinstance(table, str):
         return empty(table)
-    table = table.assign(source=[f"round {n:.0f}" if n < most else f"round {most}+" for n in table.number]).sort_values("number", kind="stable")
+    table = table.assign(source=[f"round {n:.0f}" if n < most else f"round {most}+" for n in table.number]).sort_values(
+        "number", kind="stable"
+    )
     figure = format_mixture(table)
-    return figure.update_layout(title=dict(text="What formats are asked for, round by round" + (f": {name}" if name else ""), subtitle=dict(text="Share of the rounds at that place; free: nothing is asked")))
+    return figure.update_layout(
+        title=dict(
+            text="What formats are asked for, round by round" + (f": {name}" if name else ""),
+            subtitle=dict(text="Share of the rounds at that place; free: nothing is asked"),
+        )
+    )

@@ -27,9 +27,24 @@ def over_training(
         notes = [f"{name}<br>step {r.step:.0f}<br>{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in rows.itertuples()]
         band = dict(mode="lines", line=dict(width=0), legendgroup=name, showlegend=False, hoverinfo="skip")
         figure.add_scatter(x=rows.step, y=rows.high, **band)
-        figure.add_scatter(x=rows.step, y=rows.low, **band, fill="tonexty", fillcolor=f"rgba({','.join(str(int(look.colour[k : k + 2], 16)) for k in (1, 3, 5))},0.15)")
-        figure.add_scatter(x=rows.step, y=rows.value, mode="lines+markers", line=dict(color=look.colour, width=2.2, dash=look.dash), marker=dict(symbol=look.symbol, size=8),
-                           name=name, legendgroup=name, hovertext=notes, hoverinfo="text")
+        figure.add_scatter(
+            x=rows.step,
+            y=rows.low,
+            **band,
+            fill="tonexty",
+            fillcolor=f"rgba({','.join(str(int(look.colour[k : k + 2], 16)) for k in (1, 3, 5))},0.15)",
+        )
+        figure.add_scatter(
+            x=rows.step,
+            y=rows.value,
+            mode="lines+markers",
+            line=dict(color=look.colour, width=2.2, dash=look.dash),
+            marker=dict(symbol=look.symbol, size=8),
+            name=name,
+            legendgroup=name,
+            hovertext=notes,
+            hoverinfo="text",
+        )
     figure.update_xaxes(title_text="optimizer step", showgrid=False)
     figure.update_yaxes(title_text=unit, **ZERO)
     return dress(figure, title, "Line: mean over items; band: 95 % interval by image", 360)

@@ -20,7 +20,16 @@ from plotly.subplots import make_subplots
 
 # %% ../../nbs/viz/50_figures.ipynb #f58a94f7
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "x", "cross", "hexagon")  # one more than the colours: pairs repeat after 56
+SYMBOLS = (
+    "circle",
+    "diamond",
+    "square",
+    "triangle-up",
+    "star",
+    "x",
+    "cross",
+    "hexagon",
+)  # one more than the colours: pairs repeat after 56
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LAYOUTS = ("every-mixed", "first-uniform", "every-uniform", "first-mixed", "independent")
 
@@ -37,20 +46,50 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     taken = {LAYOUTS.index(name) for name in names if name in LAYOUTS}
     left = (slot for slot in count() if slot not in taken)
     slots = {name: LAYOUTS.index(name) if name in LAYOUTS else next(left) for name in names}
-    return {name: Look(COLOURS[s % len(COLOURS)], SYMBOLS[s % len(SYMBOLS)], DASHES[s % len(DASHES)]) for name, s in slots.items()}
+    return {
+        name: Look(COLOURS[s % len(COLOURS)], SYMBOLS[s % len(SYMBOLS)], DASHES[s % len(DASHES)])
+        for name, s in slots.items()
+    }
 
 # %% ../../nbs/viz/50_figures.ipynb #4d847b3f
 INK, QUIET, RULE = "#24292f", "#6e7781", "#e6e8eb"
 TITLE_PX = 64  # what a title and its subtitle take of the height; a report, which sets titles as text, takes it back
-_AXIS = dict(gridcolor=RULE, linecolor=RULE, zeroline=False, automargin=True, ticklabelstandoff=5, title=dict(font=dict(size=12, color=QUIET), standoff=8))
+_AXIS = dict(
+    gridcolor=RULE,
+    linecolor=RULE,
+    zeroline=False,
+    automargin=True,
+    ticklabelstandoff=5,
+    title=dict(font=dict(size=12, color=QUIET), standoff=8),
+)
 ZERO = dict(zeroline=True, zerolinecolor=QUIET, zerolinewidth=1)  # where zero means something
-THEME = go.layout.Template(layout=dict(
-    font=dict(family="system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif", size=13, color=INK),
-    paper_bgcolor="white", plot_bgcolor="white", xaxis=_AXIS, yaxis=_AXIS, colorway=COLOURS, hoverlabel=dict(bgcolor="white", font=dict(color=INK)),
-    legend=dict(orientation="h", yref="container", y=0.0, yanchor="bottom", x=0, xanchor="left", font=dict(size=12)),
-    title=dict(x=0.0, xref="container", xanchor="left", y=1.0, yref="container", yanchor="top", pad=dict(l=16, t=16), font=dict(size=16),
-               subtitle=dict(font=dict(size=12, color=QUIET))),
-))
+THEME = go.layout.Template(
+    layout=dict(
+        font=dict(
+            family="system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif", size=13, color=INK
+        ),
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        xaxis=_AXIS,
+        yaxis=_AXIS,
+        colorway=COLOURS,
+        hoverlabel=dict(bgcolor="white", font=dict(color=INK)),
+        legend=dict(
+            orientation="h", yref="container", y=0.0, yanchor="bottom", x=0, xanchor="left", font=dict(size=12)
+        ),
+        title=dict(
+            x=0.0,
+            xref="container",
+            xanchor="left",
+            y=1.0,
+            yref="container",
+            yanchor="top",
+            pad=dict(l=16, t=16),
+            font=dict(size=16),
+            subtitle=dict(font=dict(size=12, color=QUIET)),
+        ),
+    )
+)
 
 
 def dress(
@@ -61,8 +100,12 @@ def dress(
     top: int = 16,  # room between the title and the plot
 ) -> go.Figure:  # the same
     "The lab's look, a title and its room."
-    return figure.update_layout(template=THEME, title=dict(text=title, subtitle=dict(text=subtitle)), height=height + TITLE_PX,
-                                margin=dict(l=16, r=24, t=TITLE_PX + top, b=84))
+    return figure.update_layout(
+        template=THEME,
+        title=dict(text=title, subtitle=dict(text=subtitle)),
+        height=height + TITLE_PX,
+        margin=dict(l=16, r=24, t=TITLE_PX + top, b=84),
+    )
 
 
 def empty(
@@ -70,8 +113,12 @@ def empty(
 ) -> go.Figure:
     "A figure that says why there is nothing to see."
     text = "<br>".join(wrap(reason, 38))  # as wide as a phone
-    figure = go.Figure().add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font=dict(size=14, color=QUIET))
-    return figure.update_layout(template=THEME, height=160, margin=dict(l=16, r=16, t=16, b=16), xaxis_visible=False, yaxis_visible=False)
+    figure = go.Figure().add_annotation(
+        text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font=dict(size=14, color=QUIET)
+    )
+    return figure.update_layout(
+        template=THEME, height=160, margin=dict(l=16, r=16, t=16, b=16), xaxis_visible=False, yaxis_visible=False
+    )
 
 # %% ../../nbs/viz/50_figures.ipynb #832a96f5
 def tidy(
@@ -82,14 +129,22 @@ def tidy(
     labels, numbers = (part.split() for part in needs.split("|"))
     if frame is None or not len(frame):
         return "Nothing to draw: the table has no rows"
-    if missing := [column for column in (*labels, *numbers) if column not in frame.columns and column not in ("low", "high", "n")]:
+    if missing := [
+        column for column in (*labels, *numbers) if column not in frame.columns and column not in ("low", "high", "n")
+    ]:
         return f"Nothing to draw: the table has no column {', '.join(missing)}"
     frame = frame.reset_index(drop=True)
-    return frame.assign(**{column: pd.to_numeric(frame[column], errors="coerce").astype(float) if column in frame else np.nan for column in numbers})
+    return frame.assign(
+        **{
+            column: pd.to_numeric(frame[column], errors="coerce").astype(float) if column in frame else np.nan
+            for column in numbers
+        }
+    )
 
 # %% ../../nbs/viz/50_figures.ipynb #518c4ab1
 def _hover(frame: pd.DataFrame, name: str) -> list[str]:
     "What a pointer reads: the value, its interval and the rows it rests on, as far as there are such."
+
     def line(row):
         interval = "" if np.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]"
         rows = f"<br>n = {row.n:,.0f}" if not np.isnan(getattr(row, "n", np.nan)) else ""
@@ -100,9 +155,14 @@ def _hover(frame: pd.DataFrame, name: str) -> list[str]:
 
 def _undefined(figure: go.Figure, places: Iterable[float], along: str, panel: str, word: str = "undefined") -> None:
     for place in places:
-        where = {"x": 0.5, "xref": f"x{panel} domain", "y": place, "yref": f"y{panel}"} if along == "x" else \
-                {"y": 0.5, "yref": f"y{panel} domain", "x": place, "xref": f"x{panel}", "textangle": -90}
-        figure.add_annotation(text=f"<i>{word}</i>", showarrow=False, font=dict(size=12, color=QUIET), bgcolor="white", **where)
+        where = (
+            {"x": 0.5, "xref": f"x{panel} domain", "y": place, "yref": f"y{panel}"}
+            if along == "x"
+            else {"y": 0.5, "yref": f"y{panel} domain", "x": place, "xref": f"x{panel}", "textangle": -90}
+        )
+        figure.add_annotation(
+            text=f"<i>{word}</i>", showarrow=False, font=dict(size=12, color=QUIET), bgcolor="white", **where
+        )
 
 # %% ../../nbs/viz/50_figures.ipynb #f02b0f1a
 def dots(
@@ -119,20 +179,49 @@ def dots(
 ) -> None:
     "Dots with their intervals; an undefined one leaves its word at its place."
     places, across = np.asarray(list(places), float), "y" if along == "x" else "x"
-    marker = dict(color=look.colour, size=10, symbol=look.symbol + ("-open" if hollow else ""), line=dict(width=2 if hollow else 0, color=look.colour))
-    error = dict(type="data", symmetric=False, array=(frame.high - frame.value).to_numpy(), arrayminus=(frame.value - frame.low).to_numpy(),
-                 color=look.colour, thickness=1.6, width=0)
+    marker = dict(
+        color=look.colour,
+        size=10,
+        symbol=look.symbol + ("-open" if hollow else ""),
+        line=dict(width=2 if hollow else 0, color=look.colour),
+    )
+    error = dict(
+        type="data",
+        symmetric=False,
+        array=(frame.high - frame.value).to_numpy(),
+        arrayminus=(frame.value - frame.low).to_numpy(),
+        color=look.colour,
+        thickness=1.6,
+        width=0,
+    )
     text = ["" if np.isnan(value) else f"{value:.2f}".replace("-", "−") for value in frame.value] if label else None
-    places_and_values = {along: frame.value.to_numpy(), across: places, f"error_{along}": error, "xaxis": f"x{panel}", "yaxis": f"y{panel}"}
+    places_and_values = {
+        along: frame.value.to_numpy(),
+        across: places,
+        f"error_{along}": error,
+        "xaxis": f"x{panel}",
+        "yaxis": f"y{panel}",
+    }
     options = {"mode": "markers+text" if label else "markers", "legendgroup": name} | places_and_values | options
-    figure.add_scatter(name=name, marker=marker, text=text, textposition="top right" if along == "x" else "top center", textfont=dict(size=11, color=QUIET), cliponaxis=False,
-                       hovertext=_hover(frame, name), hoverinfo="text", **options)
+    figure.add_scatter(
+        name=name,
+        marker=marker,
+        text=text,
+        textposition="top right" if along == "x" else "top center",
+        textfont=dict(size=11, color=QUIET),
+        cliponaxis=False,
+        hovertext=_hover(frame, name),
+        hoverinfo="text",
+        **options,
+    )
     _undefined(figure, places[frame.value.isna().to_numpy()], along, panel)
 
 # %% ../../nbs/viz/50_figures.ipynb #50d4b037
 def span(*frames: pd.DataFrame) -> list[float]:
     "The scale of `value low high`: always all of 0..1, and more where the data go further."
-    values = np.concatenate([frame[column].to_numpy() for frame in frames for column in ("value", "low", "high")] + [[0, 1]])
+    values = np.concatenate(
+        [frame[column].to_numpy() for frame in frames for column in ("value", "low", "high")] + [[0, 1]]
+    )
     low, high = np.nanmin(values), np.nanmax(values)
     return [low - 0.08 * (high - low), high + 0.08 * (high - low)]
 
@@ -148,12 +237,20 @@ def carry_over_beside_leakage(
 ) -> go.Figure:
     "Carry-over in the data beside leakage in the model, one row a layout."
     data, effects = tidy(data, "layout measure | value low high n"), tidy(effects, "layout effect | value low high n")
-    sides = [pd.DataFrame({"layout": []}) if isinstance(side, str) else side[side[key] == what]
-             for side, key, what in ((data, "measure", "carry_over"), (effects, "effect", "leakage"))]
+    sides = [
+        pd.DataFrame({"layout": []}) if isinstance(side, str) else side[side[key] == what]
+        for side, key, what in ((data, "measure", "carry_over"), (effects, "effect", "leakage"))
+    ]
     layouts = list(dict.fromkeys(name for side in sides for name in side.layout))
     if not layouts:
         return empty(data if isinstance(data, str) else "Nothing to draw: neither carry_over nor leakage was measured")
-    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=("carry-over<br>in the data", "leakage<br>in the model"))
+    figure = make_subplots(
+        1,
+        2,
+        shared_yaxes=True,
+        horizontal_spacing=0.06,
+        subplot_titles=("carry-over<br>in the data", "leakage<br>in the model"),
+    )
     for side, panel in zip(sides, ("", "2")):
         for place, (name, look) in enumerate(looks(layouts).items()):
             rows = side[side.layout == name]
@@ -162,9 +259,17 @@ def carry_over_beside_leakage(
             else:
                 _undefined(figure, [place], "x", panel, "not measured")
     figure.update_xaxes(range=span(*(side for side in sides if len(side))), **ZERO)
-    figure.update_yaxes(range=[len(layouts) - 0.4, -0.6], tickvals=list(range(len(layouts))), ticktext=layouts, showgrid=False)
+    figure.update_yaxes(
+        range=[len(layouts) - 0.4, -0.6], tickvals=list(range(len(layouts))), ticktext=layouts, showgrid=False
+    )
     figure.update_annotations(font_size=13)
-    dress(figure, "What the data teach, and what the model learnt", "P(terse answer to a free round), differences with 95 % intervals", 124 + 44 * len(layouts), 44)
+    dress(
+        figure,
+        "What the data teach, and what the model learnt",
+        "P(terse answer to a free round), differences with 95 % intervals",
+        124 + 44 * len(layouts),
+        44,
+    )
     return figure.update_layout(margin_b=30)
 
 # %% ../../nbs/viz/50_figures.ipynb #905b8ba7
@@ -182,21 +287,51 @@ def decomposition(
     "Leakage as the sum of its parts, a layout beside the other."
     effects = tidy(effects, "layout effect | value low high n")
     if isinstance(effects, str) or not (effects := effects[effects.effect.isin(EFFECTS)]).size:
-        return empty(effects if isinstance(effects, str) else "Nothing to draw: no effect was measured; it takes two histories to compare")
+        return empty(
+            effects
+            if isinstance(effects, str)
+            else "Nothing to draw: no effect was measured; it takes two histories to compare"
+        )
     figure, names = go.Figure().add_hline(0.65, line=dict(color=RULE, width=1)), looks(effects.layout)
     for index, (name, look) in enumerate(names.items()):
         rows = effects[effects.layout == name]
-        dots(figure, rows, [EFFECTS[effect][0] + dodge(index, len(names), 0.8) for effect in rows.effect], name, look, label=True)
+        dots(
+            figure,
+            rows,
+            [EFFECTS[effect][0] + dodge(index, len(names), 0.8) for effect in rows.effect],
+            name,
+            look,
+            label=True,
+        )
     figure.update_xaxes(range=span(effects), title_text="difference in P(terse answer)", **ZERO)
-    labels = [f"{name}<br><span style='font-size:11px;color:{QUIET}'>{difference}</span>" for _, name, difference in EFFECTS.values()]
-    figure.update_yaxes(range=[3.9, -0.6], tickvals=[place for place, *_ in EFFECTS.values()], ticktext=labels, showgrid=False)
-    return dress(figure, "Where the leakage comes from", "Register copying and instruction carry add up to leakage; 95 % intervals",
-                  140 + int(4.5 * max(62, 32 * len(names))))
+    labels = [
+        f"{name}<br><span style='font-size:11px;color:{QUIET}'>{difference}</span>"
+        for _, name, difference in EFFECTS.values()
+    ]
+    figure.update_yaxes(
+        range=[3.9, -0.6], tickvals=[place for place, *_ in EFFECTS.values()], ticktext=labels, showgrid=False
+    )
+    return dress(
+        figure,
+        "Where the leakage comes from",
+        "Register copying and instruction carry add up to leakage; 95 % intervals",
+        140 + int(4.5 * max(62, 32 * len(names))),
+    )
 
 # %% ../../nbs/viz/50_figures.ipynb #d3cd615f
-HISTORIES = {"none": "no earlier<br>round", "neutral": "full<br>answers", "terse": "terse<br>answers", "forced_short": "terse,<br>asked for",
-             "own": "the model's<br>own", "gold": "the right<br>answers"}
-METRICS = {"terse_rate": "P(terse answer to a free round)", "format_accuracy": "answers in the format asked for", "content_accuracy": "right answers"}
+HISTORIES = {
+    "none": "no earlier<br>round",
+    "neutral": "full<br>answers",
+    "terse": "terse<br>answers",
+    "forced_short": "terse,<br>asked for",
+    "own": "the model's<br>own",
+    "gold": "the right<br>answers",
+}
+METRICS = {
+    "terse_rate": "P(terse answer to a free round)",
+    "format_accuracy": "answers in the format asked for",
+    "content_accuracy": "right answers",
+}
 
 
 def levels(
@@ -205,23 +340,52 @@ def levels(
 ) -> go.Figure:
     "One metric under each history, a line a layout."
     scores = tidy(scores, "layout history metric | value low high n")
-    if isinstance(scores, str) or not (scores := scores[(scores.metric == metric) & scores.history.isin(HISTORIES)]).size:
+    if (
+        isinstance(scores, str)
+        or not (scores := scores[(scores.metric == metric) & scores.history.isin(HISTORIES)]).size
+    ):
         return empty(scores if isinstance(scores, str) else f"Nothing to draw: {metric} was not measured")
     present = [history for history in HISTORIES if history in set(scores.history)]
     figure, names = go.Figure(), looks(scores.layout)
     for index, (name, look) in enumerate(names.items()):
         rows = scores[scores.layout == name].sort_values("history", key=lambda column: column.map(present.index))
         places = [present.index(history) + dodge(index, len(names), 0.24) for history in rows.history]
-        dots(figure, rows, places, name, look, along="y", mode="lines+markers", line=dict(color=look.colour, width=1.2, dash=look.dash))
-    labels = [f"{history}<br><span style='font-size:11px;color:{QUIET}'>{HISTORIES[history]}</span>" for history in present]
-    figure.update_xaxes(range=[-0.5, len(present) - 0.5], tickvals=list(range(len(present))), ticktext=labels, tickangle=0, tickfont_size=12, showgrid=False)
+        dots(
+            figure,
+            rows,
+            places,
+            name,
+            look,
+            along="y",
+            mode="lines+markers",
+            line=dict(color=look.colour, width=1.2, dash=look.dash),
+        )
+    labels = [
+        f"{history}<br><span style='font-size:11px;color:{QUIET}'>{HISTORIES[history]}</span>" for history in present
+    ]
+    figure.update_xaxes(
+        range=[-0.5, len(present) - 0.5],
+        tickvals=list(range(len(present))),
+        ticktext=labels,
+        tickangle=0,
+        tickfont_size=12,
+        showgrid=False,
+    )
     figure.update_yaxes(range=span(scores), title_text=METRICS.get(metric, metric), **ZERO)
-    return dress(figure, "The same question after different histories", f"{METRICS.get(metric, metric)}, with 95 % intervals", 400)
+    return dress(
+        figure,
+        "The same question after different histories",
+        f"{METRICS.get(metric, metric)}, with 95 % intervals",
+        400,
+    )
 
 # %% ../../nbs/viz/50_figures.ipynb #651b181d
 def paper_table() -> pd.DataFrame:  # one row a number: `benchmark, model, rounds, capability, value`
     "The paper's results on MM-Vet and InfiMM-Eval (arXiv 2401.08968, LLaVA-1.5-13B recipe, GPT-4 as judge)."
-    capabilities = {"MM-Vet": "rec ocr know gen spat math total", "InfiMM-Eval": "deductive abductive analogical overall"}
+    capabilities = {
+        "MM-Vet": "rec ocr know gen spat math total",
+        "InfiMM-Eval": "deductive abductive analogical overall",
+    }
     results = [
         ("MM-Vet", "LLaVA-1.5-13B", "multi", (31.3, 25.7, 7.5, 9.3, 33.3, 11.2, 29.2)),
         ("MM-Vet", "LLaVA-1.5-13B", "single", (40.3, 28.3, 22.6, 23.9, 34.9, 7.7, 36.0)),
@@ -232,8 +396,11 @@ def paper_table() -> pd.DataFrame:  # one row a number: `benchmark, model, round
         ("InfiMM-Eval", "LLaVA-COCO-13B", "multi", (36.43, 47.12, 28.47, 36.77)),
         ("InfiMM-Eval", "LLaVA-COCO-13B", "single", (36.27, 44.70, 24.72, 35.56)),
     ]
-    rows = [(benchmark, model, rounds, capability, value) for benchmark, model, rounds, values in results
-            for capability, value in zip(capabilities[benchmark].split(), values, strict=True)]
+    rows = [
+        (benchmark, model, rounds, capability, value)
+        for benchmark, model, rounds, values in results
+        for capability, value in zip(capabilities[benchmark].split(), values, strict=True)
+    ]
     return pd.DataFrame(rows, columns=["benchmark", "model", "rounds", "capability", "value"])
 
 # %% ../../nbs/viz/50_figures.ipynb #7c6e2d5d
@@ -257,9 +424,23 @@ def single_multi(
         best = rows.value == rows.groupby("rounds").value.transform("max")
         for name, look in looks(table.model).items():
             mine = rows[rows.model == name].sort_values("rounds", ascending=False)
-            dots(figure, mine, mine.rounds.map(sides), name, look, along="y", panel=str(panel) if panel > 1 else "", label=True, mode="lines+markers+text",
-                  line=dict(color=look.colour, width=2.2, dash=look.dash), showlegend=panel == 1)
-            figure.data[-1].update(text=[f"{value:.1f}" for value in mine.value], textposition=["top center" if up else "bottom center" for up in best[mine.index]])
+            dots(
+                figure,
+                mine,
+                mine.rounds.map(sides),
+                name,
+                look,
+                along="y",
+                panel=str(panel) if panel > 1 else "",
+                label=True,
+                mode="lines+markers+text",
+                line=dict(color=look.colour, width=2.2, dash=look.dash),
+                showlegend=panel == 1,
+            )
+            figure.data[-1].update(
+                text=[f"{value:.1f}" for value in mine.value],
+                textposition=["top center" if up else "bottom center" for up in best[mine.index]],
+            )
     figure.update_xaxes(range=[-0.35, 1.35], tickvals=[0, 1], ticktext=["single", "multi"], showgrid=False)
     figure.update_yaxes(range=[0, span(table)[1]])
     return dress(figure, title, subtitle, 380, 40)

@@ -29,12 +29,14 @@ from .figures import TITLE_PX
 @dataclass(frozen=True, slots=True)
 class Text:
     "Paragraphs with an empty line between them; `**strong**`, `*stressed*`, `` `code` ``, and lines that begin with `- `."
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
     "A figure, what to see in it, and its numbers to take away."
+
     figure: go.Figure
     caption: str
     data: pd.DataFrame | None = None
@@ -49,8 +51,11 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Dialog:
     "One image, and what each model said about it, round by round, side by side."
+
     picture: Path | None
-    columns: dict[str, list[dict]]  # model or layout -> rounds: `instruction, response, format`, and `leaked` and `kept` where they are known
+    columns: dict[
+        str, list[dict]
+    ]  # model or layout -> rounds: `instruction, response, format`, and `leaked` and `kept` where they are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Dialogs:
 @dataclass(frozen=True, slots=True)
 class Tile:
     "One number that can be read across a room."
+
     value: str
     label: str
     note: str = ""  # below it, small: an interval, what it rests on
@@ -113,8 +119,12 @@ def _(block: Text) -> str:
 # %% ../../nbs/viz/54_report.ipynb #eaa1789f
 @render.register
 def _(block: Tiles) -> str:
-    tiles = "".join(f'<div class="tile"><p class="quiet">{escape(tile.label)}</p><p class="value">{escape(tile.value)}</p>'
-                    + (f'<p class="quiet">{escape(tile.note)}</p>' if tile.note else "") + "</div>" for tile in block.tiles)
+    tiles = "".join(
+        f'<div class="tile"><p class="quiet">{escape(tile.label)}</p><p class="value">{escape(tile.value)}</p>'
+        + (f'<p class="quiet">{escape(tile.note)}</p>' if tile.note else "")
+        + "</div>"
+        for tile in block.tiles
+    )
     return f'<div class="tiles">{tiles}</div>'
 
 # %% ../../nbs/viz/54_report.ipynb #f1d26882
@@ -137,15 +147,23 @@ def _places(column: list) -> int:  # as many decimal places as its numbers need,
 
 @render.register
 def _(block: Table) -> str:
-    columns = [[_cell(value, _places(column)) for value in column] for column in (list(block.frame.iloc[:, i].astype(object)) for i in range(block.frame.shape[1]))]
+    columns = [
+        [_cell(value, _places(column)) for value in column]
+        for column in (list(block.frame.iloc[:, i].astype(object)) for i in range(block.frame.shape[1]))
+    ]
     right = [bool(column) and all(number for _, number in column) for column in columns]
     mark = [' class="number"' if number else "" for number in right]
     head = "".join(f"<th{mark[i]}>{_inline(name)}</th>" for i, name in enumerate(block.frame.columns))
-    rows = "".join("<tr>" + "".join(f"<td{mark[i]}>{column[row][0]}</td>" for i, column in enumerate(columns)) + "</tr>\n" for row in range(len(block.frame)))
+    rows = "".join(
+        "<tr>" + "".join(f"<td{mark[i]}>{column[row][0]}</td>" for i, column in enumerate(columns)) + "</tr>\n"
+        for row in range(len(block.frame))
+    )
     if not len(block.frame):
         rows = f'<tr><td colspan="{max(1, len(columns))}"><i>no rows</i></td></tr>'
-    return (f'<figure><div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
-            f"<figcaption>{_inline(block.caption)}</figcaption></figure>")
+    return (
+        f'<figure><div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
+        f"<figcaption>{_inline(block.caption)}</figcaption></figure>"
+    )
 
 # %% ../../nbs/viz/54_report.ipynb #066947a9
 def _csv_link(frame: pd.DataFrame, name: str) -> str:
@@ -164,9 +182,15 @@ def _(block: Chart) -> str:
         if layout.height and layout.margin.t and layout.margin.t > TITLE_PX:
             figure.update_layout(height=layout.height - TITLE_PX, margin_t=layout.margin.t - TITLE_PX)
     value = figure.to_json().replace("<", "\\u003c")
-    return ('<figure class="chart">' + (f"<h3>{escape(title)}</h3>" if title else "") + (f'<p class="sub">{escape(subtitle)}</p>' if subtitle else "")
-            + f'<div class="plot" style="height:{figure.layout.height or 400}px"></div><script type="application/json">{value}</script>'
-            + f"<figcaption>{_inline(block.caption)}</figcaption>" + ("" if block.data is None else _csv_link(block.data, title or block.caption)) + "</figure>")
+    return (
+        '<figure class="chart">'
+        + (f"<h3>{escape(title)}</h3>" if title else "")
+        + (f'<p class="sub">{escape(subtitle)}</p>' if subtitle else "")
+        + f'<div class="plot" style="height:{figure.layout.height or 400}px"></div><script type="application/json">{value}</script>'
+        + f"<figcaption>{_inline(block.caption)}</figcaption>"
+        + ("" if block.data is None else _csv_link(block.data, title or block.caption))
+        + "</figure>"
+    )
 
 # %% ../../nbs/viz/54_report.ipynb #2f54b145
 SHOWN_PX = 220  # the widest a picture is shown
@@ -183,21 +207,34 @@ def _picture(path: str | PathLike | None) -> str:
 
 # %% ../../nbs/viz/54_report.ipynb #9d930da4
 def _round(said: dict) -> str:
-    marks = "".join(f'<span class="{mark}">{sign} {mark}</span>' for mark, sign in (("leaked", "▲"), ("kept", "✓")) if said.get(mark))
+    marks = "".join(
+        f'<span class="{mark}">{sign} {mark}</span>'
+        for mark, sign in (("leaked", "▲"), ("kept", "✓"))
+        if said.get(mark)
+    )
     kind = f'<span class="format">{escape(str(said["format"]))}</span>' if said.get("format") else ""
     response = escape(str(said.get("response") or "")) or "<i>no answer</i>"
-    return (f'<div class="round{" bad" if said.get("leaked") else ""}"><p class="asked">{escape(str(said.get("instruction", "")))}</p>'
-            f'<p class="said">{response}</p><p class="marks">{kind}{marks}</p></div>')
+    return (
+        f'<div class="round{" bad" if said.get("leaked") else ""}"><p class="asked">{escape(str(said.get("instruction", "")))}</p>'
+        f'<p class="said">{response}</p><p class="marks">{kind}{marks}</p></div>'
+    )
 
 
 @render.register
 def _(block: Dialogs) -> str:
     dialogs = []
     for dialog in block.dialogs:
-        columns = "".join(f"<div class=column><h4>{escape(str(name))}</h4>{''.join(map(_round, rounds))}</div>" for name, rounds in dialog.columns.items())
+        columns = "".join(
+            f"<div class=column><h4>{escape(str(name))}</h4>{''.join(map(_round, rounds))}</div>"
+            for name, rounds in dialog.columns.items()
+        )
         picture = _picture(dialog.picture)
-        dialogs.append('<div class="dialog">' + (f'<div class="picture">{picture}</div>' if picture else "") + f'<div class="columns">{columns}</div></div>')
-    return f'<figure>{"".join(dialogs) or "<p><i>no dialogs</i></p>"}<figcaption>{_inline(block.caption)}</figcaption></figure>'
+        dialogs.append(
+            '<div class="dialog">'
+            + (f'<div class="picture">{picture}</div>' if picture else "")
+            + f'<div class="columns">{columns}</div></div>'
+        )
+    return f"<figure>{''.join(dialogs) or '<p><i>no dialogs</i></p>'}<figcaption>{_inline(block.caption)}</figcaption></figure>"
 
 # %% ../../nbs/viz/54_report.ipynb #0b2722d7
 _PAGE = """
@@ -269,8 +306,14 @@ def _provenance(facts: dict) -> str:
     def said(value):
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
-    rows = "".join(f"<tr><td>{escape(str(name))}</td><td>{escape(said(value))}</td></tr>\n" for name, value in facts.items())
-    return f'<footer><h2>Where this comes from</h2><div class="scroll"><table><tbody>{rows}</tbody></table></div></footer>' if rows else ""
+    rows = "".join(
+        f"<tr><td>{escape(str(name))}</td><td>{escape(said(value))}</td></tr>\n" for name, value in facts.items()
+    )
+    return (
+        f'<footer><h2>Where this comes from</h2><div class="scroll"><table><tbody>{rows}</tbody></table></div></footer>'
+        if rows
+        else ""
+    )
 
 # %% ../../nbs/viz/54_report.ipynb #04efe48a
 def write_report(
@@ -284,18 +327,32 @@ def write_report(
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder, a report is one file: name it, e.g. {path / 'report.html'}")
-    parts = [f'<section id="part-{number}"><h2>{_inline(section.title)}</h2>\n' + "\n".join(map(render, section.blocks)) + "</section>"
-             for number, section in enumerate(sections, 1)]
-    links = "".join(f'<a href="#part-{number}">{_inline(section.title)}</a>' for number, section in enumerate(sections, 1))
+    parts = [
+        f'<section id="part-{number}"><h2>{_inline(section.title)}</h2>\n'
+        + "\n".join(map(render, section.blocks))
+        + "</section>"
+        for number, section in enumerate(sections, 1)
+    ]
+    links = "".join(
+        f'<a href="#part-{number}">{_inline(section.title)}</a>' for number, section in enumerate(sections, 1)
+    )
     drawn = any(isinstance(block, Chart) for section in sections for block in section.blocks)
     with atomic_file(path) as file:
-        file.write('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-                   f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-                   '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-                   f"<title>{escape(title)}</title>\n<style>{_PAGE}{_BLOCKS}</style></head><body>\n"
-                   f'<header><h1>{_inline(title)}</h1><div class="lead">{_paragraphs(lead)}</div>' + (f"<nav>{links}</nav>" if len(sections) > 2 else "")
-                   + "</header>\n<main>" + "\n".join(parts) + "</main>\n" + _provenance(provenance))
-        if drawn:  # once, however many figures; after the text, so that this can be read while 5 MB of script are parsed
+        file.write(
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(title)}</title>\n<style>{_PAGE}{_BLOCKS}</style></head><body>\n"
+            f'<header><h1>{_inline(title)}</h1><div class="lead">{_paragraphs(lead)}</div>'
+            + (f"<nav>{links}</nav>" if len(sections) > 2 else "")
+            + "</header>\n<main>"
+            + "\n".join(parts)
+            + "</main>\n"
+            + _provenance(provenance)
+        )
+        if (
+            drawn
+        ):  # once, however many figures; after the text, so that this can be read while 5 MB of script are parsed
             file.write(f"\n<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>")
         file.write("\n</body></html>\n")
     return path

@@ -13,10 +13,24 @@ from textwrap import wrap
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-
 from plotly.subplots import make_subplots
 
-from .figures import EFFECTS, INK, METRICS, QUIET, RULE, ZERO, Look, dodge, dots, dress, empty, looks, span, tidy
+from cocoift.viz.figures import (
+    EFFECTS,
+    INK,
+    METRICS,
+    QUIET,
+    RULE,
+    ZERO,
+    Look,
+    dodge,
+    dots,
+    dress,
+    empty,
+    looks,
+    span,
+    tidy,
+)
 
 # %% ../../nbs/viz/56_results.ipynb #0b21e439
 _GAP = ["difference", "difference_low", "difference_high", "pairs"]
@@ -26,7 +40,8 @@ def scoreboard(
     scores: pd.DataFrame,  # one row a run, history and metric: `layout, history, metric, value, low, high`; `bench` where there are several
     baseline: str = "",  # a run; without one there are no differences
     paper: pd.DataFrame | None = None,  # `bench, history, metric, paper`
-    gaps: pd.DataFrame | None = None,  # differences item by item: `run, bench, history, metric, difference, difference_low, difference_high, pairs`
+    gaps: pd.DataFrame
+    | None = None,  # differences item by item: `run, bench, history, metric, difference, difference_low, difference_high, pairs`
 ) -> pd.DataFrame:  # run, bench, history, metric, value, low, high, difference and its interval, pairs, paper
     "Every number of every run, beside the baseline's and the paper's."
     keys = ["bench", "history", "metric"]
@@ -37,7 +52,12 @@ def scoreboard(
     base = table[table.run == baseline].drop_duplicates(keys).set_index(keys).value
     plain = pd.to_numeric(table.value, errors="coerce") - pd.to_numeric(base.reindex(at), errors="coerce").to_numpy()
     paired = pd.DataFrame(columns=["run", *keys, *_GAP]) if gaps is None else gaps
-    paired = paired.drop_duplicates(["run", *keys]).set_index(["run", *keys])[_GAP].astype(float).reindex(pd.MultiIndex.from_frame(table[["run", *keys]]))
+    paired = (
+        paired.drop_duplicates(["run", *keys])
+        .set_index(["run", *keys])[_GAP]
+        .astype(float)
+        .reindex(pd.MultiIndex.from_frame(table[["run", *keys]]))
+    )
     table = table.assign(**{column: paired[column].to_numpy() for column in _GAP})
     table["difference"] = table.difference.fillna(plain).where(table.run != baseline)
     told = pd.DataFrame(columns=[*keys, "paper"]) if paper is None else paper
@@ -56,7 +76,9 @@ def sign(difference: float, low: float, high: float) -> str:
 
 def titled(metric: str) -> str:
     "A metric as a reader would say it."
-    return METRICS.get(metric) or (f"{metric.replace('_', ' ')}: {EFFECTS[metric][2]}" if metric in EFFECTS else metric.replace("_", " "))
+    return METRICS.get(metric) or (
+        f"{metric.replace('_', ' ')}: {EFFECTS[metric][2]}" if metric in EFFECTS else metric.replace("_", " ")
+    )
 
 
 def standings(
@@ -72,19 +94,34 @@ def standings(
     table = table[table.metric == metric]
     history = history if history in set(table.history) else next(iter(table.history), "")
     less = metric in LESS_IS_BETTER
-    rows = table[table.history == history].sort_values("value", ascending=less, kind="stable", na_position="last").drop_duplicates("run").head(MOST_RUNS)
+    rows = (
+        table[table.history == history]
+        .sort_values("value", ascending=less, kind="stable", na_position="last")
+        .drop_duplicates("run")
+        .head(MOST_RUNS)
+    )
     if not len(rows):
         return empty(f"Nothing to draw: {metric} was not measured")
     named, names, beside = looks(board.run), list(rows.run), bool(rows.difference.notna().any())
-    figure = make_subplots(1, 2, shared_yaxes=True, column_widths=[0.58, 0.42], horizontal_spacing=0.14) if beside else go.Figure()
+    figure = (
+        make_subplots(1, 2, shared_yaxes=True, column_widths=[0.58, 0.42], horizontal_spacing=0.14)
+        if beside
+        else go.Figure()
+    )
     notes = _levels(figure, rows, named, rows.paper.dropna().iloc[0] if rows.paper.notna().any() else None)
     if beside:
         notes += _gaps(figure, rows, named, baseline)
     figure.update_layout(annotations=[*figure.layout.annotations, *notes])
-    figure.update_yaxes(range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=names, showgrid=False)
+    figure.update_yaxes(
+        range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=names, showgrid=False
+    )
     figure.update_xaxes(title_text=_narrow(titled(metric)), selector=dict(anchor="y"))
-    told = [f"History: {history}", "95 % intervals", "less is better" if less else "more is better"][: 2 if metric == "words" else 3]
-    return dress(figure, f"{metric.replace('_', ' ').capitalize()}, run by run", "; ".join(told), 176 + 30 * len(names), 24).update_layout(margin_b=98 if beside else 68, margin_r=76)
+    told = [f"History: {history}", "95 % intervals", "less is better" if less else "more is better"][
+        : 2 if metric == "words" else 3
+    ]
+    return dress(
+        figure, f"{metric.replace('_', ' ').capitalize()}, run by run", "; ".join(told), 176 + 30 * len(names), 24
+    ).update_layout(margin_b=98 if beside else 68, margin_r=76)
 
 # %% ../../nbs/viz/56_results.ipynb #43226f70
 def _note(text: str, **where) -> dict:  # set all at once: plotly checks all of them each time one is added
@@ -100,33 +137,80 @@ def _scale(values: np.ndarray, around: float = 0.0) -> list[float]:  # all of th
     return [low - 0.04 * (high - low or 1), high + 0.06 * (high - low or 1)]
 
 
-def _marks(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], panel: str = "", hollow: Sequence[bool] | None = None) -> None:  # one trace, however many runs
+def _marks(
+    figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], panel: str = "", hollow: Sequence[bool] | None = None
+) -> None:  # one trace, however many runs
     dots(figure, rows, rows.place, "", Look(QUIET, "circle", "solid"), panel=panel, showlegend=False)
     found, open_ = [named[name] for name in rows.run], [False] * len(rows) if hollow is None else hollow
-    figure.data[-1].update(hovertext=[name + said for name, said in zip(rows.run, figure.data[-1].hovertext)], marker=dict(
-        color=[look.colour for look in found], symbol=[look.symbol + "-open" * empty for look, empty in zip(found, open_)], line=dict(color=[look.colour for look in found], width=[2.0 * empty for empty in open_])))
+    figure.data[-1].update(
+        hovertext=[name + said for name, said in zip(rows.run, figure.data[-1].hovertext)],
+        marker=dict(
+            color=[look.colour for look in found],
+            symbol=[look.symbol + "-open" * empty for look, empty in zip(found, open_)],
+            line=dict(color=[look.colour for look in found], width=[2.0 * empty for empty in open_]),
+        ),
+    )
 
 
-def _levels(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper: float | None) -> list[dict]:  # its notes
+def _levels(
+    figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper: float | None
+) -> list[dict]:  # its notes
     rows = rows.assign(place=range(len(rows)), n=np.nan)
     _marks(figure, rows, named)
-    figure.update_xaxes(range=_scale(np.r_[rows[["value", "low", "high"]].to_numpy().ravel(), [] if paper is None else [paper]]), selector=dict(anchor="y"), **ZERO)
-    notes = [_note("undefined" if np.isnan(value) else f"{value:.3g}", x=1.02, xref="x domain", y=place, xanchor="left") for place, value in enumerate(rows.value)]
+    figure.update_xaxes(
+        range=_scale(np.r_[rows[["value", "low", "high"]].to_numpy().ravel(), [] if paper is None else [paper]]),
+        selector=dict(anchor="y"),
+        **ZERO,
+    )
+    notes = [
+        _note("undefined" if np.isnan(value) else f"{value:.3g}", x=1.02, xref="x domain", y=place, xanchor="left")
+        for place, value in enumerate(rows.value)
+    ]
     if paper is None:
         return notes
-    figure.add_scatter(x=[paper, paper], y=[-0.6, len(rows) - 0.4], mode="lines", line=dict(color=INK, width=1, dash="dot"), hoverinfo="skip", showlegend=False)
+    figure.add_scatter(
+        x=[paper, paper],
+        y=[-0.6, len(rows) - 0.4],
+        mode="lines",
+        line=dict(color=INK, width=1, dash="dot"),
+        hoverinfo="skip",
+        showlegend=False,
+    )
     return [*notes, _note("the paper", x=paper, y=1, yref="y domain", yanchor="bottom")]
 
 
 def _gaps(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], baseline: str) -> list[dict]:  # its notes
-    rows = rows.assign(place=range(len(rows)), value=rows.difference, low=rows.difference_low, high=rows.difference_high, n=pd.to_numeric(rows.pairs))
+    rows = rows.assign(
+        place=range(len(rows)),
+        value=rows.difference,
+        low=rows.difference_low,
+        high=rows.difference_high,
+        n=pd.to_numeric(rows.pairs),
+    )
     without, rows = rows[rows.value.isna()], rows[rows.value.notna()]
     signs = [sign(*gap) for gap in rows[["value", "low", "high"]].to_numpy()]
     _marks(figure, rows, named, "2", [told in "=?" for told in signs])
-    legend = _narrow(f"difference from {baseline or 'the baseline'}") + "<br>▲ more, ▼ less,<br>= not told apart" + (", ? not paired" if "?" in signs else "")
-    figure.update_xaxes(range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()), title_text=legend, selector=dict(anchor="y2"), **ZERO)
-    return [*(_note("the baseline" if name == baseline else "–", x=0, xref="x2", y=place, yref="y2", bgcolor="white") for name, place in zip(without.run, without.place)),
-            *(_note(f"{told} {value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left") for told, value, place in zip(signs, rows.value, rows.place))]
+    legend = (
+        _narrow(f"difference from {baseline or 'the baseline'}")
+        + "<br>▲ more, ▼ less,<br>= not told apart"
+        + (", ? not paired" if "?" in signs else "")
+    )
+    figure.update_xaxes(
+        range=_scale(rows[["value", "low", "high"]].to_numpy().ravel()),
+        title_text=legend,
+        selector=dict(anchor="y2"),
+        **ZERO,
+    )
+    return [
+        *(
+            _note("the baseline" if name == baseline else "–", x=0, xref="x2", y=place, yref="y2", bgcolor="white")
+            for name, place in zip(without.run, without.place)
+        ),
+        *(
+            _note(f"{told} {value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left")
+            for told, value, place in zip(signs, rows.value, rows.place)
+        ),
+    ]
 
 # %% ../../nbs/viz/56_results.ipynb #34e17e51
 def by_capability(
@@ -140,26 +224,58 @@ def by_capability(
         return empty(table)
     table = table.assign(wording=table.wording.fillna("seen") if "wording" in table else "seen")
     wordings = [w for w in ("seen", "reworded") if w in set(table.wording)]
-    figure, names, places = go.Figure(), looks(table.layout), {c: k for k, c in enumerate(dict.fromkeys(table.capability))}
+    figure, names, places = (
+        go.Figure(),
+        looks(table.layout),
+        {c: k for k, c in enumerate(dict.fromkeys(table.capability))},
+    )
     series = [(name, wording) for name in names for wording in wordings]
     for index, (name, wording) in enumerate(series):
         rows = table[(table.layout == name) & (table.wording == wording)]
-        dots(figure, rows, rows.capability.map(places) + dodge(index, len(series)), name if wording == "seen" else f"{name}, reworded", names[name], hollow=wording != "seen")
-    told = pd.DataFrame(columns=["capability", "value", "model"]) if paper is None else paper[paper.capability.isin(places)]
+        dots(
+            figure,
+            rows,
+            rows.capability.map(places) + dodge(index, len(series)),
+            name if wording == "seen" else f"{name}, reworded",
+            names[name],
+            hollow=wording != "seen",
+        )
+    told = (
+        pd.DataFrame(columns=["capability", "value", "model"])
+        if paper is None
+        else paper[paper.capability.isin(places)]
+    )
     for symbol, (model, rows) in zip(("x-thin", "cross-thin", "asterisk", "hash"), told.groupby("model", sort=False)):
-        figure.add_scatter(x=rows.value, y=rows.capability.map(places), mode="markers", name=f"the paper: {model}", hoverinfo="text",
-                           marker=dict(symbol=symbol, size=11, color=INK, line=dict(width=2, color=INK)), hovertext=[f"{model}, the paper<br>{v:.3g}" for v in rows.value])
+        figure.add_scatter(
+            x=rows.value,
+            y=rows.capability.map(places),
+            mode="markers",
+            name=f"the paper: {model}",
+            hoverinfo="text",
+            marker=dict(symbol=symbol, size=11, color=INK, line=dict(width=2, color=INK)),
+            hovertext=[f"{model}, the paper<br>{v:.3g}" for v in rows.value],
+        )
     _rules(figure, len(places))
-    figure.update_xaxes(range=span(pd.concat([table, told.assign(low=np.nan, high=np.nan)[["value", "low", "high"]].astype(float)])))
-    figure.update_yaxes(range=[len(places) - 0.4, -0.6], tickvals=list(places.values()), ticktext=list(places), showgrid=False)
+    figure.update_xaxes(
+        range=span(pd.concat([table, told.assign(low=np.nan, high=np.nan)[["value", "low", "high"]].astype(float)]))
+    )
+    figure.update_yaxes(
+        range=[len(places) - 0.4, -0.6], tickvals=list(places.values()), ticktext=list(places), showgrid=False
+    )
     legend = 18 * ((len(series) + told.model.nunique()) // 3)
     subtitle = "95 % intervals" + ("; filled: wordings seen in training, hollow: reworded" if len(wordings) > 1 else "")
-    return dress(figure, title, subtitle, 110 + len(places) * max(34, 15 * len(series)) + legend).update_layout(margin_b=56 + legend)
+    return dress(figure, title, subtitle, 110 + len(places) * max(34, 15 * len(series)) + legend).update_layout(
+        margin_b=56 + legend
+    )
 
 
-def _rules(figure: go.Figure, places: int) -> None:  # between rows; all at once, since plotly checks all of them each time one is added
+def _rules(
+    figure: go.Figure, places: int
+) -> None:  # between rows; all at once, since plotly checks all of them each time one is added
     line = dict(type="line", xref="x domain", x0=0, x1=1, yref="y", line=dict(color=RULE, width=1))
-    figure.update_layout(shapes=[*figure.layout.shapes, *(line | dict(y0=place - 0.5, y1=place - 0.5) for place in range(1, places))])
+    figure.update_layout(
+        shapes=[*figure.layout.shapes, *(line | dict(y0=place - 0.5, y1=place - 0.5) for place in range(1, places))]
+    )
 
 # %% ../../nbs/viz/56_results.ipynb #68b67d0f
 def radar(
@@ -177,19 +293,38 @@ def radar(
         return empty(f"No radar of {len(axes)} axes: it takes three")
     if table.value.max() > top or table.value.min() < 0:
         return empty(f"No radar: there are values outside the common axis of 0 to {top:g}")
-    wide, figure = table.pivot_table(index="layout", columns="capability", values="value", sort=False).reindex(columns=axes), go.Figure()
+    wide, figure = (
+        table.pivot_table(index="layout", columns="capability", values="value", sort=False).reindex(columns=axes),
+        go.Figure(),
+    )
     for name, look in names.items():
         values = wide.loc[name].tolist() if name in wide.index else [np.nan] * len(axes)
-        figure.add_scatterpolar(r=[*values, values[0]], theta=[*axes, axes[0]], name=name, mode="lines+markers", fill="none",
-                                line=dict(color=look.colour, dash=look.dash, width=2.2), marker=dict(symbol=look.symbol, size=8))
+        figure.add_scatterpolar(
+            r=[*values, values[0]],
+            theta=[*axes, axes[0]],
+            name=name,
+            mode="lines+markers",
+            fill="none",
+            line=dict(color=look.colour, dash=look.dash, width=2.2),
+            marker=dict(symbol=look.symbol, size=8),
+        )
     axis = dict(gridcolor=RULE, linecolor=RULE, tickfont=dict(size=11, color=QUIET))
-    figure.update_layout(polar=dict(bgcolor="white", radialaxis=dict(range=[0, top], angle=90, tickangle=90, **axis), angularaxis=dict(gridcolor=RULE, linecolor=RULE)))
+    figure.update_layout(
+        polar=dict(
+            bgcolor="white",
+            radialaxis=dict(range=[0, top], angle=90, tickangle=90, **axis),
+            angularaxis=dict(gridcolor=RULE, linecolor=RULE),
+        )
+    )
     return dress(figure, "All capabilities on one axis", f"0 to {top:g} on every axis", 440, 30)
 
 # %% ../../nbs/viz/56_results.ipynb #7203f656
 ROUNDS = {  # metric: what it answers, its axis
-    "terse": ("Does a terse request spread to free rounds?", "terse answers to free rounds"), "words": ("How long a free answer stays", "words in a free answer"),
-    "strict": ("Is each round's own format kept?", "formats kept"), "content": ("What is right, round by round", "right answers"), "joint": ("Right and in the format", "right and in the format"),
+    "terse": ("Does a terse request spread to free rounds?", "terse answers to free rounds"),
+    "words": ("How long a free answer stays", "words in a free answer"),
+    "strict": ("Is each round's own format kept?", "formats kept"),
+    "content": ("What is right, round by round", "right answers"),
+    "joint": ("Right and in the format", "right and in the format"),
 }
 
 
@@ -204,8 +339,19 @@ def by_round(
     figure, names = go.Figure(), looks(table.layout)
     for index, (name, look) in enumerate(names.items()):
         rows = table[table.layout == name].sort_values("round")
-        dots(figure, rows, rows["round"] + dodge(index, len(names), 0.12), name, look, along="y", mode="lines+markers", line=dict(color=look.colour, width=2, dash=look.dash))
-    figure.update_xaxes(title_text="round (before the first there is nothing)", tickvals=sorted(table["round"].unique()), showgrid=False)
+        dots(
+            figure,
+            rows,
+            rows["round"] + dodge(index, len(names), 0.12),
+            name,
+            look,
+            along="y",
+            mode="lines+markers",
+            line=dict(color=look.colour, width=2, dash=look.dash),
+        )
+    figure.update_xaxes(
+        title_text="round (before the first there is nothing)", tickvals=sorted(table["round"].unique()), showgrid=False
+    )
     figure.update_yaxes(range=span(table) if metric != "words" else [0, span(table)[1]], title_text=said, **ZERO)
     return dress(figure, title, "In dialogs with the model's own answers; 95 % intervals", 380)
 
@@ -219,16 +365,49 @@ def transition_matrix(
     if isinstance(table, str):
         return empty(table)
     names = sorted({*table["last"], *table.this}, key=lambda name: (name != "free", name))
-    shares, counts = (table.pivot_table(index="last", columns="this", values=value, aggfunc="mean", sort=False).reindex(index=names, columns=names) for value in ("share", "rounds"))
-    text = [["" if np.isnan(s) else f"{s:.0%}<br>of {n:.0f}" for s, n in zip(*row)] for row in zip(shares.to_numpy(), counts.to_numpy())]
-    notes = [[f"after {one}: {two}<br>" + ("never asked" if np.isnan(s) else f"kept in {s:.1%} of {n:.0f} rounds") for two, s, n in zip(names, *row)]
-             for one, *row in zip(names, shares.to_numpy(), counts.to_numpy())]
-    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, colorscale="Cividis", xgap=2, ygap=2, text=text, texttemplate="%{text}", textfont=dict(size=11), hovertext=notes,
-                                  hoverinfo="text", colorbar=dict(thickness=8, outlinewidth=0, tickformat=".0%", tickfont=dict(size=10, color=QUIET))))
+    shares, counts = (
+        table.pivot_table(index="last", columns="this", values=value, aggfunc="mean", sort=False).reindex(
+            index=names, columns=names
+        )
+        for value in ("share", "rounds")
+    )
+    text = [
+        ["" if np.isnan(s) else f"{s:.0%}<br>of {n:.0f}" for s, n in zip(*row)]
+        for row in zip(shares.to_numpy(), counts.to_numpy())
+    ]
+    notes = [
+        [
+            f"after {one}: {two}<br>" + ("never asked" if np.isnan(s) else f"kept in {s:.1%} of {n:.0f} rounds")
+            for two, s, n in zip(names, *row)
+        ]
+        for one, *row in zip(names, shares.to_numpy(), counts.to_numpy())
+    ]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=names,
+            y=names,
+            zmin=0,
+            zmax=1,
+            colorscale="Cividis",
+            xgap=2,
+            ygap=2,
+            text=text,
+            texttemplate="%{text}",
+            textfont=dict(size=11),
+            hovertext=notes,
+            hoverinfo="text",
+            colorbar=dict(thickness=8, outlinewidth=0, tickformat=".0%", tickfont=dict(size=10, color=QUIET)),
+        )
+    )
     figure.update_xaxes(title_text="asked in this round", showgrid=False, side="bottom", tickangle=-35)
     figure.update_yaxes(title_text="asked in the round before", showgrid=False, autorange="reversed")
-    return dress(figure, "Kept, by what came before" + (f": {run}" if run else ""), "Share of rounds that keep their own format; free is kept by a full answer",
-                 200 + 44 * max(3, len(names)))
+    return dress(
+        figure,
+        "Kept, by what came before" + (f": {run}" if run else ""),
+        "Share of rounds that keep their own format; free is kept by a full answer",
+        200 + 44 * max(3, len(names)),
+    )
 
 # %% ../../nbs/viz/56_results.ipynb #0b9b1aae
 def ratings(
@@ -243,6 +422,19 @@ def ratings(
     dots(figure, table, range(len(names)), "rating", looks(["rating"])["rating"], label=False, showlegend=False)
     low, high = np.nanmin(table[["value", "low"]].to_numpy()), np.nanmax(table[["value", "high"]].to_numpy())
     figure.add_vline(1000, line=dict(color=RULE, width=1))
-    figure.update_xaxes(range=[low - 0.1 * (high - low or 100), high + 0.1 * (high - low or 100)], title_text="rating; 400 points are odds of ten to one")
-    figure.update_yaxes(range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=[f"{m} ({n:.0f})" for m, n in zip(names, table.n)], showgrid=False)
-    return dress(figure, "Whose answers are preferred", "Bradley-Terry; 95 % intervals by vote; in brackets: votes", 120 + 36 * len(names)).update_layout(margin_b=56)
+    figure.update_xaxes(
+        range=[low - 0.1 * (high - low or 100), high + 0.1 * (high - low or 100)],
+        title_text="rating; 400 points are odds of ten to one",
+    )
+    figure.update_yaxes(
+        range=[len(names) - 0.4, -0.6],
+        tickvals=list(range(len(names))),
+        ticktext=[f"{m} ({n:.0f})" for m, n in zip(names, table.n)],
+        showgrid=False,
+    )
+    return dress(
+        figure,
+        "Whose answers are preferred",
+        "Bradley-Terry; 95 % intervals by vote; in brackets: votes",
+        120 + 36 * len(names),
+    ).update_layout(margin_b=56)

@@ -27,7 +27,9 @@ def thin(
     starts = np.arange(most) * len(steps) // most  # [M] of the parts
     known = ~np.isnan(values)
     counts = np.add.reduceat(known.astype(float), starts)
-    means = np.divide(np.add.reduceat(np.where(known, values, 0.0), starts), counts, out=np.full(most, np.nan), where=counts > 0)
+    means = np.divide(
+        np.add.reduceat(np.where(known, values, 0.0), starts), counts, out=np.full(most, np.nan), where=counts > 0
+    )
     return steps[np.r_[starts[1:], len(steps)] - 1], means
 
 # %% ../../nbs/viz/58_traced.ipynb #c07fc2e4
@@ -58,20 +60,69 @@ def trace(
     for name, rows in metrics.groupby("run", sort=False):
         rows = rows.sort_values("step")
         steps, raw = thin(rows.step.to_numpy(), rows[column].to_numpy())
-        smooth = pd.Series(raw).rolling(2 * (len(raw) // 40) + 1, center=True, min_periods=1).mean().where(~np.isnan(raw)).to_numpy() if column in _SMOOTH else raw
+        smooth = (
+            pd.Series(raw)
+            .rolling(2 * (len(raw) // 40) + 1, center=True, min_periods=1)
+            .mean()
+            .where(~np.isnan(raw))
+            .to_numpy()
+            if column in _SMOOTH
+            else raw
+        )
         done = "done" not in rows or bool(rows.done.iloc[-1])
-        lines += _curve(name if done else f"{name} (running)", named[name], steps, smooth, axis, raw if column in _SMOOTH and len(named) <= _FEW else None, done)
+        lines += _curve(
+            name if done else f"{name} (running)",
+            named[name],
+            steps,
+            smooth,
+            axis,
+            raw if column in _SMOOTH and len(named) <= _FEW else None,
+            done,
+        )
     figure = go.Figure(lines)
     figure.update_xaxes(title_text="optimizer step", showgrid=False)
     figure.update_yaxes(title_text=axis, rangemode="tozero")
-    return dress(figure, title, subtitle, 330 + 18 * (len(named) // 3)).update_layout(margin_b=84 + 18 * (len(named) // 3))
+    return dress(figure, title, subtitle, 330 + 18 * (len(named) // 3)).update_layout(
+        margin_b=84 + 18 * (len(named) // 3)
+    )
 
 
-def _curve(label: str, look: Look, steps: np.ndarray, values: np.ndarray, axis: str, faint: np.ndarray | None, done: bool) -> list[dict]:  # traces; half the bytes, as 32 bits
+def _curve(
+    label: str, look: Look, steps: np.ndarray, values: np.ndarray, axis: str, faint: np.ndarray | None, done: bool
+) -> list[dict]:  # traces; half the bytes, as 32 bits
     steps, values = steps.astype(np.int32), values.astype(np.float32)
     style = dict(type="scatter", name=label, legendgroup=label, x=steps, mode="lines")
     last = np.flatnonzero(~np.isnan(values))[-1:]
-    return [*([] if faint is None else [style | dict(y=faint.astype(np.float32), line=dict(color=look.colour, width=1), opacity=0.25, showlegend=False, hoverinfo="skip")]),
-            style | dict(y=values, line=dict(color=look.colour, width=2.2, dash=look.dash), hovertemplate=f"{label}<br>step %{{x:,}}<br>{axis} %{{y:.4g}}<extra></extra>"),
-            style | dict(x=steps[last], y=values[last], mode="markers", marker=dict(color=look.colour, size=9, symbol=look.symbol + ("" if done else "-open"), line_width=2 * (not done)),
-                         showlegend=False, hoverinfo="skip")]
+    return [
+        *(
+            []
+            if faint is None
+            else [
+                style
+                | dict(
+                    y=faint.astype(np.float32),
+                    line=dict(color=look.colour, width=1),
+                    opacity=0.25,
+                    showlegend=False,
+                    hoverinfo="skip",
+                )
+            ]
+        ),
+        style
+        | dict(
+            y=values,
+            line=dict(color=look.colour, width=2.2, dash=look.dash),
+            hovertemplate=f"{label}<br>step %{{x:,}}<br>{axis} %{{y:.4g}}<extra></extra>",
+        ),
+        style
+        | dict(
+            x=steps[last],
+            y=values[last],
+            mode="markers",
+            marker=dict(
+                color=look.colour, size=9, symbol=look.symbol + ("" if done else "-open"), line_width=2 * (not done)
+            ),
+            showlegend=False,
+            hoverinfo="skip",
+        ),
+    ]

@@ -7,6 +7,7 @@ from them both ways, each in processes of its own, one after the other. Both way
 worded and laid out by the same functions, written; that they made the same rounds is checked. Memory is the highest sum of the proportional set sizes of all processes of a
 build, sampled. `--plain N` is the largest size that the straightforward way is given; above it, its figures are those of that size times the ratio of the sizes.
 """
+
 import argparse
 import json
 import random
@@ -19,14 +20,27 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-SHARES = {"coco-captions": 0.15, "vqav2": 0.15, "vg-qa": 0.2, "vg-regions": 0.5}  # of the records, about as COCO and Visual Genome have them
+SHARES = {
+    "coco-captions": 0.15,
+    "vqav2": 0.15,
+    "vg-qa": 0.2,
+    "vg-regions": 0.5,
+}  # of the records, about as COCO and Visual Genome have them
 PER_IMAGE = 50  # records
 RECIPE = ["coco-captions", "vqav2", "vg-qa", "vg-regions"]
 THINGS = "dog cat bus train kite clock umbrella bench horse giraffe laptop pizza surfboard zebra boat vase".split()
 COLOURS = "red green blue white black brown yellow grey orange pink".split()
 ACTS = "standing sitting running sleeping waiting looking eating flying parked lying".split()
-PLACES = "on the table,near the window,in the street,under a tree,at the station,by the water,behind the fence,in the grass".split(",")
-ASKED = ["What color is the {thing} {place}?", "How many {thing}s are {act} {place}?", "Is the {thing} {act}?", "Where is the {color} {thing}?", "What is {act} {place}?"]
+PLACES = "on the table,near the window,in the street,under a tree,at the station,by the water,behind the fence,in the grass".split(
+    ","
+)
+ASKED = [
+    "What color is the {thing} {place}?",
+    "How many {thing}s are {act} {place}?",
+    "Is the {thing} {act}?",
+    "Where is the {color} {thing}?",
+    "What is {act} {place}?",
+]
 
 
 def phrase(draw: random.Random) -> str:
@@ -34,9 +48,20 @@ def phrase(draw: random.Random) -> str:
 
 
 def question(draw: random.Random) -> tuple[str, str]:
-    blanks = {"thing": draw.choice(THINGS), "place": draw.choice(PLACES), "act": draw.choice(ACTS), "color": draw.choice(COLOURS)}
+    blanks = {
+        "thing": draw.choice(THINGS),
+        "place": draw.choice(PLACES),
+        "act": draw.choice(ACTS),
+        "color": draw.choice(COLOURS),
+    }
     form = draw.randrange(len(ASKED))
-    return ASKED[form].format(**blanks), [blanks["color"], str(draw.randint(1, 9)), draw.choice(["yes", "no"]), blanks["place"], blanks["thing"]][form]
+    return ASKED[form].format(**blanks), [
+        blanks["color"],
+        str(draw.randint(1, 9)),
+        draw.choice(["yes", "no"]),
+        blanks["place"],
+        blanks["thing"],
+    ][form]
 
 
 def array(path: Path, head: str, rows, tail: str) -> None:
@@ -53,35 +78,105 @@ def make(folder: Path, records: int) -> int:
     draw, count = random.Random(0), {name: int(records * share) for name, share in SHARES.items()}
     images = records // PER_IMAGE
     coco, genome = range(1, images // 2 + 1), range(1, images + 1)  # the even numbers of Visual Genome are COCO's
-    listed = [{"id": i, "width": 640, "height": 480, "file_name": f"{i:012d}.jpg", "coco_url": f"http://images.cocodataset.org/train2017/{i:012d}.jpg"} for i in coco]
+    listed = [
+        {
+            "id": i,
+            "width": 640,
+            "height": 480,
+            "file_name": f"{i:012d}.jpg",
+            "coco_url": f"http://images.cocodataset.org/train2017/{i:012d}.jpg",
+        }
+        for i in coco
+    ]
+
     def caption(k):
         return {"image_id": coco[k // 5 % len(coco)], "id": k, "caption": f"A {phrase(draw)} with a {phrase(draw)}."}
 
-    array(folder / "annotations/captions_train2017.json", f'{{"info": {{}}, "licenses": [], "images": {json.dumps(listed)}, "annotations": [',
-          map(caption, range(count["coco-captions"])), "]}")
-    clean = [image | {"coco_url": f"http://images.cocodataset.org/val2017/{image['id']:012d}.jpg"} for image in listed[::25]]
-    array(folder / "annotations/instances_val2017.json", '{"images": [', clean, '], "annotations": [], "categories": []}')
+    array(
+        folder / "annotations/captions_train2017.json",
+        f'{{"info": {{}}, "licenses": [], "images": {json.dumps(listed)}, "annotations": [',
+        map(caption, range(count["coco-captions"])),
+        "]}",
+    )
+    clean = [
+        image | {"coco_url": f"http://images.cocodataset.org/val2017/{image['id']:012d}.jpg"} for image in listed[::25]
+    ]
+    array(
+        folder / "annotations/instances_val2017.json", '{"images": [', clean, '], "annotations": [], "categories": []}'
+    )
+
     def asked(k):
         return coco[k % len(coco)], k, *question(random.Random(k))
 
     vqa = range(count["vqav2"])
-    array(folder / "vqav2/v2_OpenEnded_mscoco_train2014_questions.json", '{"questions": [',
-          ({"image_id": i, "question": q, "question_id": k} for i, k, q, _ in map(asked, vqa)), "]}")
-    array(folder / "vqav2/v2_mscoco_train2014_annotations.json", '{"annotations": [', (
-        {"question_type": "what", "multiple_choice_answer": a, "image_id": i, "answer_type": "other", "question_id": k,
-         "answers": [{"answer": a, "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)]} for i, k, _, a in map(asked, vqa)), "]}")
-    array(folder / "visual_genome/image_data.json", "[", ({"image_id": i, "width": 800, "height": 600, "coco_id": None if i % 2 else i // 2} for i in genome), "]")
+    array(
+        folder / "vqav2/v2_OpenEnded_mscoco_train2014_questions.json",
+        '{"questions": [',
+        ({"image_id": i, "question": q, "question_id": k} for i, k, q, _ in map(asked, vqa)),
+        "]}",
+    )
+    array(
+        folder / "vqav2/v2_mscoco_train2014_annotations.json",
+        '{"annotations": [',
+        (
+            {
+                "question_type": "what",
+                "multiple_choice_answer": a,
+                "image_id": i,
+                "answer_type": "other",
+                "question_id": k,
+                "answers": [{"answer": a, "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)],
+            }
+            for i, k, _, a in map(asked, vqa)
+        ),
+        "]}",
+    )
+    array(
+        folder / "visual_genome/image_data.json",
+        "[",
+        ({"image_id": i, "width": 800, "height": 600, "coco_id": None if i % 2 else i // 2} for i in genome),
+        "]",
+    )
     per = count["vg-qa"] // images
+
     def answered(i):
-        said = [asked(i // 2 - 1)[2:] if n == 0 and i % 2 == 0 else question(draw) for n in range(per)]  # now and then, VQAv2's question once more
-        return {"id": i, "qas": [{"a_objects": [], "question": q, "image_id": i, "qa_id": i * 100 + n, "answer": a.capitalize() + ".", "q_objects": []}
-                                 for n, (q, a) in enumerate(said)]}
+        said = [
+            asked(i // 2 - 1)[2:] if n == 0 and i % 2 == 0 else question(draw) for n in range(per)
+        ]  # now and then, VQAv2's question once more
+        return {
+            "id": i,
+            "qas": [
+                {
+                    "a_objects": [],
+                    "question": q,
+                    "image_id": i,
+                    "qa_id": i * 100 + n,
+                    "answer": a.capitalize() + ".",
+                    "q_objects": [],
+                }
+                for n, (q, a) in enumerate(said)
+            ],
+        }
 
     array(folder / "visual_genome/question_answers.json", "[", map(answered, genome), "]")
     per_region = count["vg-regions"] // images
+
     def described(i):
-        return {"id": i, "regions": [{"region_id": i * 100 + n, "image_id": i, "phrase": phrase(draw), "x": draw.randrange(400), "y": draw.randrange(300),
-                                      "width": draw.randint(9, 399), "height": draw.randint(9, 299)} for n in range(per_region)]}
+        return {
+            "id": i,
+            "regions": [
+                {
+                    "region_id": i * 100 + n,
+                    "image_id": i,
+                    "phrase": phrase(draw),
+                    "x": draw.randrange(400),
+                    "y": draw.randrange(300),
+                    "width": draw.randint(9, 399),
+                    "height": draw.randint(9, 299),
+                }
+                for n in range(per_region)
+            ],
+        }
 
     array(folder / "visual_genome/region_descriptions.json", "[", map(described, genome), "]")
     return sum(path.stat().st_size for path in folder.rglob("*.json"))
@@ -105,26 +200,60 @@ def plain(data: Path, out: Path) -> None:
     from cocoift.data.curate import sameness
     from cocoift.data.sources.base import Record, fault
     from cocoift.data.sources.genome import vg_answer, vg_phrase
-    from cocoift.data.templates import draw_of, drafts
+    from cocoift.data.templates import drafts, draw_of
 
     told = recipe()
     genome = {row["image_id"]: row for row in json.load(open(data / "visual_genome/image_data.json"))}
-    records = [Record("coco-captions", str(a["id"]), f"coco:{a['image_id']}", "caption", answers=(a["caption"],))
-               for a in json.load(open(data / "annotations/captions_train2017.json"))["annotations"]]
-    questions = {q["question_id"]: q for q in json.load(open(data / "vqav2/v2_OpenEnded_mscoco_train2014_questions.json"))["questions"]}
+    records = [
+        Record("coco-captions", str(a["id"]), f"coco:{a['image_id']}", "caption", answers=(a["caption"],))
+        for a in json.load(open(data / "annotations/captions_train2017.json"))["annotations"]
+    ]
+    questions = {
+        q["question_id"]: q
+        for q in json.load(open(data / "vqav2/v2_OpenEnded_mscoco_train2014_questions.json"))["questions"]
+    }
     for a in json.load(open(data / "vqav2/v2_mscoco_train2014_annotations.json"))["annotations"]:
         votes = Counter(given["answer"] for given in a["answers"])
-        records.append(Record("vqav2", str(a["question_id"]), f"coco:{a['image_id']}", "qa", questions[a["question_id"]]["question"],
-                              (a["multiple_choice_answer"],), votes=votes[a["multiple_choice_answer"]] / votes.total()))
+        records.append(
+            Record(
+                "vqav2",
+                str(a["question_id"]),
+                f"coco:{a['image_id']}",
+                "qa",
+                questions[a["question_id"]]["question"],
+                (a["multiple_choice_answer"],),
+                votes=votes[a["multiple_choice_answer"]] / votes.total(),
+            )
+        )
+
     def name(i):
         return f"vg:{i}" if genome[i]["coco_id"] is None else f"coco:{genome[i]['coco_id']}"
 
     for row in json.load(open(data / "visual_genome/question_answers.json")):
-        records += [Record("vg-qa", str(q["qa_id"]), name(row["id"]), "qa", q["question"], (vg_answer(q["answer"]),)) for q in row["qas"]]
+        records += [
+            Record("vg-qa", str(q["qa_id"]), name(row["id"]), "qa", q["question"], (vg_answer(q["answer"]),))
+            for q in row["qas"]
+        ]
     for row in json.load(open(data / "visual_genome/region_descriptions.json")):
         w, h = genome[row["id"]]["width"], genome[row["id"]]["height"]
-        records += [Record("vg-regions", str(r["region_id"]), name(row["id"]), "region", answers=(vg_phrase(r["phrase"]),), boxes=(
-            (round(r["x"] / w, 4), round(r["y"] / h, 4), round((r["x"] + r["width"]) / w, 4), round((r["y"] + r["height"]) / h, 4)),)) for r in row["regions"]]
+        records += [
+            Record(
+                "vg-regions",
+                str(r["region_id"]),
+                name(row["id"]),
+                "region",
+                answers=(vg_phrase(r["phrase"]),),
+                boxes=(
+                    (
+                        round(r["x"] / w, 4),
+                        round(r["y"] / h, 4),
+                        round((r["x"] + r["width"]) / w, 4),
+                        round((r["y"] + r["height"]) / h, 4),
+                    ),
+                ),
+            )
+            for r in row["regions"]
+        ]
     clean = {f"coco:{image['id']}" for image in json.load(open(data / "annotations/instances_val2017.json"))["images"]}
     same = defaultdict(list)
     for record in records:
@@ -137,12 +266,19 @@ def plain(data: Path, out: Path) -> None:
         by_image[some[0][1].image].append(max(some, key=lambda one: votes.get(one[0]))[1])
     conversations = []
     for image, some in by_image.items():
-        worded = [d for record in some for d in drafts(record, draw_of(told.seed, record.source, record.id), told.free, told.templates)]
+        worded = [
+            d
+            for record in some
+            for d in drafts(record, draw_of(told.seed, record.source, record.id), told.free, told.templates)
+        ]
         pieces = [Piece(d.format, d.bare, tokens=(len(d.stated) + len(d.response)) // 4) for d in worded]
         for number, group in enumerate(compose(pieces, told.layout, told.deal, random.Random(f"{told.seed} {image}"))):
             states = place([worded[i].format for i in group], LAYOUTS[told.layout].placement)
-            turns = [{"from": who, "value": text} for i, state in zip(group, states)
-                     for who, text in (("human", worded[i].stated if state else worded[i].bare), ("gpt", worded[i].response))]
+            turns = [
+                {"from": who, "value": text}
+                for i, state in zip(group, states)
+                for who, text in (("human", worded[i].stated if state else worded[i].bare), ("gpt", worded[i].response))
+            ]
             conversations.append({"id": f"{image}/{number}", "image": image, "conversations": turns})
     out.mkdir()
     with open(out / "llava.json", "w") as file:
@@ -162,7 +298,9 @@ def memory(process: psutil.Process) -> float:  # MB
 def timed(way: str, data: Path, out: Path) -> dict:
     "Seconds and peak memory of one way, in a process of its own."
     start, peak = time.perf_counter(), 0.0
-    child = subprocess.Popen([sys.executable, __file__, "--way", way, "--data", data, "--out", out], stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, __file__, "--way", way, "--data", data, "--out", out], stderr=subprocess.PIPE, text=True
+    )
     process = psutil.Process(child.pid)
     while child.poll() is None:
         try:
@@ -178,8 +316,11 @@ def timed(way: str, data: Path, out: Path) -> dict:
 
 def rounds_of(out: Path) -> Counter:  # instruction and answer of every round, by a hash
     if (out / "llava.json").exists():
-        said = ((c["image"], turn["value"], answer["value"]) for c in json.load(open(out / "llava.json"))
-                for turn, answer in zip(c["conversations"][::2], c["conversations"][1::2]))
+        said = (
+            (c["image"], turn["value"], answer["value"])
+            for c in json.load(open(out / "llava.json"))
+            for turn, answer in zip(c["conversations"][::2], c["conversations"][1::2])
+        )
     else:
         from cocoift.conversation import read_conversations
 
@@ -206,7 +347,11 @@ def main() -> None:
             home = Path(folder)
             size_mb = make(home / "data", size) / 2**20
             measured = timed("ours", home / "data", home / "ours")
-            told[str(size)] = {**measured, "records_per_s": round(size / measured["seconds"]), "input_mb": round(size_mb)}
+            told[str(size)] = {
+                **measured,
+                "records_per_s": round(size / measured["seconds"]),
+                "input_mb": round(size_mb),
+            }
             if size <= args.plain:
                 last = size, timed("plain", home / "data", home / "plain")
                 told[str(size)]["plain"] = last[1]
@@ -214,8 +359,11 @@ def main() -> None:
                     told[str(size)]["same_rounds"] = rounds_of(home / "ours") == rounds_of(home / "plain")
             if last:
                 ratio = size / last[0]
-                against[str(size)] = {"speed": round(last[1]["seconds"] * ratio / measured["seconds"], 2), "memory": round(last[1]["peak_mb"] * ratio / measured["peak_mb"], 2),
-                                      "extrapolated": ratio > 1}
+                against[str(size)] = {
+                    "speed": round(last[1]["seconds"] * ratio / measured["seconds"], 2),
+                    "memory": round(last[1]["peak_mb"] * ratio / measured["peak_mb"], 2),
+                    "extrapolated": ratio > 1,
+                }
         print(size, told[str(size)], against.get(str(size)), file=sys.stderr)
     print(json.dumps({"sizes": told, "vs_plain": against}))
 

@@ -7,6 +7,7 @@ the machine does weighs on both. Both do the same requests, 64 under way; the en
 run. The faulty server answers 20 % with 429 and Retry-After, 5 % with 500, cuts 2 % of the connections, sends half a
 JSON to 1 % and lets 2 % wait for two seconds; `doubled` is by the server's books: whole answers that it sent twice for the same request.
 """
+
 import argparse
 import asyncio
 import json
@@ -29,12 +30,29 @@ from cocoift.chat.endpoint.money import Price
 from cocoift.chat.endpoint.request import Request
 
 AT_ONCE = 64
-FAULTS = ["--refuse", "0.2", "--broken", "0.05", "--cut", "0.02", "--garble", "0.01", "--slow", "0.02", "--tail", "2", "--pause", "0.1"]
+FAULTS = [
+    "--refuse",
+    "0.2",
+    "--broken",
+    "0.05",
+    "--cut",
+    "0.02",
+    "--garble",
+    "0.01",
+    "--slow",
+    "0.02",
+    "--tail",
+    "2",
+    "--pause",
+    "0.1",
+]
 
 
 @contextmanager
 def server(*options: str):
-    process = subprocess.Popen([sys.executable, "-m", "cocoift.chat.endpoint.stage", *options], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cocoift.chat.endpoint.stage", *options], stdout=subprocess.PIPE, text=True
+    )
     try:
         yield process.stdout.readline().strip()
     finally:
@@ -43,7 +61,16 @@ def server(*options: str):
 
 
 def request(k: int) -> Request:
-    return Request("any", [{"role": "user", "content": f"Rewrite as a full sentence: there are {k} boats at the pier, and nobody is on them."}], {"max_tokens": 64, "temperature": 0})
+    return Request(
+        "any",
+        [
+            {
+                "role": "user",
+                "content": f"Rewrite as a full sentence: there are {k} boats at the pier, and nobody is on them.",
+            }
+        ],
+        {"max_tokens": 64, "temperature": 0},
+    )
 
 
 def plain(url: str, count: int) -> float:  # seconds
@@ -52,6 +79,7 @@ def plain(url: str, count: int) -> float:  # seconds
     async def work() -> float:
         gate = asyncio.Semaphore(AT_ONCE)
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=300) as client:
+
             async def ask(k: int) -> str:
                 async with gate:
                     told = await client.chat.completions.create(**request(k).body())
@@ -69,12 +97,23 @@ def held_mb() -> float:
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def ours(url: str, count: int, cache: Path, marks: tuple[int, ...] = ()) -> tuple[float, dict, dict]:  # seconds, MB at each mark, counts
+def ours(
+    url: str, count: int, cache: Path, marks: tuple[int, ...] = ()
+) -> tuple[float, dict, dict]:  # seconds, MB at each mark, counts
     if count and "127.0.0.1:9/" not in url:
         import openai  # noqa: F401  before the clock starts, as for the other way
 
     held = Cache(cache)
-    engine = Engine(url, held, concurrency=AT_ONCE, limits=Limits(1e7, 1e9), price=Price(input=1, output=2), budget=1e9, run="bench", role="bench")
+    engine = Engine(
+        url,
+        held,
+        concurrency=AT_ONCE,
+        limits=Limits(1e7, 1e9),
+        price=Price(input=1, output=2),
+        budget=1e9,
+        run="bench",
+        role="bench",
+    )
     told, memory, start = [0, 0], {}, time.perf_counter()
 
     def done(number: int, answer) -> None:
@@ -85,7 +124,17 @@ def ours(url: str, count: int, cache: Path, marks: tuple[int, ...] = ()) -> tupl
 
     run(engine, (one(request(k)) for k in range(count)), done, "bench", count)
     seconds = time.perf_counter() - start
-    return seconds, memory, {**engine.counts, "answered": told[0], "failed": told[1], "errors": dict(engine.errors), "usage": held.usage("bench")}
+    return (
+        seconds,
+        memory,
+        {
+            **engine.counts,
+            "answered": told[0],
+            "failed": told[1],
+            "errors": dict(engine.errors),
+            "usage": held.usage("bench"),
+        },
+    )
 
 
 def apart(function, *args):
@@ -100,15 +149,26 @@ def speed(count: int, pairs: int, folder: Path) -> dict:
     repeat = min(apart(ours, "http://127.0.0.1:9/v1", count, folder / "0.sqlite")[0] for _ in range(2))
     theirs, mine = (min(column) for column in zip(*taken))
     ratios = sorted(t / m for t, m in taken)
-    return {"requests_per_s": round(count / mine, 1), "gather_per_s": round(count / theirs, 1), "vs_gather": round(median(ratios), 3), "vs_gather_pairs": [round(r, 3) for r in ratios],
-            "cached_per_s": round(count / repeat, 1), "cache_speedup": round(mine / repeat, 1)}
+    return {
+        "requests_per_s": round(count / mine, 1),
+        "gather_per_s": round(count / theirs, 1),
+        "vs_gather": round(median(ratios), 3),
+        "vs_gather_pairs": [round(r, 3) for r in ratios],
+        "cached_per_s": round(count / repeat, 1),
+        "cache_speedup": round(mine / repeat, 1),
+    }
 
 
 def memory(count: int, folder: Path) -> dict:
     marks = (count // 10, count // 2, count)
     with server() as url:
         seconds, held, told = apart(ours, url, count, folder / "memory.sqlite", marks)
-    return {"requests": marks, "rss_mb": [held[n] for n in marks], "seconds": round(seconds, 1), "answered": told["answered"]}
+    return {
+        "requests": marks,
+        "rss_mb": [held[n] for n in marks],
+        "seconds": round(seconds, 1),
+        "answered": told["answered"],
+    }
 
 
 def faults(count: int, folder: Path) -> dict:
@@ -117,8 +177,18 @@ def faults(count: int, folder: Path) -> dict:
         with urllib.request.urlopen(url) as books:
             seen = json.load(books)
         again = apart(ours, url, count, folder / "faults.sqlite")[2]
-    return {"records": count, "answered": told["answered"], "lost": count - told["answered"], "doubled": seen["doubled"], "asked_again": again.get("requests", 0), "seconds": round(seconds, 1),
-            "requests": told["requests"], "errors": told["errors"], "server": seen["counts"], "kept": told["usage"]["bench"]["answers"]}
+    return {
+        "records": count,
+        "answered": told["answered"],
+        "lost": count - told["answered"],
+        "doubled": seen["doubled"],
+        "asked_again": again.get("requests", 0),
+        "seconds": round(seconds, 1),
+        "requests": told["requests"],
+        "errors": told["errors"],
+        "server": seen["counts"],
+        "kept": told["usage"]["bench"]["answers"],
+    }
 
 
 def main() -> None:
@@ -133,7 +203,15 @@ def main() -> None:
         told.requests, told.pairs, told.memory, told.records = 600, 3, 3000, 400
     with TemporaryDirectory() as folder:
         folder = Path(folder)
-        print(json.dumps({**speed(told.requests, told.pairs, folder), "faults": faults(told.records, folder), "memory": memory(told.memory, folder)}))
+        print(
+            json.dumps(
+                {
+                    **speed(told.requests, told.pairs, folder),
+                    "faults": faults(told.records, folder),
+                    "memory": memory(told.memory, folder),
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A LLaVA of random weights with 576 image tokens (336 px, patches of 14) is asked
 picture's prefix once and all its questions as one batch behind it, and by plain transformers, one question at a time, each with its picture. Both ways run in one process on the same
 model, in turns; the time of a way is its shortest of `--repeats`. The answers must be equal; what the tower and the processor cost is a part of both times.
 """
+
 import argparse
 import json
 import sys
@@ -13,7 +14,9 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-QUESTION = "which of the {n} things near the {thing} is closer to the camera than the {other} and what is it doing there now"
+QUESTION = (
+    "which of the {n} things near the {thing} is closer to the camera than the {other} and what is it doing there now"
+)
 THINGS = "dog cat bus train kite clock umbrella bench horse giraffe laptop pizza".split()
 
 
@@ -33,7 +36,10 @@ def model(home: Path, width: int) -> Path:
     from cocoift.train.model import assemble, save_llava, tiny_parts
 
     texts = [QUESTION.format(n=n, thing=a, other=b) for n, (a, b) in enumerate(zip(THINGS, THINGS[1:]))]
-    save_llava(*assemble(*tiny_parts(home / "parts", texts, image_size=336, patch=14, width=width, layers=(4, 6))), home / "llava")
+    save_llava(
+        *assemble(*tiny_parts(home / "parts", texts, image_size=336, patch=14, width=width, layers=(4, 6))),
+        home / "llava",
+    )
     return home / "llava"
 
 
@@ -46,11 +52,21 @@ def plain(chat, asks, most: int) -> list[str]:
 
     told = []
     for ask in asks:
-        inputs = chat.processor(text=render([(ask.instruction, "")]), images=open_picture(ask.image, chat.pictures), return_tensors="pt", add_special_tokens=False)
+        inputs = chat.processor(
+            text=render([(ask.instruction, "")]),
+            images=open_picture(ask.image, chat.pictures),
+            return_tensors="pt",
+            add_special_tokens=False,
+        )
         ids = torch.cat([torch.tensor([[chat.tokenizer.bos_token_id]]), inputs.input_ids], 1).to(chat.model.device)
         with torch.inference_mode():
-            out = chat.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs.pixel_values.to(chat.model.device, chat.model.dtype),
-                                      max_new_tokens=most, do_sample=False)
+            out = chat.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pixel_values=inputs.pixel_values.to(chat.model.device, chat.model.dtype),
+                max_new_tokens=most,
+                do_sample=False,
+            )
         told.append(chat.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
     return told
 
@@ -74,7 +90,11 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         names = pictures(Path(folder) / "images", images)
         chat = LocalChat(model(Path(folder), width), Path(folder) / "images", most_tokens=args.answer)
-        asks = [Ask(name, (), QUESTION.format(n=n, thing=THINGS[n % 11], other=THINGS[(n + 1) % 11])) for name in names for n in range(args.questions)]
+        asks = [
+            Ask(name, (), QUESTION.format(n=n, thing=THINGS[n % 11], other=THINGS[(n + 1) % 11]))
+            for name in names
+            for n in range(args.questions)
+        ]
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         answers = {}
         for _ in range(repeats):
@@ -85,10 +105,22 @@ def main() -> None:
                 seconds[way].append(time.perf_counter() - started)
                 print(f"{way}: {len(asks) / seconds[way][-1]:.2f} answers/s", file=sys.stderr)
         best = {way: min(some) for way, some in seconds.items()}
-        print(json.dumps({
-            "speedup": round(best["plain"] / best["ours"], 2), "identical": answers["ours"] == answers["plain"], "answers_per_s": {way: round(len(asks) / s, 2) for way, s in best.items()},
-            "image_tokens": chat.model.config.image_seq_length, "questions": args.questions, "images": images, "answer_tokens": args.answer,
-            "parameters_m": round(sum(p.numel() for p in chat.model.parameters()) / 1e6, 1), "device": str(chat.model.device), "threads": torch.get_num_threads()}))
+        print(
+            json.dumps(
+                {
+                    "speedup": round(best["plain"] / best["ours"], 2),
+                    "identical": answers["ours"] == answers["plain"],
+                    "answers_per_s": {way: round(len(asks) / s, 2) for way, s in best.items()},
+                    "image_tokens": chat.model.config.image_seq_length,
+                    "questions": args.questions,
+                    "images": images,
+                    "answer_tokens": args.answer,
+                    "parameters_m": round(sum(p.numel() for p in chat.model.parameters()) / 1e6, 1),
+                    "device": str(chat.model.device),
+                    "threads": torch.get_num_threads(),
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

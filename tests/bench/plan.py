@@ -3,6 +3,7 @@
     python tests/bench/plan.py [--quick] [--conversations 1000000]
 
 The last line is one JSON document: `conversations`, `seconds.{tokenise,again,plan,step}`, `peak_mb.{parent,rank}`, `tokens`."""
+
 import argparse
 import json
 import multiprocessing
@@ -23,7 +24,9 @@ def said(number: int):
     def words(n: int) -> str:
         return " ".join(draws.choices(WORDS, k=n))
 
-    return conversation(f"coco:{number // 8}", (words(9) + "?", words(2)), (words(7) + "?", words(12) + "."), id=f"c{number}")
+    return conversation(
+        f"coco:{number // 8}", (words(9) + "?", words(2)), (words(7) + "?", words(12) + "."), id=f"c{number}"
+    )
 
 
 def rank(model: Path, folder: Path, out) -> None:
@@ -37,7 +40,15 @@ def rank(model: Path, folder: Path, out) -> None:
     middle = time.perf_counter()
     for step in range(1, 11):
         order.step(step)
-    out.put({"plan": middle - start, "step": (time.perf_counter() - middle) / 10, "peak_mb": peak_mb(), "tokens": int(plan.lengths.sum()), "kept": plan.table()["kept"]})
+    out.put(
+        {
+            "plan": middle - start,
+            "step": (time.perf_counter() - middle) / 10,
+            "peak_mb": peak_mb(),
+            "tokens": int(plan.lengths.sum()),
+            "kept": plan.table()["kept"],
+        }
+    )
 
 
 def main() -> None:
@@ -52,7 +63,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        model = save_llava(*assemble(*tiny_parts(here / "parts", WORDS, width=32, image_size=336, patch=14)), here / "llava")
+        model = save_llava(
+            *assemble(*tiny_parts(here / "parts", WORDS, width=32, image_size=336, patch=14)), here / "llava"
+        )
         write_parquet(here / "set.parquet", (said(number) for number in range(count)))
         family, start = open_family(model), time.perf_counter()
         made = plant(family, here / "set.parquet", here / "plans")
@@ -64,9 +77,21 @@ def main() -> None:
         found = out.get()
         process.join()
         assert found["kept"] == count
-        print(json.dumps({"conversations": count, "seconds": {"tokenise": round(middle - start, 2), "again": round(again, 2), "plan": round(found["plan"], 2),
-                                                              "step": round(found["step"], 4)},
-                          "peak_mb": {"parent": round(peak_mb()), "rank": round(found["peak_mb"])}, "tokens": found["tokens"]}))
+        print(
+            json.dumps(
+                {
+                    "conversations": count,
+                    "seconds": {
+                        "tokenise": round(middle - start, 2),
+                        "again": round(again, 2),
+                        "plan": round(found["plan"], 2),
+                        "step": round(found["step"], 4),
+                    },
+                    "peak_mb": {"parent": round(peak_mb()), "rank": round(found["peak_mb"])},
+                    "tokens": found["tokens"],
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and low-rank, on one rank. Forward and backward passes are timed, all ways in tu
 has `time` (separate rows / trees, the same head of the loss), `packed` (several rows in one, isolated / trees), `cpu` (as `time`, in processor seconds, which a busy
 machine disturbs less) and `tokens`; `trees_vs_llava` (one conversation a padded row, sorted by length, logits of all tokens; 12 conversations of 40 to 80 tokens an
 image); `coco_ift`, `exactness`, `deepspeed`, `device`, `mfu` (of trees, the recomputing not counted), and `arms` with the rates of each."""
+
 import argparse
 import copy
 import json
@@ -31,7 +32,13 @@ from cocoift.train.pack import alone, pack  # noqa: E402
 from cocoift.train.tree import Rows, Tree, collate, token_loss  # noqa: E402
 
 PREFIX, PATCHES, VOCABULARY = 35, 576, 32064  # LLaVA-1.5's
-PEAK = {"h100": 989e12, "h200": 989e12, "a100": 312e12, "b200": 2250e12, "l40s": 362e12}  # dense bf16, NVIDIA's data sheets
+PEAK = {
+    "h100": 989e12,
+    "h200": 989e12,
+    "a100": 312e12,
+    "b200": 2250e12,
+    "l40s": 362e12,
+}  # dense bf16, NVIDIA's data sheets
 
 
 class Branch(NamedTuple):
@@ -43,19 +50,38 @@ def llava(cuda: bool, layers: int, width: int):
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     seen, heads = (1024, width // 128) if cuda else (128, width // 64)
-    vision = CLIPVisionConfig(hidden_size=seen, intermediate_size=4 * seen, num_hidden_layers=24 if cuda else 2, num_attention_heads=seen // 64, image_size=336, patch_size=14)
-    language = LlamaConfig(vocab_size=VOCABULARY, hidden_size=width, intermediate_size=int(width * 2.7) // 64 * 64, num_hidden_layers=layers, num_attention_heads=heads,
-                           num_key_value_heads=heads, max_position_embeddings=8192)
+    vision = CLIPVisionConfig(
+        hidden_size=seen,
+        intermediate_size=4 * seen,
+        num_hidden_layers=24 if cuda else 2,
+        num_attention_heads=seen // 64,
+        image_size=336,
+        patch_size=14,
+    )
+    language = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=int(width * 2.7) // 64 * 64,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=8192,
+    )
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=language, image_token_id=VOCABULARY - 1, vision_feature_layer=-2))
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=language, image_token_id=VOCABULARY - 1, vision_feature_layer=-2)
+    )
     model.model.vision_tower.requires_grad_(False)  # LLaVA-1.5's
     use_trees(model)
     if cuda:
-        model.to("cuda", torch.bfloat16).activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        model.to("cuda", torch.bfloat16).activation_checkpointing_enable(
+            activation_checkpointing_kwargs={"use_reentrant": False}
+        )
     return model.train()
 
 
 # What is trained on ------------------------------------------------------------------------------------------------------------------------------------------------
+
 
 def grove(lengths: list[list[int]], draws: random.Random) -> list[Tree]:  # of each image its conversations' tokens
     prefix = [draws.randrange(3, 30000) for _ in range(PREFIX)] + [VOCABULARY - 1] * PATCHES
@@ -91,7 +117,9 @@ def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-if
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     said = [[f"USER: {r.instruction} ASSISTANT: {r.response}" for r in c.rounds] for c in conversations]
-    tokenizer.train_from_iterator((text for texts in said for text in texts), trainers.BpeTrainer(vocab_size=32000, show_progress=False))
+    tokenizer.train_from_iterator(
+        (text for texts in said for text in texts), trainers.BpeTrainer(vocab_size=32000, show_progress=False)
+    )
     lengths = defaultdict(list)
     for c, texts in zip(conversations, said):
         if c.images:
@@ -101,8 +129,12 @@ def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-if
 
 # How it is trained on ----------------------------------------------------------------------------------------------------------------------------------------------
 
+
 def pixels(rows: Rows, model) -> dict:
-    one = {image: torch.randn(3, 336, 336, generator=torch.Generator().manual_seed(int(image))) for image in set(rows.images)}
+    one = {
+        image: torch.randn(3, 336, 336, generator=torch.Generator().manual_seed(int(image)))
+        for image in set(rows.images)
+    }
     return {"pixel_values": torch.stack([one[image] for image in rows.images]).to(model.device, model.dtype)}
 
 
@@ -116,8 +148,13 @@ def llava_loss(model, batch: list[list[Tree]]):
     rows = collate(batch).to(model.device)
     labels = torch.full_like(rows.ids, -100)
     labels.view(-1)[rows.where + 1] = rows.what
-    seen = torch.arange(rows.ids.shape[1], device=model.device) < torch.tensor([len(row[0]) for row in batch], device=model.device)[:, None]
-    return model(input_ids=rows.ids, attention_mask=seen.long(), labels=labels, use_cache=False, **pixels(rows, model)).loss * len(rows.what), rows
+    seen = (
+        torch.arange(rows.ids.shape[1], device=model.device)
+        < torch.tensor([len(row[0]) for row in batch], device=model.device)[:, None]
+    )
+    return model(
+        input_ids=rows.ids, attention_mask=seen.long(), labels=labels, use_cache=False, **pixels(rows, model)
+    ).loss * len(rows.what), rows
 
 
 def flops(model, rows: Rows, places: int) -> float:
@@ -129,11 +166,16 @@ def flops(model, rows: Rows, places: int) -> float:
     trunk, fork, own = rows.spans.unbind(2)
     pairs = (fork - trunk + torch.arange(rows.ids.shape[1], device=rows.ids.device) - own + 1).sum().item()
     head = VOCABULARY * text.hidden_size
-    return 6 * (body * places + joint * PATCHES * len(rows.images) + head * len(rows.what)) + 12 * text.num_hidden_layers * text.hidden_size * pairs + 2 * tower * (PATCHES + 1) * len(rows.images)
+    return (
+        6 * (body * places + joint * PATCHES * len(rows.images) + head * len(rows.what))
+        + 12 * text.num_hidden_layers * text.hidden_size * pairs
+        + 2 * tower * (PATCHES + 1) * len(rows.images)
+    )
 
 
 class Way(NamedTuple):
     "A way to train on the same conversations."
+
     loss: Callable
     batches: list
 
@@ -145,7 +187,14 @@ def peak_mb(start: bool = False) -> float:
     try:
         if start:
             return Path("/proc/self/clear_refs").write_text("5")
-        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")) / 1024
+        return (
+            next(
+                int(line.split()[1])
+                for line in Path("/proc/self/status").read_text().splitlines()
+                if line.startswith("VmHWM")
+            )
+            / 1024
+        )
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -159,8 +208,14 @@ def once(model, way: Way) -> dict:
         loss, rows = way.loss(model, batch)
         loss.backward()
         tokens = sum(len(tree) for row in batch for tree in row)
-        for name, value in (("learned", len(rows.what)), ("places", rows.ids.numel()), ("images", len(rows.images)), ("tokens", tokens), ("loss", loss.item()),
-                            ("separate", sum(tree.separate for row in batch for tree in row))):
+        for name, value in (
+            ("learned", len(rows.what)),
+            ("places", rows.ids.numel()),
+            ("images", len(rows.images)),
+            ("tokens", tokens),
+            ("loss", loss.item()),
+            ("separate", sum(tree.separate for row in batch for tree in row)),
+        ):
             found[name] += value
     if model.device.type == "cuda":
         torch.cuda.synchronize()
@@ -173,9 +228,15 @@ def race(model, ways: dict[str, Way], repeats: int) -> dict[str, dict]:
     for _ in range(repeats + (model.device.type == "cuda")):  # on a GPU the first compiles
         for name, way in ways.items():
             found[name].append(once(model, way))
-    best = {name: runs[0] | {key: min(run[key] for run in runs) for key in ("wall", "cpu", "peak_mb")} for name, runs in found.items()}
+    best = {
+        name: runs[0] | {key: min(run[key] for run in runs) for key in ("wall", "cpu", "peak_mb")}
+        for name, runs in found.items()
+    }
     for name, way in ways.items():
-        best[name]["flops"] = sum(flops(model, collate(batch).to(model.device), sum(len(tree) for row in batch for tree in row)) for batch in way.batches)
+        best[name]["flops"] = sum(
+            flops(model, collate(batch).to(model.device), sum(len(tree) for row in batch for tree in row))
+            for batch in way.batches
+        )
     losses = [best[name]["loss"] / best[name]["learned"] for name in ways]
     assert max(losses) - min(losses) < (0.05 if model.dtype == torch.bfloat16 else 1e-4), f"not the same loss: {losses}"
     return best
@@ -183,29 +244,48 @@ def race(model, ways: dict[str, Way], repeats: int) -> dict[str, dict]:
 
 def told(found: dict, peak: float | None) -> dict:
     s = found["wall"]
-    return {"seconds": round(s, 3), "cpu_seconds": round(found["cpu"], 3), "supervised_tokens_per_s": round(found["learned"] / s, 1), "tokens_per_s": round(found["tokens"] / s, 1),
-            "effective_tokens_per_s": round(found["separate"] / s, 1), "images_per_s": round(found["images"] / s, 2), "padding": round(1 - found["tokens"] / found["places"], 4),
-            "tree_ratio": round(found["separate"] / found["tokens"], 3), "peak_mb": round(found["peak_mb"]), "mfu": round(found["flops"] / s / peak, 4) if peak else None}
+    return {
+        "seconds": round(s, 3),
+        "cpu_seconds": round(found["cpu"], 3),
+        "supervised_tokens_per_s": round(found["learned"] / s, 1),
+        "tokens_per_s": round(found["tokens"] / s, 1),
+        "effective_tokens_per_s": round(found["separate"] / s, 1),
+        "images_per_s": round(found["images"] / s, 2),
+        "padding": round(1 - found["tokens"] / found["places"], 4),
+        "tree_ratio": round(found["separate"] / found["tokens"], 3),
+        "peak_mb": round(found["peak_mb"]),
+        "mfu": round(found["flops"] / s / peak, 4) if peak else None,
+    }
 
 
 def compare(found: dict, rivals: dict[str, str]) -> dict:  # key of the result: name of a way
     ratio = found["trees"]["separate"] / found["trees"]["tokens"]
     times = {key: round(found[name]["wall"] / found["trees"]["wall"], 3) for key, name in rivals.items()}
     cpu = found["rows"]["cpu"] / found["trees"]["cpu"]
-    return times | {"cpu": round(cpu, 3), "tokens": round(ratio, 3), "share": round(times["time"] / ratio, 3), "cpu_share": round(cpu / ratio, 3)}
+    return times | {
+        "cpu": round(cpu, 3),
+        "tokens": round(ratio, 3),
+        "share": round(times["time"] / ratio, 3),
+        "cpu_share": round(cpu / ratio, 3),
+    }
 
 
 def ways_of(trees: list[Tree], cuda: bool) -> dict[str, Way]:
     room, micro = (8192, 16384) if cuda else (2048, 1)  # tokens of a row, of a batch
     single = alone(trees)
-    return {"trees": Way(our_loss, batches(pack(trees, room) if cuda else [[tree] for tree in trees], micro)),
-            "rows": Way(our_loss, batches([[tree] for tree in single], micro)), "packed": Way(our_loss, batches(pack(single, room), micro))}
+    return {
+        "trees": Way(our_loss, batches(pack(trees, room) if cuda else [[tree] for tree in trees], micro)),
+        "rows": Way(our_loss, batches([[tree] for tree in single], micro)),
+        "packed": Way(our_loss, batches(pack(single, room), micro)),
+    }
 
 
 # Exactness and DeepSpeed -------------------------------------------------------------------------------------------------------------------------------------------
 
+
 def exactness(model, trees: list[Tree]) -> dict:
     "How far gradients are from those of separate rows in float32, as a part of their length: of trees, and of rows as such."
+
     def gradient(model, rows):
         model.zero_grad(set_to_none=True)
         loss, _ = our_loss(model, rows)
@@ -214,18 +294,31 @@ def exactness(model, trees: list[Tree]) -> dict:
 
     exact = copy.deepcopy(model).float()
     wanted = gradient(exact, [[tree] for tree in alone(trees)])
-    both, single, off = [[tree] for tree in trees], [[tree] for tree in alone(trees)], lambda found: ((found - wanted).norm() / wanted.norm()).item()
+    both, single, off = (
+        [[tree] for tree in trees],
+        [[tree] for tree in alone(trees)],
+        lambda found: ((found - wanted).norm() / wanted.norm()).item(),
+    )
     found = {"float32_trees": off(gradient(exact, both))}
     del exact
     low = copy.deepcopy(model).to(torch.bfloat16)
-    return {name: float(f"{value:.3g}") for name, value in (found | {"bf16_trees": off(gradient(low, both)), "bf16_rows": off(gradient(low, single))}).items()}
+    return {
+        name: float(f"{value:.3g}")
+        for name, value in (
+            found | {"bf16_trees": off(gradient(low, both)), "bf16_rows": off(gradient(low, single))}
+        ).items()
+    }
 
 
 def low_rank(model) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     learns = {name for name, p in model.named_parameters() if "projector" in name}
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and "language_model" in name]
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "language_model" in name
+    ]
     inject_adapter_in_model(LoraConfig(r=16, lora_alpha=32, target_modules=names), model)
     for name, p in model.named_parameters():
         p.requires_grad_(".lora_" in name or name in learns)
@@ -249,10 +342,17 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
     except ImportError as error:
         return {"left_out": str(error)}
     import logging
+
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(s.getsockname()[1])}
+        os.environ |= {
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(s.getsockname()[1]),
+        }
     cuda, found = torch.cuda.is_available(), {}
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo")
     batch = [[tree] for tree in trees]
@@ -267,9 +367,17 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
             learns = [p for p in model.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(learns, lr=1e-4)
             if stage:
-                settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": stage}, "bf16": {"enabled": cuda}, "gradient_clipping": 1.0,
-                            "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
-                engine, *_ = deepspeed.initialize(model=Summed(model), optimizer=optimizer, model_parameters=learns, config=settings)
+                settings = {
+                    "train_micro_batch_size_per_gpu": 1,
+                    "zero_optimization": {"stage": stage},
+                    "bf16": {"enabled": cuda},
+                    "gradient_clipping": 1.0,
+                    "zero_allow_untested_optimizer": True,
+                    "zero_force_ds_cpu_optimizer": False,
+                }
+                engine, *_ = deepspeed.initialize(
+                    model=Summed(model), optimizer=optimizer, model_parameters=learns, config=settings
+                )
             losses, start = [], time.perf_counter()
             for _ in range(steps):
                 loss = (engine if stage else Summed(model))(batch)
@@ -306,12 +414,23 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     cuda, draws = torch.cuda.is_available(), random.Random(0)
-    layers, width = asked.layers or (24 if cuda else 2 if asked.quick else 4), asked.width or (2048 if cuda else 256 if asked.quick else 384)
+    layers, width = (
+        asked.layers or (24 if cuda else 2 if asked.quick else 4),
+        asked.width or (2048 if cuda else 256 if asked.quick else 384),
+    )
     device = torch.cuda.get_device_name() if cuda else "cpu"
     peak = next((flops for name, flops in PEAK.items() if name in device.lower()), None)
     model, repeats, images = llava(cuda, layers, width), asked.repeats or (1 if asked.quick else 3), 28 if cuda else 1
-    out = {"trees_vs_rows": {}, "trees_vs_llava": None, "coco_ift": None, "device": device, "mfu": None, "parameters": sum(p.numel() for p in model.parameters()),
-           "threads": torch.get_num_threads(), "arms": {}}
+    out = {
+        "trees_vs_rows": {},
+        "trees_vs_llava": None,
+        "coco_ift": None,
+        "device": device,
+        "mfu": None,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "threads": torch.get_num_threads(),
+        "arms": {},
+    }
 
     def run(name: str, ways: dict[str, Way]) -> dict:
         found = race(model, ways, repeats)
@@ -324,7 +443,13 @@ def main() -> None:
         out["trees_vs_rows"][f"{k},{t}"] = compare(found, {"time": "rows", "packed": "packed"})
     trees = grove([[draws.randint(40, 80) for _ in range(12)] for _ in range(images)], draws)
     ways = ways_of(trees, cuda)
-    found = run("12 short", {"trees": ways["trees"], "llava": Way(llava_loss, batches([[tree] for tree in alone(trees)], 16384 if cuda else 2800))})
+    found = run(
+        "12 short",
+        {
+            "trees": ways["trees"],
+            "llava": Way(llava_loss, batches([[tree] for tree in alone(trees)], 16384 if cuda else 2800)),
+        },
+    )
     out["trees_vs_llava"] = round(found["llava"]["wall"] / found["trees"]["wall"], 3)
     out["trees_vs_llava_cpu"] = round(found["llava"]["cpu"] / found["trees"]["cpu"], 3)
     if asked.data:
@@ -335,8 +460,15 @@ def main() -> None:
         llavas = batches([[tree] for tree in alone(trees)], 16384 if cuda else 2800)
         found = run("coco-ift", ways_of(trees, cuda) | {"llava": Way(llava_loss, llavas)})
         whole = sum(PREFIX + PATCHES + t for t in flat) / sum(PREFIX + PATCHES + sum(some) for some in lengths)
-        out["coco_ift"] = {"images": len(lengths), "k": round(len(flat) / len(lengths), 3), "t": round(sum(flat) / len(flat), 1), "tokens_whole": round(whole, 3), "sampled_images": len(some),
-                           "llava": round(found["llava"]["wall"] / found["trees"]["wall"], 3), **compare(found, {"time": "rows", "packed": "packed"})}
+        out["coco_ift"] = {
+            "images": len(lengths),
+            "k": round(len(flat) / len(lengths), 3),
+            "t": round(sum(flat) / len(flat), 1),
+            "tokens_whole": round(whole, 3),
+            "sampled_images": len(some),
+            "llava": round(found["llava"]["wall"] / found["trees"]["wall"], 3),
+            **compare(found, {"time": "rows", "packed": "packed"}),
+        }
     out["mfu"] = out["arms"]["8,60"]["trees"]["mfu"]
     out["exactness"] = exactness(model, grove([[20, 30]] * 2 if not cuda else [[60] * 8] * 2, draws))
     if asked.deepspeed:

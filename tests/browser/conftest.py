@@ -1,5 +1,5 @@
 "One study, one app and one browser for all tests of the pages; a served model that echoes what it is asked, so that hostile answers are as easy as hostile questions."
-import json
+
 import os
 import shutil
 import socket
@@ -31,7 +31,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args):
-    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": ["--no-sandbox", "--disable-dev-shm-usage"]}
+    return {
+        **browser_type_launch_args,
+        "executable_path": CHROMIUM,
+        "args": ["--no-sandbox", "--disable-dev-shm-usage"],
+    }
 
 
 def free_port() -> int:
@@ -40,16 +44,22 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def start(root: Path, folder: Path, *options, env: dict | None = None, host: str = "127.0.0.1") -> tuple[subprocess.Popen, str]:
+def start(
+    root: Path, folder: Path, *options, env: dict | None = None, host: str = "127.0.0.1"
+) -> tuple[subprocess.Popen, str]:
     "The app as a process, and its address."
     port = free_port()
     command = [Path(sys.executable).with_name("cocoift"), "app", "--port", str(port), *map(str, options)]
-    left = folder / "tmp/cocoift-app-killed"  # whatever the app writes besides its store lies beside what one that was killed has left
+    left = (
+        folder / "tmp/cocoift-app-killed"
+    )  # whatever the app writes besides its store lies beside what one that was killed has left
     left.mkdir(parents=True)
     (left / "lock").touch()
     os.utime(left, (0, 0))
     with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(folder / "tmp")} | (env or {}))
+        server = subprocess.Popen(
+            command, cwd=root, stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(folder / "tmp")} | (env or {})
+        )
     began = time.time()
     while time.time() - began < 90:
         try:
@@ -84,9 +94,13 @@ def study(tmp_path_factory) -> Path:
     make_world(folder / "world", 6)
     build(load_recipe("world", BuildRecipe, ["layout=first-uniform"]), folder / "world", folder / "data/first-uniform")
     for name in ("done", "running"):
-        lines = [{"step": n, "loss": 6 / n, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140} for n in range(1, 9)]
+        lines = [
+            {"step": n, "loss": 6 / n, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140} for n in range(1, 9)
+        ]
         Journal(folder / "train" / name / "metrics.jsonl").append(lines)
-        Journal(folder / "train" / name / "times.jsonl").append([{"step": line["step"], "seconds": 0.5} for line in lines])
+        Journal(folder / "train" / name / "times.jsonl").append(
+            [{"step": line["step"], "seconds": 0.5} for line in lines]
+        )
     write_json(folder / "train/done/train.json", {"steps": 8})
     with open(folder / "train/running/metrics.jsonl", "a") as file:
         file.write('{"step": 9, "lo')  # being written
@@ -121,7 +135,9 @@ def stage():
 def url(root, study, stage):
     folder = study.parent
     (folder / "models.yaml").write_text(MODELS.format(server=stage))
-    server, address = start(root, folder, "--study", study, "--models", folder / "models.yaml", env={"OPENAI_API_KEY": KEY})
+    server, address = start(
+        root, folder, "--study", study, "--models", folder / "models.yaml", env={"OPENAI_API_KEY": KEY}
+    )
     yield address
     server.terminate()
     server.wait(30)
@@ -162,6 +178,7 @@ def chat(watched, url):
 @dataclass(frozen=True)
 class Guarded:
     "An app behind a password."
+
     url: str
     folder: Path  # with its log, its store and its temporary files
     study: Path  # not there yet
@@ -171,7 +188,17 @@ class Guarded:
 @pytest.fixture(scope="session")
 def guarded(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guarded")
-    server, address = start(root, folder, "--chat", "--study", folder / "runs/study", "--host", "127.0.0.2", env={"COCOIFT_PASSWORD": "open sesame 77"}, host="127.0.0.2")
+    server, address = start(
+        root,
+        folder,
+        "--chat",
+        "--study",
+        folder / "runs/study",
+        "--host",
+        "127.0.0.2",
+        env={"COCOIFT_PASSWORD": "open sesame 77"},
+        host="127.0.0.2",
+    )
     yield Guarded(address, folder, folder / "runs/study", "open sesame 77")
     server.terminate()
     server.wait(30)

@@ -1,4 +1,5 @@
 "What a hand does on the page, and what an eye waits for."
+
 import re
 
 
@@ -38,7 +39,9 @@ def go(page, address):
     before = len(page.wrong)
     page.goto(address, wait_until="domcontentloaded")
     page.wait_for_timeout(300)
-    page.wrong[before:] = [text for text in page.wrong[before:] if "AbortError" not in text and "Connection errored out" not in text]
+    page.wrong[before:] = [
+        text for text in page.wrong[before:] if "AbortError" not in text and "Connection errored out" not in text
+    ]
     return page
 
 

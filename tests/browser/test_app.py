@@ -1,15 +1,15 @@
 "The app as people meet it, in a real Chromium, with scripted models: no GPU, no key, no network."
+
 import json
 import re
 import zlib
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
+from hands import answered, bot, choose, expect, fold, go, ready, send
 from PIL import Image
 
 from cocoift.files import Journal
-from hands import answered, bot, choose, expect, fold, go, ready, send
 
 
 def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
@@ -25,7 +25,9 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     expect(chat.locator("#chat-a").get_by_test_id("user").locator("img")).to_have_count(2)
     answered(chat)
     chat.locator("#chat-b").get_by_role("button", name="Copy", exact=False).last.click()
-    chat.wait_for_function("navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=5_000)  # as it was said
+    chat.wait_for_function(
+        "navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=5_000
+    )  # as it was said
     fold(chat, "Difference between the answers")
     expect(chat.locator("#difference ins")).to_contain_text("Unknown")
     chat.locator("#reason textarea, #reason input").first.fill("it says more")
@@ -77,7 +79,9 @@ def test_blind_names_are_revealed_by_the_vote(chat):
     send(chat, "What is here? Answer with a single word.")
     answered(chat, 60_000)
     text = chat.locator("#sides").inner_text()
-    assert not any(re.search(rf"\b{name}\b", text) for name in ("quick", "slow", "broken", "echo")) and " s ·" not in text
+    assert (
+        not any(re.search(rf"\b{name}\b", text) for name in ("quick", "slow", "broken", "echo")) and " s ·" not in text
+    )
     chat.locator("#vote-tie").click()
     expect(chat.locator("#note")).to_contain_text("Noted: tie", timeout=20_000)
     expect(chat.locator("#model-a")).to_be_visible()
@@ -86,13 +90,20 @@ def test_blind_names_are_revealed_by_the_vote(chat):
 def test_hostile_text_is_text(chat):
     chat.evaluate("window.hurt = 0")
     choose(chat, "model-b", "echo")  # it answers what it is asked: a hostile answer
-    send(chat, "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> ![p](http://198.51.100.7/y.png) [l](javascript:window.hurt=1) "
-               "<span class='facts'>✓ kept</span> <svg onload=window.hurt=1> What is here?")
+    send(
+        chat,
+        "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> ![p](http://198.51.100.7/y.png) [l](javascript:window.hurt=1) "
+        "<span class='facts'>✓ kept</span> <svg onload=window.hurt=1> What is here?",
+    )
     expect(bot(chat, "b")).to_contain_text("What is here?", timeout=30_000)
     answered(chat)
     said = bot(chat, "b")
-    assert "<img src" in said.inner_text().replace("\u2060", "") and chat.evaluate("window.hurt") == 0  # and `chat` saw no request
-    assert said.locator("span.facts").count() == 1 and not said.locator("a[href^=javascript], script, svg[onload]").count()
+    assert (
+        "<img src" in said.inner_text().replace("\u2060", "") and chat.evaluate("window.hurt") == 0
+    )  # and `chat` saw no request
+    assert (
+        said.locator("span.facts").count() == 1 and not said.locator("a[href^=javascript], script, svg[onload]").count()
+    )
     fold(chat, "Difference between the answers")
     assert not chat.locator("#difference img, #difference script").count() and chat.evaluate("window.hurt") == 0
     assert "sk-never-shown" not in chat.content()
@@ -134,8 +145,22 @@ def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
     expect(bot(chat, "c")).to_contain_text("word", timeout=30_000)
     answered(chat)
     expect(chat.locator("#vote-c")).to_be_enabled()
-    state = {"messages": [["USER", "Safe? Answer with a single word."], ["ASSISTANT", "Yes"], ["USER", "Why?"], ["ASSISTANT", "Calm."]], "offset": 0, "model_name": "left"}
-    (tmp_path / "conv.json").write_text(json.dumps({"type": "leftvote", "models": ["left", "right"], "states": [state, state | {"model_name": "right"}]}) + "\n")
+    state = {
+        "messages": [
+            ["USER", "Safe? Answer with a single word."],
+            ["ASSISTANT", "Yes"],
+            ["USER", "Why?"],
+            ["ASSISTANT", "Calm."],
+        ],
+        "offset": 0,
+        "model_name": "left",
+    }
+    (tmp_path / "conv.json").write_text(
+        json.dumps(
+            {"type": "leftvote", "models": ["left", "right"], "states": [state, state | {"model_name": "right"}]}
+        )
+        + "\n"
+    )
     fold(chat, "Replay, open a log, take away, link")
     chat.locator("#log input[type=file]").set_input_files(tmp_path / "conv.json")
     expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked", timeout=20_000)
@@ -174,11 +199,18 @@ def test_what_goes_wrong_is_said(chat, tmp_path):
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
     head = width.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
-    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(7501 * 50))) + chunk(b"IEND", b""))
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(7501 * 50)))
+        + chunk(b"IEND", b"")
+    )
     chat.locator("#prompt input[type=file]").set_input_files(tmp_path / "bomb.png")
     chat.wait_for_timeout(1500)
     send(chat, "What is this?")
-    expect(chat.get_by_text(re.compile("is no picture that can be read|send a smaller picture")).last).to_be_visible(timeout=20_000)
+    expect(chat.get_by_text(re.compile("is no picture that can be read|send a smaller picture")).last).to_be_visible(
+        timeout=20_000
+    )
 
 
 def test_models_that_become_unreadable_are_named_on_the_page(chat, study):
@@ -224,15 +256,24 @@ def panel(page, url, name, **asked):
 def test_results_are_drawn_filtered_and_linked(watched, url):
     page = watched
     page.goto(f"{url}?tab=dashboard", wait_until="domcontentloaded")
-    drawn(page, *"standings levels decomposition slopes paper capabilities radar terse-by-round words-by-round format-by-round transitions".split())
+    drawn(
+        page,
+        *"standings levels decomposition slopes paper capabilities radar terse-by-round words-by-round format-by-round transitions".split(),
+    )
     expect(page.locator("#board-note")).to_contain_text("torn")  # the run that is not whole is named
     expect(page.locator("#scoreboard")).to_contain_text("collapse")
     choose(page, "baseline", "oracle")
-    expect(page.locator("#plot-standings")).to_contain_text("▲ +1", timeout=30_000)  # paired item by item: it has an interval
+    expect(page.locator("#plot-standings")).to_contain_text(
+        "▲ +1", timeout=30_000
+    )  # paired item by item: it has an interval
     expect(page.locator("#plot-standings")).to_contain_text("from oracle")
     with page.expect_download() as download:
         page.locator("#csv-standings").click()
-    leakage = next(line for line in Path(download.value.path()).read_text().splitlines() if line.startswith("collapse,rounds,difference,leakage"))
+    leakage = next(
+        line
+        for line in Path(download.value.path()).read_text().splitlines()
+        if line.startswith("collapse,rounds,difference,leakage")
+    )
     assert leakage.split(",")[7:11] == ["1.0", "1.0", "1.0", "64.0"]  # difference, low, high, pairs
     choose(page, "metric", "terse_rate")
     expect(page.locator("#history input")).to_have_value("forced_short", timeout=30_000)
@@ -248,8 +289,19 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
 
 
 def test_samples_are_filtered_and_linked(watched, url):
-    page = panel(watched, url, "samples", run_a="oracle", run_b="collapse", filter="B+terse,+A+full", under="forced_short", run_more="oracle")
-    expect(page.locator("#item-text .card")).to_have_count(4, timeout=60_000)  # what was said before, both answers, and one beside them
+    page = panel(
+        watched,
+        url,
+        "samples",
+        run_a="oracle",
+        run_b="collapse",
+        filter="B+terse,+A+full",
+        under="forced_short",
+        run_more="oracle",
+    )
+    expect(page.locator("#item-text .card")).to_have_count(
+        4, timeout=60_000
+    )  # what was said before, both answers, and one beside them
     expect(page.locator("#item-text .card").nth(2)).to_contain_text("terse")
     expect(page.locator("#item-text .truth")).to_contain_text("Right:")
     expect(page.locator("#item-picture img")).to_be_visible()
@@ -271,7 +323,9 @@ def test_data_is_drawn_read_and_linked(watched, url):
     page = panel(watched, url, "data", set="first-uniform")
     drawn(page, *"composition formats-by-round formats carry-over data-measures overlap diversity lengths".split())
     expect(page.locator("#leaks")).to_contain_text("its files were not there")
-    expect(page.locator("#data-note")).to_contain_text("cut short: holds no conversations")  # the set that is not whole is named
+    expect(page.locator("#data-note")).to_contain_text(
+        "cut short: holds no conversations"
+    )  # the set that is not whole is named
     expect(page.locator("#conversation .round").first).to_be_visible()
     page.locator("#fault input").check()
     expect(page.locator("#conversation")).to_contain_text("answered tersely after a terse request", timeout=20_000)
@@ -290,9 +344,13 @@ def test_trainings_and_votes_are_drawn_while_they_change(watched, url, study):
     drawn(page, "loss", "lr", "speed", "trees")
     expect(page.locator("#plot-loss")).to_contain_text("running (running)")
     expect(page.locator("#training-note")).to_contain_text("bad/metrics.jsonl: holds a line that is not JSON")
-    last = "document.querySelector('#plot-loss .js-plotly-plot')._fullData.filter(t => t.mode === 'markers').at(-1).x[0]"
+    last = (
+        "document.querySelector('#plot-loss .js-plotly-plot')._fullData.filter(t => t.mode === 'markers').at(-1).x[0]"
+    )
     assert page.evaluate(last) == 8  # of the last whole line: the ninth is torn
-    Journal(study / "train/running/metrics.jsonl").append([{"step": 9, "loss": 0.5, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140}])
+    Journal(study / "train/running/metrics.jsonl").append(
+        [{"step": 9, "loss": 0.5, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140}]
+    )
     page.wait_for_function(f"{last} === 9", timeout=30_000)
     assert "trainings=running" in page.url
     page.get_by_role("tab", name="Votes").click()

@@ -1,4 +1,5 @@
 "A tutorial as its reader meets it: JupyterLab in a real Chromium, run from the menu, its conversation and its figure seen."
+
 import json
 import os
 import shutil
@@ -17,7 +18,11 @@ HOMES = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETT
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args):
-    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": ["--no-sandbox", "--disable-dev-shm-usage"]}
+    return {
+        **browser_type_launch_args,
+        "executable_path": CHROMIUM,
+        "args": ["--no-sandbox", "--disable-dev-shm-usage"],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,17 @@ def lab(root, tiny_quickstart, tmp_path_factory):
     quiet = folder / "jupyterlab_settings_dir/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.token=", "--ServerApp.password="]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--allow-root",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.token=",
+        "--ServerApp.password=",
+    ]
     environment = {**os.environ, **own, "COCOIFT_STUDY": str(tiny_quickstart[0]), "PLOTLY_RENDERER": "plotly_mimetype"}
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(command, cwd=folder / "tutorials", stdout=log, stderr=log, env=environment)
@@ -64,8 +79,12 @@ def test_tutorial_in_jupyterlab(page, lab, root):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
     last = json.loads((root / "nbs/tutorials/20_repair.ipynb").read_text())["cells"]
-    page.locator(".jp-InputPrompt", has_text=f"[{sum(cell['cell_type'] == 'code' for cell in last)}]:").wait_for(timeout=180_000)
-    expect(page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']", has_text="Error")).to_have_count(0)
+    page.locator(".jp-InputPrompt", has_text=f"[{sum(cell['cell_type'] == 'code' for cell in last)}]:").wait_for(
+        timeout=180_000
+    )
+    expect(
+        page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']", has_text="Error")
+    ).to_have_count(0)
     expect(page.locator(".jp-OutputArea-output svg.main-svg").first).to_be_visible(timeout=30_000)
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/lab-figure.png")

@@ -1,7 +1,8 @@
 "The app with real models: behind a password, before a quickstart was made and after, with tiny trained checkpoints and what they were recorded to say."
+
 import re
 
-from hands import answered, bot, choose, expect, go, ready, send
+from hands import answered, bot, choose, expect, ready, send
 
 from cocoift.files import Journal
 
@@ -11,7 +12,13 @@ def link(study, tiny):
     for part in ("train/first-uniform", "train/every-mixed", "eval/first-uniform", "eval/every-mixed", "exam"):
         (study / part).parent.mkdir(parents=True, exist_ok=True)
         (study / part).symlink_to(tiny / part)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"):
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "chat_template.jinja",
+    ):
         (study / "train/torn/seed-0/model").mkdir(parents=True, exist_ok=True)
         (study / "train/torn/seed-0/model" / name).symlink_to(tiny / "train/first-uniform/seed-0/model" / name)
     weights = (tiny / "train/first-uniform/seed-0/model/model.safetensors").read_bytes()
@@ -24,7 +31,9 @@ def link(study, tiny):
 def run_script(page, rounds):
     page.locator("#run-script").click()
     for side in "ab":
-        expect(page.locator(f"#chat-{side}").get_by_test_id("bot"), page.locator("#sides").inner_text()).to_have_count(rounds, timeout=60_000)
+        expect(page.locator(f"#chat-{side}").get_by_test_id("bot"), page.locator("#sides").inner_text()).to_have_count(
+            rounds, timeout=60_000
+        )
     answered(page, 90_000)
     assert "failed" not in page.locator("#sides").inner_text()
 
@@ -36,7 +45,9 @@ def test_before_any_quickstart(inside):
     expect(bot(inside, "a")).to_contain_text("round 2's instruction leaked")
     expect(bot(inside, "b")).to_contain_text("Calm, because")
     picture = inside.locator("#chat-a").get_by_test_id("user").locator("img").first
-    assert picture.evaluate("e => [getComputedStyle(e).imageRendering, getComputedStyle(e).objectFit, e.getBoundingClientRect().width > 1.5 * e.naturalWidth]") == ["pixelated", "contain", True]
+    assert picture.evaluate(
+        "e => [getComputedStyle(e).imageRendering, getComputedStyle(e).objectFit, e.getBoundingClientRect().width > 1.5 * e.naturalWidth]"
+    ) == ["pixelated", "contain", True]
     assert not inside.locator("#panels").count()  # --chat
     inside.locator("#examples button").first.click()
     expect(inside.locator("#prompt img")).to_be_visible(timeout=20_000)
@@ -63,7 +74,9 @@ def test_past_the_context_and_torn(inside, guarded):
     inside.locator("#clear").click()
     expect(inside.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
     send(inside, "What is here? " * 1400)
-    expect(bot(inside, "a")).to_contain_text(re.compile(r"This model failed: the dialog has [\d,]+ tokens and this model reads 4,096"), timeout=60_000)
+    expect(bot(inside, "a")).to_contain_text(
+        re.compile(r"This model failed: the dialog has [\d,]+ tokens and this model reads 4,096"), timeout=60_000
+    )
     expect(bot(inside, "b")).to_contain_text("words", timeout=30_000)  # the other goes on
     answered(inside)
     inside.locator("#clear").click()

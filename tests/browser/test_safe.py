@@ -1,4 +1,5 @@
 "What strangers cannot do, and what never leaves: login, keys, uploads, paths, errands to foreign addresses."
+
 import json
 import os
 import time
@@ -23,7 +24,9 @@ def test_page_is_refused_to_strangers_without_a_password(cocoift):
 
 def holding(folder: Path, *needles: bytes) -> list[Path]:
     "The files below a folder in which any of these stands."
-    return [path for path in folder.rglob("*") if path.is_file() and any(needle in path.read_bytes() for needle in needles)]
+    return [
+        path for path in folder.rglob("*") if path.is_file() and any(needle in path.read_bytes() for needle in needles)
+    ]
 
 
 def test_keys_reach_neither_page_nor_files(chat, study, url, cocoift, tmp_path):
@@ -44,7 +47,9 @@ def test_keys_reach_neither_page_nor_files(chat, study, url, cocoift, tmp_path):
     expect(chat.locator("#note")).to_contain_text("Noted", timeout=20_000)
     taken = cocoift("app", "--study", study, "--take-away", tmp_path / "out")
     assert taken.returncode == 0 and f"--data {tmp_path}/out" in taken.stdout
-    built = cocoift("build", tmp_path / "out/chat.yaml", "--data", tmp_path / "out", "--out", tmp_path / "set", "--json")
+    built = cocoift(
+        "build", tmp_path / "out/chat.yaml", "--data", tmp_path / "out", "--out", tmp_path / "set", "--json"
+    )
     assert built.returncode == 0 and json.loads(built.stdout)["conversations"] >= 2, built.stderr
     rated = cocoift("score", "arena", "--predictions", tmp_path / "out/votes.json", "--json")
     assert "echo" in json.loads(rated.stdout)["scores"]["elo"]
@@ -72,7 +77,12 @@ def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
     answered(page, 60_000)
     assert not page.locator("button[aria-label=Share]:visible").count()
     assert page.evaluate("fetch('http://198.51.100.7/').then(() => 'went', () => 'refused')") == "refused"
-    assert page.evaluate("new Promise(told => { document.addEventListener('securitypolicyviolation', e => told(e.violatedDirective)); fetch('http://198.51.100.7/').catch(() => 0) })") == "connect-src"
+    assert (
+        page.evaluate(
+            "new Promise(told => { document.addEventListener('securitypolicyviolation', e => told(e.violatedDirective)); fetch('http://198.51.100.7/').catch(() => 0) })"
+        )
+        == "connect-src"
+    )
     fold(page, "Replay, open a log, take away, link")
     page.locator("#export").click()
     expect(page.locator("#files a").nth(2)).to_be_visible(timeout=20_000)
@@ -82,12 +92,18 @@ def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
         archive.extractall(tmp_path / "taken")
     build(load_recipe(tmp_path / "taken/chat.yaml", BuildRecipe), tmp_path / "taken", tmp_path / "set")
     kept = list(read_conversations(tmp_path / "set"))
-    assert [c.image for c in kept] == [*find_pictures(tmp_path / "taken/pictures")] * 2 and kept[0].image.startswith("file:")
+    assert [c.image for c in kept] == [*find_pictures(tmp_path / "taken/pictures")] * 2 and kept[0].image.startswith(
+        "file:"
+    )
     own = kept[0].image.partition(":")[2]
 
     def left():
         files = [path for path in (study.parent / "tmp").rglob("*") if path.is_file()]
-        return [path for path in files if path.name in ("mine.bmp", f"{own}.png") or b"Whose sea is this teal?" in path.read_bytes()]
+        return [
+            path
+            for path in files
+            if path.name in ("mine.bmp", f"{own}.png") or b"Whose sea is this teal?" in path.read_bytes()
+        ]
 
     assert {path.name for path in left()} >= {"mine.bmp", f"{own}.png", "comparison.json"}
     page.close()
@@ -98,8 +114,17 @@ def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
 
 
 def test_no_path_outside_is_served(url, study):
-    outside = ["/etc/passwd", "../../../../etc/passwd", "%2e%2e/%2e%2e/%2e%2e/etc/passwd", "..%2f..%2f..%2fetc/passwd", str(Path(__file__).resolve()),
-               str(study.parent / "models.yaml"), str(study.parent / "app/log.jsonl"), str(study / "eval/collapse/rounds.jsonl"), "file:///etc/passwd"]
+    outside = [
+        "/etc/passwd",
+        "../../../../etc/passwd",
+        "%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "..%2f..%2f..%2fetc/passwd",
+        str(Path(__file__).resolve()),
+        str(study.parent / "models.yaml"),
+        str(study.parent / "app/log.jsonl"),
+        str(study / "eval/collapse/rounds.jsonl"),
+        "file:///etc/passwd",
+    ]
     outside += ["http://198.51.100.7/x", "HTTP://198.51.100.7/x", "https:/198.51.100.7/x"]  # nor fetched for anybody
     for path in outside:
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -109,8 +134,14 @@ def test_no_path_outside_is_served(url, study):
 
 def test_uploads_have_a_limit(url):
     def upload(data):
-        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\nContent-Type: image/png\r\n\r\n'
-        request = urllib.request.Request(f"{url}gradio_api/upload", head + data + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"})
+        head = (
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\nContent-Type: image/png\r\n\r\n'
+        )
+        request = urllib.request.Request(
+            f"{url}gradio_api/upload",
+            head + data + b"\r\n--x--\r\n",
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        )
         return urllib.request.urlopen(request).status
 
     assert upload(b"x" * 1000) == 200
@@ -177,6 +208,7 @@ def test_the_server_checks_what_the_page_would_not_send(url, study):
 
 def test_guesses_are_counted_by_who_really_asks(guarded):
     "A name in X-Forwarded-For is believed of nobody who was not configured to say it."
+
     def guess(number: int) -> int:
         request = urllib.request.Request(
             f"{guarded.url}login",
@@ -196,11 +228,15 @@ def test_guesses_are_counted_by_who_really_asks(guarded):
 @pytest.fixture(scope="module")
 def strangers(guarded):
     "What a stranger gets from the guarded app: the status of a request."
+
     def ask(path: str, data: bytes | None = None, kind: str = "application/json") -> int:
         try:
-            return urllib.request.urlopen(urllib.request.Request(f"{guarded.url}{path}", data, {"Content-Type": kind})).status
+            return urllib.request.urlopen(
+                urllib.request.Request(f"{guarded.url}{path}", data, {"Content-Type": kind})
+            ).status
         except urllib.error.HTTPError as refused:
             return refused.code
+
     return ask
 
 
@@ -210,11 +246,21 @@ def test_strangers_get_nothing_without_login(guarded, strangers):
     picture = next((guarded.folder / "tmp").glob("cocoift-app-*/files/*/*.png"))
     form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\nContent-Type: image/png\r\n\r\nx\r\n--x--\r\n'
     join = json.dumps({"data": [], "fn_index": 0, "session_hash": "x", "event_data": None, "trigger_id": None}).encode()
-    for path in ("config", "gradio_api/info", f"gradio_api/file={picture}", "gradio_api/queue/data?session_hash=x", "gradio_api/upload_progress?upload_id=x", "monitoring"):
+    for path in (
+        "config",
+        "gradio_api/info",
+        f"gradio_api/file={picture}",
+        "gradio_api/queue/data?session_hash=x",
+        "gradio_api/upload_progress?upload_id=x",
+        "monitoring",
+    ):
         assert strangers(path) == 401, path
     assert strangers("gradio_api/upload", form, "multipart/form-data; boundary=x") == 401
     assert strangers("gradio_api/queue/join", join) == 401 and strangers("gradio_api/run/predict", join) == 401
-    assert [strangers("login", f"username=a&password={guess}".encode(), "application/x-www-form-urlencoded") for guess in ("", "wrong", guarded.password[:-1])][1:] == [400, 400]
+    assert [
+        strangers("login", f"username=a&password={guess}".encode(), "application/x-www-form-urlencoded")
+        for guess in ("", "wrong", guarded.password[:-1])
+    ][1:] == [400, 400]
 
 
 def test_the_password_stands_nowhere(guarded, inside):

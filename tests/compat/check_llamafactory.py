@@ -1,4 +1,5 @@
 "LLaMA-Factory reads llava.json through its dataset_info.json: `python check_llamafactory.py DATA REPORT`."
+
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -15,7 +16,9 @@ except ImportError:  # LLaMA-Factory imports it for sound, which we have none of
 try:
     import torchvision  # noqa: F401
 except ImportError:
-    report.notes.append("torchvision is not installed: pictures are prepared by transformers' PIL processor, none of the dataset code that ran needs it")
+    report.notes.append(
+        "torchvision is not installed: pictures are prepared by transformers' PIL processor, none of the dataset code that ran needs it"
+    )
 
 from llamafactory.data import get_dataset, get_template_and_fix_tokenizer  # noqa: E402
 from llamafactory.data.loader import _get_merged_dataset  # noqa: E402
@@ -25,12 +28,24 @@ from transformers import AutoTokenizer, LlavaImageProcessorPil, LlavaProcessor, 
 SIZE, PATCH = 48, 16
 start = str(report.data / "start")
 tokenizer = AutoTokenizer.from_pretrained(start)
-processor = LlavaProcessor(LlavaImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}), tokenizer, patch_size=PATCH,
-                           vision_feature_select_strategy="default", num_additional_image_tokens=1)
+processor = LlavaProcessor(
+    LlavaImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}),
+    tokenizer,
+    patch_size=PATCH,
+    vision_feature_select_strategy="default",
+    num_additional_image_tokens=1,
+)
 training = Seq2SeqTrainingArguments(output_dir=str(report.data / "run"), use_cpu=True, report_to="none")
 
 for name, path, pictured, expected in report.exports("llava.json"):
-    told = DataArguments(template="llava", dataset=path.stem, dataset_dir=str(path.parent), media_dir=str(report.data / "pictures" / name), cutoff_len=4096, overwrite_cache=True)
+    told = DataArguments(
+        template="llava",
+        dataset=path.stem,
+        dataset_dir=str(path.parent),
+        media_dir=str(report.data / "pictures" / name),
+        cutoff_len=4096,
+        overwrite_cache=True,
+    )
     model = ModelArguments(model_name_or_path=start)
     aligned = _get_merged_dataset([path.stem], model, told, training, "sft")
     found = []

@@ -1,4 +1,5 @@
 "ms-swift reads llava.json and both kinds of messages: `python check_ms_swift.py DATA REPORT`."
+
 import os
 from importlib.util import find_spec
 
@@ -7,7 +8,9 @@ from common import Report, unmarked
 
 report = Report(["ms-swift", "datasets", "transformers", "trl", "torch"])
 if not find_spec("torchvision"):
-    report.notes.append("torchvision is not installed: pictures are prepared by transformers' PIL processor, none of the dataset code that ran needs it")
+    report.notes.append(
+        "torchvision is not installed: pictures are prepared by transformers' PIL processor, none of the dataset code that ran needs it"
+    )
 
 from swift.dataset import load_dataset  # noqa: E402
 from swift.model import get_processor  # noqa: E402
@@ -35,5 +38,12 @@ for kind in "llava.json", "names.parquet", "pictures.parquet":
                 ids = template.encode(dict(row))["input_ids"]
                 assert ids.count(mark) == (SIZE // PATCH) ** 2 * count, (count, ids.count(mark))
                 encoded += 1
-        report.add(name, path, found + [(0, [])] * (len(rows) - len(found)), expected, **({"encoded": encoded} if pictured else {}), **({"pictures byte for byte": kept} if held else {}))
+        report.add(
+            name,
+            path,
+            found + [(0, [])] * (len(rows) - len(found)),
+            expected,
+            **({"encoded": encoded} if pictured else {}),
+            **({"pictures byte for byte": kept} if held else {}),
+        )
 report.write()

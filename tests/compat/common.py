@@ -1,4 +1,5 @@
 "What both checks share; runs in the loaders' environments, where cocoift is not installed."
+
 import json
 import sys
 from importlib.metadata import version
@@ -25,9 +26,19 @@ class Report:
         differing = [k for k, pair in enumerate(zip(found, wanted)) if pair[0] != pair[1]]
         if len(found) != len(wanted) or differing:
             k = differing[0] if differing else min(len(found), len(wanted))
-            sys.exit(f"{path}: {len(found)} of {len(wanted)} conversations, {len(differing)} differ; the first:\n{found[k:k + 1]}\n{wanted[k:k + 1]}")
-        self.rows.append({"set": name, "file": path.name, "conversations": len(found), "turns": sum(len(texts) for _, texts in found),
-                          "images": sum(images for images, _ in found), **more})
+            sys.exit(
+                f"{path}: {len(found)} of {len(wanted)} conversations, {len(differing)} differ; the first:\n{found[k : k + 1]}\n{wanted[k : k + 1]}"
+            )
+        self.rows.append(
+            {
+                "set": name,
+                "file": path.name,
+                "conversations": len(found),
+                "turns": sum(len(texts) for _, texts in found),
+                "images": sum(images for images, _ in found),
+                **more,
+            }
+        )
 
     def write(self) -> None:
         self.path.write_text(json.dumps({"versions": self.versions, "notes": self.notes, "read": self.rows}))

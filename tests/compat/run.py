@@ -2,6 +2,7 @@
 
 Each gets an environment of its own in .compat, since their versions exclude each other and ours. What is read there is compared with what was
 exported: every conversation, every turn, every image. See README.md beside this file for what cannot run on this machine and why."""
+
 import json
 import os
 import shutil
@@ -21,8 +22,8 @@ from test_export import turns, unusual  # noqa: E402
 from cocoift.conversation import conversation, read_conversations, write_parquet  # noqa: E402
 from cocoift.data.build import build  # noqa: E402
 from cocoift.data.export import export, picture_name  # noqa: E402
-from cocoift.data.records import read_any  # noqa: E402
 from cocoift.data.recipe import BuildRecipe  # noqa: E402
+from cocoift.data.records import read_any  # noqa: E402
 from cocoift.images import find_pictures  # noqa: E402
 from cocoift.options import load_recipe  # noqa: E402
 from cocoift.train.model import assemble, save_llava, tiny_parts  # noqa: E402
@@ -39,7 +40,19 @@ def environment(name: str) -> Path:
         print(f"compat: installing {name} into {folder.relative_to(ROOT)} (some minutes, 2 GB)", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([folder / "bin/pip", "install", "--disable-pip-version-check", "--no-input", "-q", "--no-deps", "-r", versions], check=True)
+        subprocess.run(
+            [
+                folder / "bin/pip",
+                "install",
+                "--disable-pip-version-check",
+                "--no-input",
+                "-q",
+                "--no-deps",
+                "-r",
+                versions,
+            ],
+            check=True,
+        )
         shutil.copy(versions, done)
     return folder / "bin/python"
 
@@ -52,16 +65,30 @@ def sets(data: Path) -> dict[str, tuple[Path, Path | None]]:
     images = sorted({image for c in world for image in c.images})
     write_parquet(data / "world.parquet", world)
     write_parquet(data / "mixed.parquet", [*unusual(images), *world, *unusual(images[2:])])
-    write_parquet(data / "text.parquet", [conversation(None, ("What is a tree?", "A graph."), ("And a forest?", "Several."), id=str(k)) for k in range(5)])
+    write_parquet(
+        data / "text.parquet",
+        [
+            conversation(None, ("What is a tree?", "A graph."), ("And a forest?", "Several."), id=str(k))
+            for k in range(5)
+        ],
+    )
     found = {name: (data / f"{name}.parquet", data / "world/images") for name in ("world", "mixed", "text")}
     shared = (ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve() / "data"
     if shared.is_dir():
         both = {"splits": ["train", "val"]}
-        build(BuildRecipe(name="photos", sources={"coco-captions": both, "coco-instances": both}, clean=[]), shared / "coco-mini", data / "photos")
+        build(
+            BuildRecipe(name="photos", sources={"coco-captions": both, "coco-instances": both}, clean=[]),
+            shared / "coco-mini",
+            data / "photos",
+        )
         build(load_recipe("coco-ift-plus", BuildRecipe), shared / "sources", data / "real")
         quotes = read_any(shared / "sources/llava/documented_examples_llava_v1_5_mix665k.json")
         write_parquet(data / "quotes.parquet", (replace(c, id=str(k)) for k, c in enumerate(quotes)))
-        found |= {"photos": (data / "photos", shared / "coco-mini/images"), "real": (data / "real", None), "quotes": (data / "quotes.parquet", None)}
+        found |= {
+            "photos": (data / "photos", shared / "coco-mini/images"),
+            "real": (data / "real", None),
+            "quotes": (data / "quotes.parquet", None),
+        }
     return found
 
 
@@ -92,8 +119,14 @@ def main() -> int:
         report = data / f"{name}.json"
         cache = WORK / "cache" / name
         shutil.rmtree(cache, ignore_errors=True)
-        done = subprocess.run([python, HERE / f"check_{name.replace('-', '_')}.py", data, report], cwd=WORK, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              env=os.environ | {"HF_HOME": str(cache), "MODELSCOPE_CACHE": str(cache), "PYTHONPATH": ""})
+        done = subprocess.run(
+            [python, HERE / f"check_{name.replace('-', '_')}.py", data, report],
+            cwd=WORK,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"HF_HOME": str(cache), "MODELSCOPE_CACHE": str(cache), "PYTHONPATH": ""},
+        )
         if done.returncode:
             print(done.stdout, f"compat: {name}: FAILED", sep="\n")
             wrong = 1

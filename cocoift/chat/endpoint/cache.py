@@ -42,7 +42,9 @@ def _wrong(path: Path, error: sqlite3.Error) -> UserError:
     if any(word in said.lower() for word in _FULL):
         return UserError(f"{path}: the disk is full ({said}): make room and run again, all answers so far are kept")
     if "locked" in said:
-        return UserError(f"{path}: another process has kept the cache locked for a minute: end it, or name another with --cache")
+        return UserError(
+            f"{path}: another process has kept the cache locked for a minute: end it, or name another with --cache"
+        )
     if "unable to open" in said or "readonly" in said:
         return UserError(f"{path}: the cache cannot be written ({said}): name another with --cache")
     return UserError(f"{path}: is no whole cache of answers ({said}): restore it, or name another with --cache")
@@ -63,9 +65,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     if path.exists():
         _check_whole(path)
     db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-    kind, version, used = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "schema_version"))
+    kind, version, used = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version", "schema_version")
+    )
     if (kind or version or used) and (kind, version) != (_KIND, VERSION):
-        what = f"is of version {version}, this cocoift writes version {VERSION}" if kind == _KIND else "is another program's SQLite file"
+        what = (
+            f"is of version {version}, this cocoift writes version {VERSION}"
+            if kind == _KIND
+            else "is another program's SQLite file"
+        )
         raise UserError(f"{path}: {what}: name another with --cache, it is left as it is")
     db.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; a killed process leaves whole rows
     db.execute("PRAGMA synchronous=NORMAL")
@@ -125,7 +133,9 @@ class Cache(SharedFile):
     def get(self, key: str) -> Answer | None:
         "The answer to a request, if someone has paid for it."
         try:
-            row = self.db.execute("SELECT text, status, cut, tokens_in, tokens_out, cost FROM answers WHERE key=?", (key,)).fetchone()
+            row = self.db.execute(
+                "SELECT text, status, cut, tokens_in, tokens_out, cost FROM answers WHERE key=?", (key,)
+            ).fetchone()
         except sqlite3.Error as error:
             raise _wrong(self.path, error) from None
         return row and Answer(row[0], row[1], "", bool(row[2]), (row[3], row[4]), row[5], True)
@@ -139,5 +149,11 @@ class Cache(SharedFile):
     def usage(self, run: str) -> dict[str, dict]:  # by role: answers, tokens_in, tokens_out, cost
         "What the kept answers of a run have cost, over all its starts."
         with _telling(self.path):
-            rows = self.db.execute("SELECT role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE run=? GROUP BY role ORDER BY role", (run,)).fetchall()
-        return {role: {"answers": n, "tokens_in": given, "tokens_out": told, "cost": round(cost, 6)} for role, n, given, told, cost in rows}
+            rows = self.db.execute(
+                "SELECT role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE run=? GROUP BY role ORDER BY role",
+                (run,),
+            ).fetchall()
+        return {
+            role: {"answers": n, "tokens_in": given, "tokens_out": told, "cost": round(cost, 6)}
+            for role, n, given, told, cost in rows
+        }

@@ -20,7 +20,16 @@ from typing import Any, TypeVar
 from tqdm.auto import tqdm
 
 from .cache import Cache
-from .failures import Passing, address, is_blind, judge_failure, key_for, not_taken, open_client, was_sent
+from cocoift.chat.endpoint.failures import (
+    Passing,
+    address,
+    is_blind,
+    judge_failure,
+    key_for,
+    not_taken,
+    open_client,
+    was_sent,
+)
 from .limits import Limits, back_off
 from .money import Budget, Price, prompt_tokens
 from .reply import Heard, answer_of, read_body
@@ -36,8 +45,11 @@ _EMPTY = 3  # attempts that are answered, and billed, without text
 _FAILED = 8  # requests that fail for good before any was answered: then it is not the requests
 _UNSEEN = 4  # pictures that are refused before any was taken
 _GRACE = 10.0  # seconds that answers under way are waited for when a run ends early: they are paid for
-_NONE_THERE = {"connection": "no server answers there ({}): start it, or change the address", "timeout": "no server answers there ({}): start it, or change the address",
-               "malformed": "what answers there is no chat API ({}): is the address complete, as in http://HOST:PORT/v1?"}
+_NONE_THERE = {
+    "connection": "no server answers there ({}): start it, or change the address",
+    "timeout": "no server answers there ({}): start it, or change the address",
+    "malformed": "what answers there is no chat API ({}): is the address complete, as in http://HOST:PORT/v1?",
+}
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #25bf469d
 class Engine:
@@ -52,7 +64,8 @@ class Engine:
         limits: Limits | None = None,
         price: Price = Price(),
         budget: float | None = None,  # of `run`, over all its starts
-        run: str = "", role: str = "",  # who pays
+        run: str = "",
+        role: str = "",  # who pays
         timeout: float = 300.0,  # seconds, of one request
         attempts: int = 12,
         seed: int = 0,  # of the pauses
@@ -61,9 +74,14 @@ class Engine:
         self.cache, self.gallery, self.concurrency, self.price = cache, gallery, concurrency, price
         self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
         self.limits, self.draws = limits or Limits(), random.Random(seed)
-        self.counts = Counter()  # requests, answers, seen (of them with pictures), cached; tokens_in, tokens_out: billed
+        self.counts = (
+            Counter()
+        )  # requests, answers, seen (of them with pictures), cached; tokens_in, tokens_out: billed
         self.errors = Counter()  # kinds of failures
-        self.cost, self.spelled = 0.0, {}  # money spent; parameters that this server calls otherwise, or does not take (None)
+        self.cost, self.spelled = (
+            0.0,
+            {},
+        )  # money spent; parameters that this server calls otherwise, or does not take (None)
         self._flying, self._lost, self._unseen = {}, 0, set()
         self._spending: Spending | None = None
         self._budget: Budget | None = None
@@ -78,7 +96,11 @@ class Engine:
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #f4469a4c
 def _progress(engine: Engine) -> str:
-    c, ended, of = engine.counts, ("error", "overflow", "unfit"), "" if engine.budget is None else f" of {engine.budget:g}"
+    c, ended, of = (
+        engine.counts,
+        ("error", "overflow", "unfit"),
+        "" if engine.budget is None else f" of {engine.budget:g}",
+    )
     again, failed = (
         " ".join(f"{n}x{kind}" for kind, n in sorted(engine.errors.items()) if (kind in ended) == final)
         for final in (False, True)
@@ -224,11 +246,15 @@ def _settled(engine: Engine, request: Request, answer: Answer) -> Answer:
         engine.errors[answer.status] += 1
         engine._lost += answer.status == "error"
         if engine._lost >= _FAILED and not engine.counts["answers"]:
-            raise UserError(f"{engine.where}: none of the first {engine._lost} requests was answered ({answer.why}): is this the right server and model?")
+            raise UserError(
+                f"{engine.where}: none of the first {engine._lost} requests was answered ({answer.why}): is this the right server and model?"
+            )
         if answer.status == "unfit" and not engine.counts["seen"]:
             engine._unseen.update(request.pictures)
             if request.pictures and (is_blind(answer.why) or len(engine._unseen) >= _UNSEEN):
-                raise UserError(f"{engine.where}: {request.model} takes no pictures ({answer.why}): serve a model that sees")
+                raise UserError(
+                    f"{engine.where}: {request.model} takes no pictures ({answer.why}): serve a model that sees"
+                )
     return answer
 
 # %% ../../../nbs/chat/endpoint/20_engine.ipynb #b96ffce8
@@ -330,6 +356,7 @@ def run(
     total: int | None = None,
 ) -> None:
     "Run tasks, `engine.concurrency` at a time. The first error ends the run; what was answered is kept."
+
     def work() -> None:
         try:
             asyncio.run(_all(engine, tasks, done, desc, total))

@@ -28,11 +28,15 @@ def address(url: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"--endpoint {re.split('[@?]', url)[-1] if '@' in url else url.partition('?')[0]}: is no address: write http://HOST:PORT/v1")
+        raise UserError(
+            f"--endpoint {re.split('[@?]', url)[-1] if '@' in url else url.partition('?')[0]}: is no address: write http://HOST:PORT/v1"
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     told = urlunsplit((parts.scheme, host + (f":{port}" if port else ""), parts.path.rstrip("/"), "", ""))
     if parts.username or parts.password or parts.query:
-        raise UserError(f"--endpoint {told}: is written with a user, a password or a query: leave them out, the key is taken from {KEY}")
+        raise UserError(
+            f"--endpoint {told}: is written with a user, a password or a query: leave them out, the key is taken from {KEY}"
+        )
     return told
 
 
@@ -47,7 +51,9 @@ def key_for(url: str) -> str:
         return key
     if is_here(url):
         return "none"
-    raise UserError(f"{KEY}: is not set, and {address(url)} is not on this machine: put the key into the environment ({KEY}=none if the server wants no key)")
+    raise UserError(
+        f"{KEY}: is not set, and {address(url)} is not on this machine: put the key into the environment ({KEY}=none if the server wants no key)"
+    )
 
 
 def without_key(text: str) -> str:
@@ -58,7 +64,9 @@ def without_key(text: str) -> str:
 
 def without_keys(text: str) -> str:
     "A message that may be shown: no key of anybody's, one line."
-    return " ".join(re.sub(r"\bsk-[\w*-]{3,}|(?<=Bearer )\S+|(?<=://)[^/\s@]+@", "[key]", without_key(text)).split())[:300]
+    return " ".join(re.sub(r"\bsk-[\w*-]{3,}|(?<=Bearer )\S+|(?<=://)[^/\s@]+@", "[key]", without_key(text)).split())[
+        :300
+    ]
 
 # %% ../../../nbs/chat/endpoint/19_failures.ipynb #095f389b
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # in either case
@@ -94,12 +102,20 @@ def open_client(url: str, key: str, timeout: Any, asynchronous: bool = False, re
     return kind(base_url=url, api_key=key, max_retries=retries, timeout=timeout, http_client=way)
 
 # %% ../../../nbs/chat/endpoint/19_failures.ipynb #32b325d5
-_LONG = re.compile(r"context[ _](?:length|window)|maximum.{0,20}(?:length|tokens|context)|too long|too many tokens|longer than", re.I)
+_LONG = re.compile(
+    r"context[ _](?:length|window)|maximum.{0,20}(?:length|tokens|context)|too long|too many tokens|longer than", re.I
+)
 _EYES = re.compile(r"image|vision|multimodal|modality|picture", re.I)
-_BLIND = re.compile(r"only supported by certain models|not a multimodal|at most 0 image|(?:image|vision|multimodal)\S* (?:input )?(?:is|are) not supported"
-                    r"|(?:does not|doesn't|cannot|can't) (?:support|accept|take|process) (?:image|vision|multimodal|picture)|missing data required for image|no (?:image|vision) (?:support|tower)", re.I)
+_BLIND = re.compile(
+    r"only supported by certain models|not a multimodal|at most 0 image|(?:image|vision|multimodal)\S* (?:input )?(?:is|are) not supported"
+    r"|(?:does not|doesn't|cannot|can't) (?:support|accept|take|process) (?:image|vision|multimodal|picture)|missing data required for image|no (?:image|vision) (?:support|tower)",
+    re.I,
+)
 _SCHEMA = re.compile(r"response_format|json_schema|guided|structured output", re.I)
-_MODEL = re.compile(r"model.{0,80}(?:does not exist|not found|not exist|unknown|no such)|pinned to|(?:unknown|no such|invalid) model", re.I)
+_MODEL = re.compile(
+    r"model.{0,80}(?:does not exist|not found|not exist|unknown|no such)|pinned to|(?:unknown|no such|invalid) model",
+    re.I,
+)
 _DECLINED = re.compile(r"content[ _](?:policy|filter)|safety system", re.I)
 
 
@@ -127,7 +143,9 @@ def _of_status(status: int, said: str, url: str, model: str) -> Answer:
     if status == 404 or _MODEL.search(said):
         raise UserError(f"{url}: has no model {model}, or nothing lies at this address ({told}): look at {url}/models")
     if status == 413:
-        raise UserError(f"{url}: a request is too large for it (HTTP 413): send smaller pictures, or raise the server's limit")
+        raise UserError(
+            f"{url}: a request is too large for it (HTTP 413): send smaller pictures, or raise the server's limit"
+        )
     for pattern, kind in ((_LONG, "overflow"), (_DECLINED, "refused"), (_EYES, "unfit")):
         if pattern.search(said):
             return Answer(status=kind, why=told)
@@ -144,7 +162,9 @@ def _said(error: Exception) -> str:
     return without_keys(told or str(cause or getattr(error, "message", "") or error)) or type(error).__name__
 
 
-def not_taken(error) -> tuple[str, str | None]:  # the parameter and its other name, if it has one; "" if it is something else
+def not_taken(
+    error,
+) -> tuple[str, str | None]:  # the parameter and its other name, if it has one; "" if it is something else
     "Which parameter a server complains of that it need not be sent so."
     said = _said(error) if error.status_code in (400, 422) else ""
     if "max_completion_tokens" in said:
@@ -190,6 +210,11 @@ def judge_failure(error: Exception, url: str, model: str) -> Answer:  # of the r
         openai.APIResponseValidationError | ValueError | LookupError | AttributeError | TypeError | RecursionError,
     ):
         raise Passing("malformed", f"an answer that is none ({said})") from None
-    if isinstance(error, openai.APIError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
+    if isinstance(error, openai.APIError) or type(error).__module__.partition(".")[0] in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+    ):
         raise Passing("connection", said) from None
     raise error

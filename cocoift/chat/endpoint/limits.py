@@ -68,7 +68,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:  # seconds
 def back_off(
     attempt: int,  # from 0
     draws: random.Random,
-    base: float = 0.5, most: float = 30.0,  # seconds
+    base: float = 0.5,
+    most: float = 30.0,  # seconds
 ) -> float:
     "A pause before the next attempt."
     return draws.uniform(0, min(most, base * 2**attempt))
@@ -85,7 +86,9 @@ def _number(headers: Mapping[str, str], name: str) -> float | None:
 class Limits:
     "Requests and tokens a minute, and pauses that the server asks for."
 
-    def __init__(self, requests: float | None = None, tokens: float | None = None, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, requests: float | None = None, tokens: float | None = None, clock: Callable[[], float] = time.monotonic
+    ):
         self.requests, self.tokens, self.clock = Bucket(requests, clock), Bucket(tokens, clock), clock
         self.open_at, self.refusals, self._turn = 0.0, 0, asyncio.Lock()
 
@@ -116,7 +119,9 @@ class Limits:
         "What the headers of an answer, or of a refusal, say is left."
         if "x-ratelimit-limit-requests" in headers or "x-ratelimit-limit-tokens" in headers:
             for name, bucket in (("requests", self.requests), ("tokens", self.tokens)):
-                bucket.adapt(_number(headers, f"x-ratelimit-limit-{name}"), _number(headers, f"x-ratelimit-remaining-{name}"))
+                bucket.adapt(
+                    _number(headers, f"x-ratelimit-limit-{name}"), _number(headers, f"x-ratelimit-remaining-{name}")
+                )
 
     def refused(self, pause: float) -> None:
         "A 429 came."

@@ -22,6 +22,7 @@ from ...options import read_yaml
 # %% ../../../nbs/chat/endpoint/16_money.ipynb #1835dc80
 class Price(BaseModel):
     "What a million tokens cost, and how a picture counts."
+
     model_config = ConfigDict(extra="forbid")
     input: float = Field(0.0, ge=0)
     output: float = Field(0.0, ge=0)
@@ -40,35 +41,46 @@ class Price(BaseModel):
         return (given * self.input + told * self.output) / 1e6
 
 
-def read_prices(
-    path: str | Path | None,
-    model: str,
-) -> Price:  # free of charge without a file
+def read_prices(path: str | Path | None, model: str) -> Price:  # free of charge without a file
     "A model's price from a file of prices by model."
     if path is None:
         return Price()
     try:
         told = read_yaml(read_text(path), path)
         if not isinstance(told, dict) or model not in told:
-            raise UserError(f"{path}: has no price of {model}: add `{model}: {{input: 2.5, output: 10}}`, for a million tokens each")
+            raise UserError(
+                f"{path}: has no price of {model}: add `{model}: {{input: 2.5, output: 10}}`, for a million tokens each"
+            )
         return Price.model_validate(told[model])
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {model}: {'.'.join(map(str, first['loc']))}: {first['msg']}: keys are {', '.join(Price.model_fields)}") from None
+        raise UserError(
+            f"{path}: {model}: {'.'.join(map(str, first['loc']))}: {first['msg']}: keys are {', '.join(Price.model_fields)}"
+        ) from None
 
 # %% ../../../nbs/chat/endpoint/16_money.ipynb #707f1f29
 def prompt_tokens(request: Request, price: Price, gallery: Gallery | None = None, bound: bool = False) -> int:
     "About how many tokens a request has; with `bound`, no fewer than it has."
     text = request.text
     size = len(text.encode()) if bound else -(-len(text) // 4)
-    return size + 4 * len(request.messages) + sum(price.picture(*gallery.size(name)) if price.tile else price.image for name in request.pictures)
+    return (
+        size
+        + 4 * len(request.messages)
+        + sum(price.picture(*gallery.size(name)) if price.tile else price.image for name in request.pictures)
+    )
 
 
-def estimate(requests: Iterable[Request], price: Price, gallery: Gallery | None = None, most: int = 256) -> dict:  # requests, tokens_in, tokens_out, cost
+def estimate(
+    requests: Iterable[Request], price: Price, gallery: Gallery | None = None, most: int = 256
+) -> dict:  # requests, tokens_in, tokens_out, cost
     "What requests take at most, if each answer is as long as it may be."
     count = given = told = 0
     for request in requests:
-        count, given, told = count + 1, given + prompt_tokens(request, price, gallery), told + request.params.get("max_tokens", most)
+        count, given, told = (
+            count + 1,
+            given + prompt_tokens(request, price, gallery),
+            told + request.params.get("max_tokens", most),
+        )
     return {"requests": count, "tokens_in": given, "tokens_out": told, "cost": round(price.cost(given, told), 6)}
 
 # %% ../../../nbs/chat/endpoint/16_money.ipynb #f3d9b673
@@ -104,8 +116,10 @@ class Budget:
     def _told(self, most: float) -> str:
         spent, owed = self.spending.total(self.run)
         more = f", {owed:.4f} more may have been billed for calls whose answer was lost," if owed > 5e-5 else ""
-        return (f"--budget {self.limit:g}: {spent:.4f} is spent{more} and the next call may cost {most:.4f}: "
-                "the same command with a higher budget goes on, what was answered is kept")
+        return (
+            f"--budget {self.limit:g}: {spent:.4f} is spent{more} and the next call may cost {most:.4f}: "
+            "the same command with a higher budget goes on, what was answered is kept"
+        )
 
     def settled(self) -> None:
         "A call is over."

@@ -60,6 +60,7 @@ _GAVE_UP = (504, 524)  # HTTP: of a gateway that waited in vain
 @dataclass
 class Heard:
     "What was heard of a request's answer."
+
     sent: bool = False  # whether the server may have read the request
     status: int = 0  # HTTP; 0 before there was one
     data: bytes = b""  # of the body, as far as it came

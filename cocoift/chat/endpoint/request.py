@@ -58,6 +58,7 @@ class Gallery:
 @dataclass(frozen=True)
 class Request:
     "What a model is sent."
+
     model: str
     messages: Sequence[Mapping]  # as the chat API has them; a picture is a part made by a `Gallery`
     params: Mapping[str, Any] = field(default_factory=dict)  # max_tokens, temperature, seed, response_format
@@ -70,28 +71,48 @@ class Request:
     @property
     def text(self) -> str:
         "All text of its messages."
-        return "\n".join(part if isinstance(part, str) else part.get("text", "") for m in self.messages
-                         for part in ([m["content"]] if isinstance(m["content"], str) else m["content"]))
+        return "\n".join(
+            part if isinstance(part, str) else part.get("text", "")
+            for m in self.messages
+            for part in ([m["content"]] if isinstance(m["content"], str) else m["content"])
+        )
 
     @property
     def pictures(self) -> list[str]:
         "Digests of its pictures."
-        return [part["sha256"] for m in self.messages if not isinstance(m["content"], str) for part in m["content"] if part["type"] == "image"]
+        return [
+            part["sha256"]
+            for m in self.messages
+            if not isinstance(m["content"], str)
+            for part in m["content"]
+            if part["type"] == "image"
+        ]
 
     def body(self, gallery: Gallery | None = None) -> dict:
         "What is sent, pictures and all."
-        def sent(part: Mapping) -> dict:
-            return {"type": "image_url", "image_url": {"url": gallery.url(part["sha256"])}} if part["type"] == "image" else dict(part)
 
-        messages = [dict(m) if isinstance(m["content"], str) else {**m, "content": [sent(part) for part in m["content"]]} for m in self.messages]
+        def sent(part: Mapping) -> dict:
+            return (
+                {"type": "image_url", "image_url": {"url": gallery.url(part["sha256"])}}
+                if part["type"] == "image"
+                else dict(part)
+            )
+
+        messages = [
+            dict(m) if isinstance(m["content"], str) else {**m, "content": [sent(part) for part in m["content"]]}
+            for m in self.messages
+        ]
         return {"model": self.model, "messages": messages, **self.params}
 
 # %% ../../../nbs/chat/endpoint/10_request.ipynb #8c3ab62a
 @dataclass(frozen=True, slots=True)
 class Answer:
     "What a server said, or why it did not."
+
     text: str = ""
-    status: str = "ok"  # refused: the model declined; overflow: too long for it; unfit: it cannot take such a request; error
+    status: str = (
+        "ok"  # refused: the model declined; overflow: too long for it; unfit: it cannot take such a request; error
+    )
     why: str = ""
     cut: bool = False  # at max_tokens
     tokens: tuple[int, int] = (0, 0)  # of the prompt and of the answer
@@ -104,7 +125,9 @@ def messages_of(ask: Ask, gallery: Gallery | None = None, system: str = "") -> l
     messages = [{"role": "system", "content": system}] if system else []
     for number, (instruction, response) in enumerate((*ask.turns, (ask.instruction, ""))):
         shown = [gallery.part(image) for image in (ask.image, *ask.more) if image] if number == 0 and ask.image else []
-        messages.append({"role": "user", "content": [*shown, {"type": "text", "text": instruction}] if shown else instruction})
+        messages.append(
+            {"role": "user", "content": [*shown, {"type": "text", "text": instruction}] if shown else instruction}
+        )
         if number < len(ask.turns):
             messages.append({"role": "assistant", "content": response})
     return messages

@@ -36,7 +36,9 @@ class ServerChat:
         model: str,  # URL#NAME
         pictures: Mapping[str, Path] | None = None,
         most_tokens: int = 64,  # of an answer
-        cache: Cache | Path | None = None,  # of this run, opened when something is asked; to share one among runs is dangerous: a local server may hold another checkpoint under the same name
+        cache: Cache
+        | Path
+        | None = None,  # of this run, opened when something is asked; to share one among runs is dangerous: a local server may hold another checkpoint under the same name
         seed: int | None = None,  # draw instead of taking the likeliest
         **options,  # of the engine: concurrency, limits, price, budget, timeout
     ):
@@ -50,7 +52,14 @@ class ServerChat:
 
     def repeat(self, seed: int) -> "ServerChat":
         "The same model, drawing its answers."
-        return ServerChat(f"{self.url}#{self.name}", self.pictures, self.most_tokens, self.engine.cache or self._cache, seed, **self._options)
+        return ServerChat(
+            f"{self.url}#{self.name}",
+            self.pictures,
+            self.most_tokens,
+            self.engine.cache or self._cache,
+            seed,
+            **self._options,
+        )
 
     def request(self, ask: Ask) -> Request:
         "What the server is sent."
@@ -63,9 +72,12 @@ class ServerChat:
             self.engine.cache = self._cache if isinstance(self._cache, Cache) else Cache(self._cache)
         requests = [self.request(ask) for ask in asks]
         answers = ask_all(self.engine, requests)
-        return [Reply(a.text.strip(), "ok", "cut" if a.cut else "", r.key, a.tokens) if a.status == "ok"
-                else Reply(status=a.status, why=a.why, prompt=r.key)
-                for r, a in zip(requests, answers)]
+        return [
+            Reply(a.text.strip(), "ok", "cut" if a.cut else "", r.key, a.tokens)
+            if a.status == "ok"
+            else Reply(status=a.status, why=a.why, prompt=r.key)
+            for r, a in zip(requests, answers)
+        ]
 
     def answer(self, asks: Sequence[Ask]) -> list[str]:
         return texts(self.reply(asks))
@@ -75,7 +87,12 @@ def _spoken(rounds: Sequence[Said], gallery: Gallery) -> list[dict]:
     messages = []
     for number, r in enumerate(rounds):
         text = {"type": "text", "text": r.instruction}
-        messages.append({"role": "user", "content": [*(gallery.part(image) for image in r.images), text] if r.images else r.instruction})
+        messages.append(
+            {
+                "role": "user",
+                "content": [*(gallery.part(image) for image in r.images), text] if r.images else r.instruction,
+            }
+        )
         if number < len(rounds) - 1:
             messages.append({"role": "assistant", "content": r.response})
     return messages
@@ -93,16 +110,23 @@ def _why(error: Exception, where: str, model: str) -> str:
 # %% ../../../nbs/chat/endpoint/24_server.ipynb #5e44cb38
 class ServerSpeaker:
     "A served model that says its answers in pieces."
+
     slots = 8
 
     def __init__(self, model: str, timeout: float = 120.0):
         self.url, self.name = parse_server(model)
         self.timeout, self.where, self.key = timeout, address(self.url), key_for(self.url)
 
-    def say(self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: threading.Event) -> Iterator[str]:
+    def say(
+        self, rounds: Sequence[Said], pictures: Mapping[str, Path], settings: Settings, stop: threading.Event
+    ) -> Iterator[str]:
         "The pieces of the answer to the last round."
         gallery = Gallery(pictures)
-        request = Request(self.name, _spoken(rounds, gallery), {"max_tokens": settings.most_tokens, "temperature": settings.temperature, "top_p": settings.top_p})
+        request = Request(
+            self.name,
+            _spoken(rounds, gallery),
+            {"max_tokens": settings.most_tokens, "temperature": settings.temperature, "top_p": settings.top_p},
+        )
         begun = False
         try:
             for piece in self._pieces(request, gallery, stop):
@@ -111,11 +135,15 @@ class ServerSpeaker:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{self.where}: the answer broke off: ask again" if begun else _why(error, self.where, self.name)) from None
+            raise UserError(
+                f"{self.where}: the answer broke off: ask again" if begun else _why(error, self.where, self.name)
+            ) from None
 
     def _pieces(self, request: Request, gallery: Gallery, stop: threading.Event) -> Iterator[str]:
-        with (open_client(self.url, self.key, self.timeout, retries=2) as client,
-              client.chat.completions.create(**request.body(gallery), stream=True) as stream):
+        with (
+            open_client(self.url, self.key, self.timeout, retries=2) as client,
+            client.chat.completions.create(**request.body(gallery), stream=True) as stream,
+        ):
             for piece in stream:
                 if stop.is_set():
                     return

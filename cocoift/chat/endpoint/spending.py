@@ -55,8 +55,10 @@ class Spending:
 
     def begin(
         self,
-        run: str, role: str,
-        tokens: tuple[int, int], cost: float,  # at most
+        run: str,
+        role: str,
+        tokens: tuple[int, int],
+        cost: float,  # at most
         budget: float | None = None,  # of the run
     ) -> int | None:  # the call's number; None where the budget does not cover it
         "Enter a call that is about to be sent."

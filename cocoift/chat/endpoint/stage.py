@@ -20,6 +20,7 @@ from hashlib import sha256
 @dataclass
 class Faults:
     "Shares of requests that go wrong."
+
     refuse: float = 0.0  # 429 with Retry-After
     broken: float = 0.0  # 500
     cut: float = 0.0  # the connection ends before the answer
@@ -32,8 +33,13 @@ class Faults:
 
 def echo(body: dict) -> str:
     "An answer that tells what was asked: the last message, and how many pictures came with it all."
+
     def parts(message):
-        return message["content"] if isinstance(message["content"], list) else [{"type": "text", "text": message["content"]}]
+        return (
+            message["content"]
+            if isinstance(message["content"], list)
+            else [{"type": "text", "text": message["content"]}]
+        )
 
     said = " ".join(part["text"] for part in parts(body["messages"][-1]) if part["type"] == "text")
     shown = sum(part["type"] == "image_url" for message in body["messages"] for part in parts(message))
@@ -43,22 +49,36 @@ def echo(body: dict) -> str:
 async def _send(writer: asyncio.StreamWriter, status: int, value: dict, headers: Mapping[str, str]) -> None:
     data = json.dumps(value).encode()
     more = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
-    writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    writer.write(
+        f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(data)}\r\n\r\n".encode()
+        + data
+    )
     await writer.drain()
 
 
 async def _torn(writer: asyncio.StreamWriter, fault: str) -> None:
     text = b'{"id": "x", "choices": [{"mess'
     size = len(text) if fault == "garble" else 1000
-    writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode() + text)
+    writer.write(
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode()
+        + text
+    )
     await writer.drain()
 
 
-async def _stream(writer: asyncio.StreamWriter, head: dict, told: list[str], cut: bool, pause: float, torn: bool = False) -> None:
+async def _stream(
+    writer: asyncio.StreamWriter, head: dict, told: list[str], cut: bool, pause: float, torn: bool = False
+) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-    pieces = [({"content": word + " " * (k < len(told) - 1)}, None) for k, word in enumerate(told)] + [({}, "length" if cut else "stop")]
+    pieces = [({"content": word + " " * (k < len(told) - 1)}, None) for k, word in enumerate(told)] + [
+        ({}, "length" if cut else "stop")
+    ]
     for delta, reason in pieces[: len(pieces) // 2] if torn else pieces:
-        chunk = {**head, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        chunk = {
+            **head,
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+        }
         line = f"data: {json.dumps(chunk)}\n\n".encode()
         writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
         await writer.drain()
@@ -94,7 +114,13 @@ class _Script:
 
     def _fault(self) -> str:
         die, f = self.draws.random(), self.faults
-        for name, share in (("refuse", f.refuse), ("broken", f.broken), ("cut", f.cut), ("garble", f.garble), ("slow", f.slow)):
+        for name, share in (
+            ("refuse", f.refuse),
+            ("broken", f.broken),
+            ("cut", f.cut),
+            ("garble", f.garble),
+            ("slow", f.slow),
+        ):
             if (die := die - share) < 0:
                 return name
         return ""
@@ -109,7 +135,11 @@ class _Answering(_Script):
             return
         told = text.split()[: body.get("max_tokens") or None]
         cut = len(told) < len(text.split())
-        usage = {"prompt_tokens": len(data) // 4, "completion_tokens": len(told), "total_tokens": len(data) // 4 + len(told)}
+        usage = {
+            "prompt_tokens": len(data) // 4,
+            "completion_tokens": len(told),
+            "total_tokens": len(data) // 4 + len(told),
+        }
         self.answered[sha256(data).hexdigest()] += 1
         self.counts["answers"] += 1
         head = {"id": f"x{self.counts['answers']}", "created": 0, "model": body["model"]}
@@ -118,7 +148,9 @@ class _Answering(_Script):
             return
         message = {"role": "assistant", "content": " ".join(told) if cut else text}
         choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
-        await _send(writer, 200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage}, self.headers)
+        await _send(
+            writer, 200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage}, self.headers
+        )
 
 # %% ../../../nbs/chat/endpoint/18_stage.ipynb #e1b8fb39
 class Stage(_Answering):
@@ -138,9 +170,20 @@ class Stage(_Answering):
         finally:
             writer.close()
 
-    async def _one(self, line: str, data: bytes, writer: asyncio.StreamWriter) -> bool:  # whether the connection is kept
+    async def _one(
+        self, line: str, data: bytes, writer: asyncio.StreamWriter
+    ) -> bool:  # whether the connection is kept
         if line.startswith("GET"):
-            await _send(writer, 200, {"counts": self.counts, "answered": len(self.answered), "doubled": sum(n - 1 for n in self.answered.values())}, self.headers)
+            await _send(
+                writer,
+                200,
+                {
+                    "counts": self.counts,
+                    "answered": len(self.answered),
+                    "doubled": sum(n - 1 for n in self.answered.values()),
+                },
+                self.headers,
+            )
             return True
         self.counts["requests"] += 1
         fault, body = self._fault(), json.loads(data)
@@ -150,11 +193,23 @@ class Stage(_Answering):
         if self.latency or fault == "slow":
             await asyncio.sleep(self.latency + (self.faults.tail if fault == "slow" else 0))
         if fault == "refuse":
-            await _send(writer, 429, {"error": {"message": "Rate limit reached"}}, self.headers | {"Retry-After": self.faults.pause})
+            await _send(
+                writer,
+                429,
+                {"error": {"message": "Rate limit reached"}},
+                self.headers | {"Retry-After": self.faults.pause},
+            )
         elif fault == "broken":
             await _send(writer, 500, {"error": {"message": "The server had an error"}}, self.headers)
         elif fault == "cut" and body.get("stream"):
-            await _stream(writer, {"id": "x", "created": 0, "model": body["model"]}, self.answer(body).split(), False, self.latency, torn=True)
+            await _stream(
+                writer,
+                {"id": "x", "created": 0, "model": body["model"]},
+                self.answer(body).split(),
+                False,
+                self.latency,
+                torn=True,
+            )
             return False
         elif fault in ("cut", "garble"):
             await _torn(writer, fault)

@@ -22,16 +22,28 @@ M = TypeVar("M", bound=BaseModel)
 _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.S)
 
 
-def _strict(schema: dict) -> dict:  # as OpenAI's strict mode wants it: every key required, no other allowed, no defaults
+def _strict(
+    schema: dict,
+) -> dict:  # as OpenAI's strict mode wants it: every key required, no other allowed, no defaults
     if schema.get("type") == "object":
         schema = {**schema, "additionalProperties": False, "required": list(schema.get("properties", {}))}
-    return {key: _strict(value) if isinstance(value, dict) else [_strict(v) if isinstance(v, dict) else v for v in value] if isinstance(value, list) else value
-            for key, value in schema.items() if key not in ("default", "title") or isinstance(value, dict)}
+    return {
+        key: _strict(value)
+        if isinstance(value, dict)
+        else [_strict(v) if isinstance(v, dict) else v for v in value]
+        if isinstance(value, list)
+        else value
+        for key, value in schema.items()
+        if key not in ("default", "title") or isinstance(value, dict)
+    }
 
 
 def with_schema(request: Request, model: type[BaseModel]) -> Request:
     "A request whose answer the server shall hold to a schema."
-    wanted = {"type": "json_schema", "json_schema": {"name": model.__name__, "strict": True, "schema": _strict(model.model_json_schema())}}
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": model.__name__, "strict": True, "schema": _strict(model.model_json_schema())},
+    }
     return Request(request.model, request.messages, {**request.params, "response_format": wanted})
 
 
@@ -45,7 +57,12 @@ def read_answer(answer: Answer, model: type[M]) -> tuple[M | None, str]:  # the 
     try:
         return model.model_validate(json.loads(text)), ""
     except json.JSONDecodeError as error:
-        return None, "cut at the limit of its length, in the middle of its JSON" if answer.cut else f"not JSON ({error.msg.lower()} at character {error.pos})"
+        return (
+            None,
+            "cut at the limit of its length, in the middle of its JSON"
+            if answer.cut
+            else f"not JSON ({error.msg.lower()} at character {error.pos})",
+        )
     except ValidationError as error:
         first = error.errors()[0]
         return None, f"{'.'.join(map(str, first['loc'])) or 'the JSON'}: {first['msg'].removeprefix('Value error, ')}"
@@ -66,6 +83,12 @@ def structured(
         wrong = wrong or check(value)
         if not wrong or answer.status != "ok" or number == repairs:
             return None if wrong else value, wrong, answer, number + 1
-        again = [*request.messages, {"role": "assistant", "content": answer.text},
-                 {"role": "user", "content": f"This cannot be used: {wrong}. Write it again, whole, without that fault. Give the JSON alone."}]
+        again = [
+            *request.messages,
+            {"role": "assistant", "content": answer.text},
+            {
+                "role": "user",
+                "content": f"This cannot be used: {wrong}. Write it again, whole, without that fault. Give the JSON alone.",
+            },
+        ]
         request = replace(request, messages=again)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 @dataclass(frozen=True, slots=True)
 class Archive:
     "A file that its makers published, or the page that leads to it."
+
     sources: str  # those that read it
     home: str  # the folder that it is unpacked to, below the data folder
     url: str
@@ -29,71 +30,184 @@ class Archive:
 
 _COCO, _VQA = "http://images.cocodataset.org/annotations", "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
 _GITHUB, _HF = "https://github.com", "https://huggingface.co/datasets"
-_PICTURES = ("vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w lrv svit tallyqa howmanyqa stvqa tdiuc "
-             "llava-mix665k sharegpt4v")  # need Visual Genome's list of pictures
+_PICTURES = (
+    "vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w lrv svit tallyqa howmanyqa stvqa tdiuc "
+    "llava-mix665k sharegpt4v"
+)  # need Visual Genome's list of pictures
 
 # %% ../../../nbs/data/sources/90_archives.ipynb #7fbf85e8
 _REFER = "https://web.archive.org/web/{}id_/https://bvisionweb1.cs.unc.edu/licheng/referit/data/{}.zip"
 _ON_COCO = (
-    Archive("coco-captions coco-instances coco-keypoints", "annotations", f"{_COCO}/annotations_trainval2017.zip", 252907541,
-            "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268"),
-    Archive("coco-panoptic", "annotations", f"{_COCO}/panoptic_annotations_trainval2017.zip", 860725834,
-            "c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370"),
-    Archive("coco-stuff", "annotations", f"{_COCO}/stuff_annotations_trainval2017.zip", 0, "e7aa0f7515c07e23873a9f71d9095b06bcea3e12"),
-    Archive("lvis", "lvis", "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_train.json.zip", 350264821,
-            "334a4caa374030a7817cf050364525e910f7960f9b6968cef47cffbf3893f8ba"),
-    Archive("lvis", "lvis", "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_val.json.zip", 64026968,
-            "5cae9a3c79aadb667550c2b5dcf7f4d86e059a41ec91ef690225b667e28e9ba5"),
-    Archive("refcoco", "refcoco/refcoco", _REFER.format("20220413011718", "refcoco"), 53993993,
-            "7f924bb7ed8dc4568058e4ff626281918d56e5206f4c868c5a80f088f38c8bf0"),
-    Archive("refcoco+", "refcoco/refcoco+", _REFER.format("20220413011656", "refcoco+"), 45613210,
-            "5f1238112d63199e68da54a28f201471909b21ded7ed79a57d51b4c1443c6b45"),
-    Archive("refcocog", "refcoco/refcocog", _REFER.format("20220413012904", "refcocog"), 56712951,
-            "3d1f7e5b2ff2205940bf59de55f861f5f2cc1403fb980669933a7f9af1aa8211"),
+    Archive(
+        "coco-captions coco-instances coco-keypoints",
+        "annotations",
+        f"{_COCO}/annotations_trainval2017.zip",
+        252907541,
+        "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+    ),
+    Archive(
+        "coco-panoptic",
+        "annotations",
+        f"{_COCO}/panoptic_annotations_trainval2017.zip",
+        860725834,
+        "c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
+    ),
+    Archive(
+        "coco-stuff",
+        "annotations",
+        f"{_COCO}/stuff_annotations_trainval2017.zip",
+        0,
+        "e7aa0f7515c07e23873a9f71d9095b06bcea3e12",
+    ),
+    Archive(
+        "lvis",
+        "lvis",
+        "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_train.json.zip",
+        350264821,
+        "334a4caa374030a7817cf050364525e910f7960f9b6968cef47cffbf3893f8ba",
+    ),
+    Archive(
+        "lvis",
+        "lvis",
+        "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_val.json.zip",
+        64026968,
+        "5cae9a3c79aadb667550c2b5dcf7f4d86e059a41ec91ef690225b667e28e9ba5",
+    ),
+    Archive(
+        "refcoco",
+        "refcoco/refcoco",
+        _REFER.format("20220413011718", "refcoco"),
+        53993993,
+        "7f924bb7ed8dc4568058e4ff626281918d56e5206f4c868c5a80f088f38c8bf0",
+    ),
+    Archive(
+        "refcoco+",
+        "refcoco/refcoco+",
+        _REFER.format("20220413011656", "refcoco+"),
+        45613210,
+        "5f1238112d63199e68da54a28f201471909b21ded7ed79a57d51b4c1443c6b45",
+    ),
+    Archive(
+        "refcocog",
+        "refcoco/refcocog",
+        _REFER.format("20220413012904", "refcocog"),
+        56712951,
+        "3d1f7e5b2ff2205940bf59de55f861f5f2cc1403fb980669933a7f9af1aa8211",
+    ),
     Archive("visdial", "visdial", "https://www.dropbox.com/s/ix8keeudqrd8hn8/visdial_1.0_train.zip?dl=1"),
     Archive("visdial", "visdial", "https://www.dropbox.com/s/ibs3a0zhw74zisc/visdial_1.0_val.zip?dl=1"),
     Archive("photobook", "photobook", f"{_GITHUB}/dmg-photobook/photobook_dataset/raw/HEAD/logs.zip"),
-    Archive("madlibs", "madlibs", "http://tamaraberg.com/visualmadlibs/download.html", files="tr_*.json",
-            by_hand="the page offers madlibs_train_v1.zip: unpack it"),
+    Archive(
+        "madlibs",
+        "madlibs",
+        "http://tamaraberg.com/visualmadlibs/download.html",
+        files="tr_*.json",
+        by_hand="the page offers madlibs_train_v1.zip: unpack it",
+    ),
 )
 
 # %% ../../../nbs/data/sources/90_archives.ipynb #7ecd0079
 _QUESTIONS = (
-    Archive("vqav2 vqa-x howmanyqa", "vqav2", f"{_VQA}/v2_Questions_Train_mscoco.zip", 7239401,
-            "05a64b6e2582d06d7585f5429674a9a33851878be1bff9f8668cdcf792df611e"),
-    Archive("vqav2 vqa-x howmanyqa", "vqav2", f"{_VQA}/v2_Questions_Val_mscoco.zip", 3494929,
-            "e71f6c5c3e97a51d050f28243e262b28cd0c48d11a6b4632d769d30d3f93222a"),
-    Archive("vqav2 vqa-x howmanyqa", "vqav2", f"{_VQA}/v2_Annotations_Train_mscoco.zip", 21708861,
-            "fb101bcefe91422c543c2bb6d70af11eb3119d0ff745ae283d09acdf66250853"),
-    Archive("vqav2 vqa-x howmanyqa", "vqav2", f"{_VQA}/v2_Annotations_Val_mscoco.zip", 10518930,
-            "0caae7c8d1dafd852727f5ac046bc1efca9b72026bd6ffa34fc489f3a7b3291e"),
-    *(Archive("okvqa okvqa-s3", "okvqa", f"https://okvqa.allenai.org/static/data/{kind}.json.zip")
-      for split in ("train", "val") for kind in (f"OpenEnded_mscoco_{split}2014_questions", f"mscoco_{split}2014_annotations")),
-    *(Archive("okvqa-s3", "okvqa-s3", f"{_GITHUB}/s3vqa/s3vqa.github.io/raw/HEAD/data/{name}.zip")
-      for name in ("OKVQA_train_annotations", "OKVQA_test_annotations", "OKVQA-S3_train_annotations_labels", "OKVQA-S3_test_questions")),
+    Archive(
+        "vqav2 vqa-x howmanyqa",
+        "vqav2",
+        f"{_VQA}/v2_Questions_Train_mscoco.zip",
+        7239401,
+        "05a64b6e2582d06d7585f5429674a9a33851878be1bff9f8668cdcf792df611e",
+    ),
+    Archive(
+        "vqav2 vqa-x howmanyqa",
+        "vqav2",
+        f"{_VQA}/v2_Questions_Val_mscoco.zip",
+        3494929,
+        "e71f6c5c3e97a51d050f28243e262b28cd0c48d11a6b4632d769d30d3f93222a",
+    ),
+    Archive(
+        "vqav2 vqa-x howmanyqa",
+        "vqav2",
+        f"{_VQA}/v2_Annotations_Train_mscoco.zip",
+        21708861,
+        "fb101bcefe91422c543c2bb6d70af11eb3119d0ff745ae283d09acdf66250853",
+    ),
+    Archive(
+        "vqav2 vqa-x howmanyqa",
+        "vqav2",
+        f"{_VQA}/v2_Annotations_Val_mscoco.zip",
+        10518930,
+        "0caae7c8d1dafd852727f5ac046bc1efca9b72026bd6ffa34fc489f3a7b3291e",
+    ),
+    *(
+        Archive("okvqa okvqa-s3", "okvqa", f"https://okvqa.allenai.org/static/data/{kind}.json.zip")
+        for split in ("train", "val")
+        for kind in (f"OpenEnded_mscoco_{split}2014_questions", f"mscoco_{split}2014_annotations")
+    ),
+    *(
+        Archive("okvqa-s3", "okvqa-s3", f"{_GITHUB}/s3vqa/s3vqa.github.io/raw/HEAD/data/{name}.zip")
+        for name in (
+            "OKVQA_train_annotations",
+            "OKVQA_test_annotations",
+            "OKVQA-S3_train_annotations_labels",
+            "OKVQA-S3_test_questions",
+        )
+    ),
     Archive("aokvqa", "aokvqa", "https://prior-datasets.s3.us-east-2.amazonaws.com/aokvqa/aokvqa_v1p0.tar.gz"),
     Archive("cocoqa", "cocoqa", "http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa/cocoqa-2015-05-17.zip"),
     Archive("tallyqa", "tallyqa", f"{_GITHUB}/manoja328/tallyqa/raw/HEAD/tallyqa.zip"),
     Archive("howmanyqa", "howmanyqa", f"{_GITHUB}/manoja328/TallyQA_dataset/raw/HEAD/HowMany-QA.zip"),
     Archive("tdiuc", "tdiuc", "https://kushalkafle.com/data/TDIUC.zip"),
-    *(Archive("vsr", f"vsr/splits/{kind}", f"{_GITHUB}/cambridgeltl/visual-spatial-reasoning/raw/HEAD/data/splits/{kind}/{split}.jsonl")
-      for kind in ("random", "zeroshot") for split in ("train", "dev", "test")),
-    Archive("vqa-e", "vqa-e", "https://drive.google.com/drive/folders/1SD6-ktSyOPpSwq1vsHbfmee8ueHvrf5a", files="VQA-E_*_set.json",
-            by_hand="a Google Drive folder: take VQA-E_train_set.json and VQA-E_val_set.json"),
-    Archive("vqa-x", "vqa-x", "https://drive.google.com/drive/folders/1Cr9JRXDmjks_wmi-a9eIe4SWSwWKcCk7", files="*_exp_anno.json",
-            by_hand="a Google Drive folder: take {train,val,test}_exp_anno.json"),
-    Archive("fsvqa", "fsvqa", "http://www.mi.t.u-tokyo.ac.jp/static/projects/fsvqa", files="*.json",
-            by_hand="an old project page, the only one there is: take its questions and annotations"),
-    Archive("stvqa", "stvqa", "https://rrc.cvc.uab.es/?ch=11", files="*_task_*.json", by_hand="behind a registration: take train_task_{1,2,3}.json"),
-    Archive("fmiqa", "fmiqa", "http://research.baidu.com/Public/uploads/5ac9e10bdd572.gz", files="FM-IQA*.json",
-            by_hand="its page is gone, this file was still linked in 2022: unpack it and name it FM-IQA.json"),
+    *(
+        Archive(
+            "vsr",
+            f"vsr/splits/{kind}",
+            f"{_GITHUB}/cambridgeltl/visual-spatial-reasoning/raw/HEAD/data/splits/{kind}/{split}.jsonl",
+        )
+        for kind in ("random", "zeroshot")
+        for split in ("train", "dev", "test")
+    ),
+    Archive(
+        "vqa-e",
+        "vqa-e",
+        "https://drive.google.com/drive/folders/1SD6-ktSyOPpSwq1vsHbfmee8ueHvrf5a",
+        files="VQA-E_*_set.json",
+        by_hand="a Google Drive folder: take VQA-E_train_set.json and VQA-E_val_set.json",
+    ),
+    Archive(
+        "vqa-x",
+        "vqa-x",
+        "https://drive.google.com/drive/folders/1Cr9JRXDmjks_wmi-a9eIe4SWSwWKcCk7",
+        files="*_exp_anno.json",
+        by_hand="a Google Drive folder: take {train,val,test}_exp_anno.json",
+    ),
+    Archive(
+        "fsvqa",
+        "fsvqa",
+        "http://www.mi.t.u-tokyo.ac.jp/static/projects/fsvqa",
+        files="*.json",
+        by_hand="an old project page, the only one there is: take its questions and annotations",
+    ),
+    Archive(
+        "stvqa",
+        "stvqa",
+        "https://rrc.cvc.uab.es/?ch=11",
+        files="*_task_*.json",
+        by_hand="behind a registration: take train_task_{1,2,3}.json",
+    ),
+    Archive(
+        "fmiqa",
+        "fmiqa",
+        "http://research.baidu.com/Public/uploads/5ac9e10bdd572.gz",
+        files="FM-IQA*.json",
+        by_hand="its page is gone, this file was still linked in 2022: unpack it and name it FM-IQA.json",
+    ),
 )
 
 # %% ../../../nbs/data/sources/90_archives.ipynb #486f0d59
 _GENOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
-_POINTS = {"LocalQA": "localqa_dataset localqa_train_imgs localqa_val_imgs localqa_testdev_imgs localqa_testfinal_imgs",
-           "LookTwiceQA": "looktwiceqa_dataset looktwiceqa_train_imgs looktwiceqa_val_imgs looktwiceqa_test_imgs",
-           "VerbalSpatial": "verbal_dataset spatial_dataset train_imgs_vs val_imgs_vs test_imgs_vs"}
+_POINTS = {
+    "LocalQA": "localqa_dataset localqa_train_imgs localqa_val_imgs localqa_testdev_imgs localqa_testfinal_imgs",
+    "LookTwiceQA": "looktwiceqa_dataset looktwiceqa_train_imgs looktwiceqa_val_imgs looktwiceqa_test_imgs",
+    "VerbalSpatial": "verbal_dataset spatial_dataset train_imgs_vs val_imgs_vs test_imgs_vs",
+}
 _ON_GENOME = (
     Archive(_PICTURES, "visual_genome", f"{_GENOME}/image_data.json.zip", 1780854),
     Archive("vg-qa howmanyqa", "visual_genome", f"{_GENOME}/question_answers.json.zip", 24776315),
@@ -102,25 +216,65 @@ _ON_GENOME = (
     Archive("vg-relations", "visual_genome", f"{_GENOME}/relationships.json.zip", 77904473),
     Archive("gqa", "gqa", "https://downloads.cs.stanford.edu/nlp/data/gqa/questions1.2.zip"),
     Archive("cgqa", "cgqa", f"{_HF}/nihalnayak/cgqa/resolve/main/cgqa.zip"),
-    *(Archive("pointqa", f"pointqa/{kind}", f"{_GITHUB}/princetonvisualai/pointingqa/raw/HEAD/Datasets/{kind}/{name}.json")
-      for kind, names in _POINTS.items() for name in names.split()),
+    *(
+        Archive(
+            "pointqa", f"pointqa/{kind}", f"{_GITHUB}/princetonvisualai/pointingqa/raw/HEAD/Datasets/{kind}/{name}.json"
+        )
+        for kind, names in _POINTS.items()
+        for name in names.split()
+    ),
     Archive("paragraphs", "paragraphs", f"{_GENOME}/paragraphs_v1.json.zip"),
-    *(Archive("paragraphs", "paragraphs", f"https://cs.stanford.edu/people/ranjaykrishna/im2p/{split}_split.json") for split in ("train", "val", "test")),
-    *(Archive("visual7w", "visual7w", f"https://ai.stanford.edu/~yukez/papers/resources/dataset_v7w_{kind}.zip") for kind in ("telling", "pointing")),
-    Archive("rvqa", "rvqa", f"{_GITHUB}/lupantech/rvqa", files="*rel_map_result_0.30.json vqa_raw_*_0.30.json",
-            by_hand="on Google Drive, linked from the README: take vqa_raw_{train,val,test}_0.30.json"),
-    Archive("lrv", "lrv", f"{_GITHUB}/FuxiaoLiu/LRV-Instruction", files="filter_cap*.json",
-            by_hand="on Google Drive, linked from its download.txt: take filter_cap.json and filter_cap_more.json"),
-    Archive("svit", "svit", f"{_HF}/BAAI/SVIT", files="conversation.json complex_reasoning.json detail_description.json referring_qa.json",
-            by_hand="its terms must be accepted with a Hugging Face account: take the JSON files of its folder data"),
+    *(
+        Archive("paragraphs", "paragraphs", f"https://cs.stanford.edu/people/ranjaykrishna/im2p/{split}_split.json")
+        for split in ("train", "val", "test")
+    ),
+    *(
+        Archive("visual7w", "visual7w", f"https://ai.stanford.edu/~yukez/papers/resources/dataset_v7w_{kind}.zip")
+        for kind in ("telling", "pointing")
+    ),
+    Archive(
+        "rvqa",
+        "rvqa",
+        f"{_GITHUB}/lupantech/rvqa",
+        files="*rel_map_result_0.30.json vqa_raw_*_0.30.json",
+        by_hand="on Google Drive, linked from the README: take vqa_raw_{train,val,test}_0.30.json",
+    ),
+    Archive(
+        "lrv",
+        "lrv",
+        f"{_GITHUB}/FuxiaoLiu/LRV-Instruction",
+        files="filter_cap*.json",
+        by_hand="on Google Drive, linked from its download.txt: take filter_cap.json and filter_cap_more.json",
+    ),
+    Archive(
+        "svit",
+        "svit",
+        f"{_HF}/BAAI/SVIT",
+        files="conversation.json complex_reasoning.json detail_description.json referring_qa.json",
+        by_hand="its terms must be accepted with a Hugging Face account: take the JSON files of its folder data",
+    ),
     Archive("svit", "svit", f"{_GITHUB}/BAAI-DCAI/Visual-Instruction-Tuning/raw/HEAD/data/test_image_ids.txt"),
 )
 _INSTRUCTIONS = (
-    Archive("llava-instruct", "llava", f"{_HF}/liuhaotian/LLaVA-Instruct-150K/resolve/main/llava_instruct_150k.json", 228941895),
-    Archive("llava-mix665k", "llava", f"{_HF}/liuhaotian/LLaVA-Instruct-150K/resolve/main/llava_v1_5_mix665k.json", 1029887963,
-            "ce959ce6e23073ee1cd1a8a2ef1c633768c10d4174327b8b2dc7113b91af6cf8"),
+    Archive(
+        "llava-instruct",
+        "llava",
+        f"{_HF}/liuhaotian/LLaVA-Instruct-150K/resolve/main/llava_instruct_150k.json",
+        228941895,
+    ),
+    Archive(
+        "llava-mix665k",
+        "llava",
+        f"{_HF}/liuhaotian/LLaVA-Instruct-150K/resolve/main/llava_v1_5_mix665k.json",
+        1029887963,
+        "ce959ce6e23073ee1cd1a8a2ef1c633768c10d4174327b8b2dc7113b91af6cf8",
+    ),
     Archive("llava-pretrain", "llava", f"{_HF}/liuhaotian/LLaVA-Pretrain/resolve/main/blip_laion_cc_sbu_558k.json"),
-    Archive("sharegpt4v", "sharegpt4v", f"{_HF}/Lin-Chen/ShareGPT4V/resolve/main/sharegpt4v_instruct_gpt4-vision_cap100k.json"),
+    Archive(
+        "sharegpt4v",
+        "sharegpt4v",
+        f"{_HF}/Lin-Chen/ShareGPT4V/resolve/main/sharegpt4v_instruct_gpt4-vision_cap100k.json",
+    ),
     Archive("lvis-instruct4v", "lvis-instruct4v", f"{_HF}/X2FD/LVIS-Instruct4V/resolve/main/lvis_instruct4v_220k.json"),
 )
 ARCHIVES = _ON_COCO + _QUESTIONS + _ON_GENOME + _INSTRUCTIONS

@@ -29,6 +29,7 @@ LETTERS = "ABCDEFGH"  # of choices
 
 class Objects(NamedTuple):
     "The things of one category in an image; an exact `count` of 0 says that there are none."
+
     name: str
     count: int
     crowd: bool  # `count` is a lower bound: some are one crowd, or the annotations leave the number open; whether there are any, if it is 0
@@ -38,6 +39,7 @@ class Objects(NamedTuple):
 
 class Turn(NamedTuple):
     "One exchange of a dialog."
+
     question: str  # without the instruction
     answer: str
     stated: str = ""  # the format instruction that it was answered under, with the blank before it; "" if none
@@ -47,6 +49,7 @@ class Turn(NamedTuple):
 
 class Record(NamedTuple):
     "One annotation as its data set states it."
+
     source: str
     id: str  # unique within its source
     image: str  # who: "coco:139"; "" for a dialog about none
@@ -63,23 +66,50 @@ class Record(NamedTuple):
     votes: float = 1.0  # share of the people asked who gave the first answer
     kind: str = ""  # the data set's own type of question
     split: str = "train"  # the split of its source: train, val or test
-    subset: str = ""  # COCO's own split of its image, where the file says it: "val2017", or "val2014" where it says no more
-    files: tuple[str, ...] = ()  # the file names of its image and of `more`, as the source states them: "ocr_vqa/images/1.jpg"; () if it states none
+    subset: str = (
+        ""  # COCO's own split of its image, where the file says it: "val2017", or "val2014" where it says no more
+    )
+    files: tuple[
+        str, ...
+    ] = ()  # the file names of its image and of `more`, as the source states them: "ocr_vqa/images/1.jpg"; () if it states none
 
 # %% ../../../nbs/data/sources/10_base.ipynb #687e8aaf
 class Reject(NamedTuple):
     "A record that cannot be used, and why."
+
     source: str
     id: str
     reason: str
 
 # %% ../../../nbs/data/sources/10_base.ipynb #91a74767
-TASKS = {"caption": ("answers",), "detail": ("answers",), "qa": ("question", "answers"), "count": ("question", "answers"), "sentence": ("question", "answers"),
-         "option": ("question", "choices", "answers"), "choice": ("question", "choices", "answers", "why"), "statement": ("question", "answers"),
-         "explained": ("question", "answers", "why"), "point": ("question", "boxes", "answers"), "region": ("boxes", "answers"), "ground": ("names", "boxes"),
-         "relation": ("names", "boxes", "answers"), "objects": ("objects",), "dialog": ("turns",), "round": ("turns",)}
-_LACKS = {"question": "empty question", "answers": "no answer", "choices": "no choices", "why": "no explanation", "objects": "nothing annotated",
-          "names": "no expression", "boxes": "no box", "turns": "an empty turn"}
+TASKS = {
+    "caption": ("answers",),
+    "detail": ("answers",),
+    "qa": ("question", "answers"),
+    "count": ("question", "answers"),
+    "sentence": ("question", "answers"),
+    "option": ("question", "choices", "answers"),
+    "choice": ("question", "choices", "answers", "why"),
+    "statement": ("question", "answers"),
+    "explained": ("question", "answers", "why"),
+    "point": ("question", "boxes", "answers"),
+    "region": ("boxes", "answers"),
+    "ground": ("names", "boxes"),
+    "relation": ("names", "boxes", "answers"),
+    "objects": ("objects",),
+    "dialog": ("turns",),
+    "round": ("turns",),
+}
+_LACKS = {
+    "question": "empty question",
+    "answers": "no answer",
+    "choices": "no choices",
+    "why": "no explanation",
+    "objects": "nothing annotated",
+    "names": "no expression",
+    "boxes": "no box",
+    "turns": "an empty turn",
+}
 _WORDY = re.compile(r"[^\W_]").search
 _MARKED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]|<image>|</?s>|<\|\w+\|>").search
 
@@ -100,7 +130,18 @@ def fault(record: Record) -> str:  # empty if there is none
     "Why a record cannot be worded."
     said = record.turns and [text for turn in record.turns for text in turn[:3]]
     try:
-        text = " ".join((record.id, record.image, record.question, *record.answers, *record.choices, *record.why, *record.names, *said))
+        text = " ".join(
+            (
+                record.id,
+                record.image,
+                record.question,
+                *record.answers,
+                *record.choices,
+                *record.why,
+                *record.names,
+                *said,
+            )
+        )
     except TypeError:
         return "an answer that is no text"
     if ("<" in text or not text.isprintable()) and (mark := _MARKED(text)):
@@ -126,7 +167,11 @@ def _mends(name: str) -> tuple[str, str]:  # of a file of a source that is torn,
 def _checked(value: Any, path: Path, name: str, keys: Iterable[str], kind: type) -> Any:
     missing = [key for key in keys if key not in value] if isinstance(value, dict) else []
     if not isinstance(value, kind) or missing:
-        lacks = f"lacks {', '.join(map(repr, missing))}" if missing else f"is a {type(value).__name__}, not a {kind.__name__}"
+        lacks = (
+            f"lacks {', '.join(map(repr, missing))}"
+            if missing
+            else f"is a {type(value).__name__}, not a {kind.__name__}"
+        )
         raise UserError(f"{path}: is not a file of {name}: it {lacks}: {_mends(name)[1]}")
     return value
 
@@ -134,6 +179,7 @@ def _checked(value: Any, path: Path, name: str, keys: Iterable[str], kind: type)
 @dataclass
 class Files:
     "The files of one source under a data folder."
+
     data: Path
     name: str  # the source's
     opened: list[Path] = field(default_factory=list)
@@ -150,7 +196,9 @@ class Files:
     def find(self, *patterns: str) -> list[Path]:
         "Files whose paths end like one of the patterns (`captions_*.json`, `train/questions.txt`), in order of path."
         homes = [self.data / home for home in (self.name, *(SOURCES[self.name].homes if self.name in SOURCES else ()))]
-        return sorted({path.resolve(): path for home in reversed(homes) for path in find_files(home, *patterns)}.values())
+        return sorted(
+            {path.resolve(): path for home in reversed(homes) for path in find_files(home, *patterns)}.values()
+        )
 
     def newest(self, name: str) -> Path | None:
         "The file of this name; where several releases lie side by side (`v1.0/`, `v1.2/`), the last one's."
@@ -197,6 +245,7 @@ def split_of(path: Path) -> tuple[str, str]:  # ("train", "train2014"); ("", "")
 @dataclass(frozen=True, slots=True)
 class Source:
     "A data set that the lab can read."
+
     name: str
     family: str
     images: str  # whose photographs: "COCO", "VG"
@@ -222,22 +271,37 @@ def expecting(files: Files, name: str) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has another shape ({error})"
-        raise UserError(f"{files.opened[-1]}: is not a file of {name}: a record {lacks}: {_mends(files.name)[1]}") from error
+        raise UserError(
+            f"{files.opened[-1]}: is not a file of {name}: a record {lacks}: {_mends(files.name)[1]}"
+        ) from error
 
 
 def source(
-    name: str, *, family: str, files: tuple[str, ...], template: str, format: str, licence: str, url: str, images: str = "COCO",
-    needs: tuple[str, ...] = (), homes: tuple[str, ...] = (), language: str = "en",
+    name: str,
+    *,
+    family: str,
+    files: tuple[str, ...],
+    template: str,
+    format: str,
+    licence: str,
+    url: str,
+    images: str = "COCO",
+    needs: tuple[str, ...] = (),
+    homes: tuple[str, ...] = (),
+    language: str = "en",
     fields: tuple[str, ...] = (),
 ):
     "Register a reader. What it trips over is a file that is not its own."
+
     def register(read: Callable[[Files], Iterator[Record | Reject]]):
         @wraps(read)
         def checked(at: Files) -> Iterator[Record | Reject]:
             with expecting(at, name):
                 yield from read(at)
 
-        SOURCES[name] = Source(name, family, images, files, template, format, licence, url, needs, homes, language, fields, checked)
+        SOURCES[name] = Source(
+            name, family, images, files, template, format, licence, url, needs, homes, language, fields, checked
+        )
         return checked
 
     return register
@@ -280,13 +344,18 @@ def pair_files(
         if split in answered:
             yield split_of(path)[0], path, answered[split]
         elif not split.startswith("test"):
-            raise UserError(f"{path}: its annotations ({annotations.replace('*', split)}) are not there: `cocoift fetch {files.name}`")
+            raise UserError(
+                f"{path}: its annotations ({annotations.replace('*', split)}) are not there: `cocoift fetch {files.name}`"
+            )
     for split in sorted(answered.keys() - asked.keys()):
-        raise UserError(f"{answered[split]}: its questions ({questions.replace('*', split)}) are not there: `cocoift fetch {files.name}`")
+        raise UserError(
+            f"{answered[split]}: its questions ({questions.replace('*', split)}) are not there: `cocoift fetch {files.name}`"
+        )
 
 # %% ../../../nbs/data/sources/10_base.ipynb #927f497f
 class Question(NamedTuple):
     "A question of a VQA-style file."
+
     id: int | str
     image: int
     text: str
@@ -303,7 +372,9 @@ def read_questions(files: Files, path: Path) -> Iterator[Question]:
             try:
                 yield Question(row[id], row[image], sentence(row[text]), subset)
             except (KeyError, TypeError) as error:  # told here, since by then the annotations have been opened too
-                raise UserError(f"{path}: is not a file of {files.name}: a record lacks {error}: put the official file there") from error
+                raise UserError(
+                    f"{path}: is not a file of {files.name}: a record lacks {error}: put the official file there"
+                ) from error
 
     return questions()
 
@@ -322,28 +393,40 @@ def joined(files: Files, questions: Path, annotations: Path) -> Iterator[tuple[Q
                 yield Reject(files.name, str(one.id), f"question {one.id} comes twice in {questions.name}")
         if question is None:
             if number > 1000 and not found:
-                raise UserError(f"{annotations}: none of its first {number} annotations has a question in {questions.name}: they do not belong together, download both again")
+                raise UserError(
+                    f"{annotations}: none of its first {number} annotations has a question in {questions.name}: they do not belong together, download both again"
+                )
             yield Reject(files.name, str(id), f"no question {id} in {questions.name}, or it comes twice")
             continue
         found += 1
         if question.image != annotation[image_of]:
-            yield Reject(files.name, str(id), f"image {question.image} in {questions.name}, {annotation[image_of]} in {annotations.name}")
+            yield Reject(
+                files.name,
+                str(id),
+                f"image {question.image} in {questions.name}, {annotation[image_of]} in {annotations.name}",
+            )
         else:
             yield question, annotation
     for question in chain(passed.values(), ahead):
         if not found:
-            raise UserError(f"{questions}: none of its questions has an annotation in {annotations.name}: they do not belong together, download both again")
+            raise UserError(
+                f"{questions}: none of its questions has an annotation in {annotations.name}: they do not belong together, download both again"
+            )
         yield Reject(files.name, str(question.id), f"no annotation {question.id} in {annotations.name}")
 
 
-def read_pairs(files: Files, questions: str, annotations: str, record: Callable[[str, Question, dict], Record | Reject]) -> Iterator[Record | Reject]:
+def read_pairs(
+    files: Files, questions: str, annotations: str, record: Callable[[str, Question, dict], Record | Reject]
+) -> Iterator[Record | Reject]:
     "A record of every question with its annotation: `record(split, question, annotation)`."
     for split, asked, answered in pair_files(files, questions, annotations):
         for pair in joined(files, asked, answered):
             yield pair if isinstance(pair, Reject) else record(split, *pair)
 
 # %% ../../../nbs/data/sources/10_base.ipynb #ed50a24e
-def by_votes(answers: Iterable[str], first: str = "") -> tuple[tuple[str, ...], float]:  # answers, and the share of all votes that the first has
+def by_votes(
+    answers: Iterable[str], first: str = ""
+) -> tuple[tuple[str, ...], float]:  # answers, and the share of all votes that the first has
     "Answers by how many people gave them, ties in the order given; `first` leads whatever its votes."
     votes = Counter(answers)
     ranked = sorted(votes, key=votes.get, reverse=True)

@@ -24,7 +24,18 @@ from pycocotools import mask
 
 from .base import Files, Objects, Record, Reject, by_split, sentence, source, split_of
 from .pictures import Listed, listed, share_box
-from .settled import NO_MASK, Categories, Id, Size, box_of, categories_in, crowd_of, id_of, in_order, mask_of
+from cocoift.data.sources.settled import (
+    NO_MASK,
+    Categories,
+    Id,
+    Size,
+    box_of,
+    categories_in,
+    crowd_of,
+    id_of,
+    in_order,
+    mask_of,
+)
 from ...files import UserError, reading_text
 from ...images import coco_image
 
@@ -61,7 +72,16 @@ def categories_of(files: Files, path: Path) -> list[dict]:
     return list(files.items(path, "categories"))
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #8a30cf22
-@source("coco-captions", family="COCO", files=("captions_*.json",), template="caption-20", format="words:20", licence=_LICENCE, url=_URL, homes=HOMES)
+@source(
+    "coco-captions",
+    family="COCO",
+    files=("captions_*.json",),
+    template="caption-20",
+    format="words:20",
+    licence=_LICENCE,
+    url=_URL,
+    homes=HOMES,
+)
 def read_captions(files: Files) -> Iterator[Record | Reject]:
     "captions_{train,val}{2014,2017}.json"
     for path in of_last_release(files.find("captions_*.json")):
@@ -71,8 +91,15 @@ def read_captions(files: Files) -> Iterator[Record | Reject]:
             if image not in known:
                 yield Reject(files.name, number, f"image {image} is not in {path.name}")
             else:
-                yield Record(files.name, number, coco_image(image), "caption", answers=(sentence(annotation["caption"]),),
-                             split=split, subset=known[image].subset)
+                yield Record(
+                    files.name,
+                    number,
+                    coco_image(image),
+                    "caption",
+                    answers=(sentence(annotation["caption"]),),
+                    split=split,
+                    subset=known[image].subset,
+                )
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #d882abb1
 _NEAR = 8  # absent categories to draw from
@@ -104,11 +131,25 @@ class Company:
         near = (self.together[here] / self.together[here, here][:, None]).sum(0)
         near[self._places((*seen, *unsure))] = -1
         nearest = [place for place in np.argsort(-near, kind="stable")[:_NEAR] if near[place] >= 0]
-        return [self.categories[place] for place in sorted(random.Random(image).sample(nearest, min(most, len(nearest))))]
+        return [
+            self.categories[place] for place in sorted(random.Random(image).sample(nearest, min(most, len(nearest))))
+        ]
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #c91cbd2d
-_FIELDS = ("image", "<i8"), ("category", "<i4"), ("id", "<i8"), ("crowd", "?"), ("area", "<f8"), ("corners", "<f4", 4), ("start", "<i8"), ("length", "<i4")
-_ROW, _pack = np.dtype([*_FIELDS]), Struct("<qiq?d4fqi").pack  # image and category: their places in the lists of `Things`
+_FIELDS = (
+    ("image", "<i8"),
+    ("category", "<i4"),
+    ("id", "<i8"),
+    ("crowd", "?"),
+    ("area", "<f8"),
+    ("corners", "<f4", 4),
+    ("start", "<i8"),
+    ("length", "<i4"),
+)
+_ROW, _pack = (
+    np.dtype([*_FIELDS]),
+    Struct("<qiq?d4fqi").pack,
+)  # image and category: their places in the lists of `Things`
 Row = NamedTuple("Row", [(name, Any) for name, *_ in _FIELDS])
 _SPOOL = 1 << 25  # bytes of masks in memory
 
@@ -117,11 +158,20 @@ class Things:
     "The annotated things of a COCO file on their way from its order to that of the pictures."
 
     def __init__(
-        self, files: Files, path: Path, categories: Categories,
+        self,
+        files: Files,
+        path: Path,
+        categories: Categories,
         apart: bool = False,  # whether its masks never overlap
         pictures: dict[Id, Listed] | None = None,  # if more is known of them than the file says
     ):
-        self.files, self.path, self.categories, self.apart, self.split = files, path, categories, apart, split_of(path)[0]
+        self.files, self.path, self.categories, self.apart, self.split = (
+            files,
+            path,
+            categories,
+            apart,
+            split_of(path)[0],
+        )
         self.pictures = listed(files, path) if pictures is None else pictures
         self.images, self.kinds = sorted(self.pictures, key=in_order), sorted(categories.names, key=in_order)
         self.places = [{id: place for place, id in enumerate(ids)} for ids in (self.images, self.kinds)]
@@ -163,15 +213,19 @@ def _number(things: Things, id: Id | None, place: int) -> int:  # 64 bits
 def _take(things: Things, number: int, annotation: dict) -> str:  # why not; "" if it is taken
     stated, kind, name = annotation.get("image_id"), annotation.get("category_id"), things.path.name
     if (image := id_of(stated)) is None:
-        raise UserError(f"{things.path}: annotation {things.name(number)}: its image_id is {json.dumps(stated)}, so it may be about any picture, "
-                        "and nothing in the file can be counted or denied: mend or remove it")
+        raise UserError(
+            f"{things.path}: annotation {things.name(number)}: its image_id is {json.dumps(stated)}, so it may be about any picture, "
+            "and nothing in the file can be counted or denied: mend or remove it"
+        )
     if (picture := things.pictures.get(image)) is None:
         return f"image {image} is not in {name}"
     if picture.why:
         things.lost[image] = picture.why
         return ""
     if (category := things.categories.of(kind)) is None:
-        things.lost.setdefault(image, f"it may show anything: what annotation {things.name(number)} is about is not known")
+        things.lost.setdefault(
+            image, f"it may show anything: what annotation {things.name(number)} is about is not known"
+        )
         return things.categories.why.get(id_of(kind)) or f"category {json.dumps(kind)} is not in {name}"
     if flaw := _add(things, number, annotation, image, category, picture.size):
         things.unsure[image].add(category)
@@ -181,7 +235,9 @@ def _take(things: Things, number: int, annotation: dict) -> str:  # why not; "" 
 _SLACK, _SPECK = 8, 16  # pixels; square pixels
 
 
-def _add(things: Things, number: int, annotation: dict, image: Id, category: Id, size: Size) -> str:  # why not; "" if a row was added
+def _add(
+    things: Things, number: int, annotation: dict, image: Id, category: Id, size: Size
+) -> str:  # why not; "" if a row was added
     crowd, box = crowd_of(annotation), annotation.get("bbox") or None
     if isinstance(crowd, str):
         return crowd
@@ -198,11 +254,15 @@ def _add(things: Things, number: int, annotation: dict, image: Id, category: Id,
     corners = corners or around
     start = things.masks.tell()
     length = 0 if things.apart else things.masks.write(runs["counts"])
-    things.packed += _pack(things.places[0][image], things.places[1][category], number, crowd, mask.area(runs), *corners, start, length)
+    things.packed += _pack(
+        things.places[0][image], things.places[1][category], number, crowd, mask.area(runs), *corners, start, length
+    )
     return ""
 
 
-def _apart(one: float, other: float, side: int, length: float) -> bool:  # edges of a box and of a mask, which ends with its picture
+def _apart(
+    one: float, other: float, side: int, length: float
+) -> bool:  # edges of a box and of a mask, which ends with its picture
     return abs(min(max(one, 0), side) - other) > max(_SLACK, length / 10)
 
 
@@ -226,6 +286,7 @@ def gather(things: Things) -> Iterator[Reject]:
 # %% ../../../nbs/data/sources/20_coco.ipynb #9a5b2676
 class Seen(NamedTuple):
     "What the annotations of a picture settle."
+
     image: Id
     objects: dict[Id, Objects]  # by category: what is there
     open: set[Id]  # categories of which some may be there
@@ -256,17 +317,33 @@ def distinct(rows: list[Row]) -> list[Row]:
         left, top, right, bottom = row.corners
         across, down = max(0.5, _NEARLY * (right - left)), max(0.5, _NEARLY * (bottom - top))
         near = (o.corners for o in found if o.crowd == row.crowd and abs(o.corners[0] - left) <= across)
-        if not any(abs(o[1] - top) <= down and abs(o[2] - right) <= across and abs(o[3] - bottom) <= down for o in near):
+        if not any(
+            abs(o[1] - top) <= down and abs(o[2] - right) <= across and abs(o[3] - bottom) <= down for o in near
+        ):
             found.append(row)
     return found
 
 
 def _objects(things: Things, name: str, rows: list[Row], size: Size, is_open: bool) -> Objects:
-    area = rows[0].area if len(rows) == 1 else sum(row.area for row in rows) if things.apart else float(mask.area(mask.merge([_mask(things, row, size) for row in rows])))
-    left, top, right, bottom = (pick(sides) for pick, sides in zip((min, min, max, max), zip(*(row.corners for row in rows))))
+    area = (
+        rows[0].area
+        if len(rows) == 1
+        else sum(row.area for row in rows)
+        if things.apart
+        else float(mask.area(mask.merge([_mask(things, row, size) for row in rows])))
+    )
+    left, top, right, bottom = (
+        pick(sides) for pick, sides in zip((min, min, max, max), zip(*(row.corners for row in rows)))
+    )
     share, once = round(min(area / (size[0] * size[1]), 1.0), 4), distinct(rows)
     is_open = is_open or len(once) < len(rows) or any(row.crowd for row in rows)
-    return Objects(name, len(once) + sum(row.crowd for row in once), is_open, share, share_box(left, top, right - left, bottom - top, size) or ())
+    return Objects(
+        name,
+        len(once) + sum(row.crowd for row in once),
+        is_open,
+        share,
+        share_box(left, top, right - left, bottom - top, size) or (),
+    )
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #d8fa8590
 def company_of(things: Things) -> Company:
@@ -280,20 +357,44 @@ def by_picture(things: Things) -> Iterator[Seen]:
     for image, found in grouped(things):
         size, unsure = things.pictures[image].size, things.unsure.get(image, set())
         unsure = unsure | things.categories.touched(unsure | found.keys())
-        objects = {category: _objects(things, names[category], rows, size, category in unsure or category in vague) for category, rows in found.items()}
+        objects = {
+            category: _objects(things, names[category], rows, size, category in unsure or category in vague)
+            for category, rows in found.items()
+        }
         yield Seen(image, objects, unsure - objects.keys())
 
 
 def picture_record(things: Things, seen: Seen, absent: Iterable[Id]) -> Record:
     "The record of a picture."
     names, picture = things.categories.names, things.pictures[seen.image]
-    nothing = [(category, False) for category in absent] + [(category, True) for category in sorted(seen.open, key=in_order)]
-    objects = (*seen.objects.values(), *(Objects(names[category], 0, is_open, 0.0) for category, is_open in nothing if names[category]))
-    return Record(things.files.name, things.record_id(seen.image), things.who(seen.image), "objects", objects=objects, split=things.split, subset=picture.subset)
+    nothing = [(category, False) for category in absent] + [
+        (category, True) for category in sorted(seen.open, key=in_order)
+    ]
+    objects = (
+        *seen.objects.values(),
+        *(Objects(names[category], 0, is_open, 0.0) for category, is_open in nothing if names[category]),
+    )
+    return Record(
+        things.files.name,
+        things.record_id(seen.image),
+        things.who(seen.image),
+        "objects",
+        objects=objects,
+        split=things.split,
+        subset=picture.subset,
+    )
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #771dbb48
-@source("coco-instances", family="COCO", files=("instances_*.json",), template="count-number", format="number", licence=_LICENCE, url=_URL,
-        homes=HOMES)
+@source(
+    "coco-instances",
+    family="COCO",
+    files=("instances_*.json",),
+    template="count-number",
+    format="number",
+    licence=_LICENCE,
+    url=_URL,
+    homes=HOMES,
+)
 def read_instances(files: Files) -> Iterator[Record | Reject]:
     "instances_{train,val}{2014,2017}.json"
     for path in of_last_release(files.find("instances_*.json")):

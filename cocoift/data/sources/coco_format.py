@@ -20,8 +20,8 @@ from .coco import Seen, Things, by_picture, categories_of, company_of, gather, p
 from .pictures import UNSIZED, Listed, listed
 from .settled import NO_MASK, Id, Size, categories_in, id_of, in_order, mask_of
 from ...files import UserError
-from ...streams import Lacking
 from ...images import Album, name_key, picture_image, picture_path, picture_size
+from ...streams import Lacking
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #e4155a1c
 _WORDS = {
@@ -101,7 +101,11 @@ class _Pictures:
                 break
         splits = {split} if split else splits_in(*stated[:-1])
         near = (self.home, beside.parent)
-        found = [path for path in named if self._fits(path, splits) and (_FOREIGN.match(name) or _is_near(path, near, stated))]
+        found = [
+            path
+            for path in named
+            if self._fits(path, splits) and (_FOREIGN.match(name) or _is_near(path, near, stated))
+        ]
         if named and not found:
             return f"{name} is not there, only {named[0].relative_to(self.home).as_posix()}, in another folder"
         found = [path for path in found if path.name == Path(name).name] or found
@@ -203,7 +207,9 @@ class _OwnThings(Things):
         self.own, self.home = own, home
         self.rows = categories_of(files, path)
         super().__init__(files, path, categories_in(self.rows, by_name=True), pictures=known)
-        self.checked: dict[Id, tuple[set[Id], set[Id]]] = {}  # image -> categories known to be absent, and not marked in full
+        self.checked: dict[
+            Id, tuple[set[Id], set[Id]]
+        ] = {}  # image -> categories known to be absent, and not marked in full
         for row in files.items(path, "images"):
             if {"neg_category_ids", "not_exhaustive_category_ids"} & row.keys():
                 lists = (row.get(f"{which}_category_ids") or () for which in ("neg", "not_exhaustive"))
@@ -260,7 +266,9 @@ def _again(
 
 
 def _share(one: _OwnThings, other: _OwnThings) -> bool:  # whether a category of one is one of the other, or its kin
-    rows = [[row | {"id": f"{place}:{row.get('id')}"} for row in things.rows] for place, things in enumerate((one, other))]
+    rows = [
+        [row | {"id": f"{place}:{row.get('id')}"} for row in things.rows] for place, things in enumerate((one, other))
+    ]
     both = categories_in(chain(*rows), by_name=True)
     here, there = ({both.one[row["id"]] for row in some if row["id"] in both.one} for some in rows)
     return bool((here | both.touched(here)) & there)

@@ -28,8 +28,16 @@ def count_in(answer: Any) -> str:  # "" where it is none
     return str(count) if isinstance(count := id_of(answer), int) and count >= 0 else ""
 
 # %% ../../../nbs/data/sources/32_counting.ipynb #8f1a7fb5
-@source("tallyqa", family="VQA", images="COCO+VG", files=("train.json", "test.json"), template="count-number", format="number", licence="Apache-2.0",
-        url="https://github.com/manoja328/tallyqa/blob/master/tallyqa.zip?raw=true")
+@source(
+    "tallyqa",
+    family="VQA",
+    images="COCO+VG",
+    files=("train.json", "test.json"),
+    template="count-number",
+    format="number",
+    licence="Apache-2.0",
+    url="https://github.com/manoja328/tallyqa/blob/master/tallyqa.zip?raw=true",
+)
 def read_tallyqa(files: Files) -> Iterator[Record | Reject]:
     "{train,test}.json of tallyqa.zip"
     kinds = {True: "simple", False: "complex"}
@@ -38,22 +46,44 @@ def read_tallyqa(files: Files) -> Iterator[Record | Reject]:
         for row in files.items(path):
             image = image_of(row["image"])
             if image is None:
-                yield Reject(files.name, f"{split}:{row['question_id']}", f"{row['image']!r} is neither COCO's nor Visual Genome's")
+                yield Reject(
+                    files.name,
+                    f"{split}:{row['question_id']}",
+                    f"{row['image']!r} is neither COCO's nor Visual Genome's",
+                )
                 continue
             if image.startswith("vg:"):
                 image = pictures.picture(image[3:]).image
-            id, kind, count = f"{split}:{row['question_id']}", kinds[row["issimple"]] if split == "test" else "", count_in(row["answer"])
-            yield (Record(files.name, id, image, "count", sentence(row["question"]), (count,), kind=kind, split=split) if count
-                   else Reject(files.name, id, f"{row['answer']!r} is no count"))
+            id, kind, count = (
+                f"{split}:{row['question_id']}",
+                kinds[row["issimple"]] if split == "test" else "",
+                count_in(row["answer"]),
+            )
+            yield (
+                Record(files.name, id, image, "count", sentence(row["question"]), (count,), kind=kind, split=split)
+                if count
+                else Reject(files.name, id, f"{row['answer']!r} is no count")
+            )
 
 # %% ../../../nbs/data/sources/32_counting.ipynb #ec548f10
 def _counted(files: Files, question: Question, annotation: dict, split: str) -> Record | Reject:
     said = [a["answer"] for a in annotation["answers"]]
     numbers = [number for number in map(number_in, said) if number]
     if not numbers:
-        return Reject(files.name, str(question.id), f"{said[0]!r} is no number, nor is what others said" if said else "no answer")
+        return Reject(
+            files.name, str(question.id), f"{said[0]!r} is no number, nor is what others said" if said else "no answer"
+        )
     answers, votes = by_votes(numbers, number_in(annotation["multiple_choice_answer"]))
-    return Record(files.name, str(question.id), coco_image(question.image), "count", question.text, answers, votes=votes * len(numbers) / len(said), split=split)
+    return Record(
+        files.name,
+        str(question.id),
+        coco_image(question.image),
+        "count",
+        question.text,
+        answers,
+        votes=votes * len(numbers) / len(said),
+        split=split,
+    )
 
 
 def _of_genome(files: Files, ids: Iterable[int]) -> Iterator[Record | Reject]:
@@ -67,27 +97,51 @@ def _of_genome(files: Files, ids: Iterable[int]) -> Iterator[Record | Reject]:
                 if row["qa_id"] in wanted:
                     del wanted[row["qa_id"]]
                     id, number = f"vg:{row['qa_id']}", number_in(row["answer"])
-                    yield (Record(files.name, id, pictures.picture(row["image_id"]).image, "count", sentence(row["question"]), (number,)) if number
-                           else Reject(files.name, id, f"{row['answer']!r} states no number"))
+                    yield (
+                        Record(
+                            files.name,
+                            id,
+                            pictures.picture(row["image_id"]).image,
+                            "count",
+                            sentence(row["question"]),
+                            (number,),
+                        )
+                        if number
+                        else Reject(files.name, id, f"{row['answer']!r} states no number")
+                    )
     for id in wanted:
         yield Reject(files.name, f"vg:{id}", lacking)
 
 
-@source("howmanyqa", family="VQA", images="COCO+VG", files=("question_ids.json",), template="count-number", format="number", licence="none stated",
-        needs=("vqav2", "vg-qa"), homes=("HowMany-QA",), url="https://einstein.ai/research/interpretable-counting-for-visual-question-answering/HowMany-QA.zip")
+@source(
+    "howmanyqa",
+    family="VQA",
+    images="COCO+VG",
+    files=("question_ids.json",),
+    template="count-number",
+    format="number",
+    licence="none stated",
+    needs=("vqav2", "vg-qa"),
+    homes=("HowMany-QA",),
+    url="https://einstein.ai/research/interpretable-counting-for-visual-question-answering/HowMany-QA.zip",
+)
 def read_howmanyqa(files: Files) -> Iterator[Record | Reject]:
     "HowMany-QA/question_ids.json, joined with VQAv2 and Visual Genome's question_answers.json"
     for path in by_split(files.find("question_ids.json")).values():
         ids = files.json(path, ("train", "dev", "test"))
         train, genome_ids = ids["train"]["vqa"], ids["train"]["visual_genome"]
         for coco, parts in (("train2014", {"train": train}), ("val2014", {"val": ids["dev"], "test": ids["test"]})):
-            for found in partners(files, coco, ((str(id), split) for split, numbers in parts.items() for id in numbers)):
+            for found in partners(
+                files, coco, ((str(id), split) for split, numbers in parts.items() for id in numbers)
+            ):
                 yield found if isinstance(found, Reject) else _counted(files, *found)
         yield from _of_genome(files, genome_ids)
 
 # %% ../../../nbs/data/sources/32_counting.ipynb #c420ab86
-_TYPES = frozenset("object_presence object_recognition counting color attribute activity_recognition sport_recognition positional_reasoning scene_recognition "
-                   "sentiment_understanding utility_affordance absurd".split())
+_TYPES = frozenset(
+    "object_presence object_recognition counting color attribute activity_recognition sport_recognition positional_reasoning scene_recognition "
+    "sentiment_understanding utility_affordance absurd".split()
+)
 _LAST_OF_COCO = 581_929
 
 
@@ -97,8 +151,17 @@ def _who(number: int, pictures: Genome) -> str | None:
     return next((pictures[n].image for n in (number, int(str(number).removeprefix("9"))) if n in pictures), None)
 
 
-@source("tdiuc", family="VQA", images="COCO+VG", files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"), template="qa-short", format="short",
-        licence="none stated", homes=("TDIUC",), url="https://kushalkafle.com/data/TDIUC.zip")
+@source(
+    "tdiuc",
+    family="VQA",
+    images="COCO+VG",
+    files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"),
+    template="qa-short",
+    format="short",
+    licence="none stated",
+    homes=("TDIUC",),
+    url="https://kushalkafle.com/data/TDIUC.zip",
+)
 def read_tdiuc(files: Files) -> Iterator[Record | Reject]:
     "TDIUC/Questions/OpenEnded_mscoco_{train,val}2014_questions.json with TDIUC/Annotations/mscoco_{train,val}2014_annotations.json"
     pictures = genome(files) if files.find("OpenEnded_mscoco_*_questions.json") else Genome()
@@ -106,8 +169,10 @@ def read_tdiuc(files: Files) -> Iterator[Record | Reject]:
     def record(split: str, question: Question, annotation: dict) -> Record | Reject:
         id, kind, image = str(question.id), annotation["question_type"], _who(question.image, pictures)
         if kind not in _TYPES:
-            raise UserError(f"{files.opened[-1]}: is not TDIUC's (it has no type of question {kind!r}): put the official file there, "
-                            "VQA v1 and OK-VQA have one of the same name")
+            raise UserError(
+                f"{files.opened[-1]}: is not TDIUC's (it has no type of question {kind!r}): put the official file there, "
+                "VQA v1 and OK-VQA have one of the same name"
+            )
         answers = tuple(a["answer"] for a in annotation["answers"])
         if "doesnotapply" in answers:
             return Reject(files.name, id, "absurd: it asks about what is not there")
@@ -115,6 +180,15 @@ def read_tdiuc(files: Files) -> Iterator[Record | Reject]:
             return Reject(files.name, id, f"image {question.image} is neither COCO's nor Visual Genome's")
         if kind == "counting":
             answers = tuple(map(number_in, answers))
-        return Record(files.name, id, image, "count" if kind == "counting" else "qa", question.text.replace(" ?", "?"), answers, kind=kind, split=split)
+        return Record(
+            files.name,
+            id,
+            image,
+            "count" if kind == "counting" else "qa",
+            question.text.replace(" ?", "?"),
+            answers,
+            kind=kind,
+            split=split,
+        )
 
     yield from read_pairs(files, "OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json", record)

@@ -29,16 +29,31 @@ def _asked(question: str, answer: str) -> Turn:
     return Turn(question, answer, _BRIEFLY if is_terse(answer) else "", False)
 
 
-@source("visdial", family="dialog", images="COCO train and val", files=_V1 + _V09, template="dialog-free", format="free", licence="CC-BY-4.0", url="https://visualdialog.org/data")
+@source(
+    "visdial",
+    family="dialog",
+    images="COCO train and val",
+    files=_V1 + _V09,
+    template="dialog-free",
+    format="free",
+    licence="CC-BY-4.0",
+    url="https://visualdialog.org/data",
+)
 def read_visdial(files: Files) -> Iterator[Record | Reject]:
     "visdial_1.0_train.json, else visdial_0.9_{train,val}.json"
     new = by_split(files.find(*_V1))
     for path in (*new.values(), *(() if "train" in new else by_split(files.find(*_V09)).values())):
         split, foreign = split_of(path)[0], path.name in _V1[1:]
-        questions, answers = ((), ()) if foreign else (tuple(files.items(path, f"data.{key}")) for key in ("questions", "answers"))
+        questions, answers = (
+            ((), ()) if foreign else (tuple(files.items(path, f"data.{key}")) for key in ("questions", "answers"))
+        )
         for dialog in files.items(path, "data.dialogs"):
             number = f"{split}:{dialog['image_id']}"
-            rounds = [] if foreign else [(r["question"], r["answer"]) for r in takewhile(lambda r: "answer" in r, dialog["dialog"])]
+            rounds = (
+                []
+                if foreign
+                else [(r["question"], r["answer"]) for r in takewhile(lambda r: "answer" in r, dialog["dialog"])]
+            )
             if foreign:
                 yield Reject(files.name, number, "its picture is VisDial's own, not COCO's")
             elif not all(0 <= q < len(questions) and 0 <= a < len(answers) for q, a in rounds):
@@ -63,8 +78,15 @@ def _speeches(messages: list[dict]) -> list[tuple[str, str]]:  # speaker and wor
     return speeches
 
 
-@source("photobook", family="dialog", files=("logs/*.json",), template="dialog-free", format="free", licence="none stated",
-        url="https://github.com/dmg-photobook/photobook_dataset")
+@source(
+    "photobook",
+    family="dialog",
+    files=("logs/*.json",),
+    template="dialog-free",
+    format="free",
+    licence="none stated",
+    url="https://github.com/dmg-photobook/photobook_dataset",
+)
 def read_photobook(files: Files) -> Iterator[Record | Reject]:
     "logs/*.json, one file a game"
     for path in files.find("logs/*.json"):

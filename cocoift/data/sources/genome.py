@@ -19,7 +19,9 @@ def _either(row: dict, name: str, older: str) -> Any:
     return row[name] if name in row else row[older]
 
 
-def _pictures(files: Files, name: str, key: str) -> Iterator[tuple[int, Picture, list[dict]]]:  # number, who it is, its annotations
+def _pictures(
+    files: Files, name: str, key: str
+) -> Iterator[tuple[int, Picture, list[dict]]]:  # number, who it is, its annotations
     path = files.newest(name)
     if path is None:
         return
@@ -44,8 +46,17 @@ def vg_answer(text: Any) -> str:  # "" for what is no text
     return " ".join(text.split()).rstrip(" .").lower() if isinstance(text, str) else ""
 
 
-@source("vg-qa", family="Visual Genome", images="VG", files=("question_answers.json",), template="qa-short", format="short", licence=_LICENCE,
-        url=f"{_URL}question_answers.json.zip", homes=VG_HOMES)
+@source(
+    "vg-qa",
+    family="Visual Genome",
+    images="VG",
+    files=("question_answers.json",),
+    template="qa-short",
+    format="short",
+    licence=_LICENCE,
+    url=f"{_URL}question_answers.json.zip",
+    homes=VG_HOMES,
+)
 def read_vg_qa(files: Files) -> Iterator[Record | Reject]:
     "question_answers.json"
     for number, picture, qas in _pictures(files, "question_answers.json", "qas"):
@@ -63,21 +74,38 @@ def vg_phrase(text: Any) -> str:  # "" for what is no text
     return phrase.capitalize() if " " in phrase and phrase.isupper() else phrase
 
 
-@source("vg-regions", family="Visual Genome", images="VG", files=("region_descriptions.json",), template="region-sentence", format="sentences:1",
-        licence=_LICENCE, url=f"{_URL}region_descriptions.json.zip", homes=VG_HOMES)
+@source(
+    "vg-regions",
+    family="Visual Genome",
+    images="VG",
+    files=("region_descriptions.json",),
+    template="region-sentence",
+    format="sentences:1",
+    licence=_LICENCE,
+    url=f"{_URL}region_descriptions.json.zip",
+    homes=VG_HOMES,
+)
 def read_regions(files: Files) -> Iterator[Record | Reject]:
     "region_descriptions.json"
     for number, picture, regions in _pictures(files, "region_descriptions.json", "regions"):
         for region in regions:
             id, said = str(_either(region, "region_id", "id")), _either(region, "image_id", "image")
-            boxes = boxes_in(picture, sides(region)) if said == number else f"it says picture {said}, but stands with picture {number}"
+            boxes = (
+                boxes_in(picture, sides(region))
+                if said == number
+                else f"it says picture {said}, but stands with picture {number}"
+            )
             if isinstance(boxes, str):
                 yield Reject(files.name, id, boxes)
             else:
-                yield Record(files.name, id, picture.image, "region", answers=(vg_phrase(region["phrase"]),), boxes=boxes)
+                yield Record(
+                    files.name, id, picture.image, "region", answers=(vg_phrase(region["phrase"]),), boxes=boxes
+                )
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #76b7c58b
-_BEHIND = frozenset("of in on off out up down away at by with to from under behind near and".split())  # in an attribute that follows its noun
+_BEHIND = frozenset(
+    "of in on off out up down away at by with to from under behind near and".split()
+)  # in an attribute that follows its noun
 
 
 def _clean(text: Any) -> str:
@@ -99,8 +127,17 @@ def _phrase(thing: dict) -> str:
     return " ".join(filter(None, (before, _name(thing), ", ".join(behind))))
 
 
-@source("vg-attributes", family="Visual Genome", images="VG", files=("attributes.json",), template="region-short", format="short", licence=_LICENCE,
-        url=f"{_URL}attributes.json.zip", homes=VG_HOMES)
+@source(
+    "vg-attributes",
+    family="Visual Genome",
+    images="VG",
+    files=("attributes.json",),
+    template="region-short",
+    format="short",
+    licence=_LICENCE,
+    url=f"{_URL}attributes.json.zip",
+    homes=VG_HOMES,
+)
 def read_attributes(files: Files) -> Iterator[Record | Reject]:
     "attributes.json"
     for _, picture, things in _pictures(files, "attributes.json", "attributes"):
@@ -113,41 +150,88 @@ def read_attributes(files: Files) -> Iterator[Record | Reject]:
                 yield Record(files.name, id, picture.image, "region", answers=(_phrase(thing),), boxes=boxes, kind=kind)
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #700b6eec
-@source("vg-relations", family="Visual Genome", images="VG", files=("relationships.json",), template="relation-short", format="short",
-        licence=_LICENCE, url=f"{_URL}relationships.json.zip", homes=VG_HOMES)
+@source(
+    "vg-relations",
+    family="Visual Genome",
+    images="VG",
+    files=("relationships.json",),
+    template="relation-short",
+    format="short",
+    licence=_LICENCE,
+    url=f"{_URL}relationships.json.zip",
+    homes=VG_HOMES,
+)
 def read_relations(files: Files) -> Iterator[Record | Reject]:
     "relationships.json"
     for _, picture, relations in _pictures(files, "relationships.json", "relationships"):
         for relation in relations:
-            subject, thing, id = relation["subject"], relation["object"], str(_either(relation, "relationship_id", "id"))
+            subject, thing, id = (
+                relation["subject"],
+                relation["object"],
+                str(_either(relation, "relationship_id", "id")),
+            )
             boxes = boxes_in(picture, sides(subject), sides(thing))
             if isinstance(boxes, str):
                 yield Reject(files.name, id, boxes)
             else:
-                yield Record(files.name, id, picture.image, "relation", answers=(_clean(relation["predicate"]),),
-                             names=(_name(subject), _name(thing)), boxes=boxes)
+                yield Record(
+                    files.name,
+                    id,
+                    picture.image,
+                    "relation",
+                    answers=(_clean(relation["predicate"]),),
+                    names=(_name(subject), _name(thing)),
+                    boxes=boxes,
+                )
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #3b6c8dce
 _SPLITS = tuple(f"vqa_raw_{split}_0.30.json" for split in ("train", "val", "test"))
 
 
-@source("rvqa", family="Visual Genome", images="VG", files=(*_SPLITS, "*rel_map_result_0.30.json"), template="qa-short", format="short",
-        licence="none stated", url="https://github.com/lupantech/rvqa")
+@source(
+    "rvqa",
+    family="Visual Genome",
+    images="VG",
+    files=(*_SPLITS, "*rel_map_result_0.30.json"),
+    template="qa-short",
+    format="short",
+    licence="none stated",
+    url="https://github.com/lupantech/rvqa",
+)
 def read_rvqa(files: Files) -> Iterator[Record | Reject]:
     "vqa_raw_{train,val,test}_0.30.json"
     paths = by_split(files.find(*_SPLITS))
     if not paths and (whole := files.find("*rel_map_result_0.30.json")):
-        raise UserError(f"{whole[0]}: does not say which questions are test questions: put {_SPLITS[0]} (and val, test) beside it")
+        raise UserError(
+            f"{whole[0]}: does not say which questions are test questions: put {_SPLITS[0]} (and val, test) beside it"
+        )
     pictures = genome(files) if paths else {}
     for path in paths.values():
         for row in files.items(path):
             fact = tuple(map(_clean, (row.get("relation") or "").split(", ", 2)))
-            yield Record(files.name, str(row["question_id"]), pictures.picture(row["image_id"]).image, "qa", sentence(row["question"]),
-                         (vg_answer(row["answer"]),), names=fact, split=split_of(path)[0])
+            yield Record(
+                files.name,
+                str(row["question_id"]),
+                pictures.picture(row["image_id"]).image,
+                "qa",
+                sentence(row["question"]),
+                (vg_answer(row["answer"]),),
+                names=fact,
+                split=split_of(path)[0],
+            )
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #35859ae9
-@source("paragraphs", family="Visual Genome", images="VG", files=("paragraphs_v1.json",), template="detail-paragraph", format="paragraph",
-        licence=_LICENCE, url=f"{_URL}paragraphs_v1.json.zip", homes=("image_paragraphs",))
+@source(
+    "paragraphs",
+    family="Visual Genome",
+    images="VG",
+    files=("paragraphs_v1.json",),
+    template="detail-paragraph",
+    format="paragraph",
+    licence=_LICENCE,
+    url=f"{_URL}paragraphs_v1.json.zip",
+    homes=("image_paragraphs",),
+)
 def read_paragraphs(files: Files) -> Iterator[Record | Reject]:
     "paragraphs_v1.json with {train,val,test}_split.json"
     path = files.newest("paragraphs_v1.json")
@@ -155,8 +239,10 @@ def read_paragraphs(files: Files) -> Iterator[Record | Reject]:
         return
     lists = by_split(files.find("train_split.json", "val_split.json", "test_split.json"))
     if not lists:
-        raise UserError(f"{path}: which pictures are of which split is said by {{train,val,test}}_split.json, and none is there: "
-                        f"`cocoift fetch {files.name}`")
+        raise UserError(
+            f"{path}: which pictures are of which split is said by {{train,val,test}}_split.json, and none is there: "
+            f"`cocoift fetch {files.name}`"
+        )
     splits = {number: split for split, held in lists.items() for number in files.json(held, kind=list)}
     pictures, seen = genome(files), set()
     for row in files.items(path):
@@ -164,8 +250,18 @@ def read_paragraphs(files: Files) -> Iterator[Record | Reject]:
         if number in seen:
             yield Reject(files.name, str(number), f"picture {number} has a paragraph already")
         elif number not in splits:
-            yield Reject(files.name, str(number), f"picture {number} is in none of {', '.join(sorted(held.name for held in lists.values()))}")
+            yield Reject(
+                files.name,
+                str(number),
+                f"picture {number} is in none of {', '.join(sorted(held.name for held in lists.values()))}",
+            )
         else:
-            yield Record(files.name, str(number), pictures.picture(number).image, "detail", answers=(sentence(row["paragraph"]),),
-                         split=splits[number])
+            yield Record(
+                files.name,
+                str(number),
+                pictures.picture(number).image,
+                "detail",
+                answers=(sentence(row["paragraph"]),),
+                split=splits[number],
+            )
         seen.add(number)

@@ -34,8 +34,16 @@ def _gqa_files(files: Files) -> Iterator[tuple[str, Path]]:  # split and file
             yield split, path
 
 
-@source("gqa", family="Visual Genome", images="VG", files=(*_BALANCED, *_ALL), template="qa-short", format="short", licence=_LICENCE,
-        url="https://downloads.cs.stanford.edu/nlp/data/gqa/questions1.2.zip")
+@source(
+    "gqa",
+    family="Visual Genome",
+    images="VG",
+    files=(*_BALANCED, *_ALL),
+    template="qa-short",
+    format="short",
+    licence=_LICENCE,
+    url="https://downloads.cs.stanford.edu/nlp/data/gqa/questions1.2.zip",
+)
 def read_gqa(files: Files) -> Iterator[Record | Reject]:
     "{train,val,testdev}_balanced_questions.json, or train_all_questions/train_all_questions_{0..9}.json and {val,testdev}_all_questions.json"
     for split, path in _gqa_files(files):
@@ -45,8 +53,16 @@ def read_gqa(files: Files) -> Iterator[Record | Reject]:
             if not number.isdecimal():
                 yield Reject(files.name, id, f"{number} is no picture of Visual Genome")
                 continue
-            record = Record(files.name, id, pictures.picture(number).image, "qa", sentence(row["question"]), (row["answer"],),
-                            kind=(row.get("types") or {}).get("structural", ""), split=split)
+            record = Record(
+                files.name,
+                id,
+                pictures.picture(number).image,
+                "qa",
+                sentence(row["question"]),
+                (row["answer"],),
+                kind=(row.get("types") or {}).get("structural", ""),
+                split=split,
+            )
             yield record
             if full := sentence(row.get("fullAnswer")):
                 yield record._replace(id=f"{id}:full", task="sentence", answers=(full,))
@@ -75,8 +91,16 @@ def _no_use(crop: dict[str, Any], pairs: set[str]) -> str:  # why a crop cannot 
     return "" if number.isdecimal() else f"{number!r} is no picture of Visual Genome"
 
 
-@source("cgqa", family="Visual Genome", images="VG", files=(f"metadata_{_SPLIT}.t7",), template="qa-short", format="short", licence=_LICENCE,
-        url="https://huggingface.co/datasets/nihalnayak/cgqa/resolve/main/cgqa.zip")
+@source(
+    "cgqa",
+    family="Visual Genome",
+    images="VG",
+    files=(f"metadata_{_SPLIT}.t7",),
+    template="qa-short",
+    format="short",
+    licence=_LICENCE,
+    url="https://huggingface.co/datasets/nihalnayak/cgqa/resolve/main/cgqa.zip",
+)
 def read_cgqa(files: Files) -> Iterator[Record | Reject]:
     "metadata_compositional-split-natural.t7 with compositional-split-natural/{train,val,test}_pairs.txt"
     path, lists = files.newest(f"metadata_{_SPLIT}.t7"), files.find(*_LISTS)
@@ -92,5 +116,12 @@ def read_cgqa(files: Files) -> Iterator[Record | Reject]:
             asked = crop["set"], int(Path(crop["image"]).name.partition("-")[0]), crop["obj"].replace("_", " ")
             found.setdefault(asked, {}).setdefault(crop["attr"].replace("_", " "), crop["image"])
     for (split, number, thing), attributes in found.items():
-        yield Record(files.name, f"{split}:{number}:{thing}", pictures.picture(number).image, "qa", f"What can be said of the {thing} in the image?",
-                     tuple(attributes), split=split)
+        yield Record(
+            files.name,
+            f"{split}:{number}:{thing}",
+            pictures.picture(number).image,
+            "qa",
+            f"What can be said of the {thing} in the image?",
+            tuple(attributes),
+            split=split,
+        )

@@ -35,7 +35,9 @@ def spoken(
 ) -> list[str] | str:  # what is said turn by turn, or what is wrong
     "The texts of a record in LLaVA's layout, the pictures' marks removed."
     turns = row["conversations"]
-    turns = turns[len(turns) > 1 and turns[0].get("from") == "gpt" :]  # an answer to nothing: LLaVA's trainer passes it over too
+    turns = turns[
+        len(turns) > 1 and turns[0].get("from") == "gpt" :
+    ]  # an answer to nothing: LLaVA's trainer passes it over too
     if not turns:
         return "it has no turns"
     for number, turn in enumerate(turns):
@@ -46,7 +48,9 @@ def spoken(
             return f"turn {number + 1} says no text"
     if len(turns) % 2:
         return "its last question has no answer"
-    texts = [placed(turn["value"]) if pictures and number % 2 == 0 else turn["value"] for number, turn in enumerate(turns)]
+    texts = [
+        placed(turn["value"]) if pictures and number % 2 == 0 else turn["value"] for number, turn in enumerate(turns)
+    ]
     for _ in range(pictures):
         texts[0] = unmarked(texts[0])
     if any(_MARK in text for text in texts):
@@ -70,7 +74,9 @@ def told(texts: list[str], pictured: bool) -> tuple[Turn, ...]:
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #ad649b6d
 def dialog(
-    name: str, id: str, row: dict,
+    name: str,
+    id: str,
+    row: dict,
     kind: str = "",
     pictures: Genome = Genome(),  # as far as they are known
     home: str = "",  # the folder that bare file names lie in
@@ -89,7 +95,17 @@ def dialog(
         images.append(pictures.picture(image.removeprefix("vg:")).image if image.startswith("vg:") else image)
     place = " ".join(home + picture_path(file) for file in files).lower()
     subset = next((subset for subset in ("val2017", "train2017") if subset in place), "")
-    return Record(name, id, images[0] if images else "", "dialog", turns=told(texts, bool(images)), more=tuple(images[1:]), kind=kind, subset=subset, files=files)
+    return Record(
+        name,
+        id,
+        images[0] if images else "",
+        "dialog",
+        turns=told(texts, bool(images)),
+        more=tuple(images[1:]),
+        kind=kind,
+        subset=subset,
+        files=files,
+    )
 
 
 def _read(row: dict) -> Dialog | str:  # or why a conversation cannot hold it
@@ -102,7 +118,9 @@ def _read(row: dict) -> Dialog | str:  # or why a conversation cannot hold it
         return str(error)
     if isinstance(read, Unusable):
         return read.reason
-    prompted = any(speaker == "system" for speaker, _ in read.turns) and not any(turn.get("from") == "system" for turn in turns)
+    prompted = any(speaker == "system" for speaker, _ in read.turns) and not any(
+        turn.get("from") == "system" for turn in turns
+    )
     return "it has a system prompt, which a conversation has no place for" if prompted else read
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #0342cd5e
@@ -125,8 +143,16 @@ _WHOLE, _PARTS = "llava_instruct_150k.json", ("conversation_58k.json", "detail_2
 _LLAVA = "https://huggingface.co/datasets/liuhaotian/LLaVA"
 
 
-@source("llava-instruct", family="LLaVA", files=(_WHOLE, *_PARTS), template="dialog-free", format="free", licence="CC-BY-NC-4.0",
-        homes=("llava",), url=f"{_LLAVA}-Instruct-150K")
+@source(
+    "llava-instruct",
+    family="LLaVA",
+    files=(_WHOLE, *_PARTS),
+    template="dialog-free",
+    format="free",
+    licence="CC-BY-NC-4.0",
+    homes=("llava",),
+    url=f"{_LLAVA}-Instruct-150K",
+)
 def read_llava_instruct(files: Files) -> Iterator[Record | Reject]:
     "llava_instruct_150k.json, or conversation_58k.json, detail_23k.json and complex_reasoning_77k.json"
     if whole := _only(files, _WHOLE):
@@ -136,32 +162,65 @@ def read_llava_instruct(files: Files) -> Iterator[Record | Reject]:
         yield from dialogs(files, path, name.rpartition("_")[0], home="train2017/")
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #d7b42b16
-@source("llava-mix665k", family="LLaVA", images="COCO+VG and others", files=("*llava_v1_5_mix665k.json",), template="dialog-free", format="free",
-        licence="CC-BY-NC-4.0", homes=("llava",), url=f"{_LLAVA}-Instruct-150K")
+@source(
+    "llava-mix665k",
+    family="LLaVA",
+    images="COCO+VG and others",
+    files=("*llava_v1_5_mix665k.json",),
+    template="dialog-free",
+    format="free",
+    licence="CC-BY-NC-4.0",
+    homes=("llava",),
+    url=f"{_LLAVA}-Instruct-150K",
+)
 def read_llava_mix(files: Files) -> Iterator[Record | Reject]:
     "llava_v1_5_mix665k.json"
     for path in _only(files, "*llava_v1_5_mix665k.json"):
         yield from dialogs(files, path, pictures=_known(files))
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #cb8c6ce6
-@source("llava-pretrain", family="LLaVA", images="LAION, CC, SBU", files=("blip_laion_cc_sbu_558k.json",), template="dialog-free", format="free",
-        licence="other (CC-3M's and BLIP's terms)", homes=("llava",), url=f"{_LLAVA}-Pretrain")
+@source(
+    "llava-pretrain",
+    family="LLaVA",
+    images="LAION, CC, SBU",
+    files=("blip_laion_cc_sbu_558k.json",),
+    template="dialog-free",
+    format="free",
+    licence="other (CC-3M's and BLIP's terms)",
+    homes=("llava",),
+    url=f"{_LLAVA}-Pretrain",
+)
 def read_llava_pretrain(files: Files) -> Iterator[Record | Reject]:
     "blip_laion_cc_sbu_558k.json"
     for path in _only(files, "blip_laion_cc_sbu_558k.json"):
         yield from dialogs(files, path)
 
 
-@source("sharegpt4v", family="LLaVA", images="COCO+VG", files=("sharegpt4v_instruct_gpt4-vision_cap100k.json",), template="dialog-free",
-        format="free", licence="CC-BY-NC-4.0", url="https://huggingface.co/datasets/Lin-Chen/ShareGPT4V")
+@source(
+    "sharegpt4v",
+    family="LLaVA",
+    images="COCO+VG",
+    files=("sharegpt4v_instruct_gpt4-vision_cap100k.json",),
+    template="dialog-free",
+    format="free",
+    licence="CC-BY-NC-4.0",
+    url="https://huggingface.co/datasets/Lin-Chen/ShareGPT4V",
+)
 def read_sharegpt4v(files: Files) -> Iterator[Record | Reject]:
     "sharegpt4v_instruct_gpt4-vision_cap100k.json"
     for path in _only(files, "sharegpt4v_instruct_gpt4-vision_cap100k.json"):
         yield from dialogs(files, path, pictures=_known(files), others=False)
 
 
-@source("lvis-instruct4v", family="LLaVA", files=("lvis_instruct4v_220k.json", "lvis_instruct4v_222k.json"), template="dialog-free", format="free",
-        licence="none stated", url="https://huggingface.co/datasets/X2FD/LVIS-Instruct4V")
+@source(
+    "lvis-instruct4v",
+    family="LLaVA",
+    files=("lvis_instruct4v_220k.json", "lvis_instruct4v_222k.json"),
+    template="dialog-free",
+    format="free",
+    licence="none stated",
+    url="https://huggingface.co/datasets/X2FD/LVIS-Instruct4V",
+)
 def read_lvis_instruct4v(files: Files) -> Iterator[Record | Reject]:
     "lvis_instruct4v_220k.json"
     for path in _only(files, "lvis_instruct4v_220k.json", "lvis_instruct4v_222k.json"):

@@ -19,7 +19,18 @@ from typing import NamedTuple
 from PIL import Image
 
 from .base import Files, Objects, Record, Reject, by_split, source, split_of
-from .coco import HOMES, Company, Seen, Things, by_picture, categories_of, company_of, gather, of_last_release, picture_record
+from cocoift.data.sources.coco import (
+    HOMES,
+    Company,
+    Seen,
+    Things,
+    by_picture,
+    categories_of,
+    company_of,
+    gather,
+    of_last_release,
+    picture_record,
+)
 from .pictures import Listed, listed, share_box
 from .settled import Categories, Id, Size, box_of, categories_in, id_of, in_order, is_marked
 from ...files import UserError, reading
@@ -38,11 +49,14 @@ def stuff_name(name: str) -> str:
     return " ".join([*rest, first] if _MATERIALS & {*rest} else [first, *rest])
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #a78d7e2b
-_LARGE = set("bridge ceiling fence grass gravel hill house mountain playingfield railroad river road sand sea skyscraper snow tent tree".split())
+_LARGE = set(
+    "bridge ceiling fence grass gravel hill house mountain playingfield railroad river road sand sea skyscraper snow tent tree".split()
+)
 
 
 class Kinds(NamedTuple):
     "The categories of a file of stuff."
+
     categories: Categories
     kind: dict[Id, str]
     things: frozenset[Id]
@@ -52,17 +66,28 @@ class Kinds(NamedTuple):
     def unsure(self, seen: Collection[Id]) -> set[Id]:
         "Categories that may be there or not, although they are not among those seen."
         kinds = {self.kind[category] for category in seen}
-        return {category for category in self.categories.names if category not in seen and (category not in self.large or self.kind[category] in kinds)}
+        return {
+            category
+            for category in self.categories.names
+            if category not in seen and (category not in self.large or self.kind[category] in kinds)
+        }
 
 
 def kinds_of(files: Files, path: Path) -> Kinds:
     "The categories of a file; those of things keep their names."
     rows = [row | {"id": id_of(row["id"])} for row in categories_of(files, path)]
     stuff = {row["id"]: row["name"] for row in rows if not row.get("isthing")}
-    names = {row["id"]: stuff_name(row["name"]) if row["id"] in stuff and row["name"] not in _UNSPOKEN else row["name"] for row in rows}
-    return Kinds(categories_in([{"id": row["id"], "name": row["name"]} for row in rows], names), {row["id"]: row["supercategory"].removesuffix("-stuff") for row in rows},
-                 frozenset(names.keys() - stuff.keys()), frozenset(k for k, name in stuff.items() if name.removesuffix("-merged") in _LARGE),
-                 frozenset(k for k, name in stuff.items() if name in _UNSPOKEN))
+    names = {
+        row["id"]: stuff_name(row["name"]) if row["id"] in stuff and row["name"] not in _UNSPOKEN else row["name"]
+        for row in rows
+    }
+    return Kinds(
+        categories_in([{"id": row["id"], "name": row["name"]} for row in rows], names),
+        {row["id"]: row["supercategory"].removesuffix("-stuff") for row in rows},
+        frozenset(names.keys() - stuff.keys()),
+        frozenset(k for k, name in stuff.items() if name.removesuffix("-merged") in _LARGE),
+        frozenset(k for k, name in stuff.items() if name in _UNSPOKEN),
+    )
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #078e65f1
 _STUFF = "http://images.cocodataset.org/annotations/stuff_annotations_trainval2017.zip"
@@ -72,7 +97,16 @@ def _uncounted(objects: Objects) -> Objects:
     return objects._replace(count=1, crowd=True)
 
 
-@source("coco-stuff", family="COCO", files=("stuff_*.json",), template="count-number", format="number", licence="CC-BY-4.0", url=_STUFF, homes=HOMES)
+@source(
+    "coco-stuff",
+    family="COCO",
+    files=("stuff_*.json",),
+    template="count-number",
+    format="number",
+    licence="CC-BY-4.0",
+    url=_STUFF,
+    homes=HOMES,
+)
 def read_stuff(files: Files) -> Iterator[Record | Reject]:
     "stuff_{train,val}2017.json"
     for path in of_last_release(files.find("stuff_*.json")):
@@ -81,7 +115,9 @@ def read_stuff(files: Files) -> Iterator[Record | Reject]:
         yield from gather(things)
         company = company_of(things)
         for seen in by_picture(things):
-            absent = company.strangers(seen.objects, seen.open | kinds.unsure(seen.open | seen.objects.keys()), seen.image)
+            absent = company.strangers(
+                seen.objects, seen.open | kinds.unsure(seen.open | seen.objects.keys()), seen.image
+            )
             spoken = {category: _uncounted(o) for category, o in seen.objects.items() if category not in kinds.unspoken}
             yield picture_record(things, Seen(seen.image, spoken, seen.open - kinds.unspoken), absent)
 
@@ -101,47 +137,90 @@ def _segments(segments: list[dict], kinds: Kinds, size: Size) -> dict[Id, Object
     for segment in segments:
         found.setdefault(kinds.categories.of(segment["category_id"]), []).append(segment)
     for category, some in sorted(found.items()):
-        left, top, right, bottom = (pick(sides) for pick, sides in zip((min, min, max, max), zip(*(box_of(s["bbox"], size) for s in some))))
-        crowds, share = sum(is_marked(s["iscrowd"]) for s in some), round(sum(s["area"] for s in some) / (size[0] * size[1]), 4)
-        objects = Objects(kinds.categories.names[category], len(some) + crowds, crowds > 0, share, share_box(left, top, right - left, bottom - top, size) or ())
+        left, top, right, bottom = (
+            pick(sides) for pick, sides in zip((min, min, max, max), zip(*(box_of(s["bbox"], size) for s in some)))
+        )
+        crowds, share = (
+            sum(is_marked(s["iscrowd"]) for s in some),
+            round(sum(s["area"] for s in some) / (size[0] * size[1]), 4),
+        )
+        objects = Objects(
+            kinds.categories.names[category],
+            len(some) + crowds,
+            crowds > 0,
+            share,
+            share_box(left, top, right - left, bottom - top, size) or (),
+        )
         found[category] = objects if category in kinds.things else _uncounted(objects)
     return dict(sorted(found.items()))
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #e22c2889
-@source("coco-panoptic", family="COCO", files=("panoptic_*.json",), template="count-number", format="number", licence="CC-BY-4.0", url=_PANOPTIC,
-        homes=HOMES)
+@source(
+    "coco-panoptic",
+    family="COCO",
+    files=("panoptic_*.json",),
+    template="count-number",
+    format="number",
+    licence="CC-BY-4.0",
+    url=_PANOPTIC,
+    homes=HOMES,
+)
 def read_panoptic(files: Files) -> Iterator[Record | Reject]:
     "panoptic_{train,val}2017.json with the pictures in panoptic_{train,val}2017/"
     for path in of_last_release(files.find("panoptic_*.json")):
         folder, split = path.with_suffix(""), split_of(path)[0]
         if not folder.is_dir():
-            raise UserError(f"{folder}: is not there, the segments of {path.name}: unpack {folder.name}.zip, which lies in the same archive")
+            raise UserError(
+                f"{folder}: is not there, the segments of {path.name}: unpack {folder.name}.zip, which lies in the same archive"
+            )
         kinds, pictures, rows = kinds_of(files, path), listed(files, path), Counter()
         categories = kinds.categories
         together = []
         for row in files.items(path, "annotations"):
             rows[id_of(row["image_id"])] += 1
-            together.append({*map(categories.of, (segment["category_id"] for segment in row["segments_info"]))} - {None})
+            together.append(
+                {*map(categories.of, (segment["category_id"] for segment in row["segments_info"]))} - {None}
+            )
         company = Company(categories.names, together)
         for row in files.items(path, "annotations"):
             image = id_of(row["image_id"])
-            if problem := "it comes twice" if rows[image] > 1 else _unusable(row, pictures.get(image), folder, kinds, path):
+            if (
+                problem := "it comes twice"
+                if rows[image] > 1
+                else _unusable(row, pictures.get(image), folder, kinds, path)
+            ):
                 yield Reject(files.name, str(row["image_id"]), problem)
                 continue
             seen = _segments(row["segments_info"], kinds, pictures[image].size)
             absent = company.strangers(seen, kinds.unsure(seen), image) if seen else ()
             objects = (*seen.values(), *(Objects(categories.names[category], 0, False, 0.0) for category in absent))
-            yield Record(files.name, str(image), coco_image(image), "objects", objects=objects, split=split, subset=pictures[image].subset)
+            yield Record(
+                files.name,
+                str(image),
+                coco_image(image),
+                "objects",
+                objects=objects,
+                split=split,
+                subset=pictures[image].subset,
+            )
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #475151f9
 def _bad_segment(segment: dict, kinds: Kinds, size: Size, name: str) -> str:  # "" if there is none
     if kinds.categories.of(segment["category_id"]) is None:
         return f"category {json.dumps(segment['category_id'])} is not in {name}"
     box = box_of(segment["bbox"], size)
-    return box if isinstance(box, str) else "" if is_marked(segment["iscrowd"]) is not None else f"iscrowd of one of its segments is {json.dumps(segment['iscrowd'])}"
+    return (
+        box
+        if isinstance(box, str)
+        else ""
+        if is_marked(segment["iscrowd"]) is not None
+        else f"iscrowd of one of its segments is {json.dumps(segment['iscrowd'])}"
+    )
 
 
-def _unusable(row: dict, entry: Listed | None, folder: Path, kinds: Kinds, path: Path) -> str:  # why; "" if it can be used
+def _unusable(
+    row: dict, entry: Listed | None, folder: Path, kinds: Kinds, path: Path
+) -> str:  # why; "" if it can be used
     segments, picture = row["segments_info"], folder / Path(row["file_name"]).name
     if entry is None or entry.why:
         return entry.why if entry else f"image {json.dumps(row['image_id'])} is not in {path.name}"
@@ -160,41 +239,92 @@ _NEXT = 0.03  # share of the picture's longer side within which parts are not to
 def _plain_parts(annotation: dict, size: Size) -> list[int]:  # places in the list of parts
     points = list(zip(*[iter(annotation["keypoints"])] * 3))
     marked = [(x, y) for x, y, seen in points if seen]
-    return [place for place, (x, y, seen) in enumerate(points)
-            if seen == 2 and 0 <= x <= size[0] and 0 <= y <= size[1] and sum(dist((x, y), other) < _NEXT * max(size) for other in marked) == 1]
+    return [
+        place
+        for place, (x, y, seen) in enumerate(points)
+        if seen == 2
+        and 0 <= x <= size[0]
+        and 0 <= y <= size[1]
+        and sum(dist((x, y), other) < _NEXT * max(size) for other in marked) == 1
+    ]
 
 
-@source("coco-keypoints", family="COCO", files=("person_keypoints_*.json",), template="point-short", format="short", licence="CC-BY-4.0",
-        url="http://images.cocodataset.org/annotations/annotations_trainval2017.zip", homes=HOMES)
+@source(
+    "coco-keypoints",
+    family="COCO",
+    files=("person_keypoints_*.json",),
+    template="point-short",
+    format="short",
+    licence="CC-BY-4.0",
+    url="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+    homes=HOMES,
+)
 def read_keypoints(files: Files) -> Iterator[Record | Reject]:
     "person_keypoints_{train,val}{2014,2017}.json"
     for path in of_last_release(files.find("person_keypoints_*.json")):
-        parts = {id_of(row["id"]): [part.replace("_", " ") for part in row["keypoints"]] for row in categories_of(files, path)}
+        parts = {
+            id_of(row["id"]): [part.replace("_", " ") for part in row["keypoints"]]
+            for row in categories_of(files, path)
+        }
         pictures, split = listed(files, path), split_of(path)[0]
         for annotation in files.items(path, "annotations"):
-            number, image, named = annotation["id"], id_of(annotation["image_id"]), parts.get(id_of(annotation["category_id"]), [])
+            number, image, named = (
+                annotation["id"],
+                id_of(annotation["image_id"]),
+                parts.get(id_of(annotation["category_id"]), []),
+            )
             if (picture := pictures.get(image)) is None or picture.why:
-                yield Reject(files.name, str(number), picture.why if picture else f"image {image} is not in {path.name}")
+                yield Reject(
+                    files.name, str(number), picture.why if picture else f"image {image} is not in {path.name}"
+                )
             elif plain := [place for place in _plain_parts(annotation, picture.size) if place < len(named)]:
                 place = Random(number).choice(plain)
-                point = tuple(round(at / side, 4) for at, side in zip(annotation["keypoints"][3 * place :], picture.size))
-                yield Record(files.name, str(number), coco_image(image), "point", "Which part of the person's body is at this point?",
-                             (named[place],), boxes=(point + point,), split=split, subset=picture.subset)
+                point = tuple(
+                    round(at / side, 4) for at, side in zip(annotation["keypoints"][3 * place :], picture.size)
+                )
+                yield Record(
+                    files.name,
+                    str(number),
+                    coco_image(image),
+                    "point",
+                    "Which part of the person's body is at this point?",
+                    (named[place],),
+                    boxes=(point + point,),
+                    split=split,
+                    subset=picture.subset,
+                )
             else:
-                yield Reject(files.name, str(number), "no visible body part stands apart" if annotation["num_keypoints"] else "no body part is marked")
+                yield Reject(
+                    files.name,
+                    str(number),
+                    "no visible body part stands apart" if annotation["num_keypoints"] else "no body part is marked",
+                )
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #0d090351
-_LVIS = (("lvis_v1_train.json", "lvis_v1_val.json"), ("lvis_v0.5_train.json", "lvis_v0.5_val.json"), ("lvis_val_100.json",))
+_LVIS = (
+    ("lvis_v1_train.json", "lvis_v1_val.json"),
+    ("lvis_v0.5_train.json", "lvis_v0.5_val.json"),
+    ("lvis_val_100.json",),
+)
 
 
 def lvis_names(categories: list[str]) -> list[str]:  # "" for one that cannot be spoken of
     "The names of LVIS's categories as a person would say them."
     bare = [name.split("_(")[0] for name in categories]
-    return [word.replace("_", " ") if bare.count(word) == 1 or word == name else "" for word, name in zip(bare, categories)]
+    return [
+        word.replace("_", " ") if bare.count(word) == 1 or word == name else "" for word, name in zip(bare, categories)
+    ]
 
 
-@source("lvis", family="LVIS", files=sum(_LVIS, ()), template="count-number", format="number", licence="CC-BY-4.0",
-        url="https://dl.fbaipublicfiles.com/LVIS/")
+@source(
+    "lvis",
+    family="LVIS",
+    files=sum(_LVIS, ()),
+    template="count-number",
+    format="number",
+    licence="CC-BY-4.0",
+    url="https://dl.fbaipublicfiles.com/LVIS/",
+)
 def read_lvis(files: Files) -> Iterator[Record | Reject]:
     "lvis_v1_{train,val}.json, else lvis_v0.5_{train,val}.json, else lvis_val_100.json"
     for path in by_split(next(filter(None, (files.find(*release) for release in _LVIS)), [])).values():
@@ -204,14 +334,26 @@ def read_lvis(files: Files) -> Iterator[Record | Reject]:
         things = Things(files, path, categories_in(rows, names))
         yield from gather(things)
         for seen, absent, more in _looked_for(things):
-            present = {k: o._replace(crowd=o.crowd or k in more) for k, o in seen.objects.items() if o.name and k not in absent}
+            present = {
+                k: o._replace(crowd=o.crowd or k in more) for k, o in seen.objects.items() if o.name and k not in absent
+            }
             unsure = seen.open | {k for k in absent if k in seen.objects}
-            yield picture_record(things, Seen(seen.image, present, unsure), [k for k in absent if k in whole and k not in unsure])
+            yield picture_record(
+                things, Seen(seen.image, present, unsure), [k for k in absent if k in whole and k not in unsure]
+            )
 
 
-def _looked_for(things: Things) -> Iterator[tuple[Seen, list[Id], Collection[Id]]]:  # of a picture, also what was verified to be absent, and what was not marked in full
-    verified = {id_of(row["id"]): [[*map(things.categories.of, row[f"{which}_category_ids"])] for which in ("neg", "not_exhaustive")]
-                for row in things.files.items(things.path, "images")}
+def _looked_for(
+    things: Things,
+) -> Iterator[
+    tuple[Seen, list[Id], Collection[Id]]
+]:  # of a picture, also what was verified to be absent, and what was not marked in full
+    verified = {
+        id_of(row["id"]): [
+            [*map(things.categories.of, row[f"{which}_category_ids"])] for which in ("neg", "not_exhaustive")
+        ]
+        for row in things.files.items(things.path, "images")
+    }
     bare = verified.keys() - things.lost.keys() - {things.images[place] for place in things.table["image"].tolist()}
     unmarked = (Seen(image, {}, things.unsure.get(image, set())) for image in sorted(bare, key=in_order))
     yield from ((seen, *verified[seen.image]) for seen in chain(by_picture(things), unmarked))

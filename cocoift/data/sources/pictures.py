@@ -19,7 +19,10 @@ from ...images import coco_image
 
 # %% ../../../nbs/data/sources/12_pictures.ipynb #72dff91c
 def share_box(
-    x: float, y: float, width: float, height: float,  # in pixels, from the top left corner
+    x: float,
+    y: float,
+    width: float,
+    height: float,  # in pixels, from the top left corner
     size: tuple[int, int],  # width and height of the picture that was annotated
 ) -> Box | None:  # None where nothing of it is in the picture
     "A box in the lab's convention."
@@ -27,7 +30,10 @@ def share_box(
     if not isfinite(x + y + width + height):
         return None
     left, top = round(x / across, 4) if x > 0 else 0.0, round(y / down, 4) if y > 0 else 0.0
-    right, bottom = round((x + width) / across, 4) if x + width < across else 1.0, round((y + height) / down, 4) if y + height < down else 1.0
+    right, bottom = (
+        round((x + width) / across, 4) if x + width < across else 1.0,
+        round((y + height) / down, 4) if y + height < down else 1.0,
+    )
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 # %% ../../../nbs/data/sources/12_pictures.ipynb #58c8d0ad
@@ -44,6 +50,7 @@ VG_HOMES = ("visual_genome", "vg", "vg-qa")  # folders that all data sets on Vis
 
 class Picture(NamedTuple):
     "A picture of Visual Genome."
+
     image: str  # "coco:139" where it is COCO's, else "vg:2408"
     size: tuple[int, int] | None  # width and height in pixels as annotated; None where the list does not name it
 
@@ -65,8 +72,10 @@ def genome(files: Files) -> Genome:
     "Visual Genome's pictures, read once for a data folder as long as its list does not change."
     path = genome_file(files, "image_data.json")
     if path is None:
-        raise UserError(f"{files.data / VG_HOMES[0]}: image_data.json is not there, which says what Visual Genome pictures are COCO's: "
-                        "`cocoift fetch vg-qa`")
+        raise UserError(
+            f"{files.data / VG_HOMES[0]}: image_data.json is not there, which says what Visual Genome pictures are COCO's: "
+            "`cocoift fetch vg-qa`"
+        )
     files.opened.append(path)
     return _genome(path, path.stat().st_mtime_ns)
 
@@ -86,7 +95,11 @@ Sides = tuple[float, float, float, float]  # x, y, width, height in pixels
 
 def sides(thing: dict) -> Sides:
     "Where a thing lies, by either names of its sides."
-    return (thing["x"], thing["y"], thing["w"], thing["h"]) if "w" in thing else (thing["x"], thing["y"], thing["width"], thing["height"])
+    return (
+        (thing["x"], thing["y"], thing["w"], thing["h"])
+        if "w" in thing
+        else (thing["x"], thing["y"], thing["width"], thing["height"])
+    )
 
 
 def _no_size(picture: Picture) -> str:
@@ -114,6 +127,7 @@ UNSIZED = "its width and height are not stated"
 
 class Listed(NamedTuple):
     "A picture as a COCO file lists it."
+
     name: str  # of its file; "" if none is stated
     size: Size | None  # width and height in pixels; None if they are not known
     subset: str  # COCO's own split: "val2017"; "val2014" where the file says no more, "" where it says nothing
@@ -123,7 +137,13 @@ class Listed(NamedTuple):
 def _listed(row: dict, split: str) -> Listed:
     name, sides, address = row.get("file_name"), (row.get("width"), row.get("height")), row.get("coco_url")
     subset = next((s for s in ("train2017", "val2017") if isinstance(address, str) and s in address), split)
-    why = "" if (size := size_of(*sides)) else UNSIZED if sides == (None, None) else f"its size is {sides[0]!r} x {sides[1]!r}"
+    why = (
+        ""
+        if (size := size_of(*sides))
+        else UNSIZED
+        if sides == (None, None)
+        else f"its size is {sides[0]!r} x {sides[1]!r}"
+    )
     return Listed(name if isinstance(name, str) else "", size, subset, why)
 
 

@@ -19,8 +19,17 @@ from ...files import UserError
 _POINT_SETS = {  # of each question file, the lists of its pictures
     "spatial_dataset.json": ("train_imgs_vs.json", "val_imgs_vs.json", "test_imgs_vs.json"),
     "verbal_dataset.json": ("train_imgs_vs.json", "val_imgs_vs.json", "test_imgs_vs.json"),
-    "localqa_dataset.json": ("localqa_train_imgs.json", "localqa_val_imgs.json", "localqa_testdev_imgs.json", "localqa_testfinal_imgs.json"),
-    "looktwiceqa_dataset.json": ("looktwiceqa_train_imgs.json", "looktwiceqa_val_imgs.json", "looktwiceqa_test_imgs.json"),
+    "localqa_dataset.json": (
+        "localqa_train_imgs.json",
+        "localqa_val_imgs.json",
+        "localqa_testdev_imgs.json",
+        "localqa_testfinal_imgs.json",
+    ),
+    "looktwiceqa_dataset.json": (
+        "looktwiceqa_train_imgs.json",
+        "looktwiceqa_val_imgs.json",
+        "looktwiceqa_test_imgs.json",
+    ),
 }
 _WORDINGS = ("obj_question", "super_question", "general_question")
 
@@ -28,7 +37,9 @@ _WORDINGS = ("obj_question", "super_question", "general_question")
 def _splits(files: Files, path: Path, lists: tuple[str, ...]) -> dict[str, str]:  # of a picture's number, as text
     found = by_split(files.find(*lists), of=lambda path: path.name)
     if not found:
-        raise UserError(f"{path}: which pictures are of which split is said by {', '.join(lists)}, and none is there: `cocoift fetch {files.name}`")
+        raise UserError(
+            f"{path}: which pictures are of which split is said by {', '.join(lists)}, and none is there: `cocoift fetch {files.name}`"
+        )
     return {number: split_of(Path(name))[0] for name, held in found.items() for number in files.json(held, kind=list)}
 
 
@@ -43,28 +54,56 @@ def _asked(files: Files, row: dict) -> Iterator[tuple[str, str, str, dict | None
                 yield wording.partition("_")[0], question, row["ans"], row["point"]
 
 # %% ../../../nbs/data/sources/44_pointing.ipynb #4e6fb1f0
-def _pointed(files: Files, kind: str, number: str, place: int, row: dict, picture: Picture, split: str) -> Iterator[Record | Reject]:
+def _pointed(
+    files: Files, kind: str, number: str, place: int, row: dict, picture: Picture, split: str
+) -> Iterator[Record | Reject]:
     id, row = f"{kind}:{number}:{place}", {key.lower(): value for key, value in row.items()}
     said = str(row["id"] if "id" in row else row["img_id"])
     asked = [] if said != number else list(_asked(files, row))
     if not asked:
-        yield Reject(files.name, id, "no question" if said == number else f"it says picture {said}, but stands with picture {number}")
+        yield Reject(
+            files.name,
+            id,
+            "no question" if said == number else f"it says picture {said}, but stands with picture {number}",
+        )
     for wording, question, answer, point in asked:
         name = f"{id}:{wording}".rstrip(":")
         at = point_in(picture, point["x"], point["y"]) if point else ()
         if isinstance(at, str):
             yield Reject(files.name, name, at)
         else:
-            yield Record(files.name, name, picture.image, "point" if point else "qa", sentence(question), (str(answer),),
-                         boxes=(at,) if at else (), kind=kind, split=split)
+            yield Record(
+                files.name,
+                name,
+                picture.image,
+                "point" if point else "qa",
+                sentence(question),
+                (str(answer),),
+                boxes=(at,) if at else (),
+                kind=kind,
+                split=split,
+            )
 
 
-@source("pointqa", family="Visual Genome", images="VG", files=tuple(_POINT_SETS), template="point-short", format="short", licence="none stated",
-        url="https://github.com/princetonvisualai/pointingqa", fields=_WORDINGS)
+@source(
+    "pointqa",
+    family="Visual Genome",
+    images="VG",
+    files=tuple(_POINT_SETS),
+    template="point-short",
+    format="short",
+    licence="none stated",
+    url="https://github.com/princetonvisualai/pointingqa",
+    fields=_WORDINGS,
+)
 def read_pointqa(files: Files) -> Iterator[Record | Reject]:
     "{spatial,verbal,localqa,looktwiceqa}_dataset.json with their lists of pictures"
     for path in by_split(files.find(*_POINT_SETS), of=lambda path: path.name).values():
-        splits, pictures, kind = _splits(files, path, _POINT_SETS[path.name]), genome(files), path.name.partition("_")[0]
+        splits, pictures, kind = (
+            _splits(files, path, _POINT_SETS[path.name]),
+            genome(files),
+            path.name.partition("_")[0],
+        )
         for number, rows in files.pairs(path):
             for place, row in enumerate(rows):
                 if number in splits:
@@ -78,10 +117,14 @@ _SEVEN_W = ("dataset_v7w_telling.json", "dataset_v7w_pointing.json")
 
 def shuffled(choices: tuple[str, ...], seed: str) -> tuple[str, ...]:
     "Choices without repetition, in an order drawn by `seed`."
-    return tuple(sorted(dict.fromkeys(choices), key=lambda choice: blake2b(f"{seed} {choice}".encode(), digest_size=8).digest()))
+    return tuple(
+        sorted(dict.fromkeys(choices), key=lambda choice: blake2b(f"{seed} {choice}".encode(), digest_size=8).digest())
+    )
 
 
-def _choices(qa: dict, picture: Picture, boxes: dict[int, Sides]) -> tuple[str, ...] | str:  # the right one first; or why there are none
+def _choices(
+    qa: dict, picture: Picture, boxes: dict[int, Sides]
+) -> tuple[str, ...] | str:  # the right one first; or why there are none
     given = (qa["answer"], *qa["multiple_choices"])
     if not isinstance(given[0], int):
         return tuple(map(vg_answer, given))
@@ -98,12 +141,29 @@ def _w(files: Files, kind: str, image: dict, qa: dict, pictures: Genome, boxes: 
         return Reject(files.name, id, choices)
     if len(set(choices)) < 2:
         return Reject(files.name, id, "all its choices are the same")
-    return Record(files.name, id, picture.image, "option", sentence(qa["question"]), choices[:1], shuffled(choices, id),
-                  kind=f"{kind} {qa['type']}", split=image["split"])
+    return Record(
+        files.name,
+        id,
+        picture.image,
+        "option",
+        sentence(qa["question"]),
+        choices[:1],
+        shuffled(choices, id),
+        kind=f"{kind} {qa['type']}",
+        split=image["split"],
+    )
 
 
-@source("visual7w", family="Visual Genome", images="VG", files=_SEVEN_W, template="option-letter", format="option", licence="none stated",
-        url="https://github.com/yukezhu/visual7w-toolkit")
+@source(
+    "visual7w",
+    family="Visual Genome",
+    images="VG",
+    files=_SEVEN_W,
+    template="option-letter",
+    format="option",
+    licence="none stated",
+    url="https://github.com/yukezhu/visual7w-toolkit",
+)
 def read_visual7w(files: Files) -> Iterator[Record | Reject]:
     "dataset_v7w_{telling,pointing}.json"
     for path in by_split(files.find(*_SEVEN_W), of=lambda path: path.name).values():

@@ -22,8 +22,17 @@ def _photograph(row: dict, pictures: Genome) -> str | None:  # None for a collec
     return pictures.picture(number).image if home == "visualgenome" and number.isdecimal() else None
 
 
-@source("stvqa", family="VQA", images="COCO+VG", files=("train_task_?.json", "test_task_?.json"), template="qa-short", format="short", licence="none stated",
-        homes=("st-vqa",), url="https://rrc.cvc.uab.es/?ch=11")
+@source(
+    "stvqa",
+    family="VQA",
+    images="COCO+VG",
+    files=("train_task_?.json", "test_task_?.json"),
+    template="qa-short",
+    format="short",
+    licence="none stated",
+    homes=("st-vqa",),
+    url="https://rrc.cvc.uab.es/?ch=11",
+)
 def read_stvqa(files: Files) -> Iterator[Record | Reject]:
     "{train,test}_task_3.json, or the highest task that is there"
     found = files.find("train_task_?.json", "test_task_?.json")
@@ -33,16 +42,36 @@ def read_stvqa(files: Files) -> Iterator[Record | Reject]:
         for row in files.items(path, "data"):
             id, image = f"{split}:{row['question_id']}", _photograph(row, pictures)
             if image is None:
-                yield Reject(files.name, id, f"{row['file_path']!r} of {row['dataset']} is not COCO's or Visual Genome's")
+                yield Reject(
+                    files.name, id, f"{row['file_path']!r} of {row['dataset']} is not COCO's or Visual Genome's"
+                )
             else:
-                yield Record(files.name, id, image, "qa", sentence(row["question"]), tuple(dict.fromkeys(row.get("answers") or ())), split=split)
+                yield Record(
+                    files.name,
+                    id,
+                    image,
+                    "qa",
+                    sentence(row["question"]),
+                    tuple(dict.fromkeys(row.get("answers") or ())),
+                    split=split,
+                )
 
 # %% ../../../nbs/data/sources/34_reading.ipynb #e2990ccd
 _STOPS = "。，、！？；.,!?; "
 
 
-@source("fmiqa", family="VQA", files=("FM-IQA.json",), template="qa-short", format="short", licence="none stated", homes=("fm-iqa",), language="zh",
-        url="http://idl.baidu.com/FM-IQA.html", fields=("Question", "Answer", "question_id", "image_id"))
+@source(
+    "fmiqa",
+    family="VQA",
+    files=("FM-IQA.json",),
+    template="qa-short",
+    format="short",
+    licence="none stated",
+    homes=("fm-iqa",),
+    language="zh",
+    url="http://idl.baidu.com/FM-IQA.html",
+    fields=("Question", "Answer", "question_id", "image_id"),
+)
 def read_fmiqa(files: Files) -> Iterator[Record | Reject]:
     "FM-IQA.json, in Chinese"
     question, answer, id, image = map(files.field, ("Question", "Answer", "question_id", "image_id"))
@@ -51,4 +80,6 @@ def read_fmiqa(files: Files) -> Iterator[Record | Reject]:
             for row in files.items(path, split):
                 asked, said = (sentence(row[name]).rstrip(_STOPS) for name in (question, answer))
                 task, said = ("qa", said) if is_terse(said) else ("sentence", f"{said}。")
-                yield Record(files.name, f"{split}:{row[id]}", coco_image(row[image]), task, f"{asked}？", (said,), split=split)
+                yield Record(
+                    files.name, f"{split}:{row[id]}", coco_image(row[image]), task, f"{asked}？", (said,), split=split
+                )

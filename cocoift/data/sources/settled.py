@@ -165,8 +165,10 @@ def spoken(name: Any) -> str:  # "" if it cannot be
     return text if text.isprintable() and "<" not in text and any(map(str.isalpha, text)) else ""
 
 
-_NOBODY_KNOWS = frozenset("""unknown unlabeled unlabelled unclassified undefined undetermined unidentified unsure uncertain
-    ignore ignored void none null nan n/a dontcare don't_care dont_care not_sure ignore_region ignored_region ignored_regions""".split())
+_NOBODY_KNOWS = frozenset(
+    """unknown unlabeled unlabelled unclassified undefined undetermined unidentified unsure uncertain
+    ignore ignored void none null nan n/a dontcare don't_care dont_care not_sure ignore_region ignored_region ignored_regions""".split()
+)
 _PARENTS = "supercategory super_category supercategory_id parent parents parent_id parent_category".split()
 _NEGATIONS = {"no", "not", "non", "without"}
 
@@ -243,7 +245,9 @@ def _kin_by_name(names: dict[Id, str]) -> Iterator[tuple[Id, Id]]:  # a category
     words = {id: frozenset(re.findall(r"[^\W_]+", _alike(name))) for id, name in names.items()}
     known, called = own_words(), {_same(name): id for id, name in names.items()}
     for id, some in words.items():
-        yield from ((id, other) for other, few in words.items() if few and few < some and _NEGATIONS.isdisjoint(some - few))
+        yield from (
+            (id, other) for other, few in words.items() if few and few < some and _NEGATIONS.isdisjoint(some - few)
+        )
         if (other := called.get(known.get(_same(names[id]), ""), id)) != id:
             yield id, other
 

@@ -11,27 +11,68 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .base import Files, Question, Record, Reject, by_split, by_votes, joined, pair_files, read_pairs, read_questions, sentence, source
+from cocoift.data.sources.base import (
+    Files,
+    Question,
+    Record,
+    Reject,
+    by_split,
+    by_votes,
+    joined,
+    pair_files,
+    read_pairs,
+    read_questions,
+    sentence,
+    source,
+)
 from ...files import UserError, read_jsonl
 from ...images import coco_image, image_of
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #967b78e4
-def _asked(files: Files, task: str, split: str, question: Question, annotation: dict, answers: tuple[str, ...], votes: float = 1.0) -> Record:
-    return Record(files.name, str(question.id), coco_image(question.image), task, question.text, answers, votes=votes,
-                  kind=annotation.get("question_type", ""), split=split, subset=question.subset)
+def _asked(
+    files: Files,
+    task: str,
+    split: str,
+    question: Question,
+    annotation: dict,
+    answers: tuple[str, ...],
+    votes: float = 1.0,
+) -> Record:
+    return Record(
+        files.name,
+        str(question.id),
+        coco_image(question.image),
+        task,
+        question.text,
+        answers,
+        votes=votes,
+        kind=annotation.get("question_type", ""),
+        split=split,
+        subset=question.subset,
+    )
 
 
 def _ranked(annotation: dict) -> tuple[tuple[str, ...], float]:
-    return by_votes((a["answer"] for a in annotation.get("answers") or ()), annotation.get("multiple_choice_answer", ""))
+    return by_votes(
+        (a["answer"] for a in annotation.get("answers") or ()), annotation.get("multiple_choice_answer", "")
+    )
 
 
 _QUESTIONS, _ANNOTATIONS = "v2_OpenEnded_mscoco_*_questions.json", "v2_mscoco_*_annotations.json"
 
 
-@source("vqav2", family="VQA", files=(_QUESTIONS, _ANNOTATIONS), template="qa-short", format="short", licence="CC-BY-4.0",
-        url="https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/")
+@source(
+    "vqav2",
+    family="VQA",
+    files=(_QUESTIONS, _ANNOTATIONS),
+    template="qa-short",
+    format="short",
+    licence="CC-BY-4.0",
+    url="https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/",
+)
 def read_vqav2(files: Files) -> Iterator[Record | Reject]:
     "v2_OpenEnded_mscoco_{train,val}2014_questions.json with v2_mscoco_{train,val}2014_annotations.json"
+
     def record(split: str, question: Question, annotation: dict) -> Record:
         return _asked(files, "qa", split, question, annotation, *_ranked(annotation))
 
@@ -67,13 +108,26 @@ def partners(
         yield Reject(files.name, id, lacking)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #484b1739
-@source("vqa-x", family="VQA", files=("train_exp_anno.json", "val_exp_anno.json", "test_exp_anno.json"), template="explained-short", format="short_why",
-        licence="none stated", needs=("vqav2",), url="https://github.com/Seth-Park/MultimodalExplanations")
+@source(
+    "vqa-x",
+    family="VQA",
+    files=("train_exp_anno.json", "val_exp_anno.json", "test_exp_anno.json"),
+    template="explained-short",
+    format="short_why",
+    licence="none stated",
+    needs=("vqav2",),
+    url="https://github.com/Seth-Park/MultimodalExplanations",
+)
 def read_vqax(files: Files) -> Iterator[Record | Reject]:
     "textual/{train,val,test}_exp_anno.json, joined with VQAv2"
     paths = by_split(files.find("train_exp_anno.json", "val_exp_anno.json", "test_exp_anno.json"))
     for coco, splits in (("train2014", ("train",)), ("val2014", ("val", "test"))):
-        explained = ((id, (split, tuple(filter(None, map(sentence, texts))))) for split in splits if split in paths for id, texts in files.pairs(paths[split]))
+        explained = (
+            (id, (split, tuple(filter(None, map(sentence, texts)))))
+            for split in splits
+            if split in paths
+            for id, texts in files.pairs(paths[split])
+        )
         for found in partners(files, coco, explained):
             if isinstance(found, Reject):
                 yield found
@@ -82,8 +136,16 @@ def read_vqax(files: Files) -> Iterator[Record | Reject]:
                 yield _asked(files, "explained", split, question, annotation, *_ranked(annotation))._replace(why=whys)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #e99b2e17
-@source("vqa-e", family="VQA", files=("VQA-E_*_set.json",), template="explained-short", format="short_why", licence="MIT",
-        url="https://drive.google.com/drive/folders/1SD6-ktSyOPpSwq1vsHbfmee8ueHvrf5a", fields=("img_id",))
+@source(
+    "vqa-e",
+    family="VQA",
+    files=("VQA-E_*_set.json",),
+    template="explained-short",
+    format="short_why",
+    licence="MIT",
+    url="https://drive.google.com/drive/folders/1SD6-ktSyOPpSwq1vsHbfmee8ueHvrf5a",
+    fields=("img_id",),
+)
 def read_vqae(files: Files) -> Iterator[Record | Reject]:
     "VQA-E_{train,val}_set.json"
     image = files.field("img_id")
@@ -91,12 +153,30 @@ def read_vqae(files: Files) -> Iterator[Record | Reject]:
         for number, row in enumerate(files.items(path), 1):
             answers, votes = by_votes(row.get("answers") or (), row["multiple_choice_answer"])
             why, _ = row["explanation"]
-            yield Record(files.name, f"{split}:{number}", coco_image(row[image]), "explained", sentence(row["question"]), answers, why=(sentence(why),),
-                         votes=votes, kind=row.get("question_type", ""), split=split)
+            yield Record(
+                files.name,
+                f"{split}:{number}",
+                coco_image(row[image]),
+                "explained",
+                sentence(row["question"]),
+                answers,
+                why=(sentence(why),),
+                votes=votes,
+                kind=row.get("question_type", ""),
+                split=split,
+            )
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #d68bd2f5
-@source("fsvqa", family="VQA", files=("*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json"), template="sentence-free", format="free", licence="none stated",
-        url="http://www.mi.t.u-tokyo.ac.jp/static/projects/fsvqa", fields=("questions", "annotations", "question_id", "image_id", "question", "answers", "answer"))
+@source(
+    "fsvqa",
+    family="VQA",
+    files=("*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json"),
+    template="sentence-free",
+    format="free",
+    licence="none stated",
+    url="http://www.mi.t.u-tokyo.ac.jp/static/projects/fsvqa",
+    fields=("questions", "annotations", "question_id", "image_id", "question", "answers", "answer"),
+)
 def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
     "VQA-style files whose answers are full sentences: a list of objects or of texts, or one text."
     answers, answer = files.field("answers"), files.field("answer")
@@ -104,31 +184,65 @@ def read_fsvqa(files: Files) -> Iterator[Record | Reject]:
     def record(split: str, question: Question, annotation: dict) -> Record:
         said = annotation[answers]
         said = [said] if isinstance(said, str) else said or ()
-        return _asked(files, "sentence", split, question, annotation, *by_votes(sentence(a[answer] if isinstance(a, dict) else a) for a in said))
+        return _asked(
+            files,
+            "sentence",
+            split,
+            question,
+            annotation,
+            *by_votes(sentence(a[answer] if isinstance(a, dict) else a) for a in said),
+        )
 
     yield from read_pairs(files, "*OpenEnded_mscoco_*_questions.json", "*mscoco_*_annotations.json", record)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #833e3156
-@source("okvqa", family="VQA", files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"), template="qa-short", format="short", licence="CC-BY-4.0",
-        url="https://okvqa.allenai.org/static/data/")
+@source(
+    "okvqa",
+    family="VQA",
+    files=("OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json"),
+    template="qa-short",
+    format="short",
+    licence="CC-BY-4.0",
+    url="https://okvqa.allenai.org/static/data/",
+)
 def read_okvqa(files: Files) -> Iterator[Record | Reject]:
     "OpenEnded_mscoco_{train,val}2014_questions.json with mscoco_{train,val}2014_annotations.json"
+
     def record(split: str, question: Question, annotation: dict) -> Record:
         answers = annotation.get("answers") or ()
         if any("raw_answer" not in a for a in answers):
-            raise UserError(f"{files.opened[-1]}: is not OK-VQA's (its answers have no 'raw_answer'): put the official file there, VQA v1 has one of the same name")
-        return _asked(files, "qa", "test" if split == "val" else split, question, annotation, *by_votes(a["raw_answer"] for a in answers))
+            raise UserError(
+                f"{files.opened[-1]}: is not OK-VQA's (its answers have no 'raw_answer'): put the official file there, VQA v1 has one of the same name"
+            )
+        return _asked(
+            files,
+            "qa",
+            "test" if split == "val" else split,
+            question,
+            annotation,
+            *by_votes(a["raw_answer"] for a in answers),
+        )
 
     yield from read_pairs(files, "OpenEnded_mscoco_*_questions.json", "mscoco_*_annotations.json", record)
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #50b84628
-@source("okvqa-s3", family="VQA", files=("OKVQA-S3_train_annotations_labels.json", "OKVQA-S3_test_questions.json"), template="qa-short", format="short", licence="none stated",
-        needs=("okvqa",), url="https://github.com/s3vqa/s3vqa.github.io")
+@source(
+    "okvqa-s3",
+    family="VQA",
+    files=("OKVQA-S3_train_annotations_labels.json", "OKVQA-S3_test_questions.json"),
+    template="qa-short",
+    format="short",
+    licence="none stated",
+    needs=("okvqa",),
+    url="https://github.com/s3vqa/s3vqa.github.io",
+)
 def read_okvqa_s3(files: Files) -> Iterator[Record | Reject]:
     "OKVQA-S3_train_annotations_labels.json, joined with OK-VQA's questions"
     at, name, labels = files.of("okvqa"), "OpenEnded_mscoco_train2014_questions.json", {}
     for path in by_split(files.find("OKVQA-S3_train_annotations_labels.json")).values():
-        yield from once(files, ((int(row["fields"]["question_id"]), row["fields"]) for row in files.items(path)), labels)
+        yield from once(
+            files, ((int(row["fields"]["question_id"]), row["fields"]) for row in files.items(path)), labels
+        )
     lacking = f"{name} of okvqa is not there"
     for path in by_split(at.find(name)).values() if labels else ():
         lacking = f"no such question in {name} of okvqa"
@@ -141,31 +255,61 @@ def read_okvqa_s3(files: Files) -> Iterator[Record | Reject]:
         yield Reject(files.name, str(id), lacking)
     for path in by_split(files.find("OKVQA-S3_test_questions.json")).values():
         for row in files.items(path, "questions"):
-            yield Reject(files.name, str(row["question_id"]), "what it refers to was not released, and as a question it is OK-VQA's")
+            yield Reject(
+                files.name,
+                str(row["question_id"]),
+                "what it refers to was not released, and as a question it is OK-VQA's",
+            )
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #1f486b69
-@source("cocoqa", family="VQA", files=("questions.txt", "answers.txt", "img_ids.txt", "types.txt"), template="qa-short", format="short", licence="none stated",
-        url="http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa/cocoqa-2015-05-17.zip")
+@source(
+    "cocoqa",
+    family="VQA",
+    files=("questions.txt", "answers.txt", "img_ids.txt", "types.txt"),
+    template="qa-short",
+    format="short",
+    licence="none stated",
+    url="http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa/cocoqa-2015-05-17.zip",
+)
 def read_cocoqa(files: Files) -> Iterator[Record | Reject]:
     "{train,test}/{questions,answers,img_ids,types}.txt"
     kinds = {"0": "object", "1": "number", "2": "color", "3": "location"}
-    for split, questions in by_split(files.find("train/questions.txt", "test/questions.txt"), lambda path: path.parent.name).items():
+    for split, questions in by_split(
+        files.find("train/questions.txt", "test/questions.txt"), lambda path: path.parent.name
+    ).items():
         columns = []
         for name in ("questions", "answers", "img_ids", "types"):
             path = questions.with_name(f"{name}.txt")
             columns.append(files.lines(path))
             if len(columns[-1]) != len(columns[0]):
-                raise UserError(f"{path}: has {len(columns[-1])} lines, questions.txt has {len(columns[0])}: they do not belong together, download both again")
+                raise UserError(
+                    f"{path}: has {len(columns[-1])} lines, questions.txt has {len(columns[0])}: they do not belong together, download both again"
+                )
         for number, (question, answer, image, kind) in enumerate(zip(*columns), 1):
             if not image.strip().isdecimal():
                 yield Reject(files.name, f"{split}:{number}", f"{image!r} is no image number")
             else:
-                yield Record(files.name, f"{split}:{number}", coco_image(image), "qa", sentence(question).rstrip(" ?") + "?", (answer.strip(),),
-                             kind=kinds.get(kind.strip(), ""), split=split)
+                yield Record(
+                    files.name,
+                    f"{split}:{number}",
+                    coco_image(image),
+                    "qa",
+                    sentence(question).rstrip(" ?") + "?",
+                    (answer.strip(),),
+                    kind=kinds.get(kind.strip(), ""),
+                    split=split,
+                )
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #d5a89b47
-@source("aokvqa", family="VQA", files=("aokvqa_v1p0_*.json",), template="choice-why", format="option_why", licence="Apache-2.0",
-        url="https://prior-datasets.s3.us-east-2.amazonaws.com/aokvqa/aokvqa_v1p0.tar.gz")
+@source(
+    "aokvqa",
+    family="VQA",
+    files=("aokvqa_v1p0_*.json",),
+    template="choice-why",
+    format="option_why",
+    licence="Apache-2.0",
+    url="https://prior-datasets.s3.us-east-2.amazonaws.com/aokvqa/aokvqa_v1p0.tar.gz",
+)
 def read_aokvqa(files: Files) -> Iterator[Record | Reject]:
     "aokvqa_v1p0_{train,val,test}.json"
     for path in by_split(files.find("aokvqa_v1p0_*.json")).values():
@@ -175,17 +319,34 @@ def read_aokvqa(files: Files) -> Iterator[Record | Reject]:
                 yield Reject(files.name, row["question_id"], f"correct choice {right} of {len(choices)}")
                 continue
             whys = tuple(why for why in map(sentence, row.get("rationales") or ()) if why)
-            yield Record(files.name, row["question_id"], coco_image(row["image_id"]), "choice", sentence(row["question"]),
-                         () if right is None else (choices[right],), choices, whys, kind="difficult" if row.get("difficult_direct_answer") else "",
-                         split=row["split"], subset=f"{row['split']}2017")
+            yield Record(
+                files.name,
+                row["question_id"],
+                coco_image(row["image_id"]),
+                "choice",
+                sentence(row["question"]),
+                () if right is None else (choices[right],),
+                choices,
+                whys,
+                kind="difficult" if row.get("difficult_direct_answer") else "",
+                split=row["split"],
+                subset=f"{row['split']}2017",
+            )
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #70df5f1b
 def _voters(value: Any) -> int:
     return len(json.loads(value) if isinstance(value, str) else value or ())
 
 
-@source("vsr", family="VQA", files=("train.jsonl", "dev.jsonl", "test.jsonl"), template="statement-yesno", format="yes_no", licence="Apache-2.0",
-        url="https://github.com/cambridgeltl/visual-spatial-reasoning")
+@source(
+    "vsr",
+    family="VQA",
+    files=("train.jsonl", "dev.jsonl", "test.jsonl"),
+    template="statement-yesno",
+    format="yes_no",
+    licence="Apache-2.0",
+    url="https://github.com/cambridgeltl/visual-spatial-reasoning",
+)
 def read_vsr(files: Files) -> Iterator[Record | Reject]:
     "data/splits/random/{train,dev,test}.jsonl"
     paths = [path for path in files.find("train.jsonl", "dev.jsonl", "test.jsonl") if path.parent.name != "zeroshot"]
@@ -197,6 +358,15 @@ def read_vsr(files: Files) -> Iterator[Record | Reject]:
                 yield Reject(files.name, name, f"{row.get('image')!r} is no COCO file name")
                 continue
             no, yes = _voters(row.get("vote_false_validator_id")), _voters(row.get("vote_true_validator_id"))
-            yield Record(files.name, name, image, "statement", sentence(row["caption"]), ("yes" if row["label"] else "no",),
-                         votes=(yes if row["label"] else no) / (yes + no) if yes + no else 1.0, kind=row.get("relation", ""), split="val" if split == "dev" else split,
-                         subset="val2017" if "val2017" in str(row.get("image_link")) else "train2017")
+            yield Record(
+                files.name,
+                name,
+                image,
+                "statement",
+                sentence(row["caption"]),
+                ("yes" if row["label"] else "no",),
+                votes=(yes if row["label"] else no) / (yes + no) if yes + no else 1.0,
+                kind=row.get("relation", ""),
+                split="val" if split == "dev" else split,
+                subset="val2017" if "val2017" in str(row.get("image_link")) else "train2017",
+            )

@@ -24,8 +24,11 @@ def _places(files: Files, wanted: set[int]) -> dict[int, tuple[int, Box | None]]
     for path in coco.find("instances_*.json"):
         if len(found) < len(wanted):
             sizes = coco_sizes(coco, path)
-            found |= {a["id"]: (a["image_id"], share_box(*a["bbox"], sizes[a["image_id"]]))
-                      for a in coco.items(path, "annotations") if a["id"] in wanted}
+            found |= {
+                a["id"]: (a["image_id"], share_box(*a["bbox"], sizes[a["image_id"]]))
+                for a in coco.items(path, "annotations")
+                if a["id"] in wanted
+            }
     return found
 
 
@@ -39,7 +42,13 @@ def _blank(name: str, id: str, row: dict, kind: str, places: dict[int, tuple[int
     known = [(part, *places.get(part, (None, None))) for part in _parts(row)]
     for part, image, box in known:
         if box is None:
-            return Reject(name, id, f"annotation {part} is not in the COCO instances at hand" if image is None else f"annotation {part} has no box")
+            return Reject(
+                name,
+                id,
+                f"annotation {part} is not in the COCO instances at hand"
+                if image is None
+                else f"annotation {part} has no box",
+            )
         if image != row["image_id"]:
             return Reject(name, id, f"annotation {part} is of picture {image}, not {row['image_id']}")
     start, end = row["prompt"] if isinstance(row["prompt"], list) else (row["prompt"], "")
@@ -50,12 +59,22 @@ def _blank(name: str, id: str, row: dict, kind: str, places: dict[int, tuple[int
     return Record(name, id, coco_image(row["image_id"]), "sentence", asked, answers, boxes=boxes, kind=kind)
 
 
-@source("madlibs", family="VQA", files=("tr_*.json",), template="sentence-free", format="free", licence="none stated", needs=("coco-instances",),
-        url="http://tamaraberg.com/visualmadlibs/download.html")
+@source(
+    "madlibs",
+    family="VQA",
+    files=("tr_*.json",),
+    template="sentence-free",
+    format="free",
+    licence="none stated",
+    needs=("coco-instances",),
+    url="http://tamaraberg.com/visualmadlibs/download.html",
+)
 def read_madlibs(files: Files) -> Iterator[Record | Reject]:
     "madlibs_train_v1/tr_{person,object,pair,...}_*.json, with COCO's instances"
     paths = by_split(files.find("tr_*.json"), of=lambda path: path.stem)
-    places = _places(files, {part for stem, path in paths.items() for row in files.items(path, stem) for part in _parts(row)})
+    places = _places(
+        files, {part for stem, path in paths.items() for row in files.items(path, stem) for part in _parts(row)}
+    )
     for stem, path in paths.items():
         for number, row in enumerate(files.items(path, stem)):
             yield _blank(files.name, f"{stem}:{number}", row, stem.removeprefix("tr_"), places)
@@ -65,8 +84,16 @@ _LRV = ("filter_cap.json", "filter_cap_more.json", "filter_cap1.json", "filter_c
 _IN_PIXELS = re.compile(r"\b(?:X|Y|Width|Height)\s*[:=]\s*\d", re.I).search
 
 
-@source("lrv", family="Visual Genome", images="VG", files=_LRV, template="sentence-free", format="free", licence="BSD-3-Clause",
-        url="https://github.com/FuxiaoLiu/LRV-Instruction")
+@source(
+    "lrv",
+    family="Visual Genome",
+    images="VG",
+    files=_LRV,
+    template="sentence-free",
+    format="free",
+    licence="BSD-3-Clause",
+    url="https://github.com/FuxiaoLiu/LRV-Instruction",
+)
 def read_lrv(files: Files) -> Iterator[Record | Reject]:
     "filter_cap{,1}.json, filter_cap_more{,1}.json"
     paths = by_split(files.find(*_LRV), of=lambda path: path.stem)
@@ -81,8 +108,15 @@ def read_lrv(files: Files) -> Iterator[Record | Reject]:
             elif _IN_PIXELS(f"{row['question']} {row['answer']}"):
                 yield Reject(files.name, id, "it speaks of places in pixels")
             else:
-                yield Record(files.name, id, pictures.picture(image).image, "sentence", sentence(row["question"]), (sentence(row["answer"]),),
-                             kind=row.get("task") or "")
+                yield Record(
+                    files.name,
+                    id,
+                    pictures.picture(image).image,
+                    "sentence",
+                    sentence(row["question"]),
+                    (sentence(row["answer"]),),
+                    kind=row.get("task") or "",
+                )
 
 # %% ../../../nbs/data/sources/46_written.ipynb #30618e1e
 _SVIT = ("conversation.json", "complex_reasoning.json", "detail_description.json", "referring_qa.json")
@@ -116,14 +150,24 @@ def _svit(name: str, id: str, said: list[str], image: str, stem: str, split: str
     return Record(name, id, image, "dialog", turns=turns, kind=stem, split=split)
 
 
-@source("svit", family="Visual Genome", images="VG", files=_SVIT, template="dialog-free", format="free", licence="CC-BY-4.0",
-        url="https://huggingface.co/datasets/BAAI/SVIT")
+@source(
+    "svit",
+    family="Visual Genome",
+    images="VG",
+    files=_SVIT,
+    template="dialog-free",
+    format="free",
+    licence="CC-BY-4.0",
+    url="https://huggingface.co/datasets/BAAI/SVIT",
+)
 def read_svit(files: Files) -> Iterator[Record | Reject]:
     "{conversation,complex_reasoning,detail_description,referring_qa}.json with test_image_ids.txt"
     paths, held = by_split(files.find(*_SVIT), of=lambda path: path.stem), files.newest("test_image_ids.txt")
     if paths and held is None:
-        raise UserError(f"{next(iter(paths.values()))}: needs test_image_ids.txt, which lists its test pictures: take it from data/ of "
-                        "https://github.com/BAAI-DCAI/Visual-Instruction-Tuning")
+        raise UserError(
+            f"{next(iter(paths.values()))}: needs test_image_ids.txt, which lists its test pictures: take it from data/ of "
+            "https://github.com/BAAI-DCAI/Visual-Instruction-Tuning"
+        )
     test = set(map(int, files.lines(held))) if paths else set()
     for stem, path in paths.items():
         pictures = genome(files)

@@ -23,12 +23,16 @@ def read_aokvqa(data: Path) -> list[Question]:
     "aokvqa_v1p0_val.json"
     path = official_files(data, "aokvqa_v1p?_val.json", "aokvqa_*.json")[0]
     found = []
-    for name, row in by_id(records(path, ["question_id", "image_id", "question", "choices"]), "question_id", path).items():
+    for name, row in by_id(
+        records(path, ["question_id", "image_id", "question", "choices"]), "question_id", path
+    ).items():
         right, choices = row.get("correct_choice_idx"), row["choices"]
         if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
             raise UserError(f"{path}: {name} has no choices in words: put the official file there")
         if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(choices):
-            raise UserError(f"{path}: {name} has no correct_choice_idx among its choices: the test split has no answers, name the val file")
+            raise UserError(
+                f"{path}: {name} has no correct_choice_idx among its choices: the test split has no answers, name the val file"
+            )
         text = "\n".join([str(row["question"]), *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices))])
         image = str(row["image_id"])
         names = (f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg",)
@@ -51,4 +55,14 @@ def _predictions(rows: Sequence[tuple[Question, str]]) -> str:
     return as_map((q.id, text) for q, text in rows)
 
 
-AOKVQA = enter(Benchmark(name="aokvqa", read=read_aokvqa, mark=mark_aokvqa, submit=_predictions, suffix=".json", modes=("official", "open"), rule="the option's text or letter"))
+AOKVQA = enter(
+    Benchmark(
+        name="aokvqa",
+        read=read_aokvqa,
+        mark=mark_aokvqa,
+        submit=_predictions,
+        suffix=".json",
+        modes=("official", "open"),
+        rule="the option's text or letter",
+    )
+)

@@ -64,18 +64,30 @@ def _tokens(said: Mapping[str, list[str]], wanted: Mapping[str, list[str]]) -> t
     lines = {key: [{"caption": _one_line(text)} for text in texts] for key, texts in sides.items()}
     both = PTBTokenizer().tokenize(lines | {"last": [{"caption": _LAST}]})
     if both.get("last") != [_LAST]:
-        raise UserError("the tokeniser gave back other lines than it was given: a caption holds what it takes for "
-                        "the end of a line: write captions in plain characters")
+        raise UserError(
+            "the tokeniser gave back other lines than it was given: a caption holds what it takes for "
+            "the end of a line: write captions in plain characters"
+        )
     return {k: both[0, k] for k in said}, {k: both[1, k] for k in wanted}
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #4874d6a1
-def _bleu_parts(told: Mapping[str, list[str]], people: Mapping[str, list[str]]) -> pd.DataFrame:  # a row an image: matched and all n-grams, lengths
+def _bleu_parts(
+    told: Mapping[str, list[str]], people: Mapping[str, list[str]]
+) -> pd.DataFrame:  # a row an image: matched and all n-grams, lengths
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
     rows = []
     for image in told:
         found = cook_test(told[image][0], cook_refs(people[image]), eff="closest")
-        rows.append({"image": image, **{f"m{n}": found["correct"][n] for n in range(4)}, **{f"g{n}": found["guess"][n] for n in range(4)}, "said": found["testlen"], "wanted": found["reflen"]})
+        rows.append(
+            {
+                "image": image,
+                **{f"m{n}": found["correct"][n] for n in range(4)},
+                **{f"g{n}": found["guess"][n] for n in range(4)},
+                "said": found["testlen"],
+                "wanted": found["reflen"],
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -102,7 +114,11 @@ def caption_metrics(
         told, people = _tokens(said, wanted)
         if not any(text for texts in people.values() for text in texts):
             raise UserError("no reference caption holds a word: put COCO's captions there")
-        found = {"METEOR": _meteor().compute_score(people, told), "ROUGE_L": Rouge().compute_score(people, told), "CIDEr": Cider().compute_score(people, told)}
+        found = {
+            "METEOR": _meteor().compute_score(people, told),
+            "ROUGE_L": Rouge().compute_score(people, told),
+            "CIDEr": Cider().compute_score(people, told),
+        }
     parts = _bleu_parts(told, people)
     estimates = {f"Bleu_{n}": _bleu(parts, n) for n in (1, 2, 3, 4)}
     for name, (value, each) in found.items():
@@ -117,7 +133,9 @@ def _captions(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:  # ima
     rows = file.get("annotations") if isinstance(file, dict) else None
     named = isinstance(rows, list) and all(isinstance(a, dict) and {"image_id", "caption"} <= a.keys() for a in rows)
     if not rows or not named:
-        raise UserError(f"{path}: is no file of COCO captions (annotations with image_id, caption): put the official file there")
+        raise UserError(
+            f"{path}: is no file of COCO captions (annotations with image_id, caption): put the official file there"
+        )
     wanted: dict[str, list[str]] = {}
     for at, a in enumerate(rows, 1):
         if not isinstance(a["caption"], str) or not a["caption"].strip():
@@ -165,7 +183,9 @@ def mark_captions(question: Question, answer: str, mode: str) -> dict:
 
 def total_captions(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "The metrics of one caption an image."
-    return caption_metrics({k: [text] for k, text in zip(frame["item"], frame.response)}, dict(zip(frame["item"], frame._people)))
+    return caption_metrics(
+        {k: [text] for k, text in zip(frame["item"], frame.response)}, dict(zip(frame["item"], frame._people))
+    )
 
 
 def score_captions(given: Given) -> dict:
@@ -184,6 +204,16 @@ def as_captions(rows: Sequence[tuple[Question, str]]) -> str:
     return as_list({"image_id": int(q.id) if q.id.isdecimal() else q.id, "caption": text} for q, text in rows)
 
 
-CAPTIONS = enter(Benchmark(
-    name="coco-caption", read=read_captions, mark=mark_captions, total=total_captions, score=score_captions,
-    submit=as_captions, suffix=".json", modes=("official", "open"), rule="pycocoevalcap 1.2, PTB tokeniser"))
+CAPTIONS = enter(
+    Benchmark(
+        name="coco-caption",
+        read=read_captions,
+        mark=mark_captions,
+        total=total_captions,
+        score=score_captions,
+        submit=as_captions,
+        suffix=".json",
+        modes=("official", "open"),
+        rule="pycocoevalcap 1.2, PTB tokeniser",
+    )
+)

@@ -25,7 +25,9 @@ from ...stats import Estimate, ratio
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #0f779a3e
 _DOUBLE = """motor bike,motor cycle,air plane,traffic light,street light,traffic signal,stop light,fire hydrant,stop sign,parking meter,suit case,sports ball,baseball bat,baseball glove,tennis racket,
-wine glass,hot dog,cell phone,mobile phone,teddy bear,hair drier,potted plant,bow tie,laptop computer,stove top oven,home plate,train track""".replace("\n", "").split(",")
+wine glass,hot dog,cell phone,mobile phone,teddy bear,hair drier,potted plant,bow tie,laptop computer,stove top oven,home plate,train track""".replace(
+    "\n", ""
+).split(",")
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
 DOUBLE = {words: words for words in _DOUBLE}
 DOUBLE |= {f"{young} {animal}": animal for animal in _ANIMALS for young in ("baby", "adult")}
@@ -40,7 +42,9 @@ def read_synonyms(path: str | Path) -> dict[str, str]:  # word -> object
         names = line.strip().split(", ")
         found |= {name: names[0] for name in names if name}
     if not {"person", "hot dog"} <= found.keys():
-        raise UserError(f"{path}: is no list of CHAIR's objects (one a line, names apart by commas): put synonyms.txt there")
+        raise UserError(
+            f"{path}: is no list of CHAIR's objects (one a line, names apart by commas): put synonyms.txt there"
+        )
     return found
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #21543516
@@ -78,6 +82,7 @@ def _sentences(text: str) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Words:
     "Whose list of words counts."
+
     sha256: str  # of the official list; "" for the lab's own
     names: tuple[str, ...] = ()  # the categories, for the lab's own
     path: str = field(default="", repr=False, compare=False)
@@ -104,9 +109,16 @@ def read_objects(path: Path) -> dict[str, tuple[str, ...]]:  # image number -> o
     return {str(int(k)): tuple(dict.fromkeys(v)) for k, v in file.items()}
 
 
-def _from_coco(instances: Path, captions: Path, words: Words | None) -> tuple[dict[str, tuple[str, ...]], Words]:  # objects of each image; the words
+def _from_coco(
+    instances: Path, captions: Path, words: Words | None
+) -> tuple[dict[str, tuple[str, ...]], Words]:  # objects of each image; the words
     told, said = read_json(instances), read_json(captions)
-    if not isinstance(told, dict) or not isinstance(said, dict) or not {"images", "annotations", "categories"} <= told.keys() or "annotations" not in said:
+    if (
+        not isinstance(told, dict)
+        or not isinstance(said, dict)
+        or not {"images", "annotations", "categories"} <= told.keys()
+        or "annotations" not in said
+    ):
         raise UserError(f"{instances}, {captions}: are no instances and captions of COCO: put the official files there")
     names = {c["id"]: c["name"] for c in told["categories"]}
     found: dict[str, dict[str, None]] = {str(i["id"]): {} for i in told["images"]}
@@ -128,13 +140,26 @@ def read_chair(data: Path) -> list[Question]:
         there = read_objects(given[0])
         words = words or Words("", tuple(sorted({name for some in there.values() for name in some})))
     else:
-        there, words = _from_coco(*(official_files(data, f"{kind}_val20??.json", f"{kind}_*.json")[0] for kind in ("instances", "captions")), words)
-    return [Question(k, (f"{int(k):012}.jpg",), "Describe what can be seen in this image.", truth=(objects, words)) for k, objects in there.items()]
+        there, words = _from_coco(
+            *(official_files(data, f"{kind}_val20??.json", f"{kind}_*.json")[0] for kind in ("instances", "captions")),
+            words,
+        )
+    return [
+        Question(k, (f"{int(k):012}.jpg",), "Describe what can be seen in this image.", truth=(objects, words))
+        for k, objects in there.items()
+    ]
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #61addd9b
 def _counts(said: Sequence[str], there: Sequence[str]) -> dict:
     wrong = [word for word in said if word not in there]
-    return {"_named": len(said), "wrong": len(wrong), "any": int(bool(wrong)), "found": len(set(said) & set(there)), "_there": len(set(there)), "_invented": len(set(wrong))}
+    return {
+        "_named": len(said),
+        "wrong": len(wrong),
+        "any": int(bool(wrong)),
+        "found": len(set(said) & set(there)),
+        "_there": len(set(there)),
+        "_invented": len(set(wrong)),
+    }
 
 
 def mark_chair(question: Question, answer: str, mode: str) -> dict:
@@ -146,7 +171,12 @@ def mark_chair(question: Question, answer: str, mode: str) -> dict:
 def total_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "CHAIRs, CHAIRi and recall; and the F1 of objects, for who says nothing hallucinates nothing."
     frame = frame.assign(one=1, twice=2 * frame.found, both=frame._there + frame.found + frame._invented)
-    return {"chair_s": ratio(frame, "any", "one"), "chair_i": ratio(frame, "wrong", "_named"), "recall": ratio(frame, "found", "_there"), "object_f1": ratio(frame, "twice", "both")}
+    return {
+        "chair_s": ratio(frame, "any", "one"),
+        "chair_i": ratio(frame, "wrong", "_named"),
+        "recall": ratio(frame, "found", "_there"),
+        "object_f1": ratio(frame, "twice", "both"),
+    }
 
 
 def score_chair(given: Given) -> dict:
@@ -158,15 +188,33 @@ def score_chair(given: Given) -> dict:
     totals = total_chair(frame, questions)
     totals.pop("object_f1")
     scores = {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}
-    return {"scores": scores, "n": len(frame),
-            "rule": CHAIR.rule + ("; thoughts are taken off" if given.mode == "open" else ""),
-            "counts": {"object_words": int(frame._named.sum()), "hallucinated_words": int(frame.wrong.sum()), "captions_with_one": int(frame["any"].sum())},
-            "intervals": {name: e.as_dict() for name, e in totals.items()}, **notes}
+    return {
+        "scores": scores,
+        "n": len(frame),
+        "rule": CHAIR.rule + ("; thoughts are taken off" if given.mode == "open" else ""),
+        "counts": {
+            "object_words": int(frame._named.sum()),
+            "hallucinated_words": int(frame.wrong.sum()),
+            "captions_with_one": int(frame["any"].sum()),
+        },
+        "intervals": {name: e.as_dict() for name, e in totals.items()},
+        **notes,
+    }
 
 
 def _captions(rows: Sequence[tuple[Question, str]]) -> str:
     return as_lines({"image_id": int(q.id), "caption": text} for q, text in rows)
 
 
-CHAIR = enter(Benchmark(name="chair", read=read_chair, mark=mark_chair, total=total_chair, score=score_chair,
-                        submit=_captions, modes=("official", "open"), rule="CHAIR utils/chair.py, with the bus quirk"))
+CHAIR = enter(
+    Benchmark(
+        name="chair",
+        read=read_chair,
+        mark=mark_chair,
+        total=total_chair,
+        score=score_chair,
+        submit=_captions,
+        modes=("official", "open"),
+        rule="CHAIR utils/chair.py, with the bus quirk",
+    )
+)

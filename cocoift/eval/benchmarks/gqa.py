@@ -23,14 +23,27 @@ def read_gqa(data: Path) -> list[Question]:
     found = []
     for name, row in read_map(path, "file of GQA questions").items():
         if not isinstance(row, dict) or "answer" not in row:
-            raise UserError(f"{path}: {name} shows that this is no file of GQA questions "
-                            "({id: {question, imageId, answer}}): put the official file there")
+            raise UserError(
+                f"{path}: {name} shows that this is no file of GQA questions "
+                "({id: {question, imageId, answer}}): put the official file there"
+            )
         text, image, answer = row.get("question") or "", row.get("imageId", name), row["answer"]
         if not isinstance(answer, str) or not answer.strip() or not isinstance(text, str):
             raise UserError(f"{path}: question {name} has no answer in words: put the official file there")
         kind = {"answer_type": (row.get("types") or {}).get("structural", "")}
-        found.append(Question(name, (f"gqa/images/{image}.jpg",), text, SHORTLY.format(text), "short",
-                              answer.capitalize(), row.get("fullAnswer") or "", answer, kind))
+        found.append(
+            Question(
+                name,
+                (f"gqa/images/{image}.jpg",),
+                text,
+                SHORTLY.format(text),
+                "short",
+                answer.capitalize(),
+                row.get("fullAnswer") or "",
+                answer,
+                kind,
+            )
+        )
     return found
 
 
@@ -48,7 +61,11 @@ def mark_gqa(question: Question, answer: str, mode: str) -> dict:
 def score_gqa(given: Given) -> dict:
     "Exact match, 0 to 100."
     told = score_answers(GQA, given)
-    told["scores"] = {name: value if name == "unparsed" else round(value, 2) for name, value in told["scores"].items() if given.mode == "open" or name != "unparsed"}
+    told["scores"] = {
+        name: value if name == "unparsed" else round(value, 2)
+        for name, value in told["scores"].items()
+        if given.mode == "open" or name != "unparsed"
+    }
     return told
 
 
@@ -56,4 +73,16 @@ def _results(rows: Sequence[tuple[Question, str]]) -> str:
     return as_list({"questionId": q.id, "prediction": text} for q, text in rows)
 
 
-GQA = enter(Benchmark(name="gqa", read=read_gqa, mark=mark_gqa, total=total_vqa, score=score_gqa, submit=_results, suffix=".json", modes=("official", "open"), rule="GQA exact match"))
+GQA = enter(
+    Benchmark(
+        name="gqa",
+        read=read_gqa,
+        mark=mark_gqa,
+        total=total_vqa,
+        score=score_gqa,
+        submit=_results,
+        suffix=".json",
+        modes=("official", "open"),
+        rule="GQA exact match",
+    )
+)

@@ -31,7 +31,9 @@ def _rows(path: Path, needs: Sequence[str]) -> dict[str, dict]:
     for name, row in rows.items():
         lacks = [key for key in needs if not isinstance(row, dict) or key not in row]
         if lacks or not (row.get("images") or row.get("image")):
-            raise UserError(f"{path}: {name} lacks {(lacks or ['images'])[0]}: InfiMM-Eval's items are the user's file (images, question, answer, steps, category, complexity)")
+            raise UserError(
+                f"{path}: {name} lacks {(lacks or ['images'])[0]}: InfiMM-Eval's items are the user's file (images, question, answer, steps, category, complexity)"
+            )
     return rows
 
 
@@ -42,7 +44,10 @@ def _images(row: dict) -> tuple[str, ...]:
 def read_infimm(data: Path) -> list[Question]:
     "infimm*.json, or core-mm*.json: a list of items, or id -> item"
     rows = _rows(official_files(data, "infimm*.json", "core-mm*.json")[0], ["question"])
-    return [Question(k, _images(v), v["question"], meta={key: v.get(key) for key in ("category", "complexity")}) for k, v in rows.items()]
+    return [
+        Question(k, _images(v), v["question"], meta={key: v.get(key) for key in ("category", "complexity")})
+        for k, v in rows.items()
+    ]
 
 
 def infimm_items(files: Mapping[str, Path]) -> dict[str, Judged]:
@@ -78,20 +83,55 @@ def score_infimm(given: Given) -> dict:
     for k, row in enumerate(rows, 1):
         mark, level = number(row["score"], given.predictions, f"record {k}"), str(row["complexity"]).lower()
         if not 0 <= mark <= 1 or level not in ("moderate", "high"):
-            raise UserError(f"{given.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate or high are needed")
+            raise UserError(
+                f"{given.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate or high are needed"
+            )
         weight = 1 + (level == "high")
-        found.append({"image": k, "level": level, "category": str(row.get("category", "")).lower(), "mark": 100 * mark, "w": weight, "wm": 100 * mark * weight})
+        found.append(
+            {
+                "image": k,
+                "level": level,
+                "category": str(row.get("category", "")).lower(),
+                "mark": 100 * mark,
+                "w": weight,
+                "wm": 100 * mark * weight,
+            }
+        )
     frame = pd.DataFrame(found)
     e = bootstrap(frame, ["wm", "w"], lambda s: s[:, 0] / s[:, 1])
-    groups = {name: round(float(some.mark.mean()), 2) for column in ("category", "level") for name, some in frame.groupby(column) if name}
-    return {"scores": {"overall": round(e.value, 2), **dict(sorted(groups.items()))}, "n": len(frame), "intervals": {"overall": e.as_dict()},
-            "rule": "(sum moderate + 2 sum high) / (|moderate| + 2 |high|)"}
+    groups = {
+        name: round(float(some.mark.mean()), 2)
+        for column in ("category", "level")
+        for name, some in frame.groupby(column)
+        if name
+    }
+    return {
+        "scores": {"overall": round(e.value, 2), **dict(sorted(groups.items()))},
+        "n": len(frame),
+        "intervals": {"overall": e.as_dict()},
+        "rule": "(sum moderate + 2 sum high) / (|moderate| + 2 |high|)",
+    }
 
 # %% ../../../nbs/eval/benchmarks/24_infimm.ipynb #69e2c756
 def _summary(lines: Sequence[dict]) -> dict:
     kinds = sorted({line["category"] for line in lines if line.get("category")})
-    return {"scores": {"overall": weighted(lines), **{kind: weighted([line for line in lines if line.get("category") == kind]) for kind in kinds}}, "lengths": by_length(lines)}
+    return {
+        "scores": {
+            "overall": weighted(lines),
+            **{kind: weighted([line for line in lines if line.get("category") == kind]) for kind in kinds},
+        },
+        "lengths": by_length(lines),
+    }
 
 
-INFIMM = enter(Benchmark(name="infimm", read=read_infimm, score=score_infimm, rule="published aggregation", submit=lambda rows: as_map((q.id, text) for q, text in rows), suffix=".json",
-                         judging=Judging(needs=("references",), items=infimm_items, summary=_summary)))
+INFIMM = enter(
+    Benchmark(
+        name="infimm",
+        read=read_infimm,
+        score=score_infimm,
+        rule="published aggregation",
+        submit=lambda rows: as_map((q.id, text) for q, text in rows),
+        suffix=".json",
+        judging=Judging(needs=("references",), items=infimm_items, summary=_summary),
+    )
+)

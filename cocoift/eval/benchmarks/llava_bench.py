@@ -28,7 +28,9 @@ def question_rows(path: Path) -> list[dict]:
     rows = []
     for at, line in read_jsonl(path):
         if not isinstance(line, dict) or not {"question_id", "image", "text"} <= line.keys():
-            raise UserError(f"{path}: line {at} lacks question_id, image or text: put the benchmark's official file there")
+            raise UserError(
+                f"{path}: line {at} lacks question_id, image or text: put the benchmark's official file there"
+            )
         rows.append(line)
     return rows
 
@@ -36,14 +38,21 @@ def question_rows(path: Path) -> list[dict]:
 def read_llava_bench(data: Path) -> list[Question]:
     "questions.jsonl, or qa90_questions.jsonl"
     rows = question_rows(official_files(data, "questions.jsonl", "qa90_questions.jsonl")[0])
-    return [Question(str(row["question_id"]), (row["image"],), row["text"], meta={"category": row.get("category", "")}) for row in rows]
+    return [
+        Question(str(row["question_id"]), (row["image"],), row["text"], meta={"category": row.get("category", "")})
+        for row in rows
+    ]
 
 
 def contexts(path: Path | None) -> dict[str, str]:  # image -> what is known of it, as the official judge is told
     "LLaVA's caps_boxes or context jsonl."
     found = {}
     for _, line in read_jsonl(path) if path else ():
-        parts = line["captions"] if isinstance(line.get("captions"), list) else [line.get("caption") or line.get("captions") or ""]
+        parts = (
+            line["captions"]
+            if isinstance(line.get("captions"), list)
+            else [line.get("caption") or line.get("captions") or ""]
+        )
         boxes = [f"{i['category']}: {i['bbox']}" for i in line.get("instances", [])]
         name = str(line.get("image", line.get("id")))
         found[image_of(name) or name] = "\n".join([*parts, *([""] if boxes else []), *boxes])
@@ -57,14 +66,28 @@ def llava_bench_items(files: Mapping[str, Path]) -> dict[str, Judged]:
         name, image = str(row["question_id"]), image_of(row["image"])
         if not references.get(name):
             raise UserError(f"{files['references']}: has no reference to question {name}: give the benchmark's own")
-        fields = {"question": row["text"], "reference": references[name], "context": context.get(image or row["image"]), "category": row.get("category", "")}
-        items[name] = Judged(name, image or f"llava-bench:{row['image']}", fields, {"category": row.get("category", "").removeprefix("llava_bench_")})
+        fields = {
+            "question": row["text"],
+            "reference": references[name],
+            "context": context.get(image or row["image"]),
+            "category": row.get("category", ""),
+        }
+        items[name] = Judged(
+            name,
+            image or f"llava-bench:{row['image']}",
+            fields,
+            {"category": row.get("category", "").removeprefix("llava_bench_")},
+        )
     return items
 
 # %% ../../../nbs/eval/benchmarks/22_llava_bench.ipynb #1adcd1a6
 def _relative(pairs: pd.DataFrame) -> dict:  # columns reference, model
     reference, model = (round(float(np.mean(pairs[side].to_numpy())), 3) for side in ("reference", "model"))
-    return {"relative": round(model / reference * 100, 1), "reference": round(reference * 10, 1), "model": round(model * 10, 1)}
+    return {
+        "relative": round(model / reference * 100, 1),
+        "reference": round(reference * 10, 1),
+        "model": round(model * 10, 1),
+    }
 
 
 def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, model, image; and how many failed
@@ -73,12 +96,21 @@ def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, mo
     for row in rows:
         pair = row.get("tuple", row.get("score"))
         if not isinstance(pair, list) or len(pair) != 2:
-            raise UserError(f"{path}: question {row['question_id']} has no pair of scores (tuple or score): is it a file of reviews?")
+            raise UserError(
+                f"{path}: question {row['question_id']} has no pair of scores (tuple or score): is it a file of reviews?"
+            )
         reference, model = (number(x, path, f"question {row['question_id']}") for x in pair)
         if min(reference, model) < 0:
             failed += 1
         else:
-            found.append({"category": str(row.get("category", "")).removeprefix("llava_bench_"), "reference": reference, "model": model, "image": row["question_id"]})
+            found.append(
+                {
+                    "category": str(row.get("category", "")).removeprefix("llava_bench_"),
+                    "reference": reference,
+                    "model": model,
+                    "image": row["question_id"],
+                }
+            )
     frame = pd.DataFrame(found, columns=["category", "reference", "model", "image"])
     if frame.empty or not all(some.reference.sum() for _, some in frame.groupby("category")):
         raise UserError(f"{path}: no review could be scored ({failed} of {len(rows)} failed): judge again")
@@ -89,22 +121,54 @@ def score_llava_bench(given: Given) -> dict:
     "summarize_gpt_review.py, on reviews of the new (`tuple`) and the old (`score`) format."
     frame, failed = _reviews(given.predictions)
     groups = {"all": frame} | {name: some for name, some in frame.groupby("category", sort=False) if name}
-    intervals = {name: bootstrap(some, ["model", "reference"], lambda s: 100 * s[:, 0] / s[:, 1]).as_dict() for name, some in groups.items()}
-    return {"scores": {name: _relative(some) for name, some in groups.items()}, "intervals": intervals, "n": len(frame) + failed, "failed": failed,
-            "coverage": len(frame) / (len(frame) + failed), "rule": "summarize_gpt_review.py; pairs of -1 are left out and counted"}
+    intervals = {
+        name: bootstrap(some, ["model", "reference"], lambda s: 100 * s[:, 0] / s[:, 1]).as_dict()
+        for name, some in groups.items()
+    }
+    return {
+        "scores": {name: _relative(some) for name, some in groups.items()},
+        "intervals": intervals,
+        "n": len(frame) + failed,
+        "failed": failed,
+        "coverage": len(frame) / (len(frame) + failed),
+        "rule": "summarize_gpt_review.py; pairs of -1 are left out and counted",
+    }
 
 # %% ../../../nbs/eval/benchmarks/22_llava_bench.ipynb #56231c94
 def _summary(lines: Sequence[dict]) -> dict:
     kinds = sorted({line["category"] for line in lines if line.get("category")})
-    return {"scores": {"all": relative(lines), **{kind: relative([line for line in lines if line.get("category") == kind]) for kind in kinds}}, "lengths": by_length(lines)}
+    return {
+        "scores": {
+            "all": relative(lines),
+            **{kind: relative([line for line in lines if line.get("category") == kind]) for kind in kinds},
+        },
+        "lengths": by_length(lines),
+    }
 
 
 def _review_file(lines: Sequence[dict], out: Path, names: Mapping[str, str]) -> None:
-    rows = [{"question_id": line["item"], "category": line["category"], "content": line["reply"], "tuple": [round(10 * line["reference_score"], 3), round(10 * line["score"], 3)]}
-            for line in lines if line["repeat"] == 0]
+    rows = [
+        {
+            "question_id": line["item"],
+            "category": line["category"],
+            "content": line["reply"],
+            "tuple": [round(10 * line["reference_score"], 3), round(10 * line["score"], 3)],
+        }
+        for line in lines
+        if line["repeat"] == 0
+    ]
     with atomic_file(out / "reviews.jsonl") as file:
         file.write(as_lines(rows))
 
 
-LLAVA_BENCH = enter(Benchmark(name="llava-bench", read=read_llava_bench, score=score_llava_bench, rule="summarize_gpt_review.py",
-                              judging=Judging(needs=("questions", "references"), items=llava_bench_items, summary=_summary, official=_review_file)))
+LLAVA_BENCH = enter(
+    Benchmark(
+        name="llava-bench",
+        read=read_llava_bench,
+        score=score_llava_bench,
+        rule="summarize_gpt_review.py",
+        judging=Judging(
+            needs=("questions", "references"), items=llava_bench_items, summary=_summary, official=_review_file
+        ),
+    )
+)

@@ -36,13 +36,22 @@ def _rows(path: Path) -> dict[str, dict]:
 def read_mm_vet(data: Path) -> list[Question]:
     "mm-vet.json"
     rows = _rows(official_files(data, "mm-vet.json", "mm-vet_sample*.json")[0])
-    return [Question(k, (v["imagename"],), v["question"], meta={"capability": v["capability"]}) for k, v in rows.items()]
+    return [
+        Question(k, (v["imagename"],), v["question"], meta={"capability": v["capability"]}) for k, v in rows.items()
+    ]
 
 
 def mm_vet_items(files: Mapping[str, Path]) -> dict[str, Judged]:
     "What a judge is shown."
-    return {k: Judged(k, f"mm-vet:{v['imagename']}", {"question": v["question"], "reference": v["answer"].replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")},
-                      {"capability": v["capability"]}) for k, v in _rows(files["references"]).items()}
+    return {
+        k: Judged(
+            k,
+            f"mm-vet:{v['imagename']}",
+            {"question": v["question"], "reference": v["answer"].replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")},
+            {"capability": v["capability"]},
+        )
+        for k, v in _rows(files["references"]).items()
+    }
 
 # %% ../../../nbs/eval/benchmarks/20_mm_vet.ipynb #a78787c6
 def _percent(runs: np.ndarray) -> float:  # [items, runs] -> mean over runs of the mean over items
@@ -56,16 +65,22 @@ def _interval(values: np.ndarray) -> dict:
 def _grades(given: Given) -> tuple[dict[str, list[str]], np.ndarray]:  # capabilities of each item; [items, runs]
     wanted, told = read_map(given.need("references"), _WHAT), read_map(given.predictions, "grade file of MM-Vet")
     if not told or not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in told.values()):
-        raise UserError(f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift judge mm-vet`")
+        raise UserError(
+            f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift judge mm-vet`"
+        )
     same_ids(told, wanted, given.predictions, given.references)
     lists = {k: v.get("capability") if isinstance(v, dict) else v for k, v in wanted.items()}
     if not all(isinstance(c, list) and c and set(map(str, c)) <= set(CAPABILITIES) for c in lists.values()):
-        raise UserError(f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name mm-vet.json of version 1")
+        raise UserError(
+            f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name mm-vet.json of version 1"
+        )
     if len({len(v["score"]) for v in told.values()}) != 1 or not next(iter(told.values()))["score"]:
         raise UserError(f"{given.predictions}: its items were judged differently often: judge them all again")
     grades = np.array([[number(x, given.predictions, k) for x in told[k]["score"]] for k in lists])  # [items, runs]
     if not ((grades >= 0) & (grades <= 1)).all():
-        raise UserError(f"{given.predictions}: holds a score outside 0 to 1: that is a failed judgement: judge it again")
+        raise UserError(
+            f"{given.predictions}: holds a score outside 0 to 1: that is a failed judgement: judge it again"
+        )
     return lists, grades
 
 
@@ -78,11 +93,18 @@ def score_mm_vet(given: Given) -> dict:
     scores = {c: _percent(grades[at]) for c, at in inside.items() if at.any()} | {"total": _percent(grades)}
     scores |= {"std": round(float(np.std(runs)), 1), "runs": [round(run, 1) for run in runs]}
     kinds = sorted(set(sets), key=lambda s: (-sets.count(s), sorted(s)))
-    scores["integrations"] = {"+".join(sorted(k)): {"score": _percent(grades[[s == k for s in sets]]), "n": sets.count(k)} for k in kinds}
+    scores["integrations"] = {
+        "+".join(sorted(k)): {"score": _percent(grades[[s == k for s in sets]]), "n": sets.count(k)} for k in kinds
+    }
     each = grades.mean(1)
     item_se = float(each.std(ddof=1) / len(each) ** 0.5 * 100) if len(each) > 1 else None
-    return {"scores": scores, "n": len(sets), "rule": "mm-vet_evaluator.py v1", "item_se": item_se,
-            "intervals": {c: _interval(each[at]) for c, at in inside.items() if at.any()} | {"total": _interval(each)}}
+    return {
+        "scores": scores,
+        "n": len(sets),
+        "rule": "mm-vet_evaluator.py v1",
+        "item_se": item_se,
+        "intervals": {c: _interval(each[at]) for c, at in inside.items() if at.any()} | {"total": _interval(each)},
+    }
 
 # %% ../../../nbs/eval/benchmarks/20_mm_vet.ipynb #b95f7537
 def _summary(lines: Sequence[dict]) -> dict:
@@ -98,5 +120,16 @@ def _grade_file(lines: Sequence[dict], out: Path, names: Mapping[str, str]) -> N
     write_json(out / "grades.json", grades)
 
 
-MM_VET = enter(Benchmark(name="mm-vet", read=read_mm_vet, score=score_mm_vet, rule="mm-vet_evaluator.py v1", submit=lambda rows: as_map((q.id, text) for q, text in rows), suffix=".json",
-                         judging=Judging(needs=("references",), items=mm_vet_items, summary=_summary, official=_grade_file, prefix="v1_")))
+MM_VET = enter(
+    Benchmark(
+        name="mm-vet",
+        read=read_mm_vet,
+        score=score_mm_vet,
+        rule="mm-vet_evaluator.py v1",
+        submit=lambda rows: as_map((q.id, text) for q, text in rows),
+        suffix=".json",
+        judging=Judging(
+            needs=("references",), items=mm_vet_items, summary=_summary, official=_grade_file, prefix="v1_"
+        ),
+    )
+)

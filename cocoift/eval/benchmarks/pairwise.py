@@ -23,10 +23,21 @@ from ...files import atomic_file
 def pairwise_items(files: Mapping[str, Path]) -> dict[str, Judged]:
     "What a judge is shown."
     if files["questions"].suffix == ".json":
-        return {k: replace(item, fields={**item.fields, "context": item.fields["reference"]}) for k, item in mm_vet_items({"references": files["questions"]}).items()}
+        return {
+            k: replace(item, fields={**item.fields, "context": item.fields["reference"]})
+            for k, item in mm_vet_items({"references": files["questions"]}).items()
+        }
     context = contexts(files.get("context"))
     rows = {str(row["question_id"]): row for row in question_rows(files["questions"])}
-    return {k: Judged(k, f"file:{row['image']}", {"question": row["text"], "context": context.get(row["image"], "(nothing)")}, {"category": row.get("category")}) for k, row in rows.items()}
+    return {
+        k: Judged(
+            k,
+            f"file:{row['image']}",
+            {"question": row["text"], "context": context.get(row["image"], "(nothing)")},
+            {"category": row.get("category")},
+        )
+        for k, row in rows.items()
+    }
 
 
 def _summary(lines: Sequence[dict]) -> dict:
@@ -43,12 +54,28 @@ def _battles(lines: Sequence[dict], out: Path, names: Mapping[str, str]) -> None
     for item, both in seen.items():
         first, second = both[0]["score"], 1 - both[1]["score"]  # of the same model, in the two orders
         winner = "tie" if first != second or first == 0.5 else "model_a" if first == 1 else "model_b"
-        rows.append({"question_id": item, "model_a": names["predictions"], "model_b": names["against"], "winner": winner, "judge": both[0]["judge"]})
+        rows.append(
+            {
+                "question_id": item,
+                "model_a": names["predictions"],
+                "model_b": names["against"],
+                "winner": winner,
+                "judge": both[0]["judge"],
+            }
+        )
     with atomic_file(out / "battles.jsonl") as file:
         file.write(as_lines(rows))
 
 
-PAIRWISE = enter(Benchmark(name="pairwise", score=pairwise, judging=Judging(needs=("questions", "against"), items=pairwise_items, summary=_summary, official=_battles, swap=True)))
+PAIRWISE = enter(
+    Benchmark(
+        name="pairwise",
+        score=pairwise,
+        judging=Judging(
+            needs=("questions", "against"), items=pairwise_items, summary=_summary, official=_battles, swap=True
+        ),
+    )
+)
 ARENA = enter(Benchmark(name="arena", score=arena))
 SINGLE = enter(Benchmark(name="single", score=single))
 PAIRED_TEST = enter(Benchmark(name="paired-test", score=paired_test))

@@ -26,7 +26,13 @@ def _rows(path: Path) -> list[dict]:  # image, text, label, question_id, altered
     rows = []
     for at, row in enumerate(records(path, ["label"]), 1):
         if {"query", "image_name"} <= row.keys():  # version 2
-            row = {**row, "text": row["query"], "image": row["image_name"].lstrip("/"), "question_id": at, "altered": "train2017" not in row["image_name"] and "val2017" not in row["image_name"]}
+            row = {
+                **row,
+                "text": row["query"],
+                "image": row["image_name"].lstrip("/"),
+                "question_id": at,
+                "altered": "train2017" not in row["image_name"] and "val2017" not in row["image_name"],
+            }
         lacks = [key for key in ("text", "image") if key not in row]
         if lacks or str(row["label"]).lower() not in ("yes", "no"):
             wrong = f"lacks {lacks[0]!r}" if lacks else f"has the label {row['label']!r}, which is neither yes nor no"
@@ -41,15 +47,33 @@ def read_pope(data: Path) -> list[Question]:
     for path in official_files(data, "coco_pope_*.json", "pope*.jsonl", "POPEv2*.json", "annotations.json"):
         kind = path.stem.split("_")[2] if path.stem.startswith("coco_pope_") else path.stem
         if kind in kinds:
-            raise UserError(f"{path}: {kinds[kind].name} is a {kind} file too, of another version: name one of them with --data")
+            raise UserError(
+                f"{path}: {kinds[kind].name} is a {kind} file too, of another version: name one of them with --data"
+            )
         kinds[kind] = path
     found = []
     for kind, path in kinds.items():
         for at, row in enumerate(_rows(path), 1):
             name = str(row.get("question_id", at))
-            full = f"Yes, there is {row['text'].removeprefix('Is there ').rstrip('?')}." if row["label"] == "yes" else f"No, there is no {_thing(row['text'])} in the image."
-            found.append(Question(f"{kind}:{name}" if len(kinds) > 1 else name, (row["image"],), row["text"], SHORTLY.format(row["text"]), "short", row["label"].capitalize(), full,
-                                  row["label"], {"category": kind}, by_bytes=bool(row.get("altered"))))
+            full = (
+                f"Yes, there is {row['text'].removeprefix('Is there ').rstrip('?')}."
+                if row["label"] == "yes"
+                else f"No, there is no {_thing(row['text'])} in the image."
+            )
+            found.append(
+                Question(
+                    f"{kind}:{name}" if len(kinds) > 1 else name,
+                    (row["image"],),
+                    row["text"],
+                    SHORTLY.format(row["text"]),
+                    "short",
+                    row["label"].capitalize(),
+                    full,
+                    row["label"],
+                    {"category": kind},
+                    by_bytes=bool(row.get("altered")),
+                )
+            )
     return found
 
 
@@ -66,12 +90,24 @@ def official_yes_no(text: str) -> str:
 def mark_pope(question: Question, answer: str, mode: str) -> dict:
     "What was said, and which of the four cells of the table it falls in."
     said, true = official_yes_no(answer) if mode == "official" else yes_no(answer), question.truth == "yes"
-    return {"right": float(said == question.truth), "yes": float(said == "yes"), "_tp": float(said == "yes" and true), "_true": float(true), "unparsed": said is None}
+    return {
+        "right": float(said == question.truth),
+        "yes": float(said == "yes"),
+        "_tp": float(said == "yes" and true),
+        "_true": float(true),
+        "unparsed": said is None,
+    }
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Estimate]:
     frame = frame.assign(twice=2 * frame._tp, both=frame.yes + frame._true)
-    return {"accuracy": share(frame, "right"), "precision": ratio(frame, "_tp", "yes"), "recall": ratio(frame, "_tp", "_true"), "f1": ratio(frame, "twice", "both"), "yes_ratio": share(frame, "yes")}
+    return {
+        "accuracy": share(frame, "right"),
+        "precision": ratio(frame, "_tp", "yes"),
+        "recall": ratio(frame, "_tp", "_true"),
+        "f1": ratio(frame, "twice", "both"),
+        "yes_ratio": share(frame, "yes"),
+    }
 
 
 def total_pope(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
@@ -90,8 +126,10 @@ def _run(rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, 
     if len(rows) > n and all(row.asked for row in rows):
         starts = [k for k in range(len(rows) - n + 1) if all(map(asks_it, rows[k : k + n], asked))]
         if len(starts) != 1:
-            raise UserError(f"{path}: the {n} questions of {where} stand there {len(starts)} times in a row, not once: "
-                            "give predictions and references of one version (2910 or 3000), or --questions")
+            raise UserError(
+                f"{path}: the {n} questions of {where} stand there {len(starts)} times in a row, not once: "
+                "give predictions and references of one version (2910 or 3000), or --questions"
+            )
         return dict(zip(questions, rows[starts[0] :]))
     own = len({row.id for row in rows}) == len(rows) == n  # ids of its own may be like some of the questions' by chance
     if own and all(row.asked and asks_it(row, q) for row, q in zip(rows, asked)):
@@ -161,14 +199,31 @@ def score_pope(given: Given) -> dict[str, Any]:
     scores |= {kind: {name: e.value for name, e in some.items()} for kind, some in apart.items()}
     intervals = table | {f"{kind} {name}": e for kind, some in apart.items() for name, e in some.items()}
     notes |= {"other_splits": others} if others else {}
-    return {"scores": scores, "n": len(frame), "counts": _counts(frame), "clustered_se": _clustered(frame),
-            "intervals": {name: e.as_dict() for name, e in intervals.items()},
-            "rule": POPE.rule if given.mode == "official" else "open",
-            "version": f"{len(questions)} questions", **notes}
+    return {
+        "scores": scores,
+        "n": len(frame),
+        "counts": _counts(frame),
+        "clustered_se": _clustered(frame),
+        "intervals": {name: e.as_dict() for name, e in intervals.items()},
+        "rule": POPE.rule if given.mode == "official" else "open",
+        "version": f"{len(questions)} questions",
+        **notes,
+    }
 
 
 def _answers(rows: Sequence[tuple[Question, str]]) -> str:
     return as_lines({"question": q.text, "answer": text} for q, text in rows)
 
 
-POPE = enter(Benchmark(name="pope", read=read_pope, mark=mark_pope, total=total_pope, score=score_pope, submit=_answers, modes=("official", "open"), rule="POPE evaluate.py"))
+POPE = enter(
+    Benchmark(
+        name="pope",
+        read=read_pope,
+        mark=mark_pope,
+        total=total_pope,
+        score=score_pope,
+        submit=_answers,
+        modes=("official", "open"),
+        rule="POPE evaluate.py",
+    )
+)

@@ -26,14 +26,34 @@ def _from_pairs(short: Iterable[Record], full: Iterable[Record]) -> Iterator[Ite
         sentence = sentences.get((r.image, normalise(r.question)))
         if sentence:
             kind, _, wording = r.kind.partition("/")
-            yield Item(f"{r.source}:{r.id}", r.image, kind, wording or "seen", r.question, worded(r.question, "short").stated, "short", r.answers[0], sentence)
+            yield Item(
+                f"{r.source}:{r.id}",
+                r.image,
+                kind,
+                wording or "seen",
+                r.question,
+                worded(r.question, "short").stated,
+                "short",
+                r.answers[0],
+                sentence,
+            )
 
 
 def _from_objects(records: Iterable[Record]) -> Iterator[Item]:
     for r in records:
         for k, asked in enumerate(ask_objects(r, random.Random(r.id), 6, ["count", "presence"])):
             stated = worded(asked.question, asked.format).stated
-            yield Item(f"{r.source}:{r.id}:{k}", r.image, asked.kind, "seen", asked.question, stated, asked.format, asked.short, asked.sentence)
+            yield Item(
+                f"{r.source}:{r.id}:{k}",
+                r.image,
+                asked.kind,
+                "seen",
+                asked.question,
+                stated,
+                asked.format,
+                asked.short,
+                asked.sentence,
+            )
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #b977b125
 def _with_rivals(items: list[Item]) -> list[Item]:
@@ -45,9 +65,18 @@ def _with_rivals(items: list[Item]) -> list[Item]:
     return [replace(item, rivals=tuple(sorted(answers[item.kind] - {normalise(item.terse)}))) for item in items]
 
 
-def _told(data: str | Path, splits: Iterable[str], *names: str) -> list[list[Record]]:  # the usable records of each source
+def _told(
+    data: str | Path, splits: Iterable[str], *names: str
+) -> list[list[Record]]:  # the usable records of each source
     sources, splits = load_sources(), set(splits)
-    return [[r for r in sources[name].read(Files(Path(data), name)) if isinstance(r, Record) and r.split in splits and not fault(r)] for name in names]
+    return [
+        [
+            r
+            for r in sources[name].read(Files(Path(data), name))
+            if isinstance(r, Record) and r.split in splits and not fault(r)
+        ]
+        for name in names
+    ]
 
 
 def read_items(
@@ -60,11 +89,15 @@ def read_items(
     "The items that the annotations in a folder give, in order of image."
     if not Path(data).is_dir():
         raise UserError(f"{data}: no such folder of data: name it with --data")
-    found = list(_from_pairs(*_told(data, splits, "vqav2", "fsvqa"))) or list(_from_objects(*_told(data, splits, "coco-instances")))
+    found = list(_from_pairs(*_told(data, splits, "vqav2", "fsvqa"))) or list(
+        _from_objects(*_told(data, splits, "coco-instances"))
+    )
     items = with_priors(_with_rivals(found), rounds, seed)
     if not items:
-        raise UserError(f"{data}: holds no questions of split {', '.join(splits)} to examine with: "
-                        "VQAv2 with FSVQA files, or COCO instances, with at least three questions an image")
+        raise UserError(
+            f"{data}: holds no questions of split {', '.join(splits)} to examine with: "
+            "VQAv2 with FSVQA files, or COCO instances, with at least three questions an image"
+        )
     return _few(sorted(items, key=lambda i: (len(i.image), i.image)), per_image)
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #23a919fd
@@ -80,7 +113,10 @@ def prior_items(data: str | Path, images: Container[str]) -> dict[str, list[Item
 
     full, graph = map(some, _told(data, every, "fsvqa", "gqa"))
     short = some(_told(data, every, "vqav2")[0]) if full else []
-    for item in (*_from_pairs(short, full), *_from_pairs([r for r in graph if r.task == "qa"], [r for r in graph if r.task == "sentence"])):
+    for item in (
+        *_from_pairs(short, full),
+        *_from_pairs([r for r in graph if r.task == "qa"], [r for r in graph if r.task == "sentence"]),
+    ):
         found[item.image].append(item)
     for item in _from_objects(r for r in some(_told(data, every, "coco-instances")[0]) if r.image not in found):
         found[item.image].append(item)
@@ -95,11 +131,21 @@ def _few(items: list[Item], per_image: int | None) -> list[Item]:
         by_image[item.image][item.kind].append(item)
     kept = []
     for kinds in by_image.values():
-        turns = [item for rank in range(max(map(len, kinds.values()))) for some in kinds.values() for item in some[rank : rank + 1]]
+        turns = [
+            item
+            for rank in range(max(map(len, kinds.values())))
+            for some in kinds.values()
+            for item in some[rank : rank + 1]
+        ]
         kept += turns[:per_image]
     return kept
 
 
 def book_of(items: Iterable[Item]) -> Book:
     "What the scripted models look up."
-    return {(i.image, instruction): Answers(i.terse, i.full) for item in items for i in (item, *item.priors) for instruction in (i.bare, i.stated)}
+    return {
+        (i.image, instruction): Answers(i.terse, i.full)
+        for item in items
+        for i in (item, *item.priors)
+        for instruction in (i.bare, i.stated)
+    }

@@ -62,5 +62,16 @@ def mark_textvqa(question: Question, answer: str, mode: str) -> dict:
     return mark_vqa(question, answer, mode, "textvqa")
 
 
-TEXTVQA = enter(Benchmark(name="textvqa", read=read_textvqa, mark=mark_textvqa, total=total_vqa, score=score_textvqa, submit=as_results, suffix=".json",
-                          modes=("official", "open"), rule=RULES["textvqa"]))
+TEXTVQA = enter(
+    Benchmark(
+        name="textvqa",
+        read=read_textvqa,
+        mark=mark_textvqa,
+        total=total_vqa,
+        score=score_textvqa,
+        submit=as_results,
+        suffix=".json",
+        modes=("official", "open"),
+        rule=RULES["textvqa"],
+    )
+)

@@ -22,8 +22,8 @@ from ..official import Given, as_list, by_id, official_files, same_ids
 from ..opened import number, phrases, yes_no
 from ..questions import SHORTLY, Question
 from ...files import UserError, read_json
-from ...streams import stream_json
 from ...stats import Estimate, share
+from ...streams import stream_json
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -72,7 +72,9 @@ def _flat(text: str) -> str:
 
 
 def _m4c(text: str) -> str:
-    return plain_words(without_punctuation(_flat(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip())))
+    return plain_words(
+        without_punctuation(_flat(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()))
+    )
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #ad6ef292
 def agreement(said: str, answers: list[str]) -> float:
@@ -186,7 +188,12 @@ def read_vqa(data: Path, bench: str = "vqa") -> list[Question]:
     return [_question(k, wanted[k], text) for k, text in texts.items()]
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #1edeec59
-RULES = {"2021": "GT-Vision-Lab/VQA a013f00", "2015": "VT-vision-lab/VQA", "textvqa": "TextVQA m4c", "gqa": "GQA exact match"}
+RULES = {
+    "2021": "GT-Vision-Lab/VQA a013f00",
+    "2015": "VT-vision-lab/VQA",
+    "textvqa": "TextVQA m4c",
+    "gqa": "GQA exact match",
+}
 
 
 def mark_vqa(question: Question, answer: str, mode: str, rules: str = "2021") -> dict:
@@ -199,7 +206,9 @@ def mark_vqa(question: Question, answer: str, mode: str, rules: str = "2021") ->
 
 def total_vqa(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "Accuracy, 0 to 100, overall and by type of answer."
-    frame = frame.assign(x=100 * frame.right, type=frame["item"].map(lambda k: questions[k].meta.get("answer_type", "")))
+    frame = frame.assign(
+        x=100 * frame.right, type=frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
+    )
     kinds = {kind: share(some, "x") for kind, some in frame.groupby("type") if kind}
     return {"overall": share(frame, "x"), **kinds, "unparsed": share(frame.astype({"unparsed": float}), "unparsed")}
 
@@ -208,7 +217,9 @@ def _percent(some: pd.DataFrame, digits: int = 2) -> float:  # summed in the off
     return round(100 * float(sum(some.right.tolist())) / len(some), digits)
 
 
-def scored(given: Given, questions: Mapping[str, Question], said: Mapping[str, str], rules: str, digits: int = 2) -> dict:
+def scored(
+    given: Given, questions: Mapping[str, Question], said: Mapping[str, str], rules: str, digits: int = 2
+) -> dict:
     "The document that `cocoift score` prints, of the questions that have an answer."
     bench = Benchmark(name="vqa", mark=partial(mark_vqa, rules=rules))
     totals = total_vqa(frame := marked(bench, {k: questions[k] for k in said}, said, given.mode), questions)
@@ -216,9 +227,12 @@ def scored(given: Given, questions: Mapping[str, Question], said: Mapping[str, s
     kinds = frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
     scores = {"overall": _percent(frame, digits)}
     scores |= {kind: _percent(some) for kind, some in frame.groupby(kinds) if kind}
-    return {"scores": scores | ({"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}), "n": len(frame),
-            "rule": RULES[rules] if given.mode == "official" else "open: the answer found in the sentence",
-            "intervals": {name: e.as_dict() for name, e in totals.items()}}
+    return {
+        "scores": scores | ({"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}),
+        "n": len(frame),
+        "rule": RULES[rules] if given.mode == "official" else "open: the answer found in the sentence",
+        "intervals": {name: e.as_dict() for name, e in totals.items()},
+    }
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #0cbc62e8
 def score_vqa(given: Given) -> dict:
@@ -243,5 +257,19 @@ def as_results(rows: Sequence[tuple[Question, str]]) -> str:
     return as_list({"question_id": int(q.id) if q.id.isdecimal() else q.id, "answer": text} for q, text in rows)
 
 
-VQA, VQAV2, OKVQA = (enter(Benchmark(name=name, read=partial(read_vqa, bench=name), mark=mark_vqa, total=total_vqa, score=score_vqa, submit=as_results, suffix=".json",
-                                     modes=("official", "open"), rule=RULES["2021"])) for name in ("vqa", "vqav2", "okvqa"))
+VQA, VQAV2, OKVQA = (
+    enter(
+        Benchmark(
+            name=name,
+            read=partial(read_vqa, bench=name),
+            mark=mark_vqa,
+            total=total_vqa,
+            score=score_vqa,
+            submit=as_results,
+            suffix=".json",
+            modes=("official", "open"),
+            rule=RULES["2021"],
+        )
+    )
+    for name in ("vqa", "vqav2", "okvqa")
+)

@@ -9,7 +9,7 @@ __all__ = ['FILLERS', 'FACTUAL', 'Question', 'Asker', 'side_of', 'factual', 'ope
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 from ...data.questions import GAP, LARGER, noun
@@ -19,12 +19,17 @@ from .wordings import REPEATED, UNSEEN
 from ...formats import NUMBER_WORDS, words
 
 # %% ../../../nbs/eval/scope/20_asking.ipynb #45f3f5ab
-FILLERS = ("This can be made out clearly.", "Nothing hides it from view.", "It takes only one look.")  # true of whatever was said, and about no object
+FILLERS = (
+    "This can be made out clearly.",
+    "Nothing hides it from view.",
+    "It takes only one look.",
+)  # true of whatever was said, and about no object
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     "A question with its answers and the check of its content."
+
     kind: str
     text: str
     seen: bool  # whether training uses this wording
@@ -48,16 +53,40 @@ def _forms(name: str, vocabulary: dict[str, str]) -> list[str]:
 class Asker:
     "Words questions: in training's words where it has some and they are wanted."
 
-    def __init__(self, vocabulary: dict[str, str], seen: dict[str, tuple[str, ...]], draws: random.Random, wanted: bool):
+    def __init__(
+        self, vocabulary: dict[str, str], seen: dict[str, tuple[str, ...]], draws: random.Random, wanted: bool
+    ):
         self.vocabulary, self.seen, self.draws, self.wanted = vocabulary, seen, draws, wanted
 
-    def make(self, kind: str, terse: str, full: str, check: dict, denied: str = "", items: tuple[str, ...] = (), **blanks: str) -> Question:
+    def make(
+        self,
+        kind: str,
+        terse: str,
+        full: str,
+        check: dict,
+        denied: str = "",
+        items: tuple[str, ...] = (),
+        **blanks: str,
+    ) -> Question:
         known = self.wanted and kind in self.seen
-        text = self.draws.choice((self.seen if known else UNSEEN)[kind]).format(**blanks, Be=blanks.get("be", "").capitalize())
+        text = self.draws.choice((self.seen if known else UNSEEN)[kind]).format(
+            **blanks, Be=blanks.get("be", "").capitalize()
+        )
         again = REPEATED.get(kind, "").format(**blanks)
         filled = full.replace("{in}", " in the image").replace("{shows}", "The image shows")
         plain = full.replace("{in}", "").replace("{shows}", "One can see")
-        return Question(kind, text[0].upper() + text[1:], known, again, terse[0].upper() + terse[1:], filled, plain, {"kind": kind, **check}, denied, items)
+        return Question(
+            kind,
+            text[0].upper() + text[1:],
+            known,
+            again,
+            terse[0].upper() + terse[1:],
+            filled,
+            plain,
+            {"kind": kind, **check},
+            denied,
+            items,
+        )
 
     def forms(self, name: str) -> list[str]:
         return _forms(name, self.vocabulary)
@@ -65,11 +94,21 @@ class Asker:
 # %% ../../../nbs/eval/scope/20_asking.ipynb #68ec7762
 def _presence(f: Facts, a: Asker) -> Iterator[Question]:
     there = [t.name for t in f.things if t.told and t.area > 0]
-    for name, yes in [pair for two in zip([(n, False) for n in f.strangers], [(n, True) for n in there]) for pair in two]:
+    for name, yes in [
+        pair for two in zip([(n, False) for n in f.strangers], [(n, True) for n in there]) for pair in two
+    ]:
         one, _, be, _ = noun(name)
         full = f"Yes, there {be} {one}{{in}}." if yes else f"No, there {be} no {name}{{in}}."
         denied = f"there {be} no {name} here." if yes else f"there {be} {one} here."
-        yield a.make("presence", "Yes" if yes else "No", full, {"gold": "yes" if yes else "no", "forms": a.forms(name)}, denied, one=one, be=be)
+        yield a.make(
+            "presence",
+            "Yes" if yes else "No",
+            full,
+            {"gold": "yes" if yes else "no", "forms": a.forms(name)},
+            denied,
+            one=one,
+            be=be,
+        )
 
 
 def _count(f: Facts, a: Asker) -> Iterator[Question]:
@@ -77,8 +116,14 @@ def _count(f: Facts, a: Asker) -> Iterator[Question]:
         if t.sure and t.told and t.count <= MOST_COUNTED and noun(t.name).counted:
             many = noun(t.name).many
             amount = f"is one {t.name}" if t.count == 1 else f"are {NUMBER_WORDS[t.count]} {many}"
-            yield a.make("count", str(t.count), f"There {amount}{{in}}.", {"gold": t.count, "forms": a.forms(t.name)},
-                         f"there are {NUMBER_WORDS[t.count + 2]} {many}.", many=many)
+            yield a.make(
+                "count",
+                str(t.count),
+                f"There {amount}{{in}}.",
+                {"gold": t.count, "forms": a.forms(t.name)},
+                f"there are {NUMBER_WORDS[t.count + 2]} {many}.",
+                many=many,
+            )
 
 # %% ../../../nbs/eval/scope/20_asking.ipynb #4b4f5ed4
 _OF = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
@@ -106,12 +151,27 @@ def _position(f: Facts, a: Asker) -> Iterator[Question]:
             if a.draws.random() < 0.5:
                 long = {"left or right": "to the left or to the right of", "above or below": "above or below"}[sides]
                 known = a.wanted and "side" in a.seen
-                yield a.make("side", side, f"T{true[1:]}", {"gold": side, "a": a.forms(one.name), "b": a.forms(two.name)}, false, sides=long if known else sides, **blanks)
+                yield a.make(
+                    "side",
+                    side,
+                    f"T{true[1:]}",
+                    {"gold": side, "a": a.forms(one.name), "b": a.forms(two.name)},
+                    false,
+                    sides=long if known else sides,
+                    **blanks,
+                )
             else:
                 yes = a.draws.random() < 0.5
                 said = side if yes else other
-                yield a.make("placed", "Yes" if yes else "No", f"{'Yes' if yes else 'No'}, {true}", {"gold": "yes" if yes else "no", "said": said, "a": a.forms(one.name), "b": a.forms(two.name)},
-                             false if yes else f"the {one.name} {be} {_OF[other]} the {two.name}.", side=_OF[said], **blanks)
+                yield a.make(
+                    "placed",
+                    "Yes" if yes else "No",
+                    f"{'Yes' if yes else 'No'}, {true}",
+                    {"gold": "yes" if yes else "no", "said": said, "a": a.forms(one.name), "b": a.forms(two.name)},
+                    false if yes else f"the {one.name} {be} {_OF[other]} the {two.name}.",
+                    side=_OF[said],
+                    **blanks,
+                )
 
 # %% ../../../nbs/eval/scope/20_asking.ipynb #7df9158a
 def _larger(f: Facts, a: Asker) -> Iterator[Question]:
@@ -119,8 +179,15 @@ def _larger(f: Facts, a: Asker) -> Iterator[Question]:
         if big.area >= LARGER * small.area:
             one, two = a.draws.sample([big.name, small.name], 2)
             take = "takes" if noun(big.name).be == "is" else "take"
-            yield a.make("larger", f"the {big.name}", f"The {big.name} {take} up more room{{in}} than the {small.name}.",
-                         {"gold": big.name, "options": {n: a.forms(n) for n in (one, two)}}, f"the {small.name} is the larger one.", a=one, b=two)
+            yield a.make(
+                "larger",
+                f"the {big.name}",
+                f"The {big.name} {take} up more room{{in}} than the {small.name}.",
+                {"gold": big.name, "options": {n: a.forms(n) for n in (one, two)}},
+                f"the {small.name} is the larger one.",
+                a=one,
+                b=two,
+            )
 
 
 def _odd(f: Facts, a: Asker) -> Iterator[Question]:
@@ -129,8 +196,14 @@ def _odd(f: Facts, a: Asker) -> Iterator[Question]:
         for absent in f.strangers:
             two = a.draws.sample(there, 2)
             names = a.draws.sample([*two, absent], 3)
-            yield a.make("odd", f"the {absent}", f"The {absent} {'does' if noun(absent).be == 'is' else 'do'} not appear{{in}}.",
-                         {"gold": absent, "options": {n: a.forms(n) for n in names}}, f"the {two[0]} is the missing one.", three=_join([noun(n).one for n in names]))
+            yield a.make(
+                "odd",
+                f"the {absent}",
+                f"The {absent} {'does' if noun(absent).be == 'is' else 'do'} not appear{{in}}.",
+                {"gold": absent, "options": {n: a.forms(n) for n in names}},
+                f"the {two[0]} is the missing one.",
+                three=_join([noun(n).one for n in names]),
+            )
 
 
 def _objects(f: Facts, a: Asker, kind: str) -> Question:
@@ -185,7 +258,19 @@ def constraint(kind: str, q: Question, draws: random.Random) -> Constraint:
     "A constraint of a kind (`words exactly`) that the question's answers can keep."
     name, _, relation = kind.partition(" ")
     length = len(words(q.full))
-    n = {"words exactly": length + draws.randint(1, 4), "words at most": max(length, 8), "sentences exactly": draws.choice((2, 3)), "sentences at most": draws.choice((1, 2)),
-         "bullets exactly": draws.choice((2, 3)), "bullets at most": 3}.get(kind, 0)
-    text = {"start": draws.choice(("In my view:", "Well then:")), "end": draws.choice(("Over and out.", "That settles it.")), "without": "image"}.get(name, "")
-    return Constraint(name, relation, n, text, draws.choice((("answer", "reason"), ("verdict", "grounds"))) if name == "json" else ())
+    n = {
+        "words exactly": length + draws.randint(1, 4),
+        "words at most": max(length, 8),
+        "sentences exactly": draws.choice((2, 3)),
+        "sentences at most": draws.choice((1, 2)),
+        "bullets exactly": draws.choice((2, 3)),
+        "bullets at most": 3,
+    }.get(kind, 0)
+    text = {
+        "start": draws.choice(("In my view:", "Well then:")),
+        "end": draws.choice(("Over and out.", "That settles it.")),
+        "without": "image",
+    }.get(name, "")
+    return Constraint(
+        name, relation, n, text, draws.choice((("answer", "reason"), ("verdict", "grounds"))) if name == "json" else ()
+    )

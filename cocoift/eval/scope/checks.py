@@ -19,6 +19,7 @@ KINDS = ("brief", "words", "sentences", "bullets", "json", "lower", "upper", "st
 @dataclass(frozen=True, slots=True)
 class Constraint:
     "What an instruction asks of an answer's form."
+
     kind: str  # one of `KINDS`
     relation: str = ""  # "exactly" or "at most", of words, sentences and bullets
     n: int = 0
@@ -54,7 +55,7 @@ def _counted(c: Constraint, count: int) -> bool:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.split()).strip('"“”\' ').lower()
+    return " ".join(text.split()).strip("\"“”' ").lower()
 
 
 _CHECKS = {

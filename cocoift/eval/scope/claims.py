@@ -14,7 +14,10 @@ from ...formats import NUMBER_WORDS, words
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #22120455
 _SPLIT = re.compile(r"(?<=[.!?])\s+|\n+")
-_NEGATION = re.compile(r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b|n['’]t\b", re.I)
+_NEGATION = re.compile(
+    r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b|n['’]t\b",
+    re.I,
+)
 
 
 def told(text: str) -> list[str]:
@@ -37,19 +40,37 @@ def presence(text: str, forms: list[str]) -> str | None:
             head = [w.lower() for w in words(sentence)[:_LEADING]]
             if "yes" in head or "yeah" in head:
                 return "yes"
-            if head[0] in _NO or any(w in _NO for w in head) and (_names(sentence, forms) or re.search(r"\bno\b\W*[,.\"'*}]", sentence, re.I)):
+            if (
+                head[0] in _NO
+                or any(w in _NO for w in head)
+                and (_names(sentence, forms) or re.search(r"\bno\b\W*[,.\"'*}]", sentence, re.I))
+            ):
                 return "no"
         if _names(sentence, forms):
             return "no" if _NEGATION.search(sentence) else "yes"
     return None
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #ddc66a68
-_VALUE = {word: number for number, word in enumerate(NUMBER_WORDS)} | {"no": 0, "none": 0, "single": 1, "a": 1, "an": 1, "pair": 2, "couple": 2, "dozen": 12}
+_VALUE = {word: number for number, word in enumerate(NUMBER_WORDS)} | {
+    "no": 0,
+    "none": 0,
+    "single": 1,
+    "a": 1,
+    "an": 1,
+    "pair": 2,
+    "couple": 2,
+    "dozen": 12,
+}
 _FIGURE = rf"(?<![\d.])\b(\d{{1,3}}|{'|'.join(NUMBER_WORDS)}|no|none|single|pair|couple|dozen)\b(?![\d%]|\.\d|[ -]years?[ -]old)"
 _PLAIN = r"(?:(?!(?:of|on|in|with|at|by|to|from|for|near|next|and|or|is|are|was|were|a|an|the|that|which|who|has|have|holds?)\b)[\w-]+[ ,]+)"  # a word that describes
 _KINDS_OF = rf"(?:{_PLAIN}{{0,2}}(?:kinds|types|sorts|members) of )?"
 _ALONE = r"(?=\W*$|\s*[.,;:!?)\"}]|\s+(?:of (?:them|these|those|it)|in|on|at|here|there|total|altogether|visible|are|is|to|that|can)\b)"
-_BARE = (rf"^\W*{_FIGURE}\W*$", rf'"?answer"?\W+{_FIGURE}\W', rf"\b(?:there|they|it|total|count|number|see|shows?|has|contains?)\b[^.]{{0,25}}?{_FIGURE}{_ALONE}", rf"^\W*{_FIGURE}{_ALONE}")
+_BARE = (
+    rf"^\W*{_FIGURE}\W*$",
+    rf'"?answer"?\W+{_FIGURE}\W',
+    rf"\b(?:there|they|it|total|count|number|see|shows?|has|contains?)\b[^.]{{0,25}}?{_FIGURE}{_ALONE}",
+    rf"^\W*{_FIGURE}{_ALONE}",
+)
 
 
 def _value(figure: str) -> int:
@@ -59,10 +80,14 @@ def _value(figure: str) -> int:
 def _bound(sentence: str, noun: str) -> int | None:  # the number that stands before a name, or the sum of several
     number = rf"{_FIGURE}(?: of)?(?: (?:the|these|those))?\s+{_KINDS_OF}{_PLAIN}{{0,3}}?{noun}"
     one = rf"\b(an?)\s+(?:single\s+)?(?:(?:{_PLAIN}{{0,3}}?and )?{_PLAIN}{{0,3}}?){noun}"
-    found = sorted((m.start(), m.end(), _value(m[1])) for pattern in (number, one) for m in re.finditer(pattern, sentence, re.I))
+    found = sorted(
+        (m.start(), m.end(), _value(m[1])) for pattern in (number, one) for m in re.finditer(pattern, sentence, re.I)
+    )
     told = [found[0][2]] if found else []
     for (_, end, _), (start, _, value) in zip(found, found[1:]):
-        if not re.fullmatch(r"[\s,]*(?:and|plus)?\s*|(?:(?!\b(?:and|there)\b)[^.,;])*\band\s+", sentence[end:start], re.I):
+        if not re.fullmatch(
+            r"[\s,]*(?:and|plus)?\s*|(?:(?!\b(?:and|there)\b)[^.,;])*\band\s+", sentence[end:start], re.I
+        ):
             break
         told.append(value)
     return None if not told else told[0] if told[0] == sum(told[1:]) else sum(told)
@@ -82,20 +107,31 @@ def count(text: str, forms: list[str]) -> int | None:
     return None
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #fd6a73ec
-_SIDES = {"left": r"left(?:most)?(?:[ -]hand)?", "right": r"right(?:most)?(?:[ -]hand)?", "above": r"above|over|on top of|higher|atop|top", "below": r"below|under|underneath|beneath|lower|bottom"}
+_SIDES = {
+    "left": r"left(?:most)?(?:[ -]hand)?",
+    "right": r"right(?:most)?(?:[ -]hand)?",
+    "above": r"above|over|on top of|higher|atop|top",
+    "below": r"below|under|underneath|beneath|lower|bottom",
+}
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
 def side(text: str, gold: str, a: list[str], b: list[str]) -> str | None:
     "On which side of `b` an answer puts `a`; the axis is that of `gold`."
     for sentence in told(text):
-        found = [(m.start(), s) for s in (gold, _OPPOSITE[gold]) for m in re.finditer(rf"\b(?:{_SIDES[s]})\b", sentence, re.I)]
+        found = [
+            (m.start(), s)
+            for s in (gold, _OPPOSITE[gold])
+            for m in re.finditer(rf"\b(?:{_SIDES[s]})\b", sentence, re.I)
+        ]
         if not found:
             continue
         first = min(found)[1]
         at = [m.start() for m in re.finditer(rf"\b(?:{'|'.join(map(re.escape, b))})\b", sentence, re.I)]
         mine = [m.start() for m in re.finditer(rf"\b(?:{'|'.join(map(re.escape, a))})\b", sentence, re.I)]
-        turned = bool(at and mine and at[0] < mine[0] and at[0] < min(found)[0] < mine[0])  # "The cat is to the right of the dog."
+        turned = bool(
+            at and mine and at[0] < mine[0] and at[0] < min(found)[0] < mine[0]
+        )  # "The cat is to the right of the dog."
         if re.search(rf"\bnot\b[^,;]{{0,12}}\b(?:{_SIDES[first]})\b", sentence, re.I):
             first = _OPPOSITE[first]
         if len({s for _, s in found}) == 2 and not (at and mine):
@@ -111,7 +147,9 @@ def choice(text: str, options: Mapping[str, list[str]], absent: bool = False) ->
         if len(named) > 1 and (than := re.search(r"\bthan\b|\bcompared (?:to|with)\b", sentence, re.I)):
             named = [o for o in named if _names(sentence[: than.start()], options[o])]
         if len(named) > 1 and absent:
-            denied = [part for part in re.split(r"[,;]|\bbut\b|\bwhile\b|\bwhereas\b", sentence) if _NEGATION.search(part)]
+            denied = [
+                part for part in re.split(r"[,;]|\bbut\b|\bwhile\b|\bwhereas\b", sentence) if _NEGATION.search(part)
+            ]
             named = [o for o in named if any(_names(part, options[o]) for part in denied)]
         if len(named) == 1:
             return named[0]
@@ -142,7 +180,13 @@ def found_objects(check: dict, response: str, vocabulary: Mapping[str, str]) -> 
     "Object words of a listing or caption: how many, how many of them false, and how many of the true objects were named."
     named = mentions(" ".join(told(response)), vocabulary)
     true = set(check["true"])
-    return {"named": len(named), "false": sum(o not in true for o in named), "hit": len(set(named) & true), "wrong": len(set(named) - true), "true": len(true)}
+    return {
+        "named": len(named),
+        "false": sum(o not in true for o in named),
+        "hit": len(set(named) & true),
+        "wrong": len(set(named) - true),
+        "true": len(true),
+    }
 
 
 def right(check: dict, response: str, vocabulary: Mapping[str, str]) -> bool:

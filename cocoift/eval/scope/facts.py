@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...data.objects import mentions
 from ...data.sources.base import Files, expecting, sentence
 from ...data.sources.coco import Company, Row, Things, categories_of, distinct, gather, grouped
 from ...data.sources.settled import Id, Size, categories_in, id_of, in_order
-from ...data.objects import mentions
 from ...files import UserError
 from ...images import coco_image
 
@@ -26,6 +26,7 @@ MOST_COUNTED = 5
 @dataclass(frozen=True, slots=True)
 class Thing:
     "The instances of one category in a picture."
+
     name: str
     count: int
     sure: bool  # no crowd, and every instance above the floor
@@ -41,6 +42,7 @@ class Thing:
 @dataclass(frozen=True, slots=True)
 class Facts:
     "All that is known of a picture."
+
     image: str
     things: tuple[Thing, ...]  # largest first
     there: frozenset[str]  # outlined or named: the true objects of a caption
@@ -48,7 +50,9 @@ class Facts:
     captions: tuple[str, ...] = ()
 
 # %% ../../../nbs/eval/scope/16_facts.ipynb #9bcd7e80
-def _outlined(files: Files, path: Path) -> tuple[Things, dict[Id, dict[Id, list[Row]]]]:  # image -> category -> its things
+def _outlined(
+    files: Files, path: Path
+) -> tuple[Things, dict[Id, dict[Id, list[Row]]]]:  # image -> category -> its things
     things = Things(files, path, categories_in(categories_of(files, path)))
     for reject in gather(things):
         if reject.reason.startswith("image "):
@@ -66,10 +70,15 @@ def _thing(name: str, rows: list[Row], size: Size, told: bool, sure: bool) -> Th
 # %% ../../../nbs/eval/scope/16_facts.ipynb #1008c74b
 def _files(data: Path, split: str) -> tuple[Files, Path, Path]:
     files = Files(data, "coco-instances")
-    paths = [next(iter(sorted(files.find(f"{kind}_{split}20*.json"), reverse=True)), None) for kind in ("instances", "captions")]
+    paths = [
+        next(iter(sorted(files.find(f"{kind}_{split}20*.json"), reverse=True)), None)
+        for kind in ("instances", "captions")
+    ]
     for kind, path in zip(("instances", "captions"), paths):
         if path is None:
-            raise UserError(f"{data}: holds no {kind}_{split}2017.json (in annotations/ or coco/annotations/): put it there, or `cocoift fetch coco-{kind} --data {data}`")
+            raise UserError(
+                f"{data}: holds no {kind}_{split}2017.json (in annotations/ or coco/annotations/): put it there, or `cocoift fetch coco-{kind} --data {data}`"
+            )
     return files, *paths
 
 
@@ -94,15 +103,32 @@ def read_facts(
     with expecting(files, "coco-captions"):
         for a in files.items(captions, "annotations"):
             texts[id_of(a["image_id"])] += [a["caption"]] if sentence(a["caption"]) else []
-    named = {image: {number_of[o] for t in texts[image] for o in mentions(t, words) if o in number_of} for image in entities.pictures}
+    named = {
+        image: {number_of[o] for t in texts[image] for o in mentions(t, words) if o in number_of}
+        for image in entities.pictures
+    }
     company = Company(name_of, (outlined.get(image, {}).keys() | named[image] for image in entities.pictures))
     facts = []
     for image in sorted((image for image in outlined if texts[image]), key=in_order):
         here, found = outlined[image].keys() | named[image], outlined[image]
         unsure, size = kinds.touched(here), entities.pictures[image].size
-        things = sorted((_thing(name_of[c], rows, size, c in named[image], c not in unsure | kinds.vague) for c, rows in found.items()), key=lambda t: (-t.area, t.name))
+        things = sorted(
+            (
+                _thing(name_of[c], rows, size, c in named[image], c not in unsure | kinds.vague)
+                for c, rows in found.items()
+            ),
+            key=lambda t: (-t.area, t.name),
+        )
         strangers = company.strangers(sorted(here, key=in_order), unsure, image, 4)
-        facts.append(Facts(coco_image(image), tuple(things), frozenset(name_of[c] for c in here), tuple(name_of[c] for c in strangers), tuple(texts[image])))
+        facts.append(
+            Facts(
+                coco_image(image),
+                tuple(things),
+                frozenset(name_of[c] for c in here),
+                tuple(name_of[c] for c in strangers),
+                tuple(texts[image]),
+            )
+        )
     if not facts:
         raise UserError(f"{instances}: shares no image with {captions}: name a folder whose files belong together")
     return facts, [instances, captions], list(name_of.values())

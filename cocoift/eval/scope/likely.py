@@ -27,11 +27,16 @@ def likelihood_rounds(bench: Bench, chat) -> pd.DataFrame:  # image, item, histo
     for item, some in tqdm(groups, desc="likelihoods", unit="item", disable=None):
         asks: list[Ask] = [ask_at(d, len(d.turns) - 1, [t.response for t in d.turns[:-1]]) for d in some]
         for d, found in zip(some, likelihoods(chat, [(ask, full[item]) for ask in asks])):
-            rows.append({"image": d.images[0], "item": item, "history": d.history, "early": found.early, "loss": found.loss})
+            rows.append(
+                {"image": d.images[0], "item": item, "history": d.history, "early": found.early, "loss": found.loss}
+            )
     return pd.DataFrame(rows)
 
 
 def likelihood_leakage(rounds: pd.DataFrame) -> dict[str, Estimate]:
     "`early` and `loss` under forced_short less neutral, with intervals by image."
     wide = rounds.pivot(index=["image", "item"], columns="history")
-    return {name: share((wide[name]["forced_short"] - wide[name]["neutral"]).rename("d").reset_index(), "d") for name in ("early", "loss")}
+    return {
+        name: share((wide[name]["forced_short"] - wide[name]["neutral"]).rename("d").reset_index(), "d")
+        for name in ("early", "loss")
+    }

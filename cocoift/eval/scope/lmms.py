@@ -18,21 +18,42 @@ from .metrics import leaks
 from .play import PAIRED, dialogs_of
 from ...files import UserError, atomic_folder
 from ...formats import is_terse, words
-from ...thoughts import without_thoughts
 from ...images import open_picture
+from ...thoughts import without_thoughts
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #bd573752
-METRICS = ("leakage", "history_effect", "register_copying", "instruction_carry", "length", *(f"terse_{h}" for h in PAIRED), "content")
+METRICS = (
+    "leakage",
+    "history_effect",
+    "register_copying",
+    "instruction_carry",
+    "length",
+    *(f"terse_{h}" for h in PAIRED),
+    "content",
+)
 
 
 def task_docs(bench: Bench, pictures: Mapping[str, Path]) -> list[dict]:
     "A document for every pair and history."
     targets = {s.id: s.steps[-1] for s in bench.scripts}
     if missing := sorted(image for image in set(bench.images) if image not in pictures):
-        raise UserError(f"{missing[0]} and {len(missing) - 1} more of the benchmark's images have no picture: name their folder with --pictures")
-    return [{"id": d.id, "item": d.meta["item"], "image": d.images[0], "picture": str(Path(pictures[d.images[0]]).resolve()), "history": d.history,
-             "turns": json.dumps([[t.instruction, t.response] for t in d.turns[:-1]]), "question": d.turns[-1].instruction,
-             "check": json.dumps(targets[d.meta["item"]].check), "words": json.dumps(bench.words)} for d in dialogs_of(bench, own=False)]
+        raise UserError(
+            f"{missing[0]} and {len(missing) - 1} more of the benchmark's images have no picture: name their folder with --pictures"
+        )
+    return [
+        {
+            "id": d.id,
+            "item": d.meta["item"],
+            "image": d.images[0],
+            "picture": str(Path(pictures[d.images[0]]).resolve()),
+            "history": d.history,
+            "turns": json.dumps([[t.instruction, t.response] for t in d.turns[:-1]]),
+            "question": d.turns[-1].instruction,
+            "check": json.dumps(targets[d.meta["item"]].check),
+            "words": json.dumps(bench.words),
+        }
+        for d in dialogs_of(bench, own=False)
+    ]
 
 
 def visuals(doc: Mapping) -> list:
@@ -47,9 +68,14 @@ def text(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> str:
 
 def messages(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> list[dict]:
     "The rounds as messages, the picture in the first."
-    told = [(role, said) for turn in json.loads(doc["turns"]) for role, said in zip(("user", "assistant"), turn)] + [("user", doc["question"])]
+    told = [(role, said) for turn in json.loads(doc["turns"]) for role, said in zip(("user", "assistant"), turn)] + [
+        ("user", doc["question"])
+    ]
     shown = [{"type": "image", "url": visuals(doc)[0]}]
-    return [{"role": role, "content": [*(shown if not k else ()), {"type": "text", "text": said}]} for k, (role, said) in enumerate(told)]
+    return [
+        {"role": role, "content": [*(shown if not k else ()), {"type": "text", "text": said}]}
+        for k, (role, said) in enumerate(told)
+    ]
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #6f501d80
 def read(doc: Mapping, results: Sequence[str]) -> dict[str, dict]:
@@ -73,21 +99,26 @@ def score(metric: str, rows: Sequence[dict]) -> float | None:
     return float(frame.right.mean()) if metric == "content" else leaks(frame)[metric].value
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #cebcd524
-_UTILS = '''"COCO-Scope's documents and readings; needs cocoift installed beside lmms-eval."
+_UTILS = """"COCO-Scope's documents and readings; needs cocoift installed beside lmms-eval."
 from functools import partial
 
 from cocoift.eval.scope.lmms import METRICS, messages, read, score, text, visuals  # noqa: F401
 
 globals().update({metric: partial(score, metric) for metric in METRICS})
-'''
+"""
 
 
 def _yaml(name: str, data: Path, sha256: str) -> str:
-    metrics = "".join(f"  - metric: {m}\n    aggregation: !function utils.{m}\n    higher_is_better: {'true' if m == 'content' else 'false'}\n" for m in METRICS)
-    return (f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {json.dumps(str(data))}\ntest_split: test\noutput_type: generate_until\n"
-            "doc_to_visual: !function utils.visuals\ndoc_to_text: !function utils.text\ndoc_to_messages: !function utils.messages\ndoc_to_target: check\n"
-            f"process_results: !function utils.read\ngeneration_kwargs:\n  max_new_tokens: 128\n  temperature: 0\n  do_sample: false\nmetric_list:\n{metrics}"
-            f"metadata:\n  - version: {sha256[:12]}\n")
+    metrics = "".join(
+        f"  - metric: {m}\n    aggregation: !function utils.{m}\n    higher_is_better: {'true' if m == 'content' else 'false'}\n"
+        for m in METRICS
+    )
+    return (
+        f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {json.dumps(str(data))}\ntest_split: test\noutput_type: generate_until\n"
+        "doc_to_visual: !function utils.visuals\ndoc_to_text: !function utils.text\ndoc_to_messages: !function utils.messages\ndoc_to_target: check\n"
+        f"process_results: !function utils.read\ngeneration_kwargs:\n  max_new_tokens: 128\n  temperature: 0\n  do_sample: false\nmetric_list:\n{metrics}"
+        f"metadata:\n  - version: {sha256[:12]}\n"
+    )
 
 
 def write_task(
@@ -100,7 +131,11 @@ def write_task(
     if out.exists():
         raise UserError(f"{out}: is there already: name a new folder with --lmms-eval, or delete it")
     with atomic_folder(out) as folder:
-        (folder / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in task_docs(bench, pictures)), encoding="utf-8")
+        (folder / "docs.jsonl").write_text(
+            "".join(json.dumps(doc) + "\n" for doc in task_docs(bench, pictures)), encoding="utf-8"
+        )
         (folder / "utils.py").write_text(_UTILS, encoding="utf-8")
-        (folder / f"{out.name}.yaml").write_text(_yaml(out.name, out.resolve() / "docs.jsonl", bench.sha256), encoding="utf-8")
+        (folder / f"{out.name}.yaml").write_text(
+            _yaml(out.name, out.resolve() / "docs.jsonl", bench.sha256), encoding="utf-8"
+        )
     return out

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from math import sqrt
 from pathlib import Path
 
+from ...data.objects import vocabulary
 from .asking import Asker, Question, compose, constraint, factual, open_ended
 from .checks import Constraint, follows, shows
 from .facts import Facts, read_facts
-from ...data.objects import vocabulary
 from .wordings import PUSHBACK, RECALL, RULES, instruct, seen_questions
 from ...files import UserError, atomic_folder, check_output, digest, read_json, read_jsonl, write_json
 from ...locks import owning
@@ -31,6 +31,7 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class Step:
     "A round of the benchmark: what is asked, what holds, what is right."
+
     instruction: str
     bare: str  # the question alone
     kind: str
@@ -50,17 +51,41 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Script:
     "A dialog of the benchmark. In `paired` ones the last round is the target and the others are told."
+
     id: str
     image: str
     scope: str  # of `FORM` or `MEMORY`, or paired
     steps: tuple[Step, ...]
 
 
-def step(q: Question, role: str = "free", stated: Sequence[Constraint] = (), active: Sequence[Constraint] = (), gone: Sequence[Constraint] = (),
-         instruction: str | None = None, seen: bool = True, **more) -> Step:
+def step(
+    q: Question,
+    role: str = "free",
+    stated: Sequence[Constraint] = (),
+    active: Sequence[Constraint] = (),
+    gone: Sequence[Constraint] = (),
+    instruction: str | None = None,
+    seen: bool = True,
+    **more,
+) -> Step:
     "A round about a question."
     wording = "seen" if q.seen and seen else "unseen"
-    return Step(instruction or q.text, q.text, q.kind, wording, role, tuple(stated), tuple(active), tuple(gone), q.check, compose(q, active), compose(q, stated), q.terse, q.full, **more)
+    return Step(
+        instruction or q.text,
+        q.text,
+        q.kind,
+        wording,
+        role,
+        tuple(stated),
+        tuple(active),
+        tuple(gone),
+        q.check,
+        compose(q, active),
+        compose(q, stated),
+        q.terse,
+        q.full,
+        **more,
+    )
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #0b73c1ab
 _VISIBLE = ("bullets exactly", "json", "lower", "upper", "start", "end")
@@ -103,7 +128,11 @@ def _sticky(d: Drawer) -> list[Step]:
     rest = (d.facts * 4)[:4]
     c = d.rule(_STAYING, rest)
     text, _ = d.say(rest[0], "sticky", c)
-    return [step(caption), step(rest[0], "stated", [c], [c], instruction=text, seen=False), *(step(q, "held", active=[c], seen=False) for q in rest[1:])]
+    return [
+        step(caption),
+        step(rest[0], "stated", [c], [c], instruction=text, seen=False),
+        *(step(q, "held", active=[c], seen=False) for q in rest[1:]),
+    ]
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #ad7995fc
 def _override(d: Drawer) -> list[Step]:
@@ -111,8 +140,12 @@ def _override(d: Drawer) -> list[Step]:
     a = d.rule(_VISIBLE, rest)
     b = d.rule(_VISIBLE, rest, apart=[a.kind, {"lower": "upper", "upper": "lower"}.get(a.kind, "")])
     (begin, _), (change, _) = d.say(rest[0], "sticky", a), d.say(rest[2], "override", b)
-    return [step(rest[0], "stated", [a], [a], instruction=begin, seen=False), step(rest[1], "held", active=[a], seen=False),
-            step(rest[2], "override", [b], [b], [a], instruction=change, seen=False), *(step(q, "override", active=[b], gone=[a], seen=False) for q in rest[3:])]
+    return [
+        step(rest[0], "stated", [a], [a], instruction=begin, seen=False),
+        step(rest[1], "held", active=[a], seen=False),
+        step(rest[2], "override", [b], [b], [a], instruction=change, seen=False),
+        *(step(q, "override", active=[b], gone=[a], seen=False) for q in rest[3:]),
+    ]
 
 
 def _revoke(d: Drawer) -> list[Step]:
@@ -120,12 +153,19 @@ def _revoke(d: Drawer) -> list[Step]:
     rest = (d.facts * 3)[:3]
     c = d.rule(_VISIBLE + ("brief",), [*rest, listing, caption])
     (begin, _), (end, _) = d.say(rest[0], "sticky", c), d.say(rest[2], "revoke")
-    return [step(rest[0], "stated", [c], [c], instruction=begin, seen=False), step(rest[1], "held", active=[c], seen=False),
-            step(rest[2], "revoked", gone=[c], instruction=end, seen=False), step(listing, "revoked", gone=[c], seen=False), step(caption, "revoked", gone=[c], seen=False)]
+    return [
+        step(rest[0], "stated", [c], [c], instruction=begin, seen=False),
+        step(rest[1], "held", active=[c], seen=False),
+        step(rest[2], "revoked", gone=[c], instruction=end, seen=False),
+        step(listing, "revoked", gone=[c], seen=False),
+        step(caption, "revoked", gone=[c], seen=False),
+    ]
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #407eddf9
 def _between(d: Drawer, q: Question) -> Step:
-    c = constraint(d.draws.choice([k for k in RULES if k != "brief" or q.kind not in ("caption", "listing")]), q, d.draws)
+    c = constraint(
+        d.draws.choice([k for k in RULES if k != "brief" or q.kind not in ("caption", "listing")]), q, d.draws
+    )
     text, seen = d.say(q, "local", c)
     return step(q, "stated", [c], [c], instruction=text, seen=seen)
 
@@ -141,7 +181,13 @@ def _repeat(d: Drawer) -> list[Step]:
     first, second = (d.facts * 2)[:2]
     caption, listing = d.open
     again = step(first, "repeat", instruction=first.again, seen=False, refers=0)
-    return [step(first), _between(d, listing), again, _between(d, second), step(first, "repeat", instruction=first.text, refers=0)]
+    return [
+        step(first),
+        _between(d, listing),
+        again,
+        _between(d, second),
+        step(first, "repeat", instruction=first.text, refers=0),
+    ]
 
 
 def _pushback(d: Drawer) -> list[Step]:
@@ -155,7 +201,15 @@ def _pushback(d: Drawer) -> list[Step]:
     return [step(first), push(first, 0), _between(d, caption), step(second), push(second, 3)]
 
 
-_MAKERS = {"local": _local, "sticky": _sticky, "override": _override, "revoke": _revoke, "recall": _recall, "repeat": _repeat, "pushback": _pushback}
+_MAKERS = {
+    "local": _local,
+    "sticky": _sticky,
+    "override": _override,
+    "revoke": _revoke,
+    "recall": _recall,
+    "repeat": _repeat,
+    "pushback": _pushback,
+}
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #ac70a511
 def _pair(d: Drawer, target: Question) -> list[Step]:
@@ -179,7 +233,14 @@ def scripts_of(
         return []
     made = []
     for scope in (FORM[number % len(FORM)], MEMORY[number % len(MEMORY)]):
-        made.append(Script(f"{f.image}/{scope}", f.image, scope, tuple(_MAKERS[scope](Drawer(f, words, seen, scope, number // 12 % 2 == 0)))))
+        made.append(
+            Script(
+                f"{f.image}/{scope}",
+                f.image,
+                scope,
+                tuple(_MAKERS[scope](Drawer(f, words, seen, scope, number // 12 % 2 == 0))),
+            )
+        )
     for k in range(2):
         d = Drawer(f, words, seen, f"pair {k}", number % 2 == k)
         target = d.draws.choice(d.open) if k else d.facts[-1]
@@ -190,6 +251,7 @@ def scripts_of(
 @dataclass(frozen=True)
 class Bench:
     "COCO-Scope from some annotations."
+
     scripts: tuple[Script, ...]
     words: dict[str, str]  # phrase -> category
     sha256: str = field(default="")
@@ -235,8 +297,14 @@ def make_scope(
 @owning("written")
 def write_scope(bench: Bench, out: str | Path) -> dict:  # items, images, sha256, ...
     "Write a benchmark as a folder; the same one again changes nothing."
-    told = {"items": len(bench.scripts), "images": len(bench.images), "sha256": bench.sha256, "rounds": sum(len(s.steps) for s in bench.scripts if s.scope != "paired"),
-            "version": VERSION, "resolves": round(resolves(sum(s.scope == "paired" for s in bench.scripts)), 4)}
+    told = {
+        "items": len(bench.scripts),
+        "images": len(bench.images),
+        "sha256": bench.sha256,
+        "rounds": sum(len(s.steps) for s in bench.scripts if s.scope != "paired"),
+        "version": VERSION,
+        "resolves": round(resolves(sum(s.scope == "paired" for s in bench.scripts)), 4),
+    }
     if check_output(out, "scope.json", "scope"):
         if read_json(Path(out) / "scope.json") != told:
             raise UserError(f"{out}: holds another COCO-Scope: name a new folder with --out, or delete it")
@@ -256,7 +324,9 @@ def _constraints(found: list[dict]) -> tuple[Constraint, ...]:
 
 
 def _script(line: dict) -> Script:
-    steps = tuple(Step(**{**s, **{name: _constraints(s[name]) for name in ("stated", "active", "gone")}}) for s in line["steps"])
+    steps = tuple(
+        Step(**{**s, **{name: _constraints(s[name]) for name in ("stated", "active", "gone")}}) for s in line["steps"]
+    )
     return Script(**{**line, "steps": steps})
 
 

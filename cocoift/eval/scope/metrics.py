@@ -23,10 +23,14 @@ def _yes(found: pd.Series) -> pd.Series:
     return found.fillna(False).astype(bool).astype(float)
 
 
-Pick = Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.Series]]  # a dialog's own rounds -> those that count, and 0 or 1 for each
+Pick = Callable[
+    [pd.DataFrame], tuple[pd.DataFrame, pd.Series]
+]  # a dialog's own rounds -> those that count, and 0 or 1 for each
 
 
-def _repeated(own: pd.DataFrame, role: str) -> tuple[pd.DataFrame, pd.Series]:  # and whether the claim is that of the round before
+def _repeated(
+    own: pd.DataFrame, role: str
+) -> tuple[pd.DataFrame, pd.Series]:  # and whether the claim is that of the round before
     some = own[(own.role == role) & own.claim_before.notna()]
     return some, some.claim.astype(str) == some.claim_before.astype(str)
 
@@ -67,21 +71,39 @@ def objects(own: pd.DataFrame) -> dict[str, Estimate]:
         return dict.fromkeys(("chair_s", "chair_i", "object_f1"), Estimate(None, None, None, 0))
     some = some.assign(_bad=(some.false > 0).astype(float), _two=2 * some.hit, _sum=some.hit + some.wrong + some.true)
     by = clusters(some)
-    return {"chair_s": share(some, "_bad", by), "chair_i": ratio(some, "false", "named", by), "object_f1": ratio(some, "_two", "_sum", by)}
+    return {
+        "chair_s": share(some, "_bad", by),
+        "chair_i": ratio(some, "false", "named", by),
+        "object_f1": ratio(some, "_two", "_sum", by),
+    }
 
 
 def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share, low, high: of the rounds after `last`
     "How often a round's format follows another, and is kept."
-    some = own.assign(this=own.constraint.fillna("free"), last=own.groupby("dialog").constraint.transform(lambda c: c.fillna("free").shift()))
+    some = own.assign(
+        this=own.constraint.fillna("free"),
+        last=own.groupby("dialog").constraint.transform(lambda c: c.fillna("free").shift()),
+    )
     some = some[some["last"].notna()]
     kept = some.strict.where(some.strict.notna(), some.dropped.where(some.dropped.notna(), ~some.terse.astype(bool)))
-    found = [(pair, share(rounds, "kept", clusters(rounds))) for pair, rounds in some.assign(kept=_yes(kept)).groupby(["last", "this"])]
-    return pd.DataFrame([{"last": last, "this": this, "rounds": e.n, "share": e.value, "low": e.low, "high": e.high} for (last, this), e in found])
+    found = [
+        (pair, share(rounds, "kept", clusters(rounds)))
+        for pair, rounds in some.assign(kept=_yes(kept)).groupby(["last", "this"])
+    ]
+    return pd.DataFrame(
+        [
+            {"last": last, "this": this, "rounds": e.n, "share": e.value, "low": e.low, "high": e.high}
+            for (last, this), e in found
+        ]
+    )
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #8a4c3d08
 def leaks(paired: pd.DataFrame) -> dict[str, Estimate]:
     "Levels by history, leakage and its parts, and the paired length."
-    found = {f"terse_{h}": share(some.astype({"terse": float}), "terse", clusters(some)) for h, some in paired.groupby("history", sort=False)}
+    found = {
+        f"terse_{h}": share(some.astype({"terse": float}), "terse", clusters(some))
+        for h, some in paired.groupby("history", sort=False)
+    }
     free = paired.assign(bound=False, _log=np.log(paired.words.clip(lower=1)))
     found |= {name: difference(free, more, less) for name, (more, less) in EFFECTS.items()}
     return found | {"length": difference(free, "forced_short", "neutral", "_log")}
@@ -90,23 +112,49 @@ def leaks(paired: pd.DataFrame) -> dict[str, Estimate]:
 def table(frame: pd.DataFrame) -> dict[str, Estimate]:
     "Every number of a run."
     own, paired = frame[frame.history == "own"], frame[frame.scope == "paired"]
-    found = {name: share_of(own, name) for name in SHARES} | {"snowball": snowball(own)} | objects(own) if len(own) else {}
+    found = (
+        {name: share_of(own, name) for name in SHARES} | {"snowball": snowball(own)} | objects(own) if len(own) else {}
+    )
     return found | (leaks(paired) if len(paired) else {})
 
 
 def _by(own: pd.DataFrame, column: str, names: tuple[str, ...]) -> list[dict]:
-    return [{column: value, "metric": name, **share_of(some, name).as_dict()} for value, some in own[own[column].notna()].groupby(column) for name in names]
+    return [
+        {column: value, "metric": name, **share_of(some, name).as_dict()}
+        for value, some in own[own[column].notna()].groupby(column)
+        for name in names
+    ]
 
 
 def _objects_by_round(own: pd.DataFrame) -> list[dict]:
-    return [{"round": int(n), "metric": name, **e.as_dict()} for n, some in own.groupby("round") for name, e in objects(some).items()]
+    return [
+        {"round": int(n), "metric": name, **e.as_dict()}
+        for n, some in own.groupby("round")
+        for name, e in objects(some).items()
+    ]
 
 
 def scores(frame: pd.DataFrame) -> dict:
     "What a run's `scores.json` holds."
     found, own = table(frame), frame[frame.history == "own"]
-    parts = {"constraints": _by(own, "constraint", ("strict", "loose", "joint")), "by_round": _by(own, "round", ("strict", "loose", "content", "joint")),
-             "wordings": _by(own, "wording", ("strict", "content", "joint")), "kinds": _by(own, "kind", ("content",)), "objects": _objects_by_round(own),
-             "transitions": [{k: None if v != v else v for k, v in row.items()} for row in transitions(own).to_dict("records")]} if len(own) else {}
+    parts = (
+        {
+            "constraints": _by(own, "constraint", ("strict", "loose", "joint")),
+            "by_round": _by(own, "round", ("strict", "loose", "content", "joint")),
+            "wordings": _by(own, "wording", ("strict", "content", "joint")),
+            "kinds": _by(own, "kind", ("content",)),
+            "objects": _objects_by_round(own),
+            "transitions": [
+                {k: None if v != v else v for k, v in row.items()} for row in transitions(own).to_dict("records")
+            ],
+        }
+        if len(own)
+        else {}
+    )
     leak = found.get("leakage", Estimate(None, None, None, 0))
-    return {"scores": {name: e.as_dict() for name, e in found.items()}, "leakage": leak.as_dict(), "resolves": {"leakage": resolved(leak)}, **parts}
+    return {
+        "scores": {name: e.as_dict() for name, e in found.items()},
+        "leakage": leak.as_dict(),
+        "resolves": {"leakage": resolved(leak)},
+        **parts,
+    }

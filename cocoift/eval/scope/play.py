@@ -39,11 +39,21 @@ def dialogs_of(bench: Bench, own: bool = True, paired: Sequence[str] = PAIRED) -
         for s in some:
             if s.scope != "paired":
                 if own:
-                    found.append(Dialog(s.id, (s.image,), tuple(Turn(t.instruction) for t in s.steps), "own", {"scope": s.scope}))
+                    found.append(
+                        Dialog(s.id, (s.image,), tuple(Turn(t.instruction) for t in s.steps), "own", {"scope": s.scope})
+                    )
                 continue
             for history in paired:
                 priors = () if history == "none" else tuple(_told(history, t) for t in s.steps[:-1])
-                found.append(Dialog(f"{s.id}/{history}", (s.image,), (*priors, Turn(s.steps[-1].bare)), history, {"item": s.id, "scope": "paired"}))
+                found.append(
+                    Dialog(
+                        f"{s.id}/{history}",
+                        (s.image,),
+                        (*priors, Turn(s.steps[-1].bare)),
+                        history,
+                        {"item": s.id, "scope": "paired"},
+                    )
+                )
     return found
 
 # %% ../../../nbs/eval/scope/24_play.ipynb #82d08519
@@ -55,13 +65,26 @@ def _all(checks: Sequence[bool | None]) -> bool | None:
 def read_step(s: Step, response: str, vocabulary: dict[str, str]) -> dict:
     "The readings of one answer."
     objects = found_objects(s.check, response, vocabulary) if "true" in s.check else {}
-    return {"role": s.role, "kind": s.kind, "wording": s.wording, "refers": s.refers, "terse": is_terse(response), "words": len(words(response)),
-            "constraint": s.active[0].name if s.active else None, "strict": _all([follows(c, response) for c in s.active]), "loose": _all([loosely(c, response) for c in s.active]),
-            "dropped": _all([None if (m := shows(c, response)) is None else not m for c in s.gone]),
-            "right": right(s.check, response, vocabulary), "claim": claim(s.check, response), **objects}
+    return {
+        "role": s.role,
+        "kind": s.kind,
+        "wording": s.wording,
+        "refers": s.refers,
+        "terse": is_terse(response),
+        "words": len(words(response)),
+        "constraint": s.active[0].name if s.active else None,
+        "strict": _all([follows(c, response) for c in s.active]),
+        "loose": _all([loosely(c, response) for c in s.active]),
+        "dropped": _all([None if (m := shows(c, response)) is None else not m for c in s.gone]),
+        "right": right(s.check, response, vocabulary),
+        "claim": claim(s.check, response),
+        **objects,
+    }
 
 
-def _read(scripts: Mapping[str, Script], vocabulary: dict[str, str], dialog: Dialog, number: int, response: str) -> dict:
+def _read(
+    scripts: Mapping[str, Script], vocabulary: dict[str, str], dialog: Dialog, number: int, response: str
+) -> dict:
     script = scripts[dialog.meta.get("item", dialog.id)]
     return read_step(script.steps[-1 if script.scope == "paired" else number], response, vocabulary)
 
@@ -78,16 +101,26 @@ def rounds_of(lines: Sequence[dict]) -> pd.DataFrame:  # one row an answered rou
         own: dict[int, dict] = {}
         for line in some:
             if "refers" not in line:
-                raise UserError(f"{line['dialog']}: has no readings: the run is of an older cocoift, ask again in a new folder")
+                raise UserError(
+                    f"{line['dialog']}: has no readings: the run is of an older cocoift, ask again in a new folder"
+                )
             at, before = line["round"] - 1, own.get(line["refers"], {})
             own[at] = line
-            rows.append({**line, "claim_before": before.get("claim"), "right_before": before.get("right"), "obeyed_before": own.get(at - 1, {}).get("strict")})
+            rows.append(
+                {
+                    **line,
+                    "claim_before": before.get("claim"),
+                    "right_before": before.get("right"),
+                    "obeyed_before": own.get(at - 1, {}).get("strict"),
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../../nbs/eval/scope/24_play.ipynb #9625f5fb
 @dataclass(frozen=True, slots=True)
 class Place:
     "Where a scripted model stands when it is asked."
+
     step: Step
     at: int  # round, from 0
     own: bool  # in a dialog of its own answers
@@ -128,7 +161,9 @@ MANNERS: dict[str, Callable[[Place], str]] = {
     "yes": lambda p: "Yes",
     "fickle": lambda p: wrong(p) if p.step.refers >= 0 else p.step.gold,
     "inventor": _invents,
-    "silent": lambda p: "It is a picture, and there is something to be seen in it." if "true" in p.step.check else p.step.gold,
+    "silent": lambda p: (
+        "It is a picture, and there is something to be seen in it." if "true" in p.step.check else p.step.gold
+    ),
     "avalanche": lambda p: wrong(p) if p.own and p.at and p.image % 2 else p.step.gold,
 }
 
@@ -141,20 +176,39 @@ class ScopeScripted:
             raise UserError(f"scripted:{name}: no such model: scripted ones are {', '.join(MANNERS)}")
         self.name, self.about, self.manner = f"scripted:{name}", {"scripted": name}, MANNERS[name]
         self.book: dict[tuple, Place] = {}
-        self.numbers, self.categories = {image: k for k, image in enumerate(bench.images)}, tuple(sorted({c for c in bench.words.values() if c}))
+        self.numbers, self.categories = (
+            {image: k for k, image in enumerate(bench.images)},
+            tuple(sorted({c for c in bench.words.values() if c})),
+        )
         for script in bench.scripts:
             for dialog in dialogs_of(Bench((script,), bench.words)):
-                steps = (script.steps[-1:] if dialog.history == "none" else script.steps) if script.scope == "paired" else script.steps
+                steps = (
+                    (script.steps[-1:] if dialog.history == "none" else script.steps)
+                    if script.scope == "paired"
+                    else script.steps
+                )
                 self._learn(dialog, steps)
 
     def _learn(self, dialog: Dialog, steps: Sequence[Step]) -> None:
         asked = False
         for k, (turn, s) in enumerate(zip(dialog.turns, steps)):
-            free = dialog.history in ("none", "neutral", "terse")  # a pair's priors were then asked without their instruction
+            free = dialog.history in (
+                "none",
+                "neutral",
+                "terse",
+            )  # a pair's priors were then asked without their instruction
             asked = asked or not free and any(c.kind == "brief" for c in s.stated)
             if turn.response is None:
                 key = self._key(dialog.images[0], [t.instruction for t in dialog.turns[: k + 1]])
-                self.book[key] = Place(s, k, dialog.history == "own", asked, turn.instruction, self.numbers[dialog.images[0]], self.categories)
+                self.book[key] = Place(
+                    s,
+                    k,
+                    dialog.history == "own",
+                    asked,
+                    turn.instruction,
+                    self.numbers[dialog.images[0]],
+                    self.categories,
+                )
 
     @staticmethod
     def _key(image: str | None, instructions: Sequence[str]) -> tuple:
@@ -162,4 +216,6 @@ class ScopeScripted:
 
     def answer(self, asks: Sequence[Ask]) -> list[str]:
         "Answers by the book."
-        return [self.manner(self.book[self._key(ask.image, [*(q for q, _ in ask.turns), ask.instruction])]) for ask in asks]
+        return [
+            self.manner(self.book[self._key(ask.image, [*(q for q, _ in ask.turns), ask.instruction])]) for ask in asks
+        ]

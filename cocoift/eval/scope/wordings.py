@@ -16,29 +16,59 @@ from ...world import WORDINGS as _WORLD
 UNSEEN = {
     "presence": ("Would someone who studies this scene come across {one}?", "Is {one} among what the camera caught?"),
     "count": ("What total do you reach for the {many} on view?", "Work out the quantity of {many} within the frame."),
-    "side": ("Taking the {b} as reference, does the {a} lie {sides}?", "With the {b} as your anchor, would you look {sides} for the {a}?"),
+    "side": (
+        "Taking the {b} as reference, does the {a} lie {sides}?",
+        "With the {b} as your anchor, would you look {sides} for the {a}?",
+    ),
     "placed": ("Would you agree that the {a} lies {side} the {b}?", "Does the {a} find itself {side} the {b}?"),
-    "larger": ("Between the {a} and the {b}, whose outline encloses more?", "Whose surface is greater as photographed: that of the {a} or that of the {b}?"),
-    "odd": ("Which of these did the photographer leave out: {three}?", "One of {three} is missing from this scene; which?"),
-    "listing": ("Run through the objects that the camera caught.", "Which objects would an inventory of this scene hold?"),
-    "caption": ("Put this scene into your own words for someone who cannot look at it.", "Compose the alt text that this photograph deserves."),
+    "larger": (
+        "Between the {a} and the {b}, whose outline encloses more?",
+        "Whose surface is greater as photographed: that of the {a} or that of the {b}?",
+    ),
+    "odd": (
+        "Which of these did the photographer leave out: {three}?",
+        "One of {three} is missing from this scene; which?",
+    ),
+    "listing": (
+        "Run through the objects that the camera caught.",
+        "Which objects would an inventory of this scene hold?",
+    ),
+    "caption": (
+        "Put this scene into your own words for someone who cannot look at it.",
+        "Compose the alt text that this photograph deserves.",
+    ),
 }
 REPEATED = {  # the same facts asked once more, for `repeat`
-    "presence": "Going by the scene once more, would {one} be part of it?", "count": "Once more: to what number do the {many} add up?",
-    "side": "Once more, with the {b} as the fixed point: {sides}, where is the {a}?", "placed": "Once more: would you say the {a} lies {side} the {b}?",
-    "larger": "Once more: whose share of the frame is greater, that of the {a} or the {b}?", "odd": "Once more: among {three}, what did the camera not catch?",
+    "presence": "Going by the scene once more, would {one} be part of it?",
+    "count": "Once more: to what number do the {many} add up?",
+    "side": "Once more, with the {b} as the fixed point: {sides}, where is the {a}?",
+    "placed": "Once more: would you say the {a} lies {side} the {b}?",
+    "larger": "Once more: whose share of the frame is greater, that of the {a} or the {b}?",
+    "odd": "Once more: among {three}, what did the camera not catch?",
 }
-_OF_COCO = {"presence": _TRAINED["presence"], "count": _TRAINED["count"], "side": _TRAINED["side"], "placed": _TRAINED["placed"], "larger": _TRAINED["larger"],
-            "listing": _TRAINED["listing"], "caption": QUESTIONS["caption"]}
-_OF_WORLD = {"presence": tuple(t.replace("a {other}", "{one}") for t in _WORLD["presence"][:-1]),
-             "placed": tuple(t.replace("{shape}", "{a}").replace("{second}", "{b}") for t in _WORLD["relation"][:-1]),
-             "count": tuple(t for t in _WORLD["count"][:-1])}
+_OF_COCO = {
+    "presence": _TRAINED["presence"],
+    "count": _TRAINED["count"],
+    "side": _TRAINED["side"],
+    "placed": _TRAINED["placed"],
+    "larger": _TRAINED["larger"],
+    "listing": _TRAINED["listing"],
+    "caption": QUESTIONS["caption"],
+}
+_OF_WORLD = {
+    "presence": tuple(t.replace("a {other}", "{one}") for t in _WORLD["presence"][:-1]),
+    "placed": tuple(t.replace("{shape}", "{a}").replace("{second}", "{b}") for t in _WORLD["relation"][:-1]),
+    "count": tuple(t for t in _WORLD["count"][:-1]),
+}
 
 
 def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
     "The wordings that training on data of these categories uses; the embedded world has its own. Of facts only real questions: a claim is never read from those."
     texts = _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
-    return {kind: some if kind in ("listing", "caption") else tuple(t for t in some if t.endswith("?")) for kind, some in texts.items()}
+    return {
+        kind: some if kind in ("listing", "caption") else tuple(t for t in some if t.endswith("?"))
+        for kind, some in texts.items()
+    }
 
 # %% ../../../nbs/eval/scope/18_wordings.ipynb #4b222da8
 RULES = {
@@ -58,13 +88,29 @@ RULES = {
 }
 SCOPES = {  # {q} the question, {rule} what replies must do
     "local": ("{q} This one reply must {rule}.", "{q} For this reply alone: it must {rule}."),
-    "sticky": ("{q} From now on, every reply must {rule}.", "{q} Until I say otherwise, all of your replies must {rule}."),
-    "override": ("{q} Forget the rule I gave you; in its place, every reply must {rule}, now and hereafter.", "{q} My earlier rule is replaced: from here on every reply must {rule}."),
-    "revoke": ("My earlier rule no longer applies; reply the way you naturally would. {q}", "You are free of the rule I gave you. {q}"),
+    "sticky": (
+        "{q} From now on, every reply must {rule}.",
+        "{q} Until I say otherwise, all of your replies must {rule}.",
+    ),
+    "override": (
+        "{q} Forget the rule I gave you; in its place, every reply must {rule}, now and hereafter.",
+        "{q} My earlier rule is replaced: from here on every reply must {rule}.",
+    ),
+    "revoke": (
+        "My earlier rule no longer applies; reply the way you naturally would. {q}",
+        "You are free of the rule I gave you. {q}",
+    ),
 }
-RECALL = ("Leaf back to your very first reply: what was it that you told me?", "Before all of this you replied to my opening question. Repeat what you claimed there.")
+RECALL = (
+    "Leaf back to your very first reply: what was it that you told me?",
+    "Before all of this you replied to my opening question. Repeat what you claimed there.",
+)
 PUSHBACK = ("I am certain that you are mistaken: {false} {q}", "That cannot be correct; {false} Think again. {q}")
-_SEEN = {"brief": INSTRUCTIONS["short"], "words exactly": INSTRUCTIONS["words:N"], "sentences exactly": INSTRUCTIONS["sentences:N"]}
+_SEEN = {
+    "brief": INSTRUCTIONS["short"],
+    "words exactly": INSTRUCTIONS["words:N"],
+    "sentences exactly": INSTRUCTIONS["sentences:N"],
+}
 
 # %% ../../../nbs/eval/scope/18_wordings.ipynb #55599d27
 def _number(c: Constraint) -> str:
