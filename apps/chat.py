@@ -1,4 +1,4 @@
-"Two to four models, one dialog: the page over `cocoift.chat.desk`."
+"Two to four models, one dialog: the page over `cocoift.arena.session`."
 
 import asyncio
 import random
@@ -8,13 +8,13 @@ import gradio as gr
 
 from apps import folds
 from apps.room import QUIET, Room, shows_errors, sorry, visitor
-from cocoift.chat.desk import MOST_PICTURES, MOST_TEXT, Side, answer
-from cocoift.chat.marks import defuse
-from cocoift.chat.shown import SIDES, WELCOME, differences, messages
-from cocoift.chat.speak import Settings
-from cocoift.chat.store import VOTES, votes_of
+from cocoift.arena.marks import defuse
+from cocoift.arena.messages import SIDES, WELCOME, differences, messages
+from cocoift.arena.session import MOST_PICTURES, MOST_TEXT, Side, answer
+from cocoift.arena.store import VOTES, votes_of
+from cocoift.dashboard.registry import examples, secrets
 from cocoift.files import UserError
-from cocoift.studies.roster import examples, secrets
+from cocoift.models.speak import Settings
 
 TAGS = {"A": "a", "B": "b", "C": "c", "D": "d", "tie": "tie", "both bad": "bad"}
 IN_ADDRESS = """(...values) => { const q = new URLSearchParams(location.search); "abcd".split("").forEach((n, i) => i < values[4] ? q.set(n, values[i]) : q.delete(n));

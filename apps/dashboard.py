@@ -5,13 +5,14 @@ from pathlib import Path
 import gradio as gr
 
 from apps.panels.data import Data
-from apps.panels.place import NOTHING, QUIET, Asked, Study
+from apps.panels.place import NOTHING, Asked, Study
 from apps.panels.results import Results
 from apps.panels.samples import Samples
 from apps.panels.training import Training
 from apps.panels.votes import Votes
-from cocoift.chat.store import Logbook
-from cocoift.studies.roster import Roster
+from apps.room import QUIET
+from cocoift.arena.store import Logbook
+from cocoift.dashboard.registry import Roster
 
 PANELS = {"results": Results, "samples": Samples, "data": Data, "training": Training, "votes": Votes}
 

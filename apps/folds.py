@@ -6,14 +6,14 @@ from pathlib import Path
 import gradio as gr
 
 from apps.room import QUIET, shows_errors, sorry, visitor
-from cocoift.chat.away import export
-from cocoift.chat.desk import MOST_TEXT, Side
-from cocoift.chat.logs import read_log
-from cocoift.chat.prepared import as_lines, read_lines
-from cocoift.chat.shown import SIDES, messages
-from cocoift.chat.store import plain
+from cocoift.arena.export import export
+from cocoift.arena.logs import read_log
+from cocoift.arena.messages import SIDES, messages
+from cocoift.arena.prepared import as_lines, read_lines
+from cocoift.arena.session import MOST_TEXT, Side
+from cocoift.arena.store import plain
+from cocoift.dashboard.registry import Roster, offered
 from cocoift.files import UserError
-from cocoift.studies.roster import Roster, offered
 
 
 class Folds:
@@ -152,7 +152,7 @@ class Folds:
         image = next((r.images[-1] for r in reversed(a.rounds) if r.images), None)
         if image not in self.roster.pictures:
             raise sorry("No COCO annotation of this picture is known here.")
-        from cocoift.studies.objects import annotated
+        from cocoift.dashboard.objects import annotated
 
         try:
             return annotated(self.roster.home(image), image, self.roster.pictures[image])

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from fastapi import HTTPException
 from starlette.responses import PlainTextResponse
 
-from cocoift.chat.desk import MOST_BYTES, MOST_PICTURES
+from cocoift.arena.session import MOST_BYTES, MOST_PICTURES
 
 CDN = "https://gradio.s3-us-west-2.amazonaws.com"  # where gradio's page for --share takes its own script from
 ERRANDS = ("/gradio_api/file=http", "/gradio_api/proxy=")  # gradio would fetch these for whoever asks

@@ -10,11 +10,11 @@ from threading import Event
 
 import gradio as gr
 
-from cocoift.chat.desk import take_picture
-from cocoift.chat.shown import SIDES
-from cocoift.chat.store import Logbook
+from cocoift.arena.messages import SIDES
+from cocoift.arena.session import take_picture
+from cocoift.arena.store import Logbook
+from cocoift.dashboard.registry import Roster
 from cocoift.files import UserError
-from cocoift.studies.roster import Roster
 
 QUIET = dict(show_progress="hidden", api_visibility="private")
 

@@ -26,10 +26,10 @@ from apps import chat, dashboard  # noqa: E402
 from apps.guard import Gate, Guard  # noqa: E402
 from apps.room import Room  # noqa: E402
 from apps.theme import CSS, HEAD, THEME  # noqa: E402
-from cocoift.chat.desk import MOST_BYTES  # noqa: E402
-from cocoift.chat.store import Logbook  # noqa: E402
+from cocoift.arena.session import MOST_BYTES  # noqa: E402
+from cocoift.arena.store import Logbook  # noqa: E402
+from cocoift.dashboard.registry import open_roster  # noqa: E402
 from cocoift.files import UserError  # noqa: E402
-from cocoift.studies.roster import open_roster  # noqa: E402
 
 FORGET = (
     300,

@@ -29,7 +29,7 @@ def read_labels(shared: Path) -> Iterator[tuple[str, dict]]:  # text, labels
 
 
 def words_of(shared: Path) -> dict[str, str]:
-    from cocoift.data.objects import vocabulary
+    from cocoift.data.generate.objects import vocabulary
 
     return vocabulary(
         line.split(",")[0].strip()
@@ -89,7 +89,7 @@ def _claimed(text: str, told: dict, words: dict[str, str]) -> Iterator[tuple[str
 
 
 def _named(text: str, told: dict, words: dict[str, str]) -> Iterator[tuple[str, object, bool, bool]]:
-    from cocoift.data.objects import mentions
+    from cocoift.data.generate.objects import mentions
 
     if "objects" in told:
         found, label = set(mentions(text, words)), set(told["objects"])

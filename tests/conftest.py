@@ -58,7 +58,7 @@ def cocoift():
 def small(tmp_path_factory) -> Path:
     "A small world and what is made from it, to read only: world/, exam/ (new scenes), set/ (a dataset), start/ (a tiny LLaVA)."
     from cocoift.conversation import read_conversations
-    from cocoift.data.build import BuildRecipe, build
+    from cocoift.data.build.make import BuildRecipe, build
     from cocoift.options import load_recipe
     from cocoift.train.model import assemble, save_llava, tiny_parts
     from cocoift.world import make_world

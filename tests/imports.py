@@ -30,7 +30,7 @@ def sources(folder: Path) -> Iterator[tuple[Path, str, list[str]]]:  # file, cod
         ]
         for code in cells:
             if not code.lstrip().startswith("%%"):
-                yield path, re.sub(r"(?m)^(\s*)[!%].*", r"\1pass", code), []
+                yield path, re.sub(r"(?m)^(\s*)(?:!|%\w).*", r"\1pass", code), []
 
 
 @cache

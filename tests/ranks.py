@@ -13,9 +13,10 @@ import shutil
 import socket
 from pathlib import Path
 
+from cocoift.models.family import open_family
 from cocoift.train.adapt import adapt
 from cocoift.train.checkpoint import Checkpoints
-from cocoift.train.family import load_model, open_family
+from cocoift.train.family import load_model
 from cocoift.train.loop import Pictures, Worker, groups, make_engine, read_plan, run_step
 from cocoift.train.recipe import TrainRecipe
 

@@ -94,8 +94,8 @@ def main() -> None:
     from PIL import Image
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-    from cocoift.chat.ask import Ask
-    from cocoift.chat.local import LocalChat
+    from cocoift.models.ask import Ask
+    from cocoift.models.local import LocalChat
     from cocoift.train.layout import assemble_on_disk
 
     seconds, start = {}, time.perf_counter()

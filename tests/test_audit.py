@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 import pytest
 
 from cocoift.conversation import Conversation, Origin, Round, conversation, write_jsonl
-from cocoift.data.audit import audit, audit_path, check_gate, leakage, parse_gate, survey
-from cocoift.data.clean import CleanList
-from cocoift.data.export import to_llava, to_messages
+from cocoift.data.build.clean import CleanList
+from cocoift.data.build.export import to_llava, to_messages
+from cocoift.data.inspect.audit import audit, audit_path, check_gate, leakage, parse_gate, survey
 from cocoift.files import UserError
 from cocoift.formats import TERSE_FORMATS, is_terse, keeps, normalise
 
@@ -175,7 +175,7 @@ def test_foreign_files(tmp_path, name, written):
 
 PEAK = """
 import sys
-from cocoift.data.audit import audit_path
+from cocoift.data.inspect.audit import audit_path
 from cocoift.files import peak_mb
 print(audit_path(sys.argv[1])["rounds"], peak_mb())
 """
@@ -265,7 +265,7 @@ def loads(page: str) -> list[str]:
 def test_page(tmp_path, shared):
     from plotly.offline import get_plotlyjs
 
-    from cocoift.studies.audit_page import write_audit
+    from cocoift.reports.audit_page import write_audit
 
     hostile = '"><script>alert(1)</script><img src="http://evil.example/x.png">'
     evil = Round(hostile, "Calm", "short", Origin(hostile)), Round("Why?", "Calm", "free", Origin(hostile))
@@ -301,7 +301,7 @@ def test_page(tmp_path, shared):
 
 
 def test_page_of_little(tmp_path):
-    from cocoift.studies.audit_page import write_audit
+    from cocoift.reports.audit_page import write_audit
 
     write_jsonl(tmp_path / "set.jsonl", [conversation(None, ("Hi.", "Hello."))])
     write_audit(tmp_path / "set.jsonl", tmp_path / "page.html")
@@ -316,7 +316,7 @@ def test_page_of_little(tmp_path):
 
 def test_page_in_a_browser(tmp_path, shared):
     sync_api = pytest.importorskip("playwright.sync_api")
-    from cocoift.studies.audit_page import write_audit
+    from cocoift.reports.audit_page import write_audit
 
     write_jsonl(tmp_path / "set.jsonl", chance())
     write_audit(tmp_path / "set.jsonl", tmp_path / "page.html", ["pope"], shared / "data")

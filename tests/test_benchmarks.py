@@ -7,9 +7,9 @@ import pytest
 
 from cocoift.cli.main import main
 from cocoift.eval.benchmark import load_benchmarks, read_questions, score
+from cocoift.eval.examine import examine
 from cocoift.eval.official import Given
 from cocoift.files import UserError
-from cocoift.studies.examine import examine
 
 SIX = ["none", "neutral:2", "terse:2", "forced_short:2", "own:2", "gold:2"]
 THINGS = ["dog", "cat", "car", "bench"]

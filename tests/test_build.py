@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cocoift.conversation import read_conversations
-from cocoift.data.recipe import CLEAN
+from cocoift.data.build.recipe import CLEAN
 from cocoift.world import make_world
 
 COCOIFT = Path(sys.executable).with_name("cocoift")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cocoift.data.questions import ask_objects
+from cocoift.data.build.questions import ask_objects
 from cocoift.data.sources.base import Files, Record, Reject, load_sources
 from cocoift.data.sources.settled import id_of, is_marked
 from cocoift.dataset import Dataset

@@ -12,18 +12,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from cocoift.chat.endpoint.cache import Cache
-from cocoift.chat.endpoint.engine import Engine, ask_all
-from cocoift.chat.endpoint.failures import check_proxies
-from cocoift.chat.endpoint.money import Price, read_prices
-from cocoift.chat.endpoint.request import Request
-from cocoift.chat.endpoint.server import ServerSpeaker
-from cocoift.chat.endpoint.spending import Spending, paid
-from cocoift.chat.endpoint.stage import Faults, Raised, Refusal, Stage
-from cocoift.chat.speak import Said, Settings
-from cocoift.data.build import build
-from cocoift.data.recipe import BuildRecipe
+from cocoift.data.build.make import build
+from cocoift.data.build.recipe import BuildRecipe
 from cocoift.files import Failed, Journal, UserError
+from cocoift.models.endpoint.cache import Cache
+from cocoift.models.endpoint.engine import Engine, ask_all
+from cocoift.models.endpoint.failures import check_proxies
+from cocoift.models.endpoint.money import Price, read_prices
+from cocoift.models.endpoint.request import Request
+from cocoift.models.endpoint.server import ServerSpeaker
+from cocoift.models.endpoint.spending import Spending, paid
+from cocoift.models.endpoint.stage import Faults, Raised, Refusal, Stage
+from cocoift.models.speak import Said, Settings
 from cocoift.world import make_world
 
 PRICE = Price(input=1000, output=2000)
@@ -197,10 +197,10 @@ def test_an_older_cache_has_spent_what_its_answers_cost(tmp_path):
 
 ASKER = """
 import sys
-from cocoift.chat.endpoint.cache import Cache
-from cocoift.chat.endpoint.engine import Engine, one, run
-from cocoift.chat.endpoint.money import Price
-from cocoift.chat.endpoint.request import Request
+from cocoift.models.endpoint.cache import Cache
+from cocoift.models.endpoint.engine import Engine, one, run
+from cocoift.models.endpoint.money import Price
+from cocoift.models.endpoint.request import Request
 from cocoift.files import Failed
 url, path, first, count, budget = sys.argv[1:]
 numbers, price = range(int(first), int(first) + int(count)), Price(input=1000, output=2000)
@@ -469,7 +469,7 @@ def panel(tmp_path):
 
 
 def test_what_is_written_while_a_panel_is_drawn_is_drawn_at_its_next_look(panel, monkeypatch):
-    from cocoift.studies import board
+    from cocoift.dashboard import run_index as board
 
     training, run = panel
     monkeypatch.setattr(training, "drawn", lambda runs, places: [board.trainings(training.study.root)[0].step.max()])
@@ -485,7 +485,7 @@ def test_what_is_written_while_a_panel_is_drawn_is_drawn_at_its_next_look(panel,
 
 
 def test_a_chat_log_with_line_separators(shared):
-    from cocoift.chat.logs import read_log
+    from cocoift.arena.logs import read_log
 
     comparisons, others = read_log(shared / "data/cases/24-line-separator-in-chat-log/log.json")
     assert (len(comparisons), others) == (2, 0)

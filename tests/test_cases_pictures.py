@@ -293,8 +293,8 @@ def test_pictures_without_names_are_refused(typed, tmp_path):
 
 
 def test_upright_everywhere(cases, tmp_path):
-    from cocoift.chat.desk import take_picture
-    from cocoift.chat.endpoint.request import Gallery
+    from cocoift.arena.session import take_picture
+    from cocoift.models.endpoint.request import Gallery
     from cocoift.train.plan import picture_sizes
 
     path = cases / "16-exif-orientation/coco-format/photo1.jpg"
@@ -336,7 +336,7 @@ def test_every_orientation(tmp_path, suffix, how, orientation):
 
 
 def test_sixteen_bits(cases, tmp_path):
-    from cocoift.chat.desk import take_picture
+    from cocoift.arena.session import take_picture
 
     path = cases / "17-sixteen-bit-png/deep.png"
     with Image.open(take_picture(path, tmp_path)[1]) as taken:

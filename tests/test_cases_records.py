@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.audit import audit_path, check_gate, parse_gate
-from cocoift.data.build import build
-from cocoift.data.recipe import BuildRecipe
+from cocoift.data.build.make import build
+from cocoift.data.build.recipe import BuildRecipe
+from cocoift.data.inspect.audit import audit_path, check_gate, parse_gate
+from cocoift.data.inspect.repair import repair
 from cocoift.data.records import read_any
-from cocoift.data.repair import repair
 from cocoift.files import UserError, read_json, read_jsonl, write_json
 from cocoift.options import load_recipe
 from cocoift.world import make_world
@@ -538,7 +538,7 @@ def test_a_mix_beside_its_sources(tmp_path):
 
 def test_masks_give_way_to_questions_of_people_and_to_earlier_masks(tmp_path):
     from cocoift.conversation import read_conversations
-    from cocoift.data.repeats import question_key
+    from cocoift.data.build.repeats import question_key
 
     make_world(tmp_path / "data", 40)
     counts = build(

@@ -24,7 +24,7 @@ ARMS = ("llava-mix665k", "coco-ift")
 @pytest.fixture(scope="module")
 def at_hand(shared, small, tmp_path_factory) -> Path:
     "A data folder as a user has it: official files, benchmarks under bench/, small recipes; photographs elsewhere."
-    from cocoift.data.recipe import BuildRecipe
+    from cocoift.data.build.recipe import BuildRecipe
     from cocoift.eval.benchmarks.rounds import read_items
     from cocoift.images import find_pictures
     from cocoift.studies.drawn import write_bench, write_llava
@@ -362,8 +362,8 @@ def within(document: dict, path: str) -> dict:
 
 
 def test_every_command_in_a_process_of_its_own(tiny_quickstart, cocoift, site, tmp_path):
-    from cocoift.chat.endpoint.stage import Raised, Stage
     from cocoift.cli.main import app
+    from cocoift.models.endpoint.stage import Raised, Stage
 
     names = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
     assert names == KEYS.keys() | ELSEWHERE.keys(), "a command has come or gone: give it a line here"

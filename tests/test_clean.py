@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from cocoift.data.clean import BENCHMARKS, find_clean, images_in
+from cocoift.data.build.clean import BENCHMARKS, find_clean, images_in
 from cocoift.files import UserError
 
 COCO_PATH = "http://images.cocodataset.org/{}/{:012d}.jpg"

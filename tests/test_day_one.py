@@ -74,7 +74,7 @@ def real(tmp_path_factory):
 def samples(shared, tmp_path_factory):
     "`samples('coco-ift')`: a dataset of the real sample files, and a folder in which each of its images has a file."
     from cocoift.conversation import read_conversations, write_jsonl
-    from cocoift.data.build import BuildRecipe, build
+    from cocoift.data.build.make import BuildRecipe, build
 
     home = tmp_path_factory.mktemp("samples")
 
@@ -196,8 +196,8 @@ def test_the_whole_way(typed, parts, small, tmp_path):
     "Assembled, aligned, fine-tuned on two ranks, looked at, talked to, and taken to LLaVA's own layout and back."
     from transformers import AutoModelForImageTextToText
 
-    from cocoift.chat.ask import Ask
-    from cocoift.chat.local import LocalChat
+    from cocoift.models.ask import Ask
+    from cocoift.models.local import LocalChat
 
     code, printed, said = typed(
         "assemble", "--tower", parts / "clip", "--language", parts / "vicuna", "--out", tmp_path / "start", "--json"

@@ -14,25 +14,25 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from cocoift.chat.endpoint.cache import Cache
-from cocoift.chat.endpoint.engine import Engine, ask_all, one, run
-from cocoift.chat.endpoint.limits import Limits
-from cocoift.chat.endpoint.money import Price
-from cocoift.chat.endpoint.request import Request
-from cocoift.chat.endpoint.stage import Faults, Raised, Refusal, Stage
-from cocoift.data.build import build
-from cocoift.data.recipe import BuildRecipe
+from cocoift.data.build.make import build
+from cocoift.data.build.recipe import BuildRecipe
 from cocoift.files import Failed, UserError
+from cocoift.models.endpoint.cache import Cache
+from cocoift.models.endpoint.engine import Engine, ask_all, one, run
+from cocoift.models.endpoint.limits import Limits
+from cocoift.models.endpoint.money import Price
+from cocoift.models.endpoint.request import Request
+from cocoift.models.endpoint.stage import Faults, Raised, Refusal, Stage
 from cocoift.world import make_world
 
 KEY = "Geheim-4711-sentinel"
 
 ASKER = """
 import sys
-from cocoift.chat.endpoint.cache import Cache
-from cocoift.chat.endpoint.engine import Engine, one, run
-from cocoift.chat.endpoint.money import Price
-from cocoift.chat.endpoint.request import Request
+from cocoift.models.endpoint.cache import Cache
+from cocoift.models.endpoint.engine import Engine, one, run
+from cocoift.models.endpoint.money import Price
+from cocoift.models.endpoint.request import Request
 from cocoift.files import UserError
 url, path, count = sys.argv[1:]
 tasks = (one(Request("any", [{"role": "user", "content": f"Boat {k}"}], {"max_tokens": 9})) for k in range(int(count)))
@@ -485,7 +485,7 @@ def test_a_page_that_is_no_api_is_told_at_once(command, home, tmp_path):
 def test_the_key_is_nowhere(command, home, tmp_path, monkeypatch, name):
     "A server that repeats the key in all it says: whatever the command writes and prints is searched for it."
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("cocoift.chat.endpoint.engine.back_off", lambda *args: 0.0)
+    monkeypatch.setattr("cocoift.models.endpoint.engine.back_off", lambda *args: 0.0)
     for echo, status in (("answers", 0), ("refusals", 400), ("unwell", 500), ("wrong key", 401)):
 
         def answer(body):

@@ -13,11 +13,11 @@ from threading import Thread
 import psutil
 import pytest
 
-from cocoift.chat.scripted import Answers, Scripted
 from cocoift.eval.dialog import Dialog, Turn
 from cocoift.eval.run import run_dialogs
 from cocoift.eval.share import run_shared
 from cocoift.files import Failed
+from cocoift.models.scripted import Answers, Scripted
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
 
@@ -39,7 +39,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory) -> Path:
     "A run of the tiny model with its own and with prescribed answers, by one process."
-    from cocoift.studies.examine import examine
+    from cocoift.eval.examine import examine
 
     out = tmp_path_factory.mktemp("whole") / "tiny"
     examine(str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8)
@@ -82,7 +82,7 @@ def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
         os.kill(process.pid, signal.SIGKILL)  # the parent alone: its processes must notice
     assert not psutil.wait_procs(ranks, timeout=30)[1], "processes outlive the command that started them"
     assert not (out / "scores.json").exists()
-    from cocoift.studies.examine import examine
+    from cocoift.eval.examine import examine
 
     examine(
         str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8, nproc=2
@@ -119,7 +119,7 @@ def test_one_of_two_processes_killed(tmp_path):
 
 
 def test_a_dry_run_knows_what_is_left(small, whole, tmp_path):
-    from cocoift.studies.examine import examine
+    from cocoift.eval.examine import examine
 
     price = tmp_path / "price.json"
     price.write_text(json.dumps({str(small / "start"): {"input": 1000, "output": 1000}}))
@@ -136,8 +136,8 @@ def test_a_dry_run_knows_what_is_left(small, whole, tmp_path):
 def test_what_does_not_fit_is_a_status(small, tmp_path):
     import shutil
 
+    from cocoift.eval.examine import examine
     from cocoift.files import UserError
-    from cocoift.studies.examine import examine
 
     narrow = tmp_path / "narrow"
     shutil.copytree(small / "start", narrow)
@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_a_status(small, tmp_path):
 
 
 def test_compare(typed, small, tmp_path):
-    from cocoift.studies.examine import examine
+    from cocoift.eval.examine import examine
 
     for name in ("oracle", "collapse"):
         examine(f"scripted:{name}", "rounds", small / "exam", tmp_path / name, ["forced_short:1"])
@@ -183,7 +183,7 @@ def test_compare(typed, small, tmp_path):
 
 def test_judging_real_answers(typed, shared, tmp_path):
     from cocoift.files import UserError
-    from cocoift.studies.compare import compare
+    from cocoift.reports.compare import compare
     from cocoift.studies.judged import run_judge
 
     bench = shared / "data/bench/mm-vet"

@@ -6,7 +6,8 @@ import torch
 
 def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
     "The same steps without DeepSpeed: all trees in one batch, torch's AdamW and clipping. Losses, and the gradients of the first step."
-    from cocoift.train.family import load_model, open_family
+    from cocoift.models.family import open_family
+    from cocoift.train.family import load_model
     from cocoift.train.loop import Pictures, read_plan
     from cocoift.train.tree import collate, token_loss
 

@@ -126,7 +126,7 @@ def test_datasets_messages(mixed, exported, small, tmp_path):
 
 def test_datasets_folder(mixed, tmp_path):
     "The card that `build` or a person puts into a dataset folder makes it loadable."
-    from cocoift.data.card import card
+    from cocoift.data.build.card import card
 
     (mixed / "README.md").write_text(card(json.loads((mixed / "manifest.json").read_text())))
     loaded = load(mixed, tmp_path)
@@ -174,7 +174,8 @@ def test_trl_takes_a_step(exported, mixed, small, tmp_path, only):
     import torch
     from trl import SFTConfig, SFTTrainer
 
-    from cocoift.train.family import load_model, open_family
+    from cocoift.models.family import open_family
+    from cocoift.train.family import load_model
 
     model, processor = load_model(small / "start"), open_family(small / "start").processor
     before = {name: value.clone() for name, value in model.named_parameters()}

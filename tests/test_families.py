@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 from tiny import EXACT, FAMILIES
 
-from cocoift.chat.ask import Ask
-from cocoift.chat.local import LocalChat
-from cocoift.chat.speak import Said, Settings
-from cocoift.chat.talk import Talker
-from cocoift.chat.template import VICUNA, answer_ids, question_ids, stop_ids
 from cocoift.files import UserError
+from cocoift.models.ask import Ask
+from cocoift.models.family import open_family
+from cocoift.models.local import LocalChat
+from cocoift.models.speak import Said, Settings
+from cocoift.models.talk import Talker
+from cocoift.models.template import VICUNA, answer_ids, question_ids, stop_ids
 from cocoift.train.adapt import LoraOptions, adapt, save_model
 from cocoift.train.attention import use_trees
-from cocoift.train.family import load_model, open_family
+from cocoift.train.family import load_model
 from cocoift.train.loop import blank_tree
 from cocoift.train.pack import alone
 from cocoift.train.tokens import Tokens

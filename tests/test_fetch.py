@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.fetch import TRIES, fetch
+from cocoift.data.build.fetch import TRIES, fetch
+from cocoift.data.build.unpack import FREE, unpack
 from cocoift.data.sources.archives import ARCHIVES, Archive
-from cocoift.data.unpack import FREE, unpack
 from cocoift.files import UserError
 
 SOURCES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff vqav2 cocoqa okvqa okvqa-s3 aokvqa vqa-e vqa-x fsvqa tallyqa howmanyqa tdiuc vsr stvqa
@@ -508,7 +508,7 @@ def test_nothing_is_overwritten(get, site, tmp_path):
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
-from cocoift.data.fetch import fetch
+from cocoift.data.build.fetch import fetch
 from cocoift.data.sources.archives import Archive
 url, folder, most = sys.argv[1:]
 if int(most):

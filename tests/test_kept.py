@@ -174,8 +174,8 @@ def test_a_loss_that_is_no_number(forked, recipe, tmp_path):
 def test_what_is_trained(forked, recipe, small, tmp_path, told, parts):
     from transformers import AutoModelForImageTextToText
 
-    from cocoift.chat.ask import Ask
-    from cocoift.chat.local import LocalChat
+    from cocoift.models.ask import Ask
+    from cocoift.models.local import LocalChat
     from cocoift.train.adapt import part_of
 
     own = recipe | {"steps": 2, "lr": 1e-2} | told

@@ -22,13 +22,16 @@ GROUND = "conversation dataset files formats images locks options stats streams 
 # Rooms that a room may import besides itself; from the bottom up.
 BELOW = {
     "ground": "",
-    "chat": "ground",
-    "data": "ground chat",
-    "train": "ground chat data",
-    "eval": "ground chat data",
+    "models": "ground",
+    "data": "ground models",
+    "train": "ground models data",
+    "eval": "ground models data",
     "viz": "ground",
-    "studies": "ground chat data train eval viz",
-    "cli": "ground chat data train eval viz studies",
+    "arena": "ground models",
+    "dashboard": "ground models data eval viz arena",
+    "reports": "ground models data train eval viz dashboard",
+    "studies": "ground models data train eval viz dashboard reports",
+    "cli": "ground models data train eval viz arena dashboard reports studies",
 }
 HEAVY = "torch transformers deepspeed gradio plotly pandas pyarrow".split()
 
@@ -96,13 +99,22 @@ def test_small_notebooks(notebook):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     assert len(cells) <= 80
     assert notebook.stat().st_size <= 200_000
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    exported = [
-        [line for line in source.splitlines() if line.strip()][1:]
-        for source in code
-        if re.match(r"#\s*\|\s*export", source)
-    ]
-    assert not {lines[0]: len(lines) for lines in exported if len(lines) > 40}, "exported cells of more than 40 lines"
+
+
+def bodies(text: str):  # (name, lines), the signature and the docstring aside
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[ast.get_docstring(node) is not None :] or node.body
+            yield node.name, node.body[-1].end_lineno - first[0].lineno + 1
+
+
+def test_small_functions():
+    assert not {
+        f"{name}: {function}": lines
+        for name, text in modules(ROOT / "cocoift").items()
+        for function, lines in bodies(text)
+        if lines > 40
+    }
 
 
 def room(name: str) -> str:

@@ -18,12 +18,12 @@ from transformers import (
     GenerationConfig,
 )
 
-from cocoift.chat.ask import Ask
-from cocoift.chat.local import LocalChat, ask_ids
-from cocoift.chat.speak import Said, Settings
-from cocoift.chat.talk import Talker
-from cocoift.chat.template import render
 from cocoift.files import UserError
+from cocoift.models.ask import Ask
+from cocoift.models.local import LocalChat, ask_ids
+from cocoift.models.speak import Said, Settings
+from cocoift.models.talk import Talker
+from cocoift.models.template import render
 from cocoift.train.language import open_language
 from cocoift.train.layout import assemble_on_disk, convert
 from cocoift.train.model import assemble

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import FAMILIES, sentencepiece_like
 
-from cocoift.chat.family import open_family
-from cocoift.chat.template import PLAIN, VICUNA, prefix_ids, stop_ids
 from cocoift.conversation import Conversation, Round
 from cocoift.files import UserError
+from cocoift.models.family import open_family
+from cocoift.models.template import PLAIN, VICUNA, prefix_ids, stop_ids
 from cocoift.train.tokens import Speller, conversation_tokens
 from cocoift.train.tree import Tree, collate
 

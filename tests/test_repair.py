@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.repair import governed, repair, split_instruction
+from cocoift.data.inspect.repair import governed, repair, split_instruction
 from cocoift.files import UserError
 from cocoift.formats import stated_format
 
@@ -341,7 +341,7 @@ def mix(size: int) -> list[dict]:
 def peak(path: Path, out: Path) -> float:
     "MB that a process takes at most, to repair and interleave a file without the two audits."
     code = (
-        "import sys; from pathlib import Path; from cocoift.files import peak_mb; from cocoift.data.repair import _pairs, _survey, _write\n"
+        "import sys; from pathlib import Path; from cocoift.files import peak_mb; from cocoift.data.inspect.repair import _pairs, _survey, _write\n"
         "path, out = map(Path, sys.argv[1:3]); seen = _survey(path); _write(path, out, seen, _pairs(seen, 0), 0)\n"
         "print(peak_mb())"
     )
@@ -371,7 +371,7 @@ def test_killed(large, tmp_path):
         return [
             sys.executable,
             "-c",
-            f"from cocoift.data.repair import repair; repair({str(medium)!r}, {str(out)!r}, interleave=True, seed=3)",
+            f"from cocoift.data.inspect.repair import repair; repair({str(medium)!r}, {str(out)!r}, interleave=True, seed=3)",
         ]
 
     subprocess.run(command(tmp_path / "whole.json"), check=True)
@@ -475,8 +475,8 @@ def test_interleaved_lines(tmp_path):
 
 def test_layouts(tmp_path):
     "The baseline's layout of our own records becomes the one that states formats on every round; a good layout stays as it is."
-    from cocoift.data.build import BuildRecipe, build
-    from cocoift.data.export import export
+    from cocoift.data.build.export import export
+    from cocoift.data.build.make import BuildRecipe, build
     from cocoift.options import load_recipe
     from cocoift.world import make_world
 
@@ -547,7 +547,7 @@ def shares(labelled: list, part: str, kind: str) -> tuple[str, str]:
 
 def test_our_own_wordings_are_read():
     "What we write into other people's files we can read there, and take off again."
-    from cocoift.data.wordings import CHINESE, INSTRUCTIONS, in_numbers
+    from cocoift.data.build.wordings import CHINESE, INSTRUCTIONS, in_numbers
 
     question, choices, chinese = (
         "What do you see on the left of the man?",

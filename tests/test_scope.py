@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cocoift.data import questions, wordings
+from cocoift.data.build.make import questions, wordings
 from cocoift.eval.scope import wordings as asked
 from cocoift.formats import words
 
@@ -65,7 +65,7 @@ def test_the_same_annotations_give_the_same_bytes(cocoift, small, benchmark, tmp
 
 
 def test_a_dry_run_asks_nothing(benchmark, tmp_path):
-    from cocoift.studies.examine import examine
+    from cocoift.eval.examine import examine
 
     folder, told = benchmark
     plan = examine("scripted:oracle", "scope", folder, tmp_path / "run", dry_run=True)
@@ -100,7 +100,7 @@ def test_likelihood_of_a_training(typed, small, tmp_path):
         and point["early"]["n"] == told["items"]
     )
     assert (tmp_path / "like/curve.html").exists()
-    from cocoift.studies.pages import write_pages
+    from cocoift.reports.pages import write_pages
 
     drawn = write_pages([tmp_path / "like"], tmp_path / "report.html")["curve"]
     assert (

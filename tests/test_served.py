@@ -10,21 +10,21 @@ from contextlib import suppress
 
 import pytest
 
-from cocoift.chat.ask import Ask, play
-from cocoift.chat.endpoint.cache import Cache
-from cocoift.chat.endpoint.engine import Engine, ask_all
-from cocoift.chat.endpoint.request import Request
-from cocoift.chat.endpoint.server import ServerChat, ServerSpeaker
-from cocoift.chat.endpoint.stage import Raised, Refusal, Stage
-from cocoift.chat.speak import Said, Settings
 from cocoift.files import UserError, read_json
 from cocoift.images import find_pictures
+from cocoift.models.ask import Ask, play
+from cocoift.models.endpoint.cache import Cache
+from cocoift.models.endpoint.engine import Engine, ask_all
+from cocoift.models.endpoint.request import Request
+from cocoift.models.endpoint.server import ServerChat, ServerSpeaker
+from cocoift.models.endpoint.stage import Raised, Refusal, Stage
+from cocoift.models.speak import Said, Settings
 from cocoift.studies.judged import run_judge
 
 
 @pytest.fixture(scope="module")
 def both(served, small):
-    from cocoift.chat.local import LocalChat
+    from cocoift.models.local import LocalChat
 
     pictures = find_pictures(small / "exam")
     return (
@@ -129,8 +129,8 @@ def said_in(run):
 
 
 def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small, bench, tmp_path):
-    from cocoift.chat.local import LocalChat
-    from cocoift.studies.scope_run import score_scope
+    from cocoift.eval.scope_run import score_scope
+    from cocoift.models.local import LocalChat
 
     run, told = asked
     here = score_scope(LocalChat(served.model, small / "exam", most_tokens=8), bench, tmp_path / "here")
@@ -144,7 +144,7 @@ def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small,
 
 
 def test_rounds_of_a_served_model(served, small, tmp_path):
-    from cocoift.studies.examine import examine
+    from cocoift.eval.examine import examine
 
     runs = [
         examine(model, "rounds", small / "exam", tmp_path / name, ["forced_short:1"], per_image=1, most_tokens=8)
@@ -184,7 +184,7 @@ def official(small, tmp_path_factory):
 @pytest.mark.parametrize("bench", ["vqav2", "chair", "mm-vet"])
 def test_questions_of_a_benchmark(bench, served, small, official, tmp_path):
     "Official files, asked of a checkpoint here and behind its server, under prescribed and own answers: the same answers, scores and prediction files. Killed, they go on to the same bytes."
-    from cocoift.studies.examine import examine
+    from cocoift.eval.examine import examine
 
     def ask(model, out):
         return examine(
@@ -272,7 +272,7 @@ class Wire:
 
 
 def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path):
-    from cocoift.studies.scope_run import score_scope
+    from cocoift.eval.scope_run import score_scope
 
     wire, (whole, told) = Wire(int(served.url.split(":")[2].split("/")[0])), asked
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data import questions
-from cocoift.data.questions import HELD_BACK_KINDS, KINDS, ask_objects
+from cocoift.data.build.make import questions
+from cocoift.data.build.questions import HELD_BACK_KINDS, KINDS, ask_objects
+from cocoift.data.build.templates import _length, drafts, draw_of, worded
+from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTIONS, TEMPLATE_SETS, Template, ready
 from cocoift.data.sources.base import TASKS, Files, Objects, Record, Turn, fault, load_sources
-from cocoift.data.templates import _length, drafts, draw_of, worded
-from cocoift.data.wordings import HELD_BACK, INSTRUCTIONS, QUESTIONS, TEMPLATE_SETS, Template, ready
 from cocoift.files import UserError
 from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, stated_format, words
 

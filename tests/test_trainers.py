@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from cocoift.images import find_pictures
+from cocoift.models.family import open_family
 from cocoift.train.attention import guard
-from cocoift.train.family import load_model, open_family
+from cocoift.train.cache import plant
+from cocoift.train.family import load_model
 from cocoift.train.pack import pack
 from cocoift.train.pictures import Pictures
 from cocoift.train.plan import Plan
-from cocoift.train.planting import plant
 from cocoift.train.trainers import TreeCollator, as_dataset
 from cocoift.train.tree import Tree, collate, token_loss
 

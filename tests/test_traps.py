@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
-from cocoift.chat.family import open_family
 from cocoift.files import UserError
+from cocoift.models.family import open_family
 from cocoift.train.attention import block_mask, guard, tree_attention, use_trees
 from cocoift.train.model import random_llava
 from cocoift.train.tokens import Tokens

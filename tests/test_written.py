@@ -15,17 +15,17 @@ from zlib import crc32
 import pyarrow.parquet as pq
 import pytest
 
-from cocoift.chat.endpoint.cache import Cache
-from cocoift.chat.endpoint.money import Price
-from cocoift.chat.endpoint.stage import Raised, Stage
 from cocoift.conversation import read_conversations
-from cocoift.data.asking import open_base
-from cocoift.data.audit import audit, tabulate
-from cocoift.data.build import build
-from cocoift.data.orders import WriteRecipe
-from cocoift.data.recipe import BuildRecipe
-from cocoift.data.write import Service, write
+from cocoift.data.build.make import build
+from cocoift.data.build.recipe import BuildRecipe
+from cocoift.data.generate.asking import open_base
+from cocoift.data.generate.jobs import WriteRecipe
+from cocoift.data.generate.write import Service, write
+from cocoift.data.inspect.audit import audit, tabulate
 from cocoift.files import Failed, UserError
+from cocoift.models.endpoint.cache import Cache
+from cocoift.models.endpoint.money import Price
+from cocoift.models.endpoint.stage import Raised, Stage
 from cocoift.world import SHAPES, make_world
 
 KINDS = {"sentence": 2, "detail": 1, "dialog": 1, "reasoning": 1, "paraphrase": 1}

@@ -336,7 +336,8 @@ def make(name: str, out: Path) -> Path:
 
 def babbler(start: Path, out: Path) -> Path:
     "A tiny LLaVA of large random weights that can say nothing but words: what it says hangs on the picture and on every round before, and it stops."
-    from cocoift.train.family import load_model, open_family
+    from cocoift.models.family import open_family
+    from cocoift.train.family import load_model
     from cocoift.train.model import save_llava
 
     model, processor = load_model(start), open_family(start).processor

@@ -6,10 +6,11 @@ from functools import lru_cache
 import gradio as gr
 import pandas as pd
 
-from apps.panels.place import QUIET, Asked, Study, not_shown, parts_of, remember, shelve, spoken
+from apps.panels.place import Asked, Study, not_shown, parts_of, remember, shelve, spoken
+from apps.room import QUIET
+from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
-from cocoift.studies import shelf
-from cocoift.studies.audit_page import WORD_BINS, binned, measures, overlaps, told, varied
+from cocoift.reports.audit_page import WORD_BINS, binned, measures, overlaps, told, varied
 from cocoift.viz import audited, figures
 
 AT_ONCE = ("composition", "formats-by-round", "formats")

@@ -11,11 +11,11 @@ import pandas as pd
 from PIL import Image
 
 from apps.room import visitor
-from cocoift.chat.store import Logbook
+from cocoift.arena.store import Logbook
+from cocoift.dashboard import run_index as board
+from cocoift.dashboard.registry import Roster
 from cocoift.files import UserError
 from cocoift.images import TINY_PX, find_pictures, open_picture, picture_size
-from cocoift.studies import board
-from cocoift.studies.roster import Roster
 from cocoift.viz import figures
 
 NOTHING = "() => {}"  # javascript: an event to hang others on
@@ -150,7 +150,7 @@ def parts_of(places: Iterable[Shown]) -> list:
 
 def not_shown(wrong: list[str]) -> str:  # Markdown
     "What could not be read, by name."
-    from cocoift.chat.marks import defuse
+    from cocoift.arena.marks import defuse
 
     return (
         f"**Not shown:** {'; '.join(map(defuse, wrong[:12]))}{f'; and {len(wrong) - 12} more' if len(wrong) > 12 else ''}"

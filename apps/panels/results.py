@@ -3,9 +3,10 @@
 import gradio as gr
 import pandas as pd
 
-from apps.panels.place import QUIET, Asked, Shown, Study, not_shown, parts_of, remember, shelve
-from cocoift.studies import board
-from cocoift.studies.standing import View, gaps, readable, settle
+from apps.panels.place import Asked, Shown, Study, not_shown, parts_of, remember, shelve
+from apps.room import QUIET
+from cocoift.dashboard import run_index as board
+from cocoift.dashboard.leaderboard import View, gaps, readable, settle
 from cocoift.viz import figures, results
 
 MOST = 8  # runs in a figure that draws several numbers of each; the scoreboard has all

@@ -4,10 +4,11 @@ import html
 
 import gradio as gr
 
-from apps.panels.place import NOTHING, QUIET, Asked, Study, address, card, chip, spoken
+from apps.panels.place import NOTHING, Asked, Study, address, card, chip, spoken
+from apps.room import QUIET
+from cocoift.dashboard import run_index as board
 from cocoift.eval.history import tell
 from cocoift.files import UserError
-from cocoift.studies import board
 
 TOLD = ("neutral", "terse", "forced_short", "gold")  # histories whose rounds are the same for every model
 MOST = 6  # runs beside the two

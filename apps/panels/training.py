@@ -2,8 +2,9 @@
 
 import gradio as gr
 
-from apps.panels.place import QUIET, Asked, Study, not_shown, remember, shelve
-from cocoift.studies import board
+from apps.panels.place import Asked, Study, not_shown, remember, shelve
+from apps.room import QUIET
+from cocoift.dashboard import run_index as board
 from cocoift.viz import traced
 
 PLACES = {"loss": "loss", "lr": "lr", "tokens_per_s": "speed", "tree_ratio": "trees"}  # column: its place

@@ -2,9 +2,10 @@
 
 import gradio as gr
 
-from apps.panels.place import QUIET, Asked, Shown, Study, not_shown
+from apps.panels.place import Asked, Shown, Study, not_shown
+from apps.room import QUIET
+from cocoift.dashboard import run_index as board
 from cocoift.files import UserError
-from cocoift.studies import board
 from cocoift.viz import results
 
 

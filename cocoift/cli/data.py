@@ -46,7 +46,7 @@ def fetch(
     json: Json = False,
 ) -> None:
     "Sources' official files (no pictures): downloaded, verified, unpacked; goes on where it was cut off."
-    from cocoift.data.fetch import fetch as run
+    from cocoift.data.build.fetch import fetch as run
 
     done = run(names, data, mirror or [], dry_run)
     rows = [
@@ -84,9 +84,9 @@ def build(
     json: Json = False,
 ) -> None:
     "Records of many sources, merged by image, laid out as conversations."
-    from cocoift.data.build import build as run
-    from cocoift.data.build import survey
-    from cocoift.data.recipe import BuildRecipe
+    from cocoift.data.build.make import build as run
+    from cocoift.data.build.make import survey
+    from cocoift.data.build.recipe import BuildRecipe
     from cocoift.options import load_recipe
 
     told = load_recipe(recipe, BuildRecipe, options or [])
@@ -151,11 +151,11 @@ def audit(
     json: Json = False,
 ) -> None:
     "What a dataset teaches about rounds."
-    from cocoift.data.audit import audit_path, check_gate, parse_gate
+    from cocoift.data.inspect.audit import audit_path, check_gate, parse_gate
 
     gates = [parse_gate(text) for text in gate or []]
     if html:
-        from cocoift.studies.audit_page import write_audit
+        from cocoift.reports.audit_page import write_audit
 
         found = write_audit(path, html, against or [], data, images)
     else:
@@ -236,7 +236,7 @@ def repair(
     json: Json = False,
 ) -> None:
     "Give each round of a file the instruction that it was answered under."
-    from cocoift.data.repair import repair as run
+    from cocoift.data.inspect.repair import repair as run
 
     done = run(path, out, interleave, seed)
     parts = {when: {"all": done[when], **done[when]["by_source"]} for when in ("before", "after")}
@@ -272,8 +272,8 @@ def export(
     json: Json = False,
 ) -> None:
     "A dataset as one file that trainers load."
-    from cocoift.data.card import write_card
-    from cocoift.data.export import export as run
+    from cocoift.data.build.card import write_card
+    from cocoift.data.build.export import export as run
 
     done = run(dataset, to, out, images)
     path = write_card(dataset, out, "pictures" if images and to == "messages" else to, len(done["left_out"]))
@@ -376,10 +376,10 @@ def _write(
     price: Path | None,
     **how,
 ) -> None:
-    from cocoift.chat.endpoint.money import read_prices
-    from cocoift.data.asking import open_base, recipe_for
-    from cocoift.data.recipe import BuildRecipe
-    from cocoift.data.write import Service, write
+    from cocoift.data.build.recipe import BuildRecipe
+    from cocoift.data.generate.asking import open_base, recipe_for
+    from cocoift.data.generate.write import Service, write
+    from cocoift.models.endpoint.money import read_prices
     from cocoift.options import change, load_recipe
 
     if how["budget"] is not None and price is None:

@@ -84,7 +84,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
-    from cocoift.studies.examine import check_answers, examine, lost_rounds
+    from cocoift.eval.examine import check_answers, examine, lost_rounds
 
     result = examine(
         model,
@@ -267,7 +267,7 @@ def compare(
     json: Json = False,
 ) -> None:
     "Paired comparison of two runs: differences with intervals, p, and what could not have been seen."
-    from cocoift.studies.compare import compare as run
+    from cocoift.reports.compare import compare as run
 
     told = run(a, b, html, images, force)
     rows = [

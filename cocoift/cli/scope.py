@@ -76,8 +76,8 @@ def likelihood(
     json: Json = False,
 ) -> None:
     "Leakage as a likelihood, without sampling or a judge: a curve over a training's checkpoints."
-    from cocoift.studies.curve import likelihood_curve, write_curve
-    from cocoift.studies.scope_run import open_bench
+    from cocoift.eval.scope_run import open_bench
+    from cocoift.reports.curve import likelihood_curve, write_curve
 
     result = likelihood_curve(model, open_bench(data, first), images or data, out)
     page = write_curve(model.resolve().name, result, out / "curve.html")

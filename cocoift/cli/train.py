@@ -105,7 +105,7 @@ def assemble(
         raise UserError(f"--pad {pad}: is square or crop")
     if Path(out).exists():
         raise UserError(f"--out {out}: is there already: name another, or delete it")
-    from cocoift.chat.family import open_family
+    from cocoift.models.family import open_family
     from cocoift.train.layout import assemble_on_disk
 
     made = assemble_on_disk(tower, language, out, seed, pad, projector=projector)

@@ -8,8 +8,8 @@ __all__ = ['by_characters', 'budget']
 # %% ../../nbs/eval/48_budget.ipynb #37c84be8
 from collections.abc import Callable, Mapping, Sequence
 
-from ..chat.endpoint.money import Price
 from .dialog import Dialog
+from ..models.endpoint.money import Price
 
 # %% ../../nbs/eval/48_budget.ipynb #fc410c50
 def by_characters(text: str) -> int:

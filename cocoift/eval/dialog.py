@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ..chat.ask import Ask
 from ..files import UserError, digest, digest_of
+from ..models.ask import Ask
 
 # %% ../../nbs/eval/42_dialog.ipynb #15a0bcd0
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..chat.ask import Chat
 from .dialog import Dialog, Turn
 from .history import EFFECTS, HISTORIES, Item, tell
 from .read import read_answer
 from .run import coverage, run_dialogs
 from ..files import Journal, UserError, digest_of, write_json
+from ..models.ask import Chat
 from ..stats import Estimate, share
 
 # %% ../../nbs/eval/47_levels.ipynb #c3aa4fad

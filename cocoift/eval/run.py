@@ -19,9 +19,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..chat.ask import STATUSES, Ask, Chat, Reply, replies
 from .dialog import Dialog, ask_at, check_dialogs, messages_key, picture_digests, round_key
 from ..files import Journal, UserError, atomic_file, check_output, read_json, write_json
+from ..models.ask import STATUSES, Ask, Chat, Reply, replies
 
 # %% ../../nbs/eval/46_run.ipynb #97265b7e
 TRUNCATIONS = ("none", "oldest")

@@ -17,10 +17,10 @@ from threading import Thread
 
 from tqdm.auto import tqdm
 
-from ..chat.ask import Chat
 from .dialog import Dialog, check_dialogs
 from .run import Read, absorb, groups, left, run_dialogs, settle
 from ..files import Failed, Journal, UserError, check_output, read_json, write_json
+from ..models.ask import Chat
 
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from ..chat.family import Family
 from ..conversation import pictures_of
 from ..files import atomic_file, digest, digest_of, read_json
 from ..images import Album, open_picture
+from ..models.family import Family
 
 # %% ../../nbs/train/36_pictures.ipynb #8434d346
 @contextmanager

@@ -183,24 +183,24 @@ def make(folder: Path, records: int) -> int:
 
 
 def recipe():
-    from cocoift.data.recipe import BuildRecipe
+    from cocoift.data.build.recipe import BuildRecipe
 
     return BuildRecipe(name="bench", sources=dict.fromkeys(RECIPE, {}), clean=["val2017"])
 
 
 def ours(data: Path, out: Path) -> None:
-    from cocoift.data.build import build
+    from cocoift.data.build.make import build
 
     build(recipe(), data, out)
 
 
 def plain(data: Path, out: Path) -> None:
     "The straightforward way."
-    from cocoift.data.compose import LAYOUTS, Piece, compose, place
-    from cocoift.data.curate import sameness
+    from cocoift.data.build.compose import LAYOUTS, Piece, compose, place
+    from cocoift.data.build.curate import sameness
+    from cocoift.data.build.templates import drafts, draw_of
     from cocoift.data.sources.base import Record, fault
     from cocoift.data.sources.genome import vg_answer, vg_phrase
-    from cocoift.data.templates import drafts, draw_of
 
     told = recipe()
     genome = {row["image_id"]: row for row in json.load(open(data / "visual_genome/image_data.json"))}

@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 from cocoift.conversation import Conversation, Origin, Round, write_parquet
+from cocoift.dashboard import browser as shelf
+from cocoift.dashboard import leaderboard as standing
+from cocoift.dashboard import run_index as board
 from cocoift.files import Journal, write_json
-from cocoift.studies import board, shelf, standing
 from cocoift.viz import audited, results, traced
 
 SOURCES, FORMATS = ("vqav2", "gqa", "okvqa", "coco-captions", "visdial"), ("short", "free", "yes_no", "words:20")

@@ -23,11 +23,11 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from cocoift.chat.endpoint.cache import Cache
-from cocoift.chat.endpoint.engine import Engine, one, run
-from cocoift.chat.endpoint.limits import Limits
-from cocoift.chat.endpoint.money import Price
-from cocoift.chat.endpoint.request import Request
+from cocoift.models.endpoint.cache import Cache
+from cocoift.models.endpoint.engine import Engine, one, run
+from cocoift.models.endpoint.limits import Limits
+from cocoift.models.endpoint.money import Price
+from cocoift.models.endpoint.request import Request
 
 AT_ONCE = 64
 FAULTS = [
@@ -51,7 +51,7 @@ FAULTS = [
 @contextmanager
 def server(*options: str):
     process = subprocess.Popen(
-        [sys.executable, "-m", "cocoift.chat.endpoint.stage", *options], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "cocoift.models.endpoint.stage", *options], stdout=subprocess.PIPE, text=True
     )
     try:
         yield process.stdout.readline().strip()

@@ -47,8 +47,8 @@ def plain(chat, asks, most: int) -> list[str]:
     "The straightforward way: the processor and one `generate` call a question."
     import torch
 
-    from cocoift.chat.template import render
     from cocoift.images import open_picture
+    from cocoift.models.template import render
 
     told = []
     for ask in asks:
@@ -84,8 +84,8 @@ def main() -> None:
 
     import torch
 
-    from cocoift.chat.ask import Ask
-    from cocoift.chat.local import LocalChat
+    from cocoift.models.ask import Ask
+    from cocoift.models.local import LocalChat
 
     with TemporaryDirectory() as folder:
         names = pictures(Path(folder) / "images", images)

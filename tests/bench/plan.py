@@ -30,7 +30,7 @@ def said(number: int):
 
 
 def rank(model: Path, folder: Path, out) -> None:
-    from cocoift.train.family import open_family
+    from cocoift.models.family import open_family
     from cocoift.train.plan import Order, Plan
 
     family, start = open_family(model), time.perf_counter()
@@ -57,9 +57,9 @@ def main() -> None:
     asked.add_argument("--conversations", type=int, default=1_000_000)
     asked = asked.parse_args()
     count = 30_000 if asked.quick else asked.conversations
-    from cocoift.train.family import open_family
+    from cocoift.models.family import open_family
+    from cocoift.train.cache import plant
     from cocoift.train.model import assemble, save_llava, tiny_parts
-    from cocoift.train.planting import plant
 
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)

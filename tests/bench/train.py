@@ -108,7 +108,7 @@ def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-if
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from cocoift.conversation import read_conversations
-    from cocoift.data.build import BuildRecipe, build
+    from cocoift.data.build.make import BuildRecipe, build
     from cocoift.options import load_recipe
 
     with tempfile.TemporaryDirectory() as folder:

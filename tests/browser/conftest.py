@@ -76,13 +76,13 @@ def start(
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
     "Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of each."
-    from cocoift.data.build import BuildRecipe, build
+    from cocoift.data.build.make import BuildRecipe, build
+    from cocoift.eval.examine import examine
     from cocoift.eval.scope.make import make_scope
     from cocoift.eval.scope.play import ScopeScripted
+    from cocoift.eval.scope_run import score_scope
     from cocoift.files import Journal, with_parent, write_json
     from cocoift.options import load_recipe
-    from cocoift.studies.examine import examine
-    from cocoift.studies.scope_run import score_scope
     from cocoift.world import make_world
 
     folder = tmp_path_factory.mktemp("app") / "runs" / "study"
@@ -115,7 +115,7 @@ def study(tmp_path_factory) -> Path:
 
 def parrot(body: dict) -> str:
     "What was asked; and whoever asks for the key gets it, in an answer or in an error."
-    from cocoift.chat.endpoint.stage import Refusal, echo
+    from cocoift.models.endpoint.stage import Refusal, echo
 
     text = echo(body)
     if "Fail with the key" in text:
@@ -125,7 +125,7 @@ def parrot(body: dict) -> str:
 
 @pytest.fixture(scope="session")
 def stage():
-    from cocoift.chat.endpoint.stage import Raised, Stage
+    from cocoift.models.endpoint.stage import Raised, Stage
 
     with Raised(Stage(answer=parrot)) as address:
         yield address

@@ -65,7 +65,7 @@ def test_keys_reach_neither_page_nor_files(chat, study, url, cocoift, tmp_path):
 
 def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
     from cocoift.conversation import read_conversations
-    from cocoift.data.build import BuildRecipe, build
+    from cocoift.data.build.make import BuildRecipe, build
     from cocoift.images import find_pictures
     from cocoift.options import load_recipe
 

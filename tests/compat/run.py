@@ -20,9 +20,9 @@ os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="
 from test_export import turns, unusual  # noqa: E402
 
 from cocoift.conversation import conversation, read_conversations, write_parquet  # noqa: E402
-from cocoift.data.build import build  # noqa: E402
-from cocoift.data.export import export, picture_name  # noqa: E402
-from cocoift.data.recipe import BuildRecipe  # noqa: E402
+from cocoift.data.build.export import export, picture_name  # noqa: E402
+from cocoift.data.build.make import build  # noqa: E402
+from cocoift.data.build.recipe import BuildRecipe  # noqa: E402
 from cocoift.data.records import read_any  # noqa: E402
 from cocoift.images import find_pictures  # noqa: E402
 from cocoift.options import load_recipe  # noqa: E402

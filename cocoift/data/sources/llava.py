@@ -10,8 +10,8 @@ __all__ = ['unmarked', 'spoken', 'told', 'dialog', 'dialogs', 'read_llava_instru
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..inspect.repair import governed
 from ..records import Broken, Dialog, Unusable, placed, read_record
-from ..repair import governed
 from .base import Files, Record, Reject, Turn, by_split, source
 from .pictures import Genome, genome, genome_file
 from ...images import picture_path

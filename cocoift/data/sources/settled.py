@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from pycocotools import mask
 
-from ..objects import own_words
-from ..questions import singular
+from ..build.questions import singular
+from ..generate.objects import own_words
 
 # %% ../../../nbs/data/sources/14_settled.ipynb #5122dbd3
 Id = int | str

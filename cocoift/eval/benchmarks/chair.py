@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...data.objects import mentions, vocabulary
+from ...data.generate.objects import mentions, vocabulary
 from ..benchmark import Benchmark, enter, marked
 from .captions import captions_said
 from ..official import Given, as_lines, official_files

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..arena import arena, paired_test, pairwise, single
 from ..benchmark import Benchmark, Judging, enter
 from .llava_bench import contexts, question_rows
 from .mm_vet import mm_vet_items
 from ..judge import Judged
 from ..official import as_lines
+from ..ratings import arena, paired_test, pairwise, single
 from ..verdicts import preferred
 from ...files import atomic_file
 

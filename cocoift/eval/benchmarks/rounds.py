@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
-from ...chat.scripted import Answers, Book
-from ...data.questions import ask_objects
+from ...data.build.questions import ask_objects
+from ...data.build.templates import worded
 from ...data.sources.base import Files, Record, fault, load_sources
-from ...data.templates import worded
 from ..history import Item, with_priors
 from ...files import UserError
 from ...formats import normalise
+from ...models.scripted import Answers, Book
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #e2d35f50
 def _from_pairs(short: Iterable[Record], full: Iterable[Record]) -> Iterator[Item]:

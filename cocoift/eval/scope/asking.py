@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from ...data.questions import GAP, LARGER, noun
+from ...data.build.questions import GAP, LARGER, noun
 from .checks import Constraint
 from .facts import MOST_COUNTED, Facts, Thing
 from .wordings import REPEATED, UNSEEN

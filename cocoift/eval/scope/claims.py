@@ -9,7 +9,7 @@ __all__ = ['told', 'presence', 'count', 'side', 'choice', 'claim', 'found_object
 import re
 from collections.abc import Mapping
 
-from ...data.objects import mentions
+from ...data.generate.objects import mentions
 from ...formats import NUMBER_WORDS, words
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #22120455

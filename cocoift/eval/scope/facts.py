@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...data.objects import mentions
+from ...data.generate.objects import mentions
 from ...data.sources.base import Files, expecting, sentence
 from ...data.sources.coco import Company, Row, Things, categories_of, distinct, gather, grouped
 from ...data.sources.settled import Id, Size, categories_in, id_of, in_order
@@ -88,7 +88,7 @@ def read_facts(
     split: str = "val",
 ) -> tuple[list[Facts], list[Path], list[str]]:  # by image number; the files that were read; the categories
     "The facts about every picture that has both instances and captions."
-    from cocoift.data.objects import vocabulary
+    from cocoift.data.generate.objects import vocabulary
 
     data = Path(data)
     if not data.is_dir():

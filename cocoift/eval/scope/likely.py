@@ -9,16 +9,16 @@ __all__ = ['likelihood_rounds', 'likelihood_leakage']
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ...chat.ask import Ask
 from ..dialog import ask_at
 from .make import Bench
 from .play import dialogs_of
+from ...models.ask import Ask
 from ...stats import Estimate, share
 
 # %% ../../../nbs/eval/scope/28_likely.ipynb #f70ed1c9
 def likelihood_rounds(bench: Bench, chat) -> pd.DataFrame:  # image, item, history, early, loss
     "The full answers of all pairs under all histories; one pass behind the image for each pair. `chat` is a LocalChat."
-    from cocoift.chat.likelihood import likelihoods
+    from cocoift.models.likelihood import likelihoods
 
     full = {s.id: s.steps[-1].full for s in bench.scripts}
     dialogs = pd.Series(dialogs_of(bench, own=False))

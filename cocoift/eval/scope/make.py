@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from math import sqrt
 from pathlib import Path
 
-from ...data.objects import vocabulary
+from ...data.generate.objects import vocabulary
 from .asking import Asker, Question, compose, constraint, factual, open_ended
 from .checks import Constraint, follows, shows
 from .facts import Facts, read_facts

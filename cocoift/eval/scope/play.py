@@ -13,8 +13,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from ...chat.ask import Ask
-from ...data.questions import noun
+from ...data.build.questions import noun
 from ..dialog import Dialog, Turn
 from ..run import Read
 from .checks import follows, loosely, shows
@@ -22,6 +21,7 @@ from .claims import claim, found_objects, right
 from .make import Bench, Script, Step
 from ...files import UserError
 from ...formats import is_terse, words
+from ...models.ask import Ask
 
 # %% ../../../nbs/eval/scope/24_play.ipynb #9bbffd44
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}

@@ -6,8 +6,8 @@
 __all__ = ['UNSEEN', 'REPEATED', 'RULES', 'SCOPES', 'RECALL', 'PUSHBACK', 'seen_questions', 'rule', 'instruct']
 
 # %% ../../../nbs/eval/scope/18_wordings.ipynb #265aea3b
-from ...data.questions import WORDINGS as _TRAINED
-from ...data.wordings import INSTRUCTIONS, QUESTIONS, in_numbers
+from ...data.build.questions import WORDINGS as _TRAINED
+from ...data.build.wordings import INSTRUCTIONS, QUESTIONS, in_numbers
 from .checks import Constraint
 from ...world import SHAPES
 from ...world import WORDINGS as _WORLD
