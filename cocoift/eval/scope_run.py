@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from ..models.opening import open_model, pictures_for
+
 from .run import coverage, run_dialogs
 from .scope.make import Bench, make_scope, read_scope, resolves
 from .scope.metrics import scores
@@ -24,11 +26,7 @@ def open_bench(data: str | Path, images: int | None = None) -> Bench:
 
 
 def _chat(model: str, bench: Bench, pictures, images, most_tokens: int, **pay):
-    if model.startswith("scripted:"):
-        return ScopeScripted(model.removeprefix("scripted:"), bench)
-    from cocoift.eval.examine import open_chat
-
-    return open_chat(model, pictures, images, None, most_tokens, bench.images, **pay)
+    return open_model(model, pictures, images, partial(ScopeScripted, bench=bench), most_tokens, bench.images, **pay)
 
 
 def histories_of(names: Sequence[str]) -> tuple[bool, list[str]]:  # whether `own`, and which of the pairs'
@@ -78,8 +76,6 @@ def run_scope(
     budget: float | None = None,  # of a server
 ) -> dict:  # items, coverage, scores, leakage, histories, effects, ...
     "Ask a model everything and score it."
-    from cocoift.eval.examine import pictures_for
-
     bench, pictures = open_bench(data, first), pictures_for(model, images or data)
     opening = partial(_chat, model, bench, pictures, images or data, most_tokens, out=out, price=price, budget=budget)
     return score_scope(

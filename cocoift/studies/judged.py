@@ -9,9 +9,10 @@ __all__ = ['JUDGE_TOKENS', 'open_judge', 'run_canary', 'plan_judge', 'run_judge'
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..models.opening import open_model
+
 from ..eval.budget import budget
 from ..eval.dialog import Dialog, Turn
-from ..eval.examine import open_chat
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
 from ..eval.judging import judge_answers, to_judge
 from ..eval.rubric import load_rubric
@@ -37,7 +38,7 @@ def open_judge(name: str, **pay) -> Judge:  # URL#MODEL, a checkpoint folder, re
     served = name.startswith(("http://", "https://"))
     if not served and not Path(name).is_dir():
         raise UserError(f"--judge {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
-    chat: Chat = open_chat(name, {}, None, most_tokens=512, **pay)
+    chat: Chat = open_model(name, {}, None, most_tokens=512, **pay)
     return ChatJudge(chat, "server", name.partition("#")[0]) if served else ChatJudge(chat, "local", "this machine")
 
 
