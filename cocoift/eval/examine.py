@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from ..models.opening import open_model, pictures_for
-
 from .benchmark import load_benchmarks, prediction_texts, question_scores, read_question, read_questions
 from .benchmarks.rounds import book_of, prior_items, read_items
 from .budget import budget, by_characters
@@ -25,6 +23,7 @@ from .share import runner
 from ..files import Failed, Journal, UserError, atomic_file, reading, write_json
 from ..locks import owning
 from ..models.endpoint.money import read_prices
+from ..models.opening import open_model, pictures_for
 from ..models.scripted import Answers, Book, Scripted
 
 # %% ../../nbs/eval/50_examine.ipynb #4d114f75

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ..models.opening import open_model, pictures_for
-
 from .run import coverage, run_dialogs
 from .scope.make import Bench, make_scope, read_scope, resolves
 from .scope.metrics import scores
 from .scope.play import PAIRED, ScopeScripted, dialogs_of, reader, rounds_of
 from .share import runner
 from ..files import Failed, UserError, write_json
+from ..models.opening import open_model, pictures_for
 
 # %% ../../nbs/eval/51_scope_run.ipynb #bcf1720d
 def open_bench(data: str | Path, images: int | None = None) -> Bench:

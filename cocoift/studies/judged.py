@@ -9,8 +9,6 @@ __all__ = ['JUDGE_TOKENS', 'open_judge', 'run_canary', 'plan_judge', 'run_judge'
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..models.opening import open_model
-
 from ..eval.budget import budget
 from ..eval.dialog import Dialog, Turn
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
@@ -20,6 +18,7 @@ from ..files import Journal, UserError, read_json, write_json
 from ..locks import owning
 from ..models.ask import Chat
 from ..models.endpoint.money import read_prices
+from ..models.opening import open_model
 
 # %% ../../nbs/studies/24_judged.ipynb #01f4f43a
 JUDGE_TOKENS = {"grade": 4, "two": 512, "prefer": 256, "steps": 128}  # about how long a reply is, for the dry run
