@@ -20,10 +20,10 @@ from cocoift.models.endpoint.engine import Engine, ask_all
 from cocoift.models.endpoint.failures import check_proxies
 from cocoift.models.endpoint.money import Price, read_prices
 from cocoift.models.endpoint.request import Request
-from cocoift.models.endpoint.server import ServerSpeaker
+from cocoift.models.ask import Ask, Settings
+from cocoift.models.endpoint.server import ServedModel
 from cocoift.models.endpoint.spending import Spending, paid
 from cocoift.models.endpoint.stage import Faults, Raised, Refusal, Stage
-from cocoift.models.speak import Said, Settings
 from cocoift.world import make_world
 
 PRICE = Price(input=1000, output=2000)
@@ -365,7 +365,7 @@ def test_a_server_on_this_machine_is_asked_past_proxies(tmp_path, monkeypatch):
         monkeypatch.setenv(name, way)
     with Raised(Stage(lambda told: "Two.")) as url:
         assert ask_all(Engine(url, Cache(tmp_path / "answers.sqlite")), [question(1)])[0].text == "Two."
-        spoken = ServerSpeaker(f"{url}#m").say([Said("How many?")], {}, Settings(), threading.Event())
+        spoken = ServedModel(f"{url}#m").stream(Ask.of("How many?"), Settings(), threading.Event())
         assert "".join(spoken) == "Two."
 
 

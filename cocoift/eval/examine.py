@@ -24,7 +24,7 @@ from ..files import Failed, Journal, UserError, atomic_file, reading, write_json
 from ..locks import owning
 from ..models.endpoint.money import read_prices
 from ..models.opening import open_model, pictures_for
-from ..models.scripted import Answers, Book, Scripted
+from ..models.scripted import AnswerKey, KeyAnswers, ScriptedModel
 
 # %% ../../nbs/eval/50_examine.ipynb #4d114f75
 @owning("examined")
@@ -80,7 +80,7 @@ def examine(
         model,
         pictures,
         images or data,
-        partial(Scripted, book=book_of(items)),
+        partial(ScriptedModel, answer_key=book_of(items)),
         most_tokens,
         sorted({item.image for item in items}),
         out=out,
@@ -118,16 +118,16 @@ def _dialogs(
     return question_dialogs(questions, names, named, told), names, pictures
 
 
-def _written(questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Book:  # what scripted models look up
+def _written(questions: Sequence[Question], dialogs: Sequence[Dialog]) -> AnswerKey:  # what scripted models look up
     known = {
-        q.id: Answers(
+        q.id: KeyAnswers(
             q.terse or "Yes",
             q.full or (f"The answer is {q.terse}, as can be seen." if q.terse else "Yes, that is how it is."),
         )
         for q in questions
     }
     book = {
-        (dialog.images[0] if dialog.images else None, turn.instruction): Answers("Yes", "Yes, that is how it is.")
+        (dialog.images[0] if dialog.images else None, turn.instruction): KeyAnswers("Yes", "Yes, that is how it is.")
         for dialog in dialogs
         for turn in dialog.turns
     }
@@ -169,7 +169,7 @@ def ask_questions(
         model,
         pictures,
         images or data,
-        partial(Scripted, book=_written(questions, dialogs)),
+        partial(ScriptedModel, answer_key=_written(questions, dialogs)),
         most_tokens,
         sorted(set(names.values())),
         out=out,

@@ -21,7 +21,7 @@ from .history import EFFECTS, HISTORIES, Item, tell
 from .read import read_answer
 from .run import coverage, run_dialogs
 from ..files import Journal, UserError, digest_of, write_json
-from ..models.ask import Chat
+from ..models.ask import Model
 from ..stats import Estimate, share
 
 # %% ../../nbs/eval/47_levels.ipynb #c3aa4fad
@@ -90,7 +90,7 @@ def rounds_frame(lines: Sequence[dict]) -> pd.DataFrame:
 
 
 def run_rounds(
-    chat: Chat,  # or, for a `run` that shares the work, what opens one
+    model: Model,  # or, for a `run` that shares the work, what opens one
     items: Sequence[Item],
     histories: Sequence[tuple[str, int]],  # (name, rounds)
     out: str | Path,  # the run folder
@@ -101,7 +101,9 @@ def run_rounds(
     "Ask everything that is not yet answered; all readings of the run."
     one_length(histories, Path(out))
     read = partial(read_round, {item.id: item for item in items})
-    return run(chat, dialogs_of(items, histories), out, {"bench": bench, "items": items_digest(items)}, read, **options)
+    return run(
+        model, dialogs_of(items, histories), out, {"bench": bench, "items": items_digest(items)}, read, **options
+    )
 
 # %% ../../nbs/eval/47_levels.ipynb #51163680
 METRICS = {  # column, and which rounds it is taken over
@@ -181,12 +183,12 @@ def pier_dialogs(items: Sequence[Item]) -> list[Dialog]:
 
 
 def play_pier(
-    chat: Chat, items: Sequence[Item], out: str | Path, run=run_dialogs, **options
+    model: Model, items: Sequence[Item], out: str | Path, run=run_dialogs, **options
 ) -> pd.DataFrame:  # image, dialog, round, bound, instruction, response, ...
     "Play it; its rounds lie in the run folder's pier.jsonl."
     dialogs, read = pier_dialogs(items), partial(_read_pier, {item.id: item for item in items})
     told = {"bench": "rounds", "items": items_digest(items)}
-    return pd.DataFrame(run(chat, dialogs, out, told, read, file="pier.jsonl", **options) if dialogs else [])
+    return pd.DataFrame(run(model, dialogs, out, told, read, file="pier.jsonl", **options) if dialogs else [])
 
 
 def length_by_round(pier: pd.DataFrame) -> pd.DataFrame:  # round, words, low, high, n
@@ -227,10 +229,10 @@ def scores(frame: pd.DataFrame, covered: dict, items: int, history: str) -> dict
 
 
 def evaluate(
-    chat: Chat, items: Sequence[Item], histories: Sequence[tuple[str, int]], out: str | Path, **options
+    model: Model, items: Sequence[Item], histories: Sequence[tuple[str, int]], out: str | Path, **options
 ) -> dict:
     "Run and score; `scores` are those of the last history named, `histories` has all that the folder holds."
-    lines = run_rounds(chat, items, histories, out, **options)
+    lines = run_rounds(model, items, histories, out, **options)
     covered = coverage(dialogs_of(items, histories), lines)
     if covered["statuses"]["ok"]:
         result = scores(rounds_frame(lines), covered, len(items), histories[-1][0])

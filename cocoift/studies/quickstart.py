@@ -159,10 +159,10 @@ def examine(layout: str, s: int, out: Path) -> None:
     from cocoift.eval.levels import evaluate, play_pier
     from cocoift.eval.scope.make import make_scope
     from cocoift.eval.scope_run import score_scope
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
     from cocoift.reports.curve import likelihood_curve
 
-    chat = LocalChat(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
+    chat = LocalModel(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
     items, folder = read_items(out / "exam"), out / "eval" / layout / f"seed-{s}"
     evaluate(chat, items, [(name, 2 * (name != "none")) for name in FOUR], folder)
     play_pier(chat, items, folder)

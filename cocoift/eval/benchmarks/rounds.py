@@ -17,7 +17,7 @@ from ...data.sources.base import Files, Record, fault, load_sources
 from ..history import Item, with_priors
 from ...files import UserError
 from ...formats import normalise
-from ...models.scripted import Answers, Book
+from ...models.scripted import AnswerKey, KeyAnswers
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #e2d35f50
 def _from_pairs(short: Iterable[Record], full: Iterable[Record]) -> Iterator[Item]:
@@ -141,10 +141,10 @@ def _few(items: list[Item], per_image: int | None) -> list[Item]:
     return kept
 
 
-def book_of(items: Iterable[Item]) -> Book:
+def book_of(items: Iterable[Item]) -> AnswerKey:
     "What the scripted models look up."
     return {
-        (i.image, instruction): Answers(i.terse, i.full)
+        (i.image, instruction): KeyAnswers(i.terse, i.full)
         for item in items
         for i in (item, *item.priors)
         for instruction in (i.bare, i.stated)

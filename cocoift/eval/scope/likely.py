@@ -12,21 +12,19 @@ from tqdm.auto import tqdm
 from ..dialog import ask_at
 from .make import Bench
 from .play import dialogs_of
-from ...models.ask import Ask
+from ...models.ask import Ask, Model
 from ...stats import Estimate, share
 
 # %% ../../../nbs/eval/scope/28_likely.ipynb #f70ed1c9
-def likelihood_rounds(bench: Bench, chat) -> pd.DataFrame:  # image, item, history, early, loss
-    "The full answers of all pairs under all histories; one pass behind the image for each pair. `chat` is a LocalChat."
-    from cocoift.models.likelihood import likelihoods
-
+def likelihood_rounds(bench: Bench, model: Model) -> pd.DataFrame:  # image, item, history, early, loss
+    "The full answers of all pairs under all histories; one pass behind the image for each pair."
     full = {s.id: s.steps[-1].full for s in bench.scripts}
     dialogs = pd.Series(dialogs_of(bench, own=False))
     rows = []
     groups = dialogs.groupby([d.meta["item"] for d in dialogs], sort=False)
     for item, some in tqdm(groups, desc="likelihoods", unit="item", disable=None):
         asks: list[Ask] = [ask_at(d, len(d.turns) - 1, [t.response for t in d.turns[:-1]]) for d in some]
-        for d, found in zip(some, likelihoods(chat, [(ask, full[item]) for ask in asks])):
+        for d, found in zip(some, model.likelihoods([(ask, full[item]) for ask in asks])):
             rows.append(
                 {"image": d.images[0], "item": item, "history": d.history, "early": found.early, "loss": found.loss}
             )

@@ -21,7 +21,7 @@ from .claims import claim, found_objects, right
 from .make import Bench, Script, Step
 from ...files import UserError
 from ...formats import is_terse, words
-from ...models.ask import Ask
+from ...models.ask import Ask, Model, Reply
 
 # %% ../../../nbs/eval/scope/24_play.ipynb #9bbffd44
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
@@ -168,7 +168,7 @@ MANNERS: dict[str, Callable[[Place], str]] = {
 }
 
 # %% ../../../nbs/eval/scope/24_play.ipynb #ea33f575
-class ScopeScripted:
+class ScopeScripted(Model):
     "A chat that knows the benchmark and has a manner."
 
     def __init__(self, name: str, bench: Bench):
@@ -214,8 +214,8 @@ class ScopeScripted:
     def _key(image: str | None, instructions: Sequence[str]) -> tuple:
         return image, *instructions
 
-    def answer(self, asks: Sequence[Ask]) -> list[str]:
+    def answer(self, asks: Sequence[Ask]) -> list[Reply]:
         "Answers by the book."
         return [
-            self.manner(self.book[self._key(ask.image, [*(q for q, _ in ask.turns), ask.instruction])]) for ask in asks
+            Reply(self.manner(self.book[self._key(ask.image, [r.instruction for r in ask.rounds])])) for ask in asks
         ]
