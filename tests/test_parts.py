@@ -94,9 +94,9 @@ def test_without_a_picture_it_is_the_language_model(name, parts, wholes, tmp_pat
                 "input_ids"
             ]
         else:
-            ids = tokenizer("<s>" + render((*ask.before, (ask.instruction, "")), image=False), add_special_tokens=False)[
-                "input_ids"
-            ]
+            ids = tokenizer(
+                "<s>" + render((*ask.before, (ask.instruction, "")), image=False), add_special_tokens=False
+            )["input_ids"]
         assert ask_ids(chat.family, ask) == ids, tokenizer.decode(ids)
         out = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
         wanted.append(tokenizer.decode(ended(out, stops)).strip())

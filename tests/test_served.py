@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 import pytest
+from mock_server import MockServer, Refusal
 
 from cocoift.files import UserError, read_json
 from cocoift.images import find_pictures
@@ -17,7 +18,6 @@ from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.engine import Engine, ask_all
 from cocoift.models.endpoint.request import Request
 from cocoift.models.endpoint.server import ServedModel
-from cocoift.models.endpoint.stage import Raised, Refusal, Stage
 from cocoift.studies.judged import run_judge
 
 
@@ -77,9 +77,7 @@ def test_it_streams(both, served, small):
 
 def test_the_engine_pays_once_and_tells_what_is_wrong(both, served, tmp_path):
     local, server, images = both
-    requests = [
-        server.request(Ask.of(f"What is in the middle, {k}?", image)) for image in images[:2] for k in range(3)
-    ]
+    requests = [server.request(Ask.of(f"What is in the middle, {k}?", image)) for image in images[:2] for k in range(3)]
     first = Engine(
         served.url, Cache(tmp_path / "answers.sqlite"), server.image_parts, concurrency=3, run="r", role="label"
     )
@@ -332,7 +330,7 @@ def test_a_served_judge_that_cannot_grade_gives_no_score(typed, served, shared, 
         raise Refusal(400, "blocked by our content policy")
 
     files = {"references": tmp_path / "references.json"}
-    with Raised(Stage(answer)) as url:
+    with MockServer(answer) as url:
         told = run_judge("mm-vet", tmp_path / "answers.json", f"{url}#grader", tmp_path / "graded", files)
         assert (told["statuses"]["scored"], told["statuses"]["refused"], told["scores"]["total"]["value"]) == (1, 1, 50)
     with pytest.raises(UserError, match="no server answers there"):

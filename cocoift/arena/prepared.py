@@ -9,9 +9,8 @@ __all__ = ['SCRIPTS', 'MOST', 'Prepared', 'read_lines', 'as_lines', 'recorded']
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..models.replay import ReplayModel
-
 from .session import Side
+from ..models.replay import ReplayModel
 
 # %% ../../nbs/arena/22_prepared.ipynb #2edd8f3f
 @dataclass(frozen=True, slots=True)

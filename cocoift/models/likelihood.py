@@ -11,11 +11,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from .decoding import ask_ids
 
 from ..files import UserError
 from ..formats import TERSE_WORDS, words
 from .ask import Ask
+from .decoding import ask_ids
 from .template import answer_ids, stop_ids
 
 # %% ../../nbs/models/19_likelihood.ipynb #a31af9c7

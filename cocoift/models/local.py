@@ -14,11 +14,11 @@ from pathlib import Path
 from threading import Event
 
 import torch
-from .decoding import ask_ids, draw, greedy, model_inputs, open_checkpoint
 
 from ..files import UserError, digest, digest_of
 from ..images import find_pictures, open_picture
 from .ask import Ask, Model, Reply, Settings
+from .decoding import ask_ids, draw, greedy, model_inputs, open_checkpoint
 from .template import TEMPLATES, Template
 
 # %% ../../nbs/models/17_local.ipynb #ba6948f5

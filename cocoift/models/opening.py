@@ -9,12 +9,11 @@ __all__ = ['open_model', 'pictures_for']
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .replay import ReplayModel
-
 from ..files import UserError
 from ..images import find_pictures
 from .ask import Model
 from .endpoint.money import read_prices
+from .replay import ReplayModel
 
 # %% ../../nbs/models/24_opening.ipynb #f28b3e16
 def open_model(

@@ -98,7 +98,10 @@ def main() -> None:
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         answers = {}
         for _ in range(repeats):
-            for way, run in (("ours", lambda: [r.text for r in chat.answer(asks)]), ("plain", lambda: plain(chat, asks, args.answer))):
+            for way, run in (
+                ("ours", lambda: [r.text for r in chat.answer(asks)]),
+                ("plain", lambda: plain(chat, asks, args.answer)),
+            ):
                 chat._last = ("", None, 0)  # no prefix from the turn before
                 started = time.perf_counter()
                 answers[way] = run()
