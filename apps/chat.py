@@ -6,10 +6,10 @@ from threading import Event
 
 import gradio as gr
 
-from apps import folds
-from apps.room import QUIET, Room, shows_errors, sorry, visitor
+from apps import accordions
+from apps.sessions import QUIET, Sessions, shows_errors, sorry, visitor
 from cocoift.arena.marks import defuse
-from cocoift.arena.messages import SIDES, WELCOME, differences, messages
+from cocoift.arena.messages import SIDES, WELCOME, answer_differences, messages
 from cocoift.arena.session import MOST_PICTURES, MOST_TEXT, Side, stream_answer
 from cocoift.arena.store import VOTES, votes_of
 from cocoift.dashboard.registry import examples, secrets
@@ -24,8 +24,8 @@ IN_ADDRESS = """(...values) => { const q = new URLSearchParams(location.search);
 class Page:
     "The chat's parts, and what happens when they are touched."
 
-    def __init__(self, room: Room, where: gr.Blocks):
-        self.room, self.names = room, list(room.registry.entries)
+    def __init__(self, sessions: Sessions, where: gr.Blocks):
+        self.sessions, self.names = sessions, list(sessions.registry.entries)
         self.first = [self.names[min(k, len(self.names) - 1)] for k in range(4)]
         self.pictures, self.blind, self.many = (
             gr.State({}),
@@ -39,7 +39,7 @@ class Page:
         self.shaped = [*self.columns, self.votes["C"], self.votes["D"]]
         self.settled = [*self.states, self.many], [self.box, self.diff, *self.votes.values()]
         self.wire()
-        self.folds.wire(self)
+        self.accordions.wire(self)
         where.load(
             self.arrive,
             None,
@@ -49,21 +49,21 @@ class Page:
                 self.many,
                 self.count,
                 self.note,
-                self.folds.script,
+                self.accordions.script,
                 *self.shaped,
                 *self.settled[1],
             ],
             **QUIET,
         )
-        where.unload(room.leave)
+        where.unload(sessions.leave)
 
     # The parts
 
     def lay_out(self) -> None:
         self.states, self.panes, self.models, self.retries, self.stops, self.columns = [], [], [], [], [], []
-        self.folds = folds.Folds(self.room.registry, self.names)
+        self.accordions = accordions.Accordions(self.sessions.registry, self.names)
         with gr.Row(elem_id="bar"):
-            self.folds.lay_out_bar()
+            self.accordions.lay_out_bar()
             self.count = gr.Radio(
                 [("2 models", 2), ("3", 3), ("4", 4)],
                 value=2,
@@ -113,8 +113,8 @@ class Page:
             self.clear = gr.Button("Clear", size="sm", elem_id="clear", min_width=80, elem_classes="plain")
         self.note = gr.Markdown(elem_id="note")
         asked = [
-            [{"text": question, "files": [str(self.room.registry.pictures[image])]}]
-            for question, image in examples(self.room.registry)
+            [{"text": question, "files": [str(self.sessions.registry.pictures[image])]}]
+            for question, image in examples(self.sessions.registry)
         ]
         gr.Examples(
             asked,
@@ -127,7 +127,7 @@ class Page:
         self.box.interactive = (
             False  # until the page is as its link wants it; set earlier, it would come again with every example
         )
-        self.diff, self.settings = self.folds.lay_out()
+        self.diff, self.settings = self.accordions.lay_out()
 
     def lay_out_side(self, k: int) -> None:
         s = SIDES[k]
@@ -181,7 +181,7 @@ class Page:
         )
         for k in range(4):
             self.wire_side(k)
-        self.stop.click(self.room.stopper(SIDES), queue=False, api_visibility="private")
+        self.stop.click(self.sessions.stopper(SIDES), queue=False, api_visibility="private")
         voted = [self.note, self.reason, self.blind, self.secret, *self.models, *self.votes.values()]
         for choice, button in self.votes.items():
             button.click(
@@ -202,7 +202,7 @@ class Page:
     def wire_side(self, k: int) -> None:
         def again(side, number, known, hidden, **changed):
             asked = side.edit(number, **changed) if changed else side.retry(number)
-            self.room.expect(SIDES[k])
+            self.sessions.expect(SIDES[k])
             return self.shown(asked, known, hidden)
 
         def retry(side, known, hidden, data: gr.RetryData):
@@ -225,7 +225,7 @@ class Page:
         self.speak_after(self.panes[k].edit(shows_errors(edit), *here, **QUIET), [k])
         self.settle_after(self.panes[k].undo(shows_errors(undo), *here, **QUIET))
         self.settle_after(self.panes[k].clear(lambda side: Side(side.model), self.states[k], self.states[k], **QUIET))
-        self.stops[k].click(self.room.stopper(SIDES[k]), queue=False, api_visibility="private")
+        self.stops[k].click(self.sessions.stopper(SIDES[k]), queue=False, api_visibility="private")
 
     def speak_after(self, event, sides=range(4)) -> None:
         "After an event each side speaks for itself: a slow one keeps no other waiting."
@@ -241,7 +241,7 @@ class Page:
         event.then(self.settle, *self.settled, **QUIET)
 
     def shown(self, side: Side, known: dict, hidden: bool) -> tuple[Side, list[dict]]:
-        return side, messages(side, self.room.registry.pictures | known, hidden)
+        return side, messages(side, self.sessions.registry.pictures | known, hidden)
 
     @staticmethod
     def shape(many: int):
@@ -262,7 +262,7 @@ class Page:
         done = not busy and all(side.rounds for side in sides)
         return [
             gr.update(interactive=not busy),
-            differences(sides) if done else "",
+            answer_differences(sides) if done else "",
             *[gr.update(interactive=done) for _ in VOTES],
         ]
 
@@ -270,7 +270,7 @@ class Page:
         "All sides that are seen are asked; `question(side, model)` makes each side's next state. Then the rest of `asked`."
         *sides, known, hidden, a, b, c, d, many = given
         asked = [question(side, side.model if hidden else model) for side, model in zip(sides[:many], (a, b, c, d))]
-        self.room.expect(SIDES[:many])
+        self.sessions.expect(SIDES[:many])
         return *asked, *sides[many:], known, *(self.shown(side, known, hidden)[1] for side in [*asked, *sides[many:]])
 
     @staticmethod
@@ -286,7 +286,7 @@ class Page:
             raise sorry("Write a question first; a picture alone asks nothing." if files else "Write a question first.")
         if len(files) > MOST_PICTURES:
             raise sorry(f"{len(files):,} pictures are too many: send {MOST_PICTURES} at most.")
-        taken = dict(map(self.room.take, files))
+        taken = dict(map(self.sessions.take, files))
         return None, *self.ask(
             (*sides, {**known, **taken}, hidden, a, b, c, d, many),
             lambda side, model: Side(model, side.rounds).ask(text, list(taken)),
@@ -297,15 +297,15 @@ class Page:
             if not side.busy:
                 yield gr.skip(), gr.skip()
                 return
-            room, settings = self.room, Settings(int(tokens), float(temperature), float(top_p))
-            event = room.live.setdefault((request.session_hash, name), Event())
+            sessions, settings = self.sessions, Settings(int(tokens), float(temperature), float(top_p))
+            event = sessions.live.setdefault((request.session_hash, name), Event())
             while True:
                 try:
-                    model = await asyncio.to_thread(room.registry.model, side.model)
+                    model = await asyncio.to_thread(sessions.registry.model, side.model)
                 except Exception as error:  # a checkpoint that is torn, a model that is gone: its side says so
                     side = side.last(status="failed", why=" ".join(str(error).split())[:300] or type(error).__name__)
                 else:
-                    pictures = room.registry.pictures | known
+                    pictures = sessions.registry.pictures | known
                     async for side in stream_answer(side, model, pictures, settings, event, secrets()):
                         yield self.shown(side, known, hidden)
                 if side.rounds[-1].status != "done" or not side.script:
@@ -316,7 +316,7 @@ class Page:
                 except UserError as error:  # a script that is too long for one dialog
                     side = Side(side.model, side.rounds).last(status="failed", why=str(error))
                     break
-                room.live[request.session_hash, name] = event
+                sessions.live[request.session_hash, name] = event
             yield self.shown(side, known, hidden)
 
         return speak
@@ -325,11 +325,11 @@ class Page:
         def cast(*given):
             *sides, why, hidden, many = given
             sides = dict(zip(SIDES, sides[:many]))
-            self.room.log.add(*votes_of(choice, sides, why or "", hidden))
+            self.sessions.store.add(*votes_of(choice, sides, why or "", hidden))
             told = ", ".join(f"{s.upper()} was *{defuse(side.model)}*" for s, side in sides.items())
             seen = [
                 gr.update(visible=True, value=side.model)
-                if side.model in self.room.registry.entries
+                if side.model in self.sessions.registry.entries
                 else gr.update(visible=True)
                 for side in sides.values()
             ]
@@ -347,8 +347,8 @@ class Page:
 
     def hide_names(self, on, *given):
         *models, many = given
-        self.room.stop(visitor())
-        names = list(self.room.registry.entries)
+        self.sessions.stop(visitor())
+        names = list(self.sessions.registry.entries)
         drawn = (
             random.sample(names, many)
             if on and len(names) >= many
@@ -366,25 +366,25 @@ class Page:
         ]
 
     def wipe(self, *sides):
-        self.room.stop(visitor())
+        self.sessions.stop(visitor())
         return [*(Side(side.model) for side in sides), *[[]] * 4, "", ""]
 
     def arrive(self, request: gr.Request):
         "The page as its link wants it: models, how many, a saved dialog."
-        told, asked = self.room.registry.refresh(), dict(request.query_params)
-        names = list(self.room.registry.entries)
+        told, asked = self.sessions.registry.refresh(), dict(request.query_params)
+        names = list(self.sessions.registry.entries)
         spare = [names[min(k, len(names) - 1)] for k in range(4)]
         sides = [Side(asked.get(s) if asked.get(s) in names else name) for s, name in zip(SIDES, spare)]
         many = int(asked["sides"]) if asked.get("sides") in ("2", "3", "4") else 2
         if asked.get("dialog"):
             try:
-                found, why = self.room.log.dialog(asked["dialog"]), "There is no dialog under this link."
+                found, why = self.sessions.store.dialog(asked["dialog"]), "There is no dialog under this link."
             except UserError as error:  # a store that is torn
                 found, why = None, str(error)
             told = told if found else why
             many = max(2, len(found)) if found else many
             sides = [*found.values(), *sides[len(found) :]] if found else sides
-        pictures = self.room.registry.pictures | self.room.log.album()
+        pictures = self.sessions.registry.pictures | self.sessions.store.pictures()
         known = {
             image: pictures[image] for side in sides for r in side.rounds for image in r.images if image in pictures
         }
@@ -399,6 +399,6 @@ class Page:
             many,
             many,
             defuse(told) and f"⚠ {defuse(told)}",
-            self.folds.offer(),
+            self.accordions.offer(),
         ]
         return [*sides, *shown, *self.shape(many), *self.settle(*sides, many)]

@@ -24,10 +24,10 @@ from starlette.middleware import Middleware  # noqa: E402
 
 from apps import chat, dashboard  # noqa: E402
 from apps.guard import Gate, Guard  # noqa: E402
-from apps.room import Room  # noqa: E402
+from apps.sessions import Sessions  # noqa: E402
 from apps.theme import CSS, HEAD, THEME  # noqa: E402
 from cocoift.arena.session import MOST_BYTES  # noqa: E402
-from cocoift.arena.store import Logbook  # noqa: E402
+from cocoift.arena.store import ArenaStore  # noqa: E402
 from cocoift.dashboard.registry import open_registry  # noqa: E402
 from cocoift.files import UserError  # noqa: E402
 
@@ -52,19 +52,21 @@ def sweep(aside: Path) -> None:
 def page(options: dict) -> gr.Blocks:
     "The whole page."
     registry = open_registry(options["study"], FOLDER, options["models"])
-    room = Room(registry, Logbook(Path(options["study"]).parent / "app" / "log.jsonl"), FOLDER / "sessions", CACHE)
+    sessions = Sessions(
+        registry, ArenaStore(Path(options["study"]).parent / "app" / "log.jsonl"), FOLDER / "sessions", CACHE
+    )
     with gr.Blocks(title="cocoift", analytics_enabled=False, delete_cache=FORGET) as blocks:
         gr.Markdown("# cocoift\nAn instruction should hold for exactly as long as it was meant to.", elem_id="title")
         with gr.Tabs(elem_id="tabs") as tabs:
             if options["chat"]:
                 with gr.Tab("Chat", id="chat"):
-                    chat.Page(room, blocks)
+                    chat.Page(sessions, blocks)
             if options["dashboard"]:
                 with gr.Tab("Dashboard", id="dashboard", render_children=True) as looking:
                     dashboard.build(
                         Path(options["study"]),
                         registry,
-                        room.log,
+                        sessions.store,
                         FOLDER / "sessions",
                         blocks,
                         looking if options["chat"] else None,

@@ -6,8 +6,8 @@ from functools import lru_cache
 import gradio as gr
 import pandas as pd
 
-from apps.panels.place import Asked, Study, not_shown, parts_of, remember, shelve, spoken
-from apps.room import QUIET
+from apps.panels.place import Query, Study, figure_places, not_shown, parts_of, remember, rounds_html
+from apps.sessions import QUIET
 from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
 from cocoift.reports.audit_page import WORD_BINS, binned, measures, overlaps, told, varied
@@ -19,10 +19,10 @@ LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
 
 class Data:
     def __init__(self, study: Study):
-        self.study, self.kept = study, study.log.path.parent / "audits"
+        self.study, self.kept = study, study.store.path.parent / "audits"
         self.browser = lru_cache(4)(lambda path, stamp: shelf.Browser(path))
         self.set, self.note = gr.Dropdown([], label="Dataset", elem_id="dataset"), gr.Markdown(elem_id="data-note")
-        self.sets = shelve(
+        self.sets = figure_places(
             ("composition", "overlap"),
             ("formats-by-round", "formats"),
             ("carry-over", "data-measures"),
@@ -51,17 +51,17 @@ class Data:
                 self.rounds = gr.HTML(elem_id="conversation")
         self.choices = {"set": self.set, "source": source, "format": format, "fault": fault, "which": which}
 
-    def arrive(self, asked: Asked) -> list:
+    def arrive(self, query: Query) -> list:
         there = list(shelf.datasets(self.study.root))
-        chosen = asked.one(
+        chosen = query.one(
             "set", there, next((name for name in there if name in figures.LAYOUTS), next(iter(there), None))
         )
         return [
             gr.update(choices=there, value=chosen),
-            asked.later("source"),
-            asked.later("format"),
-            asked.given.get("fault") == "true",
-            asked.number("which"),
+            query.later("source"),
+            query.later("format"),
+            query.given.get("fault") == "true",
+            query.number("which"),
         ]
 
     def after(self, event):
@@ -175,7 +175,7 @@ class Data:
             {"asked": t["instruction"], "said": t["response"], "marks": marks(t, r.origin)}
             for t, r in zip(told(c, len(c.rounds)), c.rounds)
         ]
-        return self.study.picture(c.images[0]) if c.images else None, where + spoken(rounds)
+        return self.study.picture(c.images[0]) if c.images else None, where + rounds_html(rounds)
 
 
 def marks(said: dict, origin) -> list[tuple[str, str]]:  # kind, text

@@ -10,8 +10,8 @@ import gradio as gr
 import pandas as pd
 from PIL import Image
 
-from apps.room import visitor
-from cocoift.arena.store import Logbook
+from apps.sessions import visitor
+from cocoift.arena.store import ArenaStore
 from cocoift.dashboard import run_index as board
 from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
@@ -27,7 +27,7 @@ class Study:
 
     root: Path
     registry: ModelRegistry
-    log: Logbook
+    store: ArenaStore
     folder: Path  # of the sessions
     memory: board.Memory = field(default_factory=board.Memory)
 
@@ -60,7 +60,7 @@ class Study:
             return {}
 
 
-class Asked:
+class Query:
     "What the address asks for, as far as it is there."
 
     def __init__(self, request: gr.Request):
@@ -108,7 +108,7 @@ def failsafe(draw: Callable, *args):
         return figures.empty(f"This figure cannot be drawn: {said}"[:300])
 
 
-class Shown:
+class FigurePlace:
     "A figure's place on the page, and its numbers to take away."
 
     def __init__(self, name: str):
@@ -135,16 +135,16 @@ class Shown:
         return [figure, gr.update(interactive=True, value=str(path))]
 
 
-def shelve(*rows: Iterable[str]) -> dict[str, Shown]:
+def figure_places(*rows: Iterable[str]) -> dict[str, FigurePlace]:
     "Places for figures, row by row."
     places = {}
     for names in rows:
         with gr.Row():
-            places |= {name: Shown(name) for name in names}
+            places |= {name: FigurePlace(name) for name in names}
     return places
 
 
-def parts_of(places: Iterable[Shown]) -> list:
+def parts_of(places: Iterable[FigurePlace]) -> list:
     return [part for place in places for part in place.parts]
 
 
@@ -167,7 +167,7 @@ def chip(kind: str, text: str) -> str:
     return f'<span class="mark {kind}">{html.escape(text)}</span>'
 
 
-def spoken(rounds: Iterable[dict]) -> str:  # asked, said, and marks as (kind, text)
+def rounds_html(rounds: Iterable[dict]) -> str:  # asked, said, and marks as (kind, text)
     "Rounds as they can be read; every text is escaped."
     return "".join(
         f'<div class="round"><p class="asked">{html.escape(r["asked"])}</p><p class="said">{html.escape(r["said"]) or "<i>no answer</i>"}</p>'

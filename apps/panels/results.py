@@ -3,8 +3,8 @@
 import gradio as gr
 import pandas as pd
 
-from apps.panels.place import Asked, Shown, Study, not_shown, parts_of, remember, shelve
-from apps.room import QUIET
+from apps.panels.place import FigurePlace, Query, Study, figure_places, not_shown, parts_of, remember
+from apps.sessions import QUIET
 from cocoift.dashboard import run_index as board
 from cocoift.dashboard.leaderboard import View, gaps, readable, settle
 from cocoift.viz import figures, results
@@ -24,7 +24,7 @@ class Results:
             )
         bench.label = "Benchmark"
         self.choices = {"runs": runs, "bench": bench, "baseline": baseline, "metric": metric, "history": history}
-        self.note, self.standings = gr.Markdown(elem_id="board-note"), Shown("standings")
+        self.note, self.standings = gr.Markdown(elem_id="board-note"), FigurePlace("standings")
         self.table = gr.Dataframe(
             elem_id="scoreboard",
             label="Scoreboard: the best of each column in bold",
@@ -34,7 +34,7 @@ class Results:
             max_height=380,
             datatype="markdown",
         )
-        self.plots = shelve(
+        self.plots = figure_places(
             ("levels", "decomposition"),
             ("slopes", "paper"),
             ("capabilities", "radar"),
@@ -42,14 +42,14 @@ class Results:
             ("format-by-round", "transitions"),
         )
 
-    def arrive(self, asked: Asked) -> list:
+    def arrive(self, query: Query) -> list:
         there = list(self.study.find("scores.json"))
         return [
-            gr.update(choices=there, value=asked.many("runs", there)),
-            asked.later("bench"),
-            gr.update(choices=["", *there], value=asked.one("baseline", there)),
-            asked.later("metric"),
-            asked.later("history"),
+            gr.update(choices=there, value=query.many("runs", there)),
+            query.later("bench"),
+            gr.update(choices=["", *there], value=query.one("baseline", there)),
+            query.later("metric"),
+            query.later("history"),
         ]
 
     def after(self, event):

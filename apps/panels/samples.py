@@ -4,8 +4,8 @@ import html
 
 import gradio as gr
 
-from apps.panels.place import NOTHING, Asked, Study, address, card, chip, spoken
-from apps.room import QUIET
+from apps.panels.place import NOTHING, Query, Study, address, card, chip, rounds_html
+from apps.sessions import QUIET
 from cocoift.dashboard import run_index as board
 from cocoift.eval.history import tell
 from cocoift.files import UserError
@@ -65,22 +65,22 @@ class Samples:
             "item": self.at,
         }
 
-    def arrive(self, asked: Asked) -> list:
+    def arrive(self, query: Query) -> list:
         played = list(self.study.find("rounds.jsonl"))
         scores = board.results(self.study.root, self.study.memory)[0]["scores"]
         alike = (
             [name for name in scores[scores.bench == "rounds"].layout.unique() if name in played] if len(scores) else []
         )
-        a = asked.one("run_a", played, next(iter(alike or played), None))
-        b = asked.one("run_b", played, next((name for name in alike or played if name != a), a))
+        a = query.one("run_a", played, next(iter(alike or played), None))
+        b = query.one("run_b", played, next((name for name in alike or played if name != a), a))
         return [
             gr.update(choices=played, value=a),
             gr.update(choices=played, value=b),
-            gr.update(choices=played, value=asked.many("run_more", played)),
-            asked.one("filter", board.FILTERS, "all"),
-            asked.later("kind"),
-            asked.later("under"),
-            asked.given.get("item", ""),
+            gr.update(choices=played, value=query.many("run_more", played)),
+            query.one("filter", board.FILTERS, "all"),
+            query.later("kind"),
+            query.later("under"),
+            query.given.get("item", ""),
         ]
 
     def after(self, event, step: int = 0):
@@ -160,7 +160,7 @@ class Samples:
             else []
         )
         told = f'<p class="where">{place + 1:,} of {many:,} · {html.escape(str(row["item"]))} · {html.escape(row.kind) or "no kind"} · history <b>{html.escape(row.history)}</b></p>'
-        told += card("What was said before", spoken(before), "before") if before else ""
+        told += card("What was said before", rounds_html(before), "before") if before else ""
         told += f'<p class="question">{html.escape(row.instruction)}</p>'
         told += (
             f'<p class="truth">Right: <b>{html.escape(known.terse)}</b> · {html.escape(known.full)}</p>'

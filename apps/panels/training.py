@@ -2,8 +2,8 @@
 
 import gradio as gr
 
-from apps.panels.place import Asked, Study, not_shown, remember, shelve
-from apps.room import QUIET
+from apps.panels.place import Query, Study, figure_places, not_shown, remember
+from apps.sessions import QUIET
 from cocoift.dashboard import run_index as board
 from cocoift.viz import traced
 
@@ -18,12 +18,16 @@ class Training:
             gr.Dropdown([], multiselect=True, label="Runs (all, where none is chosen)", elem_id="trainings"),
             gr.Markdown(elem_id="training-note"),
         )
-        self.plots, self.stamp, self.timer = shelve(("loss", "lr"), ("speed", "trees")), gr.State(""), gr.Timer(EVERY)
+        self.plots, self.stamp, self.timer = (
+            figure_places(("loss", "lr"), ("speed", "trees")),
+            gr.State(""),
+            gr.Timer(EVERY),
+        )
         self.choices = {"trainings": self.runs}
 
-    def arrive(self, asked: Asked) -> list:
+    def arrive(self, query: Query) -> list:
         there = list(self.study.find("metrics.jsonl"))
-        return [gr.update(choices=there, value=asked.many("trainings", there))]
+        return [gr.update(choices=there, value=query.many("trainings", there))]
 
     def after(self, event):
         loss, *others = self.plots

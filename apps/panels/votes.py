@@ -2,8 +2,8 @@
 
 import gradio as gr
 
-from apps.panels.place import Asked, Shown, Study, not_shown
-from apps.room import QUIET
+from apps.panels.place import FigurePlace, Query, Study, not_shown
+from apps.sessions import QUIET
 from cocoift.dashboard import run_index as board
 from cocoift.files import UserError
 from cocoift.viz import results
@@ -14,9 +14,9 @@ class Votes:
 
     def __init__(self, study: Study):
         self.study = study
-        self.note, self.rated = gr.Markdown(elem_id="votes-note"), Shown("ratings")
+        self.note, self.rated = gr.Markdown(elem_id="votes-note"), FigurePlace("ratings")
 
-    def arrive(self, asked: Asked) -> list:
+    def arrive(self, query: Query) -> list:
         return []
 
     def after(self, event):
@@ -27,7 +27,7 @@ class Votes:
 
     def ratings(self):
         try:
-            votes, wrong = self.study.log.votes(), []
+            votes, wrong = self.study.store.votes(), []
         except (UserError, KeyError, TypeError) as error:
             votes, wrong = [], [str(error)]
         blind = sum(bool(v.get("blind")) for v in votes)

@@ -61,16 +61,16 @@ def quickstart(
 
 # %% ../../nbs/cli/79_studies.ipynb #154720bb
 def _take_away(study: Path, folder: Path) -> None:
-    from cocoift.arena.export import take_away
-    from cocoift.arena.store import Logbook
+    from cocoift.arena.export import export_store
+    from cocoift.arena.store import ArenaStore
     from cocoift.images import find_pictures
 
-    log, pictures = Logbook(study.parent / "app" / "log.jsonl"), study / "exam" / "images"
+    log, pictures = ArenaStore(study.parent / "app" / "log.jsonl"), study / "exam" / "images"
     if not log.path.exists():
         raise UserError(
             f"{log.path}: nobody voted or saved a dialog there: name the study that the app was opened with (--study)"
         )
-    told = take_away(log, folder, find_pictures(pictures) if pictures.is_dir() else {})
+    told = export_store(log, folder, find_pictures(pictures) if pictures.is_dir() else {})
     show(
         told,
         False,

@@ -17,7 +17,7 @@ from typing import Optional
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..arena.prepared import SCRIPTS, Prepared, recorded
+from ..arena.prepared import PREPARED, PreparedDialog, recorded
 from ..eval.benchmarks.rounds import read_items
 from ..eval.history import Item
 from ..files import UserError, digest, read_json, read_text
@@ -163,7 +163,7 @@ class ModelRegistry(Scenes):
             return f"{self.study.name}/exam is not whole, or is being written ({' '.join(str(error).split())[:160]}): other pictures are shown"
 
 # %% ../../nbs/dashboard/10_registry.ipynb #bea00062
-def offered_dialogs(registry: ModelRegistry) -> dict[str, Prepared]:
+def offered_dialogs(registry: ModelRegistry) -> dict[str, PreparedDialog]:
     "The dialogs that wait to be asked; those of stored runs only where all stored runs know them."
     runs = []
     for entry in registry.entries.values():
@@ -172,7 +172,7 @@ def offered_dialogs(registry: ModelRegistry) -> dict[str, Prepared]:
                 runs.append(registry.model(entry.name))
             except UserError:  # its side will say so when it is chosen
                 continue
-    return SCRIPTS | {name: script for name, script in recorded(runs).items() if script.image in registry.pictures}
+    return PREPARED | {name: script for name, script in recorded(runs).items() if script.image in registry.pictures}
 
 
 def secrets() -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from ..files import UserError, read_json, reading
 from .chat_template import probe_template
 from cocoift.models.processor import (
     chain_tiles,
@@ -22,8 +23,6 @@ from cocoift.models.processor import (
     process_picture,
     tower_states,
 )
-
-from ..files import UserError, read_json, reading
 from .template import VICUNA, VICUNA_JINJA, Template, start_ids, stop_ids
 
 # %% ../../nbs/models/13_family.ipynb #9e8a88af

@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from ..models.chat_template import probe_template
 
 from ..files import UserError, read_json, reading
+from ..models.chat_template import probe_template
 from ..models.template import VICUNA_JINJA, stop_ids, with_pictures
 from .tower import Tower, read_config, silent, tensor_names, tensors
 

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from ..models.processor import prepared_size, tower_states
 
 from ..files import UserError, reading
+from ..models.processor import prepared_size, tower_states
 
 # %% ../../nbs/train/12_tower.ipynb #16ed2b98
 def read_config(folder: Path, what: str, gguf: str | None = None):

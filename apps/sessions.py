@@ -12,7 +12,7 @@ import gradio as gr
 
 from cocoift.arena.messages import SIDES
 from cocoift.arena.session import take_picture
-from cocoift.arena.store import Logbook
+from cocoift.arena.store import ArenaStore
 from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
 
@@ -41,11 +41,11 @@ def visitor() -> str:
     return gr.context.LocalContext.request.get(None).session_hash
 
 
-class Room:
+class Sessions:
     "Pictures that were sent, answers that are being given."
 
-    def __init__(self, registry: ModelRegistry, log: Logbook, folder: Path, cache: Path):
-        self.registry, self.log, self.folder, self.cache = registry, log, folder, cache
+    def __init__(self, registry: ModelRegistry, store: ArenaStore, folder: Path, cache: Path):
+        self.registry, self.store, self.folder, self.cache = registry, store, folder, cache
         self.live: dict[tuple[str, str], Event] = {}
         self.sent: dict[str, set[Path]] = defaultdict(set)  # as they were uploaded
 

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import gradio as gr
 
-from apps.room import QUIET, shows_errors, sorry, visitor
-from cocoift.arena.export import export
+from apps.sessions import QUIET, shows_errors, sorry, visitor
+from cocoift.arena.export import export_comparison
 from cocoift.arena.logs import read_log
 from cocoift.arena.messages import SIDES, messages
-from cocoift.arena.prepared import as_lines, read_lines
+from cocoift.arena.prepared import prepared_text, read_prepared
 from cocoift.arena.session import MOST_TEXT, Side
-from cocoift.arena.store import plain
+from cocoift.arena.store import sides_as_json
 from cocoift.dashboard.registry import ModelRegistry, offered_dialogs
 from cocoift.files import UserError
 
 
-class Folds:
+class Accordions:
     "The folded parts; `wire` ties them to a chat page."
 
     def __init__(self, registry: ModelRegistry, names: list[str]):
@@ -39,7 +39,7 @@ class Folds:
     def lay_out(self) -> tuple[gr.HTML, list[gr.Slider]]:  # where differences stand, how answers are drawn
         with gr.Accordion("The prepared dialog's questions", open=False, elem_id="script-box"):
             self.lines = gr.Textbox(
-                as_lines(next(iter(self.scripts.values()))),
+                prepared_text(next(iter(self.scripts.values()))),
                 label="One a line (↵ breaks one within); about the picture in the box, or the dialog's own, "
                 "or the last one shown",
                 lines=4,
@@ -89,7 +89,7 @@ class Folds:
     # What happens
 
     def wire(self, page) -> None:
-        self.room, self.first = page.room, page.first
+        self.sessions, self.first = page.sessions, page.first
         self.script.input(self.lines_of, self.script, self.lines, **QUIET)
         page.speak_after(
             self.run.click(
@@ -125,14 +125,14 @@ class Folds:
         return gr.update(choices=list(self.scripts))
 
     def lines_of(self, name: str) -> str:
-        return as_lines(self.scripts[name]) if name in self.scripts else ""
+        return prepared_text(self.scripts[name]) if name in self.scripts else ""
 
     def play(self, page, name, lines, message, *given):
         *sides, known, hidden, a, b, c, d, many = given
         page.wait_for(sides[:many])
         if len(lines or "") > MOST_TEXT:
             raise sorry(f"{len(lines):,} characters are too many: write {MOST_TEXT:,} at most.")
-        told = read_lines(lines or "", getattr(self.scripts.get(name), "image", None))
+        told = read_prepared(lines or "", getattr(self.scripts.get(name), "image", None))
         if told is None:
             raise sorry("Write the questions first, one a line.")
         pictures, last = (
@@ -140,7 +140,7 @@ class Folds:
             next((r.images[-1] for r in reversed(sides[0].rounds) if r.images and r.images[-1] in known), None),
         )
         if message and message.get("files"):
-            image, path = self.room.take(message["files"][0])
+            image, path = self.sessions.take(message["files"][0])
         else:
             image = told.image or last or min(pictures)
             path = known.get(image) or pictures[image]
@@ -163,7 +163,7 @@ class Folds:
         if not model or not a.rounds:
             raise sorry("Choose a model, and have a dialog on side A.")
         side = a.replay(model).next()
-        self.room.expect("b")
+        self.sessions.expect("b")
         return side, messages(side, self.registry.pictures | known), model
 
     def opened(self, path):
@@ -172,7 +172,7 @@ class Folds:
         except (UserError, OSError) as error:
             raise sorry(str(error)) from None
         finally:
-            self.room.sent[visitor()].add(Path(path))
+            self.sessions.sent[visitor()].add(Path(path))
         told = told[:500]
         names = [
             (f"{k}. {' and '.join(s.model for s in t.sides.values())} ({t.about})"[:120], k - 1)
@@ -202,7 +202,10 @@ class Folds:
         if not any(side.rounds for side in sides.values()):
             raise sorry("There is nothing to export yet: ask something first.")
         return [
-            str(path) for path in export(sides, self.room.folder / visitor() / "export", self.registry.pictures | known)
+            str(path)
+            for path in export_comparison(
+                sides, self.sessions.folder / visitor() / "export", self.registry.pictures | known
+            )
         ]
 
     def saved(self, *given):
@@ -210,6 +213,6 @@ class Folds:
         if hidden:
             raise sorry("Vote first: a link would tell the names.")
         id, sides = secrets.token_urlsafe(12), dict(zip(SIDES, sides[:many]))
-        self.room.log.keep(sides, known)
-        self.room.log.add({"kind": "dialog", "id": id, "sides": plain(sides)})
+        self.sessions.store.keep(sides, known)
+        self.sessions.store.add({"kind": "dialog", "id": id, "sides": sides_as_json(sides)})
         return f"?tab=chat&sides={many}&dialog={id}"
