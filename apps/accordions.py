@@ -1,4 +1,4 @@
-"What is folded away under the chat: prepared dialogs, the difference, the picture's objects, settings, and taking dialogs in and out."
+"What is folded away under the chat: prepared dialogs, differences, objects, settings, dialogs in and out."
 
 import secrets
 from pathlib import Path
@@ -72,7 +72,7 @@ class Accordions:
                 elem_id="log",
                 height=110,
             )
-            self.found, self.told = gr.Dropdown([], label="Its dialogs", elem_id="log-dialogs"), gr.State([])
+            self.choice, self.logged = gr.Dropdown([], label="Its dialogs", elem_id="log-dialogs"), gr.State([])
         with gr.Row():
             self.take, self.files = (
                 gr.Button("Export", elem_id="export"),
@@ -91,9 +91,9 @@ class Accordions:
     def wire(self, page) -> None:
         self.sessions, self.first = page.sessions, page.first
         self.script.input(self.lines_of, self.script, self.lines, **QUIET)
-        page.speak_after(
+        page.answer_after(
             self.run.click(
-                shows_errors(lambda *given: self.play(page, *given)),
+                shows_errors(lambda *values: self.play(page, *values)),
                 [self.script, self.lines, page.box, *page.asking],
                 page.asked,
                 **QUIET,
@@ -101,14 +101,14 @@ class Accordions:
         )
         self.show.click(self.objects_of, page.states[0], self.objects, **QUIET)
         b = [page.states[1], page.panes[1], page.models[1]]
-        page.speak_after(
+        page.answer_after(
             self.replay.click(shows_errors(self.replayed), [self.again, page.states[0], page.pictures], b, **QUIET), [1]
         )
-        opened = self.upload.upload(self.opened, self.upload, [self.told, self.found, page.note], **QUIET)
-        for event in (opened.then, self.found.input):
+        opened = self.upload.upload(self.opened, self.upload, [self.logged, self.choice, page.note], **QUIET)
+        for event in (opened.then, self.choice.input):
             chosen = event(
                 self.chosen,
-                [self.found, self.told, page.pictures],
+                [self.choice, self.logged, page.pictures],
                 [*page.states, *page.panes, page.many, page.count],
                 **QUIET,
             )
@@ -127,25 +127,23 @@ class Accordions:
     def lines_of(self, name: str) -> str:
         return prepared_text(self.scripts[name]) if name in self.scripts else ""
 
-    def play(self, page, name, lines, message, *given):
-        *sides, known, hidden, a, b, c, d, many = given
+    def play(self, page, name, lines, message, *values):
+        *sides, known, hidden, a, b, c, d, many = values
         page.wait_for(sides[:many])
         if len(lines or "") > MOST_TEXT:
             raise sorry(f"{len(lines):,} characters are too many: write {MOST_TEXT:,} at most.")
-        told = read_prepared(lines or "", getattr(self.scripts.get(name), "image", None))
-        if told is None:
+        dialog = read_prepared(lines or "", getattr(self.scripts.get(name), "image", None))
+        if dialog is None:
             raise sorry("Write the questions first, one a line.")
-        pictures, last = (
-            self.registry.pictures,
-            next((r.images[-1] for r in reversed(sides[0].rounds) if r.images and r.images[-1] in known), None),
-        )
+        shown = (r.images[-1] for r in reversed(sides[0].rounds) if r.images)
+        pictures, last = self.registry.pictures, next((image for image in shown if image in known), None)
         if message and message.get("files"):
             image, path = self.sessions.take(message["files"][0])
         else:
-            image = told.image or last or min(pictures)
+            image = dialog.image or last or min(pictures)
             path = known.get(image) or pictures[image]
         return page.ask(
-            (*sides, {**known, image: path}, hidden, a, b, c, d, many), lambda side, model: told.begin(model, image)
+            (*sides, {**known, image: path}, hidden, a, b, c, d, many), lambda side, model: dialog.begin(model, image)
         )
 
     def objects_of(self, a):
@@ -168,48 +166,40 @@ class Accordions:
 
     def opened(self, path):
         try:
-            told, others = read_log(path)
+            dialogs, others = read_log(path)
         except (UserError, OSError) as error:
             raise sorry(str(error)) from None
         finally:
             self.sessions.sent[visitor()].add(Path(path))
-        told = told[:500]
+        dialogs = dialogs[:500]
         names = [
             (f"{k}. {' and '.join(s.model for s in t.sides.values())} ({t.about})"[:120], k - 1)
-            for k, t in enumerate(told, 1)
+            for k, t in enumerate(dialogs, 1)
         ]
-        return (
-            told,
-            gr.update(choices=names, value=0),
-            f"{len(told):,} dialog{'s' * (len(told) != 1)} read"
-            + (f"; {others:,} lines are something else" if others else "")
-            + ".",
-        )
+        rest = f"; {others:,} lines are something else" if others else ""
+        note = f"{len(dialogs):,} dialog{'s' * (len(dialogs) != 1)} read{rest}."
+        return dialogs, gr.update(choices=names, value=0), note
 
-    def chosen(self, number, told, known):
-        if not told or number is None or not 0 <= int(number) < len(told):
+    def chosen(self, number, dialogs, known):
+        if not dialogs or number is None or not 0 <= int(number) < len(dialogs):
             return [gr.skip()] * 10
-        sides = list(told[int(number)].sides.values())
+        sides = list(dialogs[int(number)].sides.values())
         many = max(2, len(sides))
         sides = [*sides, *(Side(name) for name in self.first[len(sides) :])]
         return [*sides, *(messages(side, self.registry.pictures | known) for side in sides), many, many]
 
-    def exported(self, *given):
-        *sides, known, hidden, many = given
+    def exported(self, *values):
+        *sides, known, hidden, many = values
         sides = {
             s: Side(f"Model {s.upper()}" if hidden else side.model, side.rounds) for s, side in zip(SIDES, sides[:many])
         }
         if not any(side.rounds for side in sides.values()):
             raise sorry("There is nothing to export yet: ask something first.")
-        return [
-            str(path)
-            for path in export_comparison(
-                sides, self.sessions.folder / visitor() / "export", self.registry.pictures | known
-            )
-        ]
+        folder, pictures = self.sessions.folder / visitor() / "export", self.registry.pictures | known
+        return [str(path) for path in export_comparison(sides, folder, pictures)]
 
-    def saved(self, *given):
-        *sides, known, hidden, many = given
+    def saved(self, *values):
+        *sides, known, hidden, many = values
         if hidden:
             raise sorry("Vote first: a link would tell the names.")
         id, sides = secrets.token_urlsafe(12), dict(zip(SIDES, sides[:many]))

@@ -17,7 +17,8 @@ from cocoift.files import UserError
 from cocoift.models.ask import Settings
 
 TAGS = {"A": "a", "B": "b", "C": "c", "D": "d", "tie": "tie", "both bad": "bad"}
-IN_ADDRESS = """(...values) => { const q = new URLSearchParams(location.search); "abcd".split("").forEach((n, i) => i < values[4] ? q.set(n, values[i]) : q.delete(n));
+IN_ADDRESS = """(...values) => { const q = new URLSearchParams(location.search);
+    "abcd".split("").forEach((n, i) => i < values[4] ? q.set(n, values[i]) : q.delete(n));
     q.set("tab", "chat"); q.set("sides", values[4]); q.delete("dialog"); history.replaceState(null, "", "?" + q); }"""
 
 
@@ -27,11 +28,8 @@ class Page:
     def __init__(self, sessions: Sessions, where: gr.Blocks):
         self.sessions, self.names = sessions, list(sessions.registry.entries)
         self.first = [self.names[min(k, len(self.names) - 1)] for k in range(4)]
-        self.pictures, self.blind, self.many = (
-            gr.State({}),
-            gr.State(False),
-            gr.State(2),
-        )  # pictures: image -> path, this visitor's
+        self.pictures = gr.State({})  # image -> path, this visitor's
+        self.blind, self.many = gr.State(False), gr.State(2)
         self.lay_out()
         self.all = [*self.states, *self.panes, *self.models]
         self.asking = [*self.states, self.pictures, self.blind, *self.models, self.many]
@@ -40,21 +38,8 @@ class Page:
         self.settled = [*self.states, self.many], [self.box, self.diff, *self.votes.values()]
         self.wire()
         self.accordions.wire(self)
-        where.load(
-            self.arrive,
-            None,
-            [
-                *self.all,
-                self.pictures,
-                self.many,
-                self.count,
-                self.note,
-                self.accordions.script,
-                *self.shaped,
-                *self.settled[1],
-            ],
-            **QUIET,
-        )
+        arrived = [*self.all, self.pictures, self.many, self.count, self.note, self.accordions.script]
+        where.load(self.arrive, None, [*arrived, *self.shaped, *self.settled[1]], **QUIET)
         where.unload(sessions.leave)
 
     # The parts
@@ -62,19 +47,7 @@ class Page:
     def lay_out(self) -> None:
         self.states, self.panes, self.models, self.retries, self.stops, self.columns = [], [], [], [], [], []
         self.accordions = accordions.Accordions(self.sessions.registry, self.names)
-        with gr.Row(elem_id="bar"):
-            self.accordions.lay_out_bar()
-            self.count = gr.Radio(
-                [("2 models", 2), ("3", 3), ("4", 4)],
-                value=2,
-                label="Models side by side",
-                show_label=False,
-                container=False,
-                elem_id="count",
-                scale=0,
-                min_width=250,
-            )
-            self.secret = gr.Checkbox(label="Blind vote", elem_id="blind", container=False, scale=0, min_width=130)
+        self.lay_out_bar()
         with gr.Row(elem_id="sides"):
             for k in range(4):
                 self.lay_out_side(k)
@@ -87,6 +60,24 @@ class Page:
             stop_btn=False,
             max_plain_text_length=MOST_TEXT,
         )
+        self.lay_out_votes()
+        self.note = gr.Markdown(elem_id="note")
+        pictures, label = self.sessions.registry.pictures, "Or begin with one of these"
+        asked = [[{"text": q, "files": [str(pictures[image])]}] for q, image in examples(self.sessions.registry)]
+        gr.Examples(asked, self.box, label=label, cache_examples=False, elem_id="examples", examples_per_page=12)
+        # until the page is as its link wants it; set earlier, it would come again with every example
+        self.box.interactive = False
+        self.diff, self.settings = self.accordions.lay_out()
+
+    def lay_out_bar(self) -> None:
+        bare = dict(show_label=False, container=False)
+        with gr.Row(elem_id="bar"):
+            self.accordions.lay_out_bar()
+            counts, label = [("2 models", 2), ("3", 3), ("4", 4)], "Models side by side"
+            self.count = gr.Radio(counts, value=2, label=label, elem_id="count", scale=0, min_width=250, **bare)
+            self.secret = gr.Checkbox(label="Blind vote", elem_id="blind", container=False, scale=0, min_width=130)
+
+    def lay_out_votes(self) -> None:
         with gr.Row(elem_classes="tight", elem_id="votes"):
             self.votes = {
                 choice: gr.Button(
@@ -111,54 +102,24 @@ class Page:
             )
             self.stop = gr.Button("Stop all", size="sm", elem_id="stop", min_width=80, elem_classes="plain")
             self.clear = gr.Button("Clear", size="sm", elem_id="clear", min_width=80, elem_classes="plain")
-        self.note = gr.Markdown(elem_id="note")
-        asked = [
-            [{"text": question, "files": [str(self.sessions.registry.pictures[image])]}]
-            for question, image in examples(self.sessions.registry)
-        ]
-        gr.Examples(
-            asked,
-            self.box,
-            label="Or begin with one of these",
-            cache_examples=False,
-            elem_id="examples",
-            examples_per_page=12,
-        )
-        self.box.interactive = (
-            False  # until the page is as its link wants it; set earlier, it would come again with every example
-        )
-        self.diff, self.settings = self.accordions.lay_out()
 
     def lay_out_side(self, k: int) -> None:
         s = SIDES[k]
+        small = dict(size="sm", scale=0, elem_classes="plain")
         with gr.Column(min_width=280, visible=k < 2, elem_id=f"side-{s}") as column:
             with gr.Row(elem_classes="tight head"):
-                self.models.append(
-                    gr.Dropdown(
-                        self.names,
-                        value=self.first[k],
-                        label=f"Model {s.upper()}",
-                        show_label=False,
-                        container=False,
-                        elem_id=f"model-{s}",
-                        min_width=90,
-                    )
+                model = gr.Dropdown(
+                    self.names,
+                    value=self.first[k],
+                    label=f"Model {s.upper()}",
+                    show_label=False,
+                    container=False,
+                    elem_id=f"model-{s}",
+                    min_width=90,
                 )
-                self.stops.append(
-                    gr.Button(
-                        f"Stop {s.upper()}", size="sm", elem_id=f"stop-{s}", scale=0, min_width=64, elem_classes="plain"
-                    )
-                )
-                self.retries.append(
-                    gr.Button(
-                        f"Retry {s.upper()}",
-                        size="sm",
-                        elem_id=f"retry-{s}",
-                        scale=0,
-                        min_width=66,
-                        elem_classes="plain",
-                    )
-                )
+                self.models.append(model)
+                self.stops.append(gr.Button(f"Stop {s.upper()}", elem_id=f"stop-{s}", min_width=64, **small))
+                self.retries.append(gr.Button(f"Retry {s.upper()}", elem_id=f"retry-{s}", min_width=66, **small))
             self.panes.append(
                 gr.Chatbot(
                     label=s.upper(),
@@ -176,7 +137,7 @@ class Page:
     # What happens
 
     def wire(self) -> None:
-        self.speak_after(
+        self.answer_after(
             self.box.submit(shows_errors(self.begin), [self.box, *self.asking], [self.box, *self.asked], **QUIET)
         )
         for k in range(4):
@@ -220,22 +181,19 @@ class Page:
             return self.shown(side.undo(data.index // 2), known, hidden)
 
         here = ([self.states[k], self.pictures, self.blind], [self.states[k], self.panes[k]])
-        self.speak_after(self.panes[k].retry(shows_errors(retry), *here, **QUIET), [k])
-        self.speak_after(self.retries[k].click(shows_errors(retry_last), *here, **QUIET), [k])
-        self.speak_after(self.panes[k].edit(shows_errors(edit), *here, **QUIET), [k])
+        self.answer_after(self.panes[k].retry(shows_errors(retry), *here, **QUIET), [k])
+        self.answer_after(self.retries[k].click(shows_errors(retry_last), *here, **QUIET), [k])
+        self.answer_after(self.panes[k].edit(shows_errors(edit), *here, **QUIET), [k])
         self.settle_after(self.panes[k].undo(shows_errors(undo), *here, **QUIET))
         self.settle_after(self.panes[k].clear(lambda side: Side(side.model), self.states[k], self.states[k], **QUIET))
         self.stops[k].click(self.sessions.stopper(SIDES[k]), queue=False, api_visibility="private")
 
-    def speak_after(self, event, sides=range(4)) -> None:
-        "After an event each side speaks for itself: a slow one keeps no other waiting."
+    def answer_after(self, event, sides=range(4)) -> None:
+        "After an event each side answers for itself: a slow one keeps no other waiting."
         for k in sides:
-            given = [self.states[k], self.pictures, self.blind, *self.settings]
-            self.settle_after(
-                event.success(
-                    self.speaking(SIDES[k]), given, [self.states[k], self.panes[k]], concurrency_limit=80, **QUIET
-                )
-            )
+            inputs = [self.states[k], self.pictures, self.blind, *self.settings]
+            outputs, streaming = [self.states[k], self.panes[k]], self.streaming(SIDES[k])
+            self.settle_after(event.success(streaming, inputs, outputs, concurrency_limit=80, **QUIET))
 
     def settle_after(self, event) -> None:
         event.then(self.settle, *self.settled, **QUIET)
@@ -251,12 +209,12 @@ class Page:
             gr.update(visible=many > 3),
         ]
 
-    def reshape(self, *given):
-        return [given[-1], *self.shape(given[-1]), *self.settle(*given)]
+    def reshape(self, *values):
+        return [values[-1], *self.shape(values[-1]), *self.settle(*values)]
 
     @staticmethod
-    def settle(*given):
-        *sides, many = given
+    def settle(*values):
+        *sides, many = values
         sides = sides[:many]
         busy = any(side.busy for side in sides)
         done = not busy and all(side.rounds for side in sides)
@@ -266,9 +224,9 @@ class Page:
             *[gr.update(interactive=done) for _ in VOTES],
         ]
 
-    def ask(self, given, question):
-        "All sides that are seen are asked; `question(side, model)` makes each side's next state. Then the rest of `asked`."
-        *sides, known, hidden, a, b, c, d, many = given
+    def ask(self, values, question):
+        "All sides that are seen are asked: `question(side, model)` makes each one's next state. The rest of `asked`."
+        *sides, known, hidden, a, b, c, d, many = values
         asked = [question(side, side.model if hidden else model) for side, model in zip(sides[:many], (a, b, c, d))]
         self.sessions.expect(SIDES[:many])
         return *asked, *sides[many:], known, *(self.shown(side, known, hidden)[1] for side in [*asked, *sides[many:]])
@@ -278,8 +236,8 @@ class Page:
         if any(side.busy for side in sides):
             raise sorry("Somebody is still answering: wait, or stop.")
 
-    def begin(self, message, *given):
-        *sides, known, hidden, a, b, c, d, many = given
+    def begin(self, message, *values):
+        *sides, known, hidden, a, b, c, d, many = values
         self.wait_for(sides[:many])
         text, files = (message or {}).get("text", "").strip(), (message or {}).get("files", [])
         if not text:
@@ -292,8 +250,8 @@ class Page:
             lambda side, model: Side(model, side.rounds).ask(text, list(taken)),
         )
 
-    def speaking(self, name: str):
-        async def speak(side, known, hidden, temperature, top_p, tokens, request: gr.Request):
+    def streaming(self, name: str):
+        async def stream(side, known, hidden, temperature, top_p, tokens, request: gr.Request):
             if not side.busy:
                 yield gr.skip(), gr.skip()
                 return
@@ -319,14 +277,14 @@ class Page:
                 sessions.live[request.session_hash, name] = event
             yield self.shown(side, known, hidden)
 
-        return speak
+        return stream
 
     def voter(self, choice: str):
-        def cast(*given):
-            *sides, why, hidden, many = given
+        def cast(*values):
+            *sides, why, hidden, many = values
             sides = dict(zip(SIDES, sides[:many]))
             self.sessions.store.add(*votes_of(choice, sides, why or "", hidden))
-            told = ", ".join(f"{s.upper()} was *{defuse(side.model)}*" for s, side in sides.items())
+            names = ", ".join(f"{s.upper()} was *{defuse(side.model)}*" for s, side in sides.items())
             seen = [
                 gr.update(visible=True, value=side.model)
                 if side.model in self.sessions.registry.entries
@@ -334,7 +292,7 @@ class Page:
                 for side in sides.values()
             ]
             return [
-                f"**Noted: {choice}.** {told}.",
+                f"**Noted: {choice}.** {names}.",
                 "",
                 False,
                 False,
@@ -345,8 +303,8 @@ class Page:
 
         return cast
 
-    def hide_names(self, on, *given):
-        *models, many = given
+    def hide_names(self, on, *values):
+        *models, many = values
         self.sessions.stop(visitor())
         names = list(self.sessions.registry.entries)
         drawn = (
@@ -371,34 +329,29 @@ class Page:
 
     def arrive(self, request: gr.Request):
         "The page as its link wants it: models, how many, a saved dialog."
-        told, asked = self.sessions.registry.refresh(), dict(request.query_params)
+        warning, asked = self.sessions.registry.refresh(), dict(request.query_params)
         names = list(self.sessions.registry.entries)
         spare = [names[min(k, len(names) - 1)] for k in range(4)]
         sides = [Side(asked.get(s) if asked.get(s) in names else name) for s, name in zip(SIDES, spare)]
         many = int(asked["sides"]) if asked.get("sides") in ("2", "3", "4") else 2
         if asked.get("dialog"):
-            try:
-                found, why = self.sessions.store.dialog(asked["dialog"]), "There is no dialog under this link."
-            except UserError as error:  # a store that is torn
-                found, why = None, str(error)
-            told = told if found else why
-            many = max(2, len(found)) if found else many
-            sides = [*found.values(), *sides[len(found) :]] if found else sides
+            dialog, why = self.saved(asked["dialog"])
+            warning = warning if dialog else why
+            many = max(2, len(dialog)) if dialog else many
+            sides = [*dialog.values(), *sides[len(dialog) :]] if dialog else sides
         pictures = self.sessions.registry.pictures | self.sessions.store.pictures()
-        known = {
-            image: pictures[image] for side in sides for r in side.rounds for image in r.images if image in pictures
-        }
+        images = {image for side in sides for r in side.rounds for image in r.images}
+        known = {image: pictures[image] for image in images if image in pictures}
         models = [
             gr.update(choices=names, value=side.model if side.model in names else name)
             for side, name in zip(sides, spare)
         ]
-        shown = [
-            *(messages(side, pictures) for side in sides),
-            *models,
-            known,
-            many,
-            many,
-            defuse(told) and f"⚠ {defuse(told)}",
-            self.accordions.offer(),
-        ]
+        panes, note = [messages(side, pictures) for side in sides], defuse(warning) and f"⚠ {defuse(warning)}"
+        shown = [*panes, *models, known, many, many, note, self.accordions.offer()]
         return [*sides, *shown, *self.shape(many), *self.settle(*sides, many)]
+
+    def saved(self, link: str) -> tuple[dict[str, Side], str]:  # a dialog, or why there is none
+        try:
+            return self.sessions.store.dialog(link) or {}, "There is no dialog under this link."
+        except UserError as error:  # a store that is torn
+            return {}, str(error)

@@ -1,4 +1,4 @@
-"Results, samples, data, training and votes of whatever lies below a folder: five panels, whose choices live in the address."
+"Results, samples, data, training and votes of what lies below a folder: five panels, their choices in the address."
 
 from pathlib import Path
 

@@ -74,11 +74,11 @@ class Guard:
 def household(address: str) -> str:
     "Those who are one guesser: an IPv4 address, or the 64 bits of an IPv6 one that are given to a household."
     try:
-        found = ipaddress.ip_address(address)
+        ip = ipaddress.ip_address(address)
     except ValueError:
         return address
-    found = getattr(found, "ipv4_mapped", None) or found
-    return str(found) if found.version == 4 else str(ipaddress.ip_network(f"{found}/64", strict=False))
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return str(ip) if ip.version == 4 else str(ipaddress.ip_network(f"{ip}/64", strict=False))
 
 
 class Gate:

@@ -1,4 +1,4 @@
-"What a set teaches: what it is made of at once, what takes a reading of every word a little later, and its conversations with their origins."
+"What a set teaches: what it is made of, a little later what takes a reading of every word, and its conversations."
 
 import html
 from functools import lru_cache
@@ -6,7 +6,7 @@ from functools import lru_cache
 import gradio as gr
 import pandas as pd
 
-from apps.panels.place import Query, Study, figure_places, not_shown, parts_of, remember, rounds_html
+from apps.panels.place import Query, Study, figure_places, not_shown, parts_of, picture_place, remember, rounds_html
 from apps.sessions import QUIET
 from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
@@ -19,7 +19,7 @@ LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
 
 class Data:
     def __init__(self, study: Study):
-        self.study, self.kept = study, study.store.path.parent / "audits"
+        self.study, self.audits = study, study.store.path.parent / "audits"
         self.browser = lru_cache(4)(lambda path, stamp: shelf.Browser(path))
         self.set, self.note = gr.Dropdown([], label="Dataset", elem_id="dataset"), gr.Markdown(elem_id="data-note")
         self.sets = figure_places(
@@ -39,14 +39,7 @@ class Data:
             which = gr.Number(1, label="Conversation", precision=0, minimum=1, elem_id="which")
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
-                self.shown = gr.Image(
-                    height=300,
-                    format="png",
-                    elem_id="conversation-picture",
-                    show_label=False,
-                    interactive=False,
-                    buttons=["fullscreen"],
-                )
+                self.picture = picture_place("conversation-picture")
             with gr.Column(scale=3, min_width=300):
                 self.rounds = gr.HTML(elem_id="conversation")
         self.choices = {"set": self.set, "source": source, "format": format, "fault": fault, "which": which}
@@ -60,19 +53,19 @@ class Data:
             gr.update(choices=there, value=chosen),
             query.later("source"),
             query.later("format"),
-            query.given.get("fault") == "true",
+            query.values.get("fault") == "true",
             query.number("which"),
         ]
 
     def after(self, event):
-        name, source, format, *_ = given = list(self.choices.values())
+        name, source, format, *_ = inputs = list(self.choices.values())
         made = event.then(
             self.composed,
             [name, source, format],
             [self.note, *parts_of(self.sets[place] for place in AT_ONCE), source, format],
             **QUIET,
         )
-        read = made.then(self.read, given, [self.shown, self.rounds], **QUIET)
+        read = made.then(self.read, inputs, [self.picture, self.rounds], **QUIET)
         return read.then(
             self.taught,
             name,
@@ -85,7 +78,7 @@ class Data:
         self.after(remember(self.set, self.choices))
         for part in list(self.choices.values())[1:]:
             remember(part, self.choices).then(
-                self.read, list(self.choices.values()), [self.shown, self.rounds], **QUIET
+                self.read, list(self.choices.values()), [self.picture, self.rounds], **QUIET
             )
 
     def open(self, name: str | None) -> shelf.Browser:
@@ -99,7 +92,7 @@ class Data:
         return self.browser(folder, (folder / "manifest.json").stat().st_mtime_ns)
 
     def places(self, drawn: dict[str, tuple]) -> list:
-        return [part for place, given in drawn.items() for part in self.sets[place].drawn(self.study.csv(), *given)]
+        return [part for place, what in drawn.items() for part in self.sets[place].drawn(self.study.csv(), *what)]
 
     def composed(self, name, source, format):
         "What stands in a set's columns: at once."
@@ -108,14 +101,8 @@ class Data:
             mix = self.open(name).mixture()
         except (UserError, OSError, KeyError) as error:
             mix, wrong = pd.DataFrame(), [*wrong, str(error)]
-        drawn = self.places(
-            dict(
-                zip(
-                    AT_ONCE,
-                    ((mix, audited.composition), (mix, audited.formats_by_round), (mix, audited.format_mixture)),
-                )
-            )
-        )
+        figures_at_once = (audited.composition, audited.formats_by_round, audited.format_mixture)
+        drawn = self.places({place: (mix, figure) for place, figure in zip(AT_ONCE, figures_at_once)})
         lists = [["", *sorted(set(mix[column]) - {""})] if len(mix) else [""] for column in ("source", "format")]
         return [
             not_shown(wrong),
@@ -130,28 +117,24 @@ class Data:
         "What takes a reading of every word: a little later, and once."
         try:
             browser = self.open(name)
-            found, leaks = shelf.audited(browser.folder, self.kept), shelf.leaks(browser.folder)
+            audit, leaks = shelf.audited(browser.folder, self.audits), shelf.leaks(browser.folder)
         except (UserError, OSError, KeyError, ValueError) as error:
-            said = str(error) or type(error).__name__
-            return [
-                not_shown([said]),
-                *self.places({place: (None, lambda _: figures.empty(said)) for place in LATER}),
-                None,
-            ]
-        table = measures(found)
+            why = str(error) or type(error).__name__
+            return [not_shown([why]), *self.places({p: (None, lambda _: figures.empty(why)) for p in LATER}), None]
+        table = measures(audit)
         carry = table.measure == "carry-over"
         drawn = {
             "carry-over": (table[carry], audited.by_source, "Does a terse request carry over? Source by source"),
             "data-measures": (table[~carry], audited.by_source, "The company of carry-over"),
-            "overlap": (overlaps(found["overlap"])[0], audited.overlap_matrix),
+            "overlap": (overlaps(audit["overlap"])[0], audited.overlap_matrix),
             "diversity": (
-                varied(found),
+                varied(audit),
                 audited.by_source,
                 "How varied the instructions are",
                 "Shares among 1,000 words, pairs, triples drawn at random",
             ),
             "lengths": (
-                binned(found["words_histogram"], WORD_BINS),
+                binned(audit["words_histogram"], WORD_BINS),
                 audited.histogram,
                 "How long the answers are",
                 "words of an answer",
@@ -163,14 +146,15 @@ class Data:
         "One conversation with its origins."
         try:
             browser = self.open(name)
-            found = browser.pick(source or "", format or "", bool(fault))
-            if not len(found):
+            numbers = browser.pick(source or "", format or "", bool(fault))
+            if not len(numbers):
                 return None, "<p>No conversation is like that.</p>"
-            place = (int(which or 1) - 1) % len(found)
-            c = browser.conversation(int(found[place]))
+            place = (int(which or 1) - 1) % len(numbers)
+            c = browser.conversation(int(numbers[place]))
         except (UserError, OSError, KeyError, ValueError) as error:
             return None, f"<p>{html.escape(str(error))}</p>"
-        where = f'<p class="where">{place + 1:,} of {len(found):,} · {html.escape(c.id)} · {html.escape(", ".join(c.images)) or "no image"}</p>'
+        images = html.escape(", ".join(c.images)) or "no image"
+        where = f'<p class="where">{place + 1:,} of {len(numbers):,} · {html.escape(c.id)} · {images}</p>'
         rounds = [
             {"asked": t["instruction"], "said": t["response"], "marks": marks(t, r.origin)}
             for t, r in zip(told(c, len(c.rounds)), c.rounds)
@@ -178,24 +162,9 @@ class Data:
         return self.study.picture(c.images[0]) if c.images else None, where + rounds_html(rounds)
 
 
-def marks(said: dict, origin) -> list[tuple[str, str]]:  # kind, text
+def marks(r: dict, origin) -> list[tuple[str, str]]:  # kind, text
     "The format of a round, whether it was kept, whether an earlier request lives on, and where the round comes from."
-    kept = [] if said["kept"] is None else [("right", "✓ kept")] if said["kept"] else [("wrong", "✗ not kept")]
-    whence = " · ".join(
-        filter(
-            None,
-            (
-                origin.source,
-                origin.record,
-                origin.template and f"template {origin.template}",
-                origin.model,
-                origin.licence,
-            ),
-        )
-    )
-    return [
-        ("format", said["format"]),
-        *kept,
-        *([("wrong", f"▲ {shelf.FAULT}")] if said["leaked"] else []),
-        ("origin", whence),
-    ]
+    kept = [] if r["kept"] is None else [("right", "✓ kept")] if r["kept"] else [("wrong", "✗ not kept")]
+    leaked, template = [("wrong", f"▲ {shelf.FAULT}")] if r["leaked"] else [], origin.template
+    whence = (origin.source, origin.record, template and f"template {template}", origin.model, origin.licence)
+    return [("format", r["format"]), *kept, *leaked, ("origin", " · ".join(filter(None, whence)))]

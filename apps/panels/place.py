@@ -1,4 +1,4 @@
-"What all panels share: the study they look at, a figure's place on the page, cards of text, and choices that live in the address."
+"What all panels share: the study they look at, a figure's place on the page, cards of text, choices in the address."
 
 import html
 import traceback
@@ -64,21 +64,21 @@ class Query:
     "What the address asks for, as far as it is there."
 
     def __init__(self, request: gr.Request):
-        self.given = dict(request.query_params)
+        self.values = dict(request.query_params)
 
     def one(self, key: str, known: Iterable[str], otherwise: str | None = "") -> str | None:
-        return self.given[key] if self.given.get(key) in known else otherwise
+        return self.values[key] if self.values.get(key) in known else otherwise
 
     def many(self, key: str, known: Iterable[str]) -> list[str]:
-        return [name for name in self.given.get(key, "").split(",") if name in known]
+        return [name for name in self.values.get(key, "").split(",") if name in known]
 
     def later(self, key: str):
         "A choice whose alternatives are known when the files have been read."
-        value = self.given.get(key, "")
+        value = self.values.get(key, "")
         return gr.update(choices=["", value] if value else [""], value=value)
 
     def number(self, key: str) -> int:
-        value = self.given.get(key, "")
+        value = self.values.get(key, "")
         return max(1, int(value)) if value.isdecimal() and len(value) < 10 else 1
 
 
@@ -86,8 +86,10 @@ def address(names: Iterable[str], link: bool = False) -> str:  # javascript
     "What puts choices into the address of the page; the script in the page's head does so for tabs."
     keys = ", ".join(f'"{name}"' for name in names)
     return f"""(...values) => {{ const q = new URLSearchParams(location.search);
-        [{keys}].forEach((n, i) => {{ const v = values[i]; if (v && v.length !== 0) q.set(n, String(v)); else q.delete(n); }});
-        if (q.get("tab") === "dashboard" || !document.getElementById("sides")) history.replaceState(null, "", "?" + q); {"return location.href;" if link else ""} }}"""
+        [{keys}].forEach((n, i) => {{
+            const v = values[i]; if (v && v.length !== 0) q.set(n, String(v)); else q.delete(n); }});
+        const shown = q.get("tab") === "dashboard" || !document.getElementById("sides");
+        if (shown) history.replaceState(null, "", "?" + q); {"return location.href;" if link else ""} }}"""
 
 
 def remember(
@@ -104,8 +106,8 @@ def failsafe(draw: Callable, *args):
     except Exception as error:  # a panel that dies would tell nothing
         if not isinstance(error, UserError):
             traceback.print_exc()
-        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return figures.empty(f"This figure cannot be drawn: {said}"[:300])
+        why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return figures.empty(f"This figure cannot be drawn: {why}"[:300])
 
 
 class FigurePlace:
@@ -135,6 +137,12 @@ class FigurePlace:
         return [figure, gr.update(interactive=True, value=str(path))]
 
 
+def picture_place(elem_id: str) -> gr.Image:
+    return gr.Image(
+        height=300, format="png", elem_id=elem_id, show_label=False, interactive=False, buttons=["fullscreen"]
+    )
+
+
 def figure_places(*rows: Iterable[str]) -> dict[str, FigurePlace]:
     "Places for figures, row by row."
     places = {}
@@ -152,11 +160,8 @@ def not_shown(wrong: list[str]) -> str:  # Markdown
     "What could not be read, by name."
     from cocoift.arena.marks import defuse
 
-    return (
-        f"**Not shown:** {'; '.join(map(defuse, wrong[:12]))}{f'; and {len(wrong) - 12} more' if len(wrong) > 12 else ''}"
-        if wrong
-        else ""
-    )
+    more = f"; and {len(wrong) - 12} more" if len(wrong) > 12 else ""
+    return f"**Not shown:** {'; '.join(map(defuse, wrong[:12]))}{more}" if wrong else ""
 
 
 def card(title: str, inside: str, kind: str = "") -> str:
@@ -170,7 +175,8 @@ def chip(kind: str, text: str) -> str:
 def rounds_html(rounds: Iterable[dict]) -> str:  # asked, said, and marks as (kind, text)
     "Rounds as they can be read; every text is escaped."
     return "".join(
-        f'<div class="round"><p class="asked">{html.escape(r["asked"])}</p><p class="said">{html.escape(r["said"]) or "<i>no answer</i>"}</p>'
+        f'<div class="round"><p class="asked">{html.escape(r["asked"])}</p>'
+        f'<p class="said">{html.escape(r["said"]) or "<i>no answer</i>"}</p>'
         + "".join(chip(*mark) for mark in r.get("marks", ()))
         + "</div>"
         for r in rounds

@@ -1,4 +1,4 @@
-"What every run has scored: the scoreboard at once, its differences item by item a little later, then all other figures."
+"What every run has scored: the scoreboard at once, its differences item by item later, then all other figures."
 
 import gradio as gr
 import pandas as pd
@@ -53,13 +53,13 @@ class Results:
         ]
 
     def after(self, event):
-        given = list(self.choices.values())
-        head = [*given[1:], self.note, *self.standings.parts, self.table]
+        inputs = list(self.choices.values())
+        head = [*inputs[1:], self.note, *self.standings.parts, self.table]
         as_sent = {**QUIET, "preprocess": False}  # a choice made while the lists change is settled, not refused
-        drawn = event.then(self.first, given, head, **as_sent).then(
-            self.compared, given, [self.note, *self.standings.parts, self.table], concurrency_limit=2, **as_sent
+        drawn = event.then(self.first, inputs, head, **as_sent).then(
+            self.compared, inputs, [self.note, *self.standings.parts, self.table], concurrency_limit=2, **as_sent
         )
-        return drawn.then(self.rest, given, parts_of(self.plots.values()), concurrency_limit=4, **as_sent)
+        return drawn.then(self.rest, inputs, parts_of(self.plots.values()), concurrency_limit=4, **as_sent)
 
     def wire(self) -> None:
         for part in self.choices.values():
@@ -68,26 +68,14 @@ class Results:
     def scored(
         self, runs, bench, baseline, metric, history
     ) -> tuple[dict[str, pd.DataFrame], View, list[str]]:  # tables, what is shown of them, what cannot be read
-        found, wrong = board.results(self.study.root, self.study.memory)
-        view = settle(
-            board.choose(found["scores"], [*runs, baseline] if runs and baseline else runs or []),
-            bench,
-            metric,
-            history,
-            baseline,
-        )
-        found = {
-            name: board.choose(table, [*runs, view.baseline] if runs and view.baseline else runs or [])
-            for name, table in found.items()
-        }
-        return (
-            {
-                name: table if name in FREE else board.choose(table, [view.bench], "bench")
-                for name, table in found.items()
-            },
-            view,
-            wrong,
-        )
+        tables, wrong = board.results(self.study.root, self.study.memory)
+        chosen = [*runs, baseline] if runs and baseline else runs or []
+        view = settle(board.choose(tables["scores"], chosen), bench, metric, history, baseline)
+        chosen = [*runs, view.baseline] if runs and view.baseline else runs or []
+        tables = {name: board.choose(table, chosen) for name, table in tables.items()}
+        for name in tables.keys() - set(FREE):
+            tables[name] = board.choose(tables[name], [view.bench], "bench")
+        return tables, view, wrong
 
     def standing(
         self, scores: pd.DataFrame, view: View, paired: pd.DataFrame | None = None
@@ -99,12 +87,10 @@ class Results:
             readable(table),
         ]
 
-    def first(self, *given):
+    def first(self, *values):
         "The scoreboard, before anything else."
-        found, view, wrong = self.scored(*given)
-        told = not_shown(wrong) or (
-            "" if view.runs else "No finished run lies below this folder yet: `cocoift quickstart` makes some."
-        )
+        tables, view, wrong = self.scored(*values)
+        empty = "" if view.runs else "No finished run lies below this folder yet: `cocoift quickstart` makes some."
         lists = [
             (view.benches, view.bench),
             (["", *view.runs], view.baseline),
@@ -113,60 +99,67 @@ class Results:
         ]
         return [
             *(gr.update(choices=list(names), value=value or ("" if "" in names else None)) for names, value in lists),
-            told,
-            *self.standing(found["scores"], view),
+            not_shown(wrong) or empty,
+            *self.standing(tables["scores"], view),
         ]
 
-    def compared(self, *given):
+    def compared(self, *values):
         "The same, each difference over the items that both runs answered."
-        found, view, wrong = self.scored(*given)
+        tables, view, wrong = self.scored(*values)
         if not view.baseline:
             return [gr.skip()] * 4
-        scores = found["scores"]
+        scores = tables["scores"]
         if len(view.runs) > MOST:  # the one that the figure shows
             scores = scores[(scores.metric == view.metric) & (scores.history == view.history)]
         paired, unpaired = gaps(self.study.root, scores, view.baseline, self.study.memory)
-        return [not_shown([*wrong, *unpaired]), *self.standing(found["scores"], view, paired)]
+        return [not_shown([*wrong, *unpaired]), *self.standing(tables["scores"], view, paired)]
 
-    def rest(self, *given):
+    def rest(self, *values):
         "All other figures; of many runs those that come first."
-        found, view, _ = self.scored(*given)
+        tables, view, _ = self.scored(*values)
         most = list(dict.fromkeys(filter(None, (view.baseline, *view.runs))))[:MOST]
-        found = {name: table if name in FREE else board.choose(table, most) for name, table in found.items()}
-        scores, capable, turned = found["scores"], found["capabilities"], found["transitions"]
-        piers = board.choose(board.piers(self.study.root, self.study.memory), given[0] or most)
-        rounds = pd.concat([table for table in (piers, found["rounds"]) if len(table)] or [pd.DataFrame()])
-        by_round = {
-            metric: rounds[rounds.metric == metric] if len(rounds) else rounds
-            for metric in ("terse", "words", "strict")
-        }
-        paper = board.paper_scores()
-        told = paper[(paper.bench == view.bench) & (paper.history == "none")].rename(
-            columns={"metric": "capability", "paper": "value"}
-        )
-        one = turned.layout.iloc[0] if len(turned) else ""
-        drawn = {
+        tables = {name: table if name in FREE else board.choose(table, most) for name, table in tables.items()}
+        drawn = self.levels(tables, view) | self.capabilities(tables, view) | self.by_round(tables, values[0] or most)
+        return [part for name, place in self.plots.items() for part in place.drawn(self.study.csv(), *drawn[name])]
+
+    # What is drawn at each place: a table, a figure of it, and the figure's options
+
+    def levels(self, tables: dict[str, pd.DataFrame], view: View) -> dict[str, tuple]:
+        scores = tables["scores"]
+        single = view.metric if view.metric in ("accuracy", "total", "overall") else "content_accuracy"
+        return {
             "levels": (scores, figures.levels, view.metric if view.metric in figures.METRICS else "terse_rate"),
-            "decomposition": (found["effects"], figures.decomposition),
+            "decomposition": (tables["effects"], figures.decomposition),
             "slopes": (
-                board.slopes(
-                    scores, view.metric if view.metric in ("accuracy", "total", "overall") else "content_accuracy"
-                ),
+                board.slopes(scores, single),
                 figures.single_multi,
                 "Our runs: without a history, and after one",
                 "Right answers in percent; multi: the hardest history that a run has",
             ),
             "paper": (figures.paper_table(), figures.single_multi),
-            "capabilities": (
-                capable,
-                results.by_capability,
-                told if len(told) else None,
-                f"Capability by capability: {view.bench}" if view.bench else "Capability by capability",
-            ),
+        }
+
+    def capabilities(self, tables: dict[str, pd.DataFrame], view: View) -> dict[str, tuple]:
+        capable, paper = tables["capabilities"], board.paper_scores()
+        theirs = paper[(paper.bench == view.bench) & (paper.history == "none")]
+        theirs = theirs.rename(columns={"metric": "capability", "paper": "value"}) if len(theirs) else None
+        title = f"Capability by capability: {view.bench}" if view.bench else "Capability by capability"
+        return {
+            "capabilities": (capable, results.by_capability, theirs, title),
             "radar": (board.percent(capable), results.radar),
-            "terse-by-round": (by_round["terse"], results.by_round, "terse"),
-            "words-by-round": (by_round["words"], results.by_round, "words"),
-            "format-by-round": (by_round["strict"], results.by_round, "strict"),
+        }
+
+    def by_round(self, tables: dict[str, pd.DataFrame], runs: list[str]) -> dict[str, tuple]:
+        piers, turned = board.choose(board.piers(self.study.root, self.study.memory), runs), tables["transitions"]
+        rounds = pd.concat([table for table in (piers, tables["rounds"]) if len(table)] or [pd.DataFrame()])
+        one = turned.layout.iloc[0] if len(turned) else ""
+
+        def of(metric):
+            return rounds[rounds.metric == metric] if len(rounds) else rounds
+
+        return {
+            "terse-by-round": (of("terse"), results.by_round, "terse"),
+            "words-by-round": (of("words"), results.by_round, "words"),
+            "format-by-round": (of("strict"), results.by_round, "strict"),
             "transitions": (turned[turned.layout == one] if len(turned) else turned, results.transition_matrix, one),
         }
-        return [part for name, place in self.plots.items() for part in place.drawn(self.study.csv(), *drawn[name])]

@@ -4,13 +4,13 @@ import html
 
 import gradio as gr
 
-from apps.panels.place import NOTHING, Query, Study, address, card, chip, rounds_html
+from apps.panels.place import NOTHING, Query, Study, address, card, chip, picture_place, rounds_html
 from apps.sessions import QUIET
 from cocoift.dashboard import run_index as board
 from cocoift.eval.history import tell
 from cocoift.files import UserError
 
-TOLD = ("neutral", "terse", "forced_short", "gold")  # histories whose rounds are the same for every model
+SCRIPTED = ("neutral", "terse", "forced_short", "gold")  # histories whose rounds are the same for every model
 MOST = 6  # runs beside the two
 
 
@@ -28,42 +28,18 @@ class Samples:
             )
             self.number = gr.Number(1, label="Item", precision=0, elem_id="item", minimum=1, min_width=90)
             with gr.Column(min_width=150, elem_classes="turn"):
-                self.back, self.on = (
-                    gr.Button("‹ before", size="sm", elem_id="before"),
-                    gr.Button("next ›", size="sm", elem_id="next"),
-                )
-        self.at = gr.Textbox(
-            "", visible=False
-        )  # the item's key, which the address needs; a State never reaches the page
+                self.back = gr.Button("‹ before", size="sm", elem_id="before")
+                self.on = gr.Button("next ›", size="sm", elem_id="next")
+        self.at = gr.Textbox("", visible=False)  # the item's key, for the address; a State never reaches the page
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
-                self.picture = gr.Image(
-                    height=300,
-                    format="png",
-                    elem_id="item-picture",
-                    show_label=False,
-                    interactive=False,
-                    buttons=["fullscreen"],
-                )
-                self.link = gr.Textbox(
-                    label="Link to this item",
-                    elem_id="item-link",
-                    interactive=False,
-                    buttons=["copy"],
-                    lines=1,
-                    max_lines=1,
-                )
+                self.picture = picture_place("item-picture")
+                one_line = dict(lines=1, max_lines=1, interactive=False, buttons=["copy"])
+                self.link = gr.Textbox(label="Link to this item", elem_id="item-link", **one_line)
             with gr.Column(scale=3, min_width=300):
-                self.told = gr.HTML(elem_id="item-text")
-        self.choices = {
-            "run_a": a,
-            "run_b": b,
-            "run_more": others,
-            "filter": want,
-            "kind": kind,
-            "under": under,
-            "item": self.at,
-        }
+                self.text = gr.HTML(elem_id="item-text")
+        picks = {"run_a": a, "run_b": b, "run_more": others, "filter": want, "kind": kind, "under": under}
+        self.choices = picks | {"item": self.at}
 
     def arrive(self, query: Query) -> list:
         played = list(self.study.find("rounds.jsonl"))
@@ -80,16 +56,16 @@ class Samples:
             query.one("filter", board.FILTERS, "all"),
             query.later("kind"),
             query.later("under"),
-            query.given.get("item", ""),
+            query.values.get("item", ""),
         ]
 
     def after(self, event, step: int = 0):
         *picks, key = self.choices.values()
         _, _, _, _, kind, under = picks
         shown = event.then(
-            lambda *given: self.sample(*given, step=step),
+            lambda *values: self.sample(*values, step=step),
             [*picks, self.number, key],
-            [kind, under, self.picture, self.told, self.number, self.at],
+            [kind, under, self.picture, self.text, self.number, self.at],
             **QUIET,
         )
         return shown.then(None, list(self.choices.values()), self.link, js=address(self.choices, True))
@@ -142,63 +118,53 @@ class Samples:
                 board.key(row),
             ]
         except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:
-            said = (
-                str(error)
-                if isinstance(error, UserError)
-                else f"These runs cannot be laid beside each other ({type(error).__name__}: {error})."
-            )
-            return [*choices, None, f"<p>{html.escape(said)}</p>", 1, ""]
+            other = f"These runs cannot be laid beside each other ({type(error).__name__}: {error})."
+            why = str(error) if isinstance(error, UserError) else other
+            return [*choices, None, f"<p>{html.escape(why)}</p>", 1, ""]
 
     def item(self, row, a: str, b: str, others: list[str], place: int, many: int) -> str:  # HTML
-        known = self.study.registry.items.get(row["item"])
-        before = (
-            [
-                {"asked": q, "said": said or "(the model's own answer)"}
-                for q, said in tell(known, row.history, row.get("rounds_a", 0) or 0)
-            ]
-            if known and row.history in TOLD
-            else []
-        )
-        told = f'<p class="where">{place + 1:,} of {many:,} · {html.escape(str(row["item"]))} · {html.escape(row.kind) or "no kind"} · history <b>{html.escape(row.history)}</b></p>'
-        told += card("What was said before", rounds_html(before), "before") if before else ""
-        told += f'<p class="question">{html.escape(row.instruction)}</p>'
-        told += (
-            f'<p class="truth">Right: <b>{html.escape(known.terse)}</b> · {html.escape(known.full)}</p>'
-            if known
-            else ""
-        )
+        known, text = self.study.registry.items.get(row["item"]), html.escape
+        where = f"{place + 1:,} of {many:,} · {text(str(row['item']))} · {text(row.kind) or 'no kind'}"
+        parts = [f'<p class="where">{where} · history <b>{text(row.history)}</b></p>']
+        if before := self.before(row, known):
+            parts.append(card("What was said before", rounds_html(before), "before"))
+        parts.append(f'<p class="question">{text(row.instruction)}</p>')
+        if known:
+            parts.append(f'<p class="truth">Right: <b>{text(known.terse)}</b> · {text(known.full)}</p>')
         sides = [
             (f"A · {a}", row.response_a, row.right_a, row.terse_a),
             (f"B · {b}", row.response_b, row.right_b, row.terse_b),
             *(self.other(name, row) for name in others[:MOST]),
         ]
-        return (
-            told
-            + '<div class="cards">'
-            + "".join(
-                card(name, f'<p class="said">{html.escape(said) or "<i>no answer</i>"}</p>' + verdict(right, terse))
-                for name, said, right, terse in sides
-            )
-            + "</div>"
+        cards = (
+            card(name, f'<p class="said">{text(answer) or "<i>no answer</i>"}</p>' + verdict(right, terse))
+            for name, answer, right, terse in sides
         )
+        return f'{"".join(parts)}<div class="cards">{"".join(cards)}</div>'
 
-    def other(self, name: str, row) -> tuple:  # name, what it said, right, terse
+    @staticmethod
+    def before(row, known) -> list[dict]:
+        "The rounds before, where they are the same for every model."
+        if not known or row.history not in SCRIPTED:
+            return []
+        rounds = tell(known, row.history, row.get("rounds_a", 0) or 0)
+        return [{"asked": q, "said": response or "(the model's own answer)"} for q, response in rounds]
+
+    def other(self, name: str, row) -> tuple:  # name, its answer, right, terse
         try:
-            found = self.answers(name)
-            hit = found[
-                (found["item"] == row["item"])
-                & (found.history == row.history)
-                & (found.bound == row.bound)
-                & (found.instruction == row.instruction)
-            ]
+            rows = self.answers(name)
+            same = (rows["item"] == row["item"]) & (rows.history == row.history)
+            hit = rows[same & (rows.bound == row.bound) & (rows.instruction == row.instruction)]
         except (UserError, KeyError, AttributeError):
             return name, "(this run cannot be read)", None, None
-        return (
-            (name, hit.response.iloc[0], hit.right.iloc[0], hit.terse.iloc[0]) if len(hit) else (name, "", None, None)
-        )
+        if not len(hit):
+            return name, "", None, None
+        return name, hit.response.iloc[0], hit.right.iloc[0], hit.terse.iloc[0]
 
 
 def verdict(right, terse) -> str:  # HTML; by a sign, never by colour alone
-    known = lambda x: x is not None and x == x
-    told = [("right", "✓ right") if right else ("wrong", "✗ wrong")] if known(right) else []
-    return "".join(chip(*mark) for mark in [*told, *([("terse", "terse")] if known(terse) and terse else [])])
+    def known(value):
+        return value is not None and value == value
+
+    marks = [("right", "✓ right") if right else ("wrong", "✗ wrong")] if known(right) else []
+    return "".join(chip(*mark) for mark in [*marks, *([("terse", "terse")] if known(terse) and terse else [])])

@@ -14,10 +14,9 @@ EVERY = 4  # seconds
 class Training:
     def __init__(self, study: Study):
         self.study = study
-        self.runs, self.note = (
-            gr.Dropdown([], multiselect=True, label="Runs (all, where none is chosen)", elem_id="trainings"),
-            gr.Markdown(elem_id="training-note"),
-        )
+        label = "Runs (all, where none is chosen)"
+        self.runs = gr.Dropdown([], multiselect=True, label=label, elem_id="trainings")
+        self.note = gr.Markdown(elem_id="training-note")
         self.plots, self.stamp, self.timer = (
             figure_places(("loss", "lr"), ("speed", "trees")),
             gr.State(""),

@@ -31,9 +31,6 @@ class Votes:
         except (UserError, KeyError, TypeError) as error:
             votes, wrong = [], [str(error)]
         blind = sum(bool(v.get("blind")) for v in votes)
-        told = (
-            f"{len(votes):,} vote{'s' * (len(votes) != 1)}, {blind:,} of them blind. `cocoift app --take-away DIR` writes them all."
-            if votes
-            else ""
-        )
-        return [not_shown(wrong) or told, *self.rated.drawn(self.study.csv(), board.rate(votes), results.ratings)]
+        counts = f"{len(votes):,} vote{'s' * (len(votes) != 1)}, {blind:,} of them blind. "
+        note = f"{counts}`cocoift app --take-away DIR` writes them all." if votes else ""
+        return [not_shown(wrong) or note, *self.rated.drawn(self.study.csv(), board.rate(votes), results.ratings)]
