@@ -18,12 +18,13 @@ from cocoift.data.build.recipe import BuildRecipe
 from cocoift.files import Failed, Journal, UserError
 from cocoift.models.ask import Ask, Settings
 from cocoift.models.endpoint.cache import Cache
-from cocoift.models.endpoint.engine import Engine, ask_all
+from cocoift.models.endpoint.engine import Engine
 from cocoift.models.endpoint.failures import check_proxies
 from cocoift.models.endpoint.money import Price, read_prices
 from cocoift.models.endpoint.request import Request
 from cocoift.models.endpoint.server import ServedModel
 from cocoift.models.endpoint.spending import Spending, paid
+from cocoift.models.endpoint.tasks import ask_all
 from cocoift.world import make_world
 
 PRICE = Price(input=1000, output=2000)
@@ -198,7 +199,8 @@ def test_an_older_cache_has_spent_what_its_answers_cost(tmp_path):
 ASKER = """
 import sys
 from cocoift.models.endpoint.cache import Cache
-from cocoift.models.endpoint.engine import Engine, one, run
+from cocoift.models.endpoint.engine import Engine
+from cocoift.models.endpoint.tasks import one, run
 from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.request import Request
 from cocoift.files import Failed

@@ -19,10 +19,11 @@ from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
 from cocoift.files import Failed, UserError
 from cocoift.models.endpoint.cache import Cache
-from cocoift.models.endpoint.engine import Engine, ask_all, one, run
+from cocoift.models.endpoint.engine import Engine
 from cocoift.models.endpoint.limits import Limits
 from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.request import Request
+from cocoift.models.endpoint.tasks import ask_all, one, run
 from cocoift.world import make_world
 
 KEY = "Geheim-4711-sentinel"
@@ -30,7 +31,8 @@ KEY = "Geheim-4711-sentinel"
 ASKER = """
 import sys
 from cocoift.models.endpoint.cache import Cache
-from cocoift.models.endpoint.engine import Engine, one, run
+from cocoift.models.endpoint.engine import Engine
+from cocoift.models.endpoint.tasks import one, run
 from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.request import Request
 from cocoift.files import UserError

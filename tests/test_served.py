@@ -15,9 +15,10 @@ from cocoift.files import UserError, read_json
 from cocoift.images import find_pictures
 from cocoift.models.ask import Ask, Settings
 from cocoift.models.endpoint.cache import Cache
-from cocoift.models.endpoint.engine import Engine, ask_all
+from cocoift.models.endpoint.engine import Engine
 from cocoift.models.endpoint.request import Request
 from cocoift.models.endpoint.server import ServedModel
+from cocoift.models.endpoint.tasks import ask_all
 from cocoift.studies.judged import run_judge
 
 

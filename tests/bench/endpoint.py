@@ -24,10 +24,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from cocoift.models.endpoint.cache import Cache
-from cocoift.models.endpoint.engine import Engine, one, run
+from cocoift.models.endpoint.engine import Engine
 from cocoift.models.endpoint.limits import Limits
 from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.request import Request
+from cocoift.models.endpoint.tasks import one, run
 
 AT_ONCE = 64
 FAULTS = "--refuse 0.2 --broken 0.05 --cut 0.02 --garble 0.01 --slow 0.02 --tail 2 --pause 0.1".split()

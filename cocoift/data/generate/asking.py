@@ -23,9 +23,10 @@ from .writing import Desk, Subject, Written, subject_of, write_order
 from ..sources.base import Record
 from ...files import Failed, UserError, read_json
 from ...models.endpoint.cache import Cache
-from ...models.endpoint.engine import Engine, Task, run
+from ...models.endpoint.engine import Engine
 from ...models.endpoint.money import Price, estimate
 from ...models.endpoint.request import Answer, Request
+from ...models.endpoint.tasks import Task, run
 
 # %% ../../../nbs/data/generate/24_asking.ipynb #a5b7d18b
 class Base(NamedTuple):

@@ -53,7 +53,8 @@ from cocoift.files import (
     write_json,
 )
 from ...models.endpoint.cache import Cache
-from ...models.endpoint.engine import Engine, address
+from ...models.endpoint.engine import Engine
+from ...models.endpoint.failures import address
 from ...models.endpoint.limits import Limits
 from ...models.endpoint.money import Price
 from ...models.endpoint.request import ImageParts

@@ -22,9 +22,9 @@ from .notes import notes
 from .prompts import WRITERS, Prompt, load_prompts
 from ..sources.base import LETTERS, Record, Turn, fault
 from ...formats import check_format
-from ...models.endpoint.engine import Task
 from ...models.endpoint.request import Answer, ImageParts, Request
-from ...models.endpoint.structured import read_answer, with_schema
+from ...models.endpoint.structured import parse_answer, with_schema
+from ...models.endpoint.tasks import Task
 from ...thoughts import answer_alone
 
 # %% ../../../nbs/data/generate/22_writing.ipynb #4d7048ad
@@ -175,7 +175,7 @@ def read_rounds(desk: Desk, subject: Subject, answer: Answer) -> tuple[list[Said
                 else _QUOTED.match(answer.text)[1].strip(),
             )
         ], OK
-    value, wrong = read_answer(answer, SHAPES[order.kind])
+    value, wrong = parse_answer(answer, SHAPES[order.kind])
     if value is None:
         return [], Verdict("refusal", "it declines to answer") if declines(answer.text) else Verdict("malformed", wrong)
     if isinstance(value, Thought):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEY', 'address', 'is_here', 'key_for', 'without_key', 'without_keys', 'check_proxies', 'open_client', 'is_blind',
-           'Passing', 'Empty', 'not_taken', 'was_sent', 'judge_failure']
+           'TransientError', 'EmptyAnswer', 'not_taken', 'was_sent', 'judge_failure']
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #888ea418
 import os
@@ -32,12 +32,12 @@ def address(url: str) -> str:
             f"--endpoint {re.split('[@?]', url)[-1] if '@' in url else url.partition('?')[0]}: is no address: write http://HOST:PORT/v1"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    told = urlunsplit((parts.scheme, host + (f":{port}" if port else ""), parts.path.rstrip("/"), "", ""))
+    clean = urlunsplit((parts.scheme, host + (f":{port}" if port else ""), parts.path.rstrip("/"), "", ""))
     if parts.username or parts.password or parts.query:
         raise UserError(
-            f"--endpoint {told}: is written with a user, a password or a query: leave them out, the key is taken from {KEY}"
+            f"--endpoint {clean}: is written with a user, a password or a query: leave them out, the key is taken from {KEY}"
         )
-    return told
+    return clean
 
 
 def is_here(url: str) -> bool:
@@ -124,7 +124,7 @@ def is_blind(why: str) -> bool:
     return bool(_BLIND.search(why))
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #9126df94
-class Passing(Exception):
+class TransientError(Exception):
     "A failure that may pass."
 
     def __init__(self, kind: str, why: str, pause: float | None = None):
@@ -132,44 +132,46 @@ class Passing(Exception):
         self.kind, self.pause = kind, pause
 
 
-class Empty(ValueError):
+class EmptyAnswer(ValueError):
     "A chat answer without text: the server works, and was paid, and the same question would get the same nothing."
 
 
-def _of_status(status: int, said: str, url: str, model: str) -> Answer:
-    told = f"HTTP {status}: {said}"
+def _of_status(status: int, message: str, url: str, model: str) -> Answer:
+    failure = f"HTTP {status}: {message}"
     if status in (401, 403):
-        raise UserError(f"{url}: does not accept the key ({told}): set {KEY}")
-    if status == 404 or _MODEL.search(said):
-        raise UserError(f"{url}: has no model {model}, or nothing lies at this address ({told}): look at {url}/models")
+        raise UserError(f"{url}: does not accept the key ({failure}): set {KEY}")
+    if status == 404 or _MODEL.search(message):
+        raise UserError(
+            f"{url}: has no model {model}, or nothing lies at this address ({failure}): look at {url}/models"
+        )
     if status == 413:
         raise UserError(
             f"{url}: a request is too large for it (HTTP 413): send smaller pictures, or raise the server's limit"
         )
     for pattern, kind in ((_LONG, "overflow"), (_DECLINED, "refused"), (_EYES, "unfit")):
-        if pattern.search(said):
-            return Answer(status=kind, why=told)
-    return Answer(status="error", why=told)
+        if pattern.search(message):
+            return Answer(status=kind, why=failure)
+    return Answer(status="error", why=failure)
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #0c4b836e
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     import openai
 
     body = getattr(error, "body", None)
     body = body if isinstance(body, dict) else {}
     cause = None if isinstance(error, openai.APIStatusError) else error.__cause__  # of a connection that failed: why
-    told = next((told for told in (body.get("message"), body.get("detail")) if isinstance(told, str) and told), "")
-    return without_keys(told or str(cause or getattr(error, "message", "") or error)) or type(error).__name__
+    stated = next((text for text in (body.get("message"), body.get("detail")) if isinstance(text, str) and text), "")
+    return without_keys(stated or str(cause or getattr(error, "message", "") or error)) or type(error).__name__
 
 
 def not_taken(
     error,
 ) -> tuple[str, str | None]:  # the parameter and its other name, if it has one; "" if it is something else
     "Which parameter a server complains of that it need not be sent so."
-    said = _said(error) if error.status_code in (400, 422) else ""
-    if "max_completion_tokens" in said:
+    message = _message(error) if error.status_code in (400, 422) else ""
+    if "max_completion_tokens" in message:
         return "max_tokens", "max_completion_tokens"
-    return ("response_format" if _SCHEMA.search(said) else "", None)
+    return ("response_format" if _SCHEMA.search(message) else "", None)
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #a0f4d9b1
 _UNSENT = (
@@ -190,31 +192,33 @@ def was_sent(error: BaseException | None) -> bool:
 
 
 def judge_failure(error: Exception, url: str, model: str) -> Answer:  # of the request's own failures
-    "What a failure means: an answer without text, `Passing`, or the end of the run."
+    "What a failure means: an answer without text, `TransientError`, or the end of the run."
     import openai
 
-    said = _said(error)
+    message = _message(error)
     if isinstance(error, openai.APITimeoutError | TimeoutError) or type(error).__name__ == "ReadTimeout":
-        raise Passing("timeout", "no answer in time") from None
+        raise TransientError("timeout", "no answer in time") from None
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
         if status == 429 and "insufficient_quota" in str(error):
-            raise UserError(f"{url}: the account has no money left (HTTP 429: {said})") from None
-        if status in (408, 409, 425, 429) or status >= 500 and not (_MODEL.search(said) or is_blind(said)):
-            raise Passing(str(status), f"HTTP {status}: {said}", retry_after(error.response.headers)) from None
-        return _of_status(status, said, url, model)
-    if isinstance(error, Empty):
-        raise Passing("empty", f"an answer without text ({said})") from None
+            raise UserError(f"{url}: the account has no money left (HTTP 429: {message})") from None
+        if status in (408, 409, 425, 429) or status >= 500 and not (_MODEL.search(message) or is_blind(message)):
+            raise TransientError(
+                str(status), f"HTTP {status}: {message}", retry_after(error.response.headers)
+            ) from None
+        return _of_status(status, message, url, model)
+    if isinstance(error, EmptyAnswer):
+        raise TransientError("empty", f"an answer without text ({message})") from None
     if isinstance(
         error,
         openai.APIResponseValidationError | ValueError | LookupError | AttributeError | TypeError | RecursionError,
     ):
-        raise Passing("malformed", f"an answer that is none ({said})") from None
+        raise TransientError("malformed", f"an answer that is none ({message})") from None
     if isinstance(error, openai.APIError) or type(error).__module__.partition(".")[0] in (
         "httpx",
         "httpx2",
         "httpcore",
         "httpcore2",
     ):
-        raise Passing("connection", said) from None
+        raise TransientError("connection", message) from None
     raise error

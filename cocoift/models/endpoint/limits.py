@@ -19,7 +19,7 @@ class Bucket:
 
     def __init__(self, per_minute: float | None, clock: Callable[[], float] = time.monotonic):
         self.per_minute, self.ours, self.clock, self.at = per_minute, per_minute, clock, clock()
-        self.held = self.most
+        self.left = self.most
 
     @property
     def most(self) -> float:
@@ -28,26 +28,26 @@ class Bucket:
     def _fill(self) -> None:
         now = self.clock()
         if self.per_minute:
-            self.held = min(self.most, self.held + (now - self.at) * self.per_minute / 60)
+            self.left = min(self.most, self.left + (now - self.at) * self.per_minute / 60)
         self.at = now
 
     def wait(self, amount: float) -> float:  # seconds
         "How long until `amount` may be taken."
         self._fill()
-        lacking = min(amount, self.most) - self.held
+        lacking = min(amount, self.most) - self.left
         return max(0.0, lacking * 60 / self.per_minute) if self.per_minute else 0.0
 
     def take(self, amount: float) -> None:
-        self.held -= amount if self.per_minute else 0
+        self.left -= amount if self.per_minute else 0
 
     def adapt(self, limit: float | None, left: float | None) -> None:
-        "What the server said: the lower one of its limit and ours holds from now on, and no more is left than it says."
+        "What the server value: the lower one of its limit and ours holds from now on, and no more is left than it says."
         if limit and (self.ours is None or limit < self.ours or self.per_minute < self.ours):
             self._fill()
             self.per_minute = min(limit, self.ours or limit)
-            self.held = min(self.held, self.most)
+            self.left = min(self.left, self.most)
         if left is not None and self.per_minute:
-            self.held = min(self.held, left)
+            self.left = min(self.left, left)
 
 # %% ../../../nbs/models/endpoint/14_limits.ipynb #e54438a8
 def retry_after(headers: Mapping[str, str]) -> float | None:  # seconds
@@ -55,12 +55,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:  # seconds
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        said = headers.get("retry-after")
-        if said is None:
+        value = headers.get("retry-after")
+        if value is None:
             return None
-        if re.fullmatch(r"[\d.]+", said.strip()):
-            return float(said)
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        if re.fullmatch(r"[\d.]+", value.strip()):
+            return float(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError):
         return None
 
@@ -79,8 +79,8 @@ _IN_A_ROW = 8  # refusals without an answer between them
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:
-    said = headers.get(name)
-    return float(said) if said and re.fullmatch(r"\d+(\.\d+)?", said) else None
+    value = headers.get(name)
+    return float(value) if value and re.fullmatch(r"\d+(\.\d+)?", value) else None
 
 
 class Limits:

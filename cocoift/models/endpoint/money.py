@@ -37,8 +37,8 @@ class Price(BaseModel):
         share *= min(1.0, 768 / (min(width, height) * share))
         return self.image + self.tile * math.ceil(width * share / 512) * math.ceil(height * share / 512)
 
-    def cost(self, given: int, told: int) -> float:
-        return (given * self.input + told * self.output) / 1e6
+    def cost(self, tokens_in: int, tokens_out: int) -> float:
+        return (tokens_in * self.input + tokens_out * self.output) / 1e6
 
 
 def read_prices(path: str | Path | None, model: str) -> Price:  # free of charge without a file
@@ -46,12 +46,12 @@ def read_prices(path: str | Path | None, model: str) -> Price:  # free of charge
     if path is None:
         return Price()
     try:
-        told = read_yaml(read_text(path), path)
-        if not isinstance(told, dict) or model not in told:
+        prices = read_yaml(read_text(path), path)
+        if not isinstance(prices, dict) or model not in prices:
             raise UserError(
                 f"{path}: has no price of {model}: add `{model}: {{input: 2.5, output: 10}}`, for a million tokens each"
             )
-        return Price.model_validate(told[model])
+        return Price.model_validate(prices[model])
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
@@ -74,27 +74,20 @@ def estimate(
     requests: Iterable[Request], price: Price, image_parts: ImageParts | None = None, most: int = 256
 ) -> dict:  # requests, tokens_in, tokens_out, cost
     "What requests take at most, if each answer is as long as it may be."
-    count = given = told = 0
-    for request in requests:
-        count, given, told = (
-            count + 1,
-            given + prompt_tokens(request, price, image_parts),
-            told + request.params.get("max_tokens", most),
-        )
-    return {"requests": count, "tokens_in": given, "tokens_out": told, "cost": round(price.cost(given, told), 6)}
+    count = tokens_in = tokens_out = 0
+    for count, request in enumerate(requests, 1):
+        tokens_in += prompt_tokens(request, price, image_parts)
+        tokens_out += request.params.get("max_tokens", most)
+    cost = round(price.cost(tokens_in, tokens_out), 6)
+    return {"requests": count, "tokens_in": tokens_in, "tokens_out": tokens_out, "cost": cost}
 
 # %% ../../../nbs/models/endpoint/16_money.ipynb #f3d9b673
 class Budget:
     "What a run may spend, over all its starts and processes."
 
     def __init__(self, spending: Spending, run: str = "", role: str = "", limit: float | None = None):
-        self.spending, self.run, self.role, self.limit, self.calls = (
-            spending,
-            run,
-            role,
-            limit,
-            0,
-        )  # calls: of ours, under way
+        self.spending, self.run, self.role, self.limit = spending, run, role, limit
+        self.calls = 0  # of ours, under way
         self._closed = False
         self._settled = asyncio.Event()
 
@@ -107,13 +100,13 @@ class Budget:
                 self.calls += 1
                 return call
             if not self.calls and not under_way(self.spending, self.run):
-                raise Failed(self._told(most))
+                raise Failed(self._why_not(most))
             self._settled.clear()
             with suppress(TimeoutError):  # other processes' calls end unheard
                 async with asyncio.timeout(0.2):
                     await self._settled.wait()
 
-    def _told(self, most: float) -> str:
+    def _why_not(self, most: float) -> str:
         spent, owed = self.spending.total(self.run)
         more = f", {owed:.4f} more may have been billed for calls whose answer was lost," if owed > 5e-5 else ""
         return (

@@ -13,9 +13,10 @@ from threading import Event
 from ...files import UserError
 from ..ask import Ask, Model, Reply, Settings
 from .cache import Cache
-from .engine import Engine, ask_all
-from .failures import address, judge_failure, key_for, open_client, without_keys
+from .engine import Engine
+from .failures import address, judge_failure, open_client, without_keys
 from .request import ImageParts, Request, messages_of
+from .tasks import ask_all
 
 # %% ../../../nbs/models/endpoint/24_server.ipynb #c5b5ddf6
 def parse_server(model: str) -> tuple[str, str]:  # address, model
