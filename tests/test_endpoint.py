@@ -219,7 +219,8 @@ def test_newer_models_call_the_longest_length_otherwise(tmp_path):
         if "max_tokens" in body:
             raise Refusal(
                 400,
-                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+                "instead.",
             )
         return str(body["max_completion_tokens"])
 

@@ -29,16 +29,25 @@ def as_markdown(sides: Mapping[str, Side]) -> str:
 
 # %% ../../nbs/arena/18_export.ipynb #9bca3c52
 LLAVA_NAME = "chat_llava_v1_5_mix665k.json"
-_RECIPE = "# cocoift build chat.yaml --data . --out DIR\nname: chat\nlayout: verbatim\nclean: []  # to leave out the pictures of benchmarks, name them here and put their annotation files beside\nsources:\n  llava-mix665k: {}\n"
+_RECIPE = """# cocoift build chat.yaml --data . --out DIR
+name: chat
+layout: verbatim
+clean: []  # to leave out the pictures of benchmarks, name them here and put their annotation files beside
+sources:
+  llava-mix665k: {}
+"""
 
 
 def _place(image: str, pictures: Mapping[str, Path]) -> str:  # a file name from which `image_of` reads who it is
     kind, _, name = image.partition(":")
-    return f"pictures/{f'{int(name):012d}' if kind == 'coco' else name}{pictures[image].suffix if image in pictures else '.jpg' if kind == 'coco' else '.png'}"
+    coco = kind == "coco"
+    suffix = pictures[image].suffix if image in pictures else ".jpg" if coco else ".png"
+    return f"pictures/{f'{int(name):012d}' if coco else name}{suffix}"
 
 
 def as_llava(sides: Mapping[str, Side], pictures: Mapping[str, Path] = {}) -> list[dict]:
-    "The comparison as LLaVA's trainer and `cocoift build` read it; a round that was not finished or shows a later or second picture, and what follows it, is left out."
+    """The comparison as LLaVA's trainer and `cocoift build` read it; a round that was not finished or shows a later or
+    second picture, and what follows it, is left out."""
     rows = []
     for name, side in sides.items():
         turns, images = [], side.rounds[0].images if side.rounds else ()

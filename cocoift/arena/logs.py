@@ -45,9 +45,9 @@ def _text(message: Any) -> tuple[str, tuple[str, ...]]:  # what is said, and the
 
 def _side(state: Mapping, name: str) -> Side:
     messages, rounds = state["messages"][int(state.get("offset") or 0) :], []
-    for asked, said in zip(messages[::2], [*messages[1::2], None]):
-        instruction, images = _text(asked[1])
-        response = _text(said[1])[0] if said else ""
+    for question, answer in zip(messages[::2], [*messages[1::2], None]):
+        instruction, images = _text(question[1])
+        response = _text(answer[1])[0] if answer else ""
         rounds.append(ShownRound(instruction, images, response, "done" if response else "stopped"))
     return Side(str(state.get("model_name") or name), tuple(rounds))
 
@@ -72,26 +72,24 @@ def read_log(path: str | Path) -> tuple[list[Comparison], int]:  # the compariso
         whole = None
     if isinstance(whole, dict) and whole and all(isinstance(v, dict) and "rounds" in v for v in whole.values()):
         return [Comparison(_ours(whole, path), about="an export")], 0
-    lines, told, others = (
-        whole if isinstance(whole, list) else [whole] if whole is not None else text.split("\n"),
-        [],
-        0,
-    )
+    lines = whole if isinstance(whole, list) else [whole] if whole is not None else text.split("\n")
+    comparisons, others = [], 0
     for number, line in enumerate(lines, 1):
         try:
             line = json.loads(line.strip() or "null") if isinstance(line, str) else line
-            found = line and _fastchat(line)
+            logged = line and _fastchat(line)
         except (json.JSONDecodeError, KeyError, TypeError, IndexError, ValueError, AttributeError, RecursionError):
-            found = None
-        if found and any(side.rounds for side in found[0].values()):
-            told.append(Comparison(*found, about=f"line {number}, {line.get('type', 'chat')}"))
+            logged = None
+        if logged and any(side.rounds for side in logged[0].values()):
+            comparisons.append(Comparison(*logged, about=f"line {number}, {line.get('type', 'chat')}"))
         else:
             others += bool(line)
-    if not told:
+    if not comparisons:
         raise UserError(
-            f"{Path(path).name}: holds no conversation: give a FastChat or LLaVA conversation log (one JSON object a line), or comparison.json of an export"
+            f"{Path(path).name}: holds no conversation: give a FastChat or LLaVA conversation log (one JSON object a "
+            "line), or comparison.json of an export"
         )
-    return told, others
+    return comparisons, others
 
 
 def _ours(value: dict, path: str | Path) -> dict[str, Side]:

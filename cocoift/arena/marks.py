@@ -17,7 +17,9 @@ from ..thoughts import without_thoughts
 
 # %% ../../nbs/arena/10_marks.ipynb #8ebf6953
 _STANDING = re.compile(
-    r"\bfrom now on\b|\bfrom here on\b|\bfor (?:all|every|each|the rest|the following|any)\b[^.?!]*\b(?:questions?|answers?|rounds?|chat|dialog|conversation)\b"
+    r"\bfrom now on\b|\bfrom here on\b"
+    r"|\bfor (?:all|every|each|the rest|the following|any)\b[^.?!]*"
+    r"\b(?:questions?|answers?|rounds?|chat|dialog|conversation)\b"
     r"|\b(?:always|throughout)\b|\b(?:all|every|each) (?:further|later|following|future|next|other)\b|从现在",
     re.I,
 )
@@ -48,7 +50,7 @@ def mark(
     turns: Sequence[tuple[str, str]],
 ) -> Mark:  # (instruction, response) of the rounds up to the one that is marked
     "Read the last answer in the light of what was asked before it."
-    *before, (instruction, response) = [(asked, without_thoughts(said)) for asked, said in turns]
+    *before, (instruction, response) = [(q, without_thoughts(a)) for q, a in turns]
     format, count = stated_format(instruction), len(words(response))
     earlier = [(number, stated_format(asked), standing(asked)) for number, (asked, _) in enumerate(before, 1)]
     lasting = [kind for _, kind, stands in earlier if stands and kind != "free"]
@@ -70,7 +72,7 @@ _LIVE = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)|(?<=\])\((?=\s*<?\s*(?:javascript|
 
 def defuse(text: str) -> str:
     "A text in which nothing is HTML and nothing is fetched."
-    return _LIVE.sub(lambda found: found[0] + _JOINER, text.replace("\0", ""))
+    return _LIVE.sub(lambda match: match[0] + _JOINER, text.replace("\0", ""))
 
 # %% ../../nbs/arena/10_marks.ipynb #6ac11835
 _TOKEN = re.compile(r"\s+|[^\W_]+(?:['’][^\W_]+)*|.", re.S)

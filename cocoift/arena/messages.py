@@ -28,18 +28,18 @@ def facts(
 ) -> str:  # HTML
     "What a reader wants to know of one answer."
     r, m = side.rounds[number], side.marks(number)
-    told = [f"{m.words} word{'s' * (m.words != 1)}"]
+    parts = [f"{m.words} word{'s' * (m.words != 1)}"]
     if r.seconds and not blind:
-        told += [f"{r.seconds:.1f} s"] + ([f"{r.tokens / r.seconds:.0f} tokens/s"] if r.tokens else [])
+        parts += [f"{r.seconds:.1f} s"] + ([f"{r.tokens / r.seconds:.0f} tokens/s"] if r.tokens else [])
     if m.kept is not None:
-        told.append(f"{m.format} {_verdict(m.kept, 'kept', 'not kept')}")
+        parts.append(f"{m.format} {_verdict(m.kept, 'kept', 'not kept')}")
     if m.leaked:
-        told.append(f'<b class="leaked">▲ round {m.leaked}\'s instruction leaked</b>')
+        parts.append(f'<b class="leaked">▲ round {m.leaked}\'s instruction leaked</b>')
     if m.held is not None:
-        told.append(f"standing instruction {_verdict(m.held, 'held', 'dropped')}")
+        parts.append(f"standing instruction {_verdict(m.held, 'held', 'dropped')}")
     if r.status == "stopped":
-        told.append("■ stopped")
-    return f'<span class="facts{" leaks" * bool(m.leaked)}">{" · ".join(told)}</span>'
+        parts.append("■ stopped")
+    return f'<span class="facts{" leaks" * bool(m.leaked)}">{" · ".join(parts)}</span>'
 
 # %% ../../nbs/arena/20_messages.ipynb #a7e33c9a
 def _said(side: Side, number: int, blind: bool) -> str:
@@ -81,7 +81,9 @@ _PIER = (
     "Q1: Is this place safe? Answer with a single word.<br>*Yes*<br>Q2: What can best describe your feeling? Why?<br>"
 )
 WELCOME = (
-    f"### Does an instruction outlive its round?\n{_PIER}*Calm.*<br>▲ **round 1's instruction leaked**: two words, and no why.",
-    f"### It should end with its round\n{_PIER}*Calm, because the water is still and nobody hurries.*<br>✓ **a full answer to an open question.**",
+    f"### Does an instruction outlive its round?\n{_PIER}*Calm.*<br>▲ **round 1's instruction leaked**: two words, "
+    "and no why.",
+    f"### It should end with its round\n{_PIER}*Calm, because the water is still and nobody hurries.*<br>✓ **a full "
+    "answer to an open question.**",
     *["### Another model\nIt is asked the same, and answers in its own time."] * 2,
 )

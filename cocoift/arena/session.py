@@ -56,21 +56,22 @@ class Side:
         return bool(self.rounds) and self.rounds[-1].status in ("asked", "speaking") or bool(self.script)
 
     def ask(self, instruction: str, images: Sequence[str] = ()) -> "Side":
-        for held, most, of in (
+        for count, most, of in (
             (len(instruction), MOST_TEXT, "characters of a question"),
             (len(images), MOST_PICTURES, "pictures of a question"),
             (len(self.rounds) + 1, MOST_ROUNDS, "rounds of a dialog"),
         ):
-            if held > most:
+            if count > most:
                 raise UserError(
-                    f"{held:,} {of} are too many, {most:,} are the most: shorten it, or clear the dialog and begin anew"
+                    f"{count:,} {of} are too many, {most:,} are the most: "
+                    "shorten it, or clear the dialog and begin anew"
                 )
         return replace(self, rounds=(*self.rounds, ShownRound(instruction, tuple(images))))
 
     def retry(self, number: int) -> "Side":  # from 0
         "Ask this round again; what came after it is gone."
-        kept, again = self.undo(number).rounds, self.rounds[number]
-        return replace(self, rounds=(*kept, ShownRound(again.instruction, again.images)), script=())
+        before, again = self.undo(number).rounds, self.rounds[number]
+        return replace(self, rounds=(*before, ShownRound(again.instruction, again.images)), script=())
 
     def edit(self, number: int, instruction: str) -> "Side":
         return self.undo(number).ask(instruction, self.rounds[number].images)
@@ -184,7 +185,8 @@ def take_picture(
             clean = upright(picture)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise UserError(
-            f"{path.name}: is no picture that can be read ({type(error).__name__}; {', '.join(_PICTURE_FORMATS)} can): send another"
+            f"{path.name}: is no picture that can be read ({type(error).__name__}; {', '.join(_PICTURE_FORMATS)} "
+            "can): send another"
         ) from None
     clean.thumbnail((MOST_SIDE, MOST_SIDE))
     drawn = io.BytesIO()

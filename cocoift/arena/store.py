@@ -49,8 +49,8 @@ class ArenaStore:
                 if image.startswith("file:") and image in pictures
             }
         ):
-            if not (kept := self._folder / f"{image.partition(':')[2]}.png").exists():
-                with atomic_file(with_parent(kept), "wb") as file:
+            if not (copy := self._folder / f"{image.partition(':')[2]}.png").exists():
+                with atomic_file(with_parent(copy), "wb") as file:
                     file.write(pictures[image].read_bytes())
 
     def pictures(self) -> dict[str, Path]:
@@ -59,8 +59,8 @@ class ArenaStore:
 
     def dialog(self, id: str) -> dict | None:  # side -> Side, as it was last
         "A dialog by its link."
-        found = [line for line in self.lines() if line["kind"] == "dialog" and line["id"] == id]
-        return {name: read_side(value) for name, value in found[-1]["sides"].items()} if found else None
+        lines = [line for line in self.lines() if line["kind"] == "dialog" and line["id"] == id]
+        return {name: read_side(value) for name, value in lines[-1]["sides"].items()} if lines else None
 
 
 def read_side(value: dict) -> Side:

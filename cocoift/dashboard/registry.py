@@ -72,21 +72,22 @@ class Scenes:
 
     pictures: dict[str, Path] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)  # what an examination asks, with the right answers
-    book: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # what a scripted model knows
+    answer_key: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # of scripted models
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def add_world(self, world: Path) -> None:
         "Show the pictures of a drawn world, too."
-        items, told = read_items(world), read_json(world / "coco/annotations/captions_val2017.json")["annotations"]
-        captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(told)}  # the first of each
-        asked: dict[str, list] = {image: [] for image in captions}
+        items = read_items(world)
+        annotations = read_json(world / "coco/annotations/captions_val2017.json")["annotations"]
+        captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(annotations)}  # the first of each
+        entries: dict[str, list] = {image: [] for image in captions}
         for item in items:
-            asked.setdefault(item.image, []).append((item.bare, item.terse, item.full))
+            entries.setdefault(item.image, []).append((item.bare, item.terse, item.full))
         self.pictures |= find_pictures(world / "images")
         self.items |= {item.id: item for item in items}
-        self.book |= {
+        self.answer_key |= {
             image: [*questions, *_PIER, ("", "shapes", captions.get(image, "Some shapes."))]
-            for image, questions in asked.items()
+            for image, questions in entries.items()
         }
 
     def home(self, image: str) -> Path:
@@ -123,33 +124,31 @@ class ModelRegistry(Scenes):
     _examined: bool = False  # whether the study's own pictures are among them
     _open: dict[str, Model] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
-    _doors: dict[str, Lock] = field(
-        default_factory=dict
-    )  # a checkpoint may take a minute to open; nobody else waits for it
+    # by model: a checkpoint may take a minute to open, and nobody else waits for it
+    _opening: dict[str, Lock] = field(default_factory=dict)
 
     def model(self, name: str) -> Model:
         "The model of that name, opened once."
         with self._lock:
             if name not in self.entries:
                 raise UserError(f"{name} is not among the models any more: choose another")
-            door = self._doors.setdefault(name, Lock())
-        with door:
+            opening = self._opening.setdefault(name, Lock())
+        with opening:
             if name not in self._open:
-                self._open[name] = _open_entry(self.entries[name], self.book)
+                self._open[name] = _open_entry(self.entries[name], self.answer_key)
             return self._open[name]
 
     def refresh(self) -> str:  # what is wrong, or nothing
         "Look for models and pictures that came or went; where the YAML has become unreadable the old ones stay."
         wrong = "" if self._examined else self._look_at_exam()
         try:
-            found = {entry.name: entry for entry in self.again()}
+            entries = {entry.name: entry for entry in self.again()}
         except UserError as error:
             return f"{wrong}; {error}" if wrong else str(error)
         with self._lock:
-            self._open = {
-                name: model for name, model in self._open.items() if found.get(name) == self.entries.get(name)
-            }
-            self.entries = found or self.entries
+            unchanged = {name for name, entry in self.entries.items() if entries.get(name) == entry}
+            self._open = {name: model for name, model in self._open.items() if name in unchanged}
+            self.entries = entries or self.entries
         return wrong
 
     def _look_at_exam(self) -> str:  # what is wrong
@@ -160,7 +159,8 @@ class ModelRegistry(Scenes):
                 self._examined = True
             return ""
         except (UserError, KeyError, TypeError) as error:
-            return f"{self.study.name}/exam is not whole, or is being written ({' '.join(str(error).split())[:160]}): other pictures are shown"
+            why = " ".join(str(error).split())[:160]
+            return f"{self.study.name}/exam is not whole, or is being written ({why}): other pictures are shown"
 
 # %% ../../nbs/dashboard/10_registry.ipynb #bea00062
 def offered_dialogs(registry: ModelRegistry) -> dict[str, PreparedDialog]:
@@ -230,7 +230,8 @@ def read_models(path: str | Path) -> list[Entry]:
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(
-                f"{path}: model {number}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}: keys are {', '.join(Entry.model_fields)}"
+                f"{path}: model {number}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}: keys "
+                f"are {', '.join(Entry.model_fields)}"
             ) from None
         if sum(x is not None for x in (entry.path, entry.replay, entry.scripted, entry.server)) != 1:
             raise UserError(
@@ -280,8 +281,8 @@ def open_registry(
     "Everybody who can be talked to here."
     study, world = Path(study), Path(spare) / "world"
     scripted = [
-        Entry(name=f"scripted: {manner}", scripted=manner, pace=pace)
-        for manner in ("collapse", "oracle", "always_terse")
+        Entry(name=f"scripted: {policy}", scripted=policy, pace=pace)
+        for policy in ("collapse", "oracle", "always_terse")
     ]
     registry = ModelRegistry(study=study, again=lambda: read_models(models) if models else [*_found(study), *scripted])
     registry.entries = {entry.name: entry for entry in registry.again()}

@@ -81,14 +81,12 @@ def _cut(text: str, marks: list[str]) -> tuple[str, str]:  # up to and with its 
 def _pieces(
     processor, path, pieces: tuple[str, ...], asked: str, bare: str, system: bool
 ) -> tuple[Template, list[str]]:
-    tokenizer, (before, first, after, between, again, tail), notes = processor.tokenizer, pieces, []
+    tokenizer, (before, first, after, between, _, tail) = processor.tokenizer, pieces
     stops = [mark for mark in control_tokens(tokenizer) if mark in tail and mark in between]
-    if not stops or not system:
-        lacks = ["drops the system prompt"] * (not system) + ["trains no stop token"] * (not stops)
-        note = f"{path}: its chat template {' and '.join(lacks)}"
-        if _vicuna_like("".join(pieces), tokenizer):
-            return VICUNA, [f"{note}: mended to LLaVA-1.5's own format"]
-        notes.append(note + ("" if stops else f": answers end with {tokenizer.eos_token} now"))
+    lacks = ["drops the system prompt"] * (not system) + ["trains no stop token"] * (not stops)
+    note = f"{path}: its chat template {' and '.join(lacks)}"
+    if lacks and _vicuna_like("".join(pieces), tokenizer):
+        return VICUNA, [f"{note}: mended to LLaVA-1.5's own format"]
     if not stops and not tokenizer.eos_token:
         raise UserError(
             f"{path}: neither the chat template nor the tokenizer has a stop token, so nothing trained with them would "
@@ -103,16 +101,8 @@ def _pieces(
     starts = bool(bos) and (before.startswith(bos) or tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
     before, bare = (text.removeprefix(bos) if bos else text for text in (before, bare))
     bare, lead = _cut(bare, control_tokens(tokenizer))
-    template = Template(
-        name="checkpoint",
-        system=before,
-        first=first + "{q}" + ask,
-        later=behind + "{q}" + ask,
-        answer=answer,
-        stop=stop,
-        bos=starts,
-        first_bare=lead + "{q}" + ask,
-        bare=None if bare == before else bare,
-        end=end,
-    )
+    first, later, first_bare = (piece + "{q}" + ask for piece in (first, behind, lead))
+    bare = None if bare == before else bare
+    template = Template("checkpoint", before, first, later, first_bare, answer, stop, bare, starts, end)
+    notes = [note if stops else f"{note}: answers end with {tokenizer.eos_token} now"] if lacks else []
     return (VICUNA if replace(template, name=VICUNA.name, bos=True) == VICUNA else template), notes

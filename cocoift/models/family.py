@@ -170,7 +170,8 @@ def _check_llava(config, processor, path) -> None:
     for name in ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"):
         if not hasattr(processor, name):
             raise UserError(
-                f"{path}: its {type(processor).__name__} has no {name}, so nobody knows how many tokens a picture takes: "
+                f"{path}: its {type(processor).__name__} has no {name}, so nobody knows how many tokens a picture "
+                "takes: "
                 "use a llava checkpoint with a LlavaProcessor"
             )
     size, layer = prepared_size(processor.image_processor, path), config.vision_feature_layer

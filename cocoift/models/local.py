@@ -97,7 +97,7 @@ class LocalModel(Model):
         return self._last[1:]
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
-        "Asks that follow one another about one image share its prefix; one that does not fit the context is not shortened."
+        "Asks that follow one another about one image share its prefix; one that does not fit is not shortened."
         return [
             reply
             for image, about_it in groupby(asks, key=lambda ask: ask.image)

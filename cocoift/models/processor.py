@@ -92,7 +92,8 @@ def tower_states(config, size: tuple[int, int], path: str | Path) -> list[tuple[
     except Exception as error:
         raise UserError(
             f"{path}: a {config.model_type} is no tower that a llava can look through "
-            f"({' '.join(str(error).split())[:120]}): name a vision transformer for pictures of one size (CLIP, SigLIP, DINOv2, DINOv3)"
+            f"({' '.join(str(error).split())[:120]}): name a vision transformer for pictures of one size (CLIP, "
+            "SigLIP, DINOv2, DINOv3)"
         ) from None
 
 

@@ -124,7 +124,7 @@ def control_tokens(tokenizer) -> list[str]:
 
 
 def piece_ids(tokenizer, piece: str, text: str = "") -> list[int]:
-    "The ids of a template's piece with `text` for its `{q}`: control tokens stand where the piece has them, and nowhere else."
+    "The ids of a template's piece with `text` for its `{q}`: control tokens stand where the piece has them alone."
     marks = control_tokens(tokenizer)
     parts = re.split("(" + "|".join(map(re.escape, marks)) + ")", piece) if marks else [piece]
     ids = []
@@ -155,7 +155,8 @@ def stop_ids(tokenizer, template: Template) -> list[int]:
     ids = tokenizer(template.stop, add_special_tokens=False).input_ids
     if not ids or tokenizer.unk_token_id in ids or len(ids) > 1 and template.stop.startswith("<"):
         raise UserError(
-            f"the tokenizer has no token for the stop {template.stop!r} of template {template.name}: use the tokenizer that belongs to it"
+            f"the tokenizer has no token for the stop {template.stop!r} of template {template.name}: use the "
+            "tokenizer that belongs to it"
         )
     return ids
 
@@ -167,14 +168,15 @@ def start_ids(tokenizer, template: Template, image: bool = True) -> list[int]:
 
 
 def prefix_ids(tokenizer, template: Template, image_tokens: int) -> list[int]:
-    "What all conversations about an image share: start, system prompt, the image. Cut right behind the image, as LLaVA tokenises."
+    "What all conversations about an image share: start, system prompt, image. Cut behind it, as LLaVA tokenises."
     return (
         start_ids(tokenizer, template, image_tokens > 0) + [tokenizer.convert_tokens_to_ids("<image>")] * image_tokens
     )
 
 # %% ../../nbs/models/10_template.ipynb #a81d0f0a
 _CONTENT = (
-    "{%- if m.content is string %}{{ m.content }}{% else %}{% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
+    "{%- if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
     "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endif -%}"
 )
 VICUNA_JINJA = (
@@ -187,10 +189,13 @@ VICUNA_JINJA = (
 
 # %% ../../nbs/models/10_template.ipynb #f784ff7f
 _FLATTEN = (
-    "{%- set flat = namespace(messages=[]) -%}{%- for m in messages -%}{%- if not m.content or m.content is string -%}{%- set flat.messages = flat.messages + [m] -%}{%- else -%}"
-    "{%- set part = namespace(pictures='', text='') -%}{%- for c in m.content -%}{%- if c.type == 'image' -%}{%- set part.pictures = part.pictures + '<image>\n' -%}"
+    "{%- set flat = namespace(messages=[]) -%}{%- for m in messages -%}"
+    "{%- if not m.content or m.content is string -%}{%- set flat.messages = flat.messages + [m] -%}{%- else -%}"
+    "{%- set part = namespace(pictures='', text='') -%}{%- for c in m.content -%}"
+    "{%- if c.type == 'image' -%}{%- set part.pictures = part.pictures + '<image>\n' -%}"
     "{%- elif c.type == 'text' -%}{%- set part.text = part.text + c.text -%}{%- endif -%}{%- endfor -%}"
-    "{%- set flat.messages = flat.messages + [dict(m, content=part.pictures + part.text)] -%}{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}"
+    "{%- set flat.messages = flat.messages + [dict(m, content=part.pictures + part.text)] -%}"
+    "{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}"
 )
 
 

@@ -21,8 +21,8 @@ from .request import Answer
 # %% ../../../nbs/models/endpoint/12_cache.ipynb #20583f7f
 _VERSION = 1  # of the table
 _KIND = 0x0C0C01F7  # marks the file as ours
-_TABLE = """CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT, run TEXT, role TEXT, text TEXT, status TEXT, cut INTEGER,
-tokens_in INTEGER, tokens_out INTEGER, cost REAL, at REAL);
+_TABLE = """CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT, run TEXT, role TEXT, text TEXT,
+status TEXT, cut INTEGER, tokens_in INTEGER, tokens_out INTEGER, cost REAL, at REAL);
 CREATE INDEX IF NOT EXISTS by_run ON answers (run, role);"""
 _FULL = ("full", "disk i/o")
 
@@ -152,7 +152,8 @@ class Cache(SharedFile):
         "What the kept answers of a run have cost, over all its starts."
         with _telling(self.path):
             rows = self.db.execute(
-                "SELECT role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers WHERE run=? GROUP BY role ORDER BY role",
+                "SELECT role, count(*), sum(tokens_in), sum(tokens_out), sum(cost) FROM answers "
+                "WHERE run=? GROUP BY role ORDER BY role",
                 (run,),
             ).fetchall()
         return {

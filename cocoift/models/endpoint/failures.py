@@ -29,13 +29,15 @@ def address(url: str) -> str:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(
-            f"--endpoint {re.split('[@?]', url)[-1] if '@' in url else url.partition('?')[0]}: is no address: write http://HOST:PORT/v1"
+            f"--endpoint {re.split('[@?]', url)[-1] if '@' in url else url.partition('?')[0]}: is no address: write "
+            "http://HOST:PORT/v1"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     clean = urlunsplit((parts.scheme, host + (f":{port}" if port else ""), parts.path.rstrip("/"), "", ""))
     if parts.username or parts.password or parts.query:
         raise UserError(
-            f"--endpoint {clean}: is written with a user, a password or a query: leave them out, the key is taken from {KEY}"
+            f"--endpoint {clean}: is written with a user, a password or a query: leave them out, the key is taken "
+            f"from {KEY}"
         )
     return clean
 
@@ -52,7 +54,8 @@ def key_for(url: str) -> str:
     if is_here(url):
         return "none"
     raise UserError(
-        f"{KEY}: is not set, and {address(url)} is not on this machine: put the key into the environment ({KEY}=none if the server wants no key)"
+        f"{KEY}: is not set, and {address(url)} is not on this machine: put the key into the environment ({KEY}=none "
+        "if the server wants no key)"
     )
 
 
@@ -107,8 +110,10 @@ _LONG = re.compile(
 )
 _EYES = re.compile(r"image|vision|multimodal|modality|picture", re.I)
 _BLIND = re.compile(
-    r"only supported by certain models|not a multimodal|at most 0 image|(?:image|vision|multimodal)\S* (?:input )?(?:is|are) not supported"
-    r"|(?:does not|doesn't|cannot|can't) (?:support|accept|take|process) (?:image|vision|multimodal|picture)|missing data required for image|no (?:image|vision) (?:support|tower)",
+    r"only supported by certain models|not a multimodal|at most 0 image"
+    r"|(?:image|vision|multimodal)\S* (?:input )?(?:is|are) not supported"
+    r"|(?:does not|doesn't|cannot|can't) (?:support|accept|take|process) (?:image|vision|multimodal|picture)"
+    r"|missing data required for image|no (?:image|vision) (?:support|tower)",
     re.I,
 )
 _SCHEMA = re.compile(r"response_format|json_schema|guided|structured output", re.I)

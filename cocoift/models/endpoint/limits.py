@@ -41,7 +41,7 @@ class Bucket:
         self.left -= amount if self.per_minute else 0
 
     def adapt(self, limit: float | None, left: float | None) -> None:
-        "What the server value: the lower one of its limit and ours holds from now on, and no more is left than it says."
+        "Learn from the server: the lower of its limit and ours holds from now on, and no more is left than it says."
         if limit and (self.ours is None or limit < self.ours or self.per_minute < self.ours):
             self._fill()
             self.per_minute = min(limit, self.ours or limit)

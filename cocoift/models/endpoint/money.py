@@ -55,7 +55,8 @@ def read_prices(path: str | Path | None, model: str) -> Price:  # free of charge
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
-            f"{path}: {model}: {'.'.join(map(str, first['loc']))}: {first['msg']}: keys are {', '.join(Price.model_fields)}"
+            f"{path}: {model}: {'.'.join(map(str, first['loc']))}: {first['msg']}: keys are "
+            f"{', '.join(Price.model_fields)}"
         ) from None
 
 # %% ../../../nbs/models/endpoint/16_money.ipynb #707f1f29

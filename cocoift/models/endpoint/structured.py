@@ -88,7 +88,8 @@ def structured(
             {"role": "assistant", "content": answer.text},
             {
                 "role": "user",
-                "content": f"This cannot be used: {wrong}. Write it again, whole, without that fault. Give the JSON alone.",
+                "content": f"This cannot be used: {wrong}. Write it again, whole, without that fault. "
+                "Give the JSON alone.",
             },
         ]
         request = replace(request, messages=again)
