@@ -112,7 +112,7 @@ class Accordions:
                 [*page.states, *page.panes, page.many, page.count],
                 **QUIET,
             )
-            page.settle_after(chosen.then(page.shape, page.many, page.shaped, **QUIET))
+            page.settle_after(chosen.then(page.updates.shape, page.many, page.shaped, **QUIET))
         seen = [*page.states, page.pictures, page.blind, page.many]
         self.take.click(self.exported, seen, self.files, **QUIET)
         self.save.click(self.saved, seen, self.link, **QUIET).then(

@@ -1,17 +1,17 @@
 "Two to four models, one dialog: the page over `cocoift.arena.session`."
 
 import asyncio
-import random
 from threading import Event
 
 import gradio as gr
 
 from apps import accordions
-from apps.sessions import QUIET, Sessions, shows_errors, sorry, visitor
+from apps.sessions import QUIET, Sessions, shows_errors, sorry
+from apps.updates import Updates
 from cocoift.arena.marks import defuse
-from cocoift.arena.messages import SIDES, WELCOME, answer_differences, messages
+from cocoift.arena.messages import SIDES, WELCOME, messages
 from cocoift.arena.session import MOST_PICTURES, MOST_TEXT, Side, stream_answer
-from cocoift.arena.store import VOTES, votes_of
+from cocoift.arena.store import VOTES
 from cocoift.dashboard.registry import examples, secrets
 from cocoift.files import UserError
 from cocoift.models.ask import Settings
@@ -26,7 +26,7 @@ class Page:
     "The chat's parts, and what happens when they are touched."
 
     def __init__(self, sessions: Sessions, where: gr.Blocks):
-        self.sessions, self.names = sessions, list(sessions.registry.entries)
+        self.sessions, self.updates, self.names = sessions, Updates(sessions), list(sessions.registry.entries)
         self.first = [self.names[min(k, len(self.names) - 1)] for k in range(4)]
         self.pictures = gr.State({})  # image -> path, this visitor's
         self.blind, self.many = gr.State(False), gr.State(2)
@@ -146,16 +146,19 @@ class Page:
         voted = [self.note, self.reason, self.blind, self.secret, *self.models, *self.votes.values()]
         for choice, button in self.votes.items():
             button.click(
-                shows_errors(self.voter(choice)), [*self.states, self.reason, self.blind, self.many], voted, **QUIET
+                shows_errors(self.updates.voter(choice)),
+                [*self.states, self.reason, self.blind, self.many],
+                voted,
+                **QUIET,
             )
         self.secret.input(
-            self.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET
+            self.updates.hide_names, [self.secret, *self.models, self.many], [self.blind, *self.all, self.note], **QUIET
         )
         counted = self.count.input(
-            self.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET
+            self.updates.reshape, [*self.states, self.count], [self.many, *self.shaped, *self.settled[1]], **QUIET
         )
         self.settle_after(
-            self.clear.click(self.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET)
+            self.clear.click(self.updates.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET)
         )
         for chosen in (counted.then, *(model.input for model in self.models)):
             chosen(None, [*self.models, self.count], None, js=IN_ADDRESS)
@@ -196,33 +199,10 @@ class Page:
             self.settle_after(event.success(streaming, inputs, outputs, concurrency_limit=80, **QUIET))
 
     def settle_after(self, event) -> None:
-        event.then(self.settle, *self.settled, **QUIET)
+        event.then(self.updates.settle, *self.settled, **QUIET)
 
     def shown(self, side: Side, known: dict, hidden: bool) -> tuple[Side, list[dict]]:
         return side, messages(side, self.sessions.registry.pictures | known, hidden)
-
-    @staticmethod
-    def shape(many: int):
-        return [
-            *(gr.update(visible=k < many) for k in range(4)),
-            gr.update(visible=many > 2),
-            gr.update(visible=many > 3),
-        ]
-
-    def reshape(self, *values):
-        return [values[-1], *self.shape(values[-1]), *self.settle(*values)]
-
-    @staticmethod
-    def settle(*values):
-        *sides, many = values
-        sides = sides[:many]
-        busy = any(side.busy for side in sides)
-        done = not busy and all(side.rounds for side in sides)
-        return [
-            gr.update(interactive=not busy),
-            answer_differences(sides) if done else "",
-            *[gr.update(interactive=done) for _ in VOTES],
-        ]
 
     def ask(self, values, question):
         "All sides that are seen are asked: `question(side, model)` makes each one's next state. The rest of `asked`."
@@ -279,54 +259,6 @@ class Page:
 
         return stream
 
-    def voter(self, choice: str):
-        def cast(*values):
-            *sides, why, hidden, many = values
-            sides = dict(zip(SIDES, sides[:many]))
-            self.sessions.store.add(*votes_of(choice, sides, why or "", hidden))
-            names = ", ".join(f"{s.upper()} was *{defuse(side.model)}*" for s, side in sides.items())
-            seen = [
-                gr.update(visible=True, value=side.model)
-                if side.model in self.sessions.registry.entries
-                else gr.update(visible=True)
-                for side in sides.values()
-            ]
-            return [
-                f"**Noted: {choice}.** {names}.",
-                "",
-                False,
-                False,
-                *seen,
-                *[gr.skip()] * (4 - many),
-                *[gr.update(interactive=False) for _ in VOTES],
-            ]
-
-        return cast
-
-    def hide_names(self, on, *values):
-        *models, many = values
-        self.sessions.stop(visitor())
-        names = list(self.sessions.registry.entries)
-        drawn = (
-            random.sample(names, many)
-            if on and len(names) >= many
-            else random.choices(names, k=many)
-            if on
-            else models[:many]
-        )
-        drawn += models[many:]
-        return [
-            on,
-            *map(Side, drawn),
-            *[[]] * 4,
-            *[gr.update(visible=not on) for _ in drawn],
-            "The names are hidden: ask, then vote." if on else "",
-        ]
-
-    def wipe(self, *sides):
-        self.sessions.stop(visitor())
-        return [*(Side(side.model) for side in sides), *[[]] * 4, "", ""]
-
     def arrive(self, request: gr.Request):
         "The page as its link wants it: models, how many, a saved dialog."
         warning, asked = self.sessions.registry.refresh(), dict(request.query_params)
@@ -348,7 +280,7 @@ class Page:
         ]
         panes, note = [messages(side, pictures) for side in sides], defuse(warning) and f"⚠ {defuse(warning)}"
         shown = [*panes, *models, known, many, many, note, self.accordions.offer()]
-        return [*sides, *shown, *self.shape(many), *self.settle(*sides, many)]
+        return [*sides, *shown, *self.updates.shape(many), *self.updates.settle(*sides, many)]
 
     def saved(self, link: str) -> tuple[dict[str, Side], str]:  # a dialog, or why there is none
         try:

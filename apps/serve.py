@@ -31,10 +31,19 @@ from cocoift.arena.store import ArenaStore  # noqa: E402
 from cocoift.dashboard.registry import open_registry  # noqa: E402
 from cocoift.files import UserError  # noqa: E402
 
-FORGET = (
-    300,
-    1800,
-)  # seconds: how often files that were uploaded and never sent are looked for, and how old they may be
+# seconds: how often files that were uploaded and never sent are looked for, and how old they may be
+FORGET = (300, 1800)
+LOOKS = dict(
+    ssr_mode=False,
+    theme=THEME,
+    css=CSS,
+    head=HEAD,
+    footer_links=[],
+    show_error=False,
+    run_history=False,
+    _frontend=False,  # no second look whether the page can be had from here, past whatever blocks a HEAD
+)
+CLOSED = {"docs_url": None, "redoc_url": None, "openapi_url": None}
 
 
 def sweep(aside: Path) -> None:
@@ -116,20 +125,8 @@ def serve(options: dict) -> None:
             auth=Gate(password).enter if password else None,
             allowed_paths=shown(Path(options["study"])),
             max_file_size=MOST_BYTES,
-            ssr_mode=False,
-            theme=THEME,
-            css=CSS,
-            head=HEAD,
-            footer_links=[],
-            show_error=False,
-            run_history=False,
-            _frontend=False,  # no second look whether the page can be had from here, past whatever blocks a HEAD
-            app_kwargs={
-                "middleware": [Middleware(Guard, share=options["share"])],
-                "docs_url": None,
-                "redoc_url": None,
-                "openapi_url": None,
-            },
+            app_kwargs={"middleware": [Middleware(Guard, share=options["share"])], **CLOSED},
+            **LOOKS,
         )
     except Exception as error:  # before it serves: afterwards errors are a visitor's, and logged
         why = " ".join(str(error).split())[:160] or type(error).__name__

@@ -156,7 +156,7 @@ class Data:
         images = html.escape(", ".join(c.images)) or "no image"
         where = f'<p class="where">{place + 1:,} of {len(numbers):,} · {html.escape(c.id)} · {images}</p>'
         rounds = [
-            {"asked": t["instruction"], "said": t["response"], "marks": marks(t, r.origin)}
+            {"instruction": t["instruction"], "response": t["response"], "marks": marks(t, r.origin)}
             for t, r in zip(told(c, len(c.rounds)), c.rounds)
         ]
         return self.study.picture(c.images[0]) if c.images else None, where + rounds_html(rounds)

@@ -172,11 +172,11 @@ def chip(kind: str, text: str) -> str:
     return f'<span class="mark {kind}">{html.escape(text)}</span>'
 
 
-def rounds_html(rounds: Iterable[dict]) -> str:  # asked, said, and marks as (kind, text)
+def rounds_html(rounds: Iterable[dict]) -> str:  # instruction, response, and marks as (kind, text)
     "Rounds as they can be read; every text is escaped."
     return "".join(
-        f'<div class="round"><p class="asked">{html.escape(r["asked"])}</p>'
-        f'<p class="said">{html.escape(r["said"]) or "<i>no answer</i>"}</p>'
+        f'<div class="round"><p class="asked">{html.escape(r["instruction"])}</p>'
+        f'<p class="said">{html.escape(r["response"]) or "<i>no answer</i>"}</p>'
         + "".join(chip(*mark) for mark in r.get("marks", ()))
         + "</div>"
         for r in rounds

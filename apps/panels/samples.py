@@ -148,7 +148,7 @@ class Samples:
         if not known or row.history not in SCRIPTED:
             return []
         rounds = tell(known, row.history, row.get("rounds_a", 0) or 0)
-        return [{"asked": q, "said": response or "(the model's own answer)"} for q, response in rounds]
+        return [{"instruction": q, "response": response or "(the model's own answer)"} for q, response in rounds]
 
     def other(self, name: str, row) -> tuple:  # name, its answer, right, terse
         try:

@@ -103,5 +103,5 @@ def run_shared(
 
 
 def runner(nproc: int) -> Callable[..., list[dict]]:
-    "What runs dialogs with so many processes; with several it takes, instead of a chat, what opens one."
+    "What runs dialogs with so many processes; with several it takes, instead of a model, what opens one."
     return partial(run_shared, nproc=nproc) if nproc > 1 else run_dialogs

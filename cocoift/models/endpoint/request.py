@@ -60,7 +60,7 @@ class Request:
     "What a model is sent."
 
     model: str
-    messages: Sequence[Mapping]  # as the chat API has them; a picture is a part made by a `ImageParts`
+    messages: Sequence[Mapping]  # as the chat API has them; a picture is a part made by `ImageParts`
     params: Mapping[str, Any] = field(default_factory=dict)  # max_tokens, temperature, seed, response_format
 
     @cached_property
