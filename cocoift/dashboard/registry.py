@@ -187,10 +187,10 @@ _OPENING = Lock()  # transformers changes torch's globals while it loads, so one
 def _open_entry(entry: Entry, entries: dict[str, list[tuple[str, str, str]]]) -> Model:
     if not entry.path:
         scripted = partial(ScriptedModel, answer_key=NearestKey(entries), pace=entry.pace, fails_at=entry.fails_at)
-        model = open_model(entry.spec, scripted=scripted)
+        model = open_model(entry.spec, scripted=scripted, option="model")
         return QueuedModel(model) if entry.server else model
     with _OPENING:
-        return QueuedModel(open_model(entry.spec))
+        return QueuedModel(open_model(entry.spec, option="model"))
 
 # %% ../../nbs/dashboard/10_registry.ipynb #722741bd
 class QueuedModel(Model):

@@ -23,17 +23,18 @@ def open_model(
     scripted: Callable[[str], Model] | None = None,  # the model of `scripted:NAME`, from NAME
     most_tokens: int = 64,  # of an answer
     wanted: Sequence[str] = (),  # images that must have a picture
+    option: str = "--model",  # where the name was given, for messages
     **pay,  # of a server: out, the folder that keeps its answers, role, price, budget
 ) -> Model:
     "A model by its name on the command line."
     if spec.startswith("scripted:"):
         if scripted is None:
-            raise UserError(f"--model {spec}: scripted models know no answers here: give another model")
+            raise UserError(f"{option} {spec}: scripted models know no answers here: give another model")
         return scripted(spec.removeprefix("scripted:"))
     if spec.startswith("replay:"):
         if not (Path(spec.removeprefix("replay:")) / "run.json").exists():
             raise UserError(
-                f"--model {spec}: is no run folder (there is no run.json in it): name one that `cocoift eval` made"
+                f"{option} {spec}: is no run folder (there is no run.json in it): name one that `cocoift eval` made"
             )
         return ReplayModel(spec.removeprefix("replay:"))
     if missing := sorted(image for image in set(wanted) if image not in pictures):
@@ -42,10 +43,10 @@ def open_model(
             "add them or change --images"
         )
     if spec.startswith(("http://", "https://")):
-        return _served(spec, pictures, most_tokens, **pay)
+        return _served(spec, pictures, most_tokens, option, **pay)
     if not Path(spec).is_dir():
         raise UserError(
-            f"--model {spec}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN"
+            f"{option} {spec}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN"
         )
     from cocoift.models.local import LocalModel
 
@@ -56,6 +57,7 @@ def _served(
     spec: str,
     pictures: Mapping[str, Path],
     most_tokens: int,
+    option: str,
     out: str | Path | None = None,
     role: str = "eval",
     price: str | Path | None = None,
@@ -63,7 +65,7 @@ def _served(
 ) -> Model:
     url, sharp, name = spec.partition("#")
     if not (sharp and name):
-        raise UserError(f"--model {spec}: a server needs the model's name too: write {url}#NAME")
+        raise UserError(f"{option} {spec}: a server needs the model's name too: write {url}#NAME")
     from cocoift.models.endpoint.server import ServedModel
 
     if budget is not None and price is None:
