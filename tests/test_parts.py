@@ -1,4 +1,5 @@
-"LLaVAs of any vision tower and any language model: what the parts were before is what the whole still is, as plain transformers sees it."
+"""LLaVAs of any vision tower and any language model: what the parts were before is what the whole still is, as plain
+transformers sees it."""
 
 import json
 from threading import Event
@@ -144,7 +145,8 @@ def own_features(folder, pixels: torch.Tensor) -> torch.Tensor:
 )
 @torch.no_grad()
 def test_it_sees_what_the_tower_sees(name, tokens, first, parts, wholes):
-    "Its pixels, its features, its count of tokens: at the processor's 32 pixels, also where the tower was trained at 48 or 56."
+    """Its pixels, its features, its count of tokens: at the processor's 32 pixels, also where the tower was trained at
+    48 or 56."""
     folder, whole = parts(name), wholes(PAIRS[name])
     processor, model = (
         AutoProcessor.from_pretrained(whole, backend="pil"),
@@ -218,7 +220,8 @@ def test_one_path_in_memory_and_on_disk(parts, tmp_path):
 
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_training_writes_the_own_template(name, wholes, small, tmp_path):
-    "A row of the dry run is, letter for letter, what the checkpoint's template makes of the conversation; each answer is learned with its stop."
+    """A row of the dry run is, letter for letter, what the checkpoint's template makes of the conversation; each answer
+    is learned with its stop."""
     from cocoift.conversation import read_conversations
     from cocoift.options import load_recipe
     from cocoift.train.dry_run import dry_run
@@ -265,9 +268,9 @@ def test_training_writes_the_own_template(name, wholes, small, tmp_path):
         )
 
 
-def squeezed(
-    text: str,
-) -> str:  # Qwen-3 writes an empty thought before the last answer only, and nobody is taught to; SentencePiece's decoder drops a space at the beginning of a piece
+def squeezed(text: str) -> str:
+    """Without what Qwen-3 alone writes, an empty thought before the last answer that nobody is taught, and without
+    spaces: SentencePiece's decoder drops one at the beginning of a piece."""
     return text.replace("<think>\n\n</think>\n\n", "").replace(" ", "")
 
 
@@ -276,7 +279,8 @@ def squeezed(
 
 @pytest.mark.parametrize("name", ["dinov2", "siglip"])
 def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_path):
-    "DINOv2's configuration says 56 pixels while its processor cuts out 32; SigLIP's own processor has no crop at all; rows without a picture carry a blank one."
+    """DINOv2's configuration says 56 pixels while its processor cuts out 32; SigLIP's own processor has no crop at all;
+    rows without a picture carry a blank one."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     from cocoift.conversation import conversation, write_jsonl

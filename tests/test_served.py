@@ -170,7 +170,8 @@ def test_rounds_of_a_served_model(served, small, tmp_path):
 
 @pytest.fixture(scope="module")
 def official(small, tmp_path_factory):
-    "Benchmarks' own files about the exam's pictures, by name: the world's VQA and COCO files as they are, and four questions in MM-Vet's layout."
+    """Benchmarks' own files about the exam's pictures, by name: the world's VQA and COCO files as they are, and four
+    questions in MM-Vet's layout."""
     asked = json.loads((small / "exam/vqav2/v2_OpenEnded_mscoco_val2014_questions.json").read_text())["questions"]
     folder = tmp_path_factory.mktemp("official") / "mm-vet"
     folder.mkdir()
@@ -193,7 +194,8 @@ def official(small, tmp_path_factory):
 
 @pytest.mark.parametrize("bench", ["vqav2", "chair", "mm-vet"])
 def test_questions_of_a_benchmark(bench, served, small, official, tmp_path):
-    "Official files, asked of a checkpoint here and behind its server, under prescribed and own answers: the same answers, scores and prediction files. Killed, they go on to the same bytes."
+    """Official files, asked of a checkpoint here and behind its server, under prescribed and own answers: the same
+    answers, scores and prediction files. Killed, they go on to the same bytes."""
     from cocoift.eval.examine import examine
 
     def ask(model, out):

@@ -1,11 +1,14 @@
-"""How fast the request engine is beside plain asyncio.gather over the openai client, what a repeat from the cache takes, how much memory, and whether a faulty server makes it lose anything.
+"""How fast the request engine is beside plain asyncio.gather over the openai client, what a repeat from the cache
+takes, how much memory, and whether a faulty server makes it lose anything.
 
     python tests/bench/endpoint.py [--requests 4000] [--pairs 5] [--memory 100000] [--records 3000] [--quick]
 
-The scripted server runs in a process of its own, as does each measurement; plain and engine take turns, and `vs_gather` is the median of the rates' ratio over the pairs, so that what else
-the machine does weighs on both. Both do the same requests, 64 under way; the engine with cache, limits and accounting on. `memory` is what the process holds after so many requests of one
-run. The faulty server answers 20 % with 429 and Retry-After, 5 % with 500, cuts 2 % of the connections, sends half a
-JSON to 1 % and lets 2 % wait for two seconds; `doubled` is by the server's books: whole answers that it sent twice for the same request.
+The scripted server runs in a process of its own, as does each measurement; plain and engine take turns, and `vs_gather`
+is the median of the rates' ratio over the pairs, so that what else the machine does weighs on both. Both do the same
+requests, 64 under way; the engine with cache, limits and accounting on. `memory` is what the process holds after so
+many requests of one run. The faulty server answers 20 % with 429 and Retry-After, 5 % with 500, cuts 2 % of the
+connections, sends half a JSON to 1 % and lets 2 % wait for two seconds; `doubled` is by the server's books: whole
+answers that it sent twice for the same request.
 """
 
 import argparse

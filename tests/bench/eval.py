@@ -2,9 +2,11 @@
 
     python tests/bench/eval.py [--quick] [--images 4] [--questions 8] [--answer 12] [--width 512] [--repeats 3]
 
-A LLaVA of random weights with 576 image tokens (336 px, patches of 14) is asked 8 questions of about 20 tokens on each of several pictures, greedily: by `LocalModel`, which runs the
-picture's prefix once and all its questions as one batch behind it, and by plain transformers, one question at a time, each with its picture. Both ways run in one process on the same
-model, in turns; the time of a way is its shortest of `--repeats`. The answers must be equal; what the tower and the processor cost is a part of both times.
+A LLaVA of random weights with 576 image tokens (336 px, patches of 14) is asked 8 questions of about 20 tokens on each
+of several pictures, greedily: by `LocalModel`, which runs the picture's prefix once and all its questions as one batch
+behind it, and by plain transformers, one question at a time, each with its picture. Both ways run in one process on the
+same model, in turns; the time of a way is its shortest of `--repeats`. The answers must be equal; what the tower and
+the processor cost is a part of both times.
 """
 
 import argparse

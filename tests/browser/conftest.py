@@ -1,4 +1,5 @@
-"One study, one app and one browser for all tests of the pages; a served model that echoes what it is asked, so that hostile answers are as easy as hostile questions."
+"""One study, one app and one browser for all tests of the pages; a served model that echoes what it is asked, so that
+hostile answers are as easy as hostile questions."""
 
 import os
 import shutil
@@ -84,7 +85,8 @@ def start(
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
-    "Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of each."
+    """Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of
+    each."""
     from cocoift.data.build.make import BuildRecipe, build
     from cocoift.eval.examine import examine
     from cocoift.eval.scope.make import make_scope

@@ -1,4 +1,5 @@
-"Twenty people at once and a slow model: nobody waits for somebody else, and nobody loses or sees another's dialog. As the page speaks with the server, without twenty browsers."
+"""Twenty people at once and a slow model: nobody waits for somebody else, and nobody loses or sees another's dialog. As
+the page speaks with the server, without twenty browsers."""
 
 import json
 import time

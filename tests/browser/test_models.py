@@ -1,4 +1,5 @@
-"The app with real models: behind a password, before a quickstart was made and after, with tiny trained checkpoints and what they were recorded to say."
+"""The app with real models: behind a password, before a quickstart was made and after, with tiny trained checkpoints
+and what they were recorded to say."""
 
 import re
 
