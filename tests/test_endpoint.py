@@ -40,7 +40,7 @@ url, path, count = sys.argv[1:]
 tasks = (one(Request("any", [{"role": "user", "content": f"Boat {k}"}], {"max_tokens": 9})) for k in range(int(count)))
 try:
     engine = Engine(url, Cache(path), concurrency=8, run="r", role="t", price=Price(input=1, output=1))
-run(engine, tasks, lambda k, answer: print(k, answer.status, flush=True))
+    run(engine, tasks, lambda k, answer: print(k, answer.status, flush=True))
 except UserError as error:
     sys.exit(f"told: {error}")
 """
