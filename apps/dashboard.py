@@ -36,9 +36,8 @@ def build(
 
     places = [*(part for panel in panels.values() for part in panel.choices.values()), chosen]
     came = where.load(arrive, None, places, **QUIET)
-    panels["results"].after(
-        tab.select(arrive, None, places, **QUIET) if tab else came
-    )  # a link that leads to the tab selects it, too
+    # a link that leads to the tab selects it, too
+    panels["results"].after(tab.select(arrive, None, places, **QUIET) if tab else came)
     for name, panel in panels.items():
         panel.wire()
         if name != "results":

@@ -13,11 +13,11 @@ from cocoift.arena.session import MOST_BYTES, MOST_PICTURES
 
 CDN = "https://gradio.s3-us-west-2.amazonaws.com"  # where gradio's page for --share takes its own script from
 ERRANDS = ("/gradio_api/file=http", "/gradio_api/proxy=")  # gradio would fetch these for whoever asks
-UPLOAD, MOST_UPLOADED, MOST_SENT = (
-    "/gradio_api/upload",
+UPLOAD = "/gradio_api/upload"
+MOST_UPLOADED, MOST_SENT = (
     MOST_BYTES * MOST_PICTURES + 1_000_000,
     1_000_000,
-)  # bytes of a request with files, and of any other
+)  # bytes of a request: with files, of others
 CALLER: ContextVar[str] = ContextVar("caller", default="")  # whose request is being handled
 
 
@@ -85,12 +85,13 @@ class Gate:
     """Whether a visitor may come in. Guesses from one address are looked at one after another, and each wrong one
     takes its time; nobody waits for another address."""
 
-    def __init__(self, password: str, pause: float = 0.5, patience: int = 8):
-        self.password, self.pause, self.patience = (
-            password.encode(),
-            pause,
-            patience,
-        )  # patience: guesses of an address that may wait
+    def __init__(
+        self,
+        password: str,
+        pause: float = 0.5,  # seconds that a wrong guess takes
+        patience: int = 8,  # guesses of an address that may wait
+    ):
+        self.password, self.pause, self.patience = password.encode(), pause, patience
         self.waiting: Counter[str] = Counter()  # only of those who are: whoever is answered is forgotten
         self.turns: dict[str, asyncio.Lock] = {}
 

@@ -46,11 +46,9 @@ def _obeys(format: str, response: str) -> bool:
     return is_terse(response) if format in TERSE_FORMATS else bool(keeps(format, response))
 
 
-def mark(
-    turns: Sequence[tuple[str, str]],
-) -> Mark:  # (instruction, response) of the rounds up to the one that is marked
+def mark(rounds: Sequence[tuple[str, str]]) -> Mark:  # (instruction, response), up to the round that is marked
     "Read the last answer in the light of what was asked before it."
-    *before, (instruction, response) = [(q, without_thoughts(a)) for q, a in turns]
+    *before, (instruction, response) = [(q, without_thoughts(a)) for q, a in rounds]
     format, count = stated_format(instruction), len(words(response))
     earlier = [(number, stated_format(asked), standing(asked)) for number, (asked, _) in enumerate(before, 1)]
     lasting = [kind for _, kind, stands in earlier if stands and kind != "free"]

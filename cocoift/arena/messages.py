@@ -81,9 +81,9 @@ _PIER = (
     "Q1: Is this place safe? Answer with a single word.<br>*Yes*<br>Q2: What can best describe your feeling? Why?<br>"
 )
 WELCOME = (
-    f"### Does an instruction outlive its round?\n{_PIER}*Calm.*<br>▲ **round 1's instruction leaked**: two words, "
-    "and no why.",
-    f"### It should end with its round\n{_PIER}*Calm, because the water is still and nobody hurries.*<br>✓ **a full "
-    "answer to an open question.**",
+    f"### Does an instruction outlive its round?\n{_PIER}*Calm.*<br>"
+    "▲ **round 1's instruction leaked**: two words, and no why.",
+    f"### It should end with its round\n{_PIER}*Calm, because the water is still and nobody hurries.*<br>"
+    "✓ **a full answer to an open question.**",
     *["### Another model\nIt is asked the same, and answers in its own time."] * 2,
 )

@@ -104,9 +104,7 @@ class Model(Protocol):
     about: dict  # what its answers depend on: weights by digest, template, generation settings; plain JSON
     pictures: Mapping[str, Path] = MappingProxyType({})  # image id -> its file
     window: int = 1  # asks at once that keep it busy
-    whole_steps: bool = (
-        False  # whether asks of one step must be asked together: a batch of other width rounds otherwise
-    )
+    whole_steps: bool = False  # whether one step's asks go together: a batch of other width rounds otherwise
     slots: int = 64  # answers that it can stream at the same time
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:

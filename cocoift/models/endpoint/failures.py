@@ -179,16 +179,9 @@ def not_taken(
     return ("response_format" if _SCHEMA.search(message) else "", None)
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #a0f4d9b1
-_UNSENT = (
-    "ConnectError",
-    "ConnectTimeout",
-    "PoolTimeout",
-    "ProxyError",
-    "UnsupportedProtocol",
-    "LocalProtocolError",
-    "WriteError",
-    "WriteTimeout",
-)  # of httpx
+# of httpx
+_UNSENT = "ConnectError ConnectTimeout PoolTimeout ProxyError UnsupportedProtocol LocalProtocolError".split()
+_UNSENT += ["WriteError", "WriteTimeout"]
 
 
 def was_sent(error: BaseException | None) -> bool:

@@ -22,9 +22,8 @@ _M = TypeVar("_M", bound=BaseModel)
 _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.S)
 
 
-def _strict(
-    schema: dict,
-) -> dict:  # as OpenAI's strict mode wants it: every key required, no other allowed, no defaults
+# as OpenAI's strict mode wants it: every key required, no other allowed, no defaults
+def _strict(schema: dict) -> dict:
     if schema.get("type") == "object":
         schema = {**schema, "additionalProperties": False, "required": list(schema.get("properties", {}))}
     return {
