@@ -11,14 +11,14 @@ What is made equal, since it changes from run to run or from machine to machine:
 - values of `seconds`, `ended`, `wall`, `peak_mb`, `mb_per_s`, `tokens_per_s`, `gb_there`, and dates: `<changes>`;
 - the version of the lab and the `versions` of libraries: `<version>`;
 - floats keep 10 significant digits, since processors add in different orders;
-- parquet files are compared by their rows, pictures in them by their number; HTML by its visible text;
-- tables of a report's plots: not compared;
+- parquet files are compared by their rows, without the pictures in them; HTML by its visible text and its plots' data;
 - loose documents (what was trained on this machine: `LOOSE`): sha256 digests become `<sha256>`, large parts are cut to
   their first entry, and numbers agree within the document's tolerance.
 
 Long parts are folded: a dictionary, a list or a text that is too long for its place becomes its length, 16 digits of the
 sha256 of its normalised text (keys in the order in which they were written), and its beginning.
 """
+import base64
 import contextlib
 import hashlib
 import html
@@ -86,8 +86,16 @@ def fold(value: Any, room: int, loose: bool = False) -> Any:
     long = {key: part for key, part in value.items() if len(one_line(part)) > SHORT}
     rest = room - sum(len(one_line({key: part})) for key, part in value.items() if key not in long)
     if len(value) > MANY or rest < LEAST * len(long):
-        return {"<keys>": len(value), **mark, "first": " ".join(list(value)[:12])}
+        return {"<keys>": len(value), **mark, "parts": " ".join(brief(value, loose))}
     return {key: fold(part, rest // len(long), loose) if key in long else part for key, part in value.items()}
+
+
+def brief(value: dict, loose: bool) -> list[str]:
+    "Its keys, each with its value where that is short, else with four digits of its digest."
+    texts = {key: one_line(part) for key, part in list(value.items())[:MANY]}
+    if loose:
+        return list(texts)
+    return [f"{key}={text}" if len(text) < 8 else f"{key}#{sha(text)[:4]}" for key, text in texts.items()]
 
 
 def without_digests(value: Any) -> Any:
@@ -104,6 +112,26 @@ def visible(page: str) -> str:
     page = re.sub(r"(?s)<(script|style)\b.*?</\1>", "", page)
     words = html.unescape(re.sub(r"(?s)<[^>]*>", "\n", page))
     return "\n".join(line.strip() for line in words.splitlines() if line.strip())
+
+
+def page_of(page: str) -> dict:
+    "An HTML page: its headings, its visible text, and what its plots are drawn from."
+    heads = [visible(head) for _, head in re.findall(r"(?s)<h([1-6])\b[^>]*>(.*?)</h\1>", page)]
+    plots = re.findall(r'(?s)<script type="application/json">(.*?)</script>', page)
+    numbers = [one_line(unpacked(json.loads(plot))) for plot in plots]
+    told = {"headings": " | ".join(heads)[:400], "text": f"<{len(visible(page))} characters, {sha(visible(page))}>"}
+    return told | {"plots": len(plots), "plotted": sha(normal("".join(numbers), {}))}
+
+
+def unpacked(value: Any) -> Any:
+    "A figure with its arrays as numbers."
+    import numpy as np
+
+    if isinstance(value, dict) and "bdata" in value:
+        return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).tolist()
+    if isinstance(value, dict):
+        return {key: unpacked(part) for key, part in value.items()}
+    return [unpacked(part) for part in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- typed
@@ -149,7 +177,8 @@ class Lab:
             return lines if len(text) <= room else fold(text, room, self.loose)
         if self.loose:
             return fold(without_digests(whole), room, True)
-        return {"sha256": sha(text.strip()), "json": fold(shortened(whole), room)}
+        folded, mark = fold(shortened(whole), room), {"sha256": sha(text.strip())}
+        return folded | mark if isinstance(folded, dict) and {"<keys>", "<items>"} & folded.keys() else {"json": folded} | mark
 
     def __call__(self, line: str, *files: str, room: int = 450) -> dict:
         "A command as it is typed, and the files that it wrote: {command: {printed, files}}."
@@ -164,13 +193,13 @@ class Lab:
         if files:
             told["files"] = {name: self.file(name, room) for name in files}
             told["files"] |= {name: "as printed" for name, whole in told["files"].items()
-                              if isinstance(whole, dict) and "json" in whole and whole == told.get("printed")}
+                              if isinstance(whole, dict) and "sha256" in whole and whole == told.get("printed")}
         return {line: told}
 
     def plain(self, line: str, room: int = 450) -> dict:
         "A command with --json, and what it prints without."
-        told, lines = self(f"{line} --json", room=room), self(line, room=200)[line]
-        return {line: {"json": told[f"{line} --json"], "text": lines}}
+        told, lines = self(f"{line} --json", room=room), self(line, room=120)[line]
+        return {line: told[f"{line} --json"] | {"text": lines.get("printed", lines)}}
 
     def refused(self, *lines: str) -> dict:
         "Commands that say one line and end with another code than 0."
@@ -191,7 +220,7 @@ class Lab:
             return self.rows(path)
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         if path.suffix == ".html":
-            text = visible(text)
+            return page_of(normal(text, self.paths))
         if path.suffix == ".jsonl":
             return self.lines(text)
         return self.value(text, room)
@@ -353,7 +382,7 @@ def rewrite(lab: Lab) -> dict:
     told |= lab(f"rewrite captioned-set {server} --out new 'kinds={{sentence: 2}}' --price price.yaml --dry-run --json")
     return told | lab.refused(
         f"rewrite nowhere {server} --out new", "rewrite captioned-set --out new", f"rewrite captioned-set {server} --out new --budget 1",
-        f"rewrite captioned-set {server} --out new --schema maybe", f"rewrite captioned-set new {server} --recipe tiny")
+        f"rewrite captioned-set {server} --out new --schema maybe", f"rewrite captioned-set {server} --out new --recipe tiny")
 
 
 @document
@@ -363,7 +392,7 @@ def label(lab: Lab) -> dict:
     server = "--endpoint http://127.0.0.1:9/v1 --model scribe"
     drawn = f"label captioned-set {server} --out new --images study/world/images"
     told = lab.plain(f"{drawn} --recipe coco-ift-full --price price.yaml --dry-run", room=1200)
-    return told | lab.refused(f"label captioned-set {server} --out new", f"label captioned-set new {server} --images nowhere",
+    return told | lab.refused(f"label captioned-set {server} --out new", f"label captioned-set {server} --out new --images nowhere",
                               f"{drawn} --longest 3", f"{drawn} --recipe nothing")
 
 
@@ -475,11 +504,11 @@ def eval_rounds(lab: Lab) -> dict:
     told = run_of(lab, ORACLE, "oracle", "pier.jsonl", room=1700)
     told |= run_of(lab, COLLAPSE, "collapse", "pier.jsonl", room=1200)
     for name in ("always_terse", "always_full"):
-        told |= run_of(lab, asked(f"scripted:{name}", "rounds", "study/exam", name, "--per-image 2"), name, "pier.jsonl", room=400)
+        told |= run_of(lab, asked(f"scripted:{name}", "rounds", "study/exam", name, "--per-image 2"), name, room=400)
     told |= run_of(lab, asked("replay:runs/oracle", "rounds", "study/exam", "replayed"), "replayed", "pier.jsonl", room=400)
     told |= run_of(lab, asked("scripted:collapse", "rounds", "study/exam", "shared", f"{SPECS} --nproc 2"), "shared", "pier.jsonl", room=400)
     told |= run_of(lab, asked("scripted:oracle", "rounds", "study/world", "trained", "--split train --per-image 1 --history gold:3 --history none"),
-                   "trained", "pier.jsonl", room=800)
+                   "trained", room=500)
     alone, several = ((lab.home / "runs" / name / "rounds.jsonl").read_bytes() for name in ("collapse", "shared"))
     told["two processes write the bytes of one"] = alone == several
     told |= lab("eval --model scripted:collapse --data study/exam --out runs/lines")
@@ -503,7 +532,7 @@ def eval_scope(lab: Lab) -> dict:
     lab.run(SCOPE)
     told = {}
     for name in ("oracle", "collapse"):
-        told |= run_of(lab, asked(f"scripted:{name}", "scope", "scope", f"scope-{name}", ""), f"scope-{name}", room=1400)
+        told |= run_of(lab, asked(f"scripted:{name}", "scope", "scope", f"scope-{name}", ""), f"scope-{name}", room=900)
     more = "--history own --history neutral --history forced_short"
     told |= run_of(lab, asked("scripted:always_full", "scope", "study/exam", "scope-named", more), "scope-named", room=600)
     told |= run_of(lab, asked("replay:runs/scope-oracle", "scope", "scope", "scope-replayed", ""), "scope-replayed", room=400)
@@ -579,7 +608,7 @@ def eval_official(lab: Lab) -> dict:
 def eval_checkpoint(lab: Lab) -> dict:
     specs = "--per-image 1 --most-tokens 4 --history none --history own:1"
     out = f"--out runs/checkpoint {specs} --data study/exam --model {SEED}/model"
-    told = lab(f"eval {out} --json", *(f"runs/checkpoint/{name}" for name in (*RUN, "pier.jsonl")), room=1200)
+    told = lab(f"eval {out} --json", *(f"runs/checkpoint/{name}" for name in RUN), room=1200)
     return told | lab(f"eval {out.replace('runs/checkpoint', 'runs/new')} --dry-run --json")
 
 
@@ -732,7 +761,7 @@ def report(lab: Lab) -> dict:
 @document
 def experiment(lab: Lab) -> dict:
     told = lab.plain("experiment paper --tiny --out paper --dry-run", room=1700)
-    told |= lab("experiment paper --out paper --data shared --without infimm --gpu-price 3 --dry-run --json", room=1700)
+    told |= lab("experiment paper --out paper --data nothing --without infimm --gpu-price 3 --dry-run --json", room=1700)
     return told | lab.refused("experiment nothing --dry-run", "experiment paper --dry-run colour=red",
                               "experiment paper --dry-run --without chess", "experiment paper --dry-run --gpu-price cheap")
 
