@@ -1,23 +1,27 @@
-"""What a user sees of every command, as documents in `tests/golden/`: `python tests/golden.py [NAME ...]` writes them anew.
+"""What a user sees of every command, as documents in `tests/golden/`: `python tests/golden.py [NAME ...]` writes them.
 
-All of it is made through `cocoift.cli.main.main` alone, so that modules may move and be renamed. A document is a function
-marked with `@document`; it says which commands are typed and which files are looked at. A command that was typed before
-is not run again. All run in one folder that holds `study/` (a `quickstart --tiny`), `shared/` (the shared data) and what
-the commands write.
+All of it is made through `cocoift.cli.main.main` alone, so that modules may move and be renamed. A document is a
+function marked with `@document`; it says which commands are typed and which files are looked at. A command that was
+typed before is not run again. All run in one folder that holds `study/` (a `quickstart --tiny`), `shared/` and `bench/`
+(the shared data) and what the commands write.
 
 What is made equal, since it changes from run to run or from machine to machine:
 
-- the folder's own path becomes `<tmp>`, the shared data's `<shared>`, the package's `<lab>`, an address `<address>`;
+- the folder's own path becomes `<tmp>`, the shared data's `<shared>`, the package's `<lab>`, a server's `<address>`;
 - values of `seconds`, `ended`, `wall`, `peak_mb`, `mb_per_s`, `tokens_per_s`, `gb_there`, and dates: `<changes>`;
 - the version of the lab and the `versions` of libraries: `<version>`;
 - floats keep 10 significant digits, since processors add in different orders;
-- parquet files are compared by their rows, without the pictures in them; HTML by its visible text and its plots' data;
-- loose documents (what was trained on this machine: `LOOSE`): sha256 digests become `<sha256>`, large parts are cut to
-  their first entry, and numbers agree within the document's tolerance.
+- parquet files are compared by their rows, without the pictures in them; HTML by its headings, its visible text and the
+  numbers of its plots; checkpoints by their tensors' names, types and shapes, and by their configurations;
+- of what was said on stderr only lines that begin with `cocoift`: no progress, no library's words;
+- loose documents (what was trained on this machine: `LOOSE`; what a server's address is part of, in `served`): sha256
+  digests become `<sha256>`, large parts are cut to their first entry, numbers agree within the document's tolerance.
 
-Long parts are folded: a dictionary, a list or a text that is too long for its place becomes its length, 16 digits of the
-sha256 of its normalised text (keys in the order in which they were written), and its beginning.
+Long parts are folded: a list or a text that is too long for its place becomes its length, 16 digits of the sha256 of
+its normalised text (keys in the order in which they were written) and its beginning; a dictionary becomes its keys,
+each with its value where that is short, else with four digits of its digest. `sha256` is always that of the whole.
 """
+
 import base64
 import contextlib
 import hashlib
@@ -32,7 +36,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +105,7 @@ def brief(value: dict, loose: bool) -> list[str]:
 
 
 def without_digests(value: Any) -> Any:
-    return json.loads(re.sub(r'"[0-9a-f]{64}"', '"<sha256>"', one_line(value)))
+    return json.loads(re.sub(r'"([0-9a-f]{12}|[0-9a-f]{64})"', '"<sha256>"', one_line(value)))
 
 
 def shortened(value: Any) -> Any:
@@ -147,6 +153,7 @@ class Lab:
         lab = str(Path(cocoift.__file__).parent.parent)
         self.paths = {str(self.home): "<tmp>", str(SHARED): "<shared>", str(home): "<tmp>", lab: "<lab>"}
         (self.home / "shared").symlink_to(SHARED)
+        (self.home / "bench").symlink_to(SHARED / "bench")
         if study is None:
             self.study = self.start()
         else:
@@ -178,7 +185,11 @@ class Lab:
         if self.loose:
             return fold(without_digests(whole), room, True)
         folded, mark = fold(shortened(whole), room), {"sha256": sha(text.strip())}
-        return folded | mark if isinstance(folded, dict) and {"<keys>", "<items>"} & folded.keys() else {"json": folded} | mark
+        return (
+            folded | mark
+            if isinstance(folded, dict) and {"<keys>", "<items>"} & folded.keys()
+            else {"json": folded} | mark
+        )
 
     def __call__(self, line: str, *files: str, room: int = 450) -> dict:
         "A command as it is typed, and the files that it wrote: {command: {printed, files}}."
@@ -192,8 +203,11 @@ class Lab:
             told["printed"] = self.value(printed, room)
         if files:
             told["files"] = {name: self.file(name, room) for name in files}
-            told["files"] |= {name: "as printed" for name, whole in told["files"].items()
-                              if isinstance(whole, dict) and "sha256" in whole and whole == told.get("printed")}
+            told["files"] |= {
+                name: "as printed"
+                for name, whole in told["files"].items()
+                if isinstance(whole, dict) and "sha256" in whole and whole == told.get("printed")
+            }
         return {line: told}
 
     def plain(self, line: str, room: int = 450) -> dict:
@@ -229,7 +243,10 @@ class Lab:
         text = normal(text, self.paths)
         rows = text.splitlines()
         if self.loose:
-            return {"<lines>": len(rows), "first": fold(without_digests(json.loads(rows[0])), 300, True) if rows else None}
+            return {
+                "<lines>": len(rows),
+                "first": fold(without_digests(json.loads(rows[0])), 300, True) if rows else None,
+            }
         keys = {"keys": " ".join(json.loads(rows[0]))} if rows else {}
         return {"<lines>": len(rows), "sha256": sha(text), **keys}
 
@@ -241,8 +258,11 @@ class Lab:
 
     def folder(self, path: Path) -> list[str]:
         "The files below, digests of their names left out; a number stands for many of one kind."
-        found = [re.sub(r"/[0-9a-f]{16}/", "/<digest>/", str(file.relative_to(path)))
-                 for file in path.rglob("*") if file.is_file()]
+        found = [
+            re.sub(r"/[0-9a-f]{16}/", "/<digest>/", str(file.relative_to(path)))
+            for file in path.rglob("*")
+            if file.is_file()
+        ]
         pictures = [name for name in found if name.endswith((".png", ".jpg"))]
         return sorted(set(found) - set(pictures)) + ([f"{len(pictures)} pictures"] if pictures else [])
 
@@ -283,20 +303,32 @@ def document(make: Callable[[Lab], dict]) -> Callable[[Lab], dict]:
 
 WORLD_SET = "build world --data study/world --out world-set --jobs 1 --json"
 REAL = "build coco-ift-full --data shared/sources --out real-set --jobs 1 --json"
-CAPTIONED = ("build world 'sources=[coco-captions, coco-instances, vqav2, fsvqa]' layout=first-mixed templates=diverse "
-             "seed=3 --data study/world --out captioned-set --jobs 1 --json")
+CAPTIONED = (
+    "build world 'sources=[coco-captions, coco-instances, vqav2, fsvqa]' layout=first-mixed templates=diverse "
+    "seed=3 --data study/world --out captioned-set --jobs 1 --json"
+)
 QUOTES = "shared/sources/llava/documented_examples_llava_v1_5_mix665k.json"
 
 
 def dataset(name: str) -> list[str]:
-    return [f"{name}/{file}" for file in ("manifest.json", "rejects.jsonl", "README.md", "conversations/part-00000.parquet",
-                                          "records/part-00000.parquet")]
+    return [
+        f"{name}/{file}"
+        for file in (
+            "manifest.json",
+            "rejects.jsonl",
+            "README.md",
+            "conversations/part-00000.parquet",
+            "records/part-00000.parquet",
+        )
+    ]
 
 
 @document
 def help(lab: Lab) -> dict:
     "Every command's options and arguments, by their names."
-    done = subprocess.run([*COCOIFT, "--help"], capture_output=True, text=True, check=True)  # their order hangs on imports
+    done = subprocess.run(
+        [*COCOIFT, "--help"], capture_output=True, text=True, check=True
+    )  # the order hangs on imports
     commands = re.findall(r"(?m)^  (\w+)  +\S", done.stdout.partition("Commands:")[2])
     told: dict = {"cocoift": commands}
     for name in commands:
@@ -310,13 +342,16 @@ def help(lab: Lab) -> dict:
 def sources(lab: Lab) -> dict:
     rows = json.loads(lab.run("sources --json")[1])
     by_name = {row["name"]: f"{row['family']}, {len(row['files'])} files, {sha(one_line(row))[:16]}" for row in rows}
-    return lab.plain("sources", room=400) | {"sources by name": by_name, "keys": list(rows[0])} | lab.refused("sources x")
+    return (
+        lab.plain("sources", room=400) | {"sources by name": by_name, "keys": list(rows[0])} | lab.refused("sources x")
+    )
 
 
 @document
 def fetch(lab: Lab) -> dict:
     return lab.plain("fetch vqav2 cocoqa stvqa --data fetched --dry-run", room=600) | lab.refused(
-        "fetch", "fetch nothing --data fetched", "fetch vqav2 --data fetched --dry-run --mirror x")
+        "fetch", "fetch nothing --data fetched", "fetch vqav2 --data fetched --dry-run --mirror x"
+    )
 
 
 @document
@@ -327,13 +362,21 @@ def build(lab: Lab) -> dict:
     for layout in ("independent", "first-uniform", "every-uniform"):
         out = f"world-{layout}"
         jobs = 2 if layout == "independent" else 1
-        told |= lab(f"build world layout={layout} --data study/world --out {out} --jobs {jobs} --json",
-                    f"{out}/conversations/part-00000.parquet", room=300)
+        told |= lab(
+            f"build world layout={layout} --data study/world --out {out} --jobs {jobs} --json",
+            f"{out}/conversations/part-00000.parquet",
+            room=300,
+        )
     told |= lab.plain("build coco-ift --data shared/sources --dry-run")
     return told | lab.refused(
-        "build", "build nothing --data study/world --out x", "build world --data nowhere --out x",
-        "build world layout=odd --data study/world --out x", "build world --data study/start --out x",
-        "build world colour=red --data study/world --out x", "build world --data study/world --out study")
+        "build",
+        "build nothing --data study/world --out x",
+        "build world --data nowhere --out x",
+        "build world layout=odd --data study/world --out x",
+        "build world --data study/start --out x",
+        "build world colour=red --data study/world --out x",
+        "build world --data study/world --out study",
+    )
 
 
 @document
@@ -343,8 +386,9 @@ def audit(lab: Lab) -> dict:
     told |= lab("audit world-set") | lab.plain(f"audit {QUOTES}", room=600)
     told |= lab("audit real-set --against pope --against val2017 --data shared --json", room=600)
     told |= lab("audit study/data/first-uniform --gate 'carry_over<=0.1' --gate 'rounds>=1' --json", room=600)
-    return told | lab.refused("audit nowhere", "audit study/world", "audit world-set --gate carry_over",
-                              "audit world-set --against nothing")
+    return told | lab.refused(
+        "audit nowhere", "audit study/world", "audit world-set --gate carry_over", "audit world-set --against nothing"
+    )
 
 
 @document
@@ -359,15 +403,29 @@ def repair(lab: Lab) -> dict:
 def export(lab: Lab) -> dict:
     lab.run(WORLD_SET), lab.run(REAL)
     told = {}
-    for name, options in (("llava/x.json", "llava"), ("messages/x.parquet", "messages"),
-                          ("pictures/x.parquet", "messages --images study/world/images")):
-        told |= lab(f"export world-set --to {options} --out exported/{name} --json", f"exported/{name}",
-                    f"exported/{name.partition('/')[0]}/README.md", room=400)
+    for name, options in (
+        ("llava/x.json", "llava"),
+        ("messages/x.parquet", "messages"),
+        ("pictures/x.parquet", "messages --images study/world/images"),
+    ):
+        told |= lab(
+            f"export world-set --to {options} --out exported/{name} --json",
+            f"exported/{name}",
+            f"exported/{name.partition('/')[0]}/README.md",
+            room=400,
+        )
     told |= lab("export real-set --to llava --out exported/real/x.json", "exported/real/x.json", room=400)
-    told |= lab("export world-set --to llava --images study/world/images --out exported/named/x.json",
-                "exported/named/x.json", room=400)
-    return told | lab.refused("export nowhere --to llava --out x.json", "export world-set --to parquet --out x.json",
-                              "export world-set --to messages --out x.txt", "export world-set --to llava")
+    told |= lab(
+        "export world-set --to llava --images study/world/images --out exported/named/x.json",
+        "exported/named/x.json",
+        room=400,
+    )
+    return told | lab.refused(
+        "export nowhere --to llava --out x.json",
+        "export world-set --to parquet --out x.json",
+        "export world-set --to messages --out x.txt",
+        "export world-set --to llava",
+    )
 
 
 # ---------------------------------------------------------------- written by models, and trained
@@ -381,8 +439,12 @@ def rewrite(lab: Lab) -> dict:
     lab.put("price.yaml", "scribe: {input: 2.5, output: 10, image: 85, tile: 170}\n")
     told |= lab(f"rewrite captioned-set {server} --out new 'kinds={{sentence: 2}}' --price price.yaml --dry-run --json")
     return told | lab.refused(
-        f"rewrite nowhere {server} --out new", "rewrite captioned-set --out new", f"rewrite captioned-set {server} --out new --budget 1",
-        f"rewrite captioned-set {server} --out new --schema maybe", f"rewrite captioned-set {server} --out new --recipe tiny")
+        f"rewrite nowhere {server} --out new",
+        "rewrite captioned-set --out new",
+        f"rewrite captioned-set {server} --out new --budget 1",
+        f"rewrite captioned-set {server} --out new --schema maybe",
+        f"rewrite captioned-set {server} --out new --recipe tiny",
+    )
 
 
 @document
@@ -392,8 +454,12 @@ def label(lab: Lab) -> dict:
     server = "--endpoint http://127.0.0.1:9/v1 --model scribe"
     drawn = f"label captioned-set {server} --out new --images study/world/images"
     told = lab.plain(f"{drawn} --recipe coco-ift-full --price price.yaml --dry-run", room=1200)
-    return told | lab.refused(f"label captioned-set {server} --out new", f"label captioned-set {server} --out new --images nowhere",
-                              f"{drawn} --longest 3", f"{drawn} --recipe nothing")
+    return told | lab.refused(
+        f"label captioned-set {server} --out new",
+        f"label captioned-set {server} --out new --images nowhere",
+        f"{drawn} --longest 3",
+        f"{drawn} --recipe nothing",
+    )
 
 
 SEED = "study/train/every-mixed/seed-0"
@@ -402,21 +468,41 @@ SEED = "study/train/every-mixed/seed-0"
 @document
 def quickstart(lab: Lab) -> dict:
     told = {"study": lab.value(one_line(lab.study), 4000), "report": lab.file("study/report.html", 300)}
-    told["folders"] = {name: lab.folder(lab.home / "study" / name) for name in ("", "data/every-mixed", "eval/every-mixed")}
+    told["folders"] = {
+        name: lab.folder(lab.home / "study" / name) for name in ("", "data/every-mixed", "eval/every-mixed")
+    }
     told["folders"][""] = sorted({name.partition("/")[0] for name in told["folders"][""]})
     run = "study/eval/every-mixed/seed-0"
-    for name in ("scores.json", "run.json", "rounds.jsonl", "pier.jsonl", "times.jsonl", "scope/scores.json", "scope/run.json",
-                 "scope/rounds.jsonl", "likelihood/scores.json", "likelihood/run.json", "likelihood/likelihoods.jsonl"):
+    for name in (
+        "scores.json",
+        "run.json",
+        "rounds.jsonl",
+        "pier.jsonl",
+        "times.jsonl",
+        "scope/scores.json",
+        "scope/run.json",
+        "scope/rounds.jsonl",
+        "likelihood/scores.json",
+        "likelihood/run.json",
+        "likelihood/likelihoods.jsonl",
+    ):
         told[name] = lab.file(f"{run}/{name}", 700)
-    return told | lab.refused("quickstart --tiny --full --out x", "quickstart --tiny --seed 1 --out study",
-                              "quickstart --tiny --out study/data/every-mixed")
+    return told | lab.refused(
+        "quickstart --tiny --full --out x",
+        "quickstart --tiny --seed 1 --out study",
+        "quickstart --tiny --out study/data/every-mixed",
+    )
 
 
 @document
 def training(lab: Lab) -> dict:
     told = {name: lab.file(f"{SEED}/{name}", 1200) for name in ("train.json", "run.json", "job.json")}
     rows = [json.loads(row) for row in (lab.home / SEED / "metrics.jsonl").read_text().splitlines()]
-    told |= {"metrics.jsonl": rows, "times.jsonl": lab.file(f"{SEED}/times.jsonl"), "folder": lab.folder(lab.home / SEED)}
+    told |= {
+        "metrics.jsonl": rows,
+        "times.jsonl": lab.file(f"{SEED}/times.jsonl"),
+        "folder": lab.folder(lab.home / SEED),
+    }
     return told | {"model": checkpoint(lab, f"{SEED}/model")}
 
 
@@ -427,17 +513,26 @@ def train(lab: Lab) -> dict:
     told |= lab(f"train llava15-finetune-7b {given} ranks=8 --dry-run --gpu a100 --json", room=2000)
     told |= lab(f"train llava15-lora-7b {given} lora_r=8 ranks=2 --dry-run --gpu h200 --mfu 0.3 --json", room=500)
     return told | lab.refused(
-        "train", "train nothing", "train tiny colour=red", f"train tiny {given} --gpu a100",
-        f"train tiny {given} --dry-run --gpu abacus", "train llava15-pretrain --dry-run",
-        f"train tiny {given} lr=fast", f"train tiny {given.replace('start/seed-0', 'parts/seed-0/language')} --dry-run")
+        "train",
+        "train nothing",
+        "train tiny colour=red",
+        f"train tiny {given} --gpu a100",
+        f"train tiny {given} --dry-run --gpu abacus",
+        "train llava15-pretrain --dry-run",
+        f"train tiny {given} lr=fast",
+        f"train tiny {given.replace('start/seed-0', 'parts/seed-0/language')} --dry-run",
+    )
 
 
 @document
 def likelihood(lab: Lab) -> dict:
     drawn = f"likelihood --model {SEED} --data study/exam --first 2"
     told = lab(f"{drawn} --out like --json", "like/scores.json", "like/run.json", "like/likelihoods.jsonl", room=2000)
-    return told | lab.refused("likelihood --model study/world --data study/exam --out x", "likelihood --model nowhere --out x",
-                              "likelihood --model study/start/seed-0 --data nowhere --out x")
+    return told | lab.refused(
+        "likelihood --model study/world --data study/exam --out x",
+        "likelihood --model nowhere --out x",
+        "likelihood --model study/start/seed-0 --data nowhere --out x",
+    )
 
 
 def checkpoint(lab: Lab, name: str) -> dict:
@@ -462,21 +557,32 @@ def assemble(lab: Lab) -> dict:
     told = lab(f"assemble {parts} --out assembled --json") | {"assembled": checkpoint(lab, "assembled")}
     told |= lab(f"assemble {parts} --out cropped --pad crop --seed 1") | {"cropped": checkpoint(lab, "cropped")}
     return told | lab.refused(
-        f"assemble {parts}", f"assemble {parts} --out study", f"assemble {parts} --out x --pad round",
+        f"assemble {parts}",
+        f"assemble {parts} --out study",
+        f"assemble {parts} --out x --pad round",
         "assemble --tower study/parts/seed-0/language --language study/parts/seed-0/language --out x",
-        "assemble --tower study/parts/seed-0/vision --language nowhere --out x")
+        "assemble --tower study/parts/seed-0/vision --language nowhere --out x",
+    )
 
 
 @document
 def convert(lab: Lab) -> dict:
     told = lab(f"convert {SEED}/model --to llava --out own --json") | {"own": checkpoint(lab, "own")}
-    told |= lab("convert own --to hf --tower study/parts/seed-0/vision --out back --json") | {"back": checkpoint(lab, "back")}
+    told |= lab("convert own --to hf --tower study/parts/seed-0/vision --out back --json") | {
+        "back": checkpoint(lab, "back")
+    }
     told |= lab(f"convert {SEED}/model --to projector --out mm_projector.bin")
-    same = (lab.home / "back/model.safetensors").read_bytes() == (lab.home / SEED / "model/model.safetensors").read_bytes()
+    same = (lab.home / "back/model.safetensors").read_bytes() == (
+        lab.home / SEED / "model/model.safetensors"
+    ).read_bytes()
     told["there and back gives the same file"] = same
-    return told | lab.refused(f"convert {SEED}/model --to gguf --out x", "convert nowhere --to llava --out x",
-                              "convert own --to hf --out x", f"convert {SEED}/model --to llava --out study",
-                              "convert study/parts/seed-0/vision --to projector --out x")
+    return told | lab.refused(
+        f"convert {SEED}/model --to gguf --out x",
+        "convert nowhere --to llava --out x",
+        "convert own --to hf --out x",
+        f"convert {SEED}/model --to llava --out study",
+        "convert study/parts/seed-0/vision --to projector --out x",
+    )
 
 
 # ---------------------------------------------------------------- examined
@@ -505,10 +611,28 @@ def eval_rounds(lab: Lab) -> dict:
     told |= run_of(lab, COLLAPSE, "collapse", "pier.jsonl", room=1200)
     for name in ("always_terse", "always_full"):
         told |= run_of(lab, asked(f"scripted:{name}", "rounds", "study/exam", name, "--per-image 2"), name, room=400)
-    told |= run_of(lab, asked("replay:runs/oracle", "rounds", "study/exam", "replayed"), "replayed", "pier.jsonl", room=400)
-    told |= run_of(lab, asked("scripted:collapse", "rounds", "study/exam", "shared", f"{SPECS} --nproc 2"), "shared", "pier.jsonl", room=400)
-    told |= run_of(lab, asked("scripted:oracle", "rounds", "study/world", "trained", "--split train --per-image 1 --history gold:3 --history none"),
-                   "trained", room=500)
+    told |= run_of(
+        lab, asked("replay:runs/oracle", "rounds", "study/exam", "replayed"), "replayed", "pier.jsonl", room=400
+    )
+    told |= run_of(
+        lab,
+        asked("scripted:collapse", "rounds", "study/exam", "shared", f"{SPECS} --nproc 2"),
+        "shared",
+        "pier.jsonl",
+        room=400,
+    )
+    told |= run_of(
+        lab,
+        asked(
+            "scripted:oracle",
+            "rounds",
+            "study/world",
+            "trained",
+            "--split train --per-image 1 --history gold:3 --history none",
+        ),
+        "trained",
+        room=500,
+    )
     alone, several = ((lab.home / "runs" / name / "rounds.jsonl").read_bytes() for name in ("collapse", "shared"))
     told["two processes write the bytes of one"] = alone == several
     told |= lab("eval --model scripted:collapse --data study/exam --out runs/lines")
@@ -516,15 +640,20 @@ def eval_rounds(lab: Lab) -> dict:
     told |= lab.plain(f"eval --model scripted:oracle --data study/exam --out runs/oracle {SPECS} --dry-run")
     told |= {"folder": lab.folder(lab.home / "runs/oracle")}
     return told | lab.refused(
-        "eval", "eval --model scripted:parrot --data study/exam --out runs/x", "eval --model nowhere --data study/exam --out runs/x",
-        "eval --model scripted:oracle --data nowhere --out runs/x", "eval --model scripted:oracle --data study/exam --out study",
+        "eval",
+        "eval --model scripted:parrot --data study/exam --out runs/x",
+        "eval --model nowhere --data study/exam --out runs/x",
+        "eval --model scripted:oracle --data nowhere --out runs/x",
+        "eval --model scripted:oracle --data study/exam --out study",
         "eval --model scripted:oracle --data study/exam --out runs/x --history never",
         "eval --model scripted:oracle --data study/exam --out runs/x --truncate newest",
         "eval --model scripted:oracle --data study/exam --out runs/x --bench chess",
         "eval --model scripted:oracle --data study/exam --out runs/x --split nowhere",
         "eval --model replay:runs/nothing --data study/exam --out runs/x",
-        "eval --model scripted:collapse --data study/exam --out runs/oracle", f"eval --model http://127.0.0.1:9/v1 --data study/exam --out runs/x",
-        "eval --model http://127.0.0.1:9/v1#m --data study/exam --out runs/x --budget 1")
+        "eval --model scripted:collapse --data study/exam --out runs/oracle",
+        "eval --model http://127.0.0.1:9/v1 --data study/exam --out runs/x",
+        "eval --model http://127.0.0.1:9/v1#m --data study/exam --out runs/x --budget 1",
+    )
 
 
 @document
@@ -534,17 +663,26 @@ def eval_scope(lab: Lab) -> dict:
     for name in ("oracle", "collapse"):
         told |= run_of(lab, asked(f"scripted:{name}", "scope", "scope", f"scope-{name}", ""), f"scope-{name}", room=900)
     more = "--history own --history neutral --history forced_short"
-    told |= run_of(lab, asked("scripted:always_full", "scope", "study/exam", "scope-named", more), "scope-named", room=600)
-    told |= run_of(lab, asked("replay:runs/scope-oracle", "scope", "scope", "scope-replayed", ""), "scope-replayed", room=400)
+    told |= run_of(
+        lab, asked("scripted:always_full", "scope", "study/exam", "scope-named", more), "scope-named", room=600
+    )
+    told |= run_of(
+        lab, asked("replay:runs/scope-oracle", "scope", "scope", "scope-replayed", ""), "scope-replayed", room=400
+    )
     told |= lab.plain("eval --model scripted:oracle --bench scope --data scope --out runs/new --dry-run")
-    return told | lab.refused("eval --model scripted:oracle --bench scope --data shared --out runs/x",
-                              "eval --model scripted:oracle --bench scope --data scope --out runs/x --history never")
+    return told | lab.refused(
+        "eval --model scripted:oracle --bench scope --data shared --out runs/x",
+        "eval --model scripted:oracle --bench scope --data scope --out runs/x --history never",
+    )
 
 
 OFFICIAL = {  # benchmark -> its folder's files, from the shared data
     "pope": {"coco_pope_random.json": "bench/pope/coco_pope_random_e3e3926.json"},
     "vqa": {"questions.json": "bench/vqa/questions.json", "annotations.json": "bench/vqa/annotations.json"},
-    "okvqa": {name: f"sources/okvqa/{name}" for name in ("OpenEnded_mscoco_val2014_questions.json", "mscoco_val2014_annotations.json")},
+    "okvqa": {
+        name: f"sources/okvqa/{name}"
+        for name in ("OpenEnded_mscoco_val2014_questions.json", "mscoco_val2014_annotations.json")
+    },
     "gqa": {"testdev_balanced_questions.json": "sources/gqa/testdev_balanced_questions.json"},
     "aokvqa": {"aokvqa_v1p0_val.json": "sources/aokvqa/aokvqa_v1p0_val.json"},
     "mm-vet": {"mm-vet.json": "bench/mm-vet/mm-vet_sample12.json"},
@@ -552,16 +690,35 @@ OFFICIAL = {  # benchmark -> its folder's files, from the shared data
     "textvqa": {"TextVQA_0.5.1_val.json": None},
     "infimm": {"infimm.json": None},
     "coco-caption": {"captions_val2017.json": "coco-mini/annotations/captions_val2017.json"},
-    "chair": {f"{kind}_val2017.json": f"coco-mini/annotations/{kind}_val2017.json" for kind in ("captions", "instances")},
+    "chair": {
+        f"{kind}_val2017.json": f"coco-mini/annotations/{kind}_val2017.json" for kind in ("captions", "instances")
+    },
 }
 
 
 THINGS = ("dog", "cat", "car")
 WRITTEN = {  # in the official format, where the shared data have none
-    "TextVQA_0.5.1_val.json": {"data": [{"question_id": k, "image_id": f"a{k}", "question": f"Is the {thing} red?",
-                                         "answers": ["yes"] * 6 + ["no"] * 4} for k, thing in enumerate(THINGS)]},
-    "infimm.json": [{"id": str(k), "images": ["1_a.jpg", "1_b.jpg"], "question": f"Which {thing} is old?",
-                     "category": "Deductive", "complexity": "High"} for k, thing in enumerate(THINGS)],
+    "TextVQA_0.5.1_val.json": {
+        "data": [
+            {
+                "question_id": k,
+                "image_id": f"a{k}",
+                "question": f"Is the {thing} red?",
+                "answers": ["yes"] * 6 + ["no"] * 4,
+            }
+            for k, thing in enumerate(THINGS)
+        ]
+    },
+    "infimm.json": [
+        {
+            "id": str(k),
+            "images": ["1_a.jpg", "1_b.jpg"],
+            "question": f"Which {thing} is old?",
+            "category": "Deductive",
+            "complexity": "High",
+        }
+        for k, thing in enumerate(THINGS)
+    ],
 }
 
 
@@ -595,13 +752,22 @@ def eval_official(lab: Lab) -> dict:
             room = 700 if bench in ("pope", "mm-vet") else 400
             told |= run_of(lab, official_run(bench, model), f"{bench}-{model}", room=room)
             told[f"{bench}-{model}/predictions"] = predictions(lab.home / f"runs/{bench}-{model}/predictions")
-    told |= run_of(lab, asked("replay:runs/pope-collapse", "pope", "official/pope", "pope-replayed", f"{SPECS} --per-image 8"), "pope-replayed", room=400)
+    told |= run_of(
+        lab,
+        asked("replay:runs/pope-collapse", "pope", "official/pope", "pope-replayed", f"{SPECS} --per-image 8"),
+        "pope-replayed",
+        room=400,
+    )
     told |= lab.plain("eval --model scripted:oracle --bench gqa --data official/gqa --out runs/new --dry-run")
-    drawn = asked("scripted:oracle", "vqav2", "study/exam/vqav2", "vqav2", f"{SPECS} --per-image 8 --records study/exam")
+    drawn = asked(
+        "scripted:oracle", "vqav2", "study/exam/vqav2", "vqav2", f"{SPECS} --per-image 8 --records study/exam"
+    )
     told |= run_of(lab, drawn, "vqav2")
-    return told | lab.refused("eval --model scripted:oracle --bench pope --data official/vqa --out runs/x",
-                              "eval --model scripted:oracle --bench mm-vet --data official/pope --out runs/x",
-                              "eval --model scripted:oracle --bench vqav2 --data official/gqa --out runs/x")
+    return told | lab.refused(
+        "eval --model scripted:oracle --bench pope --data official/vqa --out runs/x",
+        "eval --model scripted:oracle --bench mm-vet --data official/pope --out runs/x",
+        "eval --model scripted:oracle --bench vqav2 --data official/gqa --out runs/x",
+    )
 
 
 @document
@@ -619,19 +785,33 @@ SCOPE = "scope --data study/exam --out scope --images 4 --json"
 def scope(lab: Lab) -> dict:
     lab.run(SCOPE)
     told = lab(SCOPE, *(f"scope/{path.name}" for path in sorted((lab.home / "scope").iterdir()) if path.is_file()))
-    told |= lab("scope --data shared/coco-mini --out scope-mini --synonyms shared/bench/chair/synonyms.txt "
-                "--lmms-eval tasks/coco_scope --pictures shared/coco-mini/images --json", "tasks/coco_scope")
-    told |= {name: lab.file(f"tasks/coco_scope/{name}") for name in lab.folder(lab.home / "tasks/coco_scope")
-             if name.endswith((".yaml", ".py", ".jsonl", ".md"))}
+    told |= lab(
+        "scope --data shared/coco-mini --out scope-mini --synonyms bench/chair/synonyms.txt "
+        "--lmms-eval tasks/coco_scope --pictures shared/coco-mini/images --json",
+        "tasks/coco_scope",
+    )
+    told |= {
+        name: lab.file(f"tasks/coco_scope/{name}")
+        for name in lab.folder(lab.home / "tasks/coco_scope")
+        if name.endswith((".yaml", ".py", ".jsonl", ".md"))
+    }
     told |= lab("scope --data study/exam --out scope-lines")
-    return told | lab.refused("scope --data nowhere --out x", "scope --data study/exam --out study",
-                              "scope --data official --out x", "scope --out x")
+    return told | lab.refused(
+        "scope --data nowhere --out x",
+        "scope --data study/exam --out study",
+        "scope --data official --out x",
+        "scope --out x",
+    )
 
 
 @document
 def compare(lab: Lab) -> dict:
     lab.run(ORACLE), lab.run(COLLAPSE)
-    told = lab("compare runs/oracle runs/collapse --html compared.html --images study/exam/images --json", "compared.html", room=1500)
+    told = lab(
+        "compare runs/oracle runs/collapse --html compared.html --images study/exam/images --json",
+        "compared.html",
+        room=1500,
+    )
     told |= lab("compare runs/oracle runs/collapse") | lab("compare runs/oracle runs/oracle --json", room=400)
     official(lab)
     for model in ("collapse", "oracle"):
@@ -641,17 +821,25 @@ def compare(lab: Lab) -> dict:
     for judged in JUDGED[:2]:
         lab.run(judged)
     told |= lab("compare judged/gpt4 judged/rule --force --json")
-    return told | lab.refused("compare runs/oracle nowhere", "compare runs/oracle", "compare runs/oracle runs/pope-oracle",
-                              "compare judged/gpt4 judged/rule", "compare runs/oracle study/world")
+    return told | lab.refused(
+        "compare runs/oracle nowhere",
+        "compare runs/oracle",
+        "compare runs/oracle runs/pope-oracle",
+        "compare judged/gpt4 judged/rule",
+        "compare runs/oracle study/world",
+    )
 
 
-VET = "--predictions twelve.json --references shared/bench/mm-vet/mm-vet_sample12.json"
-GRADES = "shared/bench/mm-vet/llava-v1.5-13b_gpt-4-grade-3runs.json"
-ANSWERS = "shared/bench/mm-vet/results_llava-v1.5-13b.json"
-JUDGED = (f"judge mm-vet {VET} --judge replay:{GRADES} --out judged/gpt4 --json",
-          f"judge mm-vet {VET} --judge rule --out judged/rule --json",
-          f"judge mm-vet {VET} --judge replay:{GRADES} --repeats 3 --out judged/thrice --canary {GRADES} --canary-answers {ANSWERS} "
-          "--canary-references shared/bench/mm-vet/mm-vet_sample12.json --json")
+VET = "--predictions twelve.json --references bench/mm-vet/mm-vet_sample12.json"
+GRADES = "bench/mm-vet/llava-v1.5-13b_gpt-4-grade-3runs.json"
+ANSWERS = "bench/mm-vet/results_llava-v1.5-13b.json"
+JUDGED = (
+    f"judge mm-vet {VET} --judge replay:{GRADES} --out judged/gpt4 --json",
+    f"judge mm-vet {VET} --judge rule --out judged/rule --json",
+    f"judge mm-vet {VET} --judge replay:{GRADES} --repeats 3 --out judged/thrice --canary {GRADES} "
+    f"--canary-answers {ANSWERS} "
+    "--canary-references bench/mm-vet/mm-vet_sample12.json --json",
+)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -673,11 +861,13 @@ def judge(lab: Lab) -> dict:
     for line, out in zip(JUDGED, ("gpt4", "rule", "thrice")):
         lab.run(line)
         told |= lab(line, *(f"judged/{out}/{path.name}" for path in files_in(lab.home / "judged" / out)), room=700)
-    coco = "shared/bench/llava-bench-coco"
+    coco = "bench/llava-bench-coco"
     more = {
-        "coco": f"judge llava-bench --predictions {coco}/qa90_gpt4_answer.jsonl --judge rule --references {coco}/qa90_gpt4_answer.jsonl "
-                f"--questions {coco}/qa90_questions.jsonl --context {coco}/caps_boxes_coco2014_val_80.jsonl",
-        "pair": "judge pairwise --predictions twelve.json --against others.json --questions shared/bench/mm-vet/mm-vet_sample12.json --judge rule",
+        "coco": f"judge llava-bench --predictions {coco}/qa90_gpt4_answer.jsonl --judge rule "
+        f"--references {coco}/qa90_gpt4_answer.jsonl "
+        f"--questions {coco}/qa90_questions.jsonl --context {coco}/caps_boxes_coco2014_val_80.jsonl",
+        "pair": "judge pairwise --predictions twelve.json --against others.json "
+        "--questions bench/mm-vet/mm-vet_sample12.json --judge rule",
     }
     for out, line in more.items():
         line = f"{line} --out judged/{out} --json"
@@ -687,14 +877,23 @@ def judge(lab: Lab) -> dict:
     told |= lab.plain(f"judge mm-vet {VET} --judge http://127.0.0.1:9/v1#gpt --out judged/new --dry-run")
     official(lab)
     lab.run(official_run("mm-vet"))
-    told |= lab("judge mm-vet --predictions runs/mm-vet-collapse --history own --references official/mm-vet/mm-vet.json --judge rule "
-                "--out judged/run --json")
+    told |= lab(
+        "judge mm-vet --predictions runs/mm-vet-collapse --history own --references official/mm-vet/mm-vet.json "
+        "--judge rule "
+        "--out judged/run --json"
+    )
     return told | lab.refused(
-        "judge mm-vet", "judge chess --predictions twelve.json --judge rule --out x", f"judge mm-vet {VET} --judge nowhere --out x",
-        f"judge mm-vet {VET} --judge scripted:oracle --out x", f"judge mm-vet {VET} --judge rule --prompt llava-bench --out x",
-        f"judge mm-vet --predictions {ANSWERS} --references shared/bench/mm-vet/mm-vet_sample12.json --judge rule --out x",
-        f"judge mm-vet {VET} --judge replay:{GRADES} --repeats 4 --out judged/four", f"judge mm-vet {VET} --judge rule --canary {GRADES} --out x",
-        "judge mm-vet --predictions twelve.json --judge rule --out x", f"judge mm-vet {VET} --judge replay:nowhere.json --out x")
+        "judge mm-vet",
+        "judge chess --predictions twelve.json --judge rule --out x",
+        f"judge mm-vet {VET} --judge nowhere --out x",
+        f"judge mm-vet {VET} --judge scripted:oracle --out x",
+        f"judge mm-vet {VET} --judge rule --prompt llava-bench --out x",
+        f"judge mm-vet --predictions {ANSWERS} --references bench/mm-vet/mm-vet_sample12.json --judge rule --out x",
+        f"judge mm-vet {VET} --judge replay:{GRADES} --repeats 4 --out judged/four",
+        f"judge mm-vet {VET} --judge rule --canary {GRADES} --out x",
+        "judge mm-vet --predictions twelve.json --judge rule --out x",
+        f"judge mm-vet {VET} --judge replay:nowhere.json --out x",
+    )
 
 
 # ---------------------------------------------------------------- scored, and shown
@@ -708,22 +907,29 @@ SCORES = (
     "pope --predictions B/pope/llava-v1.5-13b_answers_random.jsonl --references B/pope/coco_pope_random_e3e3926.json",
     "pope --predictions B/pope/llava-v1.5-13b_answers_random.jsonl --references B/pope/coco_pope_random_e3e3926.json "
     "--questions B/pope/llava_questions_random.jsonl --mode open",
-    "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --questions B/vqa/questions.json --rules 2021",
+    "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --questions B/vqa/questions.json "
+    "--rules 2021",
     "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --rules 2015",
     "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --rules textvqa",
     "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --mode open",
     "gqa --predictions runs/gqa-whole/predictions/P.json --references official/gqa",
-    "okvqa --predictions runs/okvqa-whole/predictions/P.json --references official/okvqa/mscoco_val2014_annotations.json",
+    "okvqa --predictions runs/okvqa-whole/predictions/P.json "
+    "--references official/okvqa/mscoco_val2014_annotations.json",
     "aokvqa --predictions runs/aokvqa-whole/predictions/P.json --references official/aokvqa",
     "textvqa --predictions runs/textvqa-whole/predictions/P.json --references official/textvqa",
-    "chair --predictions B/chair/captions_Instruction1_instructblip_0_500.jsonl --references B/chair/gt_objects_0_500.json "
+    "chair --predictions B/chair/captions_Instruction1_instructblip_0_500.jsonl "
+    "--references B/chair/gt_objects_0_500.json "
     "--synonyms B/chair/synonyms.txt",
-    "chair --predictions B/chair/captions_Instruction2_minigpt-4_0_500.jsonl --references B/chair/gt_objects_0_500.json "
+    "chair --predictions B/chair/captions_Instruction2_minigpt-4_0_500.jsonl "
+    "--references B/chair/gt_objects_0_500.json "
     "--synonyms B/chair/synonyms.txt",
     "coco-caption --predictions B/coco-caption/results_loo0.json --references B/coco-caption/annotations_loo0.json",
-    "arena --predictions B/arena/battles.json", "pairwise --predictions B/arena/pairwise_judgments.jsonl",
-    "single --predictions B/arena/single_judgments.jsonl", "infimm --predictions graded.jsonl",
-    "paired-test --predictions B/llava-bench-wild/llava-v1.5-13b-eval1.jsonl --references B/llava-bench-wild/llava-v1.5-13b-eval3.jsonl",
+    "arena --predictions B/arena/battles.json",
+    "pairwise --predictions B/arena/pairwise_judgments.jsonl",
+    "single --predictions B/arena/single_judgments.jsonl",
+    "infimm --predictions graded.jsonl",
+    "paired-test --predictions B/llava-bench-wild/llava-v1.5-13b-eval1.jsonl "
+    "--references B/llava-bench-wild/llava-v1.5-13b-eval3.jsonl",
 )
 
 
@@ -734,42 +940,132 @@ def score(lab: Lab) -> dict:
     told = {}
     for line in SCORES:
         bench = line.partition(" ")[0]
-        line = line.replace(" B/", " shared/bench/")
+        line = line.replace(" B/", " bench/")
         if "P.json" in line:
             lab.run(asked("scripted:always_full", bench, f"official/{bench}", f"{bench}-whole", "--history none"))
             line = line.replace("P.json", "none.json")
         told |= lab.plain(f"score {line}", room=380)
-    pope = "shared/bench/pope/llava-v1.5-13b_answers_random.jsonl"
+    pope = "bench/pope/llava-v1.5-13b_answers_random.jsonl"
     return told | lab.refused(
-        "score", f"score chess --predictions {pope}", "score pope --predictions nowhere.jsonl", f"score pope --predictions {pope}",
-        f"score pope --predictions {pope} --references shared/bench/pope/coco_pope_random_current_first60.json",
-        f"score vqa --predictions {pope} --references shared/bench/vqa/annotations.json", f"score llava-bench --predictions {pope}",
-        f"score pope --predictions {pope} --references shared/bench/pope/coco_pope_random_e3e3926.json --mode odd",
-        "score mm-vet --predictions shared/bench/mm-vet/results_llava-v1.5-13b.json --references shared/bench/mm-vet/capabilities.json")
+        "score",
+        f"score chess --predictions {pope}",
+        "score pope --predictions nowhere.jsonl",
+        f"score pope --predictions {pope}",
+        f"score pope --predictions {pope} --references bench/pope/coco_pope_random_current_first60.json",
+        f"score vqa --predictions {pope} --references bench/vqa/annotations.json",
+        f"score llava-bench --predictions {pope}",
+        f"score pope --predictions {pope} --references bench/pope/coco_pope_random_e3e3926.json --mode odd",
+        "score mm-vet --predictions bench/mm-vet/results_llava-v1.5-13b.json "
+        "--references bench/mm-vet/capabilities.json",
+    )
 
 
 @document
 def report(lab: Lab) -> dict:
     lab.run(ORACLE), lab.run(COLLAPSE), twelve(lab), lab.run(JUDGED[0])
-    told = lab("report study/data/first-uniform study/data/every-mixed runs/oracle runs/collapse --out report.html "
-               "--images study/exam/images --json", "report.html", room=1200)
+    told = lab(
+        "report study/data/first-uniform study/data/every-mixed runs/oracle runs/collapse --out report.html "
+        "--images study/exam/images --json",
+        "report.html",
+        room=1200,
+    )
     told |= lab("report judged/gpt4 --out judged.html", "judged.html", room=700)
-    return told | lab.refused("report runs/oracle", "report nowhere --out x.html", "report study/world --out x.html",
-                              "report runs/oracle --out study")
+    return told | lab.refused(
+        "report runs/oracle",
+        "report nowhere --out x.html",
+        "report study/world --out x.html",
+        "report runs/oracle --out study",
+    )
 
 
 @document
 def experiment(lab: Lab) -> dict:
     told = lab.plain("experiment paper --tiny --out paper --dry-run", room=1700)
-    told |= lab("experiment paper --out paper --data nothing --without infimm --gpu-price 3 --dry-run --json", room=1700)
-    return told | lab.refused("experiment nothing --dry-run", "experiment paper --dry-run colour=red",
-                              "experiment paper --dry-run --without chess", "experiment paper --dry-run --gpu-price cheap")
+    told |= lab(
+        "experiment paper --out paper --data nothing --without infimm --gpu-price 3 --dry-run --json", room=1700
+    )
+    return told | lab.refused(
+        "experiment nothing --dry-run",
+        "experiment paper --dry-run colour=red",
+        "experiment paper --dry-run --without chess",
+        "experiment paper --dry-run --gpu-price cheap",
+    )
+
+
+class Stage(BaseHTTPRequestHandler):
+    "An OpenAI-compatible server: a judge's 0.5, a sentence around a short answer, or how much was sent."
+
+    protocol_version, wbufsize = "HTTP/1.1", -1
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        messages = [message["content"] for message in body["messages"]]
+        parts = [
+            part for content in messages for part in ([{"text": content}] if isinstance(content, str) else content)
+        ]
+        text = " ".join(part.get("text", "<picture>") for part in parts)
+        _, asked, short = text.rpartition("Short answer: ")
+        bare = short.strip()
+        answer = f"The right answer to that is {bare}, as one can see."
+        answer = f"{bare.capitalize()}, that is what can be seen here." if bare in ("yes", "no") else answer
+        count = f"The {len(text.split())} words and {text.count('<picture>')} pictures are here."
+        said = "0.5" if body["model"] == "judge" else answer if asked else count
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+        usage = {"prompt_tokens": len(text), "completion_tokens": len(said), "total_tokens": len(text) + len(said)}
+        told = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
+        data = json.dumps(told | {"choices": [choice]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def stage() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stage)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+@document
+def served(lab: Lab) -> dict:
+    "What a server answers, asked and rewritten, exactly; where its address is part of the digests, loosely."
+    prices = "{input: 2.5, output: 10, image: 85, tile: 170}"
+    lab.put("prices.yaml", f"judge: {prices}\nscribe: {prices}\n")
+    twelve(lab), lab.run(CAPTIONED)
+    priced = "--price prices.yaml --budget 50"
+    written = f"--model scribe --concurrency 1 --recipe coco-ift-full {priced} --skip-failed --json"
+    with stage() as url:
+        line = f"eval --model {url}#scribe --data study/exam --per-image 1 {SPECS} {priced}"
+        told = lab(f"{line} --out runs/served --json", *(f"runs/served/{name}" for name in RUN))
+        for role, more in (
+            ("rewrite", "most='{sentence: 20, paraphrase: 5}'"),
+            ("label", "--images study/world/images most='{detail: 3, reasoning: 3}'"),
+        ):
+            line = f"{role} captioned-set --endpoint {url} --out {role}-set {more} {written}"
+            told |= lab(line, f"{role}-set/conversations/part-00000.parquet", f"{role}-set/rejects.jsonl", room=300)
+        lab.loose = True
+        files = [f"judged/served/{name}" for name in ("scores.json", "judge.json", "verdicts.jsonl")]
+        told |= lab(f"judge mm-vet {VET} --judge {url}#judge --out judged/served {priced} --json", *files, room=700)
+        told |= {"rewrite-set": lab.file("rewrite-set/manifest.json", 700)}
+    return {line.replace(url, "URL"): entry for line, entry in told.items()}
 
 
 @document
 def app(lab: Lab) -> dict:
-    return lab.refused("app --take-away away --study study", "app --share", "app --host 0.0.0.0", "app --port 0",
-                       "app --models nowhere.yaml")
+    return lab.refused(
+        "app --take-away away --study study",
+        "app --share",
+        "app --host 0.0.0.0",
+        "app --port 0",
+        "app --models nowhere.yaml",
+    )
 
 
 # ---------------------------------------------------------------- written, and compared
@@ -781,7 +1077,10 @@ def laid(value: Any, depth: int = 0) -> str:
     if len(line) + depth <= 118 or not value or not isinstance(value, (dict, list)):
         return line
     pairs = sorted(value.items()) if isinstance(value, dict) else [(None, part) for part in value]
-    told = [("" if key is None else f"{json.dumps(key, ensure_ascii=False)}: ") + laid(part, depth + 1) for key, part in pairs]
+    told = [
+        ("" if key is None else f"{json.dumps(key, ensure_ascii=False)}: ") + laid(part, depth + 1)
+        for key, part in pairs
+    ]
     inner = ",\n".join(" " * (depth + 1) + line for line in told)
     start, end = "{}" if isinstance(value, dict) else "[]"
     return f"{start}\n{inner}\n{' ' * depth}{end}"
@@ -789,7 +1088,16 @@ def laid(value: Any, depth: int = 0) -> str:
 
 def make(lab: Lab, name: str) -> Any:
     lab.loose = name in LOOSE
-    return json.loads(one_line(DOCUMENTS[name](lab)))
+    told = json.loads(one_line(DOCUMENTS[name](lab)))
+    return digests(told) if name in ("eval-official", "eval-scope", "judge") else told
+
+
+def digests(told: dict) -> dict:
+    "What a run says of itself, by its digest alone: `eval-rounds` shows it."
+    for entry in told.values():
+        files = entry.get("files", {}) if isinstance(entry, dict) else {}
+        files |= {name: whole["sha256"] for name, whole in files.items() if name.endswith(("/run.json", "/judge.json"))}
+    return told
 
 
 def stored(name: str) -> Any:
@@ -815,11 +1123,16 @@ def same(old: Any, new: Any, tolerance: tuple[float, float] | None) -> bool:
 def differences(name: str, old: Any, new: Any) -> list[str]:
     "Where two documents differ, digests last: path, golden value, value now."
     before, now = dict(parts_of(old)), dict(parts_of(new))
-    found = [where for where in before | now if where not in before or where not in now
-             or not same(before[where], now[where], LOOSE.get(name))]
+    found = [
+        where
+        for where in before | now
+        if where not in before or where not in now or not same(before[where], now[where], LOOSE.get(name))
+    ]
     found.sort(key=lambda where: where.endswith("sha256"))
-    return [f"{where}\n    golden: {before.get(where, '<nothing>')!r}\n    now:    {now.get(where, '<nothing>')!r}"
-            for where in found]
+    return [
+        f"{where}\n    golden: {before.get(where, '<nothing>')!r}\n    now:    {now.get(where, '<nothing>')!r}"
+        for where in found
+    ]
 
 
 def write(names: list[str]) -> None:

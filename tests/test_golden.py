@@ -1,4 +1,5 @@
 "What a user sees of every command is what it was: `tests/golden/`, made by `python tests/golden.py`."
+
 import golden
 import pytest
 
