@@ -7,6 +7,7 @@ __all__ = ['ReplayModel']
 
 # %% ../../nbs/models/18_replay.ipynb #fb8d5aca
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 
@@ -59,7 +60,7 @@ class ReplayModel(Model):
     def _answered(self, name: str) -> list[dict]:
         return [line for line in Journal(self.run / f"{name}.jsonl").read() if line["status"] == "ok"]
 
-    @property
+    @cached_property
     def about(self) -> dict:
         "What the run's model was."
         return read_json(self.run / "run.json")["model"]
