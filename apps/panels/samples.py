@@ -69,7 +69,9 @@ class Samples:
         played = list(self.study.find("rounds.jsonl"))
         scores = board.results(self.study.root, self.study.memory)[0]["scores"]
         alike = (
-            [name for name in scores[scores.bench == "rounds"].layout.unique() if name in played] if len(scores) else []
+            [name for name in scores[scores.bench == board.FIRST].layout.unique() if name in played]
+            if len(scores)
+            else []
         )
         a = asked.one("run_a", played, next(iter(alike or played), None))
         b = asked.one("run_b", played, next((name for name in alike or played if name != a), a))
@@ -163,7 +165,7 @@ class Samples:
         told += card("What was said before", spoken(before), "before") if before else ""
         told += f'<p class="question">{html.escape(row.instruction)}</p>'
         told += (
-            f'<p class="truth">Right: <b>{html.escape(known.terse)}</b> · {html.escape(known.full)}</p>'
+            f'<p class="truth">Right: <b>{html.escape(known.short_answer)}</b> · {html.escape(known.full_answer)}</p>'
             if known
             else ""
         )

@@ -16,8 +16,8 @@ from typing import Optional
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..arena.prepared import SCRIPTS, Prepared, recorded
-from ..eval.benchmarks.rounds import read_items
-from ..eval.history import Item
+from ..eval.benchmarks.rounds import annotated_questions
+from ..eval.questions import Question
 from ..files import UserError, digest, read_json, read_text
 from ..images import find_pictures
 from ..models.endpoint.failures import KEY
@@ -60,17 +60,20 @@ class Scenes:
     "Pictures that can be shown, and what is known of them."
 
     pictures: dict[str, Path] = field(default_factory=dict)
-    items: dict[str, Item] = field(default_factory=dict)  # what an examination asks, with the right answers
+    items: dict[str, Question] = field(default_factory=dict)  # what an examination asks, with the right answers
     book: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # what a scripted model knows
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def add_world(self, world: Path) -> None:
         "Show the pictures of a drawn world, too."
-        items, told = read_items(world), read_json(world / "coco/annotations/captions_val2017.json")["annotations"]
+        items, told = (
+            annotated_questions(world),
+            read_json(world / "coco/annotations/captions_val2017.json")["annotations"],
+        )
         captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(told)}  # the first of each
         asked: dict[str, list] = {image: [] for image in captions}
         for item in items:
-            asked.setdefault(item.image, []).append((item.bare, item.terse, item.full))
+            asked.setdefault(item.image, []).append((item.question, item.short_answer, item.full_answer))
         self.pictures |= find_pictures(world / "images")
         self.items |= {item.id: item for item in items}
         self.book |= {
@@ -91,11 +94,11 @@ class Scenes:
 # %% ../../nbs/dashboard/10_registry.ipynb #98a821ef
 def examples(scenes: Scenes) -> list[tuple[str, str]]:  # question, image
     "One question of each kind, each about another picture, then some about any."
-    first: dict[str, Item] = {}
+    first: dict[str, Question] = {}
     for item in scenes.items.values():
         if item.kind not in first and item.image not in {i.image for i in first.values()}:
             first[item.kind] = item
-    asked = [(i.stated if k % 2 else i.bare, i.image) for k, i in enumerate(list(first.values())[:6])]
+    asked = [(i.instruction if k % 2 else i.question, i.image) for k, i in enumerate(list(first.values())[:6])]
     every = sorted(scenes.pictures)
     rest = [image for image in every if image not in {image for _, image in asked}] or every
     asked += [(question, rest[k % len(rest)]) for k, question in enumerate(_MORE)]

@@ -279,7 +279,7 @@ def answer_rows(
         rows = records(path, ())
     if all("doc_id" in row and ("filtered_resps" in row or "resps" in row) for row in rows):
         rows = list(map(_sample, rows))
-    name = answer_field(rows, path, field, own, {line for q in questions if (line := first_line(q.text))})
+    name = answer_field(rows, path, field, own, {line for q in questions if (line := first_line(q.question))})
     if all(isinstance(row.get("doc_id"), int) for row in rows):
         rows = sorted(rows, key=lambda row: row["doc_id"])
     rows, names = _named(rows, path, ids)
@@ -315,12 +315,12 @@ def answers_by_id(path: str | Path) -> dict[str, str | None]:  # None: the call 
 
 # %% ../../nbs/eval/61_answers.ipynb #de134059
 def _same_text(row: Answer, question: Question) -> bool:  # options and formats may follow on further lines
-    return not row.asked or first_line(question.text) in " ".join(row.asked.lower().split())
+    return not row.asked or first_line(question.question) in " ".join(row.asked.lower().split())
 
 
 def asks_it(row: Answer, question: Question) -> bool:
     "Whether an answer's own question and picture are those of the benchmark, as far as both are known."
-    mine, its = image_of(row.image) if row.image else None, image_of(question.names[0]) if question.names else None
+    mine, its = image_of(row.image) if row.image else None, image_of(question.files[0]) if question.files else None
     return _same_text(row, question) and (not (mine and its) or mine == its)
 
 
@@ -331,7 +331,7 @@ def check_asked(rows: Iterable[Answer], questions: Iterable[Question], path: Pat
             mine = row.image if _same_text(row, question) else row.asked.splitlines()[0]
             raise UserError(
                 f"{path}: answer {at} ({row.id}) is to {mine!r}, "
-                f"{where} asks {question.text!r} of {question.names[0] if question.names else 'it'}: "
+                f"{where} asks {question.question!r} of {question.files[0] if question.files else 'it'}: "
                 "give predictions and references of one version"
             )
 
@@ -344,7 +344,7 @@ def in_order(
     key: str = "question_id",  # for the complaint
 ) -> None:
     "Whether the order may be believed: as many on both sides, and every question the same."
-    if not all(row.asked for row in rows) or not all(question.text for question in questions):
+    if not all(row.asked for row in rows) or not all(question.question for question in questions):
         raise UserError(
             f"{path}: has no {key} of {where}, and no questions to check the order by: give each answer its {key}"
         )
@@ -370,14 +370,14 @@ def joined(
         }
         same_ids(found, questions, path, where)
         found = {name: found[name] for name in questions}
-        pairs = [(row, q) for row, q in zip(found.values(), questions.values()) if row.asked and q.text]
+        pairs = [(row, q) for row, q in zip(found.values(), questions.values()) if row.asked and q.question]
         strange = [pair for pair in pairs if not _same_text(*pair)]
-        known = {first_line(q.text) for q in questions.values() if q.text} if strange else ()
+        known = {first_line(q.question) for q in questions.values() if q.question} if strange else ()
         if wrong := [pair for pair in strange if len(strange) * 2 > len(pairs) or _repeats(pair[0].asked, known)]:
             check_asked(*zip(*wrong), path, where)
         return found
     checkable = (
-        all(row.asked for row in rows) and all(q.text for q in questions.values()) and len(rows) == len(questions)
+        all(row.asked for row in rows) and all(q.question for q in questions.values()) and len(rows) == len(questions)
     )
     if all(row.id is not None for row in rows) and not checkable:
         same_ids([row.id for row in rows], questions, path, where)

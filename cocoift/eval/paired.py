@@ -12,16 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .levels import METRICS, rounds_frame
-from .scope.metrics import SHARES
-from .scope.play import rounds_of
+from .benchmark import OBSERVED, known_benchmark
 from ..files import Journal, UserError, read_json
 from ..stats import resolved, share
 
 # %% ../../nbs/eval/58_paired.ipynb #08cb0014
-_PLAIN = {"round", "rounds", "bound", "prior", "cut", "repeat", "order"}  # numbers that are no readings
-
-
 def runs_of(folder: str | Path) -> list[Path]:
     "A run folder, a folder of judgements, or those of its seeds."
     folder = Path(folder)
@@ -36,81 +31,6 @@ def runs_of(folder: str | Path) -> list[Path]:
             f"{folder}: is no run folder of `cocoift eval` or `cocoift judge`, and holds no seed-* that are: check the path"
         )
     return found
-
-
-def _leakage(frame: pd.DataFrame) -> list[pd.DataFrame]:  # of scored rounds: history, bound, terse
-    free = frame[~frame.bound].pivot_table(
-        index=["item", "image"], columns="history", values="terse", aggfunc=lambda x: float(x.iloc[0])
-    )
-    if not {"forced_short", "neutral"} <= set(free.columns):
-        return []
-    gap = (free.forced_short - free.neutral).dropna().rename("value").reset_index()
-    return [gap.assign(metric="leakage", dialog=gap["item"])]
-
-
-def _rounds_observed(lines: Sequence[dict]) -> pd.DataFrame:
-    frame = rounds_frame(lines)
-    parts = []
-    for metric, (column, over) in METRICS.items():
-        some = frame[over(frame)]
-        name = some.history + "." + metric
-        parts.append(
-            pd.DataFrame(
-                {
-                    "metric": name,
-                    "item": some["item"],
-                    "image": some.image,
-                    "dialog": some.dialog,
-                    "value": some[column].astype(float),
-                }
-            )
-        )
-    return pd.concat([*parts, *_leakage(frame)], ignore_index=True)
-
-
-def _any_observed(
-    lines: Sequence[dict],
-) -> pd.DataFrame:  # every reading that is a number, by history, and by whether a format was stated
-    lines = [
-        {**line, "image": line["image"] or line["item"]}
-        for line in lines
-        if line["status"] == "ok" and not line.get("prior")
-    ]
-    rows = [
-        {
-            "metric": f"{line['history']}.{name}{'_stated' if line.get('bound') else ''}",
-            "item": line["item"],
-            "image": line["image"],
-            "dialog": f"{line['dialog']} {line['round']}",
-            "value": float(value),
-        }
-        for line in lines
-        for name, value in line.items()
-        if isinstance(value, (bool, int, float)) and name not in _PLAIN and not name.startswith("_")
-    ]
-    frame = pd.DataFrame(rows, columns=["metric", "item", "image", "dialog", "value"])
-    asked = [line for line in lines if {"bound", "terse"} <= line.keys()]
-    return pd.concat([frame, *_leakage(pd.DataFrame(asked))], ignore_index=True) if asked else frame
-
-# %% ../../nbs/eval/58_paired.ipynb #db278541
-def _scope_observed(
-    lines: Sequence[dict],
-) -> pd.DataFrame:  # the shares of COCO-Scope round by round, and of its pairs register and length
-    frame, parts = rounds_of(lines), []
-    if len(own := frame[frame.history == "own"]):
-        parts = [
-            some.assign(metric=name, value=value.astype(float))
-            for name, (some, value) in ((name, pick(own)) for name, pick in SHARES.items())
-        ]
-    paired = frame[frame.scope == "paired"]
-    parts += [
-        paired.assign(metric=paired.history + "." + name, value=paired[column].astype(float))
-        for name, column in (("terse_rate", "terse"), ("words", "words"))
-    ]
-    seen = pd.concat(parts, ignore_index=True).assign(dialog=lambda f: f.dialog + " " + f["round"].astype(str))[
-        ["metric", "item", "image", "dialog", "value"]
-    ]
-    return pd.concat([seen, *_leakage(paired.assign(bound=False))], ignore_index=True)
 
 
 def _judged_observed(lines: Sequence[dict]) -> pd.DataFrame:
@@ -129,7 +49,7 @@ def _judged_observed(lines: Sequence[dict]) -> pd.DataFrame:
             *(line.get("capability") or [line["category"]] if line.get("category") or line.get("capability") else []),
         ]
     ]
-    return pd.DataFrame(rows, columns=["metric", "item", "image", "dialog", "value"])
+    return pd.DataFrame(rows, columns=OBSERVED)
 
 # %% ../../nbs/eval/58_paired.ipynb #da609e16
 def observed(run: Path) -> tuple[dict, pd.DataFrame]:  # what it is of, and metric, item, image, dialog, value
@@ -138,8 +58,8 @@ def observed(run: Path) -> tuple[dict, pd.DataFrame]:  # what it is of, and metr
         told = read_json(run / "judge.json")
         return {"judge": told["fingerprint"]}, _judged_observed(Journal(run / "verdicts.jsonl").read())
     told, lines = read_json(run / "run.json"), Journal(run / "rounds.jsonl").read()
-    how = {"rounds": _rounds_observed, "scope": _scope_observed}.get(told.get("bench"), _any_observed)
-    return {"bench": told.get("bench"), "items": told.get("items")}, how(lines)
+    readings = known_benchmark(told.get("bench")).observed(lines)
+    return {"bench": told.get("bench"), "items": told.get("items")}, readings
 
 # %% ../../nbs/eval/58_paired.ipynb #e292e9f2
 def sign_flip(

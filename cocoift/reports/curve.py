@@ -14,10 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
+from ..eval.examine import Exam
 from ..eval.history import HISTORIES
-from ..eval.scope.likely import likelihood_leakage, likelihood_rounds
-from ..eval.scope.make import Bench
-from ..eval.scope_run import open_bench
+from ..eval.likely import likelihood_leakage, likelihood_rounds
 from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, write_json
 from ..locks import owning
 
@@ -121,13 +120,13 @@ def _point(step: int | None, lines: Sequence[dict]) -> dict:
 @owning("measured")
 def likelihood_curve(
     model: str | Path,  # a checkpoint folder, or a training run
-    bench: Bench,
+    exam: Exam,  # of a benchmark with both answers
     images: str | Path,  # where the pictures lie
     out: str | Path,  # the folder to make or to go on with
 ) -> dict:  # items, sha256, points
     "Leakage as a likelihood at every state."
     states, out = states_of(model), Path(out)
-    told = {"cocoift": __version__, "bench": "likelihood", "items": bench.sha256, "model": Path(model).name}
+    told = {"cocoift": __version__, "bench": "likelihood", "items": exam.settings["items"], "model": Path(model).name}
     if check_output(out, "run.json", "likelihood") and (old := read_json(out / "run.json")) != told:
         other = next(name for name in told if old.get(name) != told[name])
         raise UserError(
@@ -138,7 +137,7 @@ def likelihood_curve(
     done = {line["key"] for line in journal.read()}
     for state in states:
         if keys[state] not in done:
-            rows = likelihood_rounds(bench, open_state(state, images)).round(6).to_dict("records")
+            rows = likelihood_rounds(exam, open_state(state, images)).round(6).to_dict("records")
             journal.append([{"key": keys[state], "step": state.step, **row} for row in rows])
             done.add(keys[state])
     lines = journal.read()
@@ -149,7 +148,7 @@ def likelihood_curve(
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
     result = {
         "bench": "likelihood",
-        "sha256": bench.sha256,
+        "sha256": told["items"],
         "items": len({line["item"] for line in lines}),
         "points": [_point(state.step, by_key[keys[state]]) for state in states],
     }

@@ -16,6 +16,7 @@ import pandas as pd
 from .. import __version__
 from ..dashboard.browser import Shelf
 from ..data.inspect.audit import audit_path
+from ..eval.benchmark import benchmark_of
 from ..eval.levels import by_kind, effects, length_by_round, levels
 from ..files import Journal, UserError, read_json
 from ..images import find_pictures
@@ -73,11 +74,11 @@ def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
         elif found := _seeds(folder, "metrics.jsonl"):
             _take(arm.trainings, found, folder)
         elif found := _seeds(folder, "rounds.jsonl"):
-            bench = read_json(found[0] / "run.json").get("bench", "rounds")
-            _take({"rounds": arm.runs, "scope": arm.scopes}[bench], found, folder) if bench in (
-                "rounds",
-                "scope",
-            ) else _enter(arm, bench, found[0])
+            bench = benchmark_of(found[0])
+            if (runs := {"levels": arm.runs, "dialogs": arm.scopes}.get(bench.page)) is not None:
+                _take(runs, found, folder)
+            else:
+                _enter(arm, bench.name, found[0])
         elif found := _seeds(folder, "judge.json"):
             _enter(arm, f"judged {read_json(found[0] / 'scores.json')['bench']} {folder.parent.name}", found[0])
         elif found := _seeds(folder, "likelihoods.jsonl"):
@@ -183,7 +184,8 @@ def _seen(arms: Sequence[Arm]) -> pd.DataFrame:  # overlap with the training set
     from cocoift.reports.overlap import overlap, trained_images
 
     def of(arm: Arm) -> pd.DataFrame | None:
-        runs = {name: some[0] for name, some in (("rounds", arm.runs), ("scope", arm.scopes)) if some} | arm.others
+        first = [runs[0] for runs in (arm.runs, arm.scopes) if runs]
+        runs = {benchmark_of(run).name: run for run in first} | arm.others
         return overlap(runs, trained_images(arm.dataset)) if arm.dataset and runs else None
 
     return _stack(arms, of)
