@@ -362,15 +362,16 @@ def within(document: dict, path: str) -> dict:
 
 
 def test_every_command_in_a_process_of_its_own(tiny_quickstart, cocoift, site, tmp_path):
+    from mock_server import MockServer
+
     from cocoift.cli.main import app
-    from cocoift.models.endpoint.stage import Raised, Stage
 
     names = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
     assert names == KEYS.keys() | ELSEWHERE.keys(), "a command has come or gone: give it a line here"
     for name, file in ELSEWHERE.items():
         assert f'"{name}"' in (Path(__file__).parent / file).read_text()
     lacks = {}
-    with Raised(Stage()) as model:
+    with MockServer() as model:
         for name, words in command_lines(tiny_quickstart[0], tmp_path, site, model).items():
             done = cocoift(name, *words.split(), "--json")
             assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"

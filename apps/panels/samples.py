@@ -152,7 +152,7 @@ class Samples:
             return [*choices, None, f"<p>{html.escape(said)}</p>", 1, ""]
 
     def item(self, row, a: str, b: str, others: list[str], place: int, many: int) -> str:  # HTML
-        known = self.study.roster.items.get(row["item"])
+        known = self.study.registry.items.get(row["item"])
         before = (
             [
                 {"asked": q, "said": said or "(the model's own answer)"}

@@ -33,8 +33,8 @@ from .run import Read, coverage
 from ..files import UserError, read_json
 from ..formats import is_terse, keeps, words
 from ..images import image_of
-from ..models.ask import Chat
-from ..models.scripted import Answers, Book, Scripted
+from ..models.ask import Model
+from ..models.scripted import AnswerKey, KeyAnswers, ScriptedModel
 from ..stats import Estimate, share
 
 if TYPE_CHECKING:
@@ -238,10 +238,12 @@ def full_answers(self: Benchmark, questions: Sequence[Question]) -> dict[str, st
 
 # %% ../../nbs/eval/57_benchmark.ipynb #4fbcb7e8
 @patch
-def answer_key(self: Benchmark, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Book:
+def answer_key(self: Benchmark, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> AnswerKey:
     "What scripted models look up: image and instruction -> both ways to answer."
-    yes, key, last = Answers("Yes", "Yes, that is how it is."), {}, {}
-    known = {q.id: Answers(q.short_answer or yes.terse, q.full_answer or _sentence(q) or yes.full) for q in questions}
+    yes, key, last = KeyAnswers("Yes", "Yes, that is how it is."), {}, {}
+    known = {
+        q.id: KeyAnswers(q.short_answer or yes.terse, q.full_answer or _sentence(q) or yes.full) for q in questions
+    }
     for dialog in dialogs:
         image = dialog.images[0] if dialog.images else None
         key |= {(image, turn.instruction): yes for turn in dialog.turns}
@@ -254,9 +256,9 @@ def _sentence(q: Question) -> str:
 
 
 @patch
-def scripted(self: Benchmark, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Callable[[str], Chat]:
+def scripted(self: Benchmark, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Callable[[str], Model]:
     "What makes the scripted model of a name."
-    return partial(Scripted, book=self.answer_key(questions, dialogs))
+    return partial(ScriptedModel, answer_key=self.answer_key(questions, dialogs))
 
 # %% ../../nbs/eval/57_benchmark.ipynb #79938257
 @patch

@@ -46,8 +46,8 @@ class Dialog:
 
 def ask_at(dialog: Dialog, number: int, responses: Sequence[str]) -> Ask:  # `responses`: of the rounds before
     "What the model is asked in a round."
-    turns = tuple((turn.instruction, response) for turn, response in zip(dialog.turns[:number], responses, strict=True))
-    return Ask(dialog.images[0] if dialog.images else None, turns, dialog.turns[number].instruction, dialog.images[1:])
+    before = [(turn.instruction, response) for turn, response in zip(dialog.turns[:number], responses, strict=True)]
+    return Ask.of(dialog.turns[number].instruction, dialog.images, before)
 
 # %% ../../nbs/eval/42_dialog.ipynb #13f9b0e4
 def _about(q: Question, rounds: int, bound: bool) -> dict:
@@ -103,8 +103,10 @@ def picture_digests(
 
 def messages_key(ask: Ask, digests=lambda image: "") -> str:
     "sha256 of what is asked: pictures, rounds and question."
-    images = [(image, digests(image)) for image in (ask.image, *ask.more) if image]
-    return digest_of({"images": images, "turns": ask.turns, "instruction": ask.instruction})
+    images = [(image, digests(image)) for image in ask.images]
+    later = [len(r.images) for r in ask.rounds] if any(r.images for r in ask.rounds[1:]) else None
+    asked = {"images": images, "turns": ask.before, "instruction": ask.instruction}
+    return digest_of(asked | ({"images_by_round": later} if later else {}))
 
 
 def round_key(about: Mapping, ask: Ask, digests=lambda image: "") -> str:

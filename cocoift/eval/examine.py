@@ -21,7 +21,7 @@ from .run import run_dialogs
 from .share import runner
 from ..files import Failed, Journal, UserError, atomic_file, reading, write_json
 from ..locks import owning
-from ..models.ask import Chat
+from ..models.ask import Model
 from ..models.endpoint.money import read_prices
 from ..models.opening import open_model, pictures_for
 
@@ -51,7 +51,7 @@ class Exam:
         return {"bench": self.benchmark.name, "items": self.benchmark.digest(self.questions)}
 
     @property
-    def scripted(self) -> Callable[[str], Chat]:
+    def scripted(self) -> Callable[[str], Model]:
         "What makes the scripted model of a name."
         return self.benchmark.scripted(self.questions, self.dialogs)
 
@@ -81,7 +81,7 @@ def _one_length(histories: Iterable[tuple[str, int]], out: Path) -> None:
 
 
 def run_exam(
-    model: Chat | Callable[[], Chat],  # or, for a `run` that shares the work, what opens one
+    model: Model | Callable[[], Model],  # or, for a `run` that shares the work, what opens one
     exam: Exam,
     out: str | Path,  # the run folder
     run: Callable[..., list[dict]] = run_dialogs,  # or a way that shares the work between processes

@@ -6,15 +6,13 @@
 __all__ = ['likelihood_rounds', 'likelihood_leakage']
 
 # %% ../../nbs/eval/70_likely.ipynb #d31b1654
-from collections.abc import Sequence
-
 import pandas as pd
 from tqdm.auto import tqdm
 
 from .dialog import Dialog, ask_at
 from .examine import Exam
 from ..files import UserError
-from ..models.ask import Ask
+from ..models.ask import Ask, Model
 from ..stats import Estimate, share
 
 # %% ../../nbs/eval/70_likely.ipynb #f70ed1c9
@@ -31,15 +29,13 @@ def _weighable(exam: Exam, full_answers: dict[str, str]) -> dict[str, list[Dialo
     return found
 
 
-def likelihood_rounds(exam: Exam, model) -> pd.DataFrame:  # image, item, history, early, loss
-    "The full answers of all questions under all histories; one pass behind the image each. `model` is a LocalChat."
-    from cocoift.models.likelihood import likelihoods
-
+def likelihood_rounds(exam: Exam, model: Model) -> pd.DataFrame:  # image, item, history, early, loss
+    "The full answers of all questions under all histories; one pass behind the image each."
     full_answers, rows = exam.benchmark.full_answers(exam.questions), []
     by_item = _weighable(exam, full_answers).items()
     for item, dialogs in tqdm(by_item, desc="likelihoods", unit="item", disable=None):
         asks: list[Ask] = [ask_at(d, len(d.turns) - 1, [t.response for t in d.turns[:-1]]) for d in dialogs]
-        for d, found in zip(dialogs, likelihoods(model, [(ask, full_answers[item]) for ask in asks])):
+        for d, found in zip(dialogs, model.likelihoods([(ask, full_answers[item]) for ask in asks])):
             about = {"image": d.images[0], "item": item, "history": d.history}
             rows.append({**about, "early": found.early, "loss": found.loss})
     return pd.DataFrame(rows)

@@ -6,7 +6,7 @@
 __all__ = ['SHORTLY', 'Question', 'identified']
 
 # %% ../../nbs/eval/38_questions.ipynb #d33b1c88
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any

@@ -11,20 +11,20 @@ from pathlib import Path
 
 from ..files import UserError
 from ..images import find_pictures
-from .ask import Chat
+from .ask import Model
 from .endpoint.money import read_prices
-from .speak import Replay
+from .replay import ReplayModel
 
 # %% ../../nbs/models/24_opening.ipynb #f28b3e16
 def open_model(
     spec: str,  # PATH, URL#NAME, scripted:NAME or replay:RUN
-    pictures: Mapping[str, Path],  # where they lie, from `find_pictures`
-    images: str | Path | None,  # and the folder they were looked for in
-    scripted: Callable[[str], Chat] | None = None,  # the model of `scripted:NAME`, from NAME
+    pictures: Mapping[str, Path] = {},  # where they lie, from `find_pictures`
+    images: str | Path | None = None,  # and the folder they were looked for in
+    scripted: Callable[[str], Model] | None = None,  # the model of `scripted:NAME`, from NAME
     most_tokens: int = 64,  # of an answer
     wanted: Sequence[str] = (),  # images that must have a picture
     **pay,  # of a server: out, the folder that keeps its answers, role, price, budget
-) -> Chat:
+) -> Model:
     "A model by its name on the command line."
     if spec.startswith("scripted:"):
         if scripted is None:
@@ -35,7 +35,7 @@ def open_model(
             raise UserError(
                 f"--model {spec}: is no run folder (there is no run.json in it): name one that `cocoift eval` made"
             )
-        return Replay(spec.removeprefix("replay:"))
+        return ReplayModel(spec.removeprefix("replay:"))
     if missing := sorted(image for image in set(wanted) if image not in pictures):
         raise UserError(
             f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): "
@@ -47,11 +47,9 @@ def open_model(
         raise UserError(
             f"--model {spec}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN"
         )
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
 
-    model = LocalChat(spec, None, most_tokens)
-    model.pictures = pictures
-    return model
+    return LocalModel(spec, pictures, most_tokens)
 
 
 def _served(
@@ -62,16 +60,16 @@ def _served(
     role: str = "eval",
     price: str | Path | None = None,
     budget: float | None = None,
-) -> Chat:
+) -> Model:
     url, sharp, name = spec.partition("#")
     if not (sharp and name):
         raise UserError(f"--model {spec}: a server needs the model's name too: write {url}#NAME")
-    from cocoift.models.endpoint.server import ServerChat
+    from cocoift.models.endpoint.server import ServedModel
 
     if budget is not None and price is None:
         raise UserError("--budget: without prices nothing costs anything: name them with --price")
     answers, prices = out and Path(out) / "answers.sqlite", read_prices(price, name)
-    return ServerChat(spec, pictures, most_tokens, answers, price=prices, budget=budget, run=role, role=role)
+    return ServedModel(spec, pictures, most_tokens, answers, price=prices, budget=budget, run=role, role=role)
 
 # %% ../../nbs/models/24_opening.ipynb #280ab024
 def pictures_for(spec: str, images: str | Path) -> Mapping[str, Path]:

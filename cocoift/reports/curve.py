@@ -76,21 +76,21 @@ def states_of(model: str | Path) -> list[State]:  # by step
     ]
 
 # %% ../../nbs/reports/16_curve.ipynb #783f6029
-def open_state(state: State, images: str | Path):  # a LocalChat
-    "A state as a chat."
+def open_state(state: State, images: str | Path):  # a LocalModel
+    "A state as a model."
     import torch
     from safetensors import safe_open
 
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
 
-    chat = LocalChat(state.model, images)
+    model = LocalModel(state.model, images)
     if state.added:
         from cocoift.train.adapt import LoraOptions, adapt
 
-        adapt(chat.model, "language", LoraOptions(*state.added))
-        chat.model.eval().requires_grad_(False)
+        adapt(model.model, "language", LoraOptions(*state.added))
+        model.model.eval().requires_grad_(False)
     if state.over:
-        weights, told = dict(chat.model.named_parameters()), set()
+        weights, told = dict(model.model.named_parameters()), set()
         for name in read_json(state.over / "checkpoint.json")["files"]:
             with safe_open(state.over / name, "pt") as file, torch.no_grad():
                 for key in (k for k in file.keys() if k.startswith("weight/")):
@@ -104,7 +104,7 @@ def open_state(state: State, images: str | Path):  # a LocalChat
                     told.add(place)
         if not told:
             raise UserError(f"{state.over}: holds no weights: delete it to go without")
-    return chat
+    return model
 
 # %% ../../nbs/reports/16_curve.ipynb #b82a1466
 def _point(step: int | None, lines: Sequence[dict]) -> dict:

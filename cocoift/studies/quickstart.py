@@ -157,13 +157,13 @@ def examine(layout: str, s: int, out: Path) -> None:
     from cocoift.eval.benchmarks.rounds import annotated_questions
     from cocoift.eval.examine import make_exam, run_exam
     from cocoift.eval.scope.make import make_scope
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
     from cocoift.reports.curve import likelihood_curve
 
-    chat = LocalChat(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
+    model = LocalModel(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
     folder, scope = out / "eval" / layout / f"seed-{s}", make_exam("scope", make_scope(out / "exam"))
-    run_exam(chat, make_exam("rounds", annotated_questions(out / "exam")), folder)
-    run_exam(chat, scope, folder / "scope")
+    run_exam(model, make_exam("rounds", annotated_questions(out / "exam")), folder)
+    run_exam(model, scope, folder / "scope")
     likelihood_curve(out / "train" / layout / f"seed-{s}", scope, out / "exam/images", folder / "likelihood")
 
 # %% ../../nbs/studies/10_quickstart.ipynb #17d3b019

@@ -114,7 +114,7 @@ def study(tmp_path_factory) -> Path:
 
 def parrot(body: dict) -> str:
     "What was asked; and whoever asks for the key gets it, in an answer or in an error."
-    from cocoift.models.endpoint.stage import Refusal, echo
+    from mock_server import Refusal, echo
 
     text = echo(body)
     if "Fail with the key" in text:
@@ -123,17 +123,17 @@ def parrot(body: dict) -> str:
 
 
 @pytest.fixture(scope="session")
-def stage():
-    from cocoift.models.endpoint.stage import Raised, Stage
+def parrot_server():
+    from mock_server import MockServer
 
-    with Raised(Stage(answer=parrot)) as address:
+    with MockServer(answer=parrot) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
-def url(root, study, stage):
+def url(root, study, parrot_server):
     folder = study.parent
-    (folder / "models.yaml").write_text(MODELS.format(server=stage))
+    (folder / "models.yaml").write_text(MODELS.format(server=parrot_server))
     server, address = start(
         root, folder, "--study", study, "--models", folder / "models.yaml", env={"OPENAI_API_KEY": KEY}
     )

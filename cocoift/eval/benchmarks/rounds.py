@@ -8,7 +8,7 @@ __all__ = ['ROUNDS', 'annotated_questions', 'Rounds']
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #e587f13f
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..read import read_answer
 from ..run import coverage
 from ...files import UserError, digest_of
 from ...formats import normalise
-from ...models.scripted import Answers, Book
+from ...models.scripted import AnswerKey, KeyAnswers
 from ...stats import Estimate
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #e2d35f50
@@ -99,9 +99,9 @@ class Rounds(Benchmark):
 
         return digest_of([{**row(q), "priors": [p.id for p in q.priors]} for q in questions])
 
-    def answer_key(self, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> Book:
+    def answer_key(self, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> AnswerKey:
         return {
-            (q.image, instruction): Answers(q.short_answer, q.full_answer)
+            (q.image, instruction): KeyAnswers(q.short_answer, q.full_answer)
             for asked in questions
             for q in (asked, *asked.priors)
             for instruction in (q.question, q.instruction)

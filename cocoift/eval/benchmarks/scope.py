@@ -17,10 +17,10 @@ from ..levels import leakage_rows
 from ..options import EvalOptions
 from ..run import Read, coverage
 from ..scope.make import ScopeSet, open_scope, resolves
-from ..scope.metrics import SHARES, scope_result, table
-from ..scope.play import PAIRED, ScopeScripted, scope_dialogs, scope_reader, scope_rounds
+from ..scope.metrics import SHARES, scope_result
+from ..scope.play import PAIRED, scope_dialogs, scope_model, scope_reader, scope_rounds
 from ...files import UserError
-from ...models.ask import Chat
+from ...models.ask import Model
 from ...stats import Estimate
 
 # %% ../../../nbs/eval/benchmarks/12_scope.ipynb #bcf1720d
@@ -50,8 +50,8 @@ class Scope(Benchmark):
     def full_answers(self, questions: ScopeSet) -> dict[str, str]:
         return {s.id: s.steps[-1].full for s in questions if s.scope == "paired"}
 
-    def scripted(self, questions: ScopeSet, dialogs: Sequence[Dialog]) -> Callable[[str], Chat]:
-        return partial(ScopeScripted, scope=questions)
+    def scripted(self, questions: ScopeSet, dialogs: Sequence[Dialog]) -> Callable[[str], Model]:
+        return partial(scope_model, scope=questions)
 
     def reader(self, questions: ScopeSet) -> Read:
         return scope_reader(questions)
