@@ -12,7 +12,7 @@ from pathlib import Path
 from ..eval.budget import budget
 from ..eval.dialog import Dialog, Turn
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
-from ..eval.judging import judge_answers, to_judge
+from ..eval.judging import judge_answers, judging, to_judge
 from ..eval.rubric import load_rubric
 from ..files import Journal, UserError, read_json, write_json
 from ..locks import owning
@@ -71,7 +71,7 @@ def plan_judge(
 ) -> dict:
     "The judgements that are left, and at most what they cost."
     rubric, items = load_rubric(prompt or bench), to_judge(bench, predictions, files, history)
-    orders = (0, 1) if bench == "pairwise" else (0,)
+    orders = (0, 1) if judging(bench).swap else (0,)
     done = {
         (line["item"], line["repeat"], line["order"])
         for line in Journal(Path(out) / "verdicts.jsonl").read()
