@@ -18,7 +18,7 @@ from ..files import UserError
 from ..formats import TERSE_FORMATS, is_terse, keeps
 from ..images import find_pictures
 from ..viz import audited
-from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, Tile, Tiles, write_report
+from ..viz.report import Chart, DialogCard, Dialogs, Section, Table, Text, Tile, Tiles, write_report
 
 # %% ../../nbs/reports/10_audit_page.ipynb #2e71c590
 MEASURES = {"carry_over": "carry-over", "bare_terse": "bare terse", "switches": "switches", "obedience": "obedience"}
@@ -107,7 +107,7 @@ def told(c: Conversation, most: int = _SHOWN_ROUNDS) -> list[dict]:
 def _dialogs(conversations: Sequence[Conversation], pictures: dict[str, Path], caption: str) -> Dialogs:
     return Dialogs(
         [
-            Dialog(pictures.get(c.image), {f"{c.id}, {', '.join(c.images) or 'no image'}": told(c)})
+            DialogCard(pictures.get(c.image), {f"{c.id}, {', '.join(c.images) or 'no image'}": told(c)})
             for c in conversations
         ],
         caption,

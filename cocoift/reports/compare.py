@@ -15,7 +15,7 @@ from ..eval.paired import differences, pair, runs_of
 from ..files import Journal, digest
 from ..images import find_pictures
 from ..stats import RESOLVES
-from ..viz.report import Dialog, Dialogs, Section, Table, Text, write_report
+from ..viz.report import DialogCard, Dialogs, Section, Table, Text, write_report
 
 # %% ../../nbs/reports/12_compare.ipynb #f4999aa1
 SHOWN = 60  # dialogs on the page
@@ -59,7 +59,7 @@ def _said(run: Path) -> dict[str, list[dict]]:  # dialog -> its rounds
     return said
 
 
-def side_by_side(a: Path, b: Path, wanted: list[tuple[int, str]], pictures: dict[str, Path]) -> list[Dialog]:
+def side_by_side(a: Path, b: Path, wanted: list[tuple[int, str]], pictures: dict[str, Path]) -> list[DialogCard]:
     "What both said in the dialogs wanted."
     names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
     sides = [[_said(run) for run in runs_of(folder)] for folder in (a, b)]
@@ -69,7 +69,7 @@ def side_by_side(a: Path, b: Path, wanted: list[tuple[int, str]], pictures: dict
         rounds = id(columns[names[0]])  # several rounds of one dialog may have changed
         if all(columns.values()) and rounds not in shown:
             shown.add(rounds)
-            told.append(Dialog(pictures.get(columns[names[0]][0]["image"]), columns))
+            told.append(DialogCard(pictures.get(columns[names[0]][0]["image"]), columns))
     return told
 
 # %% ../../nbs/reports/12_compare.ipynb #d60138ac

@@ -23,7 +23,7 @@ from .curve import CURVES, points_table
 from .scope_page import scope_scores, scope_sections, scope_tables, wide
 from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
-from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report
+from ..viz.report import Chart, DialogCard, Dialogs, Section, Table, Text, write_report
 
 # %% ../../nbs/reports/30_pages.ipynb #629da4a0
 @dataclass
@@ -209,7 +209,7 @@ def _others(arms: Sequence[Arm]) -> pd.DataFrame:  # levels of other benchmarks,
     return _stack(arms, of)
 
 # %% ../../nbs/reports/30_pages.ipynb #cb4c378c
-def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[Dialog]:
+def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> list[DialogCard]:
     "Side-by-side dialogs on the first images that all arms were asked about."
     piers = {
         arm.name: pd.DataFrame(Journal(arm.runs[0] / "pier.jsonl").read())
@@ -224,7 +224,7 @@ def dialogs(arms: Sequence[Arm], pictures: dict[str, Path], most: int = 6) -> li
         if all(image in set(p.image) for p in piers.values())
     ]
     return [
-        Dialog(pictures.get(image), {name: _marked(pier[pier.image == image]) for name, pier in piers.items()})
+        DialogCard(pictures.get(image), {name: _marked(pier[pier.image == image]) for name, pier in piers.items()})
         for image in shared[:most]
     ]
 
@@ -246,7 +246,7 @@ def _marked(rounds: pd.DataFrame) -> list[dict]:
 
 # %% ../../nbs/reports/30_pages.ipynb #870e90bb
 def _sections(
-    t: dict[str, pd.DataFrame], told: list[Dialog]
+    t: dict[str, pd.DataFrame], told: list[DialogCard]
 ) -> list[Section]:  # what there is nothing to say about is left out
     def chart(table: pd.DataFrame, draw, caption: str) -> list[Chart]:
         return [Chart(draw(table), caption, table)] if len(table) else []
