@@ -11,7 +11,7 @@ from apps.room import QUIET
 from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
 from cocoift.reports.audit_page import WORD_BINS, binned, measures, overlaps, told, varied
-from cocoift.viz import audited, figures
+from cocoift.viz import audited, look
 
 AT_ONCE = ("composition", "formats-by-round", "formats")
 LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
@@ -54,7 +54,7 @@ class Data:
     def arrive(self, asked: Asked) -> list:
         there = list(shelf.datasets(self.study.root))
         chosen = asked.one(
-            "set", there, next((name for name in there if name in figures.LAYOUTS), next(iter(there), None))
+            "set", there, next((name for name in there if name in look.LAYOUT_ORDER), next(iter(there), None))
         )
         return [
             gr.update(choices=there, value=chosen),
@@ -135,7 +135,7 @@ class Data:
             said = str(error) or type(error).__name__
             return [
                 not_shown([said]),
-                *self.places({place: (None, lambda _: figures.empty(said)) for place in LATER}),
+                *self.places({place: (None, lambda _: look.empty(said)) for place in LATER}),
                 None,
             ]
         table = measures(found)

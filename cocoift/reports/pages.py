@@ -264,7 +264,11 @@ def _sections(
         ),
     ]
     levels_ = [
-        *chart(t["scores"], figures.levels, "How often a free question is answered tersely, by what stood before it"),
+        *chart(
+            t["scores"],
+            figures.history_levels,
+            "How often a free question is answered tersely, by what stood before it",
+        ),
         *chart(t["effects"], figures.decomposition, "Leakage in its parts"),
         *(
             [

@@ -25,7 +25,7 @@ from plotly.offline import get_plotlyjs
 from ..files import UserError, atomic_file
 from ..images import embed
 from ..stats import Estimate
-from .figures import TITLE_PX
+from .look import TITLE_PX
 
 # %% ../../nbs/viz/54_report.ipynb #a7141de7
 @dataclass(frozen=True, slots=True)
