@@ -5,12 +5,12 @@ from functools import lru_cache
 
 import gradio as gr
 import pandas as pd
+from cocoift.reports.audit_tables import WORD_BINS, binned, marked_rounds, measures, overlaps, varied
 
 from apps.panels.place import Asked, Study, not_shown, parts_of, remember, shelve, spoken
 from apps.room import QUIET
 from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
-from cocoift.reports.audit_page import WORD_BINS, binned, measures, overlaps, told, varied
 from cocoift.viz import audited, look
 
 AT_ONCE = ("composition", "formats-by-round", "formats")
@@ -173,7 +173,7 @@ class Data:
         where = f'<p class="where">{place + 1:,} of {len(found):,} · {html.escape(c.id)} · {html.escape(", ".join(c.images)) or "no image"}</p>'
         rounds = [
             {"asked": t["instruction"], "said": t["response"], "marks": marks(t, r.origin)}
-            for t, r in zip(told(c, len(c.rounds)), c.rounds)
+            for t, r in zip(marked_rounds(c, len(c.rounds)), c.rounds)
         ]
         return self.study.picture(c.images[0]) if c.images else None, where + spoken(rounds)
 
