@@ -5,12 +5,12 @@ from functools import lru_cache
 
 import gradio as gr
 import pandas as pd
-from cocoift.reports.audit_tables import WORD_BINS, binned, marked_rounds, measures, overlaps, varied
 
 from apps.panels.place import Asked, Study, not_shown, parts_of, remember, shelve, spoken
 from apps.room import QUIET
 from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
+from cocoift.reports.audit_tables import WORD_BINS, binned, marked_rounds, measures, overlaps, varied
 from cocoift.viz import audited, look
 
 AT_ONCE = ("composition", "formats-by-round", "formats")

@@ -10,6 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+
+from .. import __version__
+from ..conversation import Conversation, pictures_of
+from ..data.inspect.audit import benchmarks, measure, read_survey
+from ..files import UserError
+from ..images import find_pictures
 from cocoift.reports.audit_tables import (
     MEASURES,
     ROUND_BINS,
@@ -21,12 +27,6 @@ from cocoift.reports.audit_tables import (
     overlaps,
     varied,
 )
-
-from .. import __version__
-from ..conversation import Conversation, pictures_of
-from ..data.inspect.audit import benchmarks, measure, read_survey
-from ..files import UserError
-from ..images import find_pictures
 from ..viz import audited
 from ..viz.report import Chart, DialogCard, Dialogs, Section, Table, Text, Tile, Tiles, write_report
 
