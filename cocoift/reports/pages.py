@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from .arms import Arm, find_arms, study_tables
 
 from .. import __version__
 from ..files import Journal
 from ..images import find_pictures
+from .arms import Arm, find_arms, study_tables
 from .curve import CURVES
 from .scope_page import scope_sections, wide
 from ..viz import audited, figures, results, traced
