@@ -66,9 +66,9 @@ def score(
 ) -> None:
     "Score stored predictions by official or open rules."
     from cocoift.eval.benchmark import score as run
-    from cocoift.eval.official import Given
+    from cocoift.eval.official import ScoreInput
 
-    given = Given(predictions, references, synonyms, questions, rules, mode, field)
+    given = ScoreInput(predictions, references, synonyms, questions, rules, mode, field)
     told = {"bench": bench, "mode": mode, **run(bench, given)}
     flat = {name.removesuffix(" relative"): e for name, e in told["intervals"].items()}
     rows = []

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .answers import answer_rows, joined, scorable
+from .answers import answer_rows, join_answers, scorable
 from .dialog import Dialog
 from .history import EFFECTS
-from .official import Given, as_lines
+from .official import ScoreInput, as_lines
 from .questions import Question
 from ..files import UserError
 from ..formats import is_terse, keeps, words
@@ -77,7 +77,7 @@ class Benchmark:
     total: Total = right_share
     submit: Callable[[Sequence[tuple[Question, str]]], str] = as_answers  # the text of an official prediction file
     suffix: str = ".jsonl"  # of that file
-    score: Callable[[Given], dict] | None = (
+    score: Callable[[ScoreInput], dict] | None = (
         None  # of stored predictions, where `read`, `mark` and `total` don't say it all; `scores` at the official rounding
     )
     modes: tuple[str, ...] = ("official",)
@@ -141,13 +141,15 @@ def marked(
     )
 
 
-def said_to(given: Given, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
+def said_to(given: ScoreInput, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
     "Stored answers by question, and what must be said beside their score."
     rows = answer_rows(given.predictions, given.field, questions.values())
-    return scorable(joined(rows, questions, given.predictions, given.need("references")), given.mode, given.predictions)
+    return scorable(
+        join_answers(rows, questions, given.predictions, given.need("references")), given.mode, given.predictions
+    )
 
 
-def score_answers(bench: Benchmark, given: Given) -> dict[str, Any]:  # scores, intervals, n, rule
+def score_answers(bench: Benchmark, given: ScoreInput) -> dict[str, Any]:  # scores, intervals, n, rule
     "Score stored answers."
     questions = {q.id: q for q in read_questions(bench.name, given.need("references"))}
     said, notes = said_to(given, questions)
@@ -158,7 +160,7 @@ def score_answers(bench: Benchmark, given: Given) -> dict[str, Any]:  # scores, 
     return {"scores": scores, "intervals": intervals, "n": len(said), "rule": rule, **notes}
 
 
-def score(name: str, given: Given) -> dict[str, Any]:
+def score(name: str, given: ScoreInput) -> dict[str, Any]:
     "What `cocoift score` does."
     bench = benchmark(name)
     if given.mode not in ("official", "open"):

@@ -14,7 +14,7 @@ from .answers import answers_by_id
 from .benchmark import Judging, benchmark, load_benchmarks
 from .judge import Judge, Judged, fingerprint, judge_items
 from .rubric import load_rubric
-from .verdicts import counted
+from .verdicts import count_statuses
 from ..files import Journal, UserError, read_json, write_json
 from ..thoughts import without_thoughts
 
@@ -99,7 +99,7 @@ def judge_answers(
         "items": len(items),
         "fingerprint": mark,
         "judge": lines[0]["judge"],
-        **counted(lines),
+        **count_statuses(lines),
         **how.summary(lines),
     }
     write_json(Path(out) / "scores.json", result)

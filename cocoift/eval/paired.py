@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .observed import any_observed, judged_observed, rounds_observed, scope_observed
 
+from .observed import any_observed, judged_observed, rounds_observed, scope_observed
 from ..files import Journal, UserError, read_json
 from ..stats import resolved, share
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .official import Given, by_id, number, records
+from .official import ScoreInput, by_id, finite_number, records
 from ..files import UserError
 from ..stats import Estimate, share
 
@@ -92,7 +92,7 @@ def _battles(rows: Sequence[dict], path: Path) -> tuple[list[str], list[tuple[in
     return names, [(a, b, OUTCOMES[row["winner"]]) for (a, b), row in zip(sides, rows)]
 
 
-def arena(given: Given) -> dict:
+def arena(given: ScoreInput) -> dict:
     "Bradley-Terry with a bootstrap over questions, and Elo."
     rows = records(given.predictions, ["model_a", "model_b", "winner"])
     names, battles = _battles(rows, given.predictions)
@@ -135,7 +135,7 @@ def _in_both_orders(rows: Sequence[dict], path: Path) -> tuple[list[dict], int]:
     return sides, flips
 
 
-def pairwise(given: Given) -> dict:
+def pairwise(given: ScoreInput) -> dict:
     "Win rates; a judge that changes its mind with the order has said: tie."
     rows = records(given.predictions, ["model_1", "model_2", "g1_winner", "g2_winner"])
     _models(rows, given.predictions, "model_1", "model_2")
@@ -160,11 +160,11 @@ def pairwise(given: Given) -> dict:
     }
 
 # %% ../../nbs/eval/68_ratings.ipynb #30280cc9
-def single(given: Given) -> dict:
+def single(given: ScoreInput) -> dict:
     "Mean scores by turn; -1 is a failed judgement and is left out, and counted."
     rows, failed = [], Counter()
     for k, row in enumerate(records(given.predictions, ["model", "score", "turn"]), 1):
-        mark = number(row["score"], given.predictions, f"record {k}")
+        mark = finite_number(row["score"], given.predictions, f"record {k}")
         if mark < 0:
             failed[row["model"]] += 1
             continue
@@ -187,7 +187,7 @@ def single(given: Given) -> dict:
     }
 
 # %% ../../nbs/eval/68_ratings.ipynb #89e43c41
-def paired_test(given: Given) -> dict:
+def paired_test(given: ScoreInput) -> dict:
     "Student's paired t on the model scores of two review files (predictions less references)."
     from scipy import stats
 
@@ -197,7 +197,7 @@ def paired_test(given: Given) -> dict:
         pairs = {name: row.get("tuple", row.get("score")) for name, row in by_id(rows, "question_id", path).items()}
         if any(not isinstance(p, list) or len(p) != 2 or -1 in p for p in pairs.values()):
             raise UserError(f"{path}: holds a review without scores: judge it again")
-        sides.append({k: number(p[1], path, k) for k, p in pairs.items()})
+        sides.append({k: finite_number(p[1], path, k) for k, p in pairs.items()})
     if sides[0].keys() != sides[1].keys():
         raise UserError(
             f"{given.predictions}: reviews other questions than {given.references}: give two reviews of one benchmark"
