@@ -24,7 +24,6 @@ from cocoift.eval.answer_field import (
     names_among,
     repeats_question,
 )
-
 from .official import by_id, id_text, read_map, records, same_ids
 from .questions import Question
 from ..files import UserError, reading_text
