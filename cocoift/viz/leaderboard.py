@@ -53,6 +53,7 @@ def leaderboard_table(
 # %% ../../nbs/viz/56_leaderboard.ipynb #c4e5552e
 _MOST_RUNS = 60  # rows that a figure draws
 LESS_IS_BETTER = {*EFFECT_ROWS, "terse_rate", "chair_s", "chair_i", "unparsed", "contradiction", "flip"}
+_NEITHER_IS_BETTER = {"words"}
 
 
 def sign(difference: float, low: float, high: float) -> str:
@@ -95,7 +96,7 @@ def leaderboard_figure(
     name_rows(figure, rows.run)
     figure.update_xaxes(title_text=_narrow(_titled(metric)), selector=dict(anchor="y"))
     better = "less is better" if metric in LESS_IS_BETTER else "more is better"
-    subtitle = [f"History: {history}", "95 % intervals", *([better] if metric != "words" else [])]
+    subtitle = [f"History: {history}", "95 % intervals", *([] if metric in _NEITHER_IS_BETTER else [better])]
     title = f"{metric.replace('_', ' ').capitalize()}, run by run"
     height, bottom = 176 + 30 * len(rows), 98 if beside else 68
     return dress(figure, title, "; ".join(subtitle), height, 24, bottom, margin_r=76)

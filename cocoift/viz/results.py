@@ -99,9 +99,9 @@ def radar(
     return dress(figure, "All capabilities on one axis", f"0 to {top:g} on every axis", 440, 30, polar=polar)
 
 # %% ../../nbs/viz/57_results.ipynb #dc9dcf83
-_ALONG_ROUNDS = {  # metric: what it answers, its axis
+_ALONG_ROUNDS = {  # metric: what it answers, its axis, and where this begins if it is no share
     "terse": ("Does a terse request spread to free rounds?", "terse answers to free rounds"),
-    "words": ("How long a free answer stays", "words in a free answer"),
+    "words": ("How long a free answer stays", "words in a free answer", 0),
     "strict": ("Is each round's own format kept?", "formats kept"),
     "content": ("What is right, round by round", "right answers"),
     "joint": ("Right and in the format", "right and in the format"),
@@ -114,10 +114,8 @@ def by_round(
     metric: str,
 ) -> go.Figure:
     "One metric along a dialog, a line a run."
-    table, (title, unit) = (
-        tidy(table, "layout metric | round value low high n"),
-        _ALONG_ROUNDS.get(metric, (metric,) * 2),
-    )
+    title, unit, *least = _ALONG_ROUNDS.get(metric, (metric, metric))
+    table = tidy(table, "layout metric | round value low high n")
     table = table[table.metric == metric]
     if not len(table):
         raise NothingToDraw(f"Nothing to draw: {unit} were not measured round by round")
@@ -128,7 +126,8 @@ def by_round(
         dots(figure, rows, places, name, look, along="y", mode="lines+markers", line=look.line(2))
     rounds = sorted(table["round"].unique())
     figure.update_xaxes(title_text="round (before the first there is nothing)", tickvals=rounds, showgrid=False)
-    figure.update_yaxes(range=span(table) if metric != "words" else [0, span(table)[1]], title_text=unit, **ZERO)
+    low, high = span(table)
+    figure.update_yaxes(range=[*(least or [low]), high], title_text=unit, **ZERO)
     return dress(figure, title, "In dialogs with the model's own answers; 95 % intervals", 380)
 
 # %% ../../nbs/viz/57_results.ipynb #c7f3a894
