@@ -10,11 +10,11 @@ from apps import folds
 from apps.room import QUIET, Room, shows_errors, sorry, visitor
 from cocoift.arena.marks import defuse
 from cocoift.arena.messages import SIDES, WELCOME, differences, messages
-from cocoift.arena.session import MOST_PICTURES, MOST_TEXT, Side, answer
+from cocoift.arena.session import MOST_PICTURES, MOST_TEXT, Side, stream_answer
 from cocoift.arena.store import VOTES, votes_of
 from cocoift.dashboard.registry import examples, secrets
 from cocoift.files import UserError
-from cocoift.models.speak import Settings
+from cocoift.models.ask import Settings
 
 TAGS = {"A": "a", "B": "b", "C": "c", "D": "d", "tie": "tie", "both bad": "bad"}
 IN_ADDRESS = """(...values) => { const q = new URLSearchParams(location.search); "abcd".split("").forEach((n, i) => i < values[4] ? q.set(n, values[i]) : q.delete(n));
@@ -25,7 +25,7 @@ class Page:
     "The chat's parts, and what happens when they are touched."
 
     def __init__(self, room: Room, where: gr.Blocks):
-        self.room, self.names = room, list(room.roster.entries)
+        self.room, self.names = room, list(room.registry.entries)
         self.first = [self.names[min(k, len(self.names) - 1)] for k in range(4)]
         self.pictures, self.blind, self.many = (
             gr.State({}),
@@ -61,7 +61,7 @@ class Page:
 
     def lay_out(self) -> None:
         self.states, self.panes, self.models, self.retries, self.stops, self.columns = [], [], [], [], [], []
-        self.folds = folds.Folds(self.room.roster, self.names)
+        self.folds = folds.Folds(self.room.registry, self.names)
         with gr.Row(elem_id="bar"):
             self.folds.lay_out_bar()
             self.count = gr.Radio(
@@ -113,8 +113,8 @@ class Page:
             self.clear = gr.Button("Clear", size="sm", elem_id="clear", min_width=80, elem_classes="plain")
         self.note = gr.Markdown(elem_id="note")
         asked = [
-            [{"text": question, "files": [str(self.room.roster.pictures[image])]}]
-            for question, image in examples(self.room.roster)
+            [{"text": question, "files": [str(self.room.registry.pictures[image])]}]
+            for question, image in examples(self.room.registry)
         ]
         gr.Examples(
             asked,
@@ -241,7 +241,7 @@ class Page:
         event.then(self.settle, *self.settled, **QUIET)
 
     def shown(self, side: Side, known: dict, hidden: bool) -> tuple[Side, list[dict]]:
-        return side, messages(side, self.room.roster.pictures | known, hidden)
+        return side, messages(side, self.room.registry.pictures | known, hidden)
 
     @staticmethod
     def shape(many: int):
@@ -301,11 +301,12 @@ class Page:
             event = room.live.setdefault((request.session_hash, name), Event())
             while True:
                 try:
-                    speaker = await asyncio.to_thread(room.roster.speaker, side.model)
+                    model = await asyncio.to_thread(room.registry.model, side.model)
                 except Exception as error:  # a checkpoint that is torn, a model that is gone: its side says so
                     side = side.last(status="failed", why=" ".join(str(error).split())[:300] or type(error).__name__)
                 else:
-                    async for side in answer(side, speaker, room.roster.pictures | known, settings, event, secrets()):
+                    pictures = room.registry.pictures | known
+                    async for side in stream_answer(side, model, pictures, settings, event, secrets()):
                         yield self.shown(side, known, hidden)
                 if side.rounds[-1].status != "done" or not side.script:
                     side = Side(side.model, side.rounds)
@@ -328,7 +329,7 @@ class Page:
             told = ", ".join(f"{s.upper()} was *{defuse(side.model)}*" for s, side in sides.items())
             seen = [
                 gr.update(visible=True, value=side.model)
-                if side.model in self.room.roster.entries
+                if side.model in self.room.registry.entries
                 else gr.update(visible=True)
                 for side in sides.values()
             ]
@@ -347,7 +348,7 @@ class Page:
     def hide_names(self, on, *given):
         *models, many = given
         self.room.stop(visitor())
-        names = list(self.room.roster.entries)
+        names = list(self.room.registry.entries)
         drawn = (
             random.sample(names, many)
             if on and len(names) >= many
@@ -370,8 +371,8 @@ class Page:
 
     def arrive(self, request: gr.Request):
         "The page as its link wants it: models, how many, a saved dialog."
-        told, asked = self.room.roster.refresh(), dict(request.query_params)
-        names = list(self.room.roster.entries)
+        told, asked = self.room.registry.refresh(), dict(request.query_params)
+        names = list(self.room.registry.entries)
         spare = [names[min(k, len(names) - 1)] for k in range(4)]
         sides = [Side(asked.get(s) if asked.get(s) in names else name) for s, name in zip(SIDES, spare)]
         many = int(asked["sides"]) if asked.get("sides") in ("2", "3", "4") else 2
@@ -383,7 +384,7 @@ class Page:
             told = told if found else why
             many = max(2, len(found)) if found else many
             sides = [*found.values(), *sides[len(found) :]] if found else sides
-        pictures = self.room.roster.pictures | self.room.log.album()
+        pictures = self.room.registry.pictures | self.room.log.album()
         known = {
             image: pictures[image] for side in sides for r in side.rounds for image in r.images if image in pictures
         }

@@ -12,14 +12,16 @@ from apps.panels.training import Training
 from apps.panels.votes import Votes
 from apps.room import QUIET
 from cocoift.arena.store import Logbook
-from cocoift.dashboard.registry import Roster
+from cocoift.dashboard.registry import ModelRegistry
 
 PANELS = {"results": Results, "samples": Samples, "data": Data, "training": Training, "votes": Votes}
 
 
-def build(root: Path, roster: Roster, log: Logbook, folder: Path, where: gr.Blocks, tab: gr.Tab | None) -> None:
+def build(
+    root: Path, registry: ModelRegistry, log: Logbook, folder: Path, where: gr.Blocks, tab: gr.Tab | None
+) -> None:
     "Put the dashboard into the page; beside a chat it is drawn when its tab is opened."
-    study, panels, tabs = Study(root, roster, log, folder), {}, {}
+    study, panels, tabs = Study(root, registry, log, folder), {}, {}
     with gr.Tabs(elem_id="panels") as chosen:
         for name, panel in PANELS.items():
             with gr.Tab(name.capitalize(), id=name) as tabs[name]:

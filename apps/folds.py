@@ -12,15 +12,15 @@ from cocoift.arena.messages import SIDES, messages
 from cocoift.arena.prepared import as_lines, read_lines
 from cocoift.arena.session import MOST_TEXT, Side
 from cocoift.arena.store import plain
-from cocoift.dashboard.registry import Roster, offered
+from cocoift.dashboard.registry import ModelRegistry, offered_dialogs
 from cocoift.files import UserError
 
 
 class Folds:
     "The folded parts; `wire` ties them to a chat page."
 
-    def __init__(self, roster: Roster, names: list[str]):
-        self.roster, self.names, self.scripts = roster, names, offered(roster)
+    def __init__(self, registry: ModelRegistry, names: list[str]):
+        self.registry, self.names, self.scripts = registry, names, offered_dialogs(registry)
 
     # The parts
 
@@ -121,7 +121,7 @@ class Folds:
 
     def offer(self) -> dict:
         "The prepared dialogs as they are now: a run may have come."
-        self.scripts = offered(self.roster)
+        self.scripts = offered_dialogs(self.registry)
         return gr.update(choices=list(self.scripts))
 
     def lines_of(self, name: str) -> str:
@@ -136,7 +136,7 @@ class Folds:
         if told is None:
             raise sorry("Write the questions first, one a line.")
         pictures, last = (
-            self.roster.pictures,
+            self.registry.pictures,
             next((r.images[-1] for r in reversed(sides[0].rounds) if r.images and r.images[-1] in known), None),
         )
         if message and message.get("files"):
@@ -150,12 +150,12 @@ class Folds:
 
     def objects_of(self, a):
         image = next((r.images[-1] for r in reversed(a.rounds) if r.images), None)
-        if image not in self.roster.pictures:
+        if image not in self.registry.pictures:
             raise sorry("No COCO annotation of this picture is known here.")
         from cocoift.dashboard.objects import annotated
 
         try:
-            return annotated(self.roster.home(image), image, self.roster.pictures[image])
+            return annotated(self.registry.home(image), image, self.registry.pictures[image])
         except (UserError, OSError, KeyError, ValueError, StopIteration) as error:
             raise sorry(f"The objects cannot be drawn: {error}") from None
 
@@ -164,7 +164,7 @@ class Folds:
             raise sorry("Choose a model, and have a dialog on side A.")
         side = a.replay(model).next()
         self.room.expect("b")
-        return side, messages(side, self.roster.pictures | known), model
+        return side, messages(side, self.registry.pictures | known), model
 
     def opened(self, path):
         try:
@@ -192,7 +192,7 @@ class Folds:
         sides = list(told[int(number)].sides.values())
         many = max(2, len(sides))
         sides = [*sides, *(Side(name) for name in self.first[len(sides) :])]
-        return [*sides, *(messages(side, self.roster.pictures | known) for side in sides), many, many]
+        return [*sides, *(messages(side, self.registry.pictures | known) for side in sides), many, many]
 
     def exported(self, *given):
         *sides, known, hidden, many = given
@@ -202,7 +202,7 @@ class Folds:
         if not any(side.rounds for side in sides.values()):
             raise sorry("There is nothing to export yet: ask something first.")
         return [
-            str(path) for path in export(sides, self.room.folder / visitor() / "export", self.roster.pictures | known)
+            str(path) for path in export(sides, self.room.folder / visitor() / "export", self.registry.pictures | known)
         ]
 
     def saved(self, *given):

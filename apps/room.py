@@ -13,7 +13,7 @@ import gradio as gr
 from cocoift.arena.messages import SIDES
 from cocoift.arena.session import take_picture
 from cocoift.arena.store import Logbook
-from cocoift.dashboard.registry import Roster
+from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
 
 QUIET = dict(show_progress="hidden", api_visibility="private")
@@ -44,8 +44,8 @@ def visitor() -> str:
 class Room:
     "Pictures that were sent, answers that are being given."
 
-    def __init__(self, roster: Roster, log: Logbook, folder: Path, cache: Path):
-        self.roster, self.log, self.folder, self.cache = roster, log, folder, cache
+    def __init__(self, registry: ModelRegistry, log: Logbook, folder: Path, cache: Path):
+        self.registry, self.log, self.folder, self.cache = registry, log, folder, cache
         self.live: dict[tuple[str, str], Event] = {}
         self.sent: dict[str, set[Path]] = defaultdict(set)  # as they were uploaded
 
@@ -69,11 +69,11 @@ class Room:
         "A picture of this visitor's: who it is, and its clean copy."
         session, image = visitor(), ""
         try:
-            image, clean = take_picture(path, self.folder / session, self.roster.known())
+            image, clean = take_picture(path, self.folder / session, self.registry.known())
         except (UserError, OSError) as error:
             raise sorry(str(error)) from None
         finally:
-            if image not in self.roster.pictures:  # those are the lab's own, and everybody's
+            if image not in self.registry.pictures:  # those are the lab's own, and everybody's
                 self.sent[session].add(Path(path))
         return image, clean
 

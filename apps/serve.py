@@ -28,7 +28,7 @@ from apps.room import Room  # noqa: E402
 from apps.theme import CSS, HEAD, THEME  # noqa: E402
 from cocoift.arena.session import MOST_BYTES  # noqa: E402
 from cocoift.arena.store import Logbook  # noqa: E402
-from cocoift.dashboard.registry import open_roster  # noqa: E402
+from cocoift.dashboard.registry import open_registry  # noqa: E402
 from cocoift.files import UserError  # noqa: E402
 
 FORGET = (
@@ -51,8 +51,8 @@ def sweep(aside: Path) -> None:
 
 def page(options: dict) -> gr.Blocks:
     "The whole page."
-    roster = open_roster(options["study"], FOLDER, options["models"])
-    room = Room(roster, Logbook(Path(options["study"]).parent / "app" / "log.jsonl"), FOLDER / "sessions", CACHE)
+    registry = open_registry(options["study"], FOLDER, options["models"])
+    room = Room(registry, Logbook(Path(options["study"]).parent / "app" / "log.jsonl"), FOLDER / "sessions", CACHE)
     with gr.Blocks(title="cocoift", analytics_enabled=False, delete_cache=FORGET) as blocks:
         gr.Markdown("# cocoift\nAn instruction should hold for exactly as long as it was meant to.", elem_id="title")
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -63,7 +63,7 @@ def page(options: dict) -> gr.Blocks:
                 with gr.Tab("Dashboard", id="dashboard", render_children=True) as looking:
                     dashboard.build(
                         Path(options["study"]),
-                        roster,
+                        registry,
                         room.log,
                         FOLDER / "sessions",
                         blocks,

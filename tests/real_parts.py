@@ -95,7 +95,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
     from cocoift.models.ask import Ask
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
     from cocoift.train.layout import assemble_on_disk
 
     seconds, start = {}, time.perf_counter()
@@ -129,11 +129,9 @@ def main() -> None:
         own.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
     lap("language model alone")
     Image.effect_mandelbrot((640, 480), (-2, -1, 1, 1), 50).convert("RGB").save(HOME / "000000000001.png")
-    chat = LocalChat(whole, HOME, most_tokens=32)
-    text, pictured = (
-        chat.answer([Ask(None, (), question) for question in QUESTIONS]),
-        chat.answer([Ask("coco:1", (), "What is this?")]),
-    )
+    chat = LocalModel(whole, HOME, most_tokens=32)
+    text = [reply.text for reply in chat.answer([Ask.of(question) for question in QUESTIONS])]
+    pictured = [reply.text for reply in chat.answer([Ask.of("What is this?", "coco:1")])]
     lap("whole")
     processor, plain = (
         AutoProcessor.from_pretrained(whole, backend="pil"),

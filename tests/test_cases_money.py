@@ -11,19 +11,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mock_server import Faults, MockServer, Refusal
 
 from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
 from cocoift.files import Failed, Journal, UserError
+from cocoift.models.ask import Ask, Settings
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.engine import Engine, ask_all
 from cocoift.models.endpoint.failures import check_proxies
 from cocoift.models.endpoint.money import Price, read_prices
 from cocoift.models.endpoint.request import Request
-from cocoift.models.endpoint.server import ServerSpeaker
+from cocoift.models.endpoint.server import ServedModel
 from cocoift.models.endpoint.spending import Spending, paid
-from cocoift.models.endpoint.stage import Faults, Raised, Refusal, Stage
-from cocoift.models.speak import Said, Settings
 from cocoift.world import make_world
 
 PRICE = Price(input=1000, output=2000)
@@ -39,7 +39,7 @@ def choice(message: dict, end: str | None = "stop") -> list[dict]:
     return [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": end}]
 
 
-class Teller(Stage):
+class Teller(MockServer):
     "A server that bills every 200 by `USAGE`, and sends the bodies that it is given one by one; then whole ones."
 
     def __init__(self, *bodies: bytes, size: int | None = None):
@@ -88,27 +88,27 @@ OF_NO_USE = {
 
 @pytest.mark.parametrize("case", OF_NO_USE)
 def test_what_was_billed_is_counted_though_it_was_no_answer(tmp_path, case):
-    stage, cache = Teller(OF_NO_USE[case]), Cache(tmp_path / "answers.sqlite")
-    with Raised(stage) as url:
+    server, cache = Teller(OF_NO_USE[case]), Cache(tmp_path / "answers.sqlite")
+    with server as url:
         engine = Engine(url, cache, run="r", role="t", price=PRICE, budget=100.0)
         answers = ask_all(engine, [question(1)])
     bill = paid(Spending(cache), "r")
-    assert answers[0].text == "Two." and stage.billed == pytest.approx(2 * BILL)
-    assert bill == {"calls": 2, "tokens_in": 80, "tokens_out": 14, "cost": pytest.approx(stage.billed), "owed": 0.0}
-    assert engine.cost == pytest.approx(stage.billed) and (engine.counts["tokens_in"], engine.counts["tokens_out"]) == (
-        80,
-        14,
-    )
+    assert answers[0].text == "Two." and server.billed == pytest.approx(2 * BILL)
+    assert bill == {"calls": 2, "tokens_in": 80, "tokens_out": 14, "cost": pytest.approx(server.billed), "owed": 0.0}
+    assert engine.cost == pytest.approx(server.billed) and (
+        engine.counts["tokens_in"],
+        engine.counts["tokens_out"],
+    ) == (80, 14)
     assert cache.usage("r")["t"]["cost"] == pytest.approx(BILL)  # of the answer that was kept
 
 
 @pytest.mark.parametrize("size", [None, 1000])
 def test_what_broke_off_before_its_bill_counts_at_the_most_it_may_have_been(tmp_path, size):
-    stage, cache = Teller(b'{"id": "x", "choices": [{"mess', size=size), Cache(tmp_path / "answers.sqlite")
-    with Raised(stage) as url:
+    server, cache = Teller(b'{"id": "x", "choices": [{"mess', size=size), Cache(tmp_path / "answers.sqlite")
+    with server as url:
         ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
     bill = paid(Spending(cache), "r")
-    assert stage.billed == pytest.approx(2 * BILL) and bill["calls"] == 2 and bill["owed"] == 0
+    assert server.billed == pytest.approx(2 * BILL) and bill["calls"] == 2 and bill["owed"] == 0
     assert bill["tokens_out"] == 7 + 9 and bill["tokens_in"] == 40 + len("Boat 1") + 4
 
 
@@ -121,12 +121,12 @@ def test_refusals_and_pages_cost_nothing(tmp_path):
             raise Refusal((429, 500, 503)[len(refused) - 1], "busy")
         return "Two."
 
-    with Raised(Stage(answer)) as url:
+    with MockServer(answer) as url:
         ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
         with pytest.raises(UserError, match="no server answers there"):
             ask_all(Engine("http://127.0.0.1:9/v1", cache, run="nobody", price=PRICE), [question(2)])
     with (
-        Raised(Teller(*[b'{"error": {"message": "no credit", "code": 402}}'] * 3)) as url,
+        Teller(*[b'{"error": {"message": "no credit", "code": 402}}'] * 3) as url,
         pytest.raises(UserError, match="is no chat API .*no credit"),
     ):
         ask_all(Engine(url, cache, run="error", price=PRICE), [question(3)])
@@ -135,19 +135,19 @@ def test_refusals_and_pages_cost_nothing(tmp_path):
 
 
 def test_a_nothing_that_is_billed_is_not_asked_for_twelve_times(tmp_path):
-    stage, cache = Teller(*[OF_NO_USE["a tool"]] * 99), Cache(tmp_path / "answers.sqlite")
-    with Raised(stage) as url:
+    server, cache = Teller(*[OF_NO_USE["a tool"]] * 99), Cache(tmp_path / "answers.sqlite")
+    with server as url:
         (answer,) = ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
     assert (
         answer.status == "error"
         and "3 attempts failed, the last: an answer without text (it calls a tool)" in answer.why
     )
-    assert paid(Spending(cache), "r")["cost"] == pytest.approx(stage.billed) == pytest.approx(3 * BILL)
+    assert paid(Spending(cache), "r")["cost"] == pytest.approx(server.billed) == pytest.approx(3 * BILL)
 
 
 def test_nobody_knows_what_an_answer_cost_that_came_too_late(tmp_path):
     cache = Cache(tmp_path / "answers.sqlite")
-    with Raised(Stage(latency=30)) as url:
+    with MockServer(latency=30) as url:
         (answer,) = ask_all(Engine(url, cache, run="r", price=PRICE, timeout=0.2, attempts=2), [question(1)])
         assert answer.status == "error" and "no answer in time" in answer.why
         bill = paid(Spending(cache), "r")
@@ -169,7 +169,7 @@ def test_nobody_knows_what_an_answer_cost_that_a_gateway_did_not_wait_for(tmp_pa
             raise Refusal(status, "gateway time-out")
         return "Two."
 
-    with Raised(Stage(answer)) as url:
+    with MockServer(answer) as url:
         assert ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])[0].text == "Two."
     bill = paid(Spending(cache), "r")
     assert bill["calls"] == 1 and bill["owed"] == pytest.approx(PRICE.cost(len("Boat 1") + 4, 9))
@@ -177,16 +177,16 @@ def test_nobody_knows_what_an_answer_cost_that_a_gateway_did_not_wait_for(tmp_pa
 
 def test_a_server_that_counts_nothing_is_asked_once(tmp_path):
     free = body(choices=choice({"content": "Two."}), usage={"prompt_tokens": 0, "completion_tokens": 0})
-    stage = Teller(free, free)
-    with Raised(stage) as url:
+    server = Teller(free, free)
+    with server as url:
         for _ in range(2):
             engine = Engine(url, Cache(tmp_path / "answers.sqlite"))
             assert ask_all(engine, [question(1)])[0].text == "Two." and not engine.errors
-    assert stage.counts["requests"] == 1
+    assert server.counts["requests"] == 1
 
 
 def test_an_older_cache_has_spent_what_its_answers_cost(tmp_path):
-    with Raised(Stage()) as url:
+    with MockServer() as url:
         ask_all(Engine(url, cache := Cache(tmp_path / "answers.sqlite"), run="r", price=PRICE), [question(1)])
     spent = paid(Spending(cache), "r")
     cache.db.executescript("DROP TABLE spent; DROP TABLE calls")
@@ -213,7 +213,7 @@ except Failed as error:
 """
 
 
-class Booked(Stage):
+class Booked(MockServer):
     "A server that books the money that its whole answers cost, and those that break off."
 
     def __init__(self, **how):
@@ -221,7 +221,7 @@ class Booked(Stage):
         self.billed = 0.0
 
     async def _answer(self, writer, told, data):
-        self.billed += PRICE.cost(len(data) // 4, 4)  # as the stage states it
+        self.billed += PRICE.cost(len(data) // 4, 4)  # as the server states it
         await super()._answer(writer, told, data)
 
 
@@ -235,23 +235,23 @@ def asker(url, path, first, count, budget) -> subprocess.Popen:
 
 
 def test_a_budget_holds_over_processes_that_share_a_cache(tmp_path):
-    stage, path = Booked(latency=0.05, faults=Faults(refuse=0.1)), tmp_path / "answers.sqlite"
-    with Raised(stage) as url:
+    server, path = Booked(latency=0.05, faults=Faults(refuse=0.1)), tmp_path / "answers.sqlite"
+    with server as url:
         both = [asker(url, path, first, 100, 4) for first in (0, 1000)]
         told = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [1, 1] and all("told: --budget 4: " in err for _, err in told), (
         told
     )
-    assert 3.5 < stage.billed <= 4 and paid(Spending(Cache(path)), "r")["cost"] == pytest.approx(stage.billed)
+    assert 3.5 < server.billed <= 4 and paid(Spending(Cache(path)), "r")["cost"] == pytest.approx(server.billed)
 
 
 def test_a_budget_holds_over_kills(tmp_path):
-    stage, path = Booked(latency=0.1), tmp_path / "answers.sqlite"
-    with Raised(stage) as url:
+    server, path = Booked(latency=0.1), tmp_path / "answers.sqlite"
+    with server as url:
         for _ in range(3):
-            until = stage.counts["answers"] + 5
+            until = server.counts["answers"] + 5
             with asker(url, path, 0, 200, 4) as process:
-                while stage.counts["answers"] < until and process.poll() is None:
+                while server.counts["answers"] < until and process.poll() is None:
                     time.sleep(0.002)
                 process.kill()
         time.sleep(0.3)
@@ -259,7 +259,7 @@ def test_a_budget_holds_over_kills(tmp_path):
             told = process.communicate(timeout=60)[1]
     bill = paid(Spending(Cache(path)), "r")
     assert process.returncode == 1 and "more may have been billed for calls whose answer was lost" in told
-    assert bill["cost"] <= stage.billed <= min(4, bill["cost"] + bill["owed"]) and 3 < bill["cost"] + bill["owed"] <= 4
+    assert bill["cost"] <= server.billed <= min(4, bill["cost"] + bill["owed"]) and 3 < bill["cost"] + bill["owed"] <= 4
 
 
 @pytest.fixture(scope="module")
@@ -326,17 +326,17 @@ def kept(folder: Path) -> int:
     [("rewrite", [signal.SIGTERM]), ("label", [signal.SIGINT]), ("eval", [signal.SIGTERM, signal.SIGTERM])],
 )  # `timeout` sends it to the process and to its group
 def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
-    stage = Stage(lambda told: "It can be seen at once.", latency=0.4)
-    with Raised(stage) as url:
+    server = MockServer(lambda told: "It can be seen at once.", latency=0.4)
+    with server as url:
         command = [Path(sys.executable).with_name("cocoift"), name, *map(str, PAYING[name](home, url, tmp_path))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            while not stage.counts["answers"] and process.poll() is None:
+            while not server.counts["answers"] and process.poll() is None:
                 time.sleep(0.01)
             for number in signals:
                 process.send_signal(number)
                 time.sleep(0.05)
             told = process.communicate(timeout=60)[1]
-        answered = stage.counts["answers"]
+        answered = server.counts["answers"]
     assert process.returncode == 130 and "Traceback" not in told, told
     assert told.strip().splitlines()[-1] == f"cocoift {name}: interrupted; the same command goes on where it stopped"
     assert (
@@ -363,9 +363,9 @@ def test_prices_say_one_thing(tmp_path, prices, told):
 def test_a_server_on_this_machine_is_asked_past_proxies(tmp_path, monkeypatch):
     for name, way in (("http_proxy", "http://127.0.0.1:9"), ("ALL_PROXY", "socks://127.0.0.1:9")):
         monkeypatch.setenv(name, way)
-    with Raised(Stage(lambda told: "Two.")) as url:
+    with MockServer(lambda told: "Two.") as url:
         assert ask_all(Engine(url, Cache(tmp_path / "answers.sqlite")), [question(1)])[0].text == "Two."
-        spoken = ServerSpeaker(f"{url}#m").say([Said("How many?")], {}, Settings(), threading.Event())
+        spoken = ServedModel(f"{url}#m").stream(Ask.of("How many?"), Settings(), threading.Event())
         assert "".join(spoken) == "Two."
 
 
@@ -400,8 +400,8 @@ def test_a_judge_and_its_canary_have_one_budget(tmp_path):
         },
     )
     (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")
-    stage = Stage(lambda told: "0.5")
-    with Raised(stage) as url:
+    server = MockServer(lambda told: "0.5")
+    with server as url:
         judged = run_judge(
             "mm-vet",
             answers,
@@ -415,7 +415,7 @@ def test_a_judge_and_its_canary_have_one_budget(tmp_path):
     (cache,) = tmp_path.rglob("answers.sqlite")  # the canary asked the same: it was paid for once
     assert (
         judged["coverage"] == judged["canary"]["coverage"] == 1
-        and stage.counts["answers"] == 1
+        and server.counts["answers"] == 1
         and paid(Spending(Cache(cache)), "judge")["calls"] == 1
     )
 

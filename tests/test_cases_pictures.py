@@ -294,12 +294,12 @@ def test_pictures_without_names_are_refused(typed, tmp_path):
 
 def test_upright_everywhere(cases, tmp_path):
     from cocoift.arena.session import take_picture
-    from cocoift.models.endpoint.request import Gallery
+    from cocoift.models.endpoint.request import ImageParts
     from cocoift.train.plan import picture_sizes
 
     path = cases / "16-exif-orientation/coco-format/photo1.jpg"
-    gallery = Gallery({"x": path})
-    sent = gallery.url(gallery.part("x")["sha256"])
+    image_parts = ImageParts({"x": path})
+    sent = image_parts.url(image_parts.part("x")["sha256"])
     from base64 import b64decode
 
     for address in (sent, embed(path, 440)[0], embed(path, 32)[0]):
@@ -310,7 +310,7 @@ def test_upright_everywhere(cases, tmp_path):
     assert (
         open_picture("x", {"x": path}).size
         == picture_size(path)
-        == gallery.size(gallery.part("x")["sha256"])
+        == image_parts.size(image_parts.part("x")["sha256"])
         == (48, 64)
     )
     assert picture_sizes(tmp_path, {"x": path}) == {"x": (48, 64)}

@@ -335,14 +335,15 @@ def test_thoughts_in_runs_and_judgements(tmp_path):
     from cocoift.eval.dialog import Dialog, Turn
     from cocoift.eval.run import run_dialogs
     from cocoift.formats import is_terse
+    from cocoift.models.ask import Model, Reply
 
-    class Thinking:
+    class Thinking(Model):
         name, about, asks = "thinking", {"model": "thinking"}, []
 
         def answer(self, asks):
             self.asks += asks
             return [
-                "<think>Is it? No end" if "Why" in ask.instruction else "<think>It might be no.</think>\nYes."
+                Reply("<think>Is it? No end" if "Why" in ask.instruction else "<think>It might be no.</think>\nYes.")
                 for ask in asks
             ]
 
@@ -355,7 +356,7 @@ def test_thoughts_in_runs_and_judgements(tmp_path):
         ("Yes.", "ok", True),
         ("", "unfit", None),
     ]
-    assert told[0]["raw"].startswith("<think>") and Thinking.asks[1].turns == (("Is it safe?", "Yes."),)
+    assert told[0]["raw"].startswith("<think>") and Thinking.asks[1].before == (("Is it safe?", "Yes."),)
     mm_vet = {"v1_0": {"imagename": "a.png", "question": "Is it?", "answer": "yes", "capability": ["rec"]}}
     (tmp_path / "mm-vet.json").write_text(json.dumps(mm_vet))
     for text, want in (

@@ -25,7 +25,7 @@ ARMS = ("llava-mix665k", "coco-ift")
 def at_hand(shared, small, tmp_path_factory) -> Path:
     "A data folder as a user has it: official files, benchmarks under bench/, small recipes; photographs elsewhere."
     from cocoift.data.build.recipe import BuildRecipe
-    from cocoift.eval.benchmarks.rounds import read_items
+    from cocoift.eval.benchmarks.rounds import annotated_questions
     from cocoift.images import find_pictures
     from cocoift.studies.drawn import write_bench, write_llava
 
@@ -41,7 +41,7 @@ def at_hand(shared, small, tmp_path_factory) -> Path:
     ):
         recipe = BuildRecipe(name=name, sources={source: {"cap": 40}}, layout=layout)
         write_llava(recipe, photographs, data / f"llava/{name}.json", home)
-    items = read_items(photographs, per_image=1)[:4]
+    items = annotated_questions(photographs, per_image=1)[:4]
     for name in ("mm-vet", "llava-bench"):
         write_bench(name, items, find_pictures(photographs), data / "bench" / name)
     write = {
@@ -362,15 +362,16 @@ def within(document: dict, path: str) -> dict:
 
 
 def test_every_command_in_a_process_of_its_own(tiny_quickstart, cocoift, site, tmp_path):
+    from mock_server import MockServer
+
     from cocoift.cli.main import app
-    from cocoift.models.endpoint.stage import Raised, Stage
 
     names = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
     assert names == KEYS.keys() | ELSEWHERE.keys(), "a command has come or gone: give it a line here"
     for name, file in ELSEWHERE.items():
         assert f'"{name}"' in (Path(__file__).parent / file).read_text()
     lacks = {}
-    with Raised(Stage()) as model:
+    with MockServer() as model:
         for name, words in command_lines(tiny_quickstart[0], tmp_path, site, model).items():
             done = cocoift(name, *words.split(), "--json")
             assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"

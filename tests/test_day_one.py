@@ -197,7 +197,7 @@ def test_the_whole_way(typed, parts, small, tmp_path):
     from transformers import AutoModelForImageTextToText
 
     from cocoift.models.ask import Ask
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
 
     code, printed, said = typed(
         "assemble", "--tower", parts / "clip", "--language", parts / "vicuna", "--out", tmp_path / "start", "--json"
@@ -242,8 +242,8 @@ def test_the_whole_way(typed, parts, small, tmp_path):
     code, _, said = typed("report", tmp_path / "pretrain", tmp_path / "finetune", "--out", tmp_path / "report.html")
     assert code == 0 and "Plotly.newPlot" in (tmp_path / "report.html").read_text(), said
 
-    chat = LocalChat(tmp_path / "finetune/model", small / "world/images", most_tokens=4)
-    asks = [Ask(sorted(chat.pictures)[0], (), "What is here?")]
+    chat = LocalModel(tmp_path / "finetune/model", small / "world/images", most_tokens=4)
+    asks = [Ask.of("What is here?", sorted(chat.pictures)[0])]
     answers = chat.answer(asks)
 
     for to, source, more in (
@@ -253,7 +253,7 @@ def test_the_whole_way(typed, parts, small, tmp_path):
     ):
         code, _, said = typed("convert", tmp_path / source, "--to", to, "--out", tmp_path / to, *more)
         assert code == 0, said
-    assert LocalChat(tmp_path / "hf", small / "world/images", most_tokens=4).answer(asks) == answers
+    assert LocalModel(tmp_path / "hf", small / "world/images", most_tokens=4).answer(asks) == answers
     code, _, said = typed(
         "assemble",
         "--tower",

@@ -13,6 +13,7 @@ from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
+from mock_server import Faults, MockServer, Refusal
 
 from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
@@ -22,7 +23,6 @@ from cocoift.models.endpoint.engine import Engine, ask_all, one, run
 from cocoift.models.endpoint.limits import Limits
 from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.request import Request
-from cocoift.models.endpoint.stage import Faults, Raised, Refusal, Stage
 from cocoift.world import make_world
 
 KEY = "Geheim-4711-sentinel"
@@ -64,7 +64,7 @@ def asker(url, path, count) -> subprocess.Popen:
     )
 
 
-class Booked(Stage):
+class Booked(MockServer):
     "A server that books what it was asked, by text."
 
     def __init__(self, *args, **kwargs):
@@ -78,14 +78,14 @@ class Booked(Stage):
 
 def test_killed_at_any_moment_it_pays_no_kept_answer_twice(tmp_path):
     path, draws, count = tmp_path / "answers.sqlite", random.Random(0), 300
-    stage = Booked(latency=0.02, faults=Faults(refuse=0.1, broken=0.05, cut=0.02, garble=0.01))
+    server = Booked(latency=0.02, faults=Faults(refuse=0.1, broken=0.05, cut=0.02, garble=0.01))
     keys = {question(k).key: f"Boat {k}" for k in range(count)}
     paid = []  # after each kill: what was kept, and how often the server had been asked it
-    with Raised(stage) as url:
+    with server as url:
         for _ in range(3):
-            until = stage.counts["answers"] + draws.randrange(10, 90)
+            until = server.counts["answers"] + draws.randrange(10, 90)
             with asker(url, path, count) as process:
-                while stage.counts["answers"] < until and process.poll() is None:
+                while server.counts["answers"] < until and process.poll() is None:
                     time.sleep(0.001)
                 process.send_signal(signal.SIGKILL)
                 told = [int(line.split()[0]) for line in process.stdout]
@@ -93,7 +93,7 @@ def test_killed_at_any_moment_it_pays_no_kept_answer_twice(tmp_path):
             held = kept(path)
             assert {question(k).key for k in told} <= held
             time.sleep(0.2)  # what the server was still about to answer
-            paid.append({keys[key]: stage.books[keys[key]] for key in held})
+            paid.append({keys[key]: server.books[keys[key]] for key in held})
         with asker(url, path, count) as process:
             told, wrong = process.communicate(timeout=120)
         assert process.returncode == 0, wrong
@@ -101,29 +101,29 @@ def test_killed_at_any_moment_it_pays_no_kept_answer_twice(tmp_path):
     assert kept(path) == set(keys)
     assert 0 < len(paid[0]) < len(paid[1]) < len(paid[2]) < count
     for snapshot in paid:
-        assert snapshot == {text: stage.books[text] for text in snapshot}
-    assert sum(stage.books.values()) - count <= 3 * 8  # only what was under way when it was killed
+        assert snapshot == {text: server.books[text] for text in snapshot}
+    assert sum(server.books.values()) - count <= 3 * 8  # only what was under way when it was killed
 
 
 def test_ctrl_c_keeps_what_is_under_way(tmp_path):
-    stage = Booked(latency=0.3)
-    with Raised(stage) as url, asker(url, tmp_path / "answers.sqlite", 500) as process:
+    server = Booked(latency=0.3)
+    with server as url, asker(url, tmp_path / "answers.sqlite", 500) as process:
         process.stdout.readline()
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode != 0
-        assert 8 <= stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite")) < 100
+        assert 8 <= server.counts["answers"] == len(kept(tmp_path / "answers.sqlite")) < 100
 
 
 def test_two_processes_share_a_cache_and_pay_each_answer_once(tmp_path):
-    stage, path = Booked(latency=0.02), tmp_path / "answers.sqlite"
-    with Raised(stage) as url:
+    server, path = Booked(latency=0.02), tmp_path / "answers.sqlite"
+    with server as url:
         both = [asker(url, path, 120) for _ in range(2)]
         told = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert [len(out.splitlines()) for out, _ in told] == [120, 120]
-    assert set(stage.books.values()) == {1} and len(stage.books) == 120
+    assert set(server.books.values()) == {1} and len(server.books) == 120
 
 
 def test_a_failure_is_never_kept_and_a_change_asks_once(tmp_path):
@@ -135,36 +135,36 @@ def test_a_failure_is_never_kept_and_a_change_asks_once(tmp_path):
             raise Refusal(400, "this one I don't like")
         return "well"
 
-    stage, cache = Stage(answer), Cache(tmp_path / "answers.sqlite")
-    with Raised(stage) as url:
+    server, cache = MockServer(answer), Cache(tmp_path / "answers.sqlite")
+    with server as url:
         first = ask_all(Engine(url, cache, concurrency=1), [question(k) for k in range(1, 21)])
         assert Counter(a.status for a in first) == {"ok": 16, "error": 4}
         sound.set()
-        asked = stage.counts["requests"]
+        asked = server.counts["requests"]
         assert {a.text for a in ask_all(Engine(url, cache), [question(k) for k in range(1, 21)])} == {"well"}
-        assert stage.counts["requests"] - asked == 4
+        assert server.counts["requests"] - asked == 4
         changed = [question(k, "Boat {}" if k != 7 else "Boat {} is red") for k in range(1, 21)]
         ask_all(Engine(url, cache), changed)
-        assert stage.counts["requests"] - asked == 5
+        assert server.counts["requests"] - asked == 5
         ask_all(Engine(url, cache), [Request(q.model, q.messages, q.params | {"temperature": 1}) for q in changed[:2]])
-        assert stage.counts["requests"] - asked == 7
+        assert server.counts["requests"] - asked == 7
 
 
 def test_a_straggler_blocks_nobody():
-    class Slow(Stage):
+    class Slow(MockServer):
         def _fault(self):
             return "slow" if self.counts["requests"] == 1 else ""
 
     order = []
-    with Raised(Slow(faults=Faults(tail=3.0), latency=0.005)) as url:
+    with Slow(faults=Faults(tail=3.0), latency=0.005) as url:
         run(Engine(url, concurrency=4), (one(question(k)) for k in range(60)), lambda k, answer: order.append(k))
     assert order[-1] < 4 and sorted(order) == list(range(60))  # whichever of the first four came to the server first
 
 
 def test_the_budget_stops_before_the_call_that_would_exceed_it(tmp_path):
-    stage, cache, price = Stage(latency=0.01), Cache(tmp_path / "answers.sqlite"), Price(input=1000, output=2000)
+    server, cache, price = MockServer(latency=0.01), Cache(tmp_path / "answers.sqlite"), Price(input=1000, output=2000)
     told = []
-    with Raised(stage) as url:
+    with server as url:
         poor = Engine(url, cache, concurrency=6, price=price, budget=1.0, run="r", role="t")
         with pytest.raises(
             Failed,
@@ -172,19 +172,19 @@ def test_the_budget_stops_before_the_call_that_would_exceed_it(tmp_path):
         ):
             run(poor, (one(question(k)) for k in range(100)), lambda k, answer: told.append(k))
         spent = cache.usage("r")["t"]
-        assert stage.counts["answers"] == spent["answers"] == len(told)  # whatever the server answered was kept
+        assert server.counts["answers"] == spent["answers"] == len(told)  # whatever the server answered was kept
         assert 0.8 < spent["cost"] <= 1.0
         with pytest.raises(Failed):  # a new start has no new money
             ask_all(
                 Engine(url, Cache(tmp_path / "answers.sqlite"), price=price, budget=1.0, run="r"),
                 [question(k) for k in range(100)],
             )
-        assert stage.counts["answers"] == spent["answers"]
+        assert server.counts["answers"] == spent["answers"]
 
 
 def test_limits_are_learned_from_headers_and_hold_in_the_next_run():
-    stage = Stage(headers={"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "0"})
-    with Raised(stage) as url:
+    server = MockServer(headers={"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "0"})
+    with server as url:
         engine = Engine(url, concurrency=4)
         assert engine.limits.requests.per_minute is None
         ask_all(engine, [question(0)])
@@ -199,17 +199,17 @@ def test_limits_are_learned_from_headers_and_hold_in_the_next_run():
 
 
 def test_retry_after_is_waited_for():
-    class Busy(Stage):
+    class Busy(MockServer):
         times = []
 
         def _fault(self):
             self.times.append(time.monotonic())
             return "refuse" if len(self.times) == 1 else ""
 
-    stage = Busy(faults=Faults(pause="0.8"))
-    with Raised(stage) as url:
+    server = Busy(faults=Faults(pause="0.8"))
+    with server as url:
         assert ask_all(Engine(url), [question(1)])[0].status == "ok"
-    assert 0.8 <= stage.times[1] - stage.times[0] < 3
+    assert 0.8 <= server.times[1] - server.times[0] < 3
 
 
 def test_newer_models_call_the_longest_length_otherwise(tmp_path):
@@ -221,16 +221,16 @@ def test_newer_models_call_the_longest_length_otherwise(tmp_path):
             )
         return str(body["max_completion_tokens"])
 
-    stage = Stage(newer)
-    with Raised(stage) as url:
+    server = MockServer(newer)
+    with server as url:
         engine = Engine(url, concurrency=1)
         assert [a.text for a in ask_all(engine, [question(k) for k in range(5)])] == ["9"] * 5
-    assert stage.counts["requests"] == 6
+    assert server.counts["requests"] == 6
 
 
 def test_a_cache_cut_anywhere_is_told_and_left_alone(tmp_path):
     path = tmp_path / "answers.sqlite"
-    with Raised(Stage()) as url:
+    with MockServer() as url:
         ask_all(Engine(url, Cache(path)), [question(k, "Boat {} " + "lies at the pier " * 20) for k in range(150)])
     db = sqlite3.connect(path)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -249,23 +249,23 @@ def test_a_cache_cut_anywhere_is_told_and_left_alone(tmp_path):
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing_that_was_kept(tmp_path):
-    stage, cache = Booked(), Cache(tmp_path / "answers.sqlite")
+    server, cache = Booked(), Cache(tmp_path / "answers.sqlite")
     pages = cache.db.execute("PRAGMA page_count").fetchone()[0]
     cache.db.execute(f"PRAGMA max_page_count={pages + 6}")  # SQLite's own word for a disk without room
     tasks = [question(k, "Boat {} " + "lies at the pier " * 20) for k in range(200)]
-    with Raised(stage) as url:
+    with server as url:
         with pytest.raises(
             UserError, match="answers.sqlite: the disk is full .*: make room and run again, all answers so far are kept"
         ):
             ask_all(Engine(url, cache, concurrency=4), tasks)
         held = kept(tmp_path / "answers.sqlite")
         assert 0 < len(held) < 200
-        before = Counter(stage.books)
+        before = Counter(server.books)
         cache.db.execute("PRAGMA max_page_count=100000")
         assert {a.status for a in ask_all(Engine(url, cache), tasks)} == {"ok"}
     texts = {q.key: q.messages[0]["content"] for q in tasks}
-    assert all(stage.books[texts[key]] == before[texts[key]] == 1 for key in held)
-    assert sum(stage.books.values()) - 200 <= 4
+    assert all(server.books[texts[key]] == before[texts[key]] == 1 for key in held)
+    assert sum(server.books.values()) - 200 <= 4
 
 
 def test_a_disk_that_is_really_full(tmp_path):
@@ -275,8 +275,8 @@ def test_a_disk_that_is_really_full(tmp_path):
 ask() {{ "$PY" -c "$ASKER" "$URL" {tmp_path}/answers.sqlite 300; }}
 ask > /dev/null; echo "code $?" >&2
 mount -o remount,size=40m {tmp_path} && ask | wc -l"""
-    stage = Booked()
-    with Raised(stage) as url:
+    server = Booked()
+    with server as url:
         done = subprocess.run(
             ["unshare", "-rm", "bash", "-c", script],
             env=os.environ | {"PY": sys.executable, "ASKER": ASKER, "URL": url},
@@ -289,7 +289,7 @@ mount -o remount,size=40m {tmp_path} && ask | wc -l"""
         done.stderr
     )
     assert done.stdout.strip() == "300"
-    assert sum(stage.books.values()) - 300 <= 8 and len(stage.books) == 300
+    assert sum(server.books.values()) - 300 <= 8 and len(server.books) == 300
 
 
 # What a user meets, command by command.
@@ -410,7 +410,7 @@ def test_one_clear_line(command, home, tmp_path, name):
     for case, (answer, line) in BAD.items():
         if case == "no vision" and name in ("judge", "rewrite"):
             continue
-        with Raised(Stage(answer)) as url:
+        with MockServer(answer) as url:
             code, err, _ = command(name, *COMMANDS[name](home, url, tmp_path / case))
         last = err.strip().splitlines()[-1]
         assert code == 2 and last.startswith(f"cocoift {name}: {url}: ") and line in last and "Traceback" not in err, (
@@ -436,47 +436,49 @@ def test_one_clear_line_where_no_server_answers(command, home, tmp_path, monkeyp
 
 def test_nothing_is_lost_when_the_key_stops_working(command, home, tmp_path):
     def tired(body):
-        if stage.counts["answers"] >= 7:
+        if server.counts["answers"] >= 7:
             raise Refusal(401, "This key has expired")
         return "It can be seen at once that this is the right answer."
 
-    stage = Stage(tired, latency=0.01)
-    with Raised(stage) as url:
+    server = MockServer(tired, latency=0.01)
+    with server as url:
         code, err, _ = command("rewrite", *COMMANDS["rewrite"](home, url, tmp_path))
         assert code == 2 and "does not accept the key (HTTP 401: This key has expired)" in err
-        assert len(kept(tmp_path / "answers.sqlite")) == stage.counts["answers"] == 7
-        stage.answer = lambda body: "It can be seen at once that this is the right answer."
+        assert len(kept(tmp_path / "answers.sqlite")) == server.counts["answers"] == 7
+        server.answer = lambda body: "It can be seen at once that this is the right answer."
         code, err, out = command("rewrite", *COMMANDS["rewrite"](home, url, tmp_path), "--json")
     assert code == 0, err
     assert (
         json.loads(out)["cached"] == 7
-        and stage.counts["answers"] == len(kept(tmp_path / "answers.sqlite"))
-        and set(stage.answered.values()) == {1}
+        and server.counts["answers"] == len(kept(tmp_path / "answers.sqlite"))
+        and set(server.answered.values()) == {1}
     )
 
 
 def test_eval_keeps_what_it_paid_for_within_its_budget(command, home, tmp_path):
-    stage = Stage(lambda body: "A star, as one can see.", latency=0.01)
+    server = MockServer(lambda body: "A star, as one can see.", latency=0.01)
     (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")
-    with Raised(stage) as url:
+    with server as url:
         args = COMMANDS["eval"](home, url, tmp_path)
         code, err, _ = command("eval", *args, "--price", tmp_path / "prices.yaml", "--budget", 2)
         assert code == 1 and "--budget 2: " in err, err
-        assert 0 < stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
+        assert 0 < server.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
         code, err, _ = command("eval", *args, "--budget", 2)
         assert code == 2 and "--budget: without prices nothing costs anything" in err
         code, err, _ = command("eval", *args)
     assert code == 0, err
-    assert set(stage.answered.values()) == {1} and stage.counts["answers"] == len(kept(tmp_path / "run/answers.sqlite"))
+    assert set(server.answered.values()) == {1} and server.counts["answers"] == len(
+        kept(tmp_path / "run/answers.sqlite")
+    )
 
 
 def test_a_page_that_is_no_api_is_told_at_once(command, home, tmp_path):
-    class Page(Stage):
+    class Page(MockServer):
         async def _answer(self, writer, body, data):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>")
             await writer.drain()
 
-    with Raised(Page()) as url:
+    with Page() as url:
         code, err, _ = command("eval", *COMMANDS["eval"](home, url, tmp_path))
     assert code == 2 and "what answers there is no chat API" in err.strip().splitlines()[-1], err
 
@@ -489,16 +491,16 @@ def test_the_key_is_nowhere(command, home, tmp_path, monkeypatch, name):
     for echo, status in (("answers", 0), ("refusals", 400), ("unwell", 500), ("wrong key", 401)):
 
         def answer(body):
-            assert stage.authorization == f"Bearer {KEY}"
-            text = f"You came with {stage.authorization}, and that is {KEY}."
-            if not status or status != 401 and not stage.counts["answers"]:
+            assert server.authorization == f"Bearer {KEY}"
+            text = f"You came with {server.authorization}, and that is {KEY}."
+            if not status or status != 401 and not server.counts["answers"]:
                 return text
             raise Refusal(status, text)
 
-        stage, out = Stage(answer), tmp_path / echo.replace(" ", "-")
-        with Raised(stage) as url:
+        server, out = MockServer(answer), tmp_path / echo.replace(" ", "-")
+        with server as url:
             code, err, printed = command(name, *COMMANDS[name](home, url, out), "--json")
-        assert stage.counts["requests"] > 0 and "Traceback" not in err, err
+        assert server.counts["requests"] > 0 and "Traceback" not in err, err
         assert code == 2 if status == 401 else code in (0, 1), err
         assert KEY not in err + printed
         files = [path for path in out.rglob("*") if path.is_file()]

@@ -17,7 +17,7 @@ from cocoift.eval.dialog import Dialog, Turn
 from cocoift.eval.run import run_dialogs
 from cocoift.eval.share import run_shared
 from cocoift.files import Failed
-from cocoift.models.scripted import Answers, Scripted
+from cocoift.models.scripted import KeyAnswers, ScriptedModel
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
 
@@ -90,7 +90,7 @@ def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
     assert bytes_of(out) == bytes_of(whole)
 
 
-class Slow(Scripted):
+class Slow(ScriptedModel):
     "Leaves time to be killed."
 
     def answer(self, asks):
@@ -100,9 +100,9 @@ class Slow(Scripted):
 
 def test_one_of_two_processes_killed(tmp_path):
     "The command says so, and the same command goes on to the bytes of one process."
-    book = {(f"coco:{n}", "Is it calm?"): Answers("Yes", f"Yes, pier {n} is calm.") for n in range(30)}
+    book = {(f"coco:{n}", "Is it calm?"): KeyAnswers("Yes", f"Yes, pier {n} is calm.") for n in range(30)}
     dialogs = [Dialog(f"{image}", (image,), (Turn("Is it calm?"),)) for image, _ in book]
-    run_dialogs(Scripted("oracle", book), dialogs, tmp_path / "one", {"bench": "test"})
+    run_dialogs(ScriptedModel("oracle", book), dialogs, tmp_path / "one", {"bench": "test"})
     out = tmp_path / "two"
 
     def strike():
@@ -114,7 +114,7 @@ def test_one_of_two_processes_killed(tmp_path):
     with pytest.raises(Failed, match="a process of the run died .*: the same command goes on where it stopped"):
         run_shared(partial(Slow, "oracle", book), dialogs, out, {"bench": "test"})
     assert 0 < sum(path.read_bytes().count(b"\n") for path in out.glob("ranks/*/rounds.jsonl")) < len(dialogs)
-    run_shared(partial(Scripted, "oracle", book), dialogs, out, {"bench": "test"})
+    run_shared(partial(ScriptedModel, "oracle", book), dialogs, out, {"bench": "test"})
     assert bytes_of(out) == bytes_of(tmp_path / "one")
 
 

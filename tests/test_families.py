@@ -10,11 +10,9 @@ from PIL import Image
 from tiny import EXACT, FAMILIES
 
 from cocoift.files import UserError
-from cocoift.models.ask import Ask
+from cocoift.models.ask import Ask, Settings
 from cocoift.models.family import open_family
-from cocoift.models.local import LocalChat
-from cocoift.models.speak import Said, Settings
-from cocoift.models.talk import Talker
+from cocoift.models.local import LocalModel
 from cocoift.models.template import VICUNA, answer_ids, question_ids, stop_ids
 from cocoift.train.adapt import LoraOptions, adapt, save_model
 from cocoift.train.attention import use_trees
@@ -195,27 +193,25 @@ def chats_as_plain_transformers(path: Path, model, family) -> None:
     "Asked alone, together, with rounds before and without a picture, and token by token: what `generate` says to the checkpoint's own chat template."
     for number, picture in enumerate(PICTURES, 1):
         picture.save(path.parent / f"{number:012}.png")
-    chat = LocalChat(path, path.parent, most_tokens=6)
+    chat = LocalModel(path, path.parent, most_tokens=6)
     asks = [
-        Ask("coco:1", (), "Is it safe?"),
-        Ask("coco:1", (("Is it safe?", "Yes"), ("Why?", "It is calm.")), "What is unusual?"),
-        Ask("coco:2", (), "Why?"),
-        Ask(None, (), "Hi"),
+        Ask.of("Is it safe?", "coco:1"),
+        Ask.of("What is unusual?", "coco:1", [("Is it safe?", "Yes"), ("Why?", "It is calm.")]),
+        Ask.of("Why?", "coco:2"),
+        Ask.of("Hi"),
     ]
     wanted = [generated(model, family, ask) for ask in asks]
-    assert chat.answer(asks) == wanted == [chat.answer([ask])[0] for ask in asks]
-    talker = Talker(path)
+    assert (together := chat.answer(asks)) == [chat.answer([ask])[0] for ask in asks]
+    assert [reply.text for reply in together] == wanted
     for ask, answer in zip(asks, wanted):
-        images = (ask.image,) if ask.image else ()
-        rounds = [Said(q, a, images * (k == 0)) for k, (q, a) in enumerate((*ask.turns, (ask.instruction, "")))]
-        assert "".join(talker.say(rounds, chat.pictures, Settings(most_tokens=6), Event())).strip() == answer
+        assert "".join(chat.stream(ask, Settings(most_tokens=6), Event())).strip() == answer
 
 
 def generated(model, family, ask) -> str:
     def said(role: str, text: str, image: bool = False) -> dict:
         return {"role": role, "content": [{"type": "image"}] * image + [{"type": "text", "text": text}]}
 
-    turns = (*ask.turns, (ask.instruction, None))
+    turns = (*ask.before, (ask.instruction, None))
     messages = [
         message
         for k, (q, a) in enumerate(turns)

@@ -175,7 +175,7 @@ def test_what_is_trained(forked, recipe, small, tmp_path, told, parts):
     from transformers import AutoModelForImageTextToText
 
     from cocoift.models.ask import Ask
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
     from cocoift.train.adapt import part_of
 
     own = recipe | {"steps": 2, "lr": 1e-2} | told
@@ -199,5 +199,5 @@ def test_what_is_trained(forked, recipe, small, tmp_path, told, parts):
             for name, value in found[-1].items()
             if ("embed_tokens" in name or "lm_head" in name or "norm" in name) and not torch.equal(value, before[name])
         ]
-    chat = LocalChat(tmp_path / "3/model", small / "world/images", most_tokens=4)
-    assert chat.answer([Ask(sorted(chat.pictures)[0], (), "What is here?")])
+    chat = LocalModel(tmp_path / "3/model", small / "world/images", most_tokens=4)
+    assert chat.answer([Ask.of("What is here?", sorted(chat.pictures)[0])])[0].status == "ok"

@@ -19,10 +19,9 @@ from transformers import (
 )
 
 from cocoift.files import UserError
-from cocoift.models.ask import Ask
-from cocoift.models.local import LocalChat, ask_ids
-from cocoift.models.speak import Said, Settings
-from cocoift.models.talk import Talker
+from cocoift.models.ask import Ask, Settings
+from cocoift.models.decoding import ask_ids
+from cocoift.models.local import LocalModel
 from cocoift.models.template import render
 from cocoift.train.language import open_language
 from cocoift.train.layout import assemble_on_disk, convert
@@ -39,9 +38,9 @@ PAIRS = {
 PAIRED = {language: tower for tower, language in PAIRS.items()}
 PICTURE = Image.effect_mandelbrot((50, 30), (-2, -1, 1, 1), 50).convert("RGB")
 ASKS = [
-    Ask(None, (), "Is this place safe?"),
-    Ask(None, (), "Why?"),
-    Ask(None, (("Is this place safe?", "Yes, it is."), ("Why?", "Because the sea is calm.")), "What is unusual?"),
+    Ask.of("Is this place safe?"),
+    Ask.of("Why?"),
+    Ask.of("What is unusual?", (), [("Is this place safe?", "Yes, it is."), ("Why?", "Because the sea is calm.")]),
 ]
 
 
@@ -67,7 +66,7 @@ def wholes(parts, tmp_path_factory):
 
 def said(ask: Ask, parts: bool) -> list[dict]:
     "An ask as messages: plain texts, or parts with a picture before the first."
-    turns = [(role, text) for pair in ask.turns for role, text in zip(("user", "assistant"), pair)] + [
+    turns = [(role, text) for pair in ask.before for role, text in zip(("user", "assistant"), pair)] + [
         ("user", ask.instruction)
     ]
     shown = [{"type": "image"}] if ask.image else []
@@ -86,7 +85,7 @@ def test_without_a_picture_it_is_the_language_model(name, parts, wholes, tmp_pat
     "The very tokens of the prompt, and the answers word for word, alone, together and token by token."
     folder, whole = parts(name), wholes(name)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
-    chat, talker = LocalChat(whole, most_tokens=12), Talker(whole)
+    chat = LocalModel(whole, most_tokens=12)
     own = GenerationConfig.from_pretrained(folder).eos_token_id
     stops, wanted = own if isinstance(own, list) else [own], []
     for ask in ASKS:
@@ -95,17 +94,17 @@ def test_without_a_picture_it_is_the_language_model(name, parts, wholes, tmp_pat
                 "input_ids"
             ]
         else:
-            ids = tokenizer("<s>" + render((*ask.turns, (ask.instruction, "")), image=False), add_special_tokens=False)[
-                "input_ids"
-            ]
-        assert chat._start(None) + ask_ids(chat.tokenizer, chat.template, ask) == ids, tokenizer.decode(ids)
+            ids = tokenizer(
+                "<s>" + render((*ask.before, (ask.instruction, "")), image=False), add_special_tokens=False
+            )["input_ids"]
+        assert ask_ids(chat.family, ask) == ids, tokenizer.decode(ids)
         out = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
         wanted.append(tokenizer.decode(ended(out, stops)).strip())
     assert set(stops) <= chat.family.stops and len(set(wanted)) > 1
-    assert chat.answer(ASKS) == wanted == [chat.answer([ask])[0] for ask in ASKS]
+    assert (together := chat.answer(ASKS)) == [chat.answer([ask])[0] for ask in ASKS]
+    assert [reply.text for reply in together] == wanted
     for ask, answer in zip(ASKS, wanted):
-        rounds = [Said(q, a) for q, a in (*ask.turns, (ask.instruction, ""))]
-        assert "".join(talker.say(rounds, {}, Settings(most_tokens=12), Event())).strip() == answer
+        assert "".join(chat.stream(ask, Settings(most_tokens=12), Event())).strip() == answer
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
@@ -116,15 +115,16 @@ def test_with_a_picture_it_is_plain_transformers(name, wholes, tmp_path):
         AutoProcessor.from_pretrained(whole, backend="pil"),
         AutoModelForImageTextToText.from_pretrained(whole).eval(),
     )
-    chat = LocalChat(whole, tmp_path, most_tokens=12)
+    chat = LocalModel(whole, tmp_path, most_tokens=12)
     for ask in ASKS:
-        ask = Ask("coco:1", ask.turns, ask.instruction)
+        ask = Ask.of(ask.instruction, "coco:1", ask.before)
         text = processor.apply_chat_template(said(ask, True), add_generation_prompt=True)
         inputs = processor(text=text, images=[PICTURE], add_special_tokens=False, return_tensors="pt")
         length = inputs.input_ids.shape[1]
-        assert chat._start("coco:1") + ask_ids(chat.tokenizer, chat.template, ask) == inputs.input_ids[0].tolist(), text
+        assert ask_ids(chat.family, ask) == inputs.input_ids[0].tolist(), text
+        assert inputs.input_ids[0].tolist()[: len(prefix := chat.prefix_ids("coco:1"))] == prefix
         out = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, length:].tolist()
-        assert chat.answer([ask]) == [chat.tokenizer.decode(ended(out, chat.family.stops)).strip()]
+        assert [chat.answer([ask])[0].text] == [chat.tokenizer.decode(ended(out, chat.family.stops)).strip()]
 
 
 def own_features(folder, pixels: torch.Tensor) -> torch.Tensor:
@@ -244,7 +244,7 @@ def test_training_writes_the_own_template(name, wholes, small, tmp_path):
             m
             for k, r in enumerate(c.rounds)
             for m in (
-                said(Ask("x" if k == 0 else None, (), r.instruction), True)
+                said(Ask.of(r.instruction, "x" if k == 0 else None), True)
                 + [{"role": "assistant", "content": [{"type": "text", "text": r.response}]}]
             )
         ]
@@ -259,7 +259,7 @@ def test_training_writes_the_own_template(name, wholes, small, tmp_path):
             if squeezed(whole_text).startswith(squeezed(text)) and len(whole_text) - len(text) < 40
         ]
         learned = [piece["text"] for piece in row if piece["branch"] == branch and piece["learned"]]
-        stop = LocalChat(whole).template.stop
+        stop = LocalModel(whole).template.stop
         assert [one.removesuffix(stop).strip() for one in learned] == answers and all(
             one.endswith(stop) for one in learned
         )
@@ -319,7 +319,7 @@ def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_p
     ]
     assert train(load_recipe("tiny", TrainRecipe, options))["kept"] == 2
     PICTURE.save(tmp_path / "000000000001.png")
-    assert LocalChat(tmp_path / "run/model", tmp_path, most_tokens=3)._prefix("coco:1")[1] > 16
+    assert LocalModel(tmp_path / "run/model", tmp_path, most_tokens=3).prefix("coco:1")[1] > 16
 
 
 # What cannot be put together: one line

@@ -9,39 +9,54 @@ import time
 from contextlib import suppress
 
 import pytest
+from mock_server import MockServer, Refusal
 
 from cocoift.files import UserError, read_json
 from cocoift.images import find_pictures
-from cocoift.models.ask import Ask, play
+from cocoift.models.ask import Ask, Settings
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.engine import Engine, ask_all
 from cocoift.models.endpoint.request import Request
-from cocoift.models.endpoint.server import ServerChat, ServerSpeaker
-from cocoift.models.endpoint.stage import Raised, Refusal, Stage
-from cocoift.models.speak import Said, Settings
+from cocoift.models.endpoint.server import ServedModel
 from cocoift.studies.judged import run_judge
 
 
 @pytest.fixture(scope="module")
 def both(served, small):
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
 
     pictures = find_pictures(small / "exam")
     return (
-        LocalChat(served.model, small / "exam", most_tokens=12),
-        ServerChat(served.name, pictures, most_tokens=12),
+        LocalModel(served.model, small / "exam", most_tokens=12),
+        ServedModel(served.name, pictures, most_tokens=12),
         sorted(pictures),
     )
 
 
+def texts(model, asks):
+    replies = model.answer(asks)
+    assert {reply.status for reply in replies} == {"ok"}
+    return [reply.text for reply in replies]
+
+
+def play(model, image, instructions):
+    "A dialog in which every round sees the model's own earlier answers."
+    before = ()
+    for instruction in instructions:
+        before = (*before, (instruction, *texts(model, [Ask.of(instruction, image, before)])))
+    return before
+
+
 def test_it_says_what_the_checkpoint_says(both):
     local, server, images = both
-    told = ("How many shapes are there?", "There are four.")
+    earlier = ("How many shapes are there?", "There are four.")
     asks = [
-        Ask(image, turns, "What is in the middle?") for image in images[:3] for turns in ((), (told,), (told, told))
-    ] + [Ask(None, (), "What is in the middle?")]
-    answers = server.answer(asks)
-    assert answers == local.answer(asks)
+        Ask.of("What is in the middle?", image, before)
+        for image in images[:3]
+        for before in ((), (earlier,), (earlier, earlier))
+    ] + [Ask.of("What is in the middle?")]
+    answers = texts(server, asks)
+    assert answers == texts(local, asks)
     assert len(set(answers)) > 3  # of pictures and rounds that differ
 
 
@@ -53,29 +68,23 @@ def test_own_answers_go_into_the_next_round(both):
 
 def test_it_streams(both, served, small):
     local, server, images = both
-    rounds = [Said("What is this?", "A star.", (images[0],)), Said("And to its left?")]
-    pieces = list(
-        ServerSpeaker(served.name).say(
-            rounds, find_pictures(small / "exam"), Settings(most_tokens=12), threading.Event()
-        )
-    )
+    ask = Ask.of("And to its left?", images[0], [("What is this?", "A star.")])
+    model, pictures = ServedModel(served.name), find_pictures(small / "exam")
+    pieces = list(model.stream(ask, Settings(most_tokens=12), threading.Event(), pictures))
     assert len(pieces) > 3
-    assert (
-        "".join(pieces).strip()
-        == local.answer([Ask(images[0], (("What is this?", "A star."),), "And to its left?")])[0]
-    )
+    assert ["".join(pieces).strip()] == texts(local, [ask])
 
 
 def test_the_engine_pays_once_and_tells_what_is_wrong(both, served, tmp_path):
     local, server, images = both
-    requests = [
-        server.request(Ask(image, (), f"What is in the middle, {k}?")) for image in images[:2] for k in range(3)
-    ]
-    first = Engine(served.url, Cache(tmp_path / "answers.sqlite"), server.gallery, concurrency=3, run="r", role="label")
+    requests = [server.request(Ask.of(f"What is in the middle, {k}?", image)) for image in images[:2] for k in range(3)]
+    first = Engine(
+        served.url, Cache(tmp_path / "answers.sqlite"), server.image_parts, concurrency=3, run="r", role="label"
+    )
     answers = ask_all(first, requests)
     assert [a.status for a in answers] == ["ok"] * 6 and first.counts["requests"] == first.counts["seen"] == 6
     assert all(a.tokens[0] > 0 and 0 < a.tokens[1] <= 12 for a in answers)
-    again = Engine(served.url, Cache(tmp_path / "answers.sqlite"), server.gallery)
+    again = Engine(served.url, Cache(tmp_path / "answers.sqlite"), server.image_parts)
     assert [a.text for a in ask_all(again, requests)] == [a.text for a in answers] and again.counts["requests"] == 0
     with pytest.raises(UserError, match=f"{served.url}: has no model no-such/model, or nothing lies at this address"):
         ask_all(Engine(served.url), [Request("no-such/model", [{"role": "user", "content": "Who?"}])])
@@ -129,11 +138,13 @@ def said_in(run):
 
 
 def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small, bench, tmp_path):
-    from cocoift.eval.scope_run import score_scope
-    from cocoift.models.local import LocalChat
+    from cocoift.eval.examine import make_exam, run_exam
+    from cocoift.models.local import LocalModel
 
     run, told = asked
-    here = score_scope(LocalChat(served.model, small / "exam", most_tokens=8), bench, tmp_path / "here")
+    here = run_exam(
+        LocalModel(served.model, small / "exam", most_tokens=8), make_exam("scope", bench), tmp_path / "here"
+    )
     assert {line["history"] for line in lines_of(run)} == {"own", "none", "neutral", "terse", "forced_short"}
     assert said_in(run) == said_in(tmp_path / "here")
     assert told["scores"] == here["scores"] and told["coverage"] == 1
@@ -272,16 +283,16 @@ class Wire:
 
 
 def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path):
-    from cocoift.eval.scope_run import score_scope
+    from cocoift.eval.examine import make_exam, run_exam
 
-    wire, (whole, told) = Wire(int(served.url.split(":")[2].split("/")[0])), asked
+    exam, wire, (whole, told) = make_exam("scope", bench), Wire(int(served.url.split(":")[2].split("/")[0])), asked
 
     def chat(url):
-        return ServerChat(
+        return ServedModel(
             f"{url}#{served.model}", find_pictures(small / "exam"), most_tokens=8, attempts=2, concurrency=4
         )
 
-    first = score_scope(chat(wire.lay(answers=14)), bench, tmp_path / "run")
+    first = run_exam(chat(wire.lay(answers=14)), exam, tmp_path / "run")
     answered = first["statuses"]["ok"]
     assert 0 < answered <= 14 and first["statuses"]["error"] > 0 and first["coverage"] == answered / first["rounds"]
     lines = lines_of(tmp_path / "run")
@@ -293,7 +304,7 @@ def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path)
         line["round"] > failed.get(line["dialog"], 99) for line in lines
     )  # no round is asked behind one that failed
 
-    again = score_scope(chat(wire.lay()), bench, tmp_path / "run")
+    again = run_exam(chat(wire.lay()), exam, tmp_path / "run")
     wire.cut()
     assert again["coverage"] == 1 and again["scores"] == told["scores"]
     assert all(
@@ -321,7 +332,7 @@ def test_a_served_judge_that_cannot_grade_gives_no_score(typed, served, shared, 
         raise Refusal(400, "blocked by our content policy")
 
     files = {"references": tmp_path / "references.json"}
-    with Raised(Stage(answer)) as url:
+    with MockServer(answer) as url:
         told = run_judge("mm-vet", tmp_path / "answers.json", f"{url}#grader", tmp_path / "graded", files)
         assert (told["statuses"]["scored"], told["statuses"]["refused"], told["scores"]["total"]["value"]) == (1, 1, 50)
     with pytest.raises(UserError, match="no server answers there"):

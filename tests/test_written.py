@@ -14,6 +14,7 @@ from zlib import crc32
 
 import pyarrow.parquet as pq
 import pytest
+from mock_server import MockServer
 
 from cocoift.conversation import read_conversations
 from cocoift.data.build.make import build
@@ -25,7 +26,6 @@ from cocoift.data.inspect.audit import audit, tabulate
 from cocoift.files import Failed, UserError
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.money import Price
-from cocoift.models.endpoint.stage import Raised, Stage
 from cocoift.world import SHAPES, make_world
 
 KINDS = {"sentence": 2, "detail": 1, "dialog": 1, "reasoning": 1, "paraphrase": 1}
@@ -128,8 +128,8 @@ def author(body: dict) -> str:
 
 @pytest.fixture(scope="module")
 def rewritten(home):
-    stage = Stage(author)
-    with Raised(stage) as url:
+    server = MockServer(author)
+    with server as url:
         done = write(
             "rewrite",
             home / "set",
@@ -137,7 +137,7 @@ def rewritten(home):
             Service(url, "scribe", Price(input=1, output=2)),
             WriteRecipe(kinds=KINDS, json_schema=False),
         )
-    return home / "rewritten", done, stage
+    return home / "rewritten", done, server
 
 
 def rows(folder: Path) -> list[dict]:
@@ -145,7 +145,7 @@ def rows(folder: Path) -> list[dict]:
 
 
 def test_every_answer_has_a_verdict(rewritten):
-    folder, done, stage = rewritten
+    folder, done, server = rewritten
     written = rows(folder)
     assert done["written"] + done["rejected"] == len(written) == 60
     assert set(done["reasons"]) >= {"refusal", "leak", "malformed"} and set(done["reasons"]) & {
@@ -159,7 +159,7 @@ def test_every_answer_has_a_verdict(rewritten):
         row["tries"] == 2 and row["kept"] for row in written
     )
     assert (
-        done["requests"] == stage.counts["requests"] == sum(row["tries"] for row in written) - done["cached"]
+        done["requests"] == server.counts["requests"] == sum(row["tries"] for row in written) - done["cached"]
         and done["usage"]["rewrite"]["answers"] == done["requests"]
     )
     assert done["cost"] == pytest.approx(
@@ -212,7 +212,7 @@ def test_it_is_a_dataset_like_any_other(rewritten, home):
 
 
 def test_what_is_kept_with_its_verdict(home):
-    with Raised(Stage(author)) as url:
+    with MockServer(author) as url:
         done = write(
             "rewrite",
             home / "set",
@@ -230,11 +230,11 @@ def test_what_is_kept_with_its_verdict(home):
 
 
 def test_one_record_more_is_one_answer_more(home):
-    stage, plan = Stage(good), WriteRecipe(kinds={"sentence": 1}, verdicts="keep")
-    with Raised(stage) as url:
+    server, plan = MockServer(good), WriteRecipe(kinds={"sentence": 1}, verdicts="keep")
+    with server as url:
         service = Service(url, "scribe", cache=home / "shared.sqlite")
         write("rewrite", home / "set", home / "one", service, plan)
-        assert stage.counts["answers"] == 10
+        assert server.counts["answers"] == 10
         done = write(
             "rewrite",
             home / "set",
@@ -242,13 +242,13 @@ def test_one_record_more_is_one_answer_more(home):
             service,
             plan.model_copy(update={"kinds": {"sentence": 1, "detail": 1}}),
         )
-    assert (stage.counts["answers"], done["requests"], done["cached"]) == (20, 10, 10)
+    assert (server.counts["answers"], done["requests"], done["cached"]) == (20, 10, 10)
 
 
 def test_both_ways_one_after_the_other(rewritten, home, typed):
     "Rewritten, then labelled; exported for LLaVA."
-    stage = Stage(good, bodies=[])
-    with Raised(stage) as url:
+    server = MockServer(good, bodies=[])
+    with server as url:
         done = write(
             "label",
             home / "rewritten",
@@ -259,13 +259,13 @@ def test_both_ways_one_after_the_other(rewritten, home, typed):
         )
     shown = [
         part["image_url"]["url"]
-        for body in stage.bodies
+        for body in server.bodies
         for m in body["messages"]
         if isinstance(m["content"], list)
         for part in m["content"]
         if part["type"] == "image_url"
     ]
-    assert len(shown) == len(stage.bodies) and all(url.startswith("data:image/") for url in shown)
+    assert len(shown) == len(server.bodies) and all(url.startswith("data:image/") for url in shown)
     sources = Counter(r.origin.source for c in read_conversations(home / "full") for r in c.rounds)
     assert sources["label"] == done["rounds"] > 0 and sources["rewrite"] == rewritten[1]["rounds"]
     assert {r.origin.model for c in read_conversations(home / "full") for r in c.rounds} == {"", "scribe", "seer"}
@@ -289,10 +289,10 @@ def same(a: Path, b: Path) -> bool:
 
 def test_killed_and_run_again(home, tmp_path):
     "Killed with -9 at two moments: what was stored is never asked again, and the bytes are those of a run in peace."
-    stage = Stage(author, latency=0.15)
+    server = MockServer(author, latency=0.15)
     options = ["kinds=" + json.dumps(KINDS), "json_schema=false"]
     (tmp_path / "prices.yaml").write_text("scribe: {input: 1, output: 2}\n")
-    with Raised(stage) as url:
+    with server as url:
         command = [
             Path(sys.executable).with_name("cocoift"),
             "rewrite",
@@ -312,17 +312,17 @@ def test_killed_and_run_again(home, tmp_path):
         ]
         for stop in (random.randint(5, 20), random.randint(30, 60)):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while stage.counts["answers"] < stop and process.poll() is None:
+            while server.counts["answers"] < stop and process.poll() is None:
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
             process.wait()
             time.sleep(0.5)
             assert not (tmp_path / "new").exists()
-            stored, answered = count(tmp_path / "answers.sqlite"), stage.counts["answers"]
+            stored, answered = count(tmp_path / "answers.sqlite"), server.counts["answers"]
             assert answered - stored <= 6, "at most those under way, of both starts"
         done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        assert stage.counts["answers"] - answered == count(tmp_path / "answers.sqlite") - stored == done["requests"]
-        stage.latency = 0.0
+        assert server.counts["answers"] - answered == count(tmp_path / "answers.sqlite") - stored == done["requests"]
+        server.latency = 0.0
         peace = write(
             "rewrite",
             home / "set",
@@ -337,20 +337,20 @@ def test_killed_and_run_again(home, tmp_path):
 
 def test_two_that_write_the_same_folder(home, tmp_path):
     "The second is told so at once, and asks nothing; the first one's folder is whole."
-    stage, plan, asked = Stage(good, latency=0.3), WriteRecipe(kinds={"sentence": 1}, verdicts="keep"), []
-    with Raised(stage) as url:
+    server, plan, asked = MockServer(good, latency=0.3), WriteRecipe(kinds={"sentence": 1}, verdicts="keep"), []
+    with server as url:
 
         def go() -> dict:
             return write("rewrite", home / "set", tmp_path / "new", Service(url, "scribe", concurrency=2), plan)
 
         first = threading.Thread(target=lambda: asked.append(go()))
         first.start()
-        while not stage.counts["requests"]:
+        while not server.counts["requests"]:
             time.sleep(0.01)
         with pytest.raises(UserError, match="new: is being written by another process: wait for it or stop it"):
             go()
         first.join()
-        assert stage.counts["answers"] == asked[0]["requests"] == 10 and go()["written"] == asked[0]["written"]
+        assert server.counts["answers"] == asked[0]["requests"] == 10 and go()["written"] == asked[0]["written"]
     assert not list(tmp_path.glob(".new*"))
 
 
@@ -362,8 +362,8 @@ def count(path: Path) -> int:
 
 
 def test_a_budget_holds_over_starts(home, tmp_path):
-    stage, plan = Stage(good), WriteRecipe(kinds={"sentence": 2}, verdicts="keep")
-    with Raised(stage) as url:
+    server, plan = MockServer(good), WriteRecipe(kinds={"sentence": 2}, verdicts="keep")
+    with server as url:
 
         def go(budget):
             return write(
@@ -382,12 +382,12 @@ def test_a_budget_holds_over_starts(home, tmp_path):
             plan,
             dry_run=True,
         )
-        assert (told["requests"], told["cached"], stage.counts["requests"]) == (20, 0, 0) and told["cost"] > 0
+        assert (told["requests"], told["cached"], server.counts["requests"]) == (20, 0, 0) and told["cost"] > 0
         for _ in range(2):
             with pytest.raises(Failed, match="--budget"):
                 go(told["cost"] / 4)
-        assert 0 < stage.counts["answers"] < 20 and not (tmp_path / "new").exists()
-        assert go(None)["cost"] <= told["cost"] and stage.counts["answers"] == 20
+        assert 0 < server.counts["answers"] < 20 and not (tmp_path / "new").exists()
+        assert go(None)["cost"] <= told["cost"] and server.counts["answers"] == 20
 
 
 # ---------------------------------------------------------------- bad input

@@ -13,7 +13,7 @@ from PIL import Image
 from apps.room import visitor
 from cocoift.arena.store import Logbook
 from cocoift.dashboard import run_index as board
-from cocoift.dashboard.registry import Roster
+from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
 from cocoift.images import TINY_PX, find_pictures, open_picture, picture_size
 from cocoift.viz import look
@@ -26,7 +26,7 @@ class Study:
     "What lies below a folder, and what was read of it."
 
     root: Path
-    roster: Roster
+    registry: ModelRegistry
     log: Logbook
     folder: Path  # of the sessions
     memory: board.Memory = field(default_factory=board.Memory)
@@ -41,7 +41,7 @@ class Study:
     def picture(self, image: str) -> str | Image.Image | None:
         "The picture of that name; a tiny one enlarged, with its pixels as squares."
         try:
-            path = self.roster.pictures.get(image) or self._drawn().get(image)
+            path = self.registry.pictures.get(image) or self._drawn().get(image)
             if path is None:
                 return None
             if max(picture_size(path)) > TINY_PX:

@@ -69,7 +69,9 @@ class Samples:
         played = list(self.study.find("rounds.jsonl"))
         scores = board.results(self.study.root, self.study.memory)[0]["scores"]
         alike = (
-            [name for name in scores[scores.bench == "rounds"].layout.unique() if name in played] if len(scores) else []
+            [name for name in scores[scores.bench == board.FIRST].layout.unique() if name in played]
+            if len(scores)
+            else []
         )
         a = asked.one("run_a", played, next(iter(alike or played), None))
         b = asked.one("run_b", played, next((name for name in alike or played if name != a), a))
@@ -150,7 +152,7 @@ class Samples:
             return [*choices, None, f"<p>{html.escape(said)}</p>", 1, ""]
 
     def item(self, row, a: str, b: str, others: list[str], place: int, many: int) -> str:  # HTML
-        known = self.study.roster.items.get(row["item"])
+        known = self.study.registry.items.get(row["item"])
         before = (
             [
                 {"asked": q, "said": said or "(the model's own answer)"}
@@ -163,7 +165,7 @@ class Samples:
         told += card("What was said before", spoken(before), "before") if before else ""
         told += f'<p class="question">{html.escape(row.instruction)}</p>'
         told += (
-            f'<p class="truth">Right: <b>{html.escape(known.terse)}</b> · {html.escape(known.full)}</p>'
+            f'<p class="truth">Right: <b>{html.escape(known.short_answer)}</b> · {html.escape(known.full_answer)}</p>'
             if known
             else ""
         )

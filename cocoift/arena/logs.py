@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .session import Round, Side
+from .session import ShownRound, Side
 from .store import side_of
 from ..files import UserError, read_text
 
@@ -48,7 +48,7 @@ def _side(state: Mapping, name: str) -> Side:
     for asked, said in zip(messages[::2], [*messages[1::2], None]):
         instruction, images = _text(asked[1])
         response = _text(said[1])[0] if said else ""
-        rounds.append(Round(instruction, images, response, "done" if response else "stopped"))
+        rounds.append(ShownRound(instruction, images, response, "done" if response else "stopped"))
     return Side(str(state.get("model_name") or name), tuple(rounds))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .session import Side
-from ..models.speak import Replay
+from ..models.replay import ReplayModel
 
 # %% ../../nbs/arena/22_prepared.ipynb #2edd8f3f
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def as_lines(prepared: Prepared) -> str:
     return "\n".join(question.replace("\n", " ↵ ") for question in prepared.questions)
 
 # %% ../../nbs/arena/22_prepared.ipynb #bc9dbd5f
-def recorded(runs: Iterable[Replay], most: int = 6) -> dict[str, Prepared]:  # by name
+def recorded(runs: Iterable[ReplayModel], most: int = 6) -> dict[str, Prepared]:  # by name
     "The dialogs that all of these runs can replay."
     kept: list[set] = [set(run.scripts()) for run in runs]
     common = sorted(set.intersection(*kept)) if kept else []

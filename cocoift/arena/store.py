@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
-from .session import Round, Side
+from .session import ShownRound, Side
 from ..files import Journal, UserError, atomic_file, with_parent
 
 # %% ../../nbs/arena/14_store.ipynb #fd678a00
@@ -65,9 +65,10 @@ class Logbook:
 
 def side_of(value: dict) -> Side:
     "A side from plain data."
-    known = Round.__dataclass_fields__
+    known = ShownRound.__dataclass_fields__
     rounds = tuple(
-        Round(**{**{key: r[key] for key in r if key in known}, "images": tuple(r["images"])}) for r in value["rounds"]
+        ShownRound(**{**{key: r[key] for key in r if key in known}, "images": tuple(r["images"])})
+        for r in value["rounds"]
     )
     return Side(value["model"], rounds)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .run_index import Memory, answers, find
+from .run_index import FIRST, Memory, answers, find
 from ..eval.history import EFFECTS
 from ..files import UserError
 from ..stats import Estimate, share
@@ -49,7 +49,7 @@ def settle(
     if not len(scores):
         return View()
     benches = list(scores.bench.unique())
-    bench = _first((bench, "rounds"), benches)
+    bench = _first((bench, FIRST), benches)
     scores = scores[scores.bench == bench]
     metrics, runs = list(scores.metric.unique()), list(scores.layout.unique())
     metric = _first((metric, "leakage", "terse_rate"), metrics)

@@ -140,7 +140,7 @@ def answer_rows(
         rows = records(path, ())
     if all("doc_id" in row and ("filtered_resps" in row or "resps" in row) for row in rows):
         rows = list(map(_sample, rows))
-    name = answer_field(rows, path, field, own, {line for q in questions if (line := first_line(q.text))})
+    name = answer_field(rows, path, field, own, {line for q in questions if (line := first_line(q.question))})
     if all(isinstance(row.get("doc_id"), int) for row in rows):
         rows = sorted(rows, key=lambda row: row["doc_id"])
     rows, names = _named(rows, path, ids)
@@ -175,12 +175,12 @@ def answers_by_id(path: str | Path) -> dict[str, str | None]:  # None: the call 
 
 # %% ../../nbs/eval/61_answers.ipynb #de134059
 def _same_text(row: Answer, question: Question) -> bool:  # options and formats may follow on further lines
-    return not row.asked or first_line(question.text) in " ".join(row.asked.lower().split())
+    return not row.asked or first_line(question.question) in " ".join(row.asked.lower().split())
 
 
 def asks_it(row: Answer, question: Question) -> bool:
     "Whether an answer's own question and picture are those of the benchmark, as far as both are known."
-    mine, its = image_of(row.image) if row.image else None, image_of(question.names[0]) if question.names else None
+    mine, its = image_of(row.image) if row.image else None, image_of(question.files[0]) if question.files else None
     return _same_text(row, question) and (not (mine and its) or mine == its)
 
 
@@ -189,9 +189,9 @@ def check_asked(rows: Iterable[Answer], questions: Iterable[Question], path: Pat
     for number, (row, question) in enumerate(zip(rows, questions), 1):
         if not asks_it(row, question):
             mine = row.image if _same_text(row, question) else row.asked.splitlines()[0]
-            its = question.names[0] if question.names else "it"
+            its = question.files[0] if question.files else "it"
             raise UserError(
-                f"{path}: answer {number} ({row.id}) is to {mine!r}, {where} asks {question.text!r} of {its}: "
+                f"{path}: answer {number} ({row.id}) is to {mine!r}, {where} asks {question.question!r} of {its}: "
                 "give predictions and references of one version"
             )
 
@@ -204,7 +204,7 @@ def check_order(
     key: str = "question_id",  # for the complaint
 ) -> None:
     "Whether the order may be believed: as many on both sides, and every question the same."
-    if not all(row.asked for row in rows) or not all(question.text for question in questions):
+    if not all(row.asked for row in rows) or not all(question.question for question in questions):
         raise UserError(
             f"{path}: has no {key} of {where}, and no questions to check the order by: give each answer its {key}"
         )
@@ -231,7 +231,7 @@ def join_answers(
         _check_joined(answers, questions, path, where)
         return answers
     checkable = (
-        len(rows) == len(questions) and all(q.text for q in questions.values()) and all(row.asked for row in rows)
+        len(rows) == len(questions) and all(q.question for q in questions.values()) and all(row.asked for row in rows)
     )
     if all(row.id is not None for row in rows) and not checkable:
         same_ids([row.id for row in rows], questions, path, where)
@@ -240,9 +240,9 @@ def join_answers(
 
 
 def _check_joined(answers: Mapping[str, Answer], questions: Mapping[str, Question], path: Path, where: Path) -> None:
-    pairs = [(answers[name], q) for name, q in questions.items() if answers[name].asked and q.text]
+    pairs = [(answers[name], q) for name, q in questions.items() if answers[name].asked and q.question]
     strange = [pair for pair in pairs if not _same_text(*pair)]
-    known = {first_line(q.text) for q in questions.values() if q.text} if strange else ()
+    known = {first_line(q.question) for q in questions.values() if q.question} if strange else ()
     if wrong := [pair for pair in strange if len(strange) * 2 > len(pairs) or repeats_question(pair[0].asked, known)]:
         check_asked(*zip(*wrong), path, where)
 

@@ -32,7 +32,7 @@ from cocoift.files import (
     write_json,
 )
 from ..formats import words
-from ..models.ask import Ask, Chat, Reply, replies
+from ..models.ask import Ask, Model, Reply, replies
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/63_judge.ipynb #9b57e8e1
@@ -79,14 +79,13 @@ class Judge(Protocol):
 class ChatJudge:
     "A chat as a judge."
 
-    def __init__(self, chat: Chat, backend: str, provider: str = ""):
+    def __init__(self, chat: Model, backend: str, provider: str = ""):
         self.chat, self.backend, self.provider, self.model = chat, backend, provider, chat.name
         self.sampling = {key: value for key, value in chat.about.items()}
 
     def ask(self, items, prompts, repeat, order):
         "The chat's replies; one that can draw again takes the repeat as its seed."
-        again = getattr(self.chat, "repeat", None)
-        return replies(again(repeat) if again and repeat else self.chat, [Ask(None, (), prompt) for prompt in prompts])
+        return replies(self.chat.repeat(repeat) if repeat else self.chat, [Ask.of(prompt) for prompt in prompts])
 
 
 class RuleJudge:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .observed import any_observed, judged_observed, rounds_observed, scope_observed
+from .benchmark import OBSERVED, known_benchmark
 from ..files import Journal, UserError, read_json
 from ..stats import resolved, share
 
@@ -37,10 +37,19 @@ def observed(run: Path) -> tuple[dict, pd.DataFrame]:  # what it is of, and metr
     "The readings of one run."
     if (run / "judge.json").exists():
         lines = Journal(run / "verdicts.jsonl").read()
-        return {"judge": read_json(run / "judge.json")["fingerprint"]}, judged_observed(lines)
+        return {"judge": read_json(run / "judge.json")["fingerprint"]}, _judged_observed(lines)
     about, lines = read_json(run / "run.json"), Journal(run / "rounds.jsonl").read()
-    observe = {"rounds": rounds_observed, "scope": scope_observed}.get(about.get("bench"), any_observed)
-    return {"bench": about.get("bench"), "items": about.get("items")}, observe(lines)
+    return {name: about.get(name) for name in ("bench", "items")}, known_benchmark(about.get("bench")).observed(lines)
+
+
+def _judged_observed(lines: Sequence[dict]) -> pd.DataFrame:  # on 0 to 100: the total, its capabilities or category
+    rows = []
+    for line in lines:
+        if line["status"] == "scored":
+            tags = line.get("capability") or ([line["category"]] if line.get("category") else [])
+            dialog = f"{line['item']} {line['repeat']} {line['order']}"
+            rows += [(m, line["item"], line["image"], dialog, 100 * line["score"]) for m in ("total", *tags)]
+    return pd.DataFrame(rows, columns=OBSERVED)
 
 # %% ../../nbs/eval/58_paired.ipynb #e292e9f2
 def sign_flip(

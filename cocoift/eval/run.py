@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .. import __version__
 from .dialog import Dialog, ask_at, check_dialogs, messages_key, picture_digests, round_key
 from ..files import Journal, UserError, atomic_file, check_output, read_json, write_json
-from ..models.ask import STATUSES, Ask, Chat, Reply, replies
+from ..models.ask import STATUSES, Ask, Model, Reply, replies
 
 # %% ../../nbs/eval/46_run.ipynb #97265b7e
 TRUNCATIONS = ("none", "oldest")
@@ -29,17 +29,17 @@ Read = Callable[[Dialog, int, str], dict]  # what can be read from the answer to
 
 
 def ask_fitting(
-    chat: Chat, asks: Sequence[Ask], truncate: str = "none"
+    model: Model, asks: Sequence[Ask], truncate: str = "none"
 ) -> list[tuple[Reply, int]]:  # with how many rounds were left out
     "Replies to asks, truncated where that is wanted and needed."
-    told = [(reply, 0) for reply in replies(chat, asks)]
-    over = [k for k, (reply, _) in enumerate(told) if reply.status == "overflow"] if truncate == "oldest" else []
-    while over := [k for k in over if told[k][1] < len(asks[k].turns)]:
-        shorter = [replace(asks[k], turns=asks[k].turns[told[k][1] + 1 :]) for k in over]
-        for k, reply in zip(over, replies(chat, shorter)):
-            told[k] = reply, told[k][1] + 1
-        over = [k for k in over if told[k][0].status == "overflow"]
-    return told
+    fitted = [(reply, 0) for reply in replies(model, asks)]
+    over = [k for k, (reply, _) in enumerate(fitted) if reply.status == "overflow"] if truncate == "oldest" else []
+    while over := [k for k in over if fitted[k][1] < len(asks[k].before)]:
+        shorter = [asks[k].without_first(fitted[k][1] + 1) for k in over]
+        for k, reply in zip(over, replies(model, shorter)):
+            fitted[k] = reply, fitted[k][1] + 1
+        over = [k for k in over if fitted[k][0].status == "overflow"]
+    return fitted
 
 # %% ../../nbs/eval/46_run.ipynb #bbdc91fe
 class Group:
@@ -95,14 +95,14 @@ def _line(
 
 # %% ../../nbs/eval/46_run.ipynb #2eb0b997
 def play_group(
-    chat: Chat,
+    model: Model,
     group: Group,
     key: Callable[[Ask], tuple[str, str]],  # by what an answer is known, and by what the messages are
     truncate: str = "none",
     read: Read | None = None,
 ) -> Iterator[list[dict]]:  # the new lines of each step
     "Play a group's dialogs in step; what is known is not asked again."
-    whole, template = getattr(chat, "whole_steps", False), chat.about.get("template")
+    whole, template = model.whole_steps, model.about.get("template")
     for depth in range(max(len(d.asked) for d in group.dialogs)):
         places = group.step(depth)
         asks = [ask_at(group.dialogs[k], number, group.told[k]) for k, number in places]
@@ -112,7 +112,7 @@ def play_group(
             for (k, number), known in zip(places, keys)
         ]
         wanted = range(len(asks)) if whole and not all(old) else [i for i, line in enumerate(old) if line is None]
-        got = dict(zip(wanted, ask_fitting(chat, [asks[i] for i in wanted], truncate) if wanted else []))
+        got = dict(zip(wanted, ask_fitting(model, [asks[i] for i in wanted], truncate) if wanted else []))
         fresh = []
         for i, (k, number) in enumerate(places):
             if (line := old[i]) is None:
@@ -186,13 +186,13 @@ def left(dialogs: Sequence[Dialog], known: Mapping[tuple[str, int], dict]) -> in
 
 # %% ../../nbs/eval/46_run.ipynb #40338818
 def run_dialogs(
-    chat: Chat,
+    model: Model,
     dialogs: Sequence[Dialog],
     out: str | Path,  # the run folder
     told: dict,  # what else the answers and readings depend on: benchmark, version, digest of the items
     read: Read | None = None,
     truncate: str = "none",
-    pictures: Mapping[str, Path] | None = None,  # image -> its file, for the keys; the chat's own if not given
+    pictures: Mapping[str, Path] | None = None,  # image -> its file, for the keys; the model's own if not given
     file: str = "rounds.jsonl",
     known: Mapping[tuple[str, int], dict] | None = None,  # what another folder has already
 ) -> list[dict]:  # every line of the run, in order
@@ -202,18 +202,18 @@ def run_dialogs(
     dialogs, out = check_dialogs(dialogs), Path(out)
     absorb(out)
     journal, started = Journal(out / file), time.perf_counter()
-    done = open_run(out, {"cocoift": __version__, **told, "model": chat.about, "truncate": truncate}, journal) | dict(
+    done = open_run(out, {"cocoift": __version__, **told, "model": model.about, "truncate": truncate}, journal) | dict(
         known or {}
     )
-    digests = picture_digests(pictures if pictures is not None else getattr(chat, "pictures", {}))
+    digests = picture_digests(pictures if pictures is not None else model.pictures)
     rounds, total = 0, left(dialogs, done)
-    with tqdm(total=total, desc=f"asking {chat.name.rstrip('/').split('/')[-1]}", unit="round", disable=None) as bar:
-        for some in groups(dialogs, getattr(chat, "window", 1)):
+    with tqdm(total=total, desc=f"asking {model.name.rstrip('/').split('/')[-1]}", unit="round", disable=None) as bar:
+        for some in groups(dialogs, model.window):
             if left(some, done):
                 for lines in play_group(
-                    chat,
+                    model,
                     Group(some, done),
-                    lambda ask: (round_key(chat.about, ask, digests), messages_key(ask, digests)),
+                    lambda ask: (round_key(model.about, ask, digests), messages_key(ask, digests)),
                     truncate,
                     read,
                 ):

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .dialog import Dialog, check_dialogs
 from .run import Read, absorb, groups, left, run_dialogs, settle
 from ..files import Failed, Journal, UserError, check_output, read_json, write_json
-from ..models.ask import Chat
+from ..models.ask import Model
 
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:
@@ -34,7 +34,7 @@ def _end_with_parent() -> None:  # a process whose parent was killed must not go
 
 
 def _work(
-    opening: Callable[[], Chat], rank: int, ranks: int, dialogs: Sequence[Dialog], out: Path, told: dict, options: dict
+    opening: Callable[[], Model], rank: int, ranks: int, dialogs: Sequence[Dialog], out: Path, told: dict, options: dict
 ) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -56,7 +56,7 @@ def _work(
 
 # %% ../../nbs/eval/49_share.ipynb #4dd9ce73
 def run_shared(
-    opening: Callable[[], Chat],  # opens the model; it is called in each process
+    opening: Callable[[], Model],  # opens the model; it is called in each process
     dialogs: Sequence[Dialog],
     out: str | Path,
     told: dict,

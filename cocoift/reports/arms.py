@@ -14,15 +14,13 @@ import pandas as pd
 
 from ..dashboard.browser import Shelf
 from ..data.inspect.audit import audit_path
+from ..eval.benchmark import benchmark_of, known_benchmark
 from ..eval.levels import by_kind, effects, length_by_round, levels
 from ..files import Journal, UserError, read_json
 from .curve import points_table
 from .scope_page import scope_scores, scope_tables
 
 # %% ../../nbs/reports/28_arms.ipynb #dddb05fb
-_OWN_PARTS = ("rounds", "scope")  # benchmarks that have a part of their own on the page
-
-
 @dataclass
 class Arm:
     "What a study has under one name."
@@ -33,19 +31,24 @@ class Arm:
     runs: dict[str, list[Path]] = field(default_factory=dict)  # benchmark, or what was judged -> runs, one a seed
     curve: Path | None = None  # likelihoods over a training
 
+    def shown_as(self, page: str) -> dict[str, list[Path]]:
+        "The runs of benchmarks that have this part of a report; what was judged is a table."
+        return {bench: runs for bench, runs in self.runs.items() if known_benchmark(bench).page == page}
+
     @property
     def rounds(self) -> list[Path]:
         "The lab's own experiment."
-        return self.runs.get("rounds", [])
+        return next(iter(self.shown_as("levels").values()), [])
 
     @property
     def scopes(self) -> list[Path]:
-        return self.runs.get("scope", [])
+        "Dialogs with the model's own answers."
+        return next(iter(self.shown_as("dialogs").values()), [])
 
     @property
     def others(self) -> dict[str, Path]:
         "One run of each of the other benchmarks, and of what was judged."
-        return {bench: runs[0] for bench, runs in self.runs.items() if bench not in _OWN_PARTS}
+        return {bench: runs[0] for bench, runs in self.shown_as("table").items()}
 
     def take(self, runs: list[Path], folder: Path, bench: str | None = None) -> None:
         "Seeds of a training, or of a benchmark's run; a second folder of the same is an error."
@@ -67,7 +70,7 @@ def _enter(arm: Arm, folder: Path) -> None:
     elif runs := _seeds(folder, "metrics.jsonl"):
         arm.take(runs, folder)
     elif runs := _seeds(folder, "rounds.jsonl"):
-        arm.take(runs, folder, read_json(runs[0] / "run.json").get("bench", "rounds"))
+        arm.take(runs, folder, benchmark_of(runs[0]).name)
     elif runs := _seeds(folder, "judge.json"):
         arm.take(runs, folder, f"judged {read_json(runs[0] / 'scores.json')['bench']} {folder.parent.name}")
     elif runs := _seeds(folder, "likelihoods.jsonl"):
@@ -85,7 +88,8 @@ def find_arms(folders: Iterable[str | Path]) -> list[Arm]:
         _enter(arms.setdefault(folder.name, Arm(folder.name)), folder)
     for arm in arms.values():
         inside = {name: [run / name for run in arm.rounds if (run / name / "scores.json").exists()] for name in _INSIDE}
-        arm.runs["scope"] = arm.scopes or inside["scope"]
+        if inside["scope"] and not arm.scopes:
+            arm.take(inside["scope"], arm.rounds[0], benchmark_of(inside["scope"][0]).name)
         arm.curve = arm.curve or next(iter(inside["likelihood"]), None)
     return list(arms.values())
 
@@ -140,7 +144,8 @@ def _lengths(arm: Arm) -> pd.DataFrame | None:
 def _seen(arm: Arm) -> pd.DataFrame | None:  # overlap with the training set, and readings on the clean part
     from cocoift.reports.overlap import overlap, trained_images
 
-    runs = {name: arm.runs[name][0] for name in _OWN_PARTS if arm.runs.get(name)} | arm.others
+    pages = ("levels", "dialogs", "table")
+    runs = {bench: seeds[0] for page in pages for bench, seeds in arm.shown_as(page).items()}
     return overlap(runs, trained_images(arm.dataset)) if arm.dataset and runs else None
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
+from ..eval.examine import Exam
 from ..eval.history import HISTORIES
-from ..eval.scope.likely import likelihood_leakage, likelihood_rounds
-from ..eval.scope.make import Bench
-from ..eval.scope_run import open_bench
+from ..eval.likely import likelihood_leakage, likelihood_rounds
 from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, write_json
 from ..locks import owning
 
@@ -64,19 +63,19 @@ def states_of(model: str | Path) -> list[State]:  # by step
     return [*start, *(State(step, base[0].model, folder, added) for step, folder in steps.items()), *end]
 
 # %% ../../nbs/reports/16_curve.ipynb #783f6029
-def open_state(state: State, images: str | Path):  # a LocalChat
-    "A state as a chat."
-    from cocoift.models.local import LocalChat
+def open_state(state: State, images: str | Path):  # a LocalModel
+    "A state as a model."
+    from cocoift.models.local import LocalModel
 
-    chat = LocalChat(state.model, images)
+    model = LocalModel(state.model, images)
     if state.added:
         from cocoift.train.adapt import LoraOptions, adapt
 
-        adapt(chat.model, "language", LoraOptions(*state.added))
-        chat.model.eval().requires_grad_(False)
+        adapt(model.model, "language", LoraOptions(*state.added))
+        model.model.eval().requires_grad_(False)
     if state.over:
-        _lay_over(dict(chat.model.named_parameters()), state)
-    return chat
+        _lay_over(dict(model.model.named_parameters()), state)
+    return model
 
 
 def _lay_over(weights: dict, state: State) -> None:  # the model's own, by name
@@ -114,13 +113,13 @@ def _point(step: int | None, lines: Sequence[dict]) -> dict:
 @owning("measured")
 def likelihood_curve(
     model: str | Path,  # a checkpoint folder, or a training run
-    bench: Bench,
+    exam: Exam,  # of a benchmark with both answers
     images: str | Path,  # where the pictures lie
     out: str | Path,  # the folder to make or to go on with
 ) -> dict:  # items, sha256, points
     "Leakage as a likelihood at every state."
     states, out = states_of(model), Path(out)
-    about = {"cocoift": __version__, "bench": "likelihood", "items": bench.sha256, "model": Path(model).name}
+    about = {"cocoift": __version__, "bench": "likelihood", "items": exam.settings["items"], "model": Path(model).name}
     if check_output(out, "run.json", "likelihood") and (old := read_json(out / "run.json")) != about:
         other = next(name for name in about if old.get(name) != about[name])
         raise UserError(
@@ -132,13 +131,13 @@ def likelihood_curve(
     done = {line["key"] for line in journal.read()}
     for state in states:
         if keys[state] not in done:
-            rows = likelihood_rounds(bench, open_state(state, images)).round(6).to_dict("records")
+            rows = likelihood_rounds(exam, open_state(state, images)).round(6).to_dict("records")
             journal.append([{"key": keys[state], "step": state.step, **row} for row in rows])
             done.add(keys[state])
     lines = _in_order(journal, list(keys.values()))
     items = len({line["item"] for line in lines})
     points = [_point(state.step, [line for line in lines if line["key"] == keys[state]]) for state in states]
-    result = {"bench": "likelihood", "sha256": bench.sha256, "items": items, "points": points}
+    result = {"bench": "likelihood", "sha256": about["items"], "items": items, "points": points}
     write_json(out / "scores.json", result)
     return result
 

@@ -12,12 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..conversation import read_conversations
-from ..eval.benchmark import question_scores
+from ..eval.benchmark import benchmark_of, known_benchmark
 from ..eval.judging import judging
-from ..eval.levels import rounds_frame, scores
-from ..eval.questions import Question
-from ..eval.scope.metrics import table
-from ..eval.scope.play import rounds_of
 from ..files import Journal, read_json
 
 # %% ../../nbs/reports/18_overlap.ipynb #59f951b3
@@ -27,7 +23,7 @@ Levels = dict[str, dict[str, dict]]  # history -> metric -> value, low, high, n;
 def _whole(told: dict) -> Levels:  # of a `scores.json`
     if "fingerprint" in told:
         return {"judged": told["scores"]}
-    return {"": told["scores"]} if told.get("bench") == "scope" else {**told["histories"], "": told["effects"]}
+    return known_benchmark(told.get("bench")).numbers(told)
 
 
 def _shown(line: dict) -> set[str]:
@@ -47,16 +43,7 @@ def clean_scores(
         for line in Journal(run / "rounds.jsonl").read()
         if not _shown(line) & seen and line["status"] == "ok" and not line.get("prior")
     ]
-    bench = read_json(run / "run.json").get("bench", "rounds")
-    if not lines:
-        return {}
-    if bench == "scope":
-        return {"": {name: e.as_dict() for name, e in table(rounds_of(lines)).items()}}
-    if bench == "rounds":
-        return _whole(scores(rounds_frame(lines), {}, 0, ""))
-    return _whole(
-        question_scores(bench, {line["item"]: Question(line["item"], (), "", meta=line) for line in lines}, lines, "")
-    )
+    return (bench := benchmark_of(run)).numbers(bench.scores(lines)) if lines else {}
 
 # %% ../../nbs/reports/18_overlap.ipynb #3a953af1
 def trained_images(dataset: str | Path) -> frozenset[str]:

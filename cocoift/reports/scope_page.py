@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..eval.scope.metrics import scores
-from ..eval.scope.play import rounds_of
+from ..eval.scope.metrics import scope_result
+from ..eval.scope.play import scope_rounds
 from ..files import Journal, read_json
 from ..stats import Estimate
 from ..viz import results
@@ -26,10 +26,10 @@ def scope_scores(
     if len(runs) == 1:
         return read_json(runs[0] / "scores.json")
     frame = pd.concat(
-        [rounds_of(Journal(run / "rounds.jsonl").read()).assign(seed=k) for k, run in enumerate(runs)],
+        [scope_rounds(Journal(run / "rounds.jsonl").read()).assign(seed=k) for k, run in enumerate(runs)],
         ignore_index=True,
     )
-    return scores(frame.assign(dialog=frame.dialog + " " + frame.seed.astype(str)))
+    return scope_result(frame.assign(dialog=frame.dialog + " " + frame.seed.astype(str)))
 
 # %% ../../nbs/reports/14_scope_page.ipynb #9f925b03
 _MEANS = {

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ..eval.budget import budget
 from ..eval.dialog import Dialog, Turn
-from ..eval.examine import open_chat
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
 from ..eval.judging import judge_answers, judging, to_judge
 from ..eval.rubric import load_rubric
 from ..files import Journal, UserError, read_json, write_json
 from ..locks import owning
-from ..models.ask import Chat
+from ..models.ask import Model
 from ..models.endpoint.money import read_prices
+from ..models.opening import open_model
 
 # %% ../../nbs/studies/24_judged.ipynb #01f4f43a
 JUDGE_TOKENS = {"grade": 4, "two": 512, "prefer": 256, "steps": 128}  # about how long a reply is, for the dry run
@@ -38,7 +38,7 @@ def open_judge(name: str, **pay) -> Judge:  # URL#MODEL, a checkpoint folder, re
     served = name.startswith(("http://", "https://"))
     if not served and not Path(name).is_dir():
         raise UserError(f"--judge {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
-    chat: Chat = open_chat(name, {}, None, most_tokens=512, **pay)
+    chat: Model = open_model(name, most_tokens=512, **pay)
     return ChatJudge(chat, "server", name.partition("#")[0]) if served else ChatJudge(chat, "local", "this machine")
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.build.make import build
+from ..eval.benchmark import known_benchmark
 from ..files import Failed, UserError, check_output, read_json, write_json
 from ..locks import owning
 from ..options import load_recipe
@@ -97,7 +98,7 @@ def ask_arm(study: Study, bench: str, arm: str) -> dict:
     from cocoift.eval.examine import check_answers, examine
 
     data, images = study.bench(bench)
-    histories = () if bench == "scope" else HISTORIES  # COCO-Scope has its own rounds under each
+    histories = () if known_benchmark(bench).own_dialogs else HISTORIES  # those bring their own rounds under each
     model, out = str(study.run_of(arm) / "model"), study.out / "eval" / bench / arm
     done = examine(
         model,
@@ -178,7 +179,7 @@ def _exams(study: Study) -> Iterator[Step]:
     for bench in study.benches:
         files, pictures = study.bench(bench)
         more = ["--most-tokens", study.answer, *(["--per-image", study.most[bench]] if bench in study.most else [])]
-        asked = more if bench == "scope" else ["--records", study.sources, *histories, *more]
+        asked = more if known_benchmark(bench).own_dialogs else ["--records", study.sources, *histories, *more]
         answers = _count(study, bench) * (len(HISTORIES) + 2)  # `own` asks three rounds
         hours = answers * study.costs.answer_seconds / 3600
         for arm in ARMS:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..data.build.recipe import BuildRecipe
 from ..data.sources.archives import ARCHIVES, Archive
+from ..eval.benchmark import known_benchmark
 from ..files import Failed, UserError, read_json, write_json
 from ..options import load_recipe
 
@@ -25,7 +26,9 @@ ARMS = ("llava-mix665k", "coco-ift")
 ALIGN = "pretrain-558k"  # what the alignment learns from
 BENCHES = ("mm-vet", "infimm", "llava-bench", "pope", "rounds", "scope")
 JUDGED = ("mm-vet", "infimm", "llava-bench")
-FROM_RECORDS = ("rounds", "scope")  # made from annotations; the others have files of their own
+FROM_RECORDS = tuple(
+    name for name in BENCHES if known_benchmark(name).from_records
+)  # the others have files of their own
 
 # %% ../../nbs/studies/22_paper_recipe.ipynb #b20d8e91
 class Costs(BaseModel):

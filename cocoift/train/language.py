@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..files import UserError, read_json, reading
-from ..models.family import probe_template
+from ..models.chat_template import probe_template
 from ..models.template import VICUNA_JINJA, stop_ids, with_pictures
 from .tower import Tower, read_config, silent, tensor_names, tensors
 

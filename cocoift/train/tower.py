@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..files import UserError, reading
-from ..models.family import picture_size, tower_states
+from ..models.processor import prepared_size, tower_states
 
 # %% ../../nbs/train/12_tower.ipynb #16ed2b98
 def read_config(folder: Path, what: str, gguf: str | None = None):
@@ -119,7 +119,7 @@ def tower_pictures(
     from transformers import LlavaImageProcessorPil
 
     own = _own_pictures(folder)
-    height, width = picture_size(own, folder)
+    height, width = prepared_size(own, folder)
     if height != width:
         raise UserError(
             f"{folder}: its pictures are {width} x {height} pixels, a llava looks at squares: set size and crop_size "

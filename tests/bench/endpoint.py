@@ -30,28 +30,13 @@ from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.request import Request
 
 AT_ONCE = 64
-FAULTS = [
-    "--refuse",
-    "0.2",
-    "--broken",
-    "0.05",
-    "--cut",
-    "0.02",
-    "--garble",
-    "0.01",
-    "--slow",
-    "0.02",
-    "--tail",
-    "2",
-    "--pause",
-    "0.1",
-]
+FAULTS = "--refuse 0.2 --broken 0.05 --cut 0.02 --garble 0.01 --slow 0.02 --tail 2 --pause 0.1".split()
 
 
 @contextmanager
 def server(*options: str):
     process = subprocess.Popen(
-        [sys.executable, "-m", "cocoift.models.endpoint.stage", *options], stdout=subprocess.PIPE, text=True
+        [sys.executable, Path(__file__).parents[1] / "mock_server.py", *options], stdout=subprocess.PIPE, text=True
     )
     try:
         yield process.stdout.readline().strip()

@@ -2,7 +2,7 @@
 
     python tests/bench/eval.py [--quick] [--images 4] [--questions 8] [--answer 12] [--width 512] [--repeats 3]
 
-A LLaVA of random weights with 576 image tokens (336 px, patches of 14) is asked 8 questions of about 20 tokens on each of several pictures, greedily: by `LocalChat`, which runs the
+A LLaVA of random weights with 576 image tokens (336 px, patches of 14) is asked 8 questions of about 20 tokens on each of several pictures, greedily: by `LocalModel`, which runs the
 picture's prefix once and all its questions as one batch behind it, and by plain transformers, one question at a time, each with its picture. Both ways run in one process on the same
 model, in turns; the time of a way is its shortest of `--repeats`. The answers must be equal; what the tower and the processor cost is a part of both times.
 """
@@ -85,21 +85,24 @@ def main() -> None:
     import torch
 
     from cocoift.models.ask import Ask
-    from cocoift.models.local import LocalChat
+    from cocoift.models.local import LocalModel
 
     with TemporaryDirectory() as folder:
         names = pictures(Path(folder) / "images", images)
-        chat = LocalChat(model(Path(folder), width), Path(folder) / "images", most_tokens=args.answer)
+        chat = LocalModel(model(Path(folder), width), Path(folder) / "images", most_tokens=args.answer)
         asks = [
-            Ask(name, (), QUESTION.format(n=n, thing=THINGS[n % 11], other=THINGS[(n + 1) % 11]))
+            Ask.of(QUESTION.format(n=n, thing=THINGS[n % 11], other=THINGS[(n + 1) % 11]), name)
             for name in names
             for n in range(args.questions)
         ]
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         answers = {}
         for _ in range(repeats):
-            for way, run in (("ours", lambda: chat.answer(asks)), ("plain", lambda: plain(chat, asks, args.answer))):
-                chat._kept = ("", None, 0)  # no prefix from the turn before
+            for way, run in (
+                ("ours", lambda: [r.text for r in chat.answer(asks)]),
+                ("plain", lambda: plain(chat, asks, args.answer)),
+            ):
+                chat._last = ("", None, 0)  # no prefix from the turn before
                 started = time.perf_counter()
                 answers[way] = run()
                 seconds[way].append(time.perf_counter() - started)

@@ -76,11 +76,10 @@ def start(
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
     "Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of each."
+
     from cocoift.data.build.make import BuildRecipe, build
-    from cocoift.eval.examine import examine
+    from cocoift.eval.examine import examine, make_exam, run_exam
     from cocoift.eval.scope.make import make_scope
-    from cocoift.eval.scope.play import ScopeScripted
-    from cocoift.eval.scope_run import score_scope
     from cocoift.files import Journal, with_parent, write_json
     from cocoift.options import load_recipe
     from cocoift.world import make_world
@@ -89,8 +88,8 @@ def study(tmp_path_factory) -> Path:
     make_world(folder / "exam", 6, split="val", first=1_000_000)
     for name in ("collapse", "oracle"):
         examine(f"scripted:{name}", "rounds", folder / "exam", folder / "eval" / name)
-    bench = make_scope(folder / "exam", 4)
-    score_scope(ScopeScripted("collapse", bench), bench, folder / "eval/scope", ["own"])
+    exam = make_exam("scope", make_scope(folder / "exam", 4), ["own"])
+    run_exam(exam.scripted("collapse"), exam, folder / "eval/scope")
     make_world(folder / "world", 6)
     build(load_recipe("world", BuildRecipe, ["layout=first-uniform"]), folder / "world", folder / "data/first-uniform")
     for name in ("done", "running"):
@@ -115,7 +114,7 @@ def study(tmp_path_factory) -> Path:
 
 def parrot(body: dict) -> str:
     "What was asked; and whoever asks for the key gets it, in an answer or in an error."
-    from cocoift.models.endpoint.stage import Refusal, echo
+    from mock_server import Refusal, echo
 
     text = echo(body)
     if "Fail with the key" in text:
@@ -124,17 +123,17 @@ def parrot(body: dict) -> str:
 
 
 @pytest.fixture(scope="session")
-def stage():
-    from cocoift.models.endpoint.stage import Raised, Stage
+def parrot_server():
+    from mock_server import MockServer
 
-    with Raised(Stage(answer=parrot)) as address:
+    with MockServer(answer=parrot) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
-def url(root, study, stage):
+def url(root, study, parrot_server):
     folder = study.parent
-    (folder / "models.yaml").write_text(MODELS.format(server=stage))
+    (folder / "models.yaml").write_text(MODELS.format(server=parrot_server))
     server, address = start(
         root, folder, "--study", study, "--models", folder / "models.yaml", env={"OPENAI_API_KEY": KEY}
     )

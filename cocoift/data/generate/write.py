@@ -56,7 +56,7 @@ from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine, address
 from ...models.endpoint.limits import Limits
 from ...models.endpoint.money import Price
-from ...models.endpoint.request import Gallery
+from ...models.endpoint.request import ImageParts
 from ...models.endpoint.spending import Spending, paid
 
 # %% ../../../nbs/data/generate/26_write.ipynb #67b8e715
@@ -282,7 +282,7 @@ def _desk(
         raise UserError(
             f"{base.folder}: the recipe wants nothing written about it (kinds: {dict(recipe.kinds) or 'none'}){lacking}: change kinds or most"
         )
-    gallery = Gallery(pictures, recipe.longest) if pictures is not None else None
+    gallery = ImageParts(pictures, recipe.longest) if pictures is not None else None
     return Desk(
         role,
         service.model,

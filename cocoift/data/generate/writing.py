@@ -23,7 +23,7 @@ from .prompts import WRITERS, Prompt, load_prompts
 from ..sources.base import LETTERS, Record, Turn, fault
 from ...formats import check_format
 from ...models.endpoint.engine import Task
-from ...models.endpoint.request import Answer, Gallery, Request
+from ...models.endpoint.request import Answer, ImageParts, Request
 from ...models.endpoint.structured import read_answer, with_schema
 from ...thoughts import answer_alone
 
@@ -37,7 +37,7 @@ class Desk:
     recipe: WriteRecipe
     prompts: Mapping[str, Prompt]
     vocabulary: Mapping[str, str]  # the words of the categories
-    gallery: Gallery | None = None  # the pictures, for those who see
+    gallery: ImageParts | None = None  # the pictures, for those who see
     templates: str = "paper"  # by which the dataset words its instructions
 
 

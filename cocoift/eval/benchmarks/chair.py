@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DOUBLE', 'CHAIR', 'read_synonyms', 'object_words', 'Words', 'official_words', 'read_objects', 'read_chair',
-           'mark_chair', 'total_chair', 'score_chair']
+           'score_one_chair', 'aggregate_chair', 'score_chair']
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #2ad6b511
 import re
@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from ...data.generate.objects import mentions, vocabulary
-from ..benchmark import Benchmark, enter, marked
+from ..benchmark import Benchmark, enter, score_each
 from .captions import captions_said
 from ..official import ScoreInput, as_lines, official_files
 from ..questions import Question
@@ -162,13 +162,13 @@ def _counts(said: Sequence[str], there: Sequence[str]) -> dict:
     }
 
 
-def mark_chair(question: Question, answer: str, mode: str) -> dict:
+def score_one_chair(question: Question, answer: str, mode: str) -> dict:
     "Objects named, of them not there; objects found, of those there."
     there, words = question.truth
     return _counts(_reader(words)(answer), there)
 
 
-def total_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
+def aggregate_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "CHAIRs, CHAIRi and recall; and the F1 of objects, for who says nothing hallucinates nothing."
     frame = frame.assign(one=1, twice=2 * frame.found, both=frame._there + frame.found + frame._invented)
     return {
@@ -184,8 +184,8 @@ def score_chair(given: ScoreInput) -> dict:
     words, there = official_words(given.need("synonyms")), read_objects(given.need("references"))
     said, notes = captions_said(given, there)
     questions = {k: Question(k, (f"{int(k):012}.jpg",), "", truth=(there[k], words)) for k in said}
-    frame = marked(CHAIR, questions, said, given.mode)
-    totals = total_chair(frame, questions)
+    frame = score_each(CHAIR, questions, said, given.mode)
+    totals = aggregate_chair(frame, questions)
     totals.pop("object_f1")
     scores = {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}
     return {
@@ -210,8 +210,8 @@ CHAIR = enter(
     Benchmark(
         name="chair",
         read=read_chair,
-        mark=mark_chair,
-        total=total_chair,
+        score_one=score_one_chair,
+        aggregate=aggregate_chair,
         score=score_chair,
         submit=_captions,
         modes=("official", "open"),

@@ -34,7 +34,7 @@ from cocoift.models.endpoint.failures import (
 from .limits import Limits, back_off
 from .money import Budget, Price, prompt_tokens
 from .reply import Heard, answer_of, read_body
-from .request import Answer, Gallery, Request
+from .request import Answer, ImageParts, Request
 from .spending import Spending
 
 # %% ../../../nbs/models/endpoint/20_engine.ipynb #907c56b6
@@ -59,7 +59,7 @@ class Engine:
         self,
         url: str,  # "http://localhost:8000/v1"
         cache: Cache | None = None,
-        gallery: Gallery | None = None,  # where requests show pictures
+        image_parts: ImageParts | None = None,  # where requests show pictures
         concurrency: int = 32,  # requests under way
         limits: Limits | None = None,
         price: Price = Price(),
@@ -71,7 +71,7 @@ class Engine:
         seed: int = 0,  # of the pauses
     ):
         self.url, self.where, self.key = url, address(url), key_for(url)
-        self.cache, self.gallery, self.concurrency, self.price = cache, gallery, concurrency, price
+        self.cache, self.image_parts, self.concurrency, self.price = cache, image_parts, concurrency, price
         self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
         self.limits, self.draws = limits or Limits(), random.Random(seed)
         self.counts = (
@@ -174,7 +174,7 @@ async def _post(engine: Engine, request: Request, heard: Heard):  # the headers
     if engine._client is None:
         wait = httpx2.Timeout(engine.timeout, connect=min(20.0, engine.timeout))
         engine._client = open_client(engine.url, engine.key, wait, asynchronous=True)
-    body = request.body(engine.gallery)
+    body = request.body(engine.image_parts)
     for name, other in engine.spelled.items():
         body |= {other: body[name]} if other and name in body else {}
         body.pop(name, None)
@@ -202,9 +202,9 @@ async def _post(engine: Engine, request: Request, heard: Heard):  # the headers
 
 # %% ../../../nbs/models/endpoint/20_engine.ipynb #2a2baa04
 async def _send(engine: Engine, request: Request) -> Answer:
-    about = prompt_tokens(request, engine.price, engine.gallery)
+    about = prompt_tokens(request, engine.price, engine.image_parts)
     most = request.params.get("max_tokens") or request.params.get("max_completion_tokens") or 4096
-    bound = (prompt_tokens(request, engine.price, engine.gallery, bound=True), most)
+    bound = (prompt_tokens(request, engine.price, engine.image_parts, bound=True), most)
     await engine.limits.enter(about + most)
     call, heard, answer = await engine._budget.reserve(bound, engine.price.cost(*bound)), Heard(), None
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...files import Failed, UserError, read_text
-from .request import Gallery, Request
+from .request import ImageParts, Request
 from .spending import Spending, under_way
 from ...options import read_yaml
 
@@ -59,26 +59,26 @@ def read_prices(path: str | Path | None, model: str) -> Price:  # free of charge
         ) from None
 
 # %% ../../../nbs/models/endpoint/16_money.ipynb #707f1f29
-def prompt_tokens(request: Request, price: Price, gallery: Gallery | None = None, bound: bool = False) -> int:
+def prompt_tokens(request: Request, price: Price, image_parts: ImageParts | None = None, bound: bool = False) -> int:
     "About how many tokens a request has; with `bound`, no fewer than it has."
     text = request.text
     size = len(text.encode()) if bound else -(-len(text) // 4)
     return (
         size
         + 4 * len(request.messages)
-        + sum(price.picture(*gallery.size(name)) if price.tile else price.image for name in request.pictures)
+        + sum(price.picture(*image_parts.size(name)) if price.tile else price.image for name in request.pictures)
     )
 
 
 def estimate(
-    requests: Iterable[Request], price: Price, gallery: Gallery | None = None, most: int = 256
+    requests: Iterable[Request], price: Price, image_parts: ImageParts | None = None, most: int = 256
 ) -> dict:  # requests, tokens_in, tokens_out, cost
     "What requests take at most, if each answer is as long as it may be."
     count = given = told = 0
     for request in requests:
         count, given, told = (
             count + 1,
-            given + prompt_tokens(request, price, gallery),
+            given + prompt_tokens(request, price, image_parts),
             told + request.params.get("max_tokens", most),
         )
     return {"requests": count, "tokens_in": given, "tokens_out": told, "cost": round(price.cost(given, told), 6)}
