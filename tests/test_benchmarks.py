@@ -8,7 +8,7 @@ import pytest
 from cocoift.cli.main import main
 from cocoift.eval.benchmark import load_benchmarks, read_questions
 from cocoift.eval.examine import examine
-from cocoift.eval.official import Given
+from cocoift.eval.official import ScoreInput
 from cocoift.eval.scoring import score
 from cocoift.files import UserError
 
@@ -215,7 +215,7 @@ def test_what_eval_writes_score_reads(bench, reading, references, official, tmp_
     data = copytree(official / bench, tmp_path / "data")
     (data / "coco_pope_popular.json").unlink(missing_ok=True)
     found = examine("scripted:oracle", bench, data, tmp_path / "run", ["none"])
-    given = Given(next((tmp_path / "run/predictions").iterdir()), data / references)
+    given = ScoreInput(next((tmp_path / "run/predictions").iterdir()), data / references)
     stored = score(bench, given)
     assert stored["scores"][reading] == pytest.approx(found["scores"][f"{reading}_stated"]["value"])
     assert found["scores"][reading]["value"] in (1, 100), "right in sentences, by the open rule"
@@ -286,9 +286,9 @@ def test_lmms_samples(official, tmp_path):
     docs = [{"question_id": 139000 + k, "question": row["question"]} for k, row in enumerate(VQA["questions"])]
     (tmp_path / "vqa.jsonl").write_text(lines(sample(k, docs[k], "yes") for k in (2, 0, 3, 1)))
     assert (
-        score("vqav2", Given(tmp_path / "vqa.jsonl", official / "vqav2/v2_mscoco_val2014_annotations.json"))["scores"][
-            "overall"
-        ]
+        score("vqav2", ScoreInput(tmp_path / "vqa.jsonl", official / "vqav2/v2_mscoco_val2014_annotations.json"))[
+            "scores"
+        ]["overall"]
         == 100
     )
     texts = [{"question_id": str(k), "question": f"Is there a {t} in the image?"} for k, t in enumerate(THINGS, 1)]
@@ -296,9 +296,9 @@ def test_lmms_samples(official, tmp_path):
         lines(sample(k, texts[k], "Yes, it is." if k % 2 == 0 else "No, it is not.") for k in (1, 3, 0, 2))
     )
     assert (
-        score("pope", Given(tmp_path / "pope.jsonl", official / "pope/coco_pope_random.json", mode="open"))["scores"][
-            "f1"
-        ]
+        score("pope", ScoreInput(tmp_path / "pope.jsonl", official / "pope/coco_pope_random.json", mode="open"))[
+            "scores"
+        ]["f1"]
         == 1
     )
 
@@ -464,10 +464,10 @@ def test_ranked_by_questions(shared, tmp_path):
         )
         battles += (tmp_path / f"{a}-{b}" / "battles.jsonl").read_text()
     (tmp_path / "all.jsonl").write_text(battles)
-    told = score("arena", Given(tmp_path / "all.jsonl"))
+    told = score("arena", ScoreInput(tmp_path / "all.jsonl"))
     rated = told["scores"]["bradley_terry"]
     assert told["n"] == 36 and min(rated, key=rated.get) == "silent"
     assert all(e["low"] <= e["value"] <= e["high"] for e in told["intervals"].values())
     (tmp_path / "all.jsonl").write_text(battles + battles.splitlines()[0].replace('"judge": "', '"judge": "x'))
     with pytest.raises(UserError, match="two fingerprints don't mix"):
-        score("arena", Given(tmp_path / "all.jsonl"))
+        score("arena", ScoreInput(tmp_path / "all.jsonl"))

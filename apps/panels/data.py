@@ -10,8 +10,8 @@ from apps.panels.place import Asked, Study, not_shown, parts_of, remember, shelv
 from apps.room import QUIET
 from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
-from cocoift.reports.audit_page import WORD_BINS, binned, measures, overlaps, told, varied
-from cocoift.viz import audited, figures
+from cocoift.reports.audit_tables import WORD_BINS, binned, marked_rounds, measures, overlaps, varied
+from cocoift.viz import audited, look
 
 AT_ONCE = ("composition", "formats-by-round", "formats")
 LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
@@ -54,7 +54,7 @@ class Data:
     def arrive(self, asked: Asked) -> list:
         there = list(shelf.datasets(self.study.root))
         chosen = asked.one(
-            "set", there, next((name for name in there if name in figures.LAYOUTS), next(iter(there), None))
+            "set", there, next((name for name in there if name in look.LAYOUT_ORDER), next(iter(there), None))
         )
         return [
             gr.update(choices=there, value=chosen),
@@ -135,7 +135,7 @@ class Data:
             said = str(error) or type(error).__name__
             return [
                 not_shown([said]),
-                *self.places({place: (None, lambda _: figures.empty(said)) for place in LATER}),
+                *self.places({place: (None, lambda _: look.empty(said)) for place in LATER}),
                 None,
             ]
         table = measures(found)
@@ -173,7 +173,7 @@ class Data:
         where = f'<p class="where">{place + 1:,} of {len(found):,} · {html.escape(c.id)} · {html.escape(", ".join(c.images)) or "no image"}</p>'
         rounds = [
             {"asked": t["instruction"], "said": t["response"], "marks": marks(t, r.origin)}
-            for t, r in zip(told(c, len(c.rounds)), c.rounds)
+            for t, r in zip(marked_rounds(c, len(c.rounds)), c.rounds)
         ]
         return self.study.picture(c.images[0]) if c.images else None, where + spoken(rounds)
 

@@ -59,10 +59,10 @@ def score_command(
     json: Json = False,
 ) -> None:
     "Score stored predictions by official or open rules."
-    from cocoift.eval.official import Given
+    from cocoift.eval.official import ScoreInput
     from cocoift.eval.scoring import score
 
-    given = Given(predictions, references, synonyms, questions, rules, mode, field)
+    given = ScoreInput(predictions, references, synonyms, questions, rules, mode, field)
     result = {"bench": bench, "mode": mode, **score(bench, given)}
     flat = {name.removesuffix(" relative"): e for name, e in result["intervals"].items()}
     rows = []

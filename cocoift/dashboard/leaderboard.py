@@ -18,7 +18,7 @@ from .run_index import FIRST, Memory, answers, find
 from ..eval.history import EFFECTS
 from ..files import UserError
 from ..stats import Estimate, share
-from ..viz.results import LESS_IS_BETTER, sign
+from ..viz.leaderboard import LESS_IS_BETTER, sign
 
 # %% ../../nbs/dashboard/14_leaderboard.ipynb #6656d05e
 class View(NamedTuple):
@@ -199,7 +199,7 @@ def _cell(r) -> str:
 
 
 def readable(
-    board: pd.DataFrame,  # from `viz.results.scoreboard`
+    board: pd.DataFrame,  # from `viz.leaderboard.leaderboard_table`
 ) -> pd.DataFrame:  # run, benchmark, history, and a column a metric
     "The scoreboard as words; the best of each history in bold."
     if not len(board):

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..eval.benchmark import known_benchmark
 from ..eval.history import EFFECTS
-from ..eval.ratings import bradley_terry
+from ..eval.ratings import OUTCOMES, rate_battles
 from ..files import Journal, UserError, read_json
 from ..stats import share
 from ..viz.figures import paper_table
@@ -228,35 +228,16 @@ def percent(capabilities: pd.DataFrame) -> pd.DataFrame:  # the same, of seen wo
     )
 
 # %% ../../nbs/dashboard/12_run_index.ipynb #836c6edb
-_WON = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
-
-
 def rate(votes: Sequence[Mapping], repeats: int = 200) -> pd.DataFrame:  # model, value, low, high, n
-    "Bradley-Terry ratings of the models that were voted on."
-    battles = [
-        (v["model_a"], v["model_b"], _WON[v["winner"]])
-        for v in votes
-        if v.get("winner") in _WON and v["model_a"] != v["model_b"]
-    ]
-    names = sorted({name for a, b, _ in battles for name in (a, b)})
-    if not battles:
+    "Bradley-Terry ratings of the models that were voted on; a twentieth of a win each way keeps all of them finite."
+    votes = [v for v in votes if v.get("winner") in OUTCOMES and v["model_a"] != v["model_b"]]
+    names = sorted({v[side] for v in votes for side in ("model_a", "model_b")})
+    if not votes:
         return pd.DataFrame(columns=["model", "value", "low", "high", "n"])
-    place = {name: k for k, name in enumerate(names)}
-    table, draws = np.array([(place[a], place[b], won) for a, b, won in battles]), np.random.default_rng(0)
-
-    def strengths(rows):
-        wins = np.full(
-            (len(names), len(names)), 0.05
-        )  # a twentieth of a win each way: who never lost is not infinitely strong
-        np.add.at(wins, (rows[:, 0].astype(int), rows[:, 1].astype(int)), rows[:, 2])
-        np.add.at(wins, (rows[:, 1].astype(int), rows[:, 0].astype(int)), 1 - rows[:, 2])
-        np.fill_diagonal(wins, 0)
-        return bradley_terry(wins)
-
-    again = np.array([strengths(table[draws.integers(0, len(table), len(table))]) for _ in range(repeats)])
-    low, high = np.quantile(again, [0.025, 0.975], axis=0)
-    times = [int(((table[:, 0] == k) | (table[:, 1] == k)).sum()) for k in range(len(names))]
-    return pd.DataFrame({"model": names, "value": strengths(table), "low": low, "high": high, "n": times})
+    battles = [(names.index(v["model_a"]), names.index(v["model_b"]), OUTCOMES[v["winner"]]) for v in votes]
+    value, low, high = rate_battles(np.array(battles), range(len(battles)), len(names), repeats, prior=0.05)
+    times = [sum(k in (a, b) for a, b, _ in battles) for k in range(len(names))]
+    return pd.DataFrame({"model": names, "value": value, "low": low, "high": high, "n": times})
 
 # %% ../../nbs/dashboard/12_run_index.ipynb #0ed27124
 def _files(folder: Path) -> list[Path]:  # what a training writes while it goes on

@@ -22,7 +22,7 @@ from .dialog import Dialog, pier_dialogs, question_dialogs
 from .from_records import record_questions
 from .history import EFFECTS, parse_histories
 from .levels import difference, numeric_readings
-from .official import Given, as_lines
+from .official import ScoreInput, as_lines
 from .options import EvalOptions
 from .priors import equipped, pier_digest, questions_digest
 from .questions import Question, identified
@@ -76,7 +76,7 @@ class Benchmark:
     submit: Callable[[Sequence[tuple[Question, str]]], str] = as_answers  # the text of an official prediction file
     suffix: str = ".jsonl"  # of that file
     # Of stored predictions, where the fields above don't say it all; `scores` at the official rounding.
-    score: Callable[[Given], dict] | None = None
+    score: Callable[[ScoreInput], dict] | None = None
     modes: tuple[str, ...] = ("official",)
     rule: str = "exact"  # what the official numbers follow
     judging: Judging | None = None

@@ -21,36 +21,34 @@ PARSER_VERSION = 1
 _GRADE = re.compile(r"\s*(0|1|0?\.\d+|1\.0*)\s*")
 _TWO = re.compile(r"\s*(\d+(?:\.\d+)?)(?:\s*,\s*|\s+)(\d+(?:\.\d+)?)\s*")
 _REFUSAL = re.compile(
-    r"\W*(?:i(?:'|’)?m sorry|i am sorry|sorry|i apologi[sz]e|i can(?:'|’)?t|i cannot|i am unable|i(?:'|’)?m unable|as an ai)\b",
+    r"\W*(?:i(?:'|’)?m sorry|i am sorry|sorry|i apologi[sz]e|i can(?:'|’)?t|i cannot|i am unable|i(?:'|’)?m unable"
+    r"|as an ai)\b",
     re.I,
 )
 
 
 def _grade(reply: str) -> dict | None:
-    found = _GRADE.fullmatch(reply)
-    return {"score": float(found[1])} if found else None
+    grade = _GRADE.fullmatch(reply)
+    return {"score": float(grade[1])} if grade else None
 
 
 def _two(reply: str) -> dict | None:  # of the first line: the reference's rating, the model's
-    found = _TWO.fullmatch(next(iter(reply.strip().splitlines()), ""))
-    ratings = [float(found[1]), float(found[2])] if found else []
-    return (
-        {"score": ratings[1] / 10, "reference_score": ratings[0] / 10}
-        if ratings and all(1 <= r <= 10 for r in ratings)
-        else None
-    )
+    pair = _TWO.fullmatch(next(iter(reply.strip().splitlines()), ""))
+    reference, model = (float(pair[1]), float(pair[2])) if pair else (0, 0)
+    in_range = 1 <= reference <= 10 and 1 <= model <= 10
+    return {"score": model / 10, "reference_score": reference / 10} if in_range else None
 
 
 def _prefer(reply: str) -> dict | None:  # 1: the first is better
-    found = set(re.findall(r"\[\[([ABC])\]\]", reply))
-    return {"score": {"A": 1.0, "B": 0.0, "C": 0.5}[found.pop()]} if len(found) == 1 else None
+    verdicts = set(re.findall(r"\[\[([ABC])\]\]", reply))
+    return {"score": {"A": 1.0, "B": 0.0, "C": 0.5}[verdicts.pop()]} if len(verdicts) == 1 else None
 
 
 def _steps(reply: str) -> dict | None:  # the answer is one more step, and the whole if it is right
     text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", reply)
     try:
-        told = json.loads(text)
-        right, steps = told["answer"], told["steps"]
+        parsed = json.loads(text)
+        right, steps = parsed["answer"], parsed["steps"]
         marks = [right, *steps]
     except (ValueError, KeyError, TypeError):
         return None
@@ -64,8 +62,8 @@ PARSERS = {"grade": _grade, "two": _two, "prefer": _prefer, "steps": _steps}
 
 def read_reply(parser: str, reply: str) -> dict:  # status, and the numbers if it is `scored`
     "What a judge's reply says."
-    if found := PARSERS[parser](reply):
-        return {"status": "scored", **found}
+    if numbers := PARSERS[parser](reply):
+        return {"status": "scored", **numbers}
     return {"status": "refused" if _REFUSAL.match(reply) else "parse_error"}
 
 # %% ../../nbs/eval/62_rubric.ipynb #e28982bd
@@ -89,26 +87,27 @@ class Rubric:
 
     def prompt(self, fields: Mapping[str, str]) -> str:
         "The text for one item; a field that the item lacks is an error."
-        rules = dict(self.rules)
-
-        def put(found: re.Match) -> str:
-            if fields.get(found[1]) is None:
-                raise UserError(
-                    f"{fields.get('id', 'an item')}: the prompt {self.name} asks for {found[1]!r}, which its files do not give: name the file that has it, or another prompt"
-                )
-            return str(fields[found[1]])
-
+        rules, of = dict(self.rules), fields.get("id", "an item")
         if rules and fields.get("category") not in rules:
             raise UserError(
-                f"{fields.get('id', 'an item')}: {self.name} has no rule for the category {fields.get('category')!r}: there are {', '.join(rules)}"
+                f"{of}: {self.name} has no rule for the category {fields.get('category')!r}: there are {', '.join(rules)}"
             )
         fields = {**fields, "rule": rules[fields["category"]]} if rules else fields
+
+        def put(name: re.Match) -> str:
+            if fields.get(name[1]) is None:
+                raise UserError(
+                    f"{of}: the prompt {self.name} asks for {name[1]!r}, which its files do not give: "
+                    "name the file that has it, or another prompt"
+                )
+            return str(fields[name[1]])
+
         return _FIELDS.sub(put, self.text)
 
 
 _RULED = (
-    "[Context]\n{context}\n\n[Question]\n{question}\n\n[Assistant 1]\n{reference}\n\n[End of Assistant 1]\n\n[Assistant 2]\n{answer}\n\n[End of Assistant 2]\n\n"
-    "[System]\n{rule}\n\n"
+    "[Context]\n{context}\n\n[Question]\n{question}\n\n[Assistant 1]\n{reference}\n\n[End of Assistant 1]\n\n"
+    "[Assistant 2]\n{answer}\n\n[End of Assistant 2]\n\n[System]\n{rule}\n\n"
 )  # as the checkpoints' own evaluation lays it out
 
 # %% ../../nbs/eval/62_rubric.ipynb #3c80b531
@@ -119,14 +118,7 @@ def load_rubric(name: str) -> Rubric:  # a shipped prompt's name, or a file
     if not path.is_file():
         raise UserError(f"--prompt {name}: no such prompt: give a file or one of {', '.join(sorted(shipped))}")
     if path.suffix == ".json":
-        rules = read_json(path)
-        if not isinstance(rules, dict) or not all(
-            isinstance(rule, dict) and "prompt" in rule for rule in rules.values()
-        ):
-            raise UserError(f"{path}: is no rule.json (category -> role, prompt): give LLaVA's, or a .txt prompt")
-        return Rubric(
-            path.name, "file", "two", _RULED, tuple((category, rule["prompt"]) for category, rule in rules.items())
-        )
+        return _ruled(path)
     head, line, text = read_text(path).partition("\n---\n")
     facts = dict(part.split(":", 1) for part in head.splitlines() if ":" in part)
     parser = facts.get("parser", "").strip()
@@ -135,3 +127,11 @@ def load_rubric(name: str) -> Rubric:  # a shipped prompt's name, or a file
             f"{path}: begins with no `version:` and `parser:` ({', '.join(PARSERS)}) above a line `---`: add them"
         )
     return Rubric(path.stem, facts.get("version", "1").strip(), parser, text.strip() + "\n")
+
+
+def _ruled(path: Path) -> Rubric:  # of LLaVA's rule.json
+    rules = read_json(path)
+    if not isinstance(rules, dict) or not all(isinstance(rule, dict) and "prompt" in rule for rule in rules.values()):
+        raise UserError(f"{path}: is no rule.json (category -> role, prompt): give LLaVA's, or a .txt prompt")
+    prompts = tuple((category, rule["prompt"]) for category, rule in rules.items())
+    return Rubric(path.name, "file", "two", _RULED, prompts)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from .answers import answer_rows, joined, scorable
+from .answers import answer_rows, join_answers, scorable
 from .benchmark import Benchmark, load_benchmarks, read_questions
-from .official import Given
+from .official import ScoreInput
 from .questions import Question
 from ..files import UserError
 from ..images import image_of
@@ -31,13 +31,15 @@ def score_each(
     return pd.DataFrame(rows)
 
 
-def stored_answers(given: Given, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
+def stored_answers(given: ScoreInput, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
     "Stored answers by question, and what must be said beside their score."
     rows = answer_rows(given.predictions, given.field, questions.values())
-    return scorable(joined(rows, questions, given.predictions, given.need("references")), given.mode, given.predictions)
+    return scorable(
+        join_answers(rows, questions, given.predictions, given.need("references")), given.mode, given.predictions
+    )
 
 
-def score_answers(bench: Benchmark, given: Given) -> dict[str, Any]:  # scores, intervals, n, rule
+def score_answers(bench: Benchmark, given: ScoreInput) -> dict[str, Any]:  # scores, intervals, n, rule
     "Score stored answers."
     questions = {q.id: q for q in read_questions(bench.name, given.need("references"))}
     answers, notes = stored_answers(given, questions)
@@ -49,7 +51,7 @@ def score_answers(bench: Benchmark, given: Given) -> dict[str, Any]:  # scores, 
     return {"scores": scores, "intervals": intervals, "n": len(answers), "rule": rule, **notes}
 
 
-def score(name: str, given: Given) -> dict[str, Any]:
+def score(name: str, given: ScoreInput) -> dict[str, Any]:
     "What `cocoift score` does."
     scorable_ones = {b.name: b for b in load_benchmarks().values() if not b.from_records}
     if name not in scorable_ones:

@@ -214,9 +214,9 @@ def steps_of(study: Study) -> list[Step]:
 
 
 def _report(study: Study) -> dict:
-    from cocoift.reports.paper_page import Done, write_paper
+    from cocoift.reports.paper_page import PaperRuns, write_paper
 
-    done = Done(
+    done = PaperRuns(
         study.out, ARMS, study.benches, study.judged, NAMES, {bench: study.bench(bench)[1] for bench in study.benches}
     )
     warning = (

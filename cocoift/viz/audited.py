@@ -14,9 +14,26 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .figures import COLOURS, QUIET, RULE, ZERO, dodge, dots, dress, empty, looks, span, tidy
+from cocoift.viz.look import (
+    COLOURS,
+    QUIET,
+    RULE,
+    ZERO,
+    NothingToDraw,
+    dodge,
+    dots,
+    dress,
+    heatmap,
+    looks,
+    name_rows,
+    or_reason,
+    rule_rows,
+    span,
+    tidy,
+)
 
 # %% ../../nbs/viz/52_audited.ipynb #e6c4d616
+@or_reason
 def by_source(
     table: pd.DataFrame,  # one row a source and measure: `source, measure, value, low, high, n`
     title: str,
@@ -24,39 +41,27 @@ def by_source(
 ) -> go.Figure:
     "Measures of every source, with their intervals."
     table = tidy(table, "source measure | value low high n")
-    if isinstance(table, str):
-        return empty(table)
-    figure, names, sources = go.Figure(), looks(table.measure), list(dict.fromkeys(table.source))
-    for index, (name, look) in enumerate(names.items()):
-        rows = table[(table.measure == name) & (table.value.notna() | (len(names) == 1))]
-        dots(
-            figure,
-            rows,
-            np.array([sources.index(source) for source in rows.source], float) + dodge(index, len(names)),
-            name,
-            look,
-            label=len(names) == 1,
-            showlegend=len(names) > 1,
-        )
-    for source, some in table[table.value.isna()].groupby("source", sort=False) if len(names) > 1 else ():
-        told = "undefined" if len(some) == len(names) else f"undefined: {', '.join(some.measure)}"
+    figure, named = go.Figure(), looks(table.measure)
+    places, alone = {source: place for place, source in enumerate(dict.fromkeys(table.source))}, len(named) == 1
+    for index, (name, look) in enumerate(named.items()):
+        rows = table[(table.measure == name) & (table.value.notna() | alone)]
+        at = [places[source] + dodge(index, len(named)) for source in rows.source]
+        dots(figure, rows, at, name, look, label=alone, showlegend=not alone)
+    for source, rows in table[table.value.isna()].groupby("source", sort=False) if not alone else ():
+        every = len(rows) == len(named)
         figure.add_annotation(
-            text=f"<i>{told}</i>",
+            text=f"<i>{'undefined' if every else 'undefined: ' + ', '.join(rows.measure)}</i>",
             x=0.5,
             xref="x domain",
-            y=sources.index(source) + 0.34 * (len(some) < len(names)),
+            y=places[source] + 0.34 * (not every),
             showarrow=False,
             font=dict(size=11, color=QUIET),
         )
-    for place in range(1, len(sources)):
-        figure.add_hline(place - 0.5, line=dict(color=RULE, width=1))
+    rule_rows(figure, len(places))
     figure.update_xaxes(range=span(table), **ZERO)
-    figure.update_yaxes(
-        range=[len(sources) - 0.4, -0.6], tickvals=list(range(len(sources))), ticktext=sources, showgrid=False
-    )
-    return dress(figure, title, subtitle, 100 + len(sources) * max(34, 17 * len(names))).update_layout(
-        margin_b=56 if len(names) > 1 else 30
-    )
+    name_rows(figure, places)
+    height = 100 + len(places) * max(34, 17 * len(named))
+    return dress(figure, title, subtitle, height, bottom=30 if alone else 56)
 
 # %% ../../nbs/viz/52_audited.ipynb #86b2d870
 FORMAT_LOOK = {  # colour and hatching, in the order of the bar
@@ -76,47 +81,45 @@ FORMAT_LOOK = {  # colour and hatching, in the order of the bar
 }
 
 
+def _format_bar(kind: str, counts: pd.Series, shares: pd.Series) -> go.Bar:  # by source
+    colour, shape = FORMAT_LOOK.get(kind, (QUIET, "."))
+    hatching = dict(shape=shape, fillmode="overlay", fgcolor="white", size=8, solidity=0.2)
+    return go.Bar(
+        y=list(shares.index),
+        x=shares,
+        orientation="h",
+        name=kind,
+        marker=dict(color=colour, pattern=hatching, line_width=0),
+        text=[kind if value > 0.12 else "" for value in shares],
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        textfont=dict(size=11, color="white" if colour in (COLOURS[0], COLOURS[2]) else "black"),
+        hovertext=[f"{name}<br>{kind}: {shares[name]:.1%}<br>{counts[name]:,.0f} rounds" for name in shares.index],
+        hoverinfo="text",
+    )
+
+
+@or_reason
 def format_mixture(
     table: pd.DataFrame,  # one row a source and format: `source, format, rounds`
 ) -> go.Figure:
     "Which formats the rounds of every source ask for."
     table = tidy(table, "source format | rounds")
-    if isinstance(table, str):
-        return empty(table)
     table = table.assign(kind=table.format.str.partition(":")[0])
     wide = table.pivot_table(index="source", columns="kind", values="rounds", aggfunc="sum", fill_value=0, sort=False)
-    shares, figure = wide.div(wide.sum(axis=1), axis=0), go.Figure()
-    for kind in [*FORMAT_LOOK, *sorted(set(shares) - set(FORMAT_LOOK))]:
-        if kind in shares:
-            colour, shape = FORMAT_LOOK.get(kind, (QUIET, "."))
-            hatching = dict(shape=shape, fillmode="overlay", fgcolor="white", size=8, solidity=0.2)
-            notes = [
-                f"{source}<br>{kind}: {share:.1%}<br>{count:,.0f} rounds"
-                for source, share, count in zip(shares.index, shares[kind], wide[kind])
-            ]
-            figure.add_bar(
-                y=list(shares.index),
-                x=shares[kind],
-                orientation="h",
-                name=kind,
-                marker=dict(color=colour, pattern=hatching, line_width=0),
-                text=[kind if value > 0.12 else "" for value in shares[kind]],
-                textposition="inside",
-                insidetextanchor="middle",
-                textangle=0,
-                textfont=dict(size=11, color="white" if colour in (COLOURS[0], COLOURS[2]) else "black"),
-                hovertext=notes,
-                hoverinfo="text",
-            )
-    legend = 22 * -(-len(figure.data) // 4)  # four names a line, on a phone
+    shares = wide.div(wide.sum(axis=1), axis=0)
+    kinds = [kind for kind in [*FORMAT_LOOK, *sorted(set(shares) - set(FORMAT_LOOK))] if kind in shares]
+    figure = go.Figure([_format_bar(kind, wide[kind], shares[kind]) for kind in kinds])
+    legend = 22 * -(-len(kinds) // 4)  # four names a line, on a phone
     figure.update_xaxes(range=[0, 1], tickformat=".0%", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal")
-    return dress(
-        figure, "What formats are asked for", "Share of rounds; free: nothing is asked", 104 + 30 * len(shares) + legend
-    ).update_layout(margin_b=50 + legend)
+    title, subtitle = "What formats are asked for", "Share of rounds; free: nothing is asked"
+    return dress(figure, title, subtitle, 104 + 30 * len(shares) + legend, bottom=50 + legend)
 
 # %% ../../nbs/viz/52_audited.ipynb #568071ec
+@or_reason
 def histogram(
     table: pd.DataFrame,  # one row a bin, in order: `bin, count`
     title: str,
@@ -124,23 +127,13 @@ def histogram(
 ) -> go.Figure:
     "Shares of bins that are already counted."
     table = tidy(table, "bin | count")
-    if isinstance(table, str):
-        return empty(table)
     shares = table["count"] / table["count"].sum()
-    figure = go.Figure(
-        go.Bar(
-            x=table.bin.astype(str),
-            y=shares,
-            marker_color=COLOURS[0],
-            hoverinfo="text",
-            hovertext=[
-                f"{name}: {share:.1%}<br>{count:,.0f}" for name, share, count in zip(table.bin, shares, table["count"])
-            ],
-        )
-    )
-    figure.update_xaxes(type="category", title_text=along, showgrid=False)
+    rows = zip(table.bin, shares, table["count"])
+    notes = [f"{name}: {share:.1%}<br>{count:,.0f}" for name, share, count in rows]
+    bars = go.Bar(x=table.bin.astype(str), y=shares, marker_color=COLOURS[0], hoverinfo="text", hovertext=notes)
+    figure = go.Figure(bars).update_xaxes(type="category", title_text=along, showgrid=False)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
-    return dress(figure, title, "", 300).update_layout(bargap=0.12, margin_b=48)
+    return dress(figure, title, "", 300, bottom=48, bargap=0.12)
 
 # %% ../../nbs/viz/52_audited.ipynb #e79f9ac3
 _NUMBERS_FIT = 14  # sources
@@ -152,55 +145,32 @@ def _short(count: float) -> str:
     )
 
 
+@or_reason
 def overlap_matrix(
     table: pd.DataFrame,  # one row a pair: `source, other, images`, each pair both ways and each source with itself
 ) -> go.Figure:
     "Images that two sources share, coloured by their part in the images of the row."
     table = tidy(table, "source other | images")
-    if isinstance(table, str):
-        return empty(table)
     counts = table.pivot(index="source", columns="other", values="images")
     names = list(dict.fromkeys(table.source))
-    counts = counts.reindex(index=names, columns=names).fillna(0)
-    own = np.diag(counts)
-    shares = np.divide(counts.to_numpy(), own[:, None], out=np.zeros(counts.shape), where=own[:, None] > 0)
+    counts = counts.reindex(index=names, columns=names).fillna(0).to_numpy()
+    own = np.diag(counts)[:, None]
+    shares = np.divide(counts, own, out=np.zeros(counts.shape), where=own > 0)
     notes = [
         [
-            f"{row} and {column}<br>{counts.loc[row, column]:,.0f} images, {shares[i, j]:.1%} of {row}'s"
+            f"{row} and {column}<br>{counts[i, j]:,.0f} images, {shares[i, j]:.1%} of {row}'s"
             for j, column in enumerate(names)
         ]
         for i, row in enumerate(names)
     ]
-    text = [[_short(value) if value else "" for value in row] for row in counts.to_numpy()]
-    bar = dict(tickformat=".0%", tickfont=dict(size=10, color=QUIET), nticks=5, thickness=8, outlinewidth=0)
-    figure = go.Figure(
-        go.Heatmap(
-            z=shares,
-            x=names,
-            y=names,
-            zmin=0,
-            zmax=1,
-            colorscale=[[0, "#ffffff"], [1, COLOURS[0]]],
-            xgap=1,
-            ygap=1,
-            colorbar=bar,
-            text=text if len(names) <= _NUMBERS_FIT else None,
-            texttemplate="%{text}",
-            textfont=dict(size=11),
-            hovertext=notes,
-            hoverinfo="text",
-        )
-    )
-    figure.update_xaxes(tickangle=-45, showgrid=False, side="bottom")
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    subtitle = "Colour: the part of the row's images that both have" + (
-        "; numbers: how many these are" if len(names) <= _NUMBERS_FIT else ""
-    )
-    return dress(figure, "Images that sources share", subtitle, 190 + 26 * max(6, len(names))).update_layout(
-        margin_b=24
-    )
+    text = [[_short(value) if value else "" for value in row] for row in counts] if len(names) <= _NUMBERS_FIT else None
+    figure = heatmap(shares, names, text, notes, [[0, "#ffffff"], [1, COLOURS[0]]], nticks=5)
+    figure.update_xaxes(tickangle=-45)
+    subtitle = "Colour: the part of the row's images that both have" + ("; numbers: how many these are" if text else "")
+    return dress(figure, "Images that sources share", subtitle, 190 + 26 * max(6, len(names)), bottom=24)
 
 # %% ../../nbs/viz/52_audited.ipynb #c169d6ef
+@or_reason
 def upset(
     table: pd.DataFrame,  # one row a pattern, largest first: `sources` (a list of names), `images`
     sizes: pd.DataFrame,  # one row a source: `source, images`
@@ -208,107 +178,91 @@ def upset(
     beyond: tuple[int, int] = (0, 0),  # patterns that the table leaves out, and their images
 ) -> go.Figure:
     "How many images have exactly each set of sources."
-    table, sizes = tidy(table, "sources | images"), tidy(sizes, "source | images")
-    if isinstance(table, str) or isinstance(sizes, str):
-        return empty("Nothing to draw: no image is known")
-    shown, rest = table.head(most), table.iloc[most:]
-    used = {name for some in shown.sources for name in some}
-    names = [name for name in sizes.sort_values("images", ascending=False, kind="stable").source if name in used]
+    try:
+        table, sizes = tidy(table, "sources | images"), tidy(sizes, "source | images")
+    except NothingToDraw:
+        raise NothingToDraw("Nothing to draw: no image is known")
+    drawn, rest = table.head(most), table.iloc[most:]
+    names = [name for name in sizes.sort_values("images", ascending=False, kind="stable").source]
+    names = [name for name in names if name in set().union(*drawn.sources)]
     figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.02, row_heights=[200, 24 * len(names) + 10])
-    notes = [f"{' + '.join(some)}<br>{images:,.0f} images" for some, images in zip(shown.sources, shown.images)]
+    _pattern_bars(figure, drawn)
+    _pattern_dots(figure, drawn.sources, names)
+    figure.update_xaxes(showticklabels=False, showgrid=False, range=[-0.6, len(drawn) - 0.4])
+    figure.update_yaxes(title_text="images", row=1, col=1)
+    images = sizes.set_index("source").images
+    labels = [f"{name} ({_short(images[name])})" for name in names]
+    ends = [len(names) - 0.5, -0.5]
+    figure.update_yaxes(range=ends, tickvals=list(range(len(names))), ticktext=labels, showgrid=False, row=2, col=1)
+    sets, left = len(rest) + beyond[0], rest.images.sum() + beyond[1]
+    more = f"; {sets:,} smaller sets, with {left:,.0f} images, are not drawn" if sets else ""
+    title, subtitle = "Images by exactly who speaks of them", f"In brackets: all images of a source{more}"
+    return dress(figure, title, subtitle, 280 + 24 * len(names), bottom=16, bargap=0.3, showlegend=False)
+
+
+def _pattern_bars(figure: go.Figure, patterns: pd.DataFrame) -> None:
     figure.add_bar(
-        x=list(range(len(shown))),
-        y=shown.images,
+        x=list(range(len(patterns))),
+        y=patterns.images,
         marker_color=COLOURS[0],
-        hovertext=notes,
+        hovertext=[
+            f"{' + '.join(names)}<br>{images:,.0f} images" for names, images in patterns[["sources", "images"]].values
+        ],
         hoverinfo="text",
         row=1,
         col=1,
-        text=[_short(n) for n in shown.images],
+        text=[_short(images) for images in patterns.images],
         textposition="outside",
         textfont=dict(size=10, color=QUIET),
         cliponaxis=False,
     )
-    _pattern_dots(figure, shown.sources, names)
-    held = sizes.set_index("source").images
-    figure.update_xaxes(showticklabels=False, showgrid=False, range=[-0.6, len(shown) - 0.4])
-    figure.update_yaxes(title_text="images", row=1, col=1)
-    labels = [f"{name} ({_short(held[name])})" for name in names]
-    figure.update_yaxes(
-        range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=labels, showgrid=False, row=2, col=1
-    )
-    sets, images = len(rest) + beyond[0], rest.images.sum() + beyond[1]
-    more = f"; {sets:,} smaller sets, with {images:,.0f} images, are not drawn" if sets else ""
-    dress(
-        figure,
-        "Images by exactly who speaks of them",
-        f"In brackets: all images of a source{more}",
-        280 + 24 * len(names),
-    )
-    return figure.update_layout(bargap=0.3, margin_b=16, showlegend=False)
 
 
 def _pattern_dots(figure: go.Figure, patterns: Sequence[list[str]], names: list[str]) -> None:
-    places = [(column, names.index(name)) for column, some in enumerate(patterns) for name in some]
-    empty_places = [
-        (column, row)
-        for column in range(len(patterns))
-        for row in range(len(names))
-        if (column, row) not in set(places)
-    ]
-    for spots, colour in ((empty_places, RULE), (places, COLOURS[0])):
-        xs, ys = [x for x, _ in spots], [y for _, y in spots]
-        figure.add_scatter(
-            x=xs, y=ys, mode="markers", marker=dict(size=9, color=colour), hoverinfo="skip", row=2, col=1
-        )
-    for column, some in enumerate(patterns):
-        rows = [names.index(name) for name in some]
-        line = dict(color=COLOURS[0], width=2)
-        figure.add_scatter(
-            x=[column, column], y=[min(rows), max(rows)], mode="lines", line=line, hoverinfo="skip", row=2, col=1
-        )
+    every = [(column, row) for column in range(len(patterns)) for row in range(len(names))]
+    marked = [(column, names.index(name)) for column, sources in enumerate(patterns) for name in sources]
+    lower = dict(hoverinfo="skip", row=2, col=1)
+    for places, colour in (([place for place in every if place not in set(marked)], RULE), (marked, COLOURS[0])):
+        xs, ys = [x for x, _ in places], [y for _, y in places]
+        figure.add_scatter(x=xs, y=ys, mode="markers", marker=dict(size=9, color=colour), **lower)
+    for column, sources in enumerate(patterns):
+        rows = [names.index(name) for name in sources]
+        ends = dict(x=[column, column], y=[min(rows), max(rows)])
+        figure.add_scatter(**ends, mode="lines", line=dict(color=COLOURS[0], width=2), **lower)
 
 # %% ../../nbs/viz/52_audited.ipynb #761975c1
+@or_reason
 def composition(
     table: pd.DataFrame,  # one row a source and format: `source, format, rounds`, and `family` where it is known
 ) -> go.Figure:
     "A sunburst of rounds: family, source, format."
     table = tidy(table, "source format | rounds")
-    if isinstance(table, str):
-        return empty(table)
-    levels = [*(["family"] if "family" in table else []), "source", "kind"]
+    rings = [*(["family"] if "family" in table else []), "source", "kind"]
     table = table.assign(kind=table.format.str.partition(":")[0])
-    ids, labels, parents, values, colours = ["all"], ["all rounds"], [""], [table.rounds.sum()], ["white"]
-    tints = {name: COLOURS[k % (len(COLOURS) - 1)] for k, name in enumerate(dict.fromkeys(table[levels[0]]))}
-    for depth in range(1, len(levels) + 1):
-        for key, rounds in table.groupby(levels[:depth], sort=False).rounds.sum().items():
+    tints = {name: COLOURS[k % (len(COLOURS) - 1)] for k, name in enumerate(dict.fromkeys(table[rings[0]]))}
+    fields = [("all", "all rounds", "", table.rounds.sum(), "white")]  # id, label, parent, value, colour
+    for depth in range(1, len(rings) + 1):
+        for key, rounds in table.groupby(rings[:depth], sort=False).rounds.sum().items():
             key = key if isinstance(key, tuple) else (key,)
-            ids.append("/".join(("all", *key)))
-            labels.append(key[-1] or "no source")
-            parents.append("/".join(("all", *key[:-1])))
-            values.append(rounds)
-            colours.append(tints[key[0]])
-    figure = go.Figure(
-        go.Sunburst(
-            ids=ids,
-            labels=labels,
-            parents=parents,
-            values=values,
-            branchvalues="total",
-            marker=dict(colors=colours, line=dict(color="white", width=1.5)),
-            texttemplate="%{label}<br>%{percentRoot:.0%}",
-            hovertemplate="%{id}<br>%{value:,.0f} rounds, %{percentRoot:.1%}<extra></extra>",
-            insidetextorientation="radial",
-        )
+            parent = "/".join(("all", *key[:-1]))
+            fields.append((f"{parent}/{key[-1]}", key[-1] or "no source", parent, rounds, tints[key[0]]))
+    ids, labels, parents, values, colours = zip(*fields)
+    rays = go.Sunburst(
+        ids=ids,
+        labels=labels,
+        parents=parents,
+        values=values,
+        branchvalues="total",
+        marker=dict(colors=colours, line=dict(color="white", width=1.5)),
+        texttemplate="%{label}<br>%{percentRoot:.0%}",
+        hovertemplate="%{id}<br>%{value:,.0f} rounds, %{percentRoot:.1%}<extra></extra>",
+        insidetextorientation="radial",
     )
-    return dress(
-        figure,
-        "What the set is made of",
-        f"Rounds by {', '.join('format' if name == 'kind' else name for name in levels)}",
-        480,
-    ).update_layout(margin_b=16)
+    subtitle = f"Rounds by {', '.join('format' if name == 'kind' else name for name in rings)}"
+    return dress(go.Figure(rays), "What the set is made of", subtitle, 480, bottom=16)
 
 # %% ../../nbs/viz/52_audited.ipynb #0bbe0a31
+@or_reason
 def formats_by_round(
     table: pd.DataFrame,  # one row a round number and format: `number, format, rounds`
     name: str = "",  # of the set
@@ -316,15 +270,8 @@ def formats_by_round(
 ) -> go.Figure:
     "Which formats the first, second, ... rounds ask for."
     table = tidy(table, "format | number rounds")
-    if isinstance(table, str):
-        return empty(table)
-    table = table.assign(source=[f"round {n:.0f}" if n < most else f"round {most}+" for n in table.number]).sort_values(
-        "number", kind="stable"
-    )
-    figure = format_mixture(table)
-    return figure.update_layout(
-        title=dict(
-            text="What formats are asked for, round by round" + (f": {name}" if name else ""),
-            subtitle=dict(text="Share of the rounds at that place; free: nothing is asked"),
-        )
-    )
+    source = [f"round {n:.0f}" if n < most else f"round {most}+" for n in table.number]
+    figure = format_mixture(table.assign(source=source).sort_values("number", kind="stable"))
+    title = "What formats are asked for, round by round" + (f": {name}" if name else "")
+    subtitle = "Share of the rounds at that place; free: nothing is asked"
+    return figure.update_layout(title=dict(text=title, subtitle=dict(text=subtitle)))

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..answers import Answer, answer_rows, joined, scorable, unended
+from ..answers import Answer, answer_rows, join_answers, scorable, unended
 from ..benchmark import Benchmark, enter
-from ..official import Given, as_list, id_of, official_files
+from ..official import ScoreInput, as_list, id_text, official_files
 from ..questions import Question
 from ...files import UserError, read_json
 from ...images import image_of
@@ -140,7 +140,7 @@ def _captions(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:  # ima
     for at, a in enumerate(rows, 1):
         if not isinstance(a["caption"], str) or not a["caption"].strip():
             raise UserError(f"{path}: annotation {at} of image {a['image_id']} has no caption in words: leave it out")
-        wanted.setdefault(id_of(a["image_id"], path, f"image_id of annotation {at}"), []).append(a["caption"])
+        wanted.setdefault(id_text(a["image_id"], path, f"image_id of annotation {at}"), []).append(a["caption"])
     return {str(i["id"]): i["file_name"] for i in file.get("images", []) if {"id", "file_name"} <= i.keys()}, wanted
 
 
@@ -165,14 +165,14 @@ def _of_image(row: Answer, known: Collection[str]) -> Answer:  # 42, "0000000000
     return replace(row, id=number) if name not in known and number in known else row
 
 
-def captions_said(given: Given, images: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:  # as `scorable`
+def captions_said(given: ScoreInput, images: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:  # as `scorable`
     "A caption for each image."
     questions = {image: Question(image, (), "") for image in images}
     rows = answer_rows(given.predictions, given.field, (), _IMAGE_ID, ("caption", "text", "answer"))
     rows = [_of_image(row, questions) for row in rows]
     if given.mode == "open":  # silence would name nothing that is not there
         rows = [replace(row, failed=row.failed or unended(row.text)) for row in rows]
-    found = joined(rows, questions, given.predictions, given.need("references"), "image_id")
+    found = join_answers(rows, questions, given.predictions, given.need("references"), "image_id")
     return scorable(found, given.mode, given.predictions)
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #fcc25fd8
@@ -188,7 +188,7 @@ def aggregate_captions(frame: pd.DataFrame, questions: Mapping[str, Question]) -
     )
 
 
-def score_captions(given: Given) -> dict:
+def score_captions(given: ScoreInput) -> dict:
     "A results file against a file of COCO captions."
     wanted = _captions(given.need("references"))[1]
     said, notes = captions_said(given, wanted)

@@ -18,7 +18,7 @@ import pandas as pd
 from ...data.generate.objects import mentions, vocabulary
 from ..benchmark import Benchmark, enter
 from .captions import captions_said
-from ..official import Given, as_lines, official_files
+from ..official import ScoreInput, as_lines, official_files
 from ..questions import Question
 from ..scoring import score_each
 from ...files import UserError, digest, find_files, read_json, read_text
@@ -180,7 +180,7 @@ def aggregate_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> d
     }
 
 
-def score_chair(given: Given) -> dict:
+def score_chair(given: ScoreInput) -> dict:
     "Captions against the objects of each image, by the official words."
     words, there = official_words(given.need("synonyms")), read_objects(given.need("references"))
     said, notes = captions_said(given, there)

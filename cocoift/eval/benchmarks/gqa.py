@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..benchmark import Benchmark, enter
 from .vqa import aggregate_vqa
-from ..official import Given, as_list, official_files, read_map
+from ..official import ScoreInput, as_list, official_files, read_map
 from ..parsing import phrases, yes_no
 from ..questions import SHORTLY, Question
 from ..scoring import score_answers
@@ -59,7 +59,7 @@ def score_one_gqa(question: Question, answer: str, mode: str) -> dict:
     return {"right": float(bool(phrases(answer, [wanted]))), "unparsed": not answer.strip()}
 
 
-def score_gqa(given: Given) -> dict:
+def score_gqa(given: ScoreInput) -> dict:
     "Exact match, 0 to 100."
     told = score_answers(GQA, given)
     told["scores"] = {

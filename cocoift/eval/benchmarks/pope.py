@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..answers import Answer, answer_rows, asks_it, check_asked, joined, scorable
+from ..answers import Answer, answer_rows, asks_it, check_asked, join_answers, scorable
 from ..benchmark import Benchmark, enter
-from ..official import Given, as_lines, by_id, official_files, records
+from ..official import ScoreInput, as_lines, by_id, official_files, records
 from ..parsing import yes_no
 from ..questions import SHORTLY, Question
 from ..scoring import score_each
@@ -121,7 +121,7 @@ def aggregate_pope(frame: pd.DataFrame, questions: Mapping[str, Question]) -> di
 def _run(rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, where: str) -> Mapping[str, Answer]:
     asked, n = list(questions.values()), len(questions)
     if {row.id for row in rows} == questions.keys() and len(rows) == n:
-        found = joined(rows, questions, path, Path(where))
+        found = join_answers(rows, questions, path, Path(where))
         check_asked(found.values(), asked, path, Path(where))
         return found
     if len(rows) > n and all(row.asked for row in rows):
@@ -135,11 +135,11 @@ def _run(rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, 
     own = len({row.id for row in rows}) == len(rows) == n  # ids of its own may be like some of the questions' by chance
     if own and all(row.asked and asks_it(row, q) for row, q in zip(rows, asked)):
         return dict(zip(questions, rows))
-    return joined(rows, questions, path, Path(where))
+    return join_answers(rows, questions, path, Path(where))
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #00f07e47
 def _categorised(
-    given: Given, rows: Sequence[Answer]
+    given: ScoreInput, rows: Sequence[Answer]
 ) -> dict[str, list[Answer]]:  # by LLaVA's question file, in its order
     told = by_id(records(given.questions, ["question_id", "text", "category"]), "question_id", given.questions)
     mine = by_id([{"question_id": row.id, "row": row} for row in rows], "question_id", given.predictions)
@@ -156,7 +156,7 @@ def _categorised(
 
 
 def split_answers(
-    given: Given,
+    given: ScoreInput,
 ) -> tuple[dict[str, Question], dict[str, Answer], int]:  # and how many answers are to other splits
     "Each question with its answer."
     asked = read_pope(given.need("references"))
@@ -187,7 +187,7 @@ def _counts(frame: pd.DataFrame) -> dict[str, int]:
     return {name: int(cell.sum()) for name, cell in cells.items()}
 
 
-def score_pope(given: Given) -> dict[str, Any]:
+def score_pope(given: ScoreInput) -> dict[str, Any]:
     "POPE's table with its intervals, and that of each split; unparsed answers are wrong, and counted."
     questions, rows, others = split_answers(given)
     said, notes = scorable(rows, given.mode, given.predictions)

@@ -9,7 +9,7 @@ __all__ = ['TEXTVQA', 'read_textvqa', 'score_textvqa', 'score_one_textvqa']
 from dataclasses import replace
 from pathlib import Path
 
-from ..answers import Answer, answer_rows, joined, scorable
+from ..answers import Answer, answer_rows, join_answers, scorable
 from ..benchmark import Benchmark, enter
 from cocoift.eval.benchmarks.vqa import (
     VQA_RULES,
@@ -21,7 +21,7 @@ from cocoift.eval.benchmarks.vqa import (
     score_one_vqa,
     scored,
 )
-from ..official import Given, official_files
+from ..official import ScoreInput, official_files
 from ..questions import SHORTLY, Question
 from ...files import UserError, read_json
 
@@ -48,11 +48,11 @@ def _by_image(rows: list[Answer], questions: dict[str, Question]) -> list[Answer
     return [replace(row, id=asked.get((row.id, row.asked.partition("\n")[0].lower()), row.id)) for row in rows]
 
 
-def score_textvqa(given: Given) -> dict:
+def score_textvqa(given: ScoreInput) -> dict:
     "Answers against the official file."
     questions = {q.id: q for q in read_textvqa(given.need("references"))}
     rows = _by_image(answer_rows(given.predictions, given.field, questions.values()), questions)
-    rows = joined(rows, questions, given.predictions, given.references)
+    rows = join_answers(rows, questions, given.predictions, given.references)
     said, notes = scorable(rows, given.mode, given.predictions)
     return scored(given, questions, said, "textvqa", 4) | notes
 

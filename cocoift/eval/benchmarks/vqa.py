@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from ..benchmark import Benchmark, enter
-from ..official import Given, as_list, by_id, official_files, same_ids
+from ..official import ScoreInput, as_list, by_id, official_files, same_ids
 from ..parsing import number, phrases, yes_no
 from ..questions import SHORTLY, Question
 from ..scoring import score_each, stored_answers
@@ -219,7 +219,7 @@ def _percent(some: pd.DataFrame, digits: int = 2) -> float:  # summed in the off
 
 
 def scored(
-    given: Given, questions: Mapping[str, Question], said: Mapping[str, str], rules: str, digits: int = 2
+    given: ScoreInput, questions: Mapping[str, Question], said: Mapping[str, str], rules: str, digits: int = 2
 ) -> dict:
     "The document that `cocoift score` prints, of the questions that have an answer."
     bench = Benchmark(name="vqa", score_one=partial(score_one_vqa, rules=rules))
@@ -236,7 +236,7 @@ def scored(
     }
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #0cbc62e8
-def score_vqa(given: Given) -> dict:
+def score_vqa(given: ScoreInput) -> dict:
     "A results file against a file of annotations; `rules` 2021, 2015 or textvqa."
     rules = given.rules or "2021"
     if rules not in VQA_RULES:
