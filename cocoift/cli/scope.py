@@ -25,7 +25,8 @@ def scope_command(
     lmms_eval: Annotated[
         Optional[Path],
         typer.Option(
-            help="Write the pairs with their prescribed histories as a task folder for lmms-eval too; the task has its name."
+            help="Write the pairs with their prescribed histories as a task folder for lmms-eval too; the task has "
+            "its name."
         ),
     ] = None,
     pictures: Annotated[

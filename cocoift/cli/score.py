@@ -46,7 +46,8 @@ def score_command(
     bench: Annotated[
         str,
         typer.Argument(
-            help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, arena, pairwise, single or paired-test."
+            help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, "
+            "arena, pairwise, single or paired-test."
         ),
     ],
     predictions: Annotated[Path, typer.Option(help="What was answered, or graded: its own format, or another kit's.")],

@@ -44,9 +44,8 @@ class Judging:
     needs: tuple[str, ...]  # the files that it needs: references, questions, context, against
     items: Callable[[Mapping[str, Path]], dict[str, "Judged"]]  # what is judged, without the model's answers
     summary: Callable[[list[dict]], dict]  # judgements -> scores
-    official: Callable[[list[dict], Path, Mapping[str, str]], None] | None = (
-        None  # write them as the official script would (judgements, folder, names of judge, predictions, against)
-    )
+    # Write them as the official script would (judgements, folder, names of judge, predictions, against).
+    official: Callable[[list[dict], Path, Mapping[str, str]], None] | None = None
     swap: bool = False  # pairs, judged in both orders
     prefix: str = ""  # of its ids, which LLaVA's answers leave out
 
@@ -71,7 +70,7 @@ class Benchmark:
     read: Callable[[Path], list[Question]] | None = None
     # Question, answer, official or open -> numbers: `right` 0 to 1, `unparsed`, ...
     score_one: Callable[[Question, str, str], dict] = lambda question, answer, mode: {}
-    # What `score_one` gave, and of the questions `meta`: all that a run's lines hold, for it is scored again without its files.
+    # What `score_one` gave, and of the questions `meta`: a run's lines hold no more, and are scored without its files.
     aggregate: Callable[[pd.DataFrame, Mapping[str, Question]], dict[str, Estimate]] = right_share
     submit: Callable[[Sequence[tuple[Question, str]]], str] = as_answers  # the text of an official prediction file
     suffix: str = ".jsonl"  # of that file
@@ -258,12 +257,8 @@ def scores(self: Benchmark, lines: Sequence[dict], history: str = "") -> dict:
         for name, under in frame.groupby("history", sort=False)
     }
     effects = {effect: difference(frame, *sides).as_dict() for effect, sides in EFFECTS.items()}
-    return {
-        "scores": by_history.get(history, {}),
-        "histories": by_history,
-        "leakage": effects["leakage"],
-        "effects": effects,
-    }
+    differences = {"leakage": effects["leakage"], "effects": effects}
+    return {"scores": by_history.get(history, {}), "histories": by_history, **differences}
 
 
 @patch
@@ -272,14 +267,9 @@ def result(
 ) -> dict:
     "What a run's `scores.json` holds."
     sources = [dialog.meta["priors"] for dialog in dialogs if "priors" in dialog.meta]
-    return {
-        "bench": self.name,
-        "items": len(questions),
-        **coverage(dialogs, lines),
-        "priors": {name: sources.count(name) for name in ("records", "pier")},
-        "pier": pier_digest(),
-        **self.scores(lines, history),
-    }
+    priors = {"priors": {name: sources.count(name) for name in ("records", "pier")}, "pier": pier_digest()}
+    covered = {"bench": self.name, "items": len(questions), **coverage(dialogs, lines)}
+    return {**covered, **priors, **self.scores(lines, history)}
 
 
 @patch
@@ -295,10 +285,8 @@ def observed(self: Benchmark, lines: Sequence[dict]) -> pd.DataFrame:  # the col
 
 # %% ../../nbs/eval/57_benchmark.ipynb #8f831fd6
 @patch
-def predictions(
-    self: Benchmark, questions: Sequence[Question], lines: Iterable[dict]
-) -> dict[str, str]:  # "none.json": its text
-    "Official prediction files of a run; of the rounds with the stated format where there are such."
+def predictions(self: Benchmark, questions: Sequence[Question], lines: Iterable[dict]) -> dict[str, str]:
+    "Official prediction files of a run by name; of the rounds with the stated format where there are such."
     by_id, answers = {q.id: q for q in questions}, {}
     for line in lines:
         if line["status"] == "ok" and not line["prior"] and line["bound"] == bool(by_id[line["item"]].instruction):

@@ -35,7 +35,7 @@ class Dialog:
     images: tuple[str, ...]
     turns: tuple[Turn, ...]
     history: str = "none"  # the name of what stands before the last round
-    # As a turn's, for all of its rounds; `item` is what is paired between histories and models, the dialog's id if not given.
+    # As a turn's, for all of its rounds; `item` is what is paired between histories and models (its id if not given).
     meta: Mapping = field(default_factory=dict)
 
     @property

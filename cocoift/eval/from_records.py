@@ -50,7 +50,7 @@ def object_questions(records: Iterable[Record]) -> Iterator[Question]:
 
 # %% ../../nbs/eval/50_from_records.ipynb #7100587d
 def record_questions(data: str | Path, images: Container[str]) -> dict[str, list[Question]]:  # by image
-    "What the records in a folder say of some images: VQAv2 with FSVQA, GQA, or COCO's objects. None, where there are no such files."
+    "What VQAv2 with FSVQA, GQA, or COCO's objects say of some images; nothing where there are no such files."
     found: dict[str, list[Question]] = defaultdict(list)
     if not Path(data).is_dir():
         return found

@@ -22,7 +22,7 @@ HISTORIES = {  # how a prior question is put: (instruction, response)
     "forced_short": lambda q: (q.instruction, q.short_answer),
     # The model is asked; of the bank `pier`, in the pattern open, short, open.
     "own": lambda q: (q.instruction if q.kind == SHORT else q.question, None),
-    # The reference, which the benchmark `rounds` has in full: neutral by another name; not so where references are terse.
+    # The reference, in full where a benchmark has it: neutral by another name; not so where references are terse.
     "gold": lambda q: (q.question, q.full_answer),
 }
 FOUR = ("none", "neutral", "terse", "forced_short")  # those that leakage and its parts need

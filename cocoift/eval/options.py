@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .run import TRUNCATIONS
+from .run import check_truncate
 from ..files import UserError
 
 # %% ../../nbs/eval/54_options.ipynb #4064b93c
@@ -33,9 +33,7 @@ class EvalOptions:
     dry_run: bool = False
 
     def __post_init__(self):
-        if self.truncate not in TRUNCATIONS:
-            ways = ", ".join(TRUNCATIONS)
-            raise UserError(f"--truncate {self.truncate}: no such way to shorten a dialog: there are {ways}")
+        check_truncate(self.truncate)
         for name in ("nproc", "most_tokens", "per_image"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")

@@ -13,11 +13,13 @@ from ..formats import normalise, words
 
 # %% ../../nbs/eval/52_parsing.ipynb #f1784de6
 _UNSURE = re.compile(
-    r"\b(not sure|unsure|uncertain|can(no|')t (tell|say|determine)|cannot (tell|say|determine)|hard to (tell|say)|maybe|perhaps|unclear|unable to)\b"
+    r"\b(not sure|unsure|uncertain|can(no|')t (tell|say|determine)|cannot (tell|say|determine)|hard to "
+    r"(tell|say)|maybe|perhaps|unclear|unable to)\b"
 )
 _DENIED = re.compile(r"\b(no|not|none|nothing|nope|never|without|neither)\b|n't\b")
 _STATED = re.compile(
-    r"^(there (is|are|'s|appears?)|(yes|yeah|yep|indeed|certainly|of course)\b|i (can )?see|(the|this) (image|picture|photo|scene) (does |do )?(shows?|contains?|includes?|features?|has)"
+    r"^(there (is|are|'s|appears?)|(yes|yeah|yep|indeed|certainly|of course)\b|i (can )?see|(the|this) "
+    r"(image|picture|photo|scene) (does |do )?(shows?|contains?|includes?|features?|has)"
     r"|it (is|does|has)|(a|an|one|two|the) .* (is|are) )"
 )
 
@@ -38,7 +40,9 @@ def yes_no(text: str) -> str | None:
 # %% ../../nbs/eval/52_parsing.ipynb #e34bdd1c
 OPTION_LETTERS = "ABCDEFGH"
 _LETTER = re.compile(
-    r"(?<!not )(?<!not option )(?:\(([A-H])\)|\b(?:[Oo]ption|[Aa]nswer(?: is)?:?|[Cc]hoice|[Ll]etter) \(?([A-H])\b|^\W*([A-H])(?=[.):,]|\W*$)|\b(?:is|be|choose|pick|say) ([B-H])\b(?! [a-z])|(?:^|\n)\s*([A-H])\s*[-–:] )"
+    r"(?<!not )(?<!not option )(?:\(([A-H])\)|\b(?:[Oo]ption|[Aa]nswer(?: is)?:?|[Cc]hoice|[Ll]etter) "
+    r"\(?([A-H])\b|^\W*([A-H])(?=[.):,]|\W*$)|\b(?:is|be|choose|pick|say) ([B-H])\b(?! "
+    r"[a-z])|(?:^|\n)\s*([A-H])\s*[-–:] )"
 )
 
 
@@ -62,7 +66,10 @@ def _texts(told: str, choices: Sequence[str]) -> set[int]:  # the longest first:
     return found
 
 # %% ../../nbs/eval/52_parsing.ipynb #267de8a2
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
 _TENS = {word: 10 * k for k, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 _NUMBERS = {word: k for k, word in enumerate(_ONES)} | _TENS | {"once": 1, "twice": 2, "dozen": 12, "pair": 2}
 _OPEN = re.compile(r"\d+(?:,\d{3})+|\d+(?:\.\d+)?|[a-z]+")

@@ -52,8 +52,10 @@ def pier_digest() -> str:
 
 # %% ../../nbs/eval/56_priors.ipynb #ef8f7697
 _EMPTY = frozenset(
-    "a an the is are was were be do does did has have had can could will would there this that these those it its in on at of to for from with by and or not no yes what which who whom "
-    "whose where when why how many much any some image picture photo photograph scene shown see seen you me my your i one word phrase answer question using single".split()
+    "a an the is are was were be do does did has have had can could will would there this that these those it its in "
+    "on at of to for from with by and or not no yes what which who whom "
+    "whose where when why how many much any some image picture photo photograph scene shown see seen you me my your i "
+    "one word phrase answer question using single".split()
 )
 
 

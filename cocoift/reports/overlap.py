@@ -6,7 +6,7 @@
 __all__ = ['Levels', 'clean_scores', 'trained_images', 'overlap']
 
 # %% ../../nbs/reports/18_overlap.ipynb #94a2fdf1
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -20,10 +20,10 @@ from ..files import Journal, read_json
 Levels = dict[str, dict[str, dict]]  # history -> metric -> value, low, high, n; "" for what is between histories
 
 
-def _whole(told: dict) -> Levels:  # of a `scores.json`
-    if "fingerprint" in told:
-        return {"judged": told["scores"]}
-    return known_benchmark(told.get("bench")).numbers(told)
+def _whole(result: dict) -> Levels:  # of a `scores.json`
+    if "fingerprint" in result:
+        return {"judged": result["scores"]}
+    return known_benchmark(result.get("bench")).numbers(result)
 
 
 def _shown(line: dict) -> set[str]:
@@ -59,36 +59,23 @@ def _images(run: Path) -> set[str]:
 def overlap(
     runs: Mapping[str, Path],  # benchmark -> a run folder of it
     trained: frozenset[str],
-) -> pd.DataFrame:  # bench, images, trained_on, share, history, metric, all, clean, low, high, n: one row a benchmark, history and metric
-    "How many of each benchmark's images were trained on, and a run's scores without them."
+) -> pd.DataFrame:  # bench, images, trained_on, share, history, metric, all, clean, low, high, n
+    "How many of each benchmark's images were trained on, and each of a run's scores without them, by history."
     rows = []
     for bench, run in runs.items():
         images = _images(run)
         seen = images & trained
-        head = {
-            "bench": bench,
-            "images": len(images),
-            "trained_on": len(seen),
-            "share": len(seen) / len(images) if images else None,
-        }
-        whole = _whole(read_json(run / "scores.json")) if (run / "scores.json").exists() else clean_scores(run)
-        clean = clean_scores(run, seen) if seen else whole
-        found = [
-            (history, metric, e, clean.get(history, {}).get(metric, {}))
-            for history, metrics in whole.items()
-            for metric, e in metrics.items()
-        ]
-        rows += [
-            {
-                **head,
-                "history": history,
-                "metric": metric,
-                "all": e["value"],
-                "clean": c.get("value"),
-                "low": c.get("low"),
-                "high": c.get("high"),
-                "n": c.get("n", 0),
-            }
-            for history, metric, e, c in found
-        ] or [{**head, "history": "", "metric": ""}]
+        head = {"bench": bench, "images": len(images), "trained_on": len(seen)}
+        head["share"] = len(seen) / len(images) if images else None
+        rows += [head | row for row in _beside(run, seen)] or [{**head, "history": "", "metric": ""}]
     return pd.DataFrame(rows)
+
+
+def _beside(run: Path, seen: frozenset[str]) -> Iterator[dict]:  # every score of all images, and of the clean ones
+    whole = _whole(read_json(run / "scores.json")) if (run / "scores.json").exists() else clean_scores(run)
+    clean = clean_scores(run, seen) if seen else whole
+    for history, metrics in whole.items():
+        for metric, e in metrics.items():
+            left = clean.get(history, {}).get(metric, {})
+            row = {"history": history, "metric": metric, "all": e["value"], "clean": left.get("value")}
+            yield row | {"low": left.get("low"), "high": left.get("high"), "n": left.get("n", 0)}

@@ -31,7 +31,8 @@ def aokvqa_questions(data: Path) -> list[Question]:
             raise UserError(f"{path}: {name} has no choices in words: put the official file there")
         if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(choices):
             raise UserError(
-                f"{path}: {name} has no correct_choice_idx among its choices: the test split has no answers, name the val file"
+                f"{path}: {name} has no correct_choice_idx among its choices: the test split has no answers, name the "
+                "val file"
             )
         text = "\n".join(
             [str(row["question"]), *(f"{letter}. {choice}" for letter, choice in zip(OPTION_LETTERS, choices))]

@@ -25,10 +25,10 @@ from ...files import UserError, digest, find_files, read_json, read_text
 from ...stats import Estimate, ratio
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #0f779a3e
-_DOUBLE = """motor bike,motor cycle,air plane,traffic light,street light,traffic signal,stop light,fire hydrant,stop sign,parking meter,suit case,sports ball,baseball bat,baseball glove,tennis racket,
-wine glass,hot dog,cell phone,mobile phone,teddy bear,hair drier,potted plant,bow tie,laptop computer,stove top oven,home plate,train track""".replace(
-    "\n", ""
-).split(",")
+_DOUBLE = """motor bike,motor cycle,air plane,traffic light,street light,traffic signal,stop light,fire hydrant,
+stop sign,parking meter,suit case,sports ball,baseball bat,baseball glove,tennis racket,wine glass,hot dog,cell phone,
+mobile phone,teddy bear,hair drier,potted plant,bow tie,laptop computer,stove top oven,home plate,train track"""
+_DOUBLE = _DOUBLE.replace("\n", "").split(",")
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
 DOUBLE = {words: words for words in _DOUBLE}
 DOUBLE |= {f"{young} {animal}": animal for animal in _ANIMALS for young in ("baby", "adult")}

@@ -32,7 +32,8 @@ def _rows(path: Path, needs: Sequence[str]) -> dict[str, dict]:
         lacks = [key for key in needs if not isinstance(row, dict) or key not in row]
         if lacks or not (row.get("images") or row.get("image")):
             raise UserError(
-                f"{path}: {name} lacks {(lacks or ['images'])[0]}: InfiMM-Eval's items are the user's file (images, question, answer, steps, category, complexity)"
+                f"{path}: {name} lacks {(lacks or ['images'])[0]}: InfiMM-Eval's items are the user's file (images, "
+                "question, answer, steps, category, complexity)"
             )
     return rows
 
@@ -84,19 +85,12 @@ def score_infimm(given: ScoreInput) -> dict:
         mark, level = finite_number(row["score"], given.predictions, f"record {k}"), str(row["complexity"]).lower()
         if not 0 <= mark <= 1 or level not in ("moderate", "high"):
             raise UserError(
-                f"{given.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate or high are needed"
+                f"{given.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate "
+                "or high are needed"
             )
-        weight = 1 + (level == "high")
-        found.append(
-            {
-                "image": k,
-                "level": level,
-                "category": str(row.get("category", "")).lower(),
-                "mark": 100 * mark,
-                "w": weight,
-                "wm": 100 * mark * weight,
-            }
-        )
+        weight, category = 1 + (level == "high"), str(row.get("category", "")).lower()
+        weights = {"mark": 100 * mark, "w": weight, "wm": 100 * mark * weight}
+        found.append({"image": k, "level": level, "category": category, **weights})
     frame = pd.DataFrame(found)
     e = bootstrap(frame, ["wm", "w"], lambda s: s[:, 0] / s[:, 1])
     groups = {

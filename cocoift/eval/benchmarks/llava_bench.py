@@ -97,7 +97,8 @@ def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, mo
         pair = row.get("tuple", row.get("score"))
         if not isinstance(pair, list) or len(pair) != 2:
             raise UserError(
-                f"{path}: question {row['question_id']} has no pair of scores (tuple or score): is it a file of reviews?"
+                f"{path}: question {row['question_id']} has no pair of scores (tuple or score): is it a file of "
+                "reviews?"
             )
         reference, model = (finite_number(x, path, f"question {row['question_id']}") for x in pair)
         if min(reference, model) < 0:

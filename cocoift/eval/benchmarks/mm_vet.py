@@ -66,13 +66,15 @@ def _grades(given: ScoreInput) -> tuple[dict[str, list[str]], np.ndarray]:  # ca
     wanted, told = read_map(given.need("references"), _WHAT), read_map(given.predictions, "grade file of MM-Vet")
     if not told or not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in told.values()):
         raise UserError(
-            f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift judge mm-vet`"
+            f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift "
+            "judge mm-vet`"
         )
     same_ids(told, wanted, given.predictions, given.references)
     lists = {k: v.get("capability") if isinstance(v, dict) else v for k, v in wanted.items()}
     if not all(isinstance(c, list) and c and set(map(str, c)) <= set(CAPABILITIES) for c in lists.values()):
         raise UserError(
-            f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name mm-vet.json of version 1"
+            f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name "
+            "mm-vet.json of version 1"
         )
     if len({len(v["score"]) for v in told.values()}) != 1 or not next(iter(told.values()))["score"]:
         raise UserError(f"{given.predictions}: its items were judged differently often: judge them all again")

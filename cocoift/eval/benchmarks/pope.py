@@ -52,30 +52,20 @@ def read_pope(data: Path) -> list[Question]:
                 f"{path}: {kinds[kind].name} is a {kind} file too, of another version: name one of them with --data"
             )
         kinds[kind] = path
-    found = []
-    for kind, path in kinds.items():
-        for at, row in enumerate(_rows(path), 1):
-            name = str(row.get("question_id", at))
-            full = (
-                f"Yes, there is {row['text'].removeprefix('Is there ').rstrip('?')}."
-                if row["label"] == "yes"
-                else f"No, there is no {_thing(row['text'])} in the image."
-            )
-            found.append(
-                Question(
-                    f"{kind}:{name}" if len(kinds) > 1 else name,
-                    (row["image"],),
-                    row["text"],
-                    SHORTLY.format(row["text"]),
-                    "short",
-                    row["label"].capitalize(),
-                    full,
-                    row["label"],
-                    {"category": kind},
-                    by_bytes=bool(row.get("altered")),
-                )
-            )
-    return found
+    prefix = "{}:" if len(kinds) > 1 else ""
+    return [
+        _question(row, prefix.format(kind) + str(row.get("question_id", at)), kind)
+        for kind, path in kinds.items()
+        for at, row in enumerate(_rows(path), 1)
+    ]
+
+
+def _question(row: dict, name: str, kind: str) -> Question:
+    text, label = row["text"], row["label"]
+    there = f"Yes, there is {text.removeprefix('Is there ').rstrip('?')}."
+    full = there if label == "yes" else f"No, there is no {_thing(text)} in the image."
+    about = {"truth": label, "meta": {"category": kind}, "by_bytes": bool(row.get("altered"))}
+    return Question(name, (row["image"],), text, SHORTLY.format(text), "short", label.capitalize(), full, **about)
 
 
 def _thing(text: str) -> str:  # "Is there a snowboard in the image?" -> "snowboard"

@@ -137,38 +137,28 @@ def _side_of(a: SceneObject, b: SceneObject) -> str | None:
     return None
 
 
+def _sides(side: str, trained: bool) -> str:  # between which two it is chosen, in training's words or not
+    if side in ("above", "below"):
+        return "above or below"
+    return "to the left or to the right of" if trained else "left or right"
+
+
 def _position(f: Facts, a: Asker) -> Iterator[FactQuestion]:
     for one, two in combinations([t for t in f.things if t.single], 2):
         if side := _side_of(one, two):
             be, other = noun(one.name).be, _OPPOSITE[side]
             true = f"the {one.name} {be} {_OF[side]} the {two.name}{{in}}."
             false = f"the {one.name} {be} {_OF[other]} the {two.name}."
-            sides = "left or right" if side in ("left", "right") else "above or below"
             blanks = {"a": one.name, "b": two.name, "be": be}
+            forms = {"a": a.forms(one.name), "b": a.forms(two.name)}
             if a.draws.random() < 0.5:
-                long = {"left or right": "to the left or to the right of", "above or below": "above or below"}[sides]
-                known = a.wanted and "side" in a.seen
-                yield a.make(
-                    "side",
-                    side,
-                    f"T{true[1:]}",
-                    {"gold": side, "a": a.forms(one.name), "b": a.forms(two.name)},
-                    false,
-                    sides=long if known else sides,
-                    **blanks,
-                )
+                sides = _sides(side, a.wanted and "side" in a.seen)
+                yield a.make("side", side, f"T{true[1:]}", {"gold": side, **forms}, false, sides=sides, **blanks)
             else:
                 yes = a.draws.random() < 0.5
-                said = side if yes else other
-                yield a.make(
-                    "placed",
-                    "Yes" if yes else "No",
-                    f"{'Yes' if yes else 'No'}, {true}",
-                    {"gold": "yes" if yes else "no", "said": said, "a": a.forms(one.name), "b": a.forms(two.name)},
-                    false if yes else f"the {one.name} {be} {_OF[other]} the {two.name}.",
-                    side=_OF[said],
-                    **blanks,
-                )
+                answer, stated = "Yes" if yes else "No", side if yes else other
+                check = {"gold": answer.lower(), "said": stated, **forms}
+                yield a.make("placed", answer, f"{answer}, {true}", check, false, side=_OF[stated], **blanks)
 
 # %% ../../../nbs/eval/scope/20_asking.ipynb #7df9158a
 def _larger(f: Facts, a: Asker) -> Iterator[FactQuestion]:

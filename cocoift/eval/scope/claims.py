@@ -61,10 +61,13 @@ _VALUE = {word: number for number, word in enumerate(NUMBER_WORDS)} | {
     "couple": 2,
     "dozen": 12,
 }
-_FIGURE = rf"(?<![\d.])\b(\d{{1,3}}|{'|'.join(NUMBER_WORDS)}|no|none|single|pair|couple|dozen)\b(?![\d%]|\.\d|[ -]years?[ -]old)"
-_PLAIN = r"(?:(?!(?:of|on|in|with|at|by|to|from|for|near|next|and|or|is|are|was|were|a|an|the|that|which|who|has|have|holds?)\b)[\w-]+[ ,]+)"  # a word that describes
+_WORDED = "|".join((*NUMBER_WORDS, "no", "none", "single", "pair", "couple", "dozen"))
+_FIGURE = rf"(?<![\d.])\b(\d{{1,3}}|{_WORDED})\b(?![\d%]|\.\d|[ -]years?[ -]old)"
+_LINKS = "of|on|in|with|at|by|to|from|for|near|next|and|or|is|are|was|were|a|an|the|that|which|who|has|have|holds?"
+_PLAIN = rf"(?:(?!(?:{_LINKS})\b)[\w-]+[ ,]+)"  # a word that describes
 _KINDS_OF = rf"(?:{_PLAIN}{{0,2}}(?:kinds|types|sorts|members) of )?"
-_ALONE = r"(?=\W*$|\s*[.,;:!?)\"}]|\s+(?:of (?:them|these|those|it)|in|on|at|here|there|total|altogether|visible|are|is|to|that|can)\b)"
+_AFTER = "of (?:them|these|those|it)|in|on|at|here|there|total|altogether|visible|are|is|to|that|can"
+_ALONE = rf"(?=\W*$|\s*[.,;:!?)\"}}]|\s+(?:{_AFTER})\b)"
 _BARE = (
     rf"^\W*{_FIGURE}\W*$",
     rf'"?answer"?\W+{_FIGURE}\W',
@@ -177,7 +180,7 @@ def claim(check: dict, response: str) -> str | int | None:
 
 
 def found_objects(check: dict, response: str, vocabulary: Mapping[str, str]) -> dict:
-    "Object words of a listing or caption: how many, how many of them false, and how many of the true objects were named."
+    "Object words of a listing or caption: how many, how many of them false, how many of the true objects named."
     named = mentions(" ".join(statements(response)), vocabulary)
     true = set(check["true"])
     return {

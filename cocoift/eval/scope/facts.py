@@ -77,9 +77,33 @@ def _files(data: Path, split: str) -> tuple[Files, Path, Path]:
     for kind, path in zip(("instances", "captions"), paths):
         if path is None:
             raise UserError(
-                f"{data}: holds no {kind}_{split}2017.json (in annotations/ or coco/annotations/): put it there, or `cocoift fetch coco-{kind} --data {data}`"
+                f"{data}: holds no {kind}_{split}2017.json (in annotations/ or coco/annotations/): put it there, or "
+                f"`cocoift fetch coco-{kind} --data {data}`"
             )
     return files, *paths
+
+
+def _texts(files: Files, captions: Path) -> dict[Id, list[str]]:  # by image
+    texts: dict[Id, list[str]] = defaultdict(list)
+    with expecting(files, "coco-captions"):
+        for a in files.items(captions, "annotations"):
+            texts[id_of(a["image_id"])] += [a["caption"]] if sentence(a["caption"]) else []
+    return texts
+
+
+def _facts(image: Id, entities: Things, outlined: dict, named: set, company: Company, texts: list[str]) -> Facts:
+    kinds, size = entities.categories, entities.pictures[image].size
+    name_of, here = kinds.names, outlined.keys() | named
+    unsure = kinds.touched(here)
+    things = [_thing(name_of[c], rows, size, c in named, c not in unsure | kinds.vague) for c, rows in outlined.items()]
+    strangers = company.strangers(sorted(here, key=in_order), unsure, image, 4)
+    return Facts(
+        coco_image(image),
+        tuple(sorted(things, key=lambda t: (-t.area, t.name))),
+        frozenset(name_of[c] for c in here),
+        tuple(name_of[c] for c in strangers),
+        tuple(texts),
+    )
 
 
 def read_facts(
@@ -96,39 +120,18 @@ def read_facts(
     files, instances, captions = _files(data, split)
     with expecting(files, "coco-instances"):
         entities, outlined = _outlined(files, instances)
-    name_of, kinds = entities.categories.names, entities.categories
+    name_of, texts = entities.categories.names, _texts(files, captions)
     words = words if words is not None else vocabulary(name_of.values())
     number_of = {name: number for number, name in name_of.items()}
-    texts: dict[Id, list[str]] = defaultdict(list)
-    with expecting(files, "coco-captions"):
-        for a in files.items(captions, "annotations"):
-            texts[id_of(a["image_id"])] += [a["caption"]] if sentence(a["caption"]) else []
     named = {
         image: {number_of[o] for t in texts[image] for o in mentions(t, words) if o in number_of}
         for image in entities.pictures
     }
     company = Company(name_of, (outlined.get(image, {}).keys() | named[image] for image in entities.pictures))
-    facts = []
-    for image in sorted((image for image in outlined if texts[image]), key=in_order):
-        here, found = outlined[image].keys() | named[image], outlined[image]
-        unsure, size = kinds.touched(here), entities.pictures[image].size
-        things = sorted(
-            (
-                _thing(name_of[c], rows, size, c in named[image], c not in unsure | kinds.vague)
-                for c, rows in found.items()
-            ),
-            key=lambda t: (-t.area, t.name),
-        )
-        strangers = company.strangers(sorted(here, key=in_order), unsure, image, 4)
-        facts.append(
-            Facts(
-                coco_image(image),
-                tuple(things),
-                frozenset(name_of[c] for c in here),
-                tuple(name_of[c] for c in strangers),
-                tuple(texts[image]),
-            )
-        )
+    facts = [
+        _facts(image, entities, outlined[image], named[image], company, texts[image])
+        for image in sorted((image for image in outlined if texts[image]), key=in_order)
+    ]
     if not facts:
         raise UserError(f"{instances}: shares no image with {captions}: name a folder whose files belong together")
     return facts, [instances, captions], list(name_of.values())

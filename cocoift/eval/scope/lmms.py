@@ -38,7 +38,8 @@ def task_docs(scope: ScopeSet, pictures: Mapping[str, Path]) -> list[dict]:
     targets = {s.id: s.steps[-1] for s in scope}
     if missing := sorted(image for image in set(scope.images) if image not in pictures):
         raise UserError(
-            f"{missing[0]} and {len(missing) - 1} more of the benchmark's images have no picture: name their folder with --pictures"
+            f"{missing[0]} and {len(missing) - 1} more of the benchmark's images have no picture: name their folder "
+            "with --pictures"
         )
     return [
         {
@@ -110,13 +111,17 @@ globals().update({metric: partial(score, metric) for metric in METRICS})
 
 def _yaml(name: str, data: Path, sha256: str) -> str:
     metrics = "".join(
-        f"  - metric: {m}\n    aggregation: !function utils.{m}\n    higher_is_better: {'true' if m == 'content' else 'false'}\n"
+        f"  - metric: {m}\n    aggregation: !function utils.{m}\n    higher_is_better: "
+        f"{'true' if m == 'content' else 'false'}\n"
         for m in METRICS
     )
     return (
-        f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {json.dumps(str(data))}\ntest_split: test\noutput_type: generate_until\n"
-        "doc_to_visual: !function utils.visuals\ndoc_to_text: !function utils.text\ndoc_to_messages: !function utils.messages\ndoc_to_target: check\n"
-        f"process_results: !function utils.read\ngeneration_kwargs:\n  max_new_tokens: 128\n  temperature: 0\n  do_sample: false\nmetric_list:\n{metrics}"
+        f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: "
+        f"{json.dumps(str(data))}\ntest_split: test\noutput_type: generate_until\n"
+        "doc_to_visual: !function utils.visuals\ndoc_to_text: !function utils.text\ndoc_to_messages: !function "
+        "utils.messages\ndoc_to_target: check\n"
+        "process_results: !function utils.read\ngeneration_kwargs:\n  max_new_tokens: 128\n  temperature: 0\n  "
+        f"do_sample: false\nmetric_list:\n{metrics}"
         f"metadata:\n  - version: {sha256[:12]}\n"
     )
 

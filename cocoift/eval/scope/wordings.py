@@ -63,7 +63,7 @@ _OF_WORLD = {
 
 
 def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
-    "The wordings that training on data of these categories uses; the embedded world has its own. Of facts only real questions: a claim is never read from those."
+    "The wordings of training on data of these categories, or of the embedded world; of facts only real questions."
     texts = _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
     return {
         kind: some if kind in ("listing", "caption") else tuple(t for t in some if t.endswith("?"))
