@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cocoift.cli.main import main
-from cocoift.eval.benchmark import load_benchmarks, read_questions, score
+from cocoift.eval.benchmark import load_benchmarks, read_questions
 from cocoift.eval.examine import examine
 from cocoift.eval.official import ScoreInput
+from cocoift.eval.scoring import score
 from cocoift.files import UserError
 
 SIX = ["none", "neutral:2", "terse:2", "forced_short:2", "own:2", "gold:2"]

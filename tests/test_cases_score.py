@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cocoift.cli.main import main
-from cocoift.eval.benchmark import score
 from cocoift.eval.benchmarks.vqa import plain_words, vqa_accuracy
 from cocoift.eval.judging import to_judge
 from cocoift.eval.official import ScoreInput
+from cocoift.eval.scoring import score
 from cocoift.files import UserError, read_json
 
 THINGS = ("cup", "dog", "chair", "bus", "lamp", "bench", "clock", "horse", "knife", "pizza")

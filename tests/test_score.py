@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cocoift.cli.main import main
-from cocoift.eval.benchmark import score
 from cocoift.eval.benchmarks.chair import object_words, read_synonyms
 from cocoift.eval.benchmarks.pope import official_yes_no
 from cocoift.eval.benchmarks.vqa import vqa_accuracy
 from cocoift.eval.official import ScoreInput
 from cocoift.eval.parsing import yes_no
+from cocoift.eval.scoring import score
 from cocoift.files import UserError, read_json
 
 BENCH = Path(os.environ.get("COCOIFT_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data/bench"

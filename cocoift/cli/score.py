@@ -59,8 +59,8 @@ def score_command(
     json: Json = False,
 ) -> None:
     "Score stored predictions by official or open rules."
-    from cocoift.eval.benchmark import score
     from cocoift.eval.official import ScoreInput
+    from cocoift.eval.scoring import score
 
     given = ScoreInput(predictions, references, synonyms, questions, rules, mode, field)
     result = {"bench": bench, "mode": mode, **score(bench, given)}

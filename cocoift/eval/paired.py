@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .benchmark import OBSERVED, known_benchmark
+from .benchmark import known_benchmark
+from .levels import OBSERVED
 from ..files import Journal, UserError, read_json
 from ..stats import resolved, share
 

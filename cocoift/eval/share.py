@@ -18,14 +18,14 @@ from threading import Thread
 from tqdm.auto import tqdm
 
 from .dialog import Dialog, check_dialogs
-from .run import Read, absorb, groups, left, run_dialogs, settle
+from .run import Read, absorb, grouped_dialogs, in_dialog_order, left, run_dialogs
 from ..files import Failed, Journal, UserError, check_output, read_json, write_json
 from ..models.ask import Model
 
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:
     "Every `ranks`-th image's dialogs."
-    return [dialog for some in list(groups(dialogs))[rank::ranks] for dialog in some]
+    return [dialog for some in list(grouped_dialogs(dialogs))[rank::ranks] for dialog in some]
 
 
 def _end_with_parent() -> None:  # a process whose parent was killed must not go on
@@ -99,7 +99,7 @@ def run_shared(
                 f"{out}: a process of the run died (out of memory, or killed): the same command goes on where it stopped"
             ) from None
     absorb(out)
-    return settle(journal, dialogs)
+    return in_dialog_order(journal, dialogs)
 
 
 def runner(nproc: int) -> Callable[..., list[dict]]:

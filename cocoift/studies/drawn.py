@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from ..data.build.export import export
 from ..data.build.make import build
 from ..data.build.recipe import BuildRecipe
+from ..eval.benchmark import known_benchmark
 from ..eval.benchmarks.rounds import annotated_questions
 from ..eval.questions import Question
 from ..files import atomic_folder, write_json
@@ -64,6 +65,7 @@ def _pope(items: Sequence[Question], names: Sequence[str]) -> dict:
     }
 
 
+_PER_IMAGE = {"pope": None}  # it takes only those about presence
 LAYOUTS = {"mm-vet": _mm_vet, "infimm": _infimm, "llava-bench": _llava_bench, "pope": _pope}
 
 # %% ../../nbs/studies/20_drawn.ipynb #2863117f
@@ -79,7 +81,7 @@ def write_bench(
     }
     with atomic_folder(folder) as made:
         for image, picture in own.items():
-            if name == "pope":
+            if known_benchmark(name).coco_pictures:
                 own[image] = pictures[image].name
             else:
                 (made / "images").mkdir(exist_ok=True)
@@ -123,5 +125,5 @@ def draw_official(
         captions = BuildRecipe(name="captions", sources={"coco-captions": {}}, layout="independent")
         write_llava(captions, train, data / "llava/blip_laion_cc_sbu_558k.json", Path(home))
         for name in LAYOUTS:
-            items = annotated_questions(val, per_image=None if name == "pope" else per_image)
+            items = annotated_questions(val, per_image=_PER_IMAGE.get(name, per_image))
             write_bench(name, items, find_pictures(val), data / "bench" / name)

@@ -20,17 +20,7 @@ from ..eval.benchmark import known_benchmark
 from ..files import Failed, UserError, check_output, read_json, write_json
 from ..locks import owning
 from ..options import load_recipe
-from cocoift.studies.paper_recipe import (
-    ALIGN,
-    ARMS,
-    FROM_RECORDS,
-    Study,
-    bring,
-    build_recipe,
-    due,
-    fetching,
-    refuse_lacking,
-)
+from .paper_recipe import ALIGN, ARMS, Study, bring, build_recipe, due, fetching, refuse_lacking
 
 # %% ../../nbs/studies/26_paper.ipynb #5298d88a
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")
@@ -168,9 +158,9 @@ def _count(study: Study, bench: str) -> int:  # questions
     from cocoift.eval.benchmark import read_questions
 
     files = study.bench(bench)[0]
-    if bench in FROM_RECORDS or not files.is_dir():
+    if (made := known_benchmark(bench).from_records) or not files.is_dir():
         number = QUESTIONS[bench]
-        return number if bench in FROM_RECORDS else min(number, study.most.get(bench, number))
+        return number if made else min(number, study.most.get(bench, number))
     return len(read_questions(bench, files, study.most.get(bench)))
 
 

@@ -215,5 +215,7 @@ CAPTIONS = enter(
         suffix=".json",
         modes=("official", "open"),
         rule="pycocoevalcap 1.2, PTB tokeniser",
+        percent=None,
+        coco_pictures=True,
     )
 )

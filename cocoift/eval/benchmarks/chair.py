@@ -16,10 +16,11 @@ from pathlib import Path
 import pandas as pd
 
 from ...data.generate.objects import mentions, vocabulary
-from ..benchmark import Benchmark, enter, score_each
+from ..benchmark import Benchmark, enter
 from .captions import captions_said
 from ..official import ScoreInput, as_lines, official_files
 from ..questions import Question
+from ..scoring import score_each
 from ...files import UserError, digest, find_files, read_json, read_text
 from ...stats import Estimate, ratio
 
@@ -216,5 +217,7 @@ CHAIR = enter(
         submit=_captions,
         modes=("official", "open"),
         rule="CHAIR utils/chair.py, with the bus quirk",
+        percent=100,
+        coco_pictures=True,
     )
 )

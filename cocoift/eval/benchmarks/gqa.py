@@ -9,11 +9,12 @@ __all__ = ['GQA', 'gqa_questions', 'score_one_gqa', 'score_gqa']
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmark import Benchmark, enter, score_answers
+from ..benchmark import Benchmark, enter
 from .vqa import aggregate_vqa
 from ..official import ScoreInput, as_list, official_files, read_map
 from ..parsing import phrases, yes_no
 from ..questions import SHORTLY, Question
+from ..scoring import score_answers
 from ...files import UserError
 
 # %% ../../../nbs/eval/benchmarks/44_gqa.ipynb #453f9886

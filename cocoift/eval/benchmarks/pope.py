@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from ..answers import Answer, answer_rows, asks_it, check_asked, join_answers, scorable
-from ..benchmark import Benchmark, enter, score_each
+from ..benchmark import Benchmark, enter
 from ..official import ScoreInput, as_lines, by_id, official_files, records
 from ..parsing import yes_no
 from ..questions import SHORTLY, Question
+from ..scoring import score_each
 from ...files import UserError
 from ...stats import Estimate, ratio, share
 
@@ -225,5 +226,7 @@ POPE = enter(
         submit=_answers,
         modes=("official", "open"),
         rule="POPE evaluate.py",
+        percent=100,
+        coco_pictures=True,
     )
 )

@@ -17,10 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..benchmark import Benchmark, enter, score_each, stored_answers
+from ..benchmark import Benchmark, enter
 from ..official import ScoreInput, as_list, by_id, official_files, same_ids
 from ..parsing import number, phrases, yes_no
 from ..questions import SHORTLY, Question
+from ..scoring import score_each, stored_answers
 from ...files import UserError, read_json
 from ...stats import Estimate, share
 from ...streams import stream_json
@@ -241,7 +242,7 @@ def score_vqa(given: ScoreInput) -> dict:
     if rules not in VQA_RULES:
         raise UserError(f"--rules {rules}: there are {', '.join(VQA_RULES)}")
     if rules == "gqa":
-        from cocoift.eval.benchmark import score
+        from cocoift.eval.scoring import score
 
         return score("gqa", replace(given, rules=None))
     wanted, texts = annotated(given.need("references")), _texts(given.questions) if given.questions else {}
