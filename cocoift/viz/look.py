@@ -32,6 +32,7 @@ class Look(NamedTuple):
     dash: str
 
     def line(self, width: float = 2.2) -> dict:
+        "The options of a line."
         return dict(color=self.colour, width=width, dash=self.dash)
 
 
