@@ -99,8 +99,8 @@ def official_files(data: str | Path, *names: str) -> list[Path]:  # patterns, th
     if not data.is_dir():
         raise UserError(f"{data}: no such file or folder: check the path")
     for name in names:
-        if found := find_files(data, name):
-            return found
+        if files := find_files(data, name):
+            return files
     raise UserError(f"{data}: holds no {' or '.join(names)}: put the benchmark's official file there")
 
 
@@ -129,9 +129,9 @@ def read_map(path: str | Path, what: str) -> dict[str, Any]:  # `what`: "grade f
         return keys
 
     try:
-        found = json.loads(read_text(path), object_pairs_hook=once)
+        mapping = json.loads(read_text(path), object_pairs_hook=once)
     except ValueError:
-        found = read_json(path)  # names the place
-    if not isinstance(found, dict):
+        mapping = read_json(path)  # names the place
+    if not isinstance(mapping, dict):
         raise UserError(f"{path}: is no {what}: put the official file there")
-    return found
+    return mapping

@@ -164,24 +164,24 @@ def single(given: ScoreInput) -> dict:
     "Mean scores by turn; -1 is a failed judgement and is left out, and counted."
     rows, failed = [], Counter()
     for k, row in enumerate(records(given.predictions, ["model", "score", "turn"]), 1):
-        mark = finite_number(row["score"], given.predictions, f"record {k}")
-        if mark < 0:
+        score = finite_number(row["score"], given.predictions, f"record {k}")
+        if score < 0:
             failed[row["model"]] += 1
             continue
         rows += [
-            {"turn": turn, "model": row["model"], "image": row.get("question_id", f"row {k}"), "score": mark}
+            {"turn": turn, "model": row["model"], "image": row.get("question_id", f"row {k}"), "score": score}
             for turn in (f"turn_{row['turn']}", "all")
         ]
     if not rows:
         raise UserError(f"{given.predictions}: no judgement has a score: judge again")
-    found: dict[str, dict[str, Estimate]] = {}
-    for (turn, model), some in pd.DataFrame(rows).groupby(["turn", "model"], sort=False):
-        found.setdefault(turn, {})[model] = share(some, "score")
+    by_turn: dict[str, dict[str, Estimate]] = {}
+    for (turn, model), mine in pd.DataFrame(rows).groupby(["turn", "model"], sort=False):
+        by_turn.setdefault(turn, {})[model] = share(mine, "score")
     return {
         "scores": {
-            turn: {name: round(e.value, 6) for name, e in models.items()} for turn, models in sorted(found.items())
+            turn: {name: round(e.value, 6) for name, e in models.items()} for turn, models in sorted(by_turn.items())
         },
-        "intervals": {f"{turn} {name}": e.as_dict() for turn, models in found.items() for name, e in models.items()},
+        "intervals": {f"{turn} {name}": e.as_dict() for turn, models in by_turn.items() for name, e in models.items()},
         "failed": dict(failed),
         "rule": "FastChat show_result.py single",
     }
@@ -203,12 +203,12 @@ def paired_test(given: ScoreInput) -> dict:
             f"{given.predictions}: reviews other questions than {given.references}: give two reviews of one benchmark"
         )
     a, b = (np.array([side[k] for k in sides[0]]) for side in sides)
-    gap, found = a - b, {"mean": float((a - b).mean()), **dict.fromkeys(("se", "low", "high", "t", "p"))}
+    gap, scores = a - b, {"mean": float((a - b).mean()), **dict.fromkeys(("se", "low", "high", "t", "p"))}
     if len(gap) > 1:
-        found["se"] = float(gap.std(ddof=1) / len(gap) ** 0.5)
-    if found["se"]:  # one question, or one and the same difference everywhere, tests nothing
+        scores["se"] = float(gap.std(ddof=1) / len(gap) ** 0.5)
+    if scores["se"]:  # one question, or one and the same difference everywhere, tests nothing
         test = stats.ttest_rel(a, b)
         low, high = test.confidence_interval()
-        found |= {"low": float(low), "high": float(high), "t": float(test.statistic), "p": float(test.pvalue)}
-    interval = {"value": found["mean"], "low": found["low"], "high": found["high"], "n": len(gap)}
-    return {"scores": found, "intervals": {"mean": interval}, "n": len(gap), "rule": "paired t"}
+        scores |= {"low": float(low), "high": float(high), "t": float(test.statistic), "p": float(test.pvalue)}
+    interval = {"value": scores["mean"], "low": scores["low"], "high": scores["high"], "n": len(gap)}
+    return {"scores": scores, "intervals": {"mean": interval}, "n": len(gap), "rule": "paired t"}

@@ -130,8 +130,8 @@ def _difference_section(table: pd.DataFrame, a: Path, b: Path, seeds: bool, forc
         f"A true difference under `resolves` ({RESOLVES:.1f} standard errors) is missed more than once in five times."
     )
     note += " **Judged by two instruments: read with care.**" if force else ""
-    shown = shown_differences(table, a.name, b.name if b.name != a.name else f"{b.parent.name}/{b.name}")
-    return Section("Differences", [Text(note), Table(shown, "Every metric that both runs have")])
+    readable = shown_differences(table, a.name, b.name if b.name != a.name else f"{b.parent.name}/{b.name}")
+    return Section("Differences", [Text(note), Table(readable, "Every metric that both runs have")])
 
 
 def _moved_section(cards: list[DialogCard], moved: int) -> Section:
@@ -141,8 +141,8 @@ def _moved_section(cards: list[DialogCard], moved: int) -> Section:
 
 def _write(a: Path, b: Path, page: Path, unpaired: int, sections: list[Section]) -> None:
     lead = (
-        f"The same items, asked of **{a.name}** and of **{b.name}**. Differences are the second less the first, item by "
-        f"item; {unpaired} observations have no partner and are left out."
+        f"The same items, asked of **{a.name}** and of **{b.name}**. Differences are the second less the first, item "
+        f"by item; {unpaired} observations have no partner and are left out."
     )
     runs = [run for side in (a, b) for run in runs_of(side)]
     files = {str(run): run / ("judge.json" if (run / "judge.json").exists() else "run.json") for run in runs}

@@ -118,8 +118,8 @@ def _dialogs(study: PaperRuns) -> Section:
     items = set(pairs.item)  # a difference between two of an item's dialogs is none of a dialog
     asked = dict.fromkeys([*changes(pairs), *zip(pairs.seed, pairs.dialog)])  # those that differ first
     wanted = [(seed, dialog) for seed, dialog in asked if dialog not in items]
-    shown = side_by_side(*study.runs(bench), wanted, find_pictures(study.pictures[bench]))
-    return Section("Dialogs", [Dialogs(shown[:12], f"{bench}: those that differ most between the arms first")])
+    cards = side_by_side(*study.runs(bench), wanted, find_pictures(study.pictures[bench]))
+    return Section("Dialogs", [Dialogs(cards[:12], f"{bench}: those that differ most between the arms first")])
 
 # %% ../../nbs/reports/32_paper_page.ipynb #53cdbc70
 def write_paper(study: PaperRuns, page: Path, lead: str, facts: dict[str, str]) -> Path:
