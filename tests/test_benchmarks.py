@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cocoift.cli.main import main
-from cocoift.eval.benchmark import load_benchmarks, read_questions, score
+from cocoift.eval.benchmark import load_benchmarks, read_questions
 from cocoift.eval.examine import examine
-from cocoift.eval.official import Given
+from cocoift.eval.official import ScoreInput
+from cocoift.eval.scoring import score
 from cocoift.files import UserError
 
 SIX = ["none", "neutral:2", "terse:2", "forced_short:2", "own:2", "gold:2"]
@@ -159,6 +160,9 @@ FILES = {  # bench -> its official files
 }
 
 
+FOUR_AN_IMAGE = {"pope", "vqav2", "okvqa", "gqa", "aokvqa"}  # with a format stated
+
+
 @pytest.fixture(scope="module")
 def official(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("official")
@@ -183,7 +187,11 @@ def test_asked_under_every_history(bench, official, tmp_path):
     elif bench != "chair":  # which is given COCO's instances
         assert found["priors"]["records"] == 0
     dry = examine("scripted:collapse", bench, official / bench, tmp_path / "new", histories, dry_run=True)
-    assert dry["calls"] == found["rounds"] and not (tmp_path / "new").exists()
+    played = tmp_path / "run/pier.jsonl"
+    pier = [json.loads(line) for line in played.read_text().splitlines()] if played.exists() else []
+    terse = [line["terse"] for line in pier]  # the model that a request for a word never leaves
+    assert terse == ([False, True, True, True] if bench in FOUR_AN_IMAGE else []), "played where four questions are"
+    assert dry["calls"] == found["rounds"] + len(pier) and not (tmp_path / "new").exists()
     again = examine("scripted:collapse", bench, official / bench, tmp_path / "run", histories, dry_run=True)
     assert again["calls"] == 0
     written = sorted(path.stem for path in (tmp_path / "run/predictions").iterdir())
@@ -209,7 +217,7 @@ def test_what_eval_writes_score_reads(bench, reading, references, official, tmp_
     data = copytree(official / bench, tmp_path / "data")
     (data / "coco_pope_popular.json").unlink(missing_ok=True)
     found = examine("scripted:oracle", bench, data, tmp_path / "run", ["none"])
-    given = Given(next((tmp_path / "run/predictions").iterdir()), data / references)
+    given = ScoreInput(next((tmp_path / "run/predictions").iterdir()), data / references)
     stored = score(bench, given)
     assert stored["scores"][reading] == pytest.approx(found["scores"][f"{reading}_stated"]["value"])
     assert found["scores"][reading]["value"] in (1, 100), "right in sentences, by the open rule"
@@ -276,13 +284,13 @@ def sample(k: int, doc: dict, said: str) -> dict:  # a line of lmms-eval's sampl
 
 
 def test_lmms_samples(official, tmp_path):
-    "Out of order, as several processes leave them; joined by the dataset's own ids, or by order and checked by the text."
+    "Out of order, as several processes leave them; joined by own ids, or by order and checked by the text."
     docs = [{"question_id": 139000 + k, "question": row["question"]} for k, row in enumerate(VQA["questions"])]
     (tmp_path / "vqa.jsonl").write_text(lines(sample(k, docs[k], "yes") for k in (2, 0, 3, 1)))
     assert (
-        score("vqav2", Given(tmp_path / "vqa.jsonl", official / "vqav2/v2_mscoco_val2014_annotations.json"))["scores"][
-            "overall"
-        ]
+        score("vqav2", ScoreInput(tmp_path / "vqa.jsonl", official / "vqav2/v2_mscoco_val2014_annotations.json"))[
+            "scores"
+        ]["overall"]
         == 100
     )
     texts = [{"question_id": str(k), "question": f"Is there a {t} in the image?"} for k, t in enumerate(THINGS, 1)]
@@ -290,9 +298,9 @@ def test_lmms_samples(official, tmp_path):
         lines(sample(k, texts[k], "Yes, it is." if k % 2 == 0 else "No, it is not.") for k in (1, 3, 0, 2))
     )
     assert (
-        score("pope", Given(tmp_path / "pope.jsonl", official / "pope/coco_pope_random.json", mode="open"))["scores"][
-            "f1"
-        ]
+        score("pope", ScoreInput(tmp_path / "pope.jsonl", official / "pope/coco_pope_random.json", mode="open"))[
+            "scores"
+        ]["f1"]
         == 1
     )
 
@@ -458,10 +466,10 @@ def test_ranked_by_questions(shared, tmp_path):
         )
         battles += (tmp_path / f"{a}-{b}" / "battles.jsonl").read_text()
     (tmp_path / "all.jsonl").write_text(battles)
-    told = score("arena", Given(tmp_path / "all.jsonl"))
+    told = score("arena", ScoreInput(tmp_path / "all.jsonl"))
     rated = told["scores"]["bradley_terry"]
     assert told["n"] == 36 and min(rated, key=rated.get) == "silent"
     assert all(e["low"] <= e["value"] <= e["high"] for e in told["intervals"].values())
     (tmp_path / "all.jsonl").write_text(battles + battles.splitlines()[0].replace('"judge": "', '"judge": "x'))
     with pytest.raises(UserError, match="two fingerprints don't mix"):
-        score("arena", Given(tmp_path / "all.jsonl"))
+        score("arena", ScoreInput(tmp_path / "all.jsonl"))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cocoift.cli.main import main
-from cocoift.eval.benchmark import score
 from cocoift.eval.benchmarks.vqa import plain_words, vqa_accuracy
 from cocoift.eval.judging import to_judge
-from cocoift.eval.official import Given
+from cocoift.eval.official import ScoreInput
+from cocoift.eval.scoring import score
 from cocoift.files import UserError, read_json
 
 THINGS = ("cup", "dog", "chair", "bus", "lamp", "bench", "clock", "horse", "knife", "pizza")
@@ -39,7 +39,7 @@ def asked(tmp_path_factory) -> Path:
 
 def pope(asked: Path, tmp_path: Path, rows, **more) -> dict:
     (tmp_path / "said.jsonl").write_text(rows if isinstance(rows, str) else lines(rows))
-    return score("pope", Given(tmp_path / "said.jsonl", asked, **more))
+    return score("pope", ScoreInput(tmp_path / "said.jsonl", asked, **more))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def pope(asked: Path, tmp_path: Path, rows, **more) -> dict:
     ],
 )
 def test_cases(bench, said, references, mode, want, cases):
-    told = score(bench, Given(*(next(cases.glob(name)) for name in (said, references)), mode=mode))
+    told = score(bench, ScoreInput(*(next(cases.glob(name)) for name in (said, references)), mode=mode))
     assert {name: told["scores"][name] for name in want} == pytest.approx(want)
 
 
@@ -229,13 +229,13 @@ def test_logs_in_one_object(asked, tmp_path):
     (tmp_path / "aokvqa_v1p0_val.json").write_text(json.dumps(options))
     said = {row["question_id"]: {"multiple_choice": "cup", "direct_answer": "dog"} for row in options}
     (tmp_path / "said.json").write_text(json.dumps(said))
-    told = score("aokvqa", Given(tmp_path / "said.json", tmp_path / "aokvqa_v1p0_val.json"))
+    told = score("aokvqa", ScoreInput(tmp_path / "said.json", tmp_path / "aokvqa_v1p0_val.json"))
     assert told["scores"]["accuracy"] == 0.5
 
 
 def test_the_references_are_no_predictions(asked):
     with pytest.raises(UserError, match="is the file of references itself"):
-        score("pope", Given(asked, asked))
+        score("pope", ScoreInput(asked, asked))
 
 
 THOUGHTS = [
@@ -280,7 +280,9 @@ def test_thoughts_in_captions(shared, tmp_path):
     "A dog that was only thought of is not hallucinated."
     (tmp_path / "objects.json").write_text('{"1": ["cat"]}')
     (tmp_path / "said.json").write_text('[{"image_id": 1, "caption": "<think>Is it a dog?</think>A cat."}]')
-    given = Given(tmp_path / "said.json", tmp_path / "objects.json", synonyms=shared / "data/bench/chair/synonyms.txt")
+    given = ScoreInput(
+        tmp_path / "said.json", tmp_path / "objects.json", synonyms=shared / "data/bench/chair/synonyms.txt"
+    )
     assert [score("chair", replace(given, mode=mode))["scores"]["chair_s"] for mode in ("official", "open")] == [1, 0]
 
 
@@ -308,7 +310,7 @@ def test_captions_of_pictures_by_any_name(row, shared, tmp_path):
     (tmp_path / "objects.json").write_text('{"9": ["cat"]}')
     (tmp_path / "said.jsonl").write_text(lines([row]))
     synonyms = shared / "data/bench/chair/synonyms.txt"
-    told = score("chair", Given(tmp_path / "said.jsonl", tmp_path / "objects.json", synonyms=synonyms))
+    told = score("chair", ScoreInput(tmp_path / "said.jsonl", tmp_path / "objects.json", synonyms=synonyms))
     assert told["scores"]["chair_s"] == 1
 
 
@@ -318,14 +320,14 @@ def test_ids_that_agree_by_chance(asked, tmp_path):
     (tmp_path / "asked.json").write_text(json.dumps(questions))
     rows = [{"id": k, "question": q, "prediction": t} for k, (q, t) in enumerate(zip(ASKED, TRUE))]
     (tmp_path / "said.json").write_text(json.dumps(rows))
-    assert score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))["scores"]["overall"] == 100
+    assert score("gqa", ScoreInput(tmp_path / "said.json", tmp_path / "asked.json"))["scores"]["overall"] == 100
     (tmp_path / "said.json").write_text(json.dumps([row | {"id": (k + 3) % 10} for k, row in enumerate(rows)]))
     with pytest.raises(UserError, match="answer 1 .* is to .* asks"):
-        score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))
+        score("gqa", ScoreInput(tmp_path / "said.json", tmp_path / "asked.json"))
     others = {0: 1, 1: 0}  # two that answer each other's question
     (tmp_path / "said.json").write_text(json.dumps([row | {"id": others.get(k, k)} for k, row in enumerate(rows)]))
     with pytest.raises(UserError, match="is to .* asks"):
-        score("gqa", Given(tmp_path / "said.json", tmp_path / "asked.json"))
+        score("gqa", ScoreInput(tmp_path / "said.json", tmp_path / "asked.json"))
 
 
 def test_thoughts_in_runs_and_judgements(tmp_path):
@@ -399,9 +401,9 @@ def test_llava_answers_of_all_splits(shared, tmp_path):
         for k, (row, o) in enumerate(zip(said, other))
     ]
     (tmp_path / "all.jsonl").write_text(lines([*popular, *said]))
-    told = score("pope", Given(tmp_path / "all.jsonl", folder / "coco_pope_random.json"))
+    told = score("pope", ScoreInput(tmp_path / "all.jsonl", folder / "coco_pope_random.json"))
     assert (round(told["scores"]["f1"], 7), told["other_splits"], told["n"]) == (0.8713601, 2910, 2910)
-    told = score("pope", Given(tmp_path / "all.jsonl", folder))
+    told = score("pope", ScoreInput(tmp_path / "all.jsonl", folder))
     assert (round(told["scores"]["random"]["f1"], 7), told["scores"]["popular"]["f1"], told["n"]) == (
         0.8713601,
         1,
@@ -410,14 +412,14 @@ def test_llava_answers_of_all_splits(shared, tmp_path):
     bare = [{"question_id": row["question_id"], "text": row["text"]} for row in [*popular, *said][::-1]]
     (tmp_path / "bare.jsonl").write_text(lines(bare))
     with pytest.raises(UserError, match="lacks an answer to"):
-        score("pope", Given(tmp_path / "bare.jsonl", folder / "coco_pope_random.json"))
+        score("pope", ScoreInput(tmp_path / "bare.jsonl", folder / "coco_pope_random.json"))
     asked = [
         {"question_id": row["question_id"], "image": o["image"], "text": row["prompt"], "category": kind}
         for kind, rows, truth in (("popular", popular, other), ("random", said, first))
         for row, o in zip(rows, truth)
     ]
     (tmp_path / "llava_pope_test.jsonl").write_text(lines(asked))
-    told = score("pope", Given(tmp_path / "bare.jsonl", folder, questions=tmp_path / "llava_pope_test.jsonl"))
+    told = score("pope", ScoreInput(tmp_path / "bare.jsonl", folder, questions=tmp_path / "llava_pope_test.jsonl"))
     assert (round(told["scores"]["random"]["f1"], 7), told["scores"]["popular"]["f1"]) == (0.8713601, 1)
 
 
@@ -495,22 +497,22 @@ def test_order_is_nothing_where_there_are_ids(bench, references, rows, want, tmp
         ),
     ):
         (tmp_path / name).write_text(json.dumps(value))
-    told = score(bench, Given(tmp_path / "said.json", tmp_path / "asked.json"))
+    told = score(bench, ScoreInput(tmp_path / "said.json", tmp_path / "asked.json"))
     assert told["scores"]["accuracy" if bench == "aokvqa" else "overall"] == want
     with pytest.raises(UserError):
-        score(bench, Given(tmp_path / "less.json", tmp_path / "asked.json"))
+        score(bench, ScoreInput(tmp_path / "less.json", tmp_path / "asked.json"))
     if "prompt" not in rows[0]:
         with pytest.raises(UserError, match="no questions to check the order by"):
-            score(bench, Given(tmp_path / "count.json", tmp_path / "asked.json"))
+            score(bench, ScoreInput(tmp_path / "count.json", tmp_path / "asked.json"))
 
 
 def test_breaks_in_captions(cases, tmp_path):
     "Whatever ends a line in a caption or a reference is a blank, and every caption stays with its image."
     here = next(cases.glob("18-*"))
-    want = score("coco-caption", Given(here / "s_plain.json", here / "captions_val2014.json"))["scores"]
+    want = score("coco-caption", ScoreInput(here / "s_plain.json", here / "captions_val2014.json"))["scores"]
     assert (round(want["CIDEr"], 4), want["Bleu_1"]) == (4.0699, 1)
     for path in sorted(here.glob("s_*.json")):
-        assert score("coco-caption", Given(path, here / "captions_val2014.json"))["scores"] == want, path.name
+        assert score("coco-caption", ScoreInput(path, here / "captions_val2014.json"))["scores"] == want, path.name
     said, told = read_json(here / "s_plain.json"), read_json(here / "captions_val2014.json")
     for k, mark in enumerate("\r \v \f \x1c \x1d \x1e \x85 \u2028 \u2029 \r\n \n\n \ud800".split(" ")):
         said[k % 3]["caption"] += mark
@@ -519,7 +521,7 @@ def test_breaks_in_captions(cases, tmp_path):
         )
     (tmp_path / "said.json").write_text(json.dumps(said[::-1]))
     (tmp_path / "told.json").write_text(json.dumps(told))
-    assert score("coco-caption", Given(tmp_path / "said.json", tmp_path / "told.json"))["scores"] == want
+    assert score("coco-caption", ScoreInput(tmp_path / "said.json", tmp_path / "told.json"))["scores"] == want
 
 
 def test_contractions(shared):
@@ -681,7 +683,7 @@ def test_one_record_is_scored(bench, references, said, tmp_path):
     "What one record leaves undefined is null, never NaN."
     for name, value in (("asked.json", references), ("said.json", said)):
         (tmp_path / name).write_text(json.dumps(value))
-    json.dumps(score(bench, Given(tmp_path / "said.json", tmp_path / "asked.json")), allow_nan=False)
+    json.dumps(score(bench, ScoreInput(tmp_path / "said.json", tmp_path / "asked.json")), allow_nan=False)
 
 
 def test_answers_that_llava_numbers(shared, tmp_path):

@@ -25,7 +25,7 @@ ARMS = ("llava-mix665k", "coco-ift")
 def at_hand(shared, small, tmp_path_factory) -> Path:
     "A data folder as a user has it: official files, benchmarks under bench/, small recipes; photographs elsewhere."
     from cocoift.data.build.recipe import BuildRecipe
-    from cocoift.eval.benchmarks.rounds import read_items
+    from cocoift.eval.benchmarks.rounds import annotated_questions
     from cocoift.images import find_pictures
     from cocoift.studies.drawn import write_bench, write_llava
 
@@ -41,7 +41,7 @@ def at_hand(shared, small, tmp_path_factory) -> Path:
     ):
         recipe = BuildRecipe(name=name, sources={source: {"cap": 40}}, layout=layout)
         write_llava(recipe, photographs, data / f"llava/{name}.json", home)
-    items = read_items(photographs, per_image=1)[:4]
+    items = annotated_questions(photographs, per_image=1)[:4]
     for name in ("mm-vet", "llava-bench"):
         write_bench(name, items, find_pictures(photographs), data / "bench" / name)
     write = {

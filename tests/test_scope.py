@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from cocoift.data.build.make import questions, wordings
+from cocoift.data.build import questions, wordings
 from cocoift.eval.scope import wordings as asked
 from cocoift.formats import words
+
+THINGS = [("star", "yes"), ("dog", "no")]
 
 
 def runs(text: str, n: int = 4) -> set[tuple[str, ...]]:
@@ -29,11 +31,9 @@ def trained() -> set[tuple[str, ...]]:
 
 def test_unseen_wordings_are_unseen():
     known = trained()
-    mine = [t for table in (asked.UNSEEN, asked.RULES, asked.SCOPES) for some in table.values() for t in some] + [
-        *asked.REPEATED.values(),
-        *asked.RECALL,
-        *asked.PUSHBACK,
-    ]
+    mine = [
+        t for table in (asked.UNSEEN, asked.CONSTRAINT_RULES, asked.SCOPES) for some in table.values() for t in some
+    ] + [*asked.REPEATED.values(), *asked.RECALL, *asked.PUSHBACK]
     assert not {t: shared for t in mine if (shared := runs(t) & known)}
     assert runs("Describe the image in detail.") & known  # the comparison can fail
 
@@ -112,6 +112,40 @@ def test_likelihood_of_a_training(typed, small, tmp_path):
         2,
         1,
     ) and "neither a checkpoint folder nor a training run" in done.stderr
+
+
+def test_likelihood_of_official_questions(typed, small, tmp_path):
+    "POPE's questions have both answers: weighed under every history, each as if it were asked alone."
+    from cocoift.eval.dialog import ask_at
+    from cocoift.eval.examine import open_exam
+    from cocoift.eval.options import EvalOptions
+    from cocoift.models.local import LocalModel
+
+    names = sorted(path.name for path in (small / "exam/images").rglob("*.*"))[:2]
+    rows = [
+        {"question_id": k, "image": name, "text": f"Is there a {thing} in the image?", "label": label}
+        for k, (name, thing, label) in enumerate((name, *pair) for name in names for pair in THINGS)
+    ]
+    (tmp_path / "coco_pope_random.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    places = ("--data", tmp_path / "coco_pope_random.json", "--images", small / "exam", "--out", tmp_path / "like")
+    done = typed("likelihood", "--model", small / "start", "--bench", "pope", *places, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    [point] = told["points"]
+    assert (told["items"], point["loss"]["n"]) == (4, 4) and len(point["levels"]) == 4
+    lines = [json.loads(line) for line in (tmp_path / "like/likelihoods.jsonl").read_text().splitlines()]
+    options = EvalOptions(data=tmp_path / "coco_pope_random.json", out=tmp_path / "like", images=small / "exam")
+    exam, model = open_exam("pope", options), LocalModel(small / "start", small / "exam")
+    answers = {q.id: q.full_answer for q in exam.questions}
+    assert set(answers.values()) == {"Yes, there is a star in the image.", "No, there is no dog in the image."}
+    for line in lines:
+        [d] = [d for d in exam.dialogs if (d.meta["item"], d.history) == (line["item"], line["history"])][:1]
+        ask = ask_at(d, len(d.turns) - 1, [turn.response for turn in d.turns[:-1]])
+        [alone] = model.likelihoods([(ask, answers[line["item"]])])
+        assert abs(alone.loss - line["loss"]) < 1e-4 and abs(alone.early - line["early"]) < 1e-4
+    by = {(line["item"], line["history"]): line["loss"] for line in lines}
+    gaps = [by[item, "forced_short"] - by[item, "neutral"] for item in answers]
+    assert abs(point["loss"]["value"] - sum(gaps) / 4) < 1e-5
 
 
 def test_real_annotations(typed, shared, tmp_path):

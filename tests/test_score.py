@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from cocoift.cli.main import main
-from cocoift.eval.benchmark import score
 from cocoift.eval.benchmarks.chair import object_words, read_synonyms
 from cocoift.eval.benchmarks.pope import official_yes_no
 from cocoift.eval.benchmarks.vqa import vqa_accuracy
-from cocoift.eval.official import Given
-from cocoift.eval.opened import yes_no
+from cocoift.eval.official import ScoreInput
+from cocoift.eval.parsing import yes_no
+from cocoift.eval.scoring import score
 from cocoift.files import UserError, read_json
 
 BENCH = Path(os.environ.get("COCOIFT_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data/bench"
 
 
 def scored(bench, predictions, references=None, **more):
-    return score(bench, Given(BENCH / predictions, BENCH / references if references else None, **more))
+    return score(bench, ScoreInput(BENCH / predictions, BENCH / references if references else None, **more))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_pope_in_sentences(tmp_path, yes, no):
     lines = [json.loads(line) for line in (BENCH / POPE[0]).read_text().splitlines()]
     path = tmp_path / "sentences.jsonl"
     path.write_text("".join(json.dumps(line | {"text": {"Yes": yes, "No": no}[line["text"]]}) + "\n" for line in lines))
-    scores = score("pope", Given(path, BENCH / POPE[1], mode="open"))["scores"]
+    scores = score("pope", ScoreInput(path, BENCH / POPE[1], mode="open"))["scores"]
     assert round(scores["f1"], 7) == 0.8713601 and scores["unparsed"] == 0
     lines[0]["text"] = "I am not sure."
     path.write_text(
@@ -102,7 +102,7 @@ def test_pope_in_sentences(tmp_path, yes, no):
             json.dumps(line | {"text": {"Yes": yes, "No": no}.get(line["text"], line["text"])}) + "\n" for line in lines
         )
     )
-    assert score("pope", Given(path, BENCH / POPE[1], mode="open"))["scores"]["unparsed"] == 1
+    assert score("pope", ScoreInput(path, BENCH / POPE[1], mode="open"))["scores"]["unparsed"] == 1
     assert yes_no("") is None
 
 
@@ -171,11 +171,11 @@ def test_dead_judge(tmp_path, capfd, monkeypatch):
     ]
     path.write_text("".join(json.dumps(row | {"tuple": [-1, -1]}) + "\n" for row in rows))
     with pytest.raises(UserError, match="no review could be scored"):
-        score("llava-bench", Given(path))
+        score("llava-bench", ScoreInput(path))
     path.write_text(
         "".join(json.dumps(row | ({"tuple": [-1, -1]} if k < 3 else {})) + "\n" for k, row in enumerate(rows))
     )
-    told = score("llava-bench", Given(path))
+    told = score("llava-bench", ScoreInput(path))
     assert told["failed"] == 3 and told["coverage"] == 57 / 60
     monkeypatch.setattr("sys.argv", ["cocoift", "score", "llava-bench", "--predictions", str(path)])
     with pytest.raises(SystemExit) as stop:
@@ -183,7 +183,7 @@ def test_dead_judge(tmp_path, capfd, monkeypatch):
     assert stop.value.code == 0 and "3 judgements failed and are left out, coverage 95.0%" in capfd.readouterr().out
     path.write_text('{"model": "x", "score": -1, "turn": 1}\n')
     with pytest.raises(UserError, match="no judgement has a score"):
-        score("single", Given(path))
+        score("single", ScoreInput(path))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_captions(case, row):
 def test_infimm(tmp_path):
     path = tmp_path / "graded.jsonl"
     path.write_text('{"score": 1, "complexity": "Moderate"}\n{"score": 0.5, "complexity": "High"}\n')
-    assert score("infimm", Given(path))["scores"] == {"overall": 66.67, "high": 50.0, "moderate": 100.0}
+    assert score("infimm", ScoreInput(path))["scores"] == {"overall": 66.67, "high": 50.0, "moderate": 100.0}
     path.write_text('{"score": "1", "complexity": "Moderate"}\n')
     with pytest.raises(UserError, match="is no number"):
-        score("infimm", Given(path))
+        score("infimm", ScoreInput(path))

@@ -139,11 +139,13 @@ def said_in(run):
 
 
 def test_scope_of_a_served_model_is_that_of_its_checkpoint(asked, served, small, bench, tmp_path):
-    from cocoift.eval.scope_run import score_scope
+    from cocoift.eval.examine import make_exam, run_exam
     from cocoift.models.local import LocalModel
 
     run, told = asked
-    here = score_scope(LocalModel(served.model, small / "exam", most_tokens=8), bench, tmp_path / "here")
+    here = run_exam(
+        LocalModel(served.model, small / "exam", most_tokens=8), make_exam("scope", bench), tmp_path / "here"
+    )
     assert {line["history"] for line in lines_of(run)} == {"own", "none", "neutral", "terse", "forced_short"}
     assert said_in(run) == said_in(tmp_path / "here")
     assert told["scores"] == here["scores"] and told["coverage"] == 1
@@ -284,16 +286,16 @@ class Wire:
 
 
 def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path):
-    from cocoift.eval.scope_run import score_scope
+    from cocoift.eval.examine import make_exam, run_exam
 
-    wire, (whole, told) = Wire(int(served.url.split(":")[2].split("/")[0])), asked
+    exam, wire, (whole, told) = make_exam("scope", bench), Wire(int(served.url.split(":")[2].split("/")[0])), asked
 
     def chat(url):
         return ServedModel(
             f"{url}#{served.model}", find_pictures(small / "exam"), most_tokens=8, attempts=2, concurrency=4
         )
 
-    first = score_scope(chat(wire.lay(answers=14)), bench, tmp_path / "run")
+    first = run_exam(chat(wire.lay(answers=14)), exam, tmp_path / "run")
     answered = first["statuses"]["ok"]
     assert 0 < answered <= 14 and first["statuses"]["error"] > 0 and first["coverage"] == answered / first["rounds"]
     lines = lines_of(tmp_path / "run")
@@ -305,7 +307,7 @@ def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path)
         line["round"] > failed.get(line["dialog"], 99) for line in lines
     )  # no round is asked behind one that failed
 
-    again = score_scope(chat(wire.lay()), bench, tmp_path / "run")
+    again = run_exam(chat(wire.lay()), exam, tmp_path / "run")
     wire.cut()
     assert again["coverage"] == 1 and again["scores"] == told["scores"]
     assert all(

@@ -10,8 +10,8 @@ from apps.panels.place import Query, Study, figure_places, not_shown, parts_of, 
 from apps.sessions import QUIET
 from cocoift.dashboard import browser as shelf
 from cocoift.files import UserError
-from cocoift.reports.audit_page import WORD_BINS, binned, measures, overlaps, told, varied
-from cocoift.viz import audited, figures
+from cocoift.reports.audit_tables import WORD_BINS, binned, marked_rounds, measures, overlaps, varied
+from cocoift.viz import audited, look
 
 AT_ONCE = ("composition", "formats-by-round", "formats")
 LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
@@ -47,7 +47,7 @@ class Data:
     def arrive(self, query: Query) -> list:
         there = list(shelf.datasets(self.study.root))
         chosen = query.one(
-            "set", there, next((name for name in there if name in figures.LAYOUTS), next(iter(there), None))
+            "set", there, next((name for name in there if name in look.LAYOUT_ORDER), next(iter(there), None))
         )
         return [
             gr.update(choices=there, value=chosen),
@@ -120,7 +120,7 @@ class Data:
             audit, leaks = shelf.audited(browser.folder, self.audits), shelf.leaks(browser.folder)
         except (UserError, OSError, KeyError, ValueError) as error:
             why = str(error) or type(error).__name__
-            return [not_shown([why]), *self.places({p: (None, lambda _: figures.empty(why)) for p in LATER}), None]
+            return [not_shown([why]), *self.places({p: (None, lambda _: look.empty(why)) for p in LATER}), None]
         table = measures(audit)
         carry = table.measure == "carry-over"
         drawn = {
@@ -157,7 +157,7 @@ class Data:
         where = f'<p class="where">{place + 1:,} of {len(numbers):,} · {html.escape(c.id)} · {images}</p>'
         rounds = [
             {"instruction": t["instruction"], "response": t["response"], "marks": marks(t, r.origin)}
-            for t, r in zip(told(c, len(c.rounds)), c.rounds)
+            for t, r in zip(marked_rounds(c, len(c.rounds)), c.rounds)
         ]
         return self.study.picture(c.images[0]) if c.images else None, where + rounds_html(rounds)
 

@@ -16,7 +16,7 @@ from cocoift.dashboard import run_index as board
 from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
 from cocoift.images import TINY_PX, find_pictures, open_picture, picture_size
-from cocoift.viz import figures
+from cocoift.viz import look
 
 NOTHING = "() => {}"  # javascript: an event to hang others on
 
@@ -107,7 +107,7 @@ def failsafe(draw: Callable, *args):
         if not isinstance(error, UserError):
             traceback.print_exc()
         why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return figures.empty(f"This figure cannot be drawn: {why}"[:300])
+        return look.empty(f"This figure cannot be drawn: {why}"[:300])
 
 
 class FigurePlace:

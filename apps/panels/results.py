@@ -8,6 +8,7 @@ from apps.sessions import QUIET
 from cocoift.dashboard import run_index as board
 from cocoift.dashboard.leaderboard import View, gaps, readable, settle
 from cocoift.viz import figures, results
+from cocoift.viz.leaderboard import leaderboard_figure, leaderboard_table
 
 MOST = 8  # runs in a figure that draws several numbers of each; the scoreboard has all
 FREE = ("transitions", "rounds")  # COCO-Scope alone has them: they are shown whatever the benchmark
@@ -81,9 +82,11 @@ class Results:
         self, scores: pd.DataFrame, view: View, paired: pd.DataFrame | None = None
     ) -> list:  # the figure, its numbers, and the table
         paper = board.paper_scores()
-        table = results.scoreboard(scores, view.baseline, paper[paper.model == "LLaVA-COCO-13B"], paired)
+        table = leaderboard_table(scores, view.baseline, paper[paper.model == "LLaVA-COCO-13B"], paired)
         return [
-            *self.standings.drawn(self.study.csv(), table, results.standings, view.metric, view.history, view.baseline),
+            *self.standings.drawn(
+                self.study.csv(), table, leaderboard_figure, view.metric, view.history, view.baseline
+            ),
             readable(table),
         ]
 
@@ -128,7 +131,11 @@ class Results:
         scores = tables["scores"]
         single = view.metric if view.metric in ("accuracy", "total", "overall") else "content_accuracy"
         return {
-            "levels": (scores, figures.levels, view.metric if view.metric in figures.METRICS else "terse_rate"),
+            "levels": (
+                scores,
+                figures.history_levels,
+                view.metric if view.metric in figures.METRIC_LABELS else "terse_rate",
+            ),
             "decomposition": (tables["effects"], figures.decomposition),
             "slopes": (
                 board.slopes(scores, single),

@@ -45,7 +45,9 @@ class Samples:
         played = list(self.study.find("rounds.jsonl"))
         scores = board.results(self.study.root, self.study.memory)[0]["scores"]
         alike = (
-            [name for name in scores[scores.bench == "rounds"].layout.unique() if name in played] if len(scores) else []
+            [name for name in scores[scores.bench == board.FIRST].layout.unique() if name in played]
+            if len(scores)
+            else []
         )
         a = query.one("run_a", played, next(iter(alike or played), None))
         b = query.one("run_b", played, next((name for name in alike or played if name != a), a))
@@ -130,7 +132,7 @@ class Samples:
             parts.append(card("What was said before", rounds_html(before), "before"))
         parts.append(f'<p class="question">{text(row.instruction)}</p>')
         if known:
-            parts.append(f'<p class="truth">Right: <b>{text(known.terse)}</b> · {text(known.full)}</p>')
+            parts.append(f'<p class="truth">Right: <b>{text(known.short_answer)}</b> · {text(known.full_answer)}</p>')
         sides = [
             (f"A · {a}", row.response_a, row.right_a, row.terse_a),
             (f"B · {b}", row.response_b, row.right_b, row.terse_b),

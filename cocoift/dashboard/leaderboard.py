@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .run_index import Memory, answers, find
+from .run_index import FIRST, Memory, answers, find
 from ..eval.history import EFFECTS
 from ..files import UserError
 from ..stats import Estimate, share
-from ..viz.results import LESS_IS_BETTER, sign
+from ..viz.leaderboard import LESS_IS_BETTER, sign
 
 # %% ../../nbs/dashboard/14_leaderboard.ipynb #6656d05e
 class View(NamedTuple):
@@ -49,7 +49,7 @@ def settle(
     if not len(scores):
         return View()
     benches = list(scores.bench.unique())
-    bench = _first((bench, "rounds"), benches)
+    bench = _first((bench, FIRST), benches)
     scores = scores[scores.bench == bench]
     metrics, runs = list(scores.metric.unique()), list(scores.layout.unique())
     metric = _first((metric, "leakage", "terse_rate"), metrics)
@@ -199,7 +199,7 @@ def _cell(r) -> str:
 
 
 def readable(
-    board: pd.DataFrame,  # from `viz.results.scoreboard`
+    board: pd.DataFrame,  # from `viz.leaderboard.leaderboard_table`
 ) -> pd.DataFrame:  # run, benchmark, history, and a column a metric
     "The scoreboard as words; the best of each history in bold."
     if not len(board):

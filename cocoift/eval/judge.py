@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
@@ -60,9 +61,7 @@ class Judged:
 
     id: str
     image: str  # what intervals are resampled by
-    fields: Mapping[
-        str, str
-    ]  # question, reference, answer (None if the model gave none); second, context, steps, category where there are such
+    fields: Mapping[str, str]  # question, reference, answer (None if the model gave none); some: second, context, ...
     tags: Mapping = field(default_factory=dict)  # plain JSON: capability, category, weight
 
 # %% ../../nbs/eval/63_judge.ipynb #ada03591
@@ -100,64 +99,48 @@ class RuleJudge:
 
 
 def _by_rule(fields: Mapping) -> str:
-    share = keyword_share(fields.get("reference") or fields["context"], fields["answer"])
+    reference = fields.get("reference") or fields["context"]
+    share = keyword_share(reference, fields["answer"])
     if "second" in fields:
-        other = keyword_share(fields.get("reference") or fields["context"], fields["second"])
+        other = keyword_share(reference, fields["second"])
         return "[[A]]" if share > other else "[[B]]" if share < other else "[[C]]"
     if "steps" in fields:
-        steps = [
-            int(keyword_share(line.partition(". ")[2], fields["answer"]) == 1) for line in fields["steps"].splitlines()
-        ]
+        lines = [line.partition(". ")[2] for line in fields["steps"].splitlines()]
+        steps = [int(keyword_share(line, fields["answer"]) == 1) for line in lines]
         return json.dumps({"answer": int(share == 1), "steps": steps})
     return f"10 {1 + round(9 * share)}" if "context" in fields else f"{share:.2f}"
 
 # %% ../../nbs/eval/63_judge.ipynb #2d3134f9
 def keyword_share(reference: str, answer: str) -> float:
     "How much of a reference an answer states, by its words alone."
-    told = " ".join(answer.lower().split())
+    text = " ".join(answer.lower().split())
 
-    def there(phrase: str) -> bool:
+    def stands(phrase: str) -> bool:
         phrase = " ".join(phrase.lower().strip().rstrip(".").split())
-        return bool(phrase and re.search(rf"(?<![\w.-]){re.escape(phrase)}(?!\w)", told))
+        return bool(phrase and re.search(rf"(?<![\w.-]){re.escape(phrase)}(?!\w)", text))
 
     parts = [part.split("<OR>") for part in reference.split("<AND>")]
-    return sum(any(map(there, alternatives)) for alternatives in parts) / len(parts)
+    return sum(any(map(stands, alternatives)) for alternatives in parts) / len(parts)
 
 # %% ../../nbs/eval/63_judge.ipynb #ff17fb00
 class ReplayJudge:
-    "Replies that a judge has given: MM-Vet's grade json, LLaVA's review jsonl, or the folder of an earlier `cocoift judge`."
+    "Replies that a judge has given: MM-Vet's grade json, LLaVA's review jsonl, or the folder of a `cocoift judge`."
 
     def __init__(self, path: str | Path):
         path = Path(path)
         source = path / "verdicts.jsonl" if path.is_dir() else path
-        self.backend, self.model, self.sampling, self.known = "replay", path.name, {}, {}
-        if source.suffix == ".json":
-            for name, row in _grades(source).items():
-                self.known |= {(name, repeat, 0): str(reply) for repeat, reply in enumerate(row["content"])}
-        else:
-            for number, line in read_jsonl(source):
-                line = line if isinstance(line, dict) else {}
-                reply, item = line.get("reply", line.get("content")), line.get("item", line.get("question_id"))
-                if "reply" in line and reply is None:  # a call that failed
-                    continue
-                if item is None or not isinstance(reply, str):
-                    what = f"line {number} has no reply of a judge (`content` or `reply`) to an item"
-                    raise UserError(f"{source}: {what}: name grades, reviews or a judge's folder")
-                if (key := (str(item), line.get("repeat", 0), line.get("order", 0))) in self.known:
-                    raise UserError(f"{source}: line {number} is a second reply to {item}: remove one")
-                self.known[key] = reply
+        self.backend, self.model, self.sampling = "replay", path.name, {}
+        self.known = _grades(source) if source.suffix == ".json" else _replies(source)  # by item, repeat and order
         self.provider = f"sha256:{digest(source)}"
 
     def ask(self, items, prompts, repeat, order):
         "What was replied; what was not is missing, and stays so."
-        found = [self.known.get((item.id, repeat, order)) for item in items]
-        return [
-            Reply(text) if text is not None else Reply(status="unfit", why="the replay does not hold it")
-            for text in found
-        ]
+        missing = Reply(status="unfit", why="the replay does not hold it")
+        texts = (self.known.get((item.id, repeat, order)) for item in items)
+        return [missing if text is None else Reply(text) for text in texts]
 
 
-def _grades(path: Path) -> dict:
+def _grades(path: Path) -> dict[tuple[str, int, int], str]:  # of MM-Vet
     grades = read_json(path)
     if not isinstance(grades, dict) or not all(
         isinstance(row, dict) and isinstance(row.get("content"), list) for row in grades.values()
@@ -165,7 +148,23 @@ def _grades(path: Path) -> dict:
         raise UserError(
             f"{path}: is no grade file of MM-Vet (id -> model, content, score): name one, or reviews as .jsonl"
         )
-    return grades
+    return {(name, k, 0): str(reply) for name, row in grades.items() for k, reply in enumerate(row["content"])}
+
+
+def _replies(path: Path) -> dict[tuple[str, int, int], str]:  # of LLaVA's reviews, and of our own verdicts
+    known = {}
+    for number, line in read_jsonl(path):
+        line = line if isinstance(line, dict) else {}
+        reply, item = line.get("reply", line.get("content")), line.get("item", line.get("question_id"))
+        if "reply" in line and reply is None:  # a call that failed
+            continue
+        if item is None or not isinstance(reply, str):
+            what = f"line {number} has no reply of a judge (`content` or `reply`) to an item"
+            raise UserError(f"{path}: {what}: name grades, reviews or a judge's folder")
+        if (key := (str(item), line.get("repeat", 0), line.get("order", 0))) in known:
+            raise UserError(f"{path}: line {number} is a second reply to {item}: remove one")
+        known[key] = reply
+    return known
 
 # %% ../../nbs/eval/63_judge.ipynb #65725a15
 _STATUS = {"error": "api_error", "refused": "refused", "overflow": "not_run", "unfit": "not_run"}
@@ -193,21 +192,22 @@ def fingerprint(judge: Judge, rubric: Rubric, date: str = "") -> Fingerprint:
     )
 
 
-def open_judgement(out: str | Path, judge: Judge, rubric: Rubric, told: dict) -> Fingerprint:
+def open_judgement(out: str | Path, judge: Judge, rubric: Rubric, of: dict) -> Fingerprint:
     "Begin or take up a folder of judgements; another instrument, or other items, are refused."
     out, date = Path(out), ""
     if check_output(out, "judge.json", "judge"):
         old = read_json(out / "judge.json")
-        mine = fingerprint(judge, rubric, date := old["fingerprint"]["date"])
-        if old["fingerprint"] != asdict(mine):
-            other = next(name for name, value in asdict(mine).items() if old["fingerprint"].get(name) != value)
+        mine = asdict(fingerprint(judge, rubric, date := old["fingerprint"]["date"]))
+        if old["fingerprint"] != mine:
+            other = next(name for name, value in mine.items() if old["fingerprint"].get(name) != value)
             raise UserError(
-                f"{out}: was judged by another instrument ({other} differs): two fingerprints don't mix, name a new folder with --out"
+                f"{out}: was judged by another instrument ({other} differs): "
+                "two fingerprints don't mix, name a new folder with --out"
             )
-        if old["of"] != told:
+        if old["of"] != of:
             raise UserError(f"{out}: holds judgements of other answers: name a new folder with --out")
     mine = fingerprint(judge, rubric, date)
-    write_json(out / "judge.json", {"fingerprint": asdict(mine), "of": told})
+    write_json(out / "judge.json", {"fingerprint": asdict(mine), "of": of})
     return mine
 
 
@@ -233,64 +233,58 @@ def judge_items(
     if len({item.id for item in items}) < len(items):
         raise UserError("two items to judge have one id: give each its own")
     orders = (0, 1) if swap else (0,)
-    prompts = {
-        (item.id, order): rubric.prompt(_swapped(item) if order else {**item.fields, "id": item.id})
-        if answered(item)
-        else None
-        for item in items
-        for order in orders
-    }
-    mark = open_judgement(
-        out, judge, rubric, {"items": digest_of([[*key, text] for key, text in prompts.items()]), "repeats": repeats}
-    )
+    prompts = {(item.id, order): _prompt(rubric, item, order) for item, order in product(items, orders)}
+    of = {"items": digest_of([[*key, text] for key, text in prompts.items()]), "repeats": repeats}
+    mark = open_judgement(out, judge, rubric, of)
     journal, started = Journal(Path(out) / "verdicts.jsonl"), time.perf_counter()
     journal.keep(lambda line: line["status"] != "api_error")
-    done = {(line["item"], line["repeat"], line["order"]) for line in journal.read()}
-    places = [(item, repeat, order) for item in items for repeat in range(repeats) for order in orders]
-    waiting = [place for place in places if (place[0].id, *place[1:]) not in done]
-    with tqdm(
-        total=len(waiting), desc=f"judging with {judge.model.rstrip('/').split('/')[-1]}", unit="answer", disable=None
-    ) as bar:
-        width = max(batch, getattr(getattr(judge, "chat", None), "window", 1))
+    done, places = set(map(_place, journal.read())), list(product(items, range(repeats), orders))
+    waiting = [(item, *place) for item, *place in places if (item.id, *place) not in done]
+    name, width = judge.model.rstrip("/").split("/")[-1], max(batch, getattr(getattr(judge, "chat", None), "window", 1))
+    with tqdm(total=len(waiting), desc=f"judging with {name}", unit="answer", disable=None) as bar:
         for start in range(0, len(waiting), width):
-            journal.append(_judged(judge, rubric, waiting[start : start + width], prompts, mark))
+            journal.append(_verdicts(judge, rubric, waiting[start : start + width], prompts, mark))
             bar.update(len(waiting[start : start + width]))
     if waiting:
-        Journal(Path(out) / "times.jsonl").append(
-            [{"judged": len(waiting), "seconds": round(time.perf_counter() - started, 3)}]
-        )
-    order = {(item.id, repeat, o): k for k, (item, repeat, o) in enumerate(places)}
-    lines = sorted(journal.read(), key=lambda line: order[line["item"], line["repeat"], line["order"]])
+        spent = {"judged": len(waiting), "seconds": round(time.perf_counter() - started, 3)}
+        Journal(Path(out) / "times.jsonl").append([spent])
+    return _in_order(journal, [(item.id, *place) for item, *place in places])
+
+
+def _place(line: dict) -> tuple[str, int, int]:
+    return line["item"], line["repeat"], line["order"]
+
+
+def _in_order(journal: Journal, places: Sequence[tuple[str, int, int]]) -> list[dict]:  # on disk, too
+    order = {place: number for number, place in enumerate(places)}
+    lines = sorted(journal.read(), key=lambda line: order[_place(line)])
     with atomic_file(journal.path) as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return lines
 
 # %% ../../nbs/eval/63_judge.ipynb #1ee1549f
-def _judged(judge: Judge, rubric: Rubric, places, prompts: Mapping, mark: Fingerprint) -> list[dict]:
+def _prompt(rubric: Rubric, item: Judged, order: int) -> str | None:  # None: there is no answer to judge
+    return rubric.prompt(_swapped(item) if order else {**item.fields, "id": item.id}) if answered(item) else None
+
+
+def _verdicts(judge: Judge, rubric: Rubric, places: Sequence, prompts: Mapping, mark: Fingerprint) -> list[dict]:
     lines = []
     for repeat, order in sorted({place[1:] for place in places}):
-        items = [item for item, *rest in places if rest == [repeat, order]]
-        some = [item for item in items if answered(item)]
-        told = dict(
-            zip((item.id for item in some), judge.ask(some, [prompts[item.id, order] for item in some], repeat, order))
-        )
+        items = [item for item, *place in places if place == [repeat, order]]
+        asked = [item for item in items if answered(item)]
+        replied = judge.ask(asked, [prompts[item.id, order] for item in asked], repeat, order)
+        by_id = {item.id: reply for item, reply in zip(asked, replied)}
         for item in items:
-            reply = told.get(item.id, Reply(status="unfit", why="the model gave no answer"))
+            reply = by_id.get(item.id, Reply(status="unfit", why="the model gave no answer"))
+            place = {"item": item.id, "image": item.image, "repeat": repeat, "order": order}
             key = digest_of([asdict(mark), prompts[item.id, order], repeat])
-            lines.append(
-                {
-                    "key": key,
-                    "item": item.id,
-                    "image": item.image,
-                    "repeat": repeat,
-                    "order": order,
-                    **verdict(rubric, reply),
-                    "words": len(words(item.fields["answer"] or "")),
-                    **({"second_words": len(words(item.fields["second"] or ""))} if "second" in item.fields else {}),
-                    "judge": mark.short,
-                    **item.tags,
-                    "question": item.fields["question"],
-                    "answer": item.fields["answer"],
-                }
-            )
+            lines.append({"key": key, **place, **verdict(rubric, reply), **_about(item, mark)})
     return lines
+
+
+def _about(item: Judged, mark: Fingerprint) -> dict:
+    lengths = {"words": len(words(item.fields["answer"] or ""))}
+    if "second" in item.fields:
+        lengths["second_words"] = len(words(item.fields["second"] or ""))
+    texts = {name: item.fields[name] for name in ("question", "answer")}
+    return {**lengths, "judge": mark.short, **item.tags, **texts}

@@ -14,7 +14,7 @@ from .answers import answers_by_id
 from .benchmark import Judging, benchmark, load_benchmarks
 from .judge import Judge, Judged, fingerprint, judge_items
 from .rubric import load_rubric
-from .verdicts import counted
+from .verdicts import count_statuses
 from ..files import Journal, UserError, read_json, write_json
 from ..thoughts import without_thoughts
 
@@ -44,11 +44,8 @@ def matched(answers: Mapping, known, what: Path, run: bool) -> None:
     "Ids must be those of the references; a run folder may lack the answers that it could not get."
     unknown, missing = [name for name in answers if name not in known], [name for name in known if name not in answers]
     if unknown or missing and not run:
-        wrong = (
-            f"{len(unknown)} ids that the references don't have ({unknown[0]}, ...)"
-            if unknown
-            else f"no answer to {len(missing)} of {len(known)} ({missing[0]}, ...)"
-        )
+        wrong = f"no answer to {len(missing)} of {len(known)} ({missing[0]}, ...)" if missing else ""
+        wrong = f"{len(unknown)} ids that the references don't have ({unknown[0]}, ...)" if unknown else wrong
         raise UserError(f"{what}: has {wrong}: is it another benchmark's, or another version's?")
 
 # %% ../../nbs/eval/66_judging.ipynb #d8ebbd0b
@@ -67,16 +64,16 @@ def to_judge(
     how = judging(bench)
     if lacking := [name for name in how.needs if name not in files]:
         raise UserError(f"{bench}: needs --{lacking[0]}: name the benchmark's own file")
-    items, told = how.items(files), read_answers(predictions, history)
-    prefixed = {f"{how.prefix}{name}": answer for name, answer in told.items()}
-    told = prefixed if prefixed.keys() == items.keys() else told
-    matched(told, items, Path(predictions), Path(predictions).is_dir())
+    items, answers = how.items(files), read_answers(predictions, history)
+    prefixed = {f"{how.prefix}{name}": answer for name, answer in answers.items()}
+    answers = prefixed if prefixed.keys() == items.keys() else answers
+    matched(answers, items, Path(predictions), Path(predictions).is_dir())
     second = read_answers(files["against"], history) if how.swap else {}
     if second:
         matched(second, items, files["against"], files["against"].is_dir())
+    also = {k: {"second": second.get(k)} for k in items} if second else {}
     return [
-        replace(item, fields={**item.fields, "answer": told.get(k), **({"second": second.get(k)} if second else {})})
-        for k, item in items.items()
+        replace(item, fields={**item.fields, "answer": answers.get(k), **also.get(k, {})}) for k, item in items.items()
     ]
 
 # %% ../../nbs/eval/66_judging.ipynb #f22d3f62
@@ -93,24 +90,17 @@ def judge_answers(
     "Judge a model's answers; resumable."
     how, rubric, items = judging(bench), load_rubric(prompt or bench), to_judge(bench, predictions, files, history)
     lines = judge_items(judge, rubric, items, out, repeats, swap=how.swap)
-    mark = asdict(fingerprint(judge, rubric, read_json(Path(out) / "judge.json")["fingerprint"]["date"]))
+    date = read_json(Path(out) / "judge.json")["fingerprint"]["date"]
     result = {
         "bench": bench,
         "items": len(items),
-        "fingerprint": mark,
+        "fingerprint": asdict(fingerprint(judge, rubric, date)),
         "judge": lines[0]["judge"],
-        **counted(lines),
+        **count_statuses(lines),
         **how.summary(lines),
     }
     write_json(Path(out) / "scores.json", result)
     if how.official and all(line["status"] == "scored" for line in lines):
-        how.official(
-            lines,
-            Path(out),
-            {
-                "judge": judge.model,
-                "predictions": Path(predictions).stem,
-                "against": Path(files.get("against", "")).stem,
-            },
-        )
+        stems = {"predictions": Path(predictions).stem, "against": Path(files.get("against", "")).stem}
+        how.official(lines, Path(out), {"judge": judge.model, **stems})
     return result

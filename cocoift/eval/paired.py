@@ -12,134 +12,45 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .levels import METRICS, rounds_frame
-from .scope.metrics import SHARES
-from .scope.play import rounds_of
+from .benchmark import known_benchmark
+from .levels import OBSERVED
 from ..files import Journal, UserError, read_json
 from ..stats import resolved, share
 
 # %% ../../nbs/eval/58_paired.ipynb #08cb0014
-_PLAIN = {"round", "rounds", "bound", "prior", "cut", "repeat", "order"}  # numbers that are no readings
-
-
 def runs_of(folder: str | Path) -> list[Path]:
     "A run folder, a folder of judgements, or those of its seeds."
     folder = Path(folder)
-    marks = ("run.json", "judge.json")
-    found = (
-        [folder]
-        if any((folder / mark).exists() for mark in marks)
-        else sorted(path for path in folder.glob("seed-*") if any((path / mark).exists() for mark in marks))
-    )
-    if not found:
+    candidates = [folder] if _kind_of(folder) else sorted(folder.glob("seed-*"))
+    if not (runs := [path for path in candidates if _kind_of(path)]):
         raise UserError(
-            f"{folder}: is no run folder of `cocoift eval` or `cocoift judge`, and holds no seed-* that are: check the path"
+            f"{folder}: is no run folder of `cocoift eval` or `cocoift judge`, "
+            "and holds no seed-* that are: check the path"
         )
-    return found
+    return runs
 
 
-def _leakage(frame: pd.DataFrame) -> list[pd.DataFrame]:  # of scored rounds: history, bound, terse
-    free = frame[~frame.bound].pivot_table(
-        index=["item", "image"], columns="history", values="terse", aggfunc=lambda x: float(x.iloc[0])
-    )
-    if not {"forced_short", "neutral"} <= set(free.columns):
-        return []
-    gap = (free.forced_short - free.neutral).dropna().rename("value").reset_index()
-    return [gap.assign(metric="leakage", dialog=gap["item"])]
+def _kind_of(folder: Path) -> str | None:
+    return next((kind for kind in ("run", "judge") if (folder / f"{kind}.json").exists()), None)
 
-
-def _rounds_observed(lines: Sequence[dict]) -> pd.DataFrame:
-    frame = rounds_frame(lines)
-    parts = []
-    for metric, (column, over) in METRICS.items():
-        some = frame[over(frame)]
-        name = some.history + "." + metric
-        parts.append(
-            pd.DataFrame(
-                {
-                    "metric": name,
-                    "item": some["item"],
-                    "image": some.image,
-                    "dialog": some.dialog,
-                    "value": some[column].astype(float),
-                }
-            )
-        )
-    return pd.concat([*parts, *_leakage(frame)], ignore_index=True)
-
-
-def _any_observed(
-    lines: Sequence[dict],
-) -> pd.DataFrame:  # every reading that is a number, by history, and by whether a format was stated
-    lines = [
-        {**line, "image": line["image"] or line["item"]}
-        for line in lines
-        if line["status"] == "ok" and not line.get("prior")
-    ]
-    rows = [
-        {
-            "metric": f"{line['history']}.{name}{'_stated' if line.get('bound') else ''}",
-            "item": line["item"],
-            "image": line["image"],
-            "dialog": f"{line['dialog']} {line['round']}",
-            "value": float(value),
-        }
-        for line in lines
-        for name, value in line.items()
-        if isinstance(value, (bool, int, float)) and name not in _PLAIN and not name.startswith("_")
-    ]
-    frame = pd.DataFrame(rows, columns=["metric", "item", "image", "dialog", "value"])
-    asked = [line for line in lines if {"bound", "terse"} <= line.keys()]
-    return pd.concat([frame, *_leakage(pd.DataFrame(asked))], ignore_index=True) if asked else frame
-
-# %% ../../nbs/eval/58_paired.ipynb #db278541
-def _scope_observed(
-    lines: Sequence[dict],
-) -> pd.DataFrame:  # the shares of COCO-Scope round by round, and of its pairs register and length
-    frame, parts = rounds_of(lines), []
-    if len(own := frame[frame.history == "own"]):
-        parts = [
-            some.assign(metric=name, value=value.astype(float))
-            for name, (some, value) in ((name, pick(own)) for name, pick in SHARES.items())
-        ]
-    paired = frame[frame.scope == "paired"]
-    parts += [
-        paired.assign(metric=paired.history + "." + name, value=paired[column].astype(float))
-        for name, column in (("terse_rate", "terse"), ("words", "words"))
-    ]
-    seen = pd.concat(parts, ignore_index=True).assign(dialog=lambda f: f.dialog + " " + f["round"].astype(str))[
-        ["metric", "item", "image", "dialog", "value"]
-    ]
-    return pd.concat([seen, *_leakage(paired.assign(bound=False))], ignore_index=True)
-
-
-def _judged_observed(lines: Sequence[dict]) -> pd.DataFrame:
-    rows = [
-        {
-            "metric": metric,
-            "item": line["item"],
-            "image": line["image"],
-            "dialog": f"{line['item']} {line['repeat']} {line['order']}",
-            "value": 100 * line["score"],
-        }
-        for line in lines
-        if line["status"] == "scored"
-        for metric in [
-            "total",
-            *(line.get("capability") or [line["category"]] if line.get("category") or line.get("capability") else []),
-        ]
-    ]
-    return pd.DataFrame(rows, columns=["metric", "item", "image", "dialog", "value"])
-
-# %% ../../nbs/eval/58_paired.ipynb #da609e16
+# %% ../../nbs/eval/58_paired.ipynb #ec6df224
 def observed(run: Path) -> tuple[dict, pd.DataFrame]:  # what it is of, and metric, item, image, dialog, value
     "The readings of one run."
     if (run / "judge.json").exists():
-        told = read_json(run / "judge.json")
-        return {"judge": told["fingerprint"]}, _judged_observed(Journal(run / "verdicts.jsonl").read())
-    told, lines = read_json(run / "run.json"), Journal(run / "rounds.jsonl").read()
-    how = {"rounds": _rounds_observed, "scope": _scope_observed}.get(told.get("bench"), _any_observed)
-    return {"bench": told.get("bench"), "items": told.get("items")}, how(lines)
+        lines = Journal(run / "verdicts.jsonl").read()
+        return {"judge": read_json(run / "judge.json")["fingerprint"]}, _judged_observed(lines)
+    about, lines = read_json(run / "run.json"), Journal(run / "rounds.jsonl").read()
+    return {name: about.get(name) for name in ("bench", "items")}, known_benchmark(about.get("bench")).observed(lines)
+
+
+def _judged_observed(lines: Sequence[dict]) -> pd.DataFrame:  # on 0 to 100: the total, its capabilities or category
+    rows = []
+    for line in lines:
+        if line["status"] == "scored":
+            tags = line.get("capability") or ([line["category"]] if line.get("category") else [])
+            dialog = f"{line['item']} {line['repeat']} {line['order']}"
+            rows += [(m, line["item"], line["image"], dialog, 100 * line["score"]) for m in ("total", *tags)]
+    return pd.DataFrame(rows, columns=OBSERVED)
 
 # %% ../../nbs/eval/58_paired.ipynb #e292e9f2
 def sign_flip(
@@ -175,48 +86,46 @@ def differences(
     "The mean of b - a for each metric."
     rows = []
     by = ("seed", "image") if pairs.seed.nunique() > 1 else ("image",)
-    for metric, some in pairs.assign(d=pairs.b - pairs.a).groupby("metric", sort=False):
-        e, totals = share(some, "d", by), some.groupby("image").d.sum().to_numpy()
-        rows.append(
-            {
-                "metric": metric,
-                "a": float(some.a.mean()),
-                "b": float(some.b.mean()),
-                "value": e.value,
-                "low": e.low,
-                "high": e.high,
-                "p": sign_flip(totals),
-                "resolves": resolved(e),
-                "n": len(some),
-            }
-        )
+    for metric, mine in pairs.assign(d=pairs.b - pairs.a).groupby("metric", sort=False):
+        e, totals = share(mine, "d", by), mine.groupby("image").d.sum().to_numpy()
+        levels = {"a": float(mine.a.mean()), "b": float(mine.b.mean())}
+        difference = {"value": e.value, "low": e.low, "high": e.high, "p": sign_flip(totals)}
+        rows.append({"metric": metric, **levels, **difference, "resolves": resolved(e), "n": len(mine)})
     table = pd.DataFrame(rows)
     table.insert(7, "holm", holm(table.p.tolist()))
     return table
 
 # %% ../../nbs/eval/58_paired.ipynb #f44102e8
 def pair(
-    a: str | Path, b: str | Path, force: bool = False
+    a: str | Path,
+    b: str | Path,
+    force: bool = False,  # also what two instruments judged
 ) -> tuple[pd.DataFrame, int]:  # metric, item, image, dialog, seed, a, b; and how many observations had no partner
     "The observations of two runs, side by side."
     sides = [runs_of(folder) for folder in (a, b)]
     if len(sides[0]) != len(sides[1]):
         raise UserError(f"{a} has {len(sides[0])} seeds, {b} {len(sides[1])}: compare runs of as many")
-    frames, kinds = [], []
+    frames, abouts = [], []
     for runs in sides:
         read = [observed(run) for run in runs]
-        kinds += [kind for kind, _ in read]
+        abouts += [about for about, _ in read]
         frames.append(pd.concat([frame.assign(seed=k) for k, (_, frame) in enumerate(read)], ignore_index=True))
-    if not force and any(kind != kinds[0] for kind in kinds):
-        other = next(kind for kind in kinds if kind != kinds[0])
-        if "judge" in other and "judge" in kinds[0]:
-            part = next(name for name in kinds[0]["judge"] if kinds[0]["judge"][name] != other["judge"].get(name))
-            raise UserError(
-                f"{a}, {b}: were judged by two instruments ({part} differs): judge both with one, or add --force"
-            )
-        raise UserError(f"{a}, {b}: are of different benchmarks or items: compare runs of the same")
+    if not force:
+        _same_things(a, b, abouts)
     keys = ["metric", "item", "image", "dialog", "seed"]
     both = frames[0].merge(frames[1], on=keys, suffixes=("_a", "_b")).rename(columns={"value_a": "a", "value_b": "b"})
     if both.empty:
         raise UserError(f"{a}, {b}: have no answered item in common: nothing can be compared")
     return both, len(frames[0]) + len(frames[1]) - 2 * len(both)
+
+
+def _same_things(a: str | Path, b: str | Path, abouts: Sequence[dict]) -> None:
+    first, other = abouts[0], next((about for about in abouts if about != abouts[0]), None)
+    if other is None:
+        return
+    if "judge" in other and "judge" in first:
+        part = next(name for name, value in first["judge"].items() if value != other["judge"].get(name))
+        raise UserError(
+            f"{a}, {b}: were judged by two instruments ({part} differs): judge both with one, or add --force"
+        )
+    raise UserError(f"{a}, {b}: are of different benchmarks or items: compare runs of the same")

@@ -6,7 +6,7 @@
 __all__ = ['says', 'read_answer']
 
 # %% ../../nbs/eval/44_read.ipynb #880c4fe7
-from .history import Item
+from .questions import Question
 from ..formats import is_terse, keeps, normalise, words
 
 # %% ../../nbs/eval/44_read.ipynb #a7785634
@@ -14,24 +14,22 @@ def _within(phrase: str, text: str) -> bool:
     return f" {phrase} " in f" {text} "
 
 
-def says(response: str, item: Item) -> bool:
-    "Whether a response says the item's answer and none of its rivals."
-    told, right, asked = normalise(response), normalise(item.terse), normalise(item.bare)
-    if not _within(right, told):
+def says(response: str, question: Question) -> bool:
+    "Whether a response says the question's answer and none of its rivals."
+    text, right, asked = (normalise(t) for t in (response, question.short_answer, question.question))
+    if not _within(right, text):
         return False
-    rest = f" {told} ".replace(
-        f" {right} ", " | "
-    )  # "left" is not said by "top left", nor "left" a rival within "top left"
-    return not any(
-        _within(rival, told if _within(right, rival) else rest) for rival in item.rivals if not _within(rival, asked)
-    )
+    # "left" is not said by "top left", nor "left" a rival within "top left"
+    rest = f" {text} ".replace(f" {right} ", " | ")
+    rivals = [rival for rival in question.rivals if not _within(rival, asked)]
+    return not any(_within(rival, text if _within(right, rival) else rest) for rival in rivals)
 
 # %% ../../nbs/eval/44_read.ipynb #f5155501
-def read_answer(item: Item, bound: bool, response: str) -> dict:
+def read_answer(question: Question, bound: bool, response: str) -> dict:
     "The readings of one answer. `kept` is None for a free question: nothing was asked."
     return {
         "terse": is_terse(response),
-        "kept": keeps(item.format, response) if bound else None,
-        "right": says(response, item),
+        "kept": keeps(question.format, response) if bound else None,
+        "right": says(response, question),
         "words": len(words(response)),
     }

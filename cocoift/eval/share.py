@@ -8,7 +8,7 @@ __all__ = ['share_of', 'run_shared', 'runner']
 # %% ../../nbs/eval/49_share.ipynb #151f5e98
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import active_children, get_context, parent_process
@@ -18,14 +18,14 @@ from threading import Thread
 from tqdm.auto import tqdm
 
 from .dialog import Dialog, check_dialogs
-from .run import Read, absorb, groups, left, run_dialogs, settle
+from .run import Read, absorb, grouped_dialogs, in_dialog_order, left, run_dialogs
 from ..files import Failed, Journal, UserError, check_output, read_json, write_json
 from ..models.ask import Model
 
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:
     "Every `ranks`-th image's dialogs."
-    return [dialog for some in list(groups(dialogs))[rank::ranks] for dialog in some]
+    return [dialog for some in list(grouped_dialogs(dialogs))[rank::ranks] for dialog in some]
 
 
 def _end_with_parent() -> None:  # a process whose parent was killed must not go on
@@ -34,7 +34,13 @@ def _end_with_parent() -> None:  # a process whose parent was killed must not go
 
 
 def _work(
-    opening: Callable[[], Model], rank: int, ranks: int, dialogs: Sequence[Dialog], out: Path, told: dict, options: dict
+    opening: Callable[[], Model],
+    rank: int,
+    ranks: int,
+    dialogs: Sequence[Dialog],
+    out: Path,
+    settings: dict,
+    options: dict,
 ) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -52,14 +58,14 @@ def _work(
     if left(mine, finished):
         if (out / "run.json").exists():  # of an earlier call: it must be the same run
             write_json(out / "ranks" / str(rank) / "run.json", read_json(out / "run.json"))
-        run_dialogs(opening(), mine, out / "ranks" / str(rank), told, known=finished, **options)
+        run_dialogs(opening(), mine, out / "ranks" / str(rank), settings, known=finished, **options)
 
 # %% ../../nbs/eval/49_share.ipynb #4dd9ce73
 def run_shared(
     opening: Callable[[], Model],  # opens the model; it is called in each process
     dialogs: Sequence[Dialog],
     out: str | Path,
-    told: dict,
+    settings: dict,
     read: Read | None = None,
     nproc: int = 2,
     file: str = "rounds.jsonl",
@@ -79,7 +85,7 @@ def run_shared(
         ) as bar,
     ):
         work = [
-            pool.submit(_work, opening, rank, nproc, dialogs, out, told, {"read": read, "file": file, **options})
+            pool.submit(_work, opening, rank, nproc, dialogs, out, settings, {"read": read, "file": file, **options})
             for rank in range(nproc)
         ]
         try:
@@ -89,17 +95,21 @@ def run_shared(
             for process in active_children():
                 process.terminate()
             raise
-        try:
-            for done in work:
-                done.result()
-        except UserError as error:
-            raise UserError(str(error).replace(f"{out / 'ranks'}{os.sep}", f"{out}: rank ")) from None
-        except BrokenProcessPool:
-            raise Failed(
-                f"{out}: a process of the run died (out of memory, or killed): the same command goes on where it stopped"
-            ) from None
+        _results(work, out)
     absorb(out)
-    return settle(journal, dialogs)
+    return in_dialog_order(journal, dialogs)
+
+
+def _results(work: Sequence[Future], out: Path) -> None:  # fails as the first of the processes did
+    try:
+        for done in work:
+            done.result()
+    except UserError as error:
+        raise UserError(str(error).replace(f"{out / 'ranks'}{os.sep}", f"{out}: rank ")) from None
+    except BrokenProcessPool:
+        raise Failed(
+            f"{out}: a process of the run died (out of memory, or killed): the same command goes on where it stopped"
+        ) from None
 
 
 def runner(nproc: int) -> Callable[..., list[dict]]:

@@ -14,10 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
+from ..eval.examine import Exam
 from ..eval.history import HISTORIES
-from ..eval.scope.likely import likelihood_leakage, likelihood_rounds
-from ..eval.scope.make import Bench
-from ..eval.scope_run import open_bench
+from ..eval.likely import likelihood_leakage, likelihood_rounds
 from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, write_json
 from ..locks import owning
 
@@ -46,42 +45,26 @@ def states_of(model: str | Path) -> list[State]:  # by step
     if (path / "config.json").exists():
         return [State(None, path)]
     if not (path / "job.json").exists():
-        raise UserError(
-            f"--model {model}: is neither a checkpoint folder nor a training run (no config.json and no job.json in it): name one"
-        )
+        neither = "is neither a checkpoint folder nor a training run (no config.json and no job.json in it)"
+        raise UserError(f"--model {model}: {neither}: name one")
     job, kept = read_json(path / "job.json"), Kept(path)
+    for folder in kept.all():
+        if what := kept.altered(folder):
+            raise UserError(f"{folder}: was altered after it was written ({what}): delete it to go without")
     begun, added = Path(job["model"] or ""), (job["lora_r"], job["lora_alpha"]) if job.get("lora_r") else None
-    wrong = {folder: kept.altered(folder) for folder in kept.all()}
-    if bad := next(
-        (f"{folder}: was altered after it was written ({what})" for folder, what in wrong.items() if what), ""
-    ):
-        raise UserError(f"{bad}: delete it to go without")
     start = [State(0, begun)] if (begun / "config.json").exists() else []
-    end = (
-        [State(read_json(path / "train.json")["steps"], path / "model")]
-        if (path / "train.json").exists() and (path / "model/config.json").exists()
-        else []
-    )
+    finished = (path / "train.json").exists() and (path / "model/config.json").exists()
+    end = [State(read_json(path / "train.json")["steps"], path / "model")] if finished else []
     if not (base := start if added else [*end, *start]):
         why = "its checkpoints hold adapters only" if added else "it has no finished model yet"
-        raise UserError(
-            f"--model {model}: {why}, and what it began with is not at {begun}: put that back{'' if added else ', or run the training to its end'}"
-        )
-    return [
-        *start,
-        *(
-            State(int(folder.name.removeprefix("step-")), base[0].model, folder, added)
-            for folder in reversed(kept.all())
-        ),
-        *end,
-    ]
+        also = "" if added else ", or run the training to its end"
+        raise UserError(f"--model {model}: {why}, and what it began with is not at {begun}: put that back{also}")
+    steps = {int(folder.name.removeprefix("step-")): folder for folder in reversed(kept.all())}
+    return [*start, *(State(step, base[0].model, folder, added) for step, folder in steps.items()), *end]
 
 # %% ../../nbs/reports/16_curve.ipynb #783f6029
 def open_state(state: State, images: str | Path):  # a LocalModel
     "A state as a model."
-    import torch
-    from safetensors import safe_open
-
     from cocoift.models.local import LocalModel
 
     model = LocalModel(state.model, images)
@@ -91,26 +74,35 @@ def open_state(state: State, images: str | Path):  # a LocalModel
         adapt(model.model, "language", LoraOptions(*state.added))
         model.model.eval().requires_grad_(False)
     if state.over:
-        weights, told = dict(model.model.named_parameters()), set()
-        for name in read_json(state.over / "checkpoint.json")["files"]:
-            with safe_open(state.over / name, "pt") as file, torch.no_grad():
-                for key in (k for k in file.keys() if k.startswith("weight/")):
-                    if (place := key.removeprefix("weight/")) not in weights:
-                        place = place.partition(".")[2]  # the loop's module holds the model under a name
-                    if place not in weights:
-                        raise UserError(
-                            f"{state.over}: holds {place}, which {state.model} has no place for: give the finished model instead of the run"
-                        )
-                    weights[place].copy_(file.get_tensor(key))
-                    told.add(place)
-        if not told:
-            raise UserError(f"{state.over}: holds no weights: delete it to go without")
+        _lay_over(dict(model.model.named_parameters()), state)
     return model
+
+
+def _lay_over(weights: dict, state: State) -> None:  # the model's own, by name
+    import torch
+    from safetensors import safe_open
+
+    laid = False
+    for name in read_json(state.over / "checkpoint.json")["files"]:
+        with safe_open(state.over / name, "pt") as file, torch.no_grad():
+            for key in (k for k in file.keys() if k.startswith("weight/")):
+                if (place := key.removeprefix("weight/")) not in weights:
+                    place = place.partition(".")[2]  # the loop's module holds the model under a name
+                if place not in weights:
+                    raise UserError(
+                        f"{state.over}: holds {place}, which {state.model} has no place for: "
+                        "give the finished model instead of the run"
+                    )
+                weights[place].copy_(file.get_tensor(key))
+                laid = True
+    if not laid:
+        raise UserError(f"{state.over}: holds no weights: delete it to go without")
 
 # %% ../../nbs/reports/16_curve.ipynb #b82a1466
 def _point(step: int | None, lines: Sequence[dict]) -> dict:
     rounds = pd.DataFrame(lines)
-    levels = {h: some[["early", "loss"]].mean().round(6).to_dict() for h, some in rounds.groupby("history", sort=False)}
+    groups = rounds.groupby("history", sort=False)
+    levels = {history: rows[["early", "loss"]].mean().round(6).to_dict() for history, rows in groups}
     return {
         "step": step,
         "levels": {h: levels[h] for h in HISTORIES if h in levels},
@@ -121,40 +113,42 @@ def _point(step: int | None, lines: Sequence[dict]) -> dict:
 @owning("measured")
 def likelihood_curve(
     model: str | Path,  # a checkpoint folder, or a training run
-    bench: Bench,
+    exam: Exam,  # of a benchmark with both answers
     images: str | Path,  # where the pictures lie
     out: str | Path,  # the folder to make or to go on with
 ) -> dict:  # items, sha256, points
     "Leakage as a likelihood at every state."
     states, out = states_of(model), Path(out)
-    told = {"cocoift": __version__, "bench": "likelihood", "items": bench.sha256, "model": Path(model).name}
-    if check_output(out, "run.json", "likelihood") and (old := read_json(out / "run.json")) != told:
-        other = next(name for name in told if old.get(name) != told[name])
+    about = {"cocoift": __version__, "bench": "likelihood", "items": exam.settings["items"], "model": Path(model).name}
+    if check_output(out, "run.json", "likelihood") and (old := read_json(out / "run.json")) != about:
+        other = next(name for name in about if old.get(name) != about[name])
         raise UserError(
-            f"{out}: holds likelihoods of another model or other items ({other} differs): name a new folder with --out, or delete it"
+            f"{out}: holds likelihoods of another model or other items ({other} differs): "
+            "name a new folder with --out, or delete it"
         )
-    write_json(out / "run.json", told)
+    write_json(out / "run.json", about)
     journal, keys = Journal(out / "likelihoods.jsonl"), {state: state.key for state in states}
     done = {line["key"] for line in journal.read()}
     for state in states:
         if keys[state] not in done:
-            rows = likelihood_rounds(bench, open_state(state, images)).round(6).to_dict("records")
+            rows = likelihood_rounds(exam, open_state(state, images)).round(6).to_dict("records")
             journal.append([{"key": keys[state], "step": state.step, **row} for row in rows])
             done.add(keys[state])
+    lines = _in_order(journal, list(keys.values()))
+    items = len({line["item"] for line in lines})
+    points = [_point(state.step, [line for line in lines if line["key"] == keys[state]]) for state in states]
+    result = {"bench": "likelihood", "sha256": about["items"], "items": items, "points": points}
+    write_json(out / "scores.json", result)
+    return result
+
+
+def _in_order(journal: Journal, keys: Sequence[str]) -> list[dict]:  # the lines, state by state, on disk too
     lines = journal.read()
-    by_key = {key: [line for line in lines if line["key"] == key] for key in keys.values()}
-    ordered = [line for state in states for line in by_key[keys[state]]]
+    ordered = [line for key in keys for line in lines if line["key"] == key]
     if ordered != lines:
         with atomic_file(journal.path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
-    result = {
-        "bench": "likelihood",
-        "sha256": bench.sha256,
-        "items": len({line["item"] for line in lines}),
-        "points": [_point(state.step, by_key[keys[state]]) for state in states],
-    }
-    write_json(out / "scores.json", result)
-    return result
+    return ordered
 
 # %% ../../nbs/reports/16_curve.ipynb #6a9c0265
 def points_table(
@@ -179,19 +173,10 @@ def write_curve(name: str, result: dict, path: str | Path) -> Path:
     from cocoift.viz.curves import over_training
     from cocoift.viz.report import Chart, Section, write_report
 
-    tables = {what: points_table(name, result["points"], what) for what in CURVES}
-    charts = [
-        Chart(
-            over_training(tables[what], *CURVES[what]),
-            "Zero: what was asked of earlier rounds makes no difference.",
-            tables[what],
-        )
-        for what in CURVES
-    ]
-    return write_report(
-        path,
-        "Leakage while a model learns",
-        f"Likelihoods of full answers after terse requests, at every kept state of {name}.",
-        [Section("By step", charts)],
-        {"cocoift": __version__, "benchmark": result["sha256"], "items": result["items"]},
-    )
+    note, charts = "Zero: what was asked of earlier rounds makes no difference.", []
+    for what, labels in CURVES.items():
+        table = points_table(name, result["points"], what)
+        charts.append(Chart(over_training(table, *labels), note, table))
+    lead = f"Likelihoods of full answers after terse requests, at every kept state of {name}."
+    facts = {"cocoift": __version__, "benchmark": result["sha256"], "items": result["items"]}
+    return write_report(path, "Leakage while a model learns", lead, [Section("By step", charts)], facts)

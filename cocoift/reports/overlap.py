@@ -6,28 +6,24 @@
 __all__ = ['Levels', 'clean_scores', 'trained_images', 'overlap']
 
 # %% ../../nbs/reports/18_overlap.ipynb #94a2fdf1
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from ..conversation import read_conversations
-from ..eval.benchmark import question_scores
+from ..eval.benchmark import benchmark_of, known_benchmark
 from ..eval.judging import judging
-from ..eval.levels import rounds_frame, scores
-from ..eval.questions import Question
-from ..eval.scope.metrics import table
-from ..eval.scope.play import rounds_of
 from ..files import Journal, read_json
 
 # %% ../../nbs/reports/18_overlap.ipynb #59f951b3
 Levels = dict[str, dict[str, dict]]  # history -> metric -> value, low, high, n; "" for what is between histories
 
 
-def _whole(told: dict) -> Levels:  # of a `scores.json`
-    if "fingerprint" in told:
-        return {"judged": told["scores"]}
-    return {"": told["scores"]} if told.get("bench") == "scope" else {**told["histories"], "": told["effects"]}
+def _whole(result: dict) -> Levels:  # of a `scores.json`
+    if "fingerprint" in result:
+        return {"judged": result["scores"]}
+    return known_benchmark(result.get("bench")).numbers(result)
 
 
 def _shown(line: dict) -> set[str]:
@@ -47,16 +43,7 @@ def clean_scores(
         for line in Journal(run / "rounds.jsonl").read()
         if not _shown(line) & seen and line["status"] == "ok" and not line.get("prior")
     ]
-    bench = read_json(run / "run.json").get("bench", "rounds")
-    if not lines:
-        return {}
-    if bench == "scope":
-        return {"": {name: e.as_dict() for name, e in table(rounds_of(lines)).items()}}
-    if bench == "rounds":
-        return _whole(scores(rounds_frame(lines), {}, 0, ""))
-    return _whole(
-        question_scores(bench, {line["item"]: Question(line["item"], (), "", meta=line) for line in lines}, lines, "")
-    )
+    return (bench := benchmark_of(run)).numbers(bench.scores(lines)) if lines else {}
 
 # %% ../../nbs/reports/18_overlap.ipynb #3a953af1
 def trained_images(dataset: str | Path) -> frozenset[str]:
@@ -72,36 +59,23 @@ def _images(run: Path) -> set[str]:
 def overlap(
     runs: Mapping[str, Path],  # benchmark -> a run folder of it
     trained: frozenset[str],
-) -> pd.DataFrame:  # bench, images, trained_on, share, history, metric, all, clean, low, high, n: one row a benchmark, history and metric
-    "How many of each benchmark's images were trained on, and a run's scores without them."
+) -> pd.DataFrame:  # bench, images, trained_on, share, history, metric, all, clean, low, high, n
+    "How many of each benchmark's images were trained on, and each of a run's scores without them, by history."
     rows = []
     for bench, run in runs.items():
         images = _images(run)
         seen = images & trained
-        head = {
-            "bench": bench,
-            "images": len(images),
-            "trained_on": len(seen),
-            "share": len(seen) / len(images) if images else None,
-        }
-        whole = _whole(read_json(run / "scores.json")) if (run / "scores.json").exists() else clean_scores(run)
-        clean = clean_scores(run, seen) if seen else whole
-        found = [
-            (history, metric, e, clean.get(history, {}).get(metric, {}))
-            for history, metrics in whole.items()
-            for metric, e in metrics.items()
-        ]
-        rows += [
-            {
-                **head,
-                "history": history,
-                "metric": metric,
-                "all": e["value"],
-                "clean": c.get("value"),
-                "low": c.get("low"),
-                "high": c.get("high"),
-                "n": c.get("n", 0),
-            }
-            for history, metric, e, c in found
-        ] or [{**head, "history": "", "metric": ""}]
+        head = {"bench": bench, "images": len(images), "trained_on": len(seen)}
+        head["share"] = len(seen) / len(images) if images else None
+        rows += [head | row for row in _beside(run, seen)] or [{**head, "history": "", "metric": ""}]
     return pd.DataFrame(rows)
+
+
+def _beside(run: Path, seen: frozenset[str]) -> Iterator[dict]:  # every score of all images, and of the clean ones
+    whole = _whole(read_json(run / "scores.json")) if (run / "scores.json").exists() else clean_scores(run)
+    clean = clean_scores(run, seen) if seen else whole
+    for history, metrics in whole.items():
+        for metric, e in metrics.items():
+            left = clean.get(history, {}).get(metric, {})
+            row = {"history": history, "metric": metric, "all": e["value"], "clean": left.get("value")}
+            yield row | {"low": left.get("low"), "high": left.get("high"), "n": left.get("n", 0)}

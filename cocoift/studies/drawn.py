@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from ..data.build.export import export
 from ..data.build.make import build
 from ..data.build.recipe import BuildRecipe
-from ..eval.benchmarks.rounds import read_items
-from ..eval.history import Item
+from ..eval.benchmark import known_benchmark
+from ..eval.benchmarks.rounds import annotated_questions
+from ..eval.questions import Question
 from ..files import atomic_folder, write_json
 from ..images import find_pictures
 from ..options import load_recipe
@@ -24,46 +25,53 @@ from .quickstart import NEW
 from ..world import make_world
 
 # %% ../../nbs/studies/20_drawn.ipynb #ad6657ec
-def _mm_vet(items: Sequence[Item], names: Sequence[str]) -> dict:
-    row = lambda name, i: {"imagename": name, "question": i.bare, "answer": i.terse, "capability": ["rec"]}  # noqa: E731
+def _mm_vet(items: Sequence[Question], names: Sequence[str]) -> dict:
+    row = lambda name, i: {"imagename": name, "question": i.question, "answer": i.short_answer, "capability": ["rec"]}  # noqa: E731
     return {"mm-vet.json": {f"v1_{k}": row(name, i) for k, (name, i) in enumerate(zip(names, items))}}
 
 
-def _infimm(items: Sequence[Item], names: Sequence[str]) -> dict:
+def _infimm(items: Sequence[Question], names: Sequence[str]) -> dict:
     rows = {}
     for k, (name, i) in enumerate(zip(names, items)):
         kind = {"category": "Deductive", "complexity": "High" if k % 2 else "Moderate"}
-        rows[str(k)] = {"images": [name], "question": i.bare, "answer": i.terse, "steps": [i.full.rstrip(".")], **kind}
+        rows[str(k)] = {
+            "images": [name],
+            "question": i.question,
+            "answer": i.short_answer,
+            "steps": [i.full_answer.rstrip(".")],
+            **kind,
+        }
     return {"infimm.json": rows}
 
 
-def _llava_bench(items: Sequence[Item], names: Sequence[str]) -> dict:
+def _llava_bench(items: Sequence[Question], names: Sequence[str]) -> dict:
     return {
         "questions.jsonl": [
-            {"question_id": k, "image": name, "text": i.bare, "category": i.kind}
+            {"question_id": k, "image": name, "text": i.question, "category": i.kind}
             for k, (name, i) in enumerate(zip(names, items), 1)
         ],
-        "answers_gpt4.jsonl": [{"question_id": k, "text": i.full} for k, i in enumerate(items, 1)],
-        "context.jsonl": [{"image": name, "caption": i.full} for name, i in zip(names, items)],
+        "answers_gpt4.jsonl": [{"question_id": k, "text": i.full_answer} for k, i in enumerate(items, 1)],
+        "context.jsonl": [{"image": name, "caption": i.full_answer} for name, i in zip(names, items)],
     }
 
 
-def _pope(items: Sequence[Item], names: Sequence[str]) -> dict:
+def _pope(items: Sequence[Question], names: Sequence[str]) -> dict:
     return {
         "coco_pope_drawn.json": [
-            {"question_id": k, "image": name, "text": i.bare, "label": i.terse}
+            {"question_id": k, "image": name, "text": i.question, "label": i.short_answer}
             for k, (name, i) in enumerate(zip(names, items), 1)
             if i.kind == "presence"
         ]
     }
 
 
+_PER_IMAGE = {"pope": None}  # it takes only those about presence
 LAYOUTS = {"mm-vet": _mm_vet, "infimm": _infimm, "llava-bench": _llava_bench, "pope": _pope}
 
 # %% ../../nbs/studies/20_drawn.ipynb #2863117f
 def write_bench(
     name: str,  # of LAYOUTS
-    items: Sequence[Item],
+    items: Sequence[Question],
     pictures: dict[str, Path],  # of their images
     folder: Path,  # to make; gets the pictures too, under names of its own, save POPE's, which are COCO's
 ) -> None:
@@ -73,7 +81,7 @@ def write_bench(
     }
     with atomic_folder(folder) as made:
         for image, picture in own.items():
-            if name == "pope":
+            if known_benchmark(name).coco_pictures:
                 own[image] = pictures[image].name
             else:
                 (made / "images").mkdir(exist_ok=True)
@@ -117,5 +125,5 @@ def draw_official(
         captions = BuildRecipe(name="captions", sources={"coco-captions": {}}, layout="independent")
         write_llava(captions, train, data / "llava/blip_laion_cc_sbu_558k.json", Path(home))
         for name in LAYOUTS:
-            items = read_items(val, per_image=None if name == "pope" else per_image)
+            items = annotated_questions(val, per_image=_PER_IMAGE.get(name, per_image))
             write_bench(name, items, find_pictures(val), data / "bench" / name)

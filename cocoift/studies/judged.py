@@ -7,12 +7,13 @@ __all__ = ['JUDGE_TOKENS', 'open_judge', 'run_canary', 'plan_judge', 'run_judge'
 
 # %% ../../nbs/studies/24_judged.ipynb #22de10bc
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 from ..eval.budget import budget
 from ..eval.dialog import Dialog, Turn
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
-from ..eval.judging import judge_answers, to_judge
+from ..eval.judging import judge_answers, judging, to_judge
 from ..eval.rubric import load_rubric
 from ..files import Journal, UserError, read_json, write_json
 from ..locks import owning
@@ -50,12 +51,11 @@ def run_canary(judge: Judge, out: Path, grades: Path, answers: Path | None, refe
             "--canary: needs the graded answers and their references too: add --canary-answers and --canary-references"
         )
     graded, asked = read_json(grades), read_json(references)
-    said = {k: text for k, text in read_json(answers).items() if k in asked}
-    write_json(out / "canary" / "answers.json", said)
-    items = to_judge("mm-vet", out / "canary" / "answers.json", {"references": references})
-    return canary(
-        judge, load_rubric("mm-vet"), items, {k: row["score"] for k, row in graded.items()}, out / "canary" / "judged"
-    )
+    mine = out / "canary" / "answers.json"
+    write_json(mine, {item: text for item, text in read_json(answers).items() if item in asked})
+    items = to_judge("mm-vet", mine, {"references": references})
+    scores = {item: row["score"] for item, row in graded.items()}
+    return canary(judge, load_rubric("mm-vet"), items, scores, out / "canary" / "judged")
 
 # %% ../../nbs/studies/24_judged.ipynb #50bf51d7
 def plan_judge(
@@ -71,28 +71,18 @@ def plan_judge(
 ) -> dict:
     "The judgements that are left, and at most what they cost."
     rubric, items = load_rubric(prompt or bench), to_judge(bench, predictions, files, history)
-    orders = (0, 1) if bench == "pairwise" else (0,)
+    orders = (0, 1) if judging(bench).swap else (0,)
     done = {
         (line["item"], line["repeat"], line["order"])
         for line in Journal(Path(out) / "verdicts.jsonl").read()
         if line["status"] != "api_error"
     }
-    asked = {item.id: rubric.prompt({**item.fields, "id": item.id}) for item in items if answered(item)}
-    dialogs = [
-        Dialog(f"{name}/{r}/{o}", (), (Turn(text),))
-        for name, text in asked.items()
-        for r in range(repeats)
-        for o in orders
-        if (name, r, o) not in done
-    ]
-    return {
-        "bench": bench,
-        "items": len(items),
-        "done": len(done),
-        **budget(
-            dialogs, {}, JUDGE_TOKENS[rubric.parser], price=price and read_prices(price, judge.rpartition("#")[2])
-        ),
-    }
+    prompts = {item.id: rubric.prompt({**item.fields, "id": item.id}) for item in items if answered(item)}
+    left = [place for place in product(prompts, range(repeats), orders) if place not in done]
+    dialogs = [Dialog("/".join(map(str, place)), (), (Turn(prompts[place[0]]),)) for place in left]
+    prices = price and read_prices(price, judge.rpartition("#")[2])
+    cost = budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=prices)
+    return {"bench": bench, "items": len(items), "done": len(done), **cost}
 
 
 @owning("judged")
@@ -114,10 +104,9 @@ def run_judge(
     if dry_run:
         return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price)
     regraded = Path(f"{out}-canary")
-    who = open_judge(
-        judge, role="judge", price=price, budget=budget, out=regraded if canary else out
-    )  # one budget for both
+    spends = regraded if canary else out  # one budget for both
+    opened = open_judge(judge, role="judge", price=price, budget=budget, out=spends)
     to_judge(bench, predictions, files, history)  # a wrong file is refused before anything is asked
-    bird = run_canary(who, regraded, *canary) if canary else None
-    result = judge_answers(bench, predictions, who, out, files, prompt, history, repeats)
-    return result | ({"canary": bird} if bird else {})
+    agreement = run_canary(opened, regraded, *canary) if canary else None
+    result = judge_answers(bench, predictions, opened, out, files, prompt, history, repeats)
+    return result | ({"canary": agreement} if agreement else {})

@@ -16,20 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.build.make import build
+from ..eval.benchmark import known_benchmark
 from ..files import Failed, UserError, check_output, read_json, write_json
 from ..locks import owning
 from ..options import load_recipe
-from cocoift.studies.paper_recipe import (
-    ALIGN,
-    ARMS,
-    FROM_RECORDS,
-    Study,
-    bring,
-    build_recipe,
-    due,
-    fetching,
-    refuse_lacking,
-)
+from .paper_recipe import ALIGN, ARMS, Study, bring, build_recipe, due, fetching, refuse_lacking
 
 # %% ../../nbs/studies/26_paper.ipynb #5298d88a
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")
@@ -97,7 +88,7 @@ def ask_arm(study: Study, bench: str, arm: str) -> dict:
     from cocoift.eval.examine import check_answers, examine
 
     data, images = study.bench(bench)
-    histories = () if bench == "scope" else HISTORIES  # COCO-Scope has its own rounds under each
+    histories = () if known_benchmark(bench).own_dialogs else HISTORIES  # those bring their own rounds under each
     model, out = str(study.run_of(arm) / "model"), study.out / "eval" / bench / arm
     done = examine(
         model,
@@ -167,9 +158,9 @@ def _count(study: Study, bench: str) -> int:  # questions
     from cocoift.eval.benchmark import read_questions
 
     files = study.bench(bench)[0]
-    if bench in FROM_RECORDS or not files.is_dir():
+    if (made := known_benchmark(bench).from_records) or not files.is_dir():
         number = QUESTIONS[bench]
-        return number if bench in FROM_RECORDS else min(number, study.most.get(bench, number))
+        return number if made else min(number, study.most.get(bench, number))
     return len(read_questions(bench, files, study.most.get(bench)))
 
 
@@ -178,7 +169,7 @@ def _exams(study: Study) -> Iterator[Step]:
     for bench in study.benches:
         files, pictures = study.bench(bench)
         more = ["--most-tokens", study.answer, *(["--per-image", study.most[bench]] if bench in study.most else [])]
-        asked = more if bench == "scope" else ["--records", study.sources, *histories, *more]
+        asked = more if known_benchmark(bench).own_dialogs else ["--records", study.sources, *histories, *more]
         answers = _count(study, bench) * (len(HISTORIES) + 2)  # `own` asks three rounds
         hours = answers * study.costs.answer_seconds / 3600
         for arm in ARMS:
@@ -223,9 +214,9 @@ def steps_of(study: Study) -> list[Step]:
 
 
 def _report(study: Study) -> dict:
-    from cocoift.reports.paper_page import Done, write_paper
+    from cocoift.reports.paper_page import PaperRuns, write_paper
 
-    done = Done(
+    done = PaperRuns(
         study.out, ARMS, study.benches, study.judged, NAMES, {bench: study.bench(bench)[1] for bench in study.benches}
     )
     warning = (

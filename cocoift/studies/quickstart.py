@@ -154,20 +154,17 @@ def _batch(
 
 def examine(layout: str, s: int, out: Path) -> None:
     "Ask one model everything, under every history."
-    from cocoift.eval.benchmarks.rounds import read_items
-    from cocoift.eval.history import FOUR
-    from cocoift.eval.levels import evaluate, play_pier
+    from cocoift.eval.benchmarks.rounds import annotated_questions
+    from cocoift.eval.examine import make_exam, run_exam
     from cocoift.eval.scope.make import make_scope
-    from cocoift.eval.scope_run import score_scope
     from cocoift.models.local import LocalModel
     from cocoift.reports.curve import likelihood_curve
 
-    chat = LocalModel(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
-    items, folder = read_items(out / "exam"), out / "eval" / layout / f"seed-{s}"
-    evaluate(chat, items, [(name, 2 * (name != "none")) for name in FOUR], folder)
-    play_pier(chat, items, folder)
-    score_scope(chat, bench := make_scope(out / "exam"), folder / "scope")
-    likelihood_curve(out / "train" / layout / f"seed-{s}", bench, out / "exam/images", folder / "likelihood")
+    model = LocalModel(out / "train" / layout / f"seed-{s}" / "model", out / "exam/images", most_tokens=24)
+    folder, scope = out / "eval" / layout / f"seed-{s}", make_exam("scope", make_scope(out / "exam"))
+    run_exam(model, make_exam("rounds", annotated_questions(out / "exam")), folder)
+    run_exam(model, scope, folder / "scope")
+    likelihood_curve(out / "train" / layout / f"seed-{s}", scope, out / "exam/images", folder / "likelihood")
 
 # %% ../../nbs/studies/10_quickstart.ipynb #17d3b019
 def _estimate(row) -> dict:

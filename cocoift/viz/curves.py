@@ -9,9 +9,10 @@ __all__ = ['over_training']
 import pandas as pd
 import plotly.graph_objects as go
 
-from .figures import ZERO, dress, empty, looks, tidy
+from .look import ZERO, dress, looks, or_reason, tidy
 
 # %% ../../nbs/viz/51_curves.ipynb #9cb97f6c
+@or_reason
 def over_training(
     points: pd.DataFrame,  # one row a run and step: `run, step, value, low, high`
     title: str,
@@ -19,26 +20,19 @@ def over_training(
 ) -> go.Figure:
     "An effect by optimizer step, with 95 % intervals."
     points = tidy(points, "run | step value low high")
-    if isinstance(points, str):
-        return empty(points)
     figure = go.Figure()
     for name, look in looks(points.run).items():
         rows = points[points.run == name].sort_values("step")
         notes = [f"{name}<br>step {r.step:.0f}<br>{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in rows.itertuples()]
         band = dict(mode="lines", line=dict(width=0), legendgroup=name, showlegend=False, hoverinfo="skip")
+        tint = f"rgba({','.join(str(int(look.colour[k : k + 2], 16)) for k in (1, 3, 5))},0.15)"
         figure.add_scatter(x=rows.step, y=rows.high, **band)
-        figure.add_scatter(
-            x=rows.step,
-            y=rows.low,
-            **band,
-            fill="tonexty",
-            fillcolor=f"rgba({','.join(str(int(look.colour[k : k + 2], 16)) for k in (1, 3, 5))},0.15)",
-        )
+        figure.add_scatter(x=rows.step, y=rows.low, **band, fill="tonexty", fillcolor=tint)
         figure.add_scatter(
             x=rows.step,
             y=rows.value,
             mode="lines+markers",
-            line=dict(color=look.colour, width=2.2, dash=look.dash),
+            line=look.line(),
             marker=dict(symbol=look.symbol, size=8),
             name=name,
             legendgroup=name,

@@ -17,7 +17,8 @@ from cocoift.dashboard import browser as shelf
 from cocoift.dashboard import leaderboard as standing
 from cocoift.dashboard import run_index as board
 from cocoift.files import Journal, write_json
-from cocoift.viz import audited, results, traced
+from cocoift.viz import audited, traced
+from cocoift.viz.leaderboard import leaderboard_figure, leaderboard_table
 
 SOURCES, FORMATS = ("vqav2", "gqa", "okvqa", "coco-captions", "visdial"), ("short", "free", "yes_no", "words:20")
 
@@ -103,16 +104,16 @@ def measure(
 ) -> tuple[dict, dict]:  # seconds to the first figure of each panel, and of what comes after it
     def scoreboard():
         scores = board.results(root, memory)[0]["scores"]
-        results.standings(
-            results.scoreboard(scores, "run-00", board.paper_scores()), "leakage", baseline="run-00"
+        leaderboard_figure(
+            leaderboard_table(scores, "run-00", board.paper_scores()), "leakage", baseline="run-00"
         ).to_json()
 
     def differences():
         scores = board.results(root, memory)[0]["scores"]
         paired, wrong = standing.gaps(root, scores[scores.metric == "leakage"], "run-00", memory)
         assert paired.run.nunique() == scores.layout.nunique() - 1 and not wrong, wrong
-        results.standings(
-            results.scoreboard(scores, "run-00", board.paper_scores(), paired), "leakage", baseline="run-00"
+        leaderboard_figure(
+            leaderboard_table(scores, "run-00", board.paper_scores(), paired), "leakage", baseline="run-00"
         ).to_json()
 
     def composition():

@@ -87,11 +87,10 @@ def start(
 def study(tmp_path_factory) -> Path:
     """Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of
     each."""
+
     from cocoift.data.build.make import BuildRecipe, build
-    from cocoift.eval.examine import examine
+    from cocoift.eval.examine import examine, make_exam, run_exam
     from cocoift.eval.scope.make import make_scope
-    from cocoift.eval.scope.play import ScopeScripted
-    from cocoift.eval.scope_run import score_scope
     from cocoift.files import Journal, with_parent, write_json
     from cocoift.options import load_recipe
     from cocoift.world import make_world
@@ -100,8 +99,8 @@ def study(tmp_path_factory) -> Path:
     make_world(folder / "exam", 6, split="val", first=1_000_000)
     for name in ("collapse", "oracle"):
         examine(f"scripted:{name}", "rounds", folder / "exam", folder / "eval" / name)
-    bench = make_scope(folder / "exam", 4)
-    score_scope(ScopeScripted("collapse", bench), bench, folder / "eval/scope", ["own"])
+    exam = make_exam("scope", make_scope(folder / "exam", 4), ["own"])
+    run_exam(exam.scripted("collapse"), exam, folder / "eval/scope")
     make_world(folder / "world", 6)
     build(load_recipe("world", BuildRecipe, ["layout=first-uniform"]), folder / "world", folder / "data/first-uniform")
     for name in ("done", "running"):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DOUBLE', 'CHAIR', 'read_synonyms', 'object_words', 'Words', 'official_words', 'read_objects', 'read_chair',
-           'mark_chair', 'total_chair', 'score_chair']
+           'score_one_chair', 'aggregate_chair', 'score_chair']
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #2ad6b511
 import re
@@ -16,18 +16,19 @@ from pathlib import Path
 import pandas as pd
 
 from ...data.generate.objects import mentions, vocabulary
-from ..benchmark import Benchmark, enter, marked
+from ..benchmark import Benchmark, enter
 from .captions import captions_said
-from ..official import Given, as_lines, official_files
+from ..official import ScoreInput, as_lines, official_files
 from ..questions import Question
+from ..scoring import score_each
 from ...files import UserError, digest, find_files, read_json, read_text
 from ...stats import Estimate, ratio
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #0f779a3e
-_DOUBLE = """motor bike,motor cycle,air plane,traffic light,street light,traffic signal,stop light,fire hydrant,stop sign,parking meter,suit case,sports ball,baseball bat,baseball glove,tennis racket,
-wine glass,hot dog,cell phone,mobile phone,teddy bear,hair drier,potted plant,bow tie,laptop computer,stove top oven,home plate,train track""".replace(
-    "\n", ""
-).split(",")
+_DOUBLE = """motor bike,motor cycle,air plane,traffic light,street light,traffic signal,stop light,fire hydrant,
+stop sign,parking meter,suit case,sports ball,baseball bat,baseball glove,tennis racket,wine glass,hot dog,cell phone,
+mobile phone,teddy bear,hair drier,potted plant,bow tie,laptop computer,stove top oven,home plate,train track"""
+_DOUBLE = _DOUBLE.replace("\n", "").split(",")
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
 DOUBLE = {words: words for words in _DOUBLE}
 DOUBLE |= {f"{young} {animal}": animal for animal in _ANIMALS for young in ("baby", "adult")}
@@ -162,13 +163,13 @@ def _counts(said: Sequence[str], there: Sequence[str]) -> dict:
     }
 
 
-def mark_chair(question: Question, answer: str, mode: str) -> dict:
+def score_one_chair(question: Question, answer: str, mode: str) -> dict:
     "Objects named, of them not there; objects found, of those there."
     there, words = question.truth
     return _counts(_reader(words)(answer), there)
 
 
-def total_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
+def aggregate_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "CHAIRs, CHAIRi and recall; and the F1 of objects, for who says nothing hallucinates nothing."
     frame = frame.assign(one=1, twice=2 * frame.found, both=frame._there + frame.found + frame._invented)
     return {
@@ -179,13 +180,13 @@ def total_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[
     }
 
 
-def score_chair(given: Given) -> dict:
+def score_chair(given: ScoreInput) -> dict:
     "Captions against the objects of each image, by the official words."
     words, there = official_words(given.need("synonyms")), read_objects(given.need("references"))
     said, notes = captions_said(given, there)
     questions = {k: Question(k, (f"{int(k):012}.jpg",), "", truth=(there[k], words)) for k in said}
-    frame = marked(CHAIR, questions, said, given.mode)
-    totals = total_chair(frame, questions)
+    frame = score_each(CHAIR, questions, said, given.mode)
+    totals = aggregate_chair(frame, questions)
     totals.pop("object_f1")
     scores = {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}
     return {
@@ -210,11 +211,13 @@ CHAIR = enter(
     Benchmark(
         name="chair",
         read=read_chair,
-        mark=mark_chair,
-        total=total_chair,
+        score_one=score_one_chair,
+        aggregate=aggregate_chair,
         score=score_chair,
         submit=_captions,
         modes=("official", "open"),
         rule="CHAIR utils/chair.py, with the bus quirk",
+        percent=100,
+        coco_pictures=True,
     )
 )

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..benchmark import Benchmark, Judging, enter
 from ..judge import Judged
-from ..official import Given, as_map, by_id, number, official_files, records
+from ..official import ScoreInput, as_map, by_id, finite_number, official_files, records
 from ..questions import Question
 from ..verdicts import by_length, weighted
 from ...files import UserError, read_json
@@ -32,7 +32,8 @@ def _rows(path: Path, needs: Sequence[str]) -> dict[str, dict]:
         lacks = [key for key in needs if not isinstance(row, dict) or key not in row]
         if lacks or not (row.get("images") or row.get("image")):
             raise UserError(
-                f"{path}: {name} lacks {(lacks or ['images'])[0]}: InfiMM-Eval's items are the user's file (images, question, answer, steps, category, complexity)"
+                f"{path}: {name} lacks {(lacks or ['images'])[0]}: InfiMM-Eval's items are the user's file (images, "
+                "question, answer, steps, category, complexity)"
             )
     return rows
 
@@ -76,27 +77,20 @@ def overall(moderate: float, high: float, n_moderate: int = 171, n_high: int = 1
     return (n_moderate * moderate + 2 * n_high * high) / (n_moderate + 2 * n_high)
 
 
-def score_infimm(given: Given) -> dict:
+def score_infimm(given: ScoreInput) -> dict:
     "The published aggregation, over graded items."
     rows, found = records(given.predictions, ["score", "complexity"]), []
     by_id([{"id": row.get("id", row.get("question_id", k))} for k, row in enumerate(rows)], "id", given.predictions)
     for k, row in enumerate(rows, 1):
-        mark, level = number(row["score"], given.predictions, f"record {k}"), str(row["complexity"]).lower()
+        mark, level = finite_number(row["score"], given.predictions, f"record {k}"), str(row["complexity"]).lower()
         if not 0 <= mark <= 1 or level not in ("moderate", "high"):
             raise UserError(
-                f"{given.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate or high are needed"
+                f"{given.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate "
+                "or high are needed"
             )
-        weight = 1 + (level == "high")
-        found.append(
-            {
-                "image": k,
-                "level": level,
-                "category": str(row.get("category", "")).lower(),
-                "mark": 100 * mark,
-                "w": weight,
-                "wm": 100 * mark * weight,
-            }
-        )
+        weight, category = 1 + (level == "high"), str(row.get("category", "")).lower()
+        weights = {"mark": 100 * mark, "w": weight, "wm": 100 * mark * weight}
+        found.append({"image": k, "level": level, "category": category, **weights})
     frame = pd.DataFrame(found)
     e = bootstrap(frame, ["wm", "w"], lambda s: s[:, 0] / s[:, 1])
     groups = {

@@ -15,7 +15,7 @@ import pandas as pd
 from ..answers import answers_by_id
 from ..benchmark import Benchmark, Judging, enter
 from ..judge import Judged
-from ..official import Given, as_lines, by_id, number, official_files, records
+from ..official import ScoreInput, as_lines, by_id, finite_number, official_files, records
 from ..questions import Question
 from ..verdicts import by_length, relative
 from ...files import UserError, atomic_file, read_jsonl
@@ -97,9 +97,10 @@ def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, mo
         pair = row.get("tuple", row.get("score"))
         if not isinstance(pair, list) or len(pair) != 2:
             raise UserError(
-                f"{path}: question {row['question_id']} has no pair of scores (tuple or score): is it a file of reviews?"
+                f"{path}: question {row['question_id']} has no pair of scores (tuple or score): is it a file of "
+                "reviews?"
             )
-        reference, model = (number(x, path, f"question {row['question_id']}") for x in pair)
+        reference, model = (finite_number(x, path, f"question {row['question_id']}") for x in pair)
         if min(reference, model) < 0:
             failed += 1
         else:
@@ -117,7 +118,7 @@ def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, mo
     return frame, failed
 
 
-def score_llava_bench(given: Given) -> dict:
+def score_llava_bench(given: ScoreInput) -> dict:
     "summarize_gpt_review.py, on reviews of the new (`tuple`) and the old (`score`) format."
     frame, failed = _reviews(given.predictions)
     groups = {"all": frame} | {name: some for name, some in frame.groupby("category", sort=False) if name}

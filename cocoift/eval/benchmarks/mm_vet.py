@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..benchmark import Benchmark, Judging, enter
 from ..judge import Judged
-from ..official import Given, as_map, number, official_files, read_map, same_ids
+from ..official import ScoreInput, as_map, finite_number, official_files, read_map, same_ids
 from ..questions import Question
 from ..verdicts import by_length, by_tag, graded
 from ...files import UserError, write_json
@@ -62,21 +62,25 @@ def _interval(values: np.ndarray) -> dict:
     return share(pd.DataFrame({"x": values * 100, "image": range(len(values))}), "x").as_dict()
 
 
-def _grades(given: Given) -> tuple[dict[str, list[str]], np.ndarray]:  # capabilities of each item; [items, runs]
+def _grades(given: ScoreInput) -> tuple[dict[str, list[str]], np.ndarray]:  # capabilities of each item; [items, runs]
     wanted, told = read_map(given.need("references"), _WHAT), read_map(given.predictions, "grade file of MM-Vet")
     if not told or not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in told.values()):
         raise UserError(
-            f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift judge mm-vet`"
+            f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift "
+            "judge mm-vet`"
         )
     same_ids(told, wanted, given.predictions, given.references)
     lists = {k: v.get("capability") if isinstance(v, dict) else v for k, v in wanted.items()}
     if not all(isinstance(c, list) and c and set(map(str, c)) <= set(CAPABILITIES) for c in lists.values()):
         raise UserError(
-            f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name mm-vet.json of version 1"
+            f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name "
+            "mm-vet.json of version 1"
         )
     if len({len(v["score"]) for v in told.values()}) != 1 or not next(iter(told.values()))["score"]:
         raise UserError(f"{given.predictions}: its items were judged differently often: judge them all again")
-    grades = np.array([[number(x, given.predictions, k) for x in told[k]["score"]] for k in lists])  # [items, runs]
+    grades = np.array(
+        [[finite_number(x, given.predictions, k) for x in told[k]["score"]] for k in lists]
+    )  # [items, runs]
     if not ((grades >= 0) & (grades <= 1)).all():
         raise UserError(
             f"{given.predictions}: holds a score outside 0 to 1: that is a failed judgement: judge it again"
@@ -84,7 +88,7 @@ def _grades(given: Given) -> tuple[dict[str, list[str]], np.ndarray]:  # capabil
     return lists, grades
 
 
-def score_mm_vet(given: Given) -> dict:
+def score_mm_vet(given: ScoreInput) -> dict:
     "The capability and integration tables of mm-vet_evaluator.py, from its grade file."
     lists, grades = _grades(given)
     sets = [frozenset(c) for c in lists.values()]
