@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UserError', 'Failed', 'with_parent', 'atomic_file', 'atomic_folder', 'write_json', 'reading_text', 'read_text',
            'no_document', 'unread', 'read_json', 'read_jsonl', 'peak_mb', 'reading', 'walk', 'find_files', 'digest',
-           'digest_of', 'Journal', 'check_output', 'only_one']
+           'digest_of', 'Journal', 'check_output']
 
 # %% ../nbs/01_files.ipynb #b88db498
 import codecs
@@ -44,15 +44,12 @@ def with_parent(path: str | os.PathLike) -> Path:
 
 def _locked(file: Any) -> bool:
     "Whether nobody else has the file; where a file system has no locks, nobody is seen."
-    import fcntl
+    from filelock import lock_descriptor
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(file.fileno(), blocking=False)
     except OSError:
-        pass
-    return True
+        return True
 
 
 def _temporary(path: Path, mode: str) -> tuple[Any, Path]:
@@ -371,26 +368,3 @@ def check_output(
     if not (path / mark).exists():
         raise UserError(f"{path}: holds something else (there is no {mark} in it): name a new or empty folder")
     return True
-
-# %% ../nbs/01_files.ipynb #602f8e9f
-@contextmanager
-def only_one(
-    out: str | os.PathLike,  # the folder that is to be written
-    doing: str,  # what is done to it: "built", "written"
-) -> Iterator[None]:
-    "Refuse a folder that another process is writing."
-    import fcntl
-
-    path = Path(os.path.abspath(out))
-    lock = with_parent(path.with_name(f".{path.name}.lock"))
-    with open(lock, "w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{out}: is being {doing} by another process: wait for it or stop it") from None
-        if not lock.exists() or not os.path.samestat(os.fstat(held.fileno()), lock.stat()):
-            raise UserError(f"{out}: was just {doing} by another process: run the command again")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)

@@ -27,18 +27,8 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
-from cocoift.files import (
-    Failed,
-    Journal,
-    UserError,
-    atomic_file,
-    check_output,
-    digest,
-    only_one,
-    read_json,
-    reading,
-    write_json,
-)
+from ..files import Failed, Journal, UserError, atomic_file, check_output, digest, read_json, reading, write_json
+from ..locks import only_one
 from ..models.family import TREES, Family, open_family
 from .adapt import adapt
 from .hosts import Met, attended, end, here, interface_of, meet_hosts, order, read_hostfile

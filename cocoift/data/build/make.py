@@ -32,12 +32,12 @@ from cocoift.files import (
     atomic_file,
     check_output,
     digest,
-    only_one,
     peak_mb,
     read_json,
     with_parent,
     write_json,
 )
+from ...locks import only_one
 
 # %% ../../../nbs/data/build/30_make.ipynb #d0158116
 _BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out

@@ -41,17 +41,8 @@ from .notes import read_records
 from .prompts import ROLES, load_prompts
 from .writing import Desk, Subject, Written, record_of, write_order
 from ..sources.base import Record, load_sources
-from cocoift.files import (
-    UserError,
-    atomic_file,
-    atomic_folder,
-    check_output,
-    digest,
-    digest_of,
-    only_one,
-    read_json,
-    write_json,
-)
+from ...files import UserError, atomic_file, atomic_folder, check_output, digest, digest_of, read_json, write_json
+from ...locks import only_one
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine, address
 from ...models.endpoint.limits import Limits
