@@ -12,7 +12,8 @@ from html import escape
 from pathlib import Path
 
 from .conversation import Conversation, check_conversation, read_conversations
-from .files import UserError, read_json
+from .files import UserError
+from .texts import read_json
 
 # %% ../nbs/07_dataset.ipynb #a3af3f79
 class Dataset(Sequence):

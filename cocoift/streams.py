@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .files import UserError, no_document, reading_text
+from .files import UserError
+from .texts import no_document, reading_text
 
 # %% ../nbs/08_streams.ipynb #5cef0457
 _SCAN = json.JSONDecoder().scan_once

@@ -15,7 +15,8 @@ from cocoift.arena.store import Logbook
 from cocoift.dashboard import run_index as board
 from cocoift.dashboard.registry import Roster
 from cocoift.files import UserError
-from cocoift.images import TINY_PX, find_pictures, open_picture, picture_size
+from cocoift.images import find_pictures
+from cocoift.pictures import TINY_PX, open_picture, picture_size
 from cocoift.viz import figures
 
 NOTHING = "() => {}"  # javascript: an event to hang others on

@@ -17,8 +17,9 @@ from ..conversation import Conversation, check_conversation
 from .run_index import find
 from ..data.inspect.audit import audit_path
 from ..data.sources.base import load_sources
-from ..files import UserError, digest, read_json, write_json
+from ..files import UserError, digest, write_json
 from ..formats import TERSE_FORMATS, is_terse
+from ..texts import read_json
 
 # %% ../../nbs/dashboard/16_browser.ipynb #c207807c
 def datasets(root: str | Path) -> dict[str, Path]:  # name -> folder

@@ -8,8 +8,8 @@ __all__ = ['annotated']
 # %% ../../nbs/dashboard/18_objects.ipynb #bbd5abe4
 from pathlib import Path
 
-from ..files import read_json
-from ..images import open_picture
+from ..pictures import open_picture
+from ..texts import read_json
 
 # %% ../../nbs/dashboard/18_objects.ipynb #2929ddd8
 def annotated(

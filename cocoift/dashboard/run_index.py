@@ -18,8 +18,9 @@ import pandas as pd
 
 from ..eval.history import EFFECTS
 from ..eval.ratings import bradley_terry
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from ..stats import share
+from ..texts import read_json
 from ..viz.figures import paper_table
 
 # %% ../../nbs/dashboard/12_run_index.ipynb #fb744419

@@ -15,8 +15,9 @@ import pandas as pd
 from .levels import METRICS, rounds_frame
 from .scope.metrics import SHARES
 from .scope.play import rounds_of
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from ..stats import resolved, share
+from ..texts import read_json
 
 # %% ../../nbs/eval/58_paired.ipynb #08cb0014
 _PLAIN = {"round", "rounds", "bound", "prior", "cut", "repeat", "order"}  # numbers that are no readings

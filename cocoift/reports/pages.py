@@ -17,10 +17,11 @@ from .. import __version__
 from ..dashboard.browser import Shelf
 from ..data.inspect.audit import audit_path
 from ..eval.levels import by_kind, effects, length_by_round, levels
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from ..images import find_pictures
 from .curve import CURVES, points_table
 from .scope_page import scope_scores, scope_sections, scope_tables, wide
+from ..texts import read_json
 from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
 from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report

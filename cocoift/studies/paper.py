@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.build.make import build
-from ..files import Failed, UserError, check_output, read_json, write_json
+from ..files import Failed, UserError, check_output, write_json
 from ..locks import owning
 from ..options import load_recipe
 from cocoift.studies.paper_recipe import (
@@ -30,6 +30,7 @@ from cocoift.studies.paper_recipe import (
     fetching,
     refuse_lacking,
 )
+from ..texts import read_json
 
 # %% ../../nbs/studies/26_paper.ipynb #5298d88a
 HISTORIES = ("none", "neutral:2", "terse:2", "forced_short:2", "own:2")

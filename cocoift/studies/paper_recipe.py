@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..data.build.recipe import BuildRecipe
 from ..data.sources.archives import ARCHIVES, Archive
-from ..files import Failed, UserError, read_json, write_json
+from ..files import Failed, UserError, write_json
 from ..options import load_recipe
+from ..texts import read_json
 
 # %% ../../nbs/studies/22_paper_recipe.ipynb #c4a2bd40
 ARMS = ("llava-mix665k", "coco-ift")

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from ..data.build.compose import LAYOUTS
 from ..data.build.make import BuildRecipe, build
-from ..files import UserError, check_output, read_json, write_json
+from ..files import UserError, check_output, write_json
 from ..locks import owning
 from ..options import load_recipe
+from ..texts import read_json
 from ..world import make_world
 
 # %% ../../nbs/studies/10_quickstart.ipynb #4075c6d2

@@ -24,9 +24,10 @@ from ..answers import Answer, answer_rows, joined, scorable, unended
 from ..benchmark import Benchmark, enter
 from ..official import Given, as_list, id_of, official_files
 from ..questions import Question
-from ...files import UserError, read_json
+from ...files import UserError
 from ...images import image_of
 from ...stats import Estimate, bootstrap, share
+from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #bec2ff66
 @contextmanager

@@ -21,9 +21,10 @@ from ..benchmark import Benchmark, enter, marked, said_to
 from ..official import Given, as_list, by_id, official_files, same_ids
 from ..opened import number, phrases, yes_no
 from ..questions import SHORTLY, Question
-from ...files import UserError, read_json
+from ...files import UserError
 from ...stats import Estimate, share
 from ...streams import stream_json
+from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
