@@ -52,7 +52,7 @@ def only_one(
 
 # %% ../nbs/09_locks.ipynb #ce085f10
 def owning(doing: str) -> Callable[[Callable], Callable]:  # "examined": for the message
-    "Decorate what a command does to its folder, `out` or its first argument's: no other process may. A dry run takes none."
+    "Decorate what a command does to its folder (`out`, or its first argument's): no other process may. A dry run may."
 
     def decorate(work: Callable) -> Callable:
         @wraps(work)

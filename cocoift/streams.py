@@ -154,7 +154,7 @@ def stream_json(
     opening: str = "[{",  # what a file without `key` may be: "[" for an array alone, "{" for an object
     instead: str = "put the official file there",  # the mend, if it is another file
 ) -> Iterator[Any]:
-    "The items of an array, one at a time in little memory; of an object, (name, value) pairs. Reads no further than its end."
+    "The items of an array, one at a time in little memory; of an object, (name, value) pairs. No further is read."
     with reading_text(path) as file:
         window = Window(file, path, mend)
         wanted = "{" if key else opening

@@ -17,7 +17,7 @@ import pandas as pd
 from .run_index import Memory, answers, find
 from ..eval.history import EFFECTS
 from ..files import UserError
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
 from ..viz.results import LESS_IS_BETTER, sign
 
 # %% ../../nbs/dashboard/14_leaderboard.ipynb #6656d05e
@@ -125,7 +125,7 @@ def gap(base: pd.Series, run: pd.Series, times: float = 1.0) -> Estimate:  # und
     "The mean of run - base over the items that both answered, with a 95 % interval by image."
     both = (times * (run - base)).dropna()
     return (
-        share(pd.DataFrame({"d": both.to_numpy(), "image": both.index.get_level_values("image")}), "d", repeats=1000)
+        mean_ci(pd.DataFrame({"d": both.to_numpy(), "image": both.index.get_level_values("image")}), "d", repeats=1000)
         if len(both)
         else Estimate(None, None, None, 0)
     )

@@ -19,7 +19,7 @@ import pandas as pd
 from ..eval.history import EFFECTS
 from ..eval.ratings import bradley_terry
 from ..files import Journal, UserError
-from ..stats import share
+from ..stats import mean_ci
 from ..texts import read_json
 from ..viz.figures import paper_table
 
@@ -125,7 +125,7 @@ def _pier(folder: Path) -> list[dict]:
         return []
     frame = pd.DataFrame(lines).astype({"terse": float, "words": float})
     return [
-        {"round": int(number), "metric": metric, **share(some, metric, repeats=500).as_dict()}
+        {"round": int(number), "metric": metric, **mean_ci(some, metric, repeats=500).as_dict()}
         for number, some in frame.groupby("round")
         for metric in ("terse", "words")
     ]
