@@ -30,10 +30,10 @@ class Study:
     roster: Roster
     log: Logbook
     folder: Path  # of the sessions
-    memory: board.Memory = field(default_factory=board.Memory)
+    memory: board.FileCache = field(default_factory=board.FileCache)
 
     def find(self, mark: str) -> dict[str, Path]:
-        return board.find(self.root, mark)
+        return board.find_folders(self.root, mark)
 
     def csv(self) -> Path:
         "Where this visitor's tables lie."
