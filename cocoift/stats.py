@@ -63,7 +63,7 @@ def bootstrap(
     repeats: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    "Percentile bootstrap over clusters. Undefined where the statistic is; no interval where there is one cluster alone."
+    "Percentile bootstrap over clusters. Undefined where the statistic is; of a single cluster, without interval."
     columns = list(sums)
     value = float(statistic(frame[columns].to_numpy(float).sum(0)[None])[0]) if len(frame) else np.nan
     if np.isnan(value):

@@ -61,21 +61,29 @@ def duplicate_names(root: Path) -> dict[str, list[str]]:
     homes = defaultdict(list)
     for name, path in modules(root).items():
         for node in parsed(path).body:
-            if isinstance(node, ast.Assign) and [t.id for t in node.targets if isinstance(t, ast.Name)] == ["__all__"]:
+            if names_all(node):
                 for public in ast.literal_eval(node.value):
                     homes[public].append(name)
     return {name: found for name, found in sorted(homes.items()) if len(found) > 1 and not name.startswith("_")}
 
 
+def names_all(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]
+
+
+def written_lines(path: Path) -> Iterator[tuple[int, str]]:  # `__all__` aside, which nbdev writes
+    generated = [range(node.lineno, node.end_lineno + 1) for node in parsed(path).body if names_all(node)]
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not any(number in lines for lines in generated):
+            yield number, line
+
+
 def long_lines(root: Path) -> list[str]:
+    scripts = [path for folder in ("apps", "tests") for path in sorted((root / folder).rglob("*.py"))]
     places = [
         (path.relative_to(root), number, line)
-        for path in [
-            *modules(root).values(),
-            *sorted((root / "apps").rglob("*.py")),
-            *sorted((root / "tests").rglob("*.py")),
-        ]
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for path in [*modules(root).values(), *scripts]
+        for number, line in written_lines(path)
     ]
     places += [
         (path.relative_to(root), k, line)

@@ -70,19 +70,19 @@ class Results:
     ) -> tuple[dict[str, pd.DataFrame], View, list[str]]:  # tables, what is shown of them, what cannot be read
         found, wrong = board.results(self.study.root, self.study.memory)
         view = resolve_view(
-            board.rows_of(found["scores"], [*runs, baseline] if runs and baseline else runs or []),
+            board.select_runs(found["scores"], [*runs, baseline] if runs and baseline else runs or []),
             bench,
             metric,
             history,
             baseline,
         )
         found = {
-            name: board.rows_of(table, [*runs, view.baseline] if runs and view.baseline else runs or [])
+            name: board.select_runs(table, [*runs, view.baseline] if runs and view.baseline else runs or [])
             for name, table in found.items()
         }
         return (
             {
-                name: table if name in FREE else board.rows_of(table, [view.bench], "bench")
+                name: table if name in FREE else board.select_runs(table, [view.bench], "bench")
                 for name, table in found.items()
             },
             view,
@@ -132,9 +132,9 @@ class Results:
         "All other figures; of many runs those that come first."
         found, view, _ = self.scored(*given)
         most = list(dict.fromkeys(filter(None, (view.baseline, *view.runs))))[:MOST]
-        found = {name: table if name in FREE else board.rows_of(table, most) for name, table in found.items()}
+        found = {name: table if name in FREE else board.select_runs(table, most) for name, table in found.items()}
         scores, capable, turned = found["scores"], found["capabilities"], found["transitions"]
-        piers = board.rows_of(board.pier_rounds(self.study.root, self.study.memory), given[0] or most)
+        piers = board.select_runs(board.pier_rounds(self.study.root, self.study.memory), given[0] or most)
         rounds = pd.concat([table for table in (piers, found["rounds"]) if len(table)] or [pd.DataFrame()])
         by_round = {
             metric: rounds[rounds.metric == metric] if len(rounds) else rounds

@@ -53,7 +53,7 @@ class Training:
     def drawn(self, runs, places):
         "A note, and the figures at these places."
         found, wrong = trainings(self.study.root, self.study.memory)
-        found = board.rows_of(found, runs or [], "run")
+        found = board.select_runs(found, runs or [], "run")
         parts = [not_shown(wrong)]
         for column, name in PLACES.items():
             if name in places:

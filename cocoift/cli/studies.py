@@ -70,13 +70,13 @@ def _take_away(study: Path, folder: Path) -> None:
         raise UserError(
             f"{log.path}: nobody voted or saved a dialog there: name the study that the app was opened with (--study)"
         )
-    told = take_away(log, folder, find_pictures(pictures) if pictures.is_dir() else {})
+    counts = take_away(log, folder, find_pictures(pictures) if pictures.is_dir() else {})
     lines = [
-        f"{told['votes']} votes, {told['dialogs']} dialogs and {told['pictures']} pictures in {folder}",
+        f"{counts['votes']} votes, {counts['dialogs']} dialogs and {counts['pictures']} pictures in {folder}",
         f"cocoift score arena --predictions {folder}/votes.json",
         f"cocoift build {folder}/chat.yaml --data {folder} --out DIR",
     ]
-    show(told, False, lines)
+    show(counts, False, lines)
 
 # %% ../../nbs/cli/79_studies.ipynb #c6e9b871
 def _try_place(host: str, port: int) -> None:
