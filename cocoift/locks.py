@@ -25,15 +25,15 @@ def locked(
     "Hold a lock file, which stays there: one process or thread at a time."
     from filelock import FileLock, Timeout
 
-    held = FileLock(with_parent(path), timeout=patience, thread_local=False)
+    lock = FileLock(with_parent(path), timeout=patience, thread_local=False)
     try:
-        held.acquire()
+        lock.acquire()
     except Timeout:
         raise UserError(refusal) from None
     try:
         yield
     finally:
-        held.release()
+        lock.release()
 
 # %% ../nbs/09_locks.ipynb #e4b05d47
 @contextmanager
