@@ -213,15 +213,12 @@ class Album(Mapping):
 
     def _resolve(self, image: str) -> Path | None:
         kind, _, name = image.partition(":")
-        if (
-            below := self._by_image.get(image)
-            or kind in ("coco", "vg")
-            and self._by_image.get(self._aliases().get(image))
-        ):
+        below, numbered = self._by_image.get(image), kind in ("coco", "vg")
+        if below := below or numbered and self._by_image.get(self._aliases().get(image)):
             return _the_one(image, self._folder, below)
         if kind == "file":
             return self._by_bytes.get(image)
-        return None if kind in ("coco", "vg", "none") else self.at(name)
+        return None if numbered or kind == "none" else self.at(name)
 
     @cached_property
     def _by_bytes(self) -> dict[str, Path]:

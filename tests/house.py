@@ -6,7 +6,7 @@
 *Long lines*: of more than 120 columns, in code.
 A cell *shows* if it is not exported, hidden or skipped and ends in an expression that is no call to something which
 returns nothing (a test, a function of the package annotated `-> None`, `append` and its like), or if it prints,
-displays or runs a shell command outside of functions.
+displays or runs a shell command outside of functions and conditions.
 A *fork on a benchmark* compares something called bench, benchmark, exam or name with a registered benchmark's name, or
 asks whether it is in a collection of which most are; the benchmark's own module may.
 A *circle* is a set of files that import each other, at any depth of their code.
@@ -110,29 +110,29 @@ def called(node: ast.AST) -> str:  # the name that is called
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+def run_at_once(node: ast.AST) -> Iterator[ast.AST]:  # outside of functions and conditions
     yield node
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, (*FUNCTIONS, ast.Lambda, ast.ClassDef)):
-            yield from outside_functions(child)
+        if not isinstance(child, (*FUNCTIONS, ast.Lambda, ast.ClassDef, ast.If)):
+            yield from run_at_once(child)
 
 
 def shows(source: str, silent: set[str]) -> bool:
-    if re.search(r"(?m)^#\|\s*(export\w*|exec_doc|hide|default_exp|eval:\s*false|skip)\b", source):
+    if re.search(r"(?m)^#\|\s*(export\w*|exec_doc|hide|default_exp|eval:\s*false|skip|slow|gpu)\b", source):
         return False
     if re.match(r"\s*%%", source):
         return "%%capture" not in source
     if re.search(r"(?m)^\s*!", source):
         return True
     tree = ast.parse(re.sub(r"(?m)^%.*$", "", source))
-    if any(called(node) in ("print", "display") for node in outside_functions(tree)):
+    if any(called(node) in ("print", "display") for node in run_at_once(tree)):
         return True
     last = tree.body[-1] if tree.body else None
     if not isinstance(last, ast.Expr) or source.rstrip().endswith(";"):
         return False
     name = called(last.value)
     text = isinstance(last.value, ast.Constant) and isinstance(last.value.value, str)
-    return not (text or name in silent or name.startswith(("test_", "expect_")))
+    return not (text or name in silent or name.startswith(("test_", "expect_", "activation_checkpointing_")))
 
 
 def blind_cells(root: Path) -> tuple[int, list[str]]:  # how many show something, and those without an output

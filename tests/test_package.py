@@ -93,9 +93,9 @@ def test_nothing_uncommitted():
 # What `python tests/house.py` counts, and how much of it there may be: lowered with the work, never raised.
 LIMITS = {
     "names_in_two_modules": 110,
-    "long_lines": 1112,
-    "showing_cells_without_output": 157,
-    "forks_on_a_benchmark": 23,
+    "long_lines": 1068,
+    "showing_cells_without_output": 130,
+    "forks_on_a_benchmark": 22,
     "file_circles": 1,
     "modules_over_300": 37,
     "functions_over_30": 80,
