@@ -83,6 +83,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cocoift.cli.eval.experiment': ('cli/eval.html#experiment', 'cocoift/cli/eval.py'),
                                   'cocoift.cli.eval.judge': ('cli/eval.html#judge', 'cocoift/cli/eval.py')},
             'cocoift.cli.main': { 'cocoift.cli.main._ending': ('cli/main.html#_ending', 'cocoift/cli/main.py'),
+                                  'cocoift.cli.main._name': ('cli/main.html#_name', 'cocoift/cli/main.py'),
                                   'cocoift.cli.main._terminable': ('cli/main.html#_terminable', 'cocoift/cli/main.py'),
                                   'cocoift.cli.main.main': ('cli/main.html#main', 'cocoift/cli/main.py')},
             'cocoift.cli.scope': { 'cocoift.cli.scope.likelihood': ('cli/scope.html#likelihood', 'cocoift/cli/scope.py'),

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 import typer
 
-from . import data, eval, scope, score, studies, train  # noqa: F401  each adds its commands, in this order
+from . import data, eval, scope, score, studies, train  # noqa: F401  each adds its commands
 from .base import app
 from ..files import Failed, UserError
 
@@ -61,6 +61,19 @@ EXTRAS = {
 }
 
 
+_ORDER = (  # of the commands in `--help`, whatever order they were imported in
+    "sources fetch build audit repair export rewrite label train assemble convert eval judge compare experiment scope "
+    "likelihood score report quickstart app"
+).split()
+
+
+def _name(command: typer.models.CommandInfo) -> str:
+    return command.name or command.callback.__name__
+
+
+app.registered_commands.sort(key=lambda c: _ORDER.index(_name(c)) if _name(c) in _ORDER else len(_ORDER))
+
+
 def _ending(name: str, error: BaseException) -> tuple[str, int] | None:
     "What is said after a command's name, and the exit code; nothing for a fault of ours."
     if isinstance(error, (UserError, Failed)):
@@ -84,7 +97,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known = set(map(_name, app.registered_commands))
     name = f"cocoift {sys.argv[1]}" if known.intersection(sys.argv[1:2]) else "cocoift"
     works = name != "cocoift" and "--help" not in sys.argv
     try:
