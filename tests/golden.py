@@ -1,25 +1,28 @@
-"""What a user sees of every command, as documents in `tests/golden/`: `python tests/golden.py [NAME ...]` writes them anew.
+"""What a user sees of every command, as documents in `tests/golden/`: `python tests/golden.py [NAME ...]` writes them.
 
-All of it is made through `cocoift.cli.main.main` alone, so that modules may move and be renamed. A document is a function
-marked with `@document`; it says which commands are typed and which files are looked at. A command that was typed before
-is not run again. All run in one folder that holds `study/` (a `quickstart --tiny`), `shared/` (the shared data) and what
-the commands write.
+All of it is made through `cocoift.cli.main.main` alone, so that modules may move and be renamed. A document is a
+function marked with `@document`; it says which commands are typed and which files are looked at. A command that was
+typed before is not run again. All run in one folder that holds `study/` (a `quickstart --tiny`), `shared/` and `bench/`
+(the shared data) and what the commands write.
 
 What is made equal, since it changes from run to run or from machine to machine:
 
-- the folder's own path becomes `<tmp>`, the shared data's `<shared>`, the package's `<lab>`, an address `<address>`;
+- the folder's own path becomes `<tmp>`, the shared data's `<shared>`, the package's `<lab>`, a server's `<address>`;
 - values of `seconds`, `ended`, `wall`, `peak_mb`, `mb_per_s`, `tokens_per_s`, `gb_there`, and dates: `<changes>`;
 - the version of the lab and the `versions` of libraries: `<version>`;
 - floats keep 10 significant digits, since processors add in different orders;
-- parquet files are compared by their rows, pictures in them by their number; HTML by its visible text;
-- tables of a report's plots: not compared;
-- loose documents (what was trained on this machine: `LOOSE`): sha256 digests become `<sha256>`, large parts are cut to
-  their first entry, and numbers agree within the document's tolerance.
+- parquet files are compared by their rows, without the pictures in them; HTML by its headings, its visible text and the
+  numbers of its plots; checkpoints by their tensors' names, types and shapes, and by their configurations;
+- of what was said on stderr only lines that begin with `cocoift`: no progress, no library's words;
+- loose documents (what was trained on this machine: `LOOSE`; what a server's address is part of, in `served`): sha256
+  digests become `<sha256>`, large parts are cut to their first entry, numbers agree within the document's tolerance.
 
-Long parts are folded: a dictionary, a list or a text that is too long for its place becomes its length, 16 digits of the
-sha256 of its normalised text (keys in the order in which they were written), and its beginning.
+Long parts are folded: a list or a text that is too long for its place becomes its length, 16 digits of the sha256 of
+its normalised text (keys in the order in which they were written) and its beginning; a dictionary becomes its keys,
+each with its value where that is short, else with four digits of its digest. `sha256` is always that of the whole.
 """
 
+import base64
 import contextlib
 import hashlib
 import html
@@ -33,7 +36,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +92,20 @@ def fold(value: Any, room: int, loose: bool = False) -> Any:
     long = {key: part for key, part in value.items() if len(one_line(part)) > SHORT}
     rest = room - sum(len(one_line({key: part})) for key, part in value.items() if key not in long)
     if len(value) > MANY or rest < LEAST * len(long):
-        return {"<keys>": len(value), **mark, "first": " ".join(list(value)[:12])}
+        return {"<keys>": len(value), **mark, "parts": " ".join(brief(value, loose))}
     return {key: fold(part, rest // len(long), loose) if key in long else part for key, part in value.items()}
 
 
+def brief(value: dict, loose: bool) -> list[str]:
+    "Its keys, each with its value where that is short, else with four digits of its digest."
+    texts = {key: one_line(part) for key, part in list(value.items())[:MANY]}
+    if loose:
+        return list(texts)
+    return [f"{key}={text}" if len(text) < 8 else f"{key}#{sha(text)[:4]}" for key, text in texts.items()]
+
+
 def without_digests(value: Any) -> Any:
-    return json.loads(re.sub(r'"[0-9a-f]{64}"', '"<sha256>"', one_line(value)))
+    return json.loads(re.sub(r'"([0-9a-f]{12}|[0-9a-f]{64})"', '"<sha256>"', one_line(value)))
 
 
 def shortened(value: Any) -> Any:
@@ -105,6 +118,26 @@ def visible(page: str) -> str:
     page = re.sub(r"(?s)<(script|style)\b.*?</\1>", "", page)
     words = html.unescape(re.sub(r"(?s)<[^>]*>", "\n", page))
     return "\n".join(line.strip() for line in words.splitlines() if line.strip())
+
+
+def page_of(page: str) -> dict:
+    "An HTML page: its headings, its visible text, and what its plots are drawn from."
+    heads = [visible(head) for _, head in re.findall(r"(?s)<h([1-6])\b[^>]*>(.*?)</h\1>", page)]
+    plots = re.findall(r'(?s)<script type="application/json">(.*?)</script>', page)
+    numbers = [one_line(unpacked(json.loads(plot))) for plot in plots]
+    told = {"headings": " | ".join(heads)[:400], "text": f"<{len(visible(page))} characters, {sha(visible(page))}>"}
+    return told | {"plots": len(plots), "plotted": sha(normal("".join(numbers), {}))}
+
+
+def unpacked(value: Any) -> Any:
+    "A figure with its arrays as numbers."
+    import numpy as np
+
+    if isinstance(value, dict) and "bdata" in value:
+        return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).tolist()
+    if isinstance(value, dict):
+        return {key: unpacked(part) for key, part in value.items()}
+    return [unpacked(part) for part in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- typed
@@ -120,6 +153,7 @@ class Lab:
         lab = str(Path(cocoift.__file__).parent.parent)
         self.paths = {str(self.home): "<tmp>", str(SHARED): "<shared>", str(home): "<tmp>", lab: "<lab>"}
         (self.home / "shared").symlink_to(SHARED)
+        (self.home / "bench").symlink_to(SHARED / "bench")
         if study is None:
             self.study = self.start()
         else:
@@ -150,7 +184,12 @@ class Lab:
             return lines if len(text) <= room else fold(text, room, self.loose)
         if self.loose:
             return fold(without_digests(whole), room, True)
-        return {"sha256": sha(text.strip()), "json": fold(shortened(whole), room)}
+        folded, mark = fold(shortened(whole), room), {"sha256": sha(text.strip())}
+        return (
+            folded | mark
+            if isinstance(folded, dict) and {"<keys>", "<items>"} & folded.keys()
+            else {"json": folded} | mark
+        )
 
     def __call__(self, line: str, *files: str, room: int = 450) -> dict:
         "A command as it is typed, and the files that it wrote: {command: {printed, files}}."
@@ -167,14 +206,14 @@ class Lab:
             told["files"] |= {
                 name: "as printed"
                 for name, whole in told["files"].items()
-                if isinstance(whole, dict) and "json" in whole and whole == told.get("printed")
+                if isinstance(whole, dict) and "sha256" in whole and whole == told.get("printed")
             }
         return {line: told}
 
     def plain(self, line: str, room: int = 450) -> dict:
         "A command with --json, and what it prints without."
-        told, lines = self(f"{line} --json", room=room), self(line, room=200)[line]
-        return {line: {"json": told[f"{line} --json"], "text": lines}}
+        told, lines = self(f"{line} --json", room=room), self(line, room=120)[line]
+        return {line: told[f"{line} --json"] | {"text": lines.get("printed", lines)}}
 
     def refused(self, *lines: str) -> dict:
         "Commands that say one line and end with another code than 0."
@@ -195,7 +234,7 @@ class Lab:
             return self.rows(path)
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         if path.suffix == ".html":
-            text = visible(text)
+            return page_of(normal(text, self.paths))
         if path.suffix == ".jsonl":
             return self.lines(text)
         return self.value(text, room)
@@ -289,7 +328,7 @@ def help(lab: Lab) -> dict:
     "Every command's options and arguments, by their names."
     done = subprocess.run(
         [*COCOIFT, "--help"], capture_output=True, text=True, check=True
-    )  # their order hangs on imports
+    )  # the order hangs on imports
     commands = re.findall(r"(?m)^  (\w+)  +\S", done.stdout.partition("Commands:")[2])
     told: dict = {"cocoift": commands}
     for name in commands:
@@ -404,7 +443,7 @@ def rewrite(lab: Lab) -> dict:
         "rewrite captioned-set --out new",
         f"rewrite captioned-set {server} --out new --budget 1",
         f"rewrite captioned-set {server} --out new --schema maybe",
-        f"rewrite captioned-set new {server} --recipe tiny",
+        f"rewrite captioned-set {server} --out new --recipe tiny",
     )
 
 
@@ -417,7 +456,7 @@ def label(lab: Lab) -> dict:
     told = lab.plain(f"{drawn} --recipe coco-ift-full --price price.yaml --dry-run", room=1200)
     return told | lab.refused(
         f"label captioned-set {server} --out new",
-        f"label captioned-set new {server} --images nowhere",
+        f"label captioned-set {server} --out new --images nowhere",
         f"{drawn} --longest 3",
         f"{drawn} --recipe nothing",
     )
@@ -571,9 +610,7 @@ def eval_rounds(lab: Lab) -> dict:
     told = run_of(lab, ORACLE, "oracle", "pier.jsonl", room=1700)
     told |= run_of(lab, COLLAPSE, "collapse", "pier.jsonl", room=1200)
     for name in ("always_terse", "always_full"):
-        told |= run_of(
-            lab, asked(f"scripted:{name}", "rounds", "study/exam", name, "--per-image 2"), name, "pier.jsonl", room=400
-        )
+        told |= run_of(lab, asked(f"scripted:{name}", "rounds", "study/exam", name, "--per-image 2"), name, room=400)
     told |= run_of(
         lab, asked("replay:runs/oracle", "rounds", "study/exam", "replayed"), "replayed", "pier.jsonl", room=400
     )
@@ -594,8 +631,7 @@ def eval_rounds(lab: Lab) -> dict:
             "--split train --per-image 1 --history gold:3 --history none",
         ),
         "trained",
-        "pier.jsonl",
-        room=800,
+        room=500,
     )
     alone, several = ((lab.home / "runs" / name / "rounds.jsonl").read_bytes() for name in ("collapse", "shared"))
     told["two processes write the bytes of one"] = alone == several
@@ -615,7 +651,7 @@ def eval_rounds(lab: Lab) -> dict:
         "eval --model scripted:oracle --data study/exam --out runs/x --split nowhere",
         "eval --model replay:runs/nothing --data study/exam --out runs/x",
         "eval --model scripted:collapse --data study/exam --out runs/oracle",
-        f"eval --model http://127.0.0.1:9/v1 --data study/exam --out runs/x",
+        "eval --model http://127.0.0.1:9/v1 --data study/exam --out runs/x",
         "eval --model http://127.0.0.1:9/v1#m --data study/exam --out runs/x --budget 1",
     )
 
@@ -625,9 +661,7 @@ def eval_scope(lab: Lab) -> dict:
     lab.run(SCOPE)
     told = {}
     for name in ("oracle", "collapse"):
-        told |= run_of(
-            lab, asked(f"scripted:{name}", "scope", "scope", f"scope-{name}", ""), f"scope-{name}", room=1400
-        )
+        told |= run_of(lab, asked(f"scripted:{name}", "scope", "scope", f"scope-{name}", ""), f"scope-{name}", room=900)
     more = "--history own --history neutral --history forced_short"
     told |= run_of(
         lab, asked("scripted:always_full", "scope", "study/exam", "scope-named", more), "scope-named", room=600
@@ -740,7 +774,7 @@ def eval_official(lab: Lab) -> dict:
 def eval_checkpoint(lab: Lab) -> dict:
     specs = "--per-image 1 --most-tokens 4 --history none --history own:1"
     out = f"--out runs/checkpoint {specs} --data study/exam --model {SEED}/model"
-    told = lab(f"eval {out} --json", *(f"runs/checkpoint/{name}" for name in (*RUN, "pier.jsonl")), room=1200)
+    told = lab(f"eval {out} --json", *(f"runs/checkpoint/{name}" for name in RUN), room=1200)
     return told | lab(f"eval {out.replace('runs/checkpoint', 'runs/new')} --dry-run --json")
 
 
@@ -752,7 +786,7 @@ def scope(lab: Lab) -> dict:
     lab.run(SCOPE)
     told = lab(SCOPE, *(f"scope/{path.name}" for path in sorted((lab.home / "scope").iterdir()) if path.is_file()))
     told |= lab(
-        "scope --data shared/coco-mini --out scope-mini --synonyms shared/bench/chair/synonyms.txt "
+        "scope --data shared/coco-mini --out scope-mini --synonyms bench/chair/synonyms.txt "
         "--lmms-eval tasks/coco_scope --pictures shared/coco-mini/images --json",
         "tasks/coco_scope",
     )
@@ -796,14 +830,15 @@ def compare(lab: Lab) -> dict:
     )
 
 
-VET = "--predictions twelve.json --references shared/bench/mm-vet/mm-vet_sample12.json"
-GRADES = "shared/bench/mm-vet/llava-v1.5-13b_gpt-4-grade-3runs.json"
-ANSWERS = "shared/bench/mm-vet/results_llava-v1.5-13b.json"
+VET = "--predictions twelve.json --references bench/mm-vet/mm-vet_sample12.json"
+GRADES = "bench/mm-vet/llava-v1.5-13b_gpt-4-grade-3runs.json"
+ANSWERS = "bench/mm-vet/results_llava-v1.5-13b.json"
 JUDGED = (
     f"judge mm-vet {VET} --judge replay:{GRADES} --out judged/gpt4 --json",
     f"judge mm-vet {VET} --judge rule --out judged/rule --json",
-    f"judge mm-vet {VET} --judge replay:{GRADES} --repeats 3 --out judged/thrice --canary {GRADES} --canary-answers {ANSWERS} "
-    "--canary-references shared/bench/mm-vet/mm-vet_sample12.json --json",
+    f"judge mm-vet {VET} --judge replay:{GRADES} --repeats 3 --out judged/thrice --canary {GRADES} "
+    f"--canary-answers {ANSWERS} "
+    "--canary-references bench/mm-vet/mm-vet_sample12.json --json",
 )
 
 
@@ -826,11 +861,13 @@ def judge(lab: Lab) -> dict:
     for line, out in zip(JUDGED, ("gpt4", "rule", "thrice")):
         lab.run(line)
         told |= lab(line, *(f"judged/{out}/{path.name}" for path in files_in(lab.home / "judged" / out)), room=700)
-    coco = "shared/bench/llava-bench-coco"
+    coco = "bench/llava-bench-coco"
     more = {
-        "coco": f"judge llava-bench --predictions {coco}/qa90_gpt4_answer.jsonl --judge rule --references {coco}/qa90_gpt4_answer.jsonl "
+        "coco": f"judge llava-bench --predictions {coco}/qa90_gpt4_answer.jsonl --judge rule "
+        f"--references {coco}/qa90_gpt4_answer.jsonl "
         f"--questions {coco}/qa90_questions.jsonl --context {coco}/caps_boxes_coco2014_val_80.jsonl",
-        "pair": "judge pairwise --predictions twelve.json --against others.json --questions shared/bench/mm-vet/mm-vet_sample12.json --judge rule",
+        "pair": "judge pairwise --predictions twelve.json --against others.json "
+        "--questions bench/mm-vet/mm-vet_sample12.json --judge rule",
     }
     for out, line in more.items():
         line = f"{line} --out judged/{out} --json"
@@ -841,7 +878,8 @@ def judge(lab: Lab) -> dict:
     official(lab)
     lab.run(official_run("mm-vet"))
     told |= lab(
-        "judge mm-vet --predictions runs/mm-vet-collapse --history own --references official/mm-vet/mm-vet.json --judge rule "
+        "judge mm-vet --predictions runs/mm-vet-collapse --history own --references official/mm-vet/mm-vet.json "
+        "--judge rule "
         "--out judged/run --json"
     )
     return told | lab.refused(
@@ -850,7 +888,7 @@ def judge(lab: Lab) -> dict:
         f"judge mm-vet {VET} --judge nowhere --out x",
         f"judge mm-vet {VET} --judge scripted:oracle --out x",
         f"judge mm-vet {VET} --judge rule --prompt llava-bench --out x",
-        f"judge mm-vet --predictions {ANSWERS} --references shared/bench/mm-vet/mm-vet_sample12.json --judge rule --out x",
+        f"judge mm-vet --predictions {ANSWERS} --references bench/mm-vet/mm-vet_sample12.json --judge rule --out x",
         f"judge mm-vet {VET} --judge replay:{GRADES} --repeats 4 --out judged/four",
         f"judge mm-vet {VET} --judge rule --canary {GRADES} --out x",
         "judge mm-vet --predictions twelve.json --judge rule --out x",
@@ -869,24 +907,29 @@ SCORES = (
     "pope --predictions B/pope/llava-v1.5-13b_answers_random.jsonl --references B/pope/coco_pope_random_e3e3926.json",
     "pope --predictions B/pope/llava-v1.5-13b_answers_random.jsonl --references B/pope/coco_pope_random_e3e3926.json "
     "--questions B/pope/llava_questions_random.jsonl --mode open",
-    "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --questions B/vqa/questions.json --rules 2021",
+    "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --questions B/vqa/questions.json "
+    "--rules 2021",
     "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --rules 2015",
     "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --rules textvqa",
     "vqa --predictions B/vqa/results.json --references B/vqa/annotations.json --mode open",
     "gqa --predictions runs/gqa-whole/predictions/P.json --references official/gqa",
-    "okvqa --predictions runs/okvqa-whole/predictions/P.json --references official/okvqa/mscoco_val2014_annotations.json",
+    "okvqa --predictions runs/okvqa-whole/predictions/P.json "
+    "--references official/okvqa/mscoco_val2014_annotations.json",
     "aokvqa --predictions runs/aokvqa-whole/predictions/P.json --references official/aokvqa",
     "textvqa --predictions runs/textvqa-whole/predictions/P.json --references official/textvqa",
-    "chair --predictions B/chair/captions_Instruction1_instructblip_0_500.jsonl --references B/chair/gt_objects_0_500.json "
+    "chair --predictions B/chair/captions_Instruction1_instructblip_0_500.jsonl "
+    "--references B/chair/gt_objects_0_500.json "
     "--synonyms B/chair/synonyms.txt",
-    "chair --predictions B/chair/captions_Instruction2_minigpt-4_0_500.jsonl --references B/chair/gt_objects_0_500.json "
+    "chair --predictions B/chair/captions_Instruction2_minigpt-4_0_500.jsonl "
+    "--references B/chair/gt_objects_0_500.json "
     "--synonyms B/chair/synonyms.txt",
     "coco-caption --predictions B/coco-caption/results_loo0.json --references B/coco-caption/annotations_loo0.json",
     "arena --predictions B/arena/battles.json",
     "pairwise --predictions B/arena/pairwise_judgments.jsonl",
     "single --predictions B/arena/single_judgments.jsonl",
     "infimm --predictions graded.jsonl",
-    "paired-test --predictions B/llava-bench-wild/llava-v1.5-13b-eval1.jsonl --references B/llava-bench-wild/llava-v1.5-13b-eval3.jsonl",
+    "paired-test --predictions B/llava-bench-wild/llava-v1.5-13b-eval1.jsonl "
+    "--references B/llava-bench-wild/llava-v1.5-13b-eval3.jsonl",
 )
 
 
@@ -897,22 +940,23 @@ def score(lab: Lab) -> dict:
     told = {}
     for line in SCORES:
         bench = line.partition(" ")[0]
-        line = line.replace(" B/", " shared/bench/")
+        line = line.replace(" B/", " bench/")
         if "P.json" in line:
             lab.run(asked("scripted:always_full", bench, f"official/{bench}", f"{bench}-whole", "--history none"))
             line = line.replace("P.json", "none.json")
         told |= lab.plain(f"score {line}", room=380)
-    pope = "shared/bench/pope/llava-v1.5-13b_answers_random.jsonl"
+    pope = "bench/pope/llava-v1.5-13b_answers_random.jsonl"
     return told | lab.refused(
         "score",
         f"score chess --predictions {pope}",
         "score pope --predictions nowhere.jsonl",
         f"score pope --predictions {pope}",
-        f"score pope --predictions {pope} --references shared/bench/pope/coco_pope_random_current_first60.json",
-        f"score vqa --predictions {pope} --references shared/bench/vqa/annotations.json",
+        f"score pope --predictions {pope} --references bench/pope/coco_pope_random_current_first60.json",
+        f"score vqa --predictions {pope} --references bench/vqa/annotations.json",
         f"score llava-bench --predictions {pope}",
-        f"score pope --predictions {pope} --references shared/bench/pope/coco_pope_random_e3e3926.json --mode odd",
-        "score mm-vet --predictions shared/bench/mm-vet/results_llava-v1.5-13b.json --references shared/bench/mm-vet/capabilities.json",
+        f"score pope --predictions {pope} --references bench/pope/coco_pope_random_e3e3926.json --mode odd",
+        "score mm-vet --predictions bench/mm-vet/results_llava-v1.5-13b.json "
+        "--references bench/mm-vet/capabilities.json",
     )
 
 
@@ -937,13 +981,80 @@ def report(lab: Lab) -> dict:
 @document
 def experiment(lab: Lab) -> dict:
     told = lab.plain("experiment paper --tiny --out paper --dry-run", room=1700)
-    told |= lab("experiment paper --out paper --data shared --without infimm --gpu-price 3 --dry-run --json", room=1700)
+    told |= lab(
+        "experiment paper --out paper --data nothing --without infimm --gpu-price 3 --dry-run --json", room=1700
+    )
     return told | lab.refused(
         "experiment nothing --dry-run",
         "experiment paper --dry-run colour=red",
         "experiment paper --dry-run --without chess",
         "experiment paper --dry-run --gpu-price cheap",
     )
+
+
+class Stage(BaseHTTPRequestHandler):
+    "An OpenAI-compatible server: a judge's 0.5, a sentence around a short answer, or how much was sent."
+
+    protocol_version, wbufsize = "HTTP/1.1", -1
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        messages = [message["content"] for message in body["messages"]]
+        parts = [
+            part for content in messages for part in ([{"text": content}] if isinstance(content, str) else content)
+        ]
+        text = " ".join(part.get("text", "<picture>") for part in parts)
+        _, asked, short = text.rpartition("Short answer: ")
+        bare = short.strip()
+        answer = f"The right answer to that is {bare}, as one can see."
+        answer = f"{bare.capitalize()}, that is what can be seen here." if bare in ("yes", "no") else answer
+        count = f"The {len(text.split())} words and {text.count('<picture>')} pictures are here."
+        said = "0.5" if body["model"] == "judge" else answer if asked else count
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+        usage = {"prompt_tokens": len(text), "completion_tokens": len(said), "total_tokens": len(text) + len(said)}
+        told = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
+        data = json.dumps(told | {"choices": [choice]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def stage() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stage)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+@document
+def served(lab: Lab) -> dict:
+    "What a server answers, asked and rewritten, exactly; where its address is part of the digests, loosely."
+    prices = "{input: 2.5, output: 10, image: 85, tile: 170}"
+    lab.put("prices.yaml", f"judge: {prices}\nscribe: {prices}\n")
+    twelve(lab), lab.run(CAPTIONED)
+    priced = "--price prices.yaml --budget 50"
+    written = f"--model scribe --concurrency 1 --recipe coco-ift-full {priced} --skip-failed --json"
+    with stage() as url:
+        line = f"eval --model {url}#scribe --data study/exam --per-image 1 {SPECS} {priced}"
+        told = lab(f"{line} --out runs/served --json", *(f"runs/served/{name}" for name in RUN))
+        for role, more in (
+            ("rewrite", "most='{sentence: 20, paraphrase: 5}'"),
+            ("label", "--images study/world/images most='{detail: 3, reasoning: 3}'"),
+        ):
+            line = f"{role} captioned-set --endpoint {url} --out {role}-set {more} {written}"
+            told |= lab(line, f"{role}-set/conversations/part-00000.parquet", f"{role}-set/rejects.jsonl", room=300)
+        lab.loose = True
+        files = [f"judged/served/{name}" for name in ("scores.json", "judge.json", "verdicts.jsonl")]
+        told |= lab(f"judge mm-vet {VET} --judge {url}#judge --out judged/served {priced} --json", *files, room=700)
+        told |= {"rewrite-set": lab.file("rewrite-set/manifest.json", 700)}
+    return {line.replace(url, "URL"): entry for line, entry in told.items()}
 
 
 @document
@@ -977,7 +1088,16 @@ def laid(value: Any, depth: int = 0) -> str:
 
 def make(lab: Lab, name: str) -> Any:
     lab.loose = name in LOOSE
-    return json.loads(one_line(DOCUMENTS[name](lab)))
+    told = json.loads(one_line(DOCUMENTS[name](lab)))
+    return digests(told) if name in ("eval-official", "eval-scope", "judge") else told
+
+
+def digests(told: dict) -> dict:
+    "What a run says of itself, by its digest alone: `eval-rounds` shows it."
+    for entry in told.values():
+        files = entry.get("files", {}) if isinstance(entry, dict) else {}
+        files |= {name: whole["sha256"] for name, whole in files.items() if name.endswith(("/run.json", "/judge.json"))}
+    return told
 
 
 def stored(name: str) -> Any:

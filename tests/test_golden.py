@@ -19,4 +19,4 @@ def test_as_it_was(lab, name):
 
 def test_every_document_is_made():
     assert {path.stem for path in golden.GOLDEN.glob("*.json")} == set(golden.DOCUMENTS)
-    assert sum(path.stat().st_size for path in golden.GOLDEN.glob("*.json")) <= 150_000
+    assert sum(path.stat().st_size for path in golden.GOLDEN.glob("*.json")) <= 150 * 1024
