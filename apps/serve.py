@@ -1,7 +1,6 @@
 "Both tabs on one page, on this machine only unless a password guards them. Started by `cocoift app`, with OPTIONS set."
 
 import atexit
-import fcntl
 import os
 import shutil
 import signal
@@ -10,13 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from filelock import FileLock
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 FOLDER = Path(tempfile.mkdtemp(prefix="cocoift-app-"))
 CACHE = FOLDER / "files"
 os.environ["GRADIO_TEMP_DIR"] = str(CACHE)
 os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # uvicorn's setting: whose X-Forwarded-For is believed; else nobody's
-HELD = open(FOLDER / "lock", "w")  # as long as this app lives
-fcntl.flock(HELD, fcntl.LOCK_EX)
+HELD = FileLock(FOLDER / "lock", timeout=0).acquire()  # as long as this app lives
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 import gradio as gr  # noqa: E402  reads its settings when it is imported
@@ -50,9 +50,8 @@ def sweep(aside: Path) -> None:
     "Remove what visitors sent to an app that was killed: a folder whose lock nobody holds."
     for left in aside.parent.glob("cocoift-app-*"):
         try:
-            if time.time() - left.stat().st_mtime > 5:
-                with open(left / "lock") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (left / "lock").is_file() and time.time() - left.stat().st_mtime > 5:
+                with FileLock(left / "lock", timeout=0):
                     shutil.rmtree(left, ignore_errors=True)
         except OSError:  # somebody's who is alive, or none of these
             continue

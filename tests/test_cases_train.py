@@ -18,7 +18,7 @@ import yaml
 from test_kept import contents
 from test_resume import ranks_of, reached, stamps
 
-from cocoift.files import only_one
+from cocoift.locks import only_one
 from cocoift.options import RECIPES, load_recipe
 from cocoift.train.launch import CPU_RANKS
 from cocoift.train.recipe import TrainRecipe

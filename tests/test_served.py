@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from mock_server import MockServer, Refusal
 
-from cocoift.files import UserError, read_json
+from cocoift.files import UserError
 from cocoift.images import find_pictures
 from cocoift.models.ask import Ask, Settings
 from cocoift.models.endpoint.cache import Cache
@@ -20,6 +20,7 @@ from cocoift.models.endpoint.request import Request
 from cocoift.models.endpoint.server import ServedModel
 from cocoift.models.endpoint.tasks import ask_all
 from cocoift.studies.judged import run_judge
+from cocoift.texts import read_json
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
 class Data:
     def __init__(self, study: Study):
         self.study, self.audits = study, study.store.path.parent / "audits"
-        self.browser = lru_cache(4)(lambda path, stamp: shelf.Browser(path))
+        self.browser = lru_cache(4)(lambda path, stamp: shelf.DatasetBrowser(path))
         self.set, self.note = gr.Dropdown([], label="Dataset", elem_id="dataset"), gr.Markdown(elem_id="data-note")
         self.sets = figure_places(
             ("composition", "overlap"),
@@ -45,7 +45,7 @@ class Data:
         self.choices = {"set": self.set, "source": source, "format": format, "fault": fault, "which": which}
 
     def arrive(self, query: Query) -> list:
-        there = list(shelf.datasets(self.study.root))
+        there = list(shelf.find_datasets(self.study.root))
         chosen = query.one(
             "set", there, next((name for name in there if name in look.LAYOUT_ORDER), next(iter(there), None))
         )
@@ -81,8 +81,8 @@ class Data:
                 self.read, list(self.choices.values()), [self.picture, self.rounds], **QUIET
             )
 
-    def open(self, name: str | None) -> shelf.Browser:
-        folder = shelf.datasets(self.study.root).get(name)
+    def open(self, name: str | None) -> shelf.DatasetBrowser:
+        folder = shelf.find_datasets(self.study.root).get(name)
         if folder is None:
             raise UserError(
                 f"{name}: this dataset is gone, or is being written."
@@ -96,7 +96,7 @@ class Data:
 
     def composed(self, name, source, format):
         "What stands in a set's columns: at once."
-        wrong = [f"{path}: {why}" for path, why in shelf.unreadable(self.study.root).items()]
+        wrong = [f"{path}: {why}" for path, why in shelf.unfinished_datasets(self.study.root).items()]
         try:
             mix = self.open(name).mixture()
         except (UserError, OSError, KeyError) as error:
@@ -117,7 +117,7 @@ class Data:
         "What takes a reading of every word: a little later, and once."
         try:
             browser = self.open(name)
-            audit, leaks = shelf.audited(browser.folder, self.audits), shelf.leaks(browser.folder)
+            audit, leaks = shelf.cached_audit(browser.folder, self.audits), shelf.removed_images(browser.folder)
         except (UserError, OSError, KeyError, ValueError) as error:
             why = str(error) or type(error).__name__
             return [not_shown([why]), *self.places({p: (None, lambda _: look.empty(why)) for p in LATER}), None]

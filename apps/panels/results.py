@@ -6,7 +6,7 @@ import pandas as pd
 from apps.panels.place import FigurePlace, Query, Study, figure_places, not_shown, parts_of, remember
 from apps.sessions import QUIET
 from cocoift.dashboard import run_index as board
-from cocoift.dashboard.leaderboard import View, gaps, readable, settle
+from cocoift.dashboard.leaderboard import View, baseline_gaps, leaderboard_text, resolve_view
 from cocoift.viz import figures, results
 from cocoift.viz.leaderboard import leaderboard_figure, leaderboard_table
 
@@ -71,11 +71,11 @@ class Results:
     ) -> tuple[dict[str, pd.DataFrame], View, list[str]]:  # tables, what is shown of them, what cannot be read
         tables, wrong = board.results(self.study.root, self.study.memory)
         chosen = [*runs, baseline] if runs and baseline else runs or []
-        view = settle(board.choose(tables["scores"], chosen), bench, metric, history, baseline)
+        view = resolve_view(board.select_runs(tables["scores"], chosen), bench, metric, history, baseline)
         chosen = [*runs, view.baseline] if runs and view.baseline else runs or []
-        tables = {name: board.choose(table, chosen) for name, table in tables.items()}
+        tables = {name: board.select_runs(table, chosen) for name, table in tables.items()}
         for name in tables.keys() - set(FREE):
-            tables[name] = board.choose(tables[name], [view.bench], "bench")
+            tables[name] = board.select_runs(tables[name], [view.bench], "bench")
         return tables, view, wrong
 
     def standing(
@@ -87,7 +87,7 @@ class Results:
             *self.standings.drawn(
                 self.study.csv(), table, leaderboard_figure, view.metric, view.history, view.baseline
             ),
-            readable(table),
+            leaderboard_text(table),
         ]
 
     def first(self, *values):
@@ -114,14 +114,14 @@ class Results:
         scores = tables["scores"]
         if len(view.runs) > MOST:  # the one that the figure shows
             scores = scores[(scores.metric == view.metric) & (scores.history == view.history)]
-        paired, unpaired = gaps(self.study.root, scores, view.baseline, self.study.memory)
+        paired, unpaired = baseline_gaps(self.study.root, scores, view.baseline, self.study.memory)
         return [not_shown([*wrong, *unpaired]), *self.standing(tables["scores"], view, paired)]
 
     def rest(self, *values):
         "All other figures; of many runs those that come first."
         tables, view, _ = self.scored(*values)
         most = list(dict.fromkeys(filter(None, (view.baseline, *view.runs))))[:MOST]
-        tables = {name: table if name in FREE else board.choose(table, most) for name, table in tables.items()}
+        tables = {name: table if name in FREE else board.select_runs(table, most) for name, table in tables.items()}
         drawn = self.levels(tables, view) | self.capabilities(tables, view) | self.by_round(tables, values[0] or most)
         return [part for name, place in self.plots.items() for part in place.drawn(self.study.csv(), *drawn[name])]
 
@@ -157,7 +157,10 @@ class Results:
         }
 
     def by_round(self, tables: dict[str, pd.DataFrame], runs: list[str]) -> dict[str, tuple]:
-        piers, turned = board.choose(board.piers(self.study.root, self.study.memory), runs), tables["transitions"]
+        piers, turned = (
+            board.select_runs(board.pier_rounds(self.study.root, self.study.memory), runs),
+            tables["transitions"],
+        )
         rounds = pd.concat([table for table in (piers, tables["rounds"]) if len(table)] or [pd.DataFrame()])
         one = turned.layout.iloc[0] if len(turned) else ""
 

@@ -6,7 +6,6 @@
 __all__ = ['VOTES', 'ArenaStore', 'read_side', 'sides_as_json', 'votes_of']
 
 # %% ../../nbs/arena/14_store.ipynb #d00e4380
-import fcntl
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from threading import Lock
 
 from .session import ShownRound, Side
 from ..files import Journal, UserError, atomic_file, with_parent
+from ..locks import locked
 
 # %% ../../nbs/arena/14_store.ipynb #fd678a00
 VOTES = ("A", "B", "C", "D", "tie", "both bad")
@@ -28,8 +28,7 @@ class ArenaStore:
         self._folder = self.path.with_name("pictures")
 
     def add(self, *lines: dict) -> None:
-        with self._lock, open(with_parent(self.path.with_suffix(".lock")), "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._lock, locked(self.path.with_suffix(".lock"), "", patience=-1):
             Journal(self.path).append(lines)
 
     def lines(self) -> list[dict]:

@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate, show
+from .base import Json, app, columns, estimate_text, show
 from ..files import Failed
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
@@ -258,7 +258,7 @@ def compare_command(
 
     result = compare(a, b, html, images, force)
     rows = [
-        [name, d["a"], d["b"], estimate(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]]
+        [name, d["a"], d["b"], estimate_text(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]]
         for name, d in result["differences"].items()
     ]
     seeds = f"{result['seeds']} seeds: intervals speak of trainings like these, p of these ones"

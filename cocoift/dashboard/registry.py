@@ -18,9 +18,9 @@ from typing import Optional
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..arena.prepared import PREPARED, PreparedDialog, recorded
-from ..eval.benchmarks.rounds import read_items
-from ..eval.history import Item
-from ..files import UserError, digest, read_json, read_text
+from ..eval.benchmarks.rounds import annotated_questions
+from ..eval.questions import Question
+from ..files import UserError, digest
 from ..images import find_pictures
 from ..models.ask import Ask, Model, Settings
 from ..models.endpoint.failures import KEY
@@ -28,6 +28,7 @@ from ..models.endpoint.server import parse_server
 from ..models.opening import open_model
 from ..models.scripted import NearestKey, ScriptedModel
 from ..options import read_yaml
+from ..texts import read_json, read_text
 from ..world import make_world
 
 # %% ../../nbs/dashboard/10_registry.ipynb #8778bd9b
@@ -71,18 +72,18 @@ class Scenes:
     "Pictures that can be shown, and what is known of them."
 
     pictures: dict[str, Path] = field(default_factory=dict)
-    items: dict[str, Item] = field(default_factory=dict)  # what an examination asks, with the right answers
+    items: dict[str, Question] = field(default_factory=dict)  # what an examination asks, with the right answers
     answer_key: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # of scripted models
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def add_world(self, world: Path) -> None:
         "Show the pictures of a drawn world, too."
-        items = read_items(world)
+        items = annotated_questions(world)
         annotations = read_json(world / "coco/annotations/captions_val2017.json")["annotations"]
         captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(annotations)}  # the first of each
         entries: dict[str, list] = {image: [] for image in captions}
         for item in items:
-            entries.setdefault(item.image, []).append((item.bare, item.terse, item.full))
+            entries.setdefault(item.image, []).append((item.question, item.short_answer, item.full_answer))
         self.pictures |= find_pictures(world / "images")
         self.items |= {item.id: item for item in items}
         self.answer_key |= {
@@ -103,11 +104,11 @@ class Scenes:
 # %% ../../nbs/dashboard/10_registry.ipynb #98a821ef
 def examples(scenes: Scenes) -> list[tuple[str, str]]:  # question, image
     "One question of each kind, each about another picture, then some about any."
-    first: dict[str, Item] = {}
+    first: dict[str, Question] = {}
     for item in scenes.items.values():
         if item.kind not in first and item.image not in {i.image for i in first.values()}:
             first[item.kind] = item
-    asked = [(i.stated if k % 2 else i.bare, i.image) for k, i in enumerate(list(first.values())[:6])]
+    asked = [(i.instruction if k % 2 else i.question, i.image) for k, i in enumerate(list(first.values())[:6])]
     every = sorted(scenes.pictures)
     rest = [image for image in every if image not in {image for _, image in asked}] or every
     asked += [(question, rest[k % len(rest)]) for k, question in enumerate(_MORE)]

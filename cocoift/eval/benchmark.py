@@ -27,11 +27,12 @@ from .options import EvalOptions
 from .priors import equipped, pier_digest, questions_digest
 from .questions import Question, identified
 from .run import Read, coverage
-from ..files import UserError, read_json
+from ..files import UserError
 from ..formats import is_terse, keeps, words
 from ..models.ask import Model
 from ..models.scripted import AnswerKey, KeyAnswers, ScriptedModel
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
+from ..texts import read_json
 
 if TYPE_CHECKING:
     from cocoift.eval.judge import Judged
@@ -52,8 +53,8 @@ class Judging:
 
 def right_share(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "Accuracy, and the share of answers in which nothing was decided."
-    found = {"accuracy": share(frame, "right")} if "right" in frame else {}
-    return found | ({"unparsed": share(frame.astype({"unparsed": float}), "unparsed")} if "unparsed" in frame else {})
+    found = {"accuracy": mean_ci(frame, "right")} if "right" in frame else {}
+    return found | ({"unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")} if "unparsed" in frame else {})
 
 
 def as_answers(rows: Sequence[tuple[Question, str]]) -> str:
@@ -234,10 +235,10 @@ def levels(self: Benchmark, answered: pd.DataFrame, questions: Mapping[str, Ques
     "The levels of one history: of its free rounds, and of those with the format stated."
     free, stated, found = answered[~answered.bound], answered[answered.bound], {}
     if len(free):
-        found = {"terse_rate": share(free.astype({"terse": float}), "terse"), "words": share(free, "words")}
+        found = {"terse_rate": mean_ci(free.astype({"terse": float}), "terse"), "words": mean_ci(free, "words")}
         found |= self.aggregate(free, questions)
     if len(stated):
-        found |= {"format_accuracy": share(stated.astype({"kept": float}), "kept")}
+        found |= {"format_accuracy": mean_ci(stated.astype({"kept": float}), "kept")}
         found |= {f"{name}_stated": e for name, e in self.aggregate(stated, questions).items()}
     return found
 

@@ -19,11 +19,12 @@ from .dialog import Dialog
 from .options import EvalOptions
 from .run import run_dialogs
 from .share import runner
-from ..files import Failed, Journal, UserError, atomic_file, reading, write_json
+from ..files import Failed, Journal, UserError, atomic_file, write_json
 from ..locks import owning
 from ..models.ask import Model
 from ..models.endpoint.money import read_prices
 from ..models.opening import open_model, pictures_for
+from ..texts import reading
 
 # %% ../../nbs/eval/59_examine.ipynb #4d114f75
 @dataclass(frozen=True)

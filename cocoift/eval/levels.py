@@ -13,7 +13,7 @@ import pandas as pd
 
 from .history import EFFECTS, HISTORIES
 from ..files import UserError
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
 
 # %% ../../nbs/eval/47_levels.ipynb #c3aa4fad
 def rounds_frame(lines: Sequence[dict]) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def by_kind(frame: pd.DataFrame, history: str = "none") -> pd.DataFrame:  # kind
     under = frame[frame.history == history].astype({"right": float})
     return pd.DataFrame(
         [
-            {"kind": kind, "wording": wording, **share(group, "right", clusters(group)).as_dict()}
+            {"kind": kind, "wording": wording, **mean_ci(group, "right", clusters(group)).as_dict()}
             for (kind, wording), group in under.groupby(["kind", "wording"])
         ]
     )
@@ -72,7 +72,7 @@ def difference(frame: pd.DataFrame, more: str, less: str, column: str = "terse")
     keys = [key for key in ("seed", "image", "item") if key in free]
     sides = [free[free.history == history].set_index(keys)[column].astype(float) for history in (more, less)]
     pairs = (sides[0] - sides[1]).dropna().rename("d").reset_index()
-    return share(pairs, "d", clusters(pairs)) if len(pairs) else Estimate(None, None, None, 0)
+    return mean_ci(pairs, "d", clusters(pairs)) if len(pairs) else Estimate(None, None, None, 0)
 
 
 def leakage_rows(frame: pd.DataFrame) -> list[pd.DataFrame]:  # of scored rounds: history, bound, terse
@@ -121,7 +121,7 @@ def numeric_readings(lines: Sequence[dict]) -> pd.DataFrame:  # the columns `OBS
 def length_by_round(pier: pd.DataFrame) -> pd.DataFrame:  # round, words, low, high, n
     "The mean words of free answers by round."
     free = pier[~pier.bound]
-    rows = [(number, share(group, "words", clusters(group))) for number, group in free.groupby("round")]
+    rows = [(number, mean_ci(group, "words", clusters(group))) for number, group in free.groupby("round")]
     return pd.DataFrame(
         [{"round": number, "words": e.value, "low": e.low, "high": e.high, "n": e.n} for number, e in rows]
     )

@@ -13,7 +13,7 @@ from .dialog import Dialog, ask_at
 from .examine import Exam
 from ..files import UserError
 from ..models.ask import Ask, Model
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
 
 # %% ../../nbs/eval/70_likely.ipynb #f70ed1c9
 def _weighable(exam: Exam, full_answers: dict[str, str]) -> dict[str, list[Dialog]]:  # by item
@@ -45,6 +45,6 @@ def likelihood_leakage(rounds: pd.DataFrame) -> dict[str, Estimate]:
     "`early` and `loss` under forced_short less neutral, with intervals by image."
     wide = rounds.pivot(index=["image", "item"], columns="history")
     return {
-        name: share((wide[name]["forced_short"] - wide[name]["neutral"]).rename("d").reset_index(), "d")
+        name: mean_ci((wide[name]["forced_short"] - wide[name]["neutral"]).rename("d").reset_index(), "d")
         for name in ("early", "loss")
     }

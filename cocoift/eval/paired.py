@@ -14,8 +14,9 @@ import pandas as pd
 
 from .benchmark import known_benchmark
 from .levels import OBSERVED
-from ..files import Journal, UserError, read_json
-from ..stats import resolved, share
+from ..files import Journal, UserError
+from ..stats import mean_ci, resolved
+from ..texts import read_json
 
 # %% ../../nbs/eval/58_paired.ipynb #08cb0014
 def runs_of(folder: str | Path) -> list[Path]:
@@ -87,7 +88,7 @@ def differences(
     rows = []
     by = ("seed", "image") if pairs.seed.nunique() > 1 else ("image",)
     for metric, mine in pairs.assign(d=pairs.b - pairs.a).groupby("metric", sort=False):
-        e, totals = share(mine, "d", by), mine.groupby("image").d.sum().to_numpy()
+        e, totals = mean_ci(mine, "d", by), mine.groupby("image").d.sum().to_numpy()
         levels = {"a": float(mine.a.mean()), "b": float(mine.b.mean())}
         difference = {"value": e.value, "low": e.low, "high": e.high, "p": sign_flip(totals)}
         rows.append({"metric": metric, **levels, **difference, "resolves": resolved(e), "n": len(mine)})

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .official import ScoreInput, by_id, finite_number, records
 from ..files import UserError
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
 
 # %% ../../nbs/eval/68_ratings.ipynb #0f42ad95
 def bradley_terry(wins: np.ndarray) -> np.ndarray:  # [M, M] wins of row over column -> [M] ratings
@@ -150,7 +150,7 @@ def pairwise(given: ScoreInput) -> dict:
         counts = {outcome: int((mine.outcome == outcome).sum()) for outcome in ("win", "loss", "tie")}
         rates = ("win_rate", "adjusted")
         scores[name] = counts | {rate: round(float(mine[rate].sum()) / len(mine), 6) for rate in rates}
-        intervals |= {f"{name} {rate}": share(mine, rate).as_dict() for rate in rates}
+        intervals |= {f"{name} {rate}": mean_ci(mine, rate).as_dict() for rate in rates}
     return {
         "scores": scores,
         "intervals": intervals,
@@ -176,7 +176,7 @@ def single(given: ScoreInput) -> dict:
         raise UserError(f"{given.predictions}: no judgement has a score: judge again")
     by_turn: dict[str, dict[str, Estimate]] = {}
     for (turn, model), mine in pd.DataFrame(rows).groupby(["turn", "model"], sort=False):
-        by_turn.setdefault(turn, {})[model] = share(mine, "score")
+        by_turn.setdefault(turn, {})[model] = mean_ci(mine, "score")
     return {
         "scores": {
             turn: {name: round(e.value, 6) for name, e in models.items()} for turn, models in sorted(by_turn.items())

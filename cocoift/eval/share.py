@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 
 from .dialog import Dialog, check_dialogs
 from .run import Read, absorb, grouped_dialogs, in_dialog_order, left, run_dialogs
-from ..files import Failed, Journal, UserError, check_output, read_json, write_json
+from ..files import Failed, Journal, UserError, check_output, write_json
 from ..models.ask import Model
+from ..texts import read_json
 
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:

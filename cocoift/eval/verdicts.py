@@ -15,7 +15,7 @@ import pandas as pd
 from .judge import Judge, Judged, judge_items
 from .rubric import Rubric
 from ..files import UserError
-from ..stats import RESOLVES, Estimate, bootstrap, share
+from ..stats import RESOLVES, Estimate, bootstrap, mean_ci
 
 # %% ../../nbs/eval/64_verdicts.ipynb #3ebb7095
 _STATUSES = ("scored", "parse_error", "refused", "api_error", "not_run")
@@ -43,7 +43,7 @@ def graded(
 ) -> dict:  # value, low, high, n; bounds; repeat_std, item_se; the least difference of two models resolved, unpaired
     "The mean score of judgements on a scale, over the items that have one."
     means, frame = _item_means(lines), _scored(lines)
-    e = share(means, "score") if len(means) else Estimate(None, None, None, 0)
+    e = mean_ci(means, "score") if len(means) else Estimate(None, None, None, 0)
     total, failed = sum(line["score"] for line in lines if line["status"] == "scored"), len(lines) - len(frame)
     runs = frame.groupby("repeat").score.apply(lambda s: np.mean(s.to_numpy())) if len(frame) else ()
     se = scale * float(means.score.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None
@@ -182,7 +182,7 @@ def canary(
     pairs = [(line["score"], float(np.mean(grades[line["item"]]))) for line in lines if line["status"] == "scored"]
     mine, theirs = np.array(pairs).reshape(-1, 2).T
     off = pd.DataFrame({"image": range(len(pairs)), "bias": mine - theirs, "difference": np.abs(mine - theirs)})
-    agreement = {name: share(off, name) for name in ("difference", "bias")}
+    agreement = {name: mean_ci(off, name) for name in ("difference", "bias")}
     return {
         "n": len(pairs),
         "coverage": len(pairs) / len(lines),

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from ..files import reading
 from .ask import Ask, Settings
 from .family import Family, open_family
 from .template import answer_ids, piece_ids, question_ids, start_ids, stop_ids, text_ids
+from ..texts import reading
 
 # %% ../../nbs/models/14_decoding.ipynb #402813bb
 def ask_ids(

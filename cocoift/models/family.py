@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ..files import UserError, read_json, reading
+from ..files import UserError
 from .chat_template import probe_template
 from cocoift.models.processor import (
     chain_tiles,
@@ -23,7 +23,8 @@ from cocoift.models.processor import (
     process_picture,
     tower_states,
 )
-from .template import VICUNA, VICUNA_JINJA, Template, start_ids, stop_ids
+from .template import VICUNA, VICUNA_JINJA, Template, control_tokens, start_ids, stop_ids
+from ..texts import read_json, reading
 
 # %% ../../nbs/models/13_family.ipynb #9e8a88af
 @dataclass(frozen=True, slots=True)

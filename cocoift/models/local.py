@@ -16,10 +16,11 @@ from threading import Event
 import torch
 
 from ..files import UserError, digest, digest_of
-from ..images import find_pictures, open_picture
+from ..images import find_pictures
 from .ask import Ask, Model, Reply, Settings
 from .decoding import ask_ids, draw, greedy, model_inputs, open_checkpoint
 from .template import TEMPLATES, Template
+from ..pictures import open_picture
 
 # %% ../../nbs/models/17_local.ipynb #ba6948f5
 def _unfit(ask: Ask) -> Reply | None:

@@ -10,7 +10,8 @@ __all__ = ['open_processor', 'process_picture', 'prepared_size', 'tower_states',
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import UserError, read_json, reading
+from ..files import UserError
+from ..texts import read_json, reading
 
 # %% ../../nbs/models/12_processor.ipynb #83374985
 def open_processor(path: str | Path):

@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from threading import Event
 
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from ..formats import TERSE_FORMATS, is_terse, stated_format
 from .ask import Ask, Model, Reply, Settings
 from .scripted import paced
+from ..texts import read_json
 
 # %% ../../nbs/models/18_replay.ipynb #6c0cf429
 def _history(before: Sequence[tuple[str, str]]) -> str:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..dashboard.browser import Shelf
+from ..dashboard.browser import DatasetBrowser
 from ..data.inspect.audit import audit_path
 from ..eval.benchmark import benchmark_of, known_benchmark
 from ..eval.levels import by_kind, effects, length_by_round, levels
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from .curve import points_table
 from .scope_page import scope_scores, scope_tables
+from ..texts import read_json
 
 # %% ../../nbs/reports/28_arms.ipynb #dddb05fb
 @dataclass
@@ -181,6 +182,6 @@ def study_tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
         "seen": _stack(arms, _seen),
         "others": _stack(arms, _others),
         "curve": _stack(arms, _curve),
-        "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None),
+        "mixture": _stack(arms, lambda arm: DatasetBrowser(arm.dataset).mixture() if arm.dataset else None),
         **{f"scope {part}": table for part, table in scopes.items()},
     }

@@ -17,8 +17,9 @@ from .. import __version__
 from ..eval.examine import Exam
 from ..eval.history import HISTORIES
 from ..eval.likely import likelihood_leakage, likelihood_rounds
-from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, write_json
+from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, write_json
 from ..locks import owning
+from ..texts import read_json
 
 # %% ../../nbs/reports/16_curve.ipynb #a6b87442
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import pandas as pd
 from ..conversation import read_conversations
 from ..eval.benchmark import benchmark_of, known_benchmark
 from ..eval.judging import judging
-from ..files import Journal, read_json
+from ..files import Journal
+from ..texts import read_json
 
 # %% ../../nbs/reports/18_overlap.ipynb #59f951b3
 Levels = dict[str, dict[str, dict]]  # history -> metric -> value, low, high, n; "" for what is between histories

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from ..files import read_json
+from ..texts import read_json
 from ..viz.report import Chart, Dialogs, Section, Table, Text
 
 # %% ../../nbs/reports/32_paper_page.ipynb #704a2b13

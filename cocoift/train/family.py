@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..files import UserError, reading
+from ..files import UserError
+from ..texts import reading
 
 # %% ../../nbs/train/18_family.ipynb #6aed806c
 def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a view of the file

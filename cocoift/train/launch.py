@@ -27,19 +27,10 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
-from cocoift.files import (
-    Failed,
-    Journal,
-    UserError,
-    atomic_file,
-    check_output,
-    digest,
-    only_one,
-    read_json,
-    reading,
-    write_json,
-)
+from ..files import Failed, Journal, UserError, atomic_file, check_output, digest, write_json
+from ..locks import only_one
 from ..models.family import TREES, Family, open_family
+from ..texts import read_json, reading
 from .adapt import adapt
 from .hosts import Met, attended, end, here, interface_of, meet_hosts, order, read_hostfile
 from .loop import MARK, lora_of, read_plan, total_steps

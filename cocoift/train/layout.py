@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ..files import UserError, atomic_file, atomic_folder, read_json, reading, write_json
+from ..files import UserError, atomic_file, atomic_folder, write_json
 from ..locks import owning
 from ..models.family import open_family
+from ..texts import read_json, reading
 from .adapt import saving
 from .language import Language, grown, join, language_dtype, language_weights, open_language
 from .tower import Tower, open_tower, tensors, tower_weights

@@ -22,9 +22,10 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from ..files import Failed, Journal, UserError, read_json, write_json
+from ..files import Failed, Journal, UserError, write_json
 from ..models.family import Family, open_family
 from ..models.template import TEMPLATES
+from ..texts import read_json
 from .adapt import LoraOptions, adapt, parameter_groups, save_model
 from .attention import BLOCK, use_trees
 from .cache import plant

@@ -23,7 +23,7 @@ from markdown_it import MarkdownIt
 from plotly.offline import get_plotlyjs
 
 from ..files import UserError, atomic_file
-from ..images import embed
+from ..pictures import embed
 from ..stats import Estimate
 from .look import TITLE_PX
 

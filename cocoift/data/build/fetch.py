@@ -6,7 +6,6 @@
 __all__ = ['TRIES', 'FATES', 'Unreached', 'download', 'fetch', 'lacking', 'offline']
 
 # %% ../../../nbs/data/build/36_fetch.ipynb #d105ec74
-import fcntl
 import hashlib
 import os
 import re
@@ -29,7 +28,9 @@ from .unpack import BLOCK, same_file, unpack
 from ..sources.archives import ARCHIVES, Archive
 from ..sources.base import Files, load_sources
 from ..sources.pictures import genome_file
-from ...files import Failed, UserError, digest, find_files, read_json, write_json
+from ...files import Failed, UserError, digest, find_files, write_json
+from ...locks import locked
+from ...texts import read_json
 
 # %% ../../../nbs/data/build/36_fetch.ipynb #588a8fd7
 _BUSY = {408, 416, 425, 429, 500, 502, 503, 504}
@@ -203,19 +204,9 @@ def _there(part: Path, home: Path) -> dict:  # the receipt of files that are all
     )
 
 
-@contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with open(part.with_name(part.name + ".lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{part.name}: another `cocoift fetch` is at it: wait for it to end") from None
-        yield
-
-
 def _bring(archive: Archive, url: str, part: Path, home: Path, **patience: float) -> dict:  # the receipt
-    with _alone(part):
+    busy = f"{part.name}: another `cocoift fetch` is at it: wait for it to end"
+    with locked(part.with_name(part.name + ".lock"), busy):
         for again in (True, False):
             joined = download(url, part, archive.size, **patience)
             try:

@@ -22,9 +22,10 @@ from ..official import ScoreInput, as_list, by_id, official_files, same_ids
 from ..parsing import number, phrases, yes_no
 from ..questions import SHORTLY, Question
 from ..scoring import score_each, stored_answers
-from ...files import UserError, read_json
-from ...stats import Estimate, share
+from ...files import UserError
+from ...stats import Estimate, mean_ci
 from ...streams import stream_json
+from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -210,8 +211,8 @@ def aggregate_vqa(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dic
     frame = frame.assign(
         x=100 * frame.right, type=frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
     )
-    kinds = {kind: share(some, "x") for kind, some in frame.groupby("type") if kind}
-    return {"overall": share(frame, "x"), **kinds, "unparsed": share(frame.astype({"unparsed": float}), "unparsed")}
+    kinds = {kind: mean_ci(some, "x") for kind, some in frame.groupby("type") if kind}
+    return {"overall": mean_ci(frame, "x"), **kinds, "unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")}
 
 
 def _percent(some: pd.DataFrame, digits: int = 2) -> float:  # summed in the official order

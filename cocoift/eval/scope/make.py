@@ -18,8 +18,9 @@ from .checks import Constraint
 from .facts import read_facts
 from .scripts import SCOPE_VERSION, ScopeRound, Script, scripts_of
 from .wordings import seen_questions
-from ...files import UserError, atomic_folder, check_output, digest, read_json, read_jsonl, write_json
+from ...files import UserError, atomic_folder, check_output, digest, write_json
 from ...locks import owning
+from ...texts import read_json, read_jsonl
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #2d98c429
 @dataclass(frozen=True)
