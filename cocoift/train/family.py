@@ -6,7 +6,6 @@
 __all__ = ['mapped_weights', 'giving_back', 'load_model']
 
 # %% ../../nbs/train/18_family.ipynb #90c691cc
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,47 +14,17 @@ from pathlib import Path
 import torch
 
 from ..files import UserError, reading
+from .tower import tensors
 
 # %% ../../nbs/train/18_family.ipynb #6aed806c
 def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a view of the file
     "The tensors of a folder's safetensors files, mapped, not read."
-    files, found = sorted(Path(path).glob("*.safetensors")), {}
-    if not files:
+    if not any(Path(path).glob("*.safetensors")):
         raise UserError(
-            f"{path}: holds no *.safetensors, which ZeRO-3 needs to load in parts: convert its .bin files, or set zero=2"
+            f"{path}: holds no *.safetensors, which ZeRO-3 needs to load in parts: "
+            "convert its .bin files, or set zero=2"
         )
-    from safetensors import safe_open
-
-    for file in files:
-        with safe_open(file, "pt"):  # refuses a torn file
-            pass
-        length = int.from_bytes(file.open("rb").read(8), "little")
-        with open(file, "rb") as opened:
-            opened.seek(8)
-            header = json.loads(opened.read(length))
-        data = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size)
-        for name, told in header.items():
-            if name != "__metadata__":
-                dtype, (start, end) = _KINDS[told["dtype"]], told["data_offsets"]
-                piece = torch.empty(0, dtype=torch.uint8).set_(data)[8 + length + start : 8 + length + end]
-                found[name] = (
-                    piece.view(dtype).reshape(told["shape"])
-                    if (8 + length + start) % dtype.itemsize == 0
-                    else piece.clone().view(dtype).reshape(told["shape"])
-                )
-    return found
-
-
-_KINDS = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+    return dict(tensors(path))
 
 # %% ../../nbs/train/18_family.ipynb #2cc7b921
 _ALLOCATOR = {  # variable -> its number in malloc.h; bytes while all is given back; bytes where the environment says nothing
