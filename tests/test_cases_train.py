@@ -20,7 +20,7 @@ from test_resume import ranks_of, reached, stamps
 
 from cocoift.locks import only_one
 from cocoift.options import RECIPES, load_recipe
-from cocoift.train.launch import CPU_RANKS
+from cocoift.train.processes import CPU_RANKS
 from cocoift.train.recipe import TrainRecipe
 
 COCOIFT = Path(sys.executable).with_name("cocoift")

@@ -8,7 +8,8 @@ def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
     "The same steps without DeepSpeed: all trees in one batch, torch's AdamW and clipping. Losses, and the gradients of the first step."
     from cocoift.models.family import open_family
     from cocoift.train.family import load_model
-    from cocoift.train.loop import Pictures, read_plan
+    from cocoift.train.loop import read_plan
+    from cocoift.train.pictures import Pictures
     from cocoift.train.tree import collate, token_loss
 
     model, family = load_model(recipe.model), open_family(recipe.model)
@@ -22,7 +23,7 @@ def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
         {},
     )
     for _ in range(steps):
-        loss = token_loss(model, rows, pixels) / rows.weight.sum()
+        loss = token_loss(model, rows, pixels) / rows.weights.sum()
         optimizer.zero_grad()
         loss.backward()
         gradients = gradients or {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

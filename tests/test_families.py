@@ -19,8 +19,8 @@ from cocoift.models.template import VICUNA, answer_ids, question_ids, stop_ids
 from cocoift.train.adapt import LoraOptions, adapt, save_model
 from cocoift.train.attention import use_trees
 from cocoift.train.family import load_model
-from cocoift.train.loop import blank_tree
 from cocoift.train.pack import alone
+from cocoift.train.step import blank_tree
 from cocoift.train.tokens import Tokens
 from cocoift.train.tree import Tree, collate, token_loss
 
@@ -117,9 +117,9 @@ def test_trees_and_isolated_rows_are_exact(any_family):
     for tree in alone(trees):
         (branch,) = tree.branches
         ids, labels = (
-            torch.tensor([tree.prefix + branch.ids]),
+            torch.tensor([tree.prefix + branch.input_ids]),
             [-100] * len(tree.prefix)
-            + [token if learned else -100 for token, learned in zip(branch.ids, branch.learned)],
+            + [token if learned else -100 for token, learned in zip(branch.input_ids, branch.loss_mask)],
         )
         pictures = as_floats(family.stack([family.prepare(BY_NAME[tree.image])])) if tree.pictured else {}
         kinds = {"mm_token_type_ids": (ids == family.image_token_id).int()} if family.name.startswith("qwen") else {}

@@ -25,8 +25,9 @@ from cocoift.models.speak import Said, Settings
 from cocoift.models.talk import Talker
 from cocoift.models.template import render
 from cocoift.train.language import open_language
-from cocoift.train.layout import assemble_on_disk, convert
+from cocoift.train.layout import convert
 from cocoift.train.model import assemble
+from cocoift.train.on_disk import assemble_on_disk
 from cocoift.train.tower import open_tower
 
 PAIRS = {

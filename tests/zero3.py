@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
     from cocoift.train.adapt import whole_weights
     from cocoift.train.family import load_model
-    from cocoift.train.loop import meet
+    from cocoift.train.step import meet
 
     meet()
     rank = torch.distributed.get_rank()

@@ -40,7 +40,7 @@ class State:
 
 def states_of(model: str | Path) -> list[State]:  # by step
     "A checkpoint folder's one state, or those that a training run has kept."
-    from cocoift.train.checkpoint import Kept
+    from cocoift.train.checkpoint import Checkpoints
 
     path = Path(model)
     if (path / "config.json").exists():
@@ -49,7 +49,7 @@ def states_of(model: str | Path) -> list[State]:  # by step
         raise UserError(
             f"--model {model}: is neither a checkpoint folder nor a training run (no config.json and no job.json in it): name one"
         )
-    job, kept = read_json(path / "job.json"), Kept(path)
+    job, kept = read_json(path / "job.json"), Checkpoints(path)
     begun, added = Path(job["model"] or ""), (job["lora_r"], job["lora_alpha"]) if job.get("lora_r") else None
     wrong = {folder: kept.altered(folder) for folder in kept.all()}
     if bad := next(

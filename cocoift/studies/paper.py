@@ -68,7 +68,7 @@ def _loaded(study: Study, arm: str):  # its train recipe
 # %% ../../nbs/studies/26_paper.ipynb #f9e4c4c7
 def check_trainings(study: Study) -> dict:
     "Refuse what one of the three trainings would refuse, such as missing pictures, before the first takes its days."
-    from cocoift.train.launch import check_run, drawn
+    from cocoift.train.prepare import check_run, drawn
 
     first = drawn(_loaded(study, ALIGN))
     arms = {arm: _loaded(study, arm).model_copy(update={"model": first.model}) for arm in ARMS}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SECONDS', 'HANDED', 'OWN', 'read_hostfile', 'here', 'Met', 'ssh', 'meet_hosts', 'handed', 'interface_of', 'attended',
-           'order', 'end', 'attend']
+           'job_line', 'end', 'attend']
 
 # %% ../../nbs/train/42_hosts.ipynb #a5d3f854
 import json
@@ -149,7 +149,9 @@ def attended(host: str, port: int | None = None) -> list[str]:
     return ssh(host, f"cd {shlex.quote(os.getcwd())} && {command}", port)
 
 
-def order(command: Sequence[str], environment: Mapping[str, str], slots: int) -> bytes:  # the line that `attend` reads
+def job_line(
+    command: Sequence[str], environment: Mapping[str, str], slots: int
+) -> bytes:  # the line that `attend` reads
     "What shall be started."
     return json.dumps({"command": list(command), "environment": handed(environment), "slots": slots}).encode() + b"\n"
 

@@ -29,6 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from cocoift.train.attention import BLOCK, use_trees  # noqa: E402
 from cocoift.train.pack import alone, pack  # noqa: E402
+from cocoift.train.tokens import Tokens  # noqa: E402
 from cocoift.train.tree import Rows, Tree, collate, token_loss  # noqa: E402
 
 PREFIX, PATCHES, VOCABULARY = 35, 576, 32064  # LLaVA-1.5's
@@ -39,11 +40,6 @@ PEAK = {
     "b200": 2250e12,
     "l40s": 362e12,
 }  # dense bf16, NVIDIA's data sheets
-
-
-class Branch(NamedTuple):
-    ids: list[int]
-    learned: list[bool]
 
 
 def llava(cuda: bool, layers: int, width: int):
@@ -87,7 +83,7 @@ def grove(lengths: list[list[int]], draws: random.Random) -> list[Tree]:  # of e
     prefix = [draws.randrange(3, 30000) for _ in range(PREFIX)] + [VOCABULARY - 1] * PATCHES
 
     def branch(t):
-        return Branch([draws.randrange(3, 30000) for _ in range(t)], [k >= t // 2 for k in range(t)])
+        return Tokens([draws.randrange(3, 30000) for _ in range(t)], [k >= t // 2 for k in range(t)])
 
     return [Tree(str(n), prefix, tuple(map(branch, some))) for n, some in enumerate(lengths)]
 
@@ -146,15 +142,13 @@ def our_loss(model, batch: list[list[Tree]]):
 def llava_loss(model, batch: list[list[Tree]]):
     "One conversation a row, padded; labels on every token, logits of all of them: what LLaVA's trainer runs."
     rows = collate(batch).to(model.device)
-    labels = torch.full_like(rows.ids, -100)
-    labels.view(-1)[rows.where + 1] = rows.what
     seen = (
-        torch.arange(rows.ids.shape[1], device=model.device)
+        torch.arange(rows.input_ids.shape[1], device=model.device)
         < torch.tensor([len(row[0]) for row in batch], device=model.device)[:, None]
     )
     return model(
-        input_ids=rows.ids, attention_mask=seen.long(), labels=labels, use_cache=False, **pixels(rows, model)
-    ).loss * len(rows.what), rows
+        input_ids=rows.input_ids, attention_mask=seen.long(), labels=rows.labels, use_cache=False, **pixels(rows, model)
+    ).loss * len(rows.learned), rows
 
 
 def flops(model, rows: Rows, places: int) -> float:
@@ -164,10 +158,10 @@ def flops(model, rows: Rows, places: int) -> float:
     joint = sum(p.numel() for name, p in model.named_parameters() if "projector" in name)
     tower = sum(p.numel() for p in model.model.vision_tower.parameters())
     trunk, fork, own = rows.spans.unbind(2)
-    pairs = (fork - trunk + torch.arange(rows.ids.shape[1], device=rows.ids.device) - own + 1).sum().item()
+    pairs = (fork - trunk + torch.arange(rows.input_ids.shape[1], device=rows.input_ids.device) - own + 1).sum().item()
     head = VOCABULARY * text.hidden_size
     return (
-        6 * (body * places + joint * PATCHES * len(rows.images) + head * len(rows.what))
+        6 * (body * places + joint * PATCHES * len(rows.images) + head * len(rows.learned))
         + 12 * text.num_hidden_layers * text.hidden_size * pairs
         + 2 * tower * (PATCHES + 1) * len(rows.images)
     )
@@ -209,8 +203,8 @@ def once(model, way: Way) -> dict:
         loss.backward()
         tokens = sum(len(tree) for row in batch for tree in row)
         for name, value in (
-            ("learned", len(rows.what)),
-            ("places", rows.ids.numel()),
+            ("learned", len(rows.learned)),
+            ("places", rows.input_ids.numel()),
             ("images", len(rows.images)),
             ("tokens", tokens),
             ("loss", loss.item()),
@@ -381,8 +375,8 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
             losses, start = [], time.perf_counter()
             for _ in range(steps):
                 loss = (engine if stage else Summed(model))(batch)
-                losses.append(loss.item() / sum(sum(branch.learned) for tree in trees for branch in tree.branches))
-                scaled = loss / sum(sum(branch.learned) for tree in trees for branch in tree.branches)
+                losses.append(loss.item() / sum(sum(branch.loss_mask) for tree in trees for branch in tree.branches))
+                scaled = loss / sum(sum(branch.loss_mask) for tree in trees for branch in tree.branches)
                 if stage:
                     engine.backward(scaled)
                     engine.step()
