@@ -1,7 +1,9 @@
 """What needs ranks, all cells of a matrix in one start: `ranked` in conftest.py has `forks.py` run them.
 
-spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted, at stages 0, 2 and 3.
-matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and mixed ones.
+spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted,
+        at stages 0, 2 and 3.
+matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and
+        mixed ones.
 save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
 load:   from each of those checkpoints at every stage: the third step.
 shipped: shipped recipes, each as a whole run with a checkpoint, and taken up from that checkpoint beside it.
@@ -39,7 +41,8 @@ def opened(recipe: TrainRecipe):
 
 
 def spread(told: dict) -> dict:
-    "For each cell the loss, and how far its gradients are from those of one plain row a conversation, by their largest."
+    """For each cell the loss, and how far its gradients are from those of one plain row a conversation, by their
+    largest."""
     import torch
 
     wanted, found = torch.load(told["gradients"]), {}

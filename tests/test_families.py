@@ -1,4 +1,5 @@
-"Families of checkpoints, tiny and random: their templates, their pictures, exact trees, low-rank additions, and what plain transformers makes of the result."
+"""Families of checkpoints, tiny and random: their templates, their pictures, exact trees, low-rank additions, and
+what plain transformers makes of the result."""
 
 import json
 from pathlib import Path
@@ -110,7 +111,8 @@ def gradients_of(model) -> torch.Tensor:
 
 
 def test_trees_and_isolated_rows_are_exact(any_family):
-    "Loss and gradients in float64: as trees and as conversations that share nothing, in one row and in several, against transformers' own way, one conversation a call."
+    """Loss and gradients in float64: as trees and as conversations that share nothing, in one row and in several,
+    against transformers' own way, one conversation a call."""
     family = any_family
     assert family.trees
     model, trees, total = load_model(family.path).double(), trees_of(family), 0.0
@@ -192,7 +194,8 @@ def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tm
 
 
 def chats_as_plain_transformers(path: Path, model, family) -> None:
-    "Asked alone, together, with rounds before and without a picture, and token by token: what `generate` says to the checkpoint's own chat template."
+    """Asked alone, together, with rounds before and without a picture, and token by token: what `generate` says to
+    the checkpoint's own chat template."""
     for number, picture in enumerate(PICTURES, 1):
         picture.save(path.parent / f"{number:012}.png")
     chat = LocalChat(path, path.parent, most_tokens=6)

@@ -1,4 +1,5 @@
-"Each rank's memory while ZeRO-3 loads a LLaVA, beside the whole model. Started by test_zero3.py through DeepSpeed's launcher."
+"""Each rank's memory while ZeRO-3 loads a LLaVA, beside the whole model. Started by test_zero3.py through
+DeepSpeed's launcher."""
 
 import gc
 import json

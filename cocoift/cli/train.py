@@ -15,7 +15,11 @@ from .base import Json, app, show
 from ..files import UserError
 
 # %% ../../nbs/cli/74_train.ipynb #abc11105
-@app.command("train")
+@app.command(
+    "train",
+    help="Fine-tune a LLaVA with DeepSpeed, on GPUs or CPU ranks. "
+    "Interrupted, it writes a checkpoint; run again, it goes on.",
+)
 def _train(
     recipe: Annotated[
         str,
@@ -49,7 +53,7 @@ def _train(
     ] = 0.4,
     json: Json = False,
 ) -> None:
-    "Fine-tune a LLaVA with DeepSpeed, on GPUs or CPU ranks. Interrupted, it writes a checkpoint; run again, it goes on."
+    "`cocoift train`."
     from cocoift.options import load_recipe
     from cocoift.train.recipe import TrainRecipe
 
@@ -132,7 +136,8 @@ def _convert(
     to: Annotated[
         str,
         typer.Option(
-            help="llava: LLaVA's own layout; hf: from LLaVA's own to transformers'; projector: the projector alone, mm_projector.bin."
+            help="llava: LLaVA's own layout; hf: from LLaVA's own to transformers'; "
+            "projector: the projector alone, mm_projector.bin."
         ),
     ],
     out: Annotated[str, typer.Option(help="The folder to make; the file, for a projector.")],

@@ -33,11 +33,11 @@ def seen_blocks(spans: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # [B
     q = torch.arange(length, device=spans.device)[:, None]  # [L, 1]
     first = torch.arange(0, length, BLOCK, device=spans.device)  # [n]
     last = first + BLOCK - 1
-    some = (trunk <= last) & (fork > first) & (trunk < fork) | (own <= last) & (q >= first)  # [B, L, n]
-    whole = (trunk <= first) & (fork > last) | (own <= first) & (q >= last)  # [B, L, n]
-    some, whole = (x.view(batch, length // BLOCK, BLOCK, -1) for x in (some, whole))
-    whole = whole.all(2)
-    return some.any(2) & ~whole, whole
+    touched = (trunk <= last) & (fork > first) & (trunk < fork) | (own <= last) & (q >= first)  # [B, L, n]
+    covered = (trunk <= first) & (fork > last) | (own <= first) & (q >= last)  # [B, L, n]
+    touched, covered = (x.view(batch, length // BLOCK, BLOCK, -1) for x in (touched, covered))
+    whole = covered.all(2)
+    return touched.any(2) & ~whole, whole
 
 
 def block_mask(spans: torch.Tensor):  # torch's BlockMask, [B, 1, L, L]
@@ -57,13 +57,12 @@ def block_mask(spans: torch.Tensor):  # torch's BlockMask, [B, 1, L, L]
     return BlockMask.from_kv_blocks(*listed(part), *listed(whole), BLOCK_SIZE=BLOCK, mask_mod=sees)
 
 # %% ../../nbs/train/22_attention.ipynb #685015c3
-Cuts = tuple[
-    tuple[tuple[int, ...], ...], ...
-]  # of each row the trees, one behind the other: tokens of what is plainly causal, then of each branch
+# of each row the trees, one behind the other: tokens of what is plainly causal, then of each branch
+Cuts = tuple[tuple[tuple[int, ...], ...], ...]
 
 
 def lone(cuts: Cuts) -> bool:
-    "Whether every row holds one conversation, which any causal attention does right: padding stands behind it and is seen by nobody."
+    "Whether every row holds one conversation: any causal attention does it right, as nobody sees the padding behind."
     return all(len(row) < 2 and len(tree) == 1 for row in cuts for tree in row)
 
 
@@ -117,9 +116,8 @@ def tree_attention(
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)[0]
 
     if not isinstance(attention_mask, BlockMask):
-        return (partial(_by_tree, attend) if hasattr(attention_mask, "cuts") else attend)(
-            query, key, value, attention_mask
-        ), None
+        by_mask = partial(_by_tree, attend) if hasattr(attention_mask, "cuts") else attend
+        return by_mask(query, key, value, attention_mask), None
     if dropout:
         raise ValueError(
             "attention dropout is not known to FlexAttention: set attention_dropout=0 in the checkpoint's configuration"
@@ -154,39 +152,53 @@ def refuse_traps(
     reentrant: bool = False,  # activations are recomputed by the old kind of checkpoint
 ) -> None:
     "Raise ValueError for what would be silently wrong with several conversations in a row."
-    from torch.nn.attention.flex_attention import BlockMask
-
-    if (
-        positions is None or not ((positions[0] if positions.dim() == 3 else positions).diff(dim=-1) < 0).any()
-    ):  # of three, the first is time
+    in_time = positions[0] if positions is not None and positions.dim() == 3 else positions  # the first is time
+    if in_time is None or not (in_time.diff(dim=-1) < 0).any():
         return  # one conversation a row
     if mask is None or len(mask.shape) != 4:
         raise ValueError(
-            "positions start again within a row, but the mask does not say who sees whom: conversations would see each other, or no longer their image: "
-            "give the 4D mask of the trees"
+            "positions start again within a row, but the mask does not say who sees whom: conversations would see "
+            "each other, or no longer their image: give the 4D mask of the trees"
         )
     if attention not in ("sdpa", "flex_attention", NAME):
         raise ValueError(
-            f"trees need attn_implementation='sdpa', not {attention!r}: it would take the mask's truths for numbers, or leave it out"
+            f"trees need attn_implementation='sdpa', not {attention!r}: "
+            "it would take the mask's truths for numbers, or leave it out"
         )
-    if isinstance(mask, BlockMask) and reentrant:
-        raise ValueError(
-            "a BlockMask is no tensor, and nobody has seen reentrant checkpointing carry it to where activations are recomputed: set use_reentrant=False, or give the table"
-        )
-    if isinstance(mask, BlockMask) and not positions.is_cuda:
-        raise ValueError(
-            "FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there, with the table"
-        )
-    if attention == "flex_attention" and isinstance(mask, torch.Tensor) and mask.dtype == torch.bool:
-        raise ValueError(
-            "attn_implementation='flex_attention' adds a boolean table to the scores: give it the BlockMask, or set 'sdpa'"
-        )
-    if isinstance(mask, torch.Tensor) and mask.dtype != torch.bool and not mask.is_floating_point():
-        raise ValueError(f"a mask of {mask.dtype} would be added to the scores: give truths")
+    for is_wrong, refusal in _wrong_masks(attention, mask, positions.is_cuda, reentrant):
+        if is_wrong:
+            raise ValueError(refusal)
     if use_cache is not False:
         raise ValueError(
             "use_cache must be False in training: with a cache transformers no longer looks for packed conversations"
         )
+
+
+def _wrong_masks(attention: str, mask, on_gpu: bool, reentrant: bool) -> list[tuple[bool, str]]:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    blocks, table = isinstance(mask, BlockMask), isinstance(mask, torch.Tensor)
+    truths = table and mask.dtype == torch.bool
+    return [
+        (
+            blocks and reentrant,
+            "a BlockMask is no tensor, and nobody has seen reentrant checkpointing carry it to where activations are "
+            "recomputed: set use_reentrant=False, or give the table",
+        ),
+        (
+            blocks and not on_gpu,
+            "FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there, with the table",
+        ),
+        (
+            attention == "flex_attention" and truths,
+            "attn_implementation='flex_attention' adds a boolean table to the scores: "
+            "give it the BlockMask, or set 'sdpa'",
+        ),
+        (
+            table and not truths and not mask.is_floating_point(),
+            f"a mask of {getattr(mask, 'dtype', None)} would be added to the scores: give truths",
+        ),
+    ]
 
 # %% ../../nbs/train/22_attention.ipynb #65159d12
 def _reentrant(decoder) -> bool:

@@ -27,7 +27,8 @@ def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a vi
     return dict(tensors(path))
 
 # %% ../../nbs/train/18_family.ipynb #2cc7b921
-_ALLOCATOR = {  # variable -> its number in malloc.h; bytes while all is given back; bytes where the environment says nothing
+# variable -> its number in malloc.h; bytes while all is given back; bytes where the environment says nothing
+_ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": (-1, 2**17, 2**26),
     "MALLOC_TOP_PAD_": (-2, 0, 2**17),
     "MALLOC_MMAP_THRESHOLD_": (-3, 2**18, 2**25),
@@ -68,40 +69,39 @@ def load_model(
             f"{path}: is no checkpoint folder (there is no config.json): name one written by save_pretrained"
         )
     with reading(path, "checkpoint"):
-        kinds = (
-            attention
-            if attention == "sdpa"
-            else {
-                key: attention if key == "text_config" else "sdpa"
-                for key in AutoConfig.from_pretrained(path).sub_configs
-            }
-        )
+        config = AutoConfig.from_pretrained(path)
+        kinds = {key: attention if key == "text_config" else "sdpa" for key in config.sub_configs}
+        options = {"dtype": dtype, "attn_implementation": "sdpa" if attention == "sdpa" else kinds}
         if not zero3:
-            return AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation=kinds)
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.initialization import no_init_weights
-        from transformers.integrations import HfDeepSpeedConfig
-        from transformers.integrations.deepspeed import _load_state_dict_into_zero3_model
-        from transformers.modeling_utils import LoadStateDictConfig
+            return AutoModelForImageTextToText.from_pretrained(path, **options)
+        return _load_zero3(path, config, options)
 
-        held = HfDeepSpeedConfig(
-            {
-                "train_micro_batch_size_per_gpu": 1,
-                "zero_optimization": {"stage": 3},
-                "bf16": {"enabled": dtype == torch.bfloat16},
-            }
+
+def _load_zero3(path: str | Path, config, options: dict) -> torch.nn.Module:
+    from transformers import AutoModelForImageTextToText
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.initialization import no_init_weights
+    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import _load_state_dict_into_zero3_model
+    from transformers.modeling_utils import LoadStateDictConfig
+
+    zero3 = HfDeepSpeedConfig(
+        {
+            "train_micro_batch_size_per_gpu": 1,
+            "zero_optimization": {"stage": 3},
+            "bf16": {"enabled": options["dtype"] == torch.bfloat16},
+        }
+    )
+    with giving_back():
+        with no_init_weights():
+            model = AutoModelForImageTextToText.from_config(config, **options)
+        mapping = LoadStateDictConfig(weight_mapping=get_model_conversion_mapping(model))
+        wrong, missing = _load_state_dict_into_zero3_model(model, mapped_weights(path), mapping)
+    missing -= set(getattr(model, "all_tied_weights_keys", None) or ())
+    if wrong or missing:
+        raise UserError(
+            f"{path}: its weights are not those of its config.json ({(wrong or sorted(missing))[0]}): download it again"
         )
-        with giving_back():
-            with no_init_weights():
-                config = AutoConfig.from_pretrained(path)
-                model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=kinds)
-            mapping = LoadStateDictConfig(weight_mapping=get_model_conversion_mapping(model))
-            wrong, missing = _load_state_dict_into_zero3_model(model, mapped_weights(path), mapping)
-        missing -= set(getattr(model, "all_tied_weights_keys", None) or ())
-        if wrong or missing:
-            raise UserError(
-                f"{path}: its weights are not those of its config.json ({(wrong or sorted(missing))[0]}): download it again"
-            )
-        model.tie_weights()
-        del held  # transformers knows it by a weak reference
-        return model
+    model.tie_weights()
+    del zero3  # transformers knows it by a weak reference
+    return model

@@ -31,13 +31,13 @@ _CLIPS = {
 
 
 def clip_name(config) -> str:
-    "What LLaVA's configuration calls a CLIP tower: OpenAI's name where it is of that size, which LLaVA downloads; else its measures."
+    "What LLaVA's configuration calls a CLIP tower: OpenAI's name, which LLaVA downloads; else its measures."
     size = config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size
     return _CLIPS.get(size, "clip-vit-{}-{}-patch{}-{}".format(*size))
 
 # %% ../../nbs/train/50_layout.ipynb #dd7439b4
 def write_own(checkpoint: str | Path, out: str | Path) -> Path:
-    "A llava-hf checkpoint as LLaVA's own code reads it. The tower is named in its configuration and its weights are written too."
+    "A llava-hf checkpoint as LLaVA's own code reads it, which names the tower; its weights are written too."
     family = open_family(checkpoint)
     config, padded = family.config, getattr(family.processor.image_processor, "do_pad", False)
     if family.name != "llava":
@@ -50,7 +50,15 @@ def write_own(checkpoint: str | Path, out: str | Path) -> Path:
             f"{checkpoint}: is a {kinds[0]} with a {kinds[1]}, LLaVA's own layout holds CLIP's tower and a Llama: "
             "use the checkpoint as it is, transformers and vLLM read it"
         )
-    own = {
+    with saving(out), atomic_folder(out) as folder:
+        write_shards(folder, ((to_own(name), tensor) for name, tensor in tensors(checkpoint)))
+        write_json(folder / "config.json", json.loads(json.dumps(_to_own_config(config, padded), default=str)))
+        family.tokenizer.save_pretrained(folder)
+    return Path(out)
+
+
+def _to_own_config(config, padded: bool) -> dict:
+    return {
         **config.text_config.to_dict(),
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava",
@@ -65,11 +73,6 @@ def write_own(checkpoint: str | Path, out: str | Path) -> Path:
         "use_mm_proj": True,
         "tune_mm_mlp_adapter": False,
     }
-    with saving(out), atomic_folder(out) as folder:
-        write_shards(folder, ((to_own(name), tensor) for name, tensor in tensors(checkpoint)))
-        write_json(folder / "config.json", json.loads(json.dumps(own, default=str)))
-        family.tokenizer.save_pretrained(folder)
-    return Path(out)
 
 # %% ../../nbs/train/50_layout.ipynb #b25ee194
 def read_own(
@@ -159,23 +162,8 @@ def real_configs(size: str = "7b"):  # "7b" or "13b"
     "The configurations of CLIP-L/336's tower and of Vicuna v1.5, as their folders have them."
     from transformers import CLIPVisionConfig, LlamaConfig
 
-    wide = {
-        "7b": dict(
-            hidden_size=4096,
-            intermediate_size=11008,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=32,
-        ),
-        "13b": dict(
-            hidden_size=5120,
-            intermediate_size=13824,
-            num_hidden_layers=40,
-            num_attention_heads=40,
-            num_key_value_heads=40,
-        ),
-    }[size]
-    seen = CLIPVisionConfig(
+    width, inner, layers, heads = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}[size]
+    vision = CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,
         num_hidden_layers=24,
@@ -184,7 +172,12 @@ def real_configs(size: str = "7b"):  # "7b" or "13b"
         patch_size=14,
         projection_dim=768,
     )
-    return seen, LlamaConfig(
+    return vision, LlamaConfig(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         vocab_size=32000,
         max_position_embeddings=4096,
         rms_norm_eps=1e-5,
@@ -192,5 +185,4 @@ def real_configs(size: str = "7b"):  # "7b" or "13b"
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
-        **wide,
     )

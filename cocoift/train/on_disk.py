@@ -21,21 +21,23 @@ from .tower import Tower, open_tower, tower_weights
 
 # %% ../../nbs/train/49_on_disk.ipynb #85c473d3
 def write_shards(
-    folder: Path, pieces: Iterable[tuple[str, torch.Tensor]], most: int = 4 * 2**30
-) -> None:  # bytes of a shard
+    folder: Path,
+    pieces: Iterable[tuple[str, torch.Tensor]],
+    most: int = 4 * 2**30,  # bytes of a shard
+) -> None:
     "Tensors as they come, in safetensors shards with their index; no more than one shard is held."
     from safetensors.torch import save_file
 
-    shards, held, size, total = [], {}, 0, 0
+    shards, tensors, size, total = [], {}, 0, 0
     for name, tensor in tqdm(pieces, desc="writing", unit="tensor", disable=None):
-        if held and size + tensor.nbytes > most:
-            save_file(held, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
-            shards.append(list(held))
-            held, size = {}, 0
-        held[name] = tensor.contiguous()
+        if tensors and size + tensor.nbytes > most:
+            save_file(tensors, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+            shards.append(list(tensors))
+            tensors, size = {}, 0
+        tensors[name] = tensor.contiguous()
         size, total = size + tensor.nbytes, total + tensor.nbytes
-    save_file(held, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
-    shards.append(list(held))
+    save_file(tensors, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+    shards.append(list(tensors))
     names = (
         ["model.safetensors"]
         if len(shards) == 1
@@ -55,7 +57,8 @@ def write_shards(
 # %% ../../nbs/train/49_on_disk.ipynb #e939d185
 def disk_name(name: str, config) -> str:  # of a tower whose configuration this is
     "A tower's tensor in a llava-hf checkpoint."
-    return f"vision_tower.{'vision_model.' if config.model_type in ('clip_vision_model', 'siglip_vision_model') else ''}{name}"
+    own = "vision_model." if config.model_type in ("clip_vision_model", "siglip_vision_model") else ""
+    return f"vision_tower.{own}{name}"
 
 
 def tower_pieces(tower: Tower) -> Iterator[tuple[str, torch.Tensor]]:

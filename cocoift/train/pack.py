@@ -42,7 +42,7 @@ def split(tree: Tree, room: int) -> list[Tree]:
 
 
 def alone(trees: Sequence[Tree]) -> list[Tree]:
-    "Each conversation as a tree of its own: packed so, conversations share nothing, neither each other nor their image."
+    "Each conversation as a tree of its own: packed so, conversations share nothing, not even their image."
     return [
         replace(tree, branches=(branch,), siblings=tree.siblings or len(tree.branches))
         for tree in trees

@@ -123,7 +123,7 @@ class TrainRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self):
-        for is_wrong, refusal in _contradictions(self):
+        for is_wrong, refusal in (*_incomplete(self), *_contradictions(self)):
             if is_wrong:
                 raise ValueError(refusal)
         return self
@@ -135,14 +135,19 @@ _FREE_TO_CHANGE = set(
 )
 
 # %% ../../nbs/train/28_recipe.ipynb #511ea7c1
-def _contradictions(r: TrainRecipe) -> list[tuple[bool, str]]:  # whether it is so, and the refusal
-    trains_tower = r.tower or r.train == "all"
+def _incomplete(r: TrainRecipe) -> list[tuple[bool, str]]:  # whether it is so, and the refusal
     return [
         ((r.steps is None) == (r.epochs is None), "give either steps or epochs"),
         (not r.draw and not r.model, "model: give the checkpoint folder to start from"),
         (not r.draw and not r.data, "data: give a dataset folder"),
         (not (r.draw and not r.data) and not r.images, "images: give the folder of the dataset's pictures"),
         (r.out is None, "out: give the run folder to make"),
+    ]
+
+
+def _contradictions(r: TrainRecipe) -> list[tuple[bool, str]]:
+    trains_tower = r.tower or r.train == "all"
+    return [
         (
             r.lora_r is not None and r.train != "language",
             f"lora_r={r.lora_r} train={r.train}: adapters are for the language model: "
