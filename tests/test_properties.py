@@ -1,4 +1,5 @@
-"What is learned of a conversation, whatever stands in its texts: the answers and their stops, nothing else; whole rounds or none."
+"""What is learned of a conversation, whatever stands in its texts: the answers and their stops, nothing else; whole
+rounds or none."""
 
 from itertools import groupby
 from types import SimpleNamespace

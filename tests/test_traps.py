@@ -1,4 +1,5 @@
-"What runs without an error in transformers and DeepSpeed and gives a wrong number (training.md, A6): each of it is refused."
+"""What runs without an error in transformers and DeepSpeed and gives a wrong number (training.md, A6): each of it is
+refused."""
 
 import json
 import shutil

@@ -15,7 +15,7 @@ import torch
 
 from ..models.family import Family
 from .adapt import LoraOptions, adapt, parameter_groups
-from .attention import BLOCK, use_trees
+from .attention import FLEX_BLOCK, use_trees
 from .checkpoint import prepare
 from .family import load_model
 from .pack import alone, micro_batches, pack
@@ -136,7 +136,7 @@ def run_step(
     "One optimizer step."
     import torch.distributed as dist
 
-    family, multiple = pictures.family, BLOCK if engine.device.type == "cuda" else 1
+    family, multiple = pictures.family, FLEX_BLOCK if engine.device.type == "cuda" else 1
     own, next_own = own_batches(trees, family, recipe), own_batches(ahead, family, recipe) if ahead else []
     for part in own, next_own:
         pictures.expect(tree.image for batch in part for row in batch for tree in row if tree.pictured)
@@ -185,5 +185,5 @@ def _blame(losses: list[torch.Tensor], batches: Sequence[MicroBatch]) -> None:  
     wrong = [trees for loss, (_, trees) in zip(losses, batches) if not math.isfinite(loss.item())]
     mine = [branch.id for trees in wrong for tree in trees for branch in tree.branches]
     dist.all_gather_object(all_ids := [None] * dist.get_world_size(), mine)
-    ids = sorted({id for some in all_ids for id in some})
+    ids = sorted({id for of_rank in all_ids for id in of_rank})
     raise FloatingPointError(", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else ""))

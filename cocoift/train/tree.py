@@ -123,7 +123,7 @@ def collate(
     rows: Sequence[Sequence[Tree]],
     weighting: str = "token",  # or "equal", "root"
     blank: Tree | None = None,  # what a batch without any picture carries
-    multiple: int = 1,  # of the rows' length; BLOCK for FlexAttention
+    multiple: int = 1,  # of the rows' length; FLEX_BLOCK for FlexAttention
     pad: int = 0,
 ) -> Rows:
     "Rows of trees as one batch."

@@ -2,7 +2,8 @@
 
     python tests/bench/plan.py [--quick] [--conversations 1000000]
 
-The last line is one JSON document: `conversations`, `seconds.{tokenise,again,plan,step}`, `peak_mb.{parent,rank}`, `tokens`."""
+The last line is one JSON document: `conversations`, `seconds.{tokenise,again,plan,step}`, `peak_mb.{parent,rank}`,
+`tokens`."""
 
 import argparse
 import json
@@ -15,7 +16,10 @@ from pathlib import Path
 from cocoift.conversation import conversation, write_parquet
 from cocoift.files import peak_mb
 
-WORDS = "a the is there red dog two cat what colour how many people boat on left of table why does it look safe yes no calm street under near".split()
+WORDS = (
+    "a the is there red dog two cat what colour how many people boat on left of table why does it look safe yes no "
+    "calm street under near"
+).split()
 
 
 def said(number: int):

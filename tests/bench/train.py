@@ -1,13 +1,18 @@
-"""Trees against rows of their own, against packed rows, and against LLaVA's way, on the same data and model, side by side in one run.
+"""Trees against rows of their own, against packed rows, and against LLaVA's way, on the same data and model, side
+by side in one run.
 
-    python tests/bench/train.py [--quick] [--threads 2] [--data SOURCES] [--layers 4 --width 384 --repeats 3] [--deepspeed]
+    python tests/bench/train.py [--quick] [--threads 2] [--data SOURCES] \\
+        [--layers 4 --width 384 --repeats 3] [--deepspeed]
 
-Needs torch and transformers alone, so that it runs from a bare checkout on a GPU machine: there a LLaVA of about 1.5 billion random parameters in bf16, FlexAttention,
-activation checkpointing. With `--data` (and the package installed) the lengths of the real `coco-ift` dataset are tried too; with `--deepspeed` ZeRO 2 and 3, whole
-and low-rank, on one rank. Forward and backward passes are timed, all ways in turn, and the minimum counts. The last line is one JSON document: `trees_vs_rows.{"k,t"}`
-has `time` (separate rows / trees, the same head of the loss), `packed` (several rows in one, isolated / trees), `cpu` (as `time`, in processor seconds, which a busy
-machine disturbs less) and `tokens`; `trees_vs_llava` (one conversation a padded row, sorted by length, logits of all tokens; 12 conversations of 40 to 80 tokens an
-image); `coco_ift`, `exactness`, `deepspeed`, `device`, `mfu` (of trees, the recomputing not counted), and `arms` with the rates of each."""
+Needs torch and transformers alone, so that it runs from a bare checkout on a GPU machine: there a LLaVA of about
+1.5 billion random parameters in bf16, FlexAttention, activation checkpointing. With `--data` (and the package
+installed) the lengths of the real `coco-ift` dataset are tried too; with `--deepspeed` ZeRO 2 and 3, whole and
+low-rank, on one rank. Forward and backward passes are timed, all ways in turn, and the minimum counts. The last
+line is one JSON document: `trees_vs_rows.{"k,t"}` has `time` (separate rows / trees, the same head of the loss),
+`packed` (several rows in one, isolated / trees), `cpu` (as `time`, in processor seconds, which a busy machine
+disturbs less) and `tokens`; `trees_vs_llava` (one conversation a padded row, sorted by length, logits of all
+tokens; 12 conversations of 40 to 80 tokens an image); `coco_ift`, `exactness`, `deepspeed`, `device`, `mfu` (of
+trees, the recomputing not counted), and `arms` with the rates of each."""
 
 import argparse
 import copy
@@ -27,7 +32,7 @@ from typing import NamedTuple
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from cocoift.train.attention import BLOCK, use_trees  # noqa: E402
+from cocoift.train.attention import FLEX_BLOCK, use_trees  # noqa: E402
 from cocoift.train.pack import alone, pack  # noqa: E402
 from cocoift.train.tokens import Tokens  # noqa: E402
 from cocoift.train.tree import Rows, Tree, collate, token_loss  # noqa: E402
@@ -100,7 +105,8 @@ def batches(rows: list[list[Tree]], tokens: int) -> list[list[list[Tree]]]:  # o
 
 
 def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-ift` its conversations' tokens
-    "Built from the sources at hand; counted by a tokenizer of LLaMA's kind and size that is made from the texts themselves."
+    """Built from the sources at hand; counted by a tokenizer of LLaMA's kind and size that is made from the texts
+    themselves."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from cocoift.conversation import read_conversations
@@ -135,7 +141,7 @@ def pixels(rows: Rows, model) -> dict:
 
 
 def our_loss(model, batch: list[list[Tree]]):
-    rows = collate(batch, multiple=BLOCK if model.device.type == "cuda" else 1).to(model.device)
+    rows = collate(batch, multiple=FLEX_BLOCK if model.device.type == "cuda" else 1).to(model.device)
     return token_loss(model, rows, pixels(rows, model)), rows
 
 
@@ -152,7 +158,8 @@ def llava_loss(model, batch: list[list[Tree]]):
 
 
 def flops(model, rows: Rows, places: int) -> float:
-    "Of a forward and backward pass: 6 a weight and token, attention by the pairs that are seen, the head where something is learned, a frozen tower forwards only."
+    """Of a forward and backward pass: 6 a weight and token, attention by the pairs that are seen, the head where
+    something is learned, a frozen tower forwards only."""
     text = model.config.text_config
     body = sum(p.numel() for name, p in model.named_parameters() if "language_model.layers" in name)
     joint = sum(p.numel() for name, p in model.named_parameters() if "projector" in name)
@@ -278,7 +285,8 @@ def ways_of(trees: list[Tree], cuda: bool) -> dict[str, Way]:
 
 
 def exactness(model, trees: list[Tree]) -> dict:
-    "How far gradients are from those of separate rows in float32, as a part of their length: of trees, and of rows as such."
+    """How far gradients are from those of separate rows in float32, as a part of their length: of trees, and of rows
+    as such."""
 
     def gradient(model, rows):
         model.zero_grad(set_to_none=True)
