@@ -123,7 +123,7 @@ class TrainRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self):
-        for is_wrong, refusal in (*_incomplete(self), *_contradictions(self)):
+        for is_wrong, refusal in (*_incomplete(self), *_unlearnable(self), *_unspreadable(self)):
             if is_wrong:
                 raise ValueError(refusal)
         return self
@@ -145,7 +145,7 @@ def _incomplete(r: TrainRecipe) -> list[tuple[bool, str]]:  # whether it is so, 
     ]
 
 
-def _contradictions(r: TrainRecipe) -> list[tuple[bool, str]]:
+def _unlearnable(r: TrainRecipe) -> list[tuple[bool, str]]:
     trains_tower = r.tower or r.train == "all"
     return [
         (
@@ -170,6 +170,11 @@ def _contradictions(r: TrainRecipe) -> list[tuple[bool, str]]:
             r.precision == "bf16" and r.zero in (0, 1),
             f"precision=bf16 zero={r.zero}: float32 master weights are kept at stages 2 and 3: set zero=2",
         ),
+    ]
+
+
+def _unspreadable(r: TrainRecipe) -> list[tuple[bool, str]]:
+    return [
         (
             r.hostfile is not None and r.ranks is not None,
             f"hostfile={r.hostfile} ranks={r.ranks}: the hostfile's slots say how many: leave ranks out",

@@ -81,7 +81,7 @@ def llava(cuda: bool, layers: int, width: int):
     return model.train()
 
 
-# What is trained on ------------------------------------------------------------------------------------------------------------------------------------------------
+# What is trained on ------------------------------------------------------------------------------------------
 
 
 def grove(lengths: list[list[int]], draws: random.Random) -> list[Tree]:  # of each image its conversations' tokens
@@ -129,7 +129,7 @@ def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-if
     return [[min(t, 1400) for t in some[k : k + 16]] for some in lengths.values() for k in range(0, len(some), 16)]
 
 
-# How it is trained on ----------------------------------------------------------------------------------------------------------------------------------------------
+# How it is trained on ------------------------------------------------------------------------------------------
 
 
 def pixels(rows: Rows, model) -> dict:
@@ -281,7 +281,7 @@ def ways_of(trees: list[Tree], cuda: bool) -> dict[str, Way]:
     }
 
 
-# Exactness and DeepSpeed -------------------------------------------------------------------------------------------------------------------------------------------
+# Exactness and DeepSpeed ------------------------------------------------------------------------------------------
 
 
 def exactness(model, trees: list[Tree]) -> dict:
