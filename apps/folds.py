@@ -152,10 +152,10 @@ class Folds:
         image = next((r.images[-1] for r in reversed(a.rounds) if r.images), None)
         if image not in self.roster.pictures:
             raise sorry("No COCO annotation of this picture is known here.")
-        from cocoift.dashboard.objects import annotated
+        from cocoift.dashboard.objects import outlined_objects
 
         try:
-            return annotated(self.roster.home(image), image, self.roster.pictures[image])
+            return outlined_objects(self.roster.home(image), image, self.roster.pictures[image])
         except (UserError, OSError, KeyError, ValueError, StopIteration) as error:
             raise sorry(f"The objects cannot be drawn: {error}") from None
 

@@ -20,9 +20,11 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import MinLen
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-from .files import UserError, atomic_file, digest, read_jsonl
+from .files import UserError, atomic_file, digest
 from .formats import check_format, is_terse
-from .images import Album, find_pictures, image_of, thumbnail
+from .images import Album, find_pictures, image_of
+from .pictures import thumbnail
+from .texts import read_jsonl
 
 # %% ../nbs/00_conversation.ipynb #6f40c09e
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from html import escape
 from pathlib import Path
 
 from .conversation import Conversation, check_conversation, read_conversations
-from .files import UserError, read_json
+from .files import UserError
+from .texts import read_json
 
 # %% ../nbs/07_dataset.ipynb #a3af3f79
 class Dataset(Sequence):
@@ -25,7 +26,8 @@ class Dataset(Sequence):
         self.parts = sorted((self.folder / "conversations").glob("part-*.parquet"))
         if not self.parts or not (self.folder / "manifest.json").exists():
             raise UserError(
-                f"{self.folder}: is no dataset folder (manifest.json and conversations/part-*.parquet): make one with `cocoift build`"
+                f"{self.folder}: is no dataset folder (manifest.json and conversations/part-*.parquet): "
+                "make one with `cocoift build`"
             )
         self.manifest = read_json(self.folder / "manifest.json")
         self._table = dataset(list(map(str, self.parts)))
@@ -65,13 +67,10 @@ _FIRST, _COUNTED = 3, 1000  # conversations that a set shows, and those whose fo
 
 def _shown(d: Dataset) -> str:
     counts, recipe = d.manifest.get("counts", {}), d.manifest.get("recipe", {})
-    told = ", ".join(f"{counts[name]:,} {name}" for name in ("conversations", "rounds", "images") if name in counts)
-    laid = (
-        f" by recipe <code>{escape(str(recipe.get('name', '')))}</code>, laid out <code>{escape(str(recipe.get('layout', '')))}</code>"
-        if recipe
-        else ""
-    )
-    sources = {name: some["rounds"] for name, some in counts.get("by_source", {}).items() if some.get("rounds")}
+    size = ", ".join(f"{counts[name]:,} {name}" for name in ("conversations", "rounds", "images") if name in counts)
+    name, layout = (f"<code>{escape(str(recipe.get(key, '')))}</code>" for key in ("name", "layout"))
+    origin = f" by recipe {name}, laid out {layout}" if recipe else ""
+    sources = {source: of["rounds"] for source, of in counts.get("by_source", {}).items() if of.get("rounds")}
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{rounds:,}</td></tr>"
         for name, rounds in sorted(sources.items(), key=lambda s: -s[1])
@@ -79,7 +78,8 @@ def _shown(d: Dataset) -> str:
     formats = Counter(r.format.partition(":")[0] for c in d[:_COUNTED] for r in c.rounds)
     asked = ", ".join(f"{format} {count / formats.total():.0%}" for format, count in formats.most_common())
     return (
-        f"<p><b>{escape(d.folder.name)}</b>: {told or f'{len(d):,} conversations'}{laid}</p><table><tr><th>source</th><th>rounds</th></tr>{rows}</table>"
+        f"<p><b>{escape(d.folder.name)}</b>: {size or f'{len(d):,} conversations'}{origin}</p>"
+        f"<table><tr><th>source</th><th>rounds</th></tr>{rows}</table>"
         f"<p>Formats asked for, of the first {min(_COUNTED, len(d)):,} conversations: {escape(asked)}</p>"
         + "".join(c._repr_html_() for c in d[:_FIRST])
     )

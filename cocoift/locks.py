@@ -25,15 +25,15 @@ def locked(
     "Hold a lock file, which stays there: one process or thread at a time."
     from filelock import FileLock, Timeout
 
-    held = FileLock(with_parent(path), timeout=patience, thread_local=False)
+    lock = FileLock(with_parent(path), timeout=patience, thread_local=False)
     try:
-        held.acquire()
+        lock.acquire()
     except Timeout:
         raise UserError(refusal) from None
     try:
         yield
     finally:
-        held.release()
+        lock.release()
 
 # %% ../nbs/09_locks.ipynb #e4b05d47
 @contextmanager
@@ -52,7 +52,7 @@ def only_one(
 
 # %% ../nbs/09_locks.ipynb #ce085f10
 def owning(doing: str) -> Callable[[Callable], Callable]:  # "examined": for the message
-    "Decorate what a command does to its folder, `out` or its first argument's: no other process may. A dry run takes none."
+    "Decorate what a command does to its folder (`out`, or its first argument's): no other process may. A dry run may."
 
     def decorate(work: Callable) -> Callable:
         @wraps(work)

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .files import UserError, read_text
+from .files import UserError
+from .texts import read_text
 
 # %% ../nbs/06_options.ipynb #aa911302
 RECIPES = Path(str(resources.files("cocoift"))) / "recipes"

@@ -12,16 +12,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .files import UserError, no_document, reading_text
+from .files import UserError
+from .texts import no_document, reading_text
 
 # %% ../nbs/08_streams.ipynb #5cef0457
 _SCAN = json.JSONDecoder().scan_once
 _BLANKS = re.compile(r"\s*")
 
 
-def _decode(
-    text: str, at: int
-) -> tuple[Any, int] | None:  # the value that begins there and its end; None if the text ends too soon to tell
+def _decode(text: str, at: int) -> tuple[Any, int] | None:
+    "The value that begins there and its end; None if the text ends too soon to tell."
     try:
         value, end = _SCAN(text, at)
         return (value, end) if end < len(text) else None  # a number might go on
@@ -40,23 +40,17 @@ class Window:
     "Text of a file from somewhere on, as much as is needed."
 
     def __init__(self, file, path, mend: str):
-        self.file, self.path, self.mend, self.text, self.at, self.before, self.record, self.of = (
-            file,
-            path,
-            mend,
-            "",
-            0,
-            0,
-            0,
-            "",
-        )
+        self.file, self.path, self.mend = file, path, mend
+        self.text, self.at, self.before = "", 0, 0  # what is held, where in it, and characters passed
+        self.record, self.of = 0, ""  # for the messages: which item, and of what
 
     def more(self, least: int = 1 << 20) -> bool:  # False at the end of the file
         try:
             new = self.file.read(max(least, len(self.text) - self.at))
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{self.path}: byte {error.start} after character {self.before + len(self.text)} is not UTF-8 text: is it compressed, or another file?"
+                f"{self.path}: byte {error.start} after character {self.before + len(self.text)} is not UTF-8 text: "
+                "is it compressed, or another file?"
             ) from None
         self.text, self.at, self.before = self.text[self.at :] + new, 0, self.before + self.at
         return bool(new)
@@ -64,14 +58,9 @@ class Window:
     def wrong(self, torn: bool, deep: bool = False) -> UserError:
         other = no_document(self.text, self.mend) if self.before == 0 else ""
         where = f" record {self.record}{f' of {self.of!r}' if self.of else ''}" if self.record else ""
-        what = (
-            f"is nested too deeply to be read{' at' if where else ''}{where}"
-            if deep
-            else f"ends in the middle{' of' if where else ''}{where}"
-            if torn
-            else f"is not JSON{' at' if where else ''}{where}"
-        )
-        return UserError(f"{self.path}: {other or f'{what} (character {self.before + self.at}): {self.mend}'}")
+        what = "is nested too deeply to be read" if deep else "ends in the middle" if torn else "is not JSON"
+        place = f" {'of' if torn and not deep else 'at'}{where}" if where else ""
+        return UserError(f"{self.path}: {other or f'{what}{place} (character {self.before + self.at}): {self.mend}'}")
 
     def peek(self) -> str:  # the next character that is no blank; "" at the end
         self.at = _BLANKS.match(self.text, self.at).end()
@@ -80,21 +69,21 @@ class Window:
         return self.text[self.at : self.at + 1]
 
     def take(self, wanted: str) -> str:  # one of `wanted`
-        found = self.peek()
-        if not found or found not in wanted:
-            raise self.wrong(torn=not found)
+        sign = self.peek()
+        if not sign or sign not in wanted:
+            raise self.wrong(torn=not sign)
         self.at += 1
-        return found
+        return sign
 
     def value(self) -> Any:
         self.peek()
         while True:
             try:
-                found = _decode(self.text, self.at)
+                decoded = _decode(self.text, self.at)
             except (ValueError, RecursionError) as error:
                 raise self.wrong(False, isinstance(error, RecursionError)) from None
-            if found:
-                value, self.at = found
+            if decoded:
+                value, self.at = decoded
                 return value
             if not self.more():
                 raise self.wrong(torn=True)
@@ -134,18 +123,12 @@ def _near_items(window: Window) -> Iterator[Any]:  # those that lie in the windo
             at = window.at = end
             window.record += 1
             yield value
-    except (
-        StopIteration,
-        ValueError,
-        IndexError,
-        RecursionError,
-    ):  # torn by the window's edge, or wrong: `value` will tell
-        return
+    except (StopIteration, ValueError, IndexError, RecursionError):
+        return  # torn by the window's edge, or wrong: `value` will tell
 
 # %% ../nbs/08_streams.ipynb #4f38e48f
-def _enter(
-    window: Window, wanted: str
-) -> bool:  # to the value under a key of the object that begins here; False if there is none
+def _enter(window: Window, wanted: str) -> bool:
+    "Go to the value under a key of the object that begins here; False if there is none."
     window.take("{")
     while window.peek() != "}":
         name = window.value()
@@ -165,19 +148,18 @@ class Lacking(UserError):
 
 def stream_json(
     path: str | os.PathLike,
-    key: str
-    | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array, or for the (name, value) pairs of its one object
+    key: str | None = None,  # "annotations", or "data.dialogs" a level deeper; None for the file's one array or object
     mend: str = "download it again",
     what: str = "the file that was expected",  # for the message, if there is no such array
     opening: str = "[{",  # what a file without `key` may be: "[" for an array alone, "{" for an object
     instead: str = "put the official file there",  # the mend, if it is another file
 ) -> Iterator[Any]:
-    "The items of an array in a JSON file, one at a time in little memory; pairs, where it is an object. Reads no further than the array's end."
+    "The items of an array, one at a time in little memory; of an object, (name, value) pairs. No further is read."
     with reading_text(path) as file:
         window = Window(file, path, mend)
         wanted = "{" if key else opening
-        if (found := window.peek()) in ("[", "{") and found not in wanted:
-            raise UserError(f"{path}: is not {what}: it is {'a list' if found == '[' else 'an object'}: {instead}")
+        if (sign := window.peek()) in ("[", "{") and sign not in wanted:
+            raise UserError(f"{path}: is not {what}: it is {'a list' if sign == '[' else 'an object'}: {instead}")
         if key is None:
             yield from _items(window, "")
             if window.peek():

@@ -37,10 +37,10 @@ def without_thoughts(text: str) -> str:  # the text itself, to the byte, where n
         rest = _AFTER.sub("", _FINAL.split(rest)[-1]) if _FINAL.search(rest) else ""
     rest = _PAIR.sub("", _BARE.sub("", rest))
     rest = _CLOSED.split(rest)[-1]
-    if found := _OPENED.search(rest):
-        rest = rest[: found.start()]
-    if found := _ANSWER.match(rest):
-        rest = found[2]
+    if match := _OPENED.search(rest):
+        rest = rest[: match.start()]
+    if match := _ANSWER.match(rest):
+        rest = match[2]
     return text if rest == text else rest.strip()
 
 # %% ../nbs/10_thoughts.ipynb #bfcb578c

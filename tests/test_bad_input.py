@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cocoift.files import UserError, read_json
+from cocoift.files import UserError
+from cocoift.texts import read_json
 
 VQA = "vqav2/v2_mscoco_train2014_annotations.json"
 CAPTIONS = "coco/annotations/captions_train2017.json"

@@ -469,10 +469,10 @@ def panel(tmp_path):
 
 
 def test_what_is_written_while_a_panel_is_drawn_is_drawn_at_its_next_look(panel, monkeypatch):
-    from cocoift.dashboard import run_index as board
+    from cocoift.dashboard.live import trainings
 
     training, run = panel
-    monkeypatch.setattr(training, "drawn", lambda runs, places: [board.trainings(training.study.root)[0].step.max()])
+    monkeypatch.setattr(training, "drawn", lambda runs, places: [trainings(training.study.root)[0].step.max()])
     steps, seen = lambda row: row[1:], training.seen([])
     assert (
         training.ticked([], "")[0] == training.ticked([], seen)[0]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from cocoift.files import UserError, digest, with_parent
-from cocoift.images import embed, find_pictures, image_of, open_picture, picture_size
+from cocoift.images import find_pictures, image_of
+from cocoift.pictures import embed, open_picture, picture_size
 
 
 @pytest.fixture(scope="session")

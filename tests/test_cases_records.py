@@ -13,8 +13,9 @@ from cocoift.data.build.recipe import BuildRecipe
 from cocoift.data.inspect.audit import audit_path, check_gate, parse_gate
 from cocoift.data.inspect.repair import repair
 from cocoift.data.records import read_any
-from cocoift.files import UserError, read_json, read_jsonl, write_json
+from cocoift.files import UserError, write_json
 from cocoift.options import load_recipe
+from cocoift.texts import read_json, read_jsonl
 from cocoift.world import make_world
 
 WORD = "Answer the question using a single word or phrase."

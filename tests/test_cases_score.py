@@ -11,7 +11,8 @@ from cocoift.eval.benchmark import score
 from cocoift.eval.benchmarks.vqa import plain_words, vqa_accuracy
 from cocoift.eval.judging import to_judge
 from cocoift.eval.official import Given
-from cocoift.files import UserError, read_json
+from cocoift.files import UserError
+from cocoift.texts import read_json
 
 THINGS = ("cup", "dog", "chair", "bus", "lamp", "bench", "clock", "horse", "knife", "pizza")
 ASKED = [f"Is there a {thing} in the image?" for thing in THINGS]

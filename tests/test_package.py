@@ -1,4 +1,4 @@
-"The repository keeps its own rules: one set of facts, no drift from the notebooks, small rooms, imports that point down."
+"The repository keeps its own rules: one set of facts, no drift from the notebooks, small rooms, imports point down."
 
 import ast
 import json
@@ -13,12 +13,13 @@ from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 
+import house
 import pytest
 
 import cocoift
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = "conversation dataset files formats images locks options stats streams thoughts world".split()
+GROUND = "conversation dataset files formats images locks options pictures stats streams texts thoughts world".split()
 # Rooms that a room may import besides itself; from the bottom up.
 BELOW = {
     "ground": "",
@@ -89,9 +90,51 @@ def test_nothing_uncommitted():
     assert not untracked
 
 
-def test_small_modules():
-    lines = {name: text.count("\n") for name, text in modules(ROOT / "cocoift").items() if name != "_modidx.py"}
-    assert not {name: n for name, n in lines.items() if n > 400}
+# What `python tests/house.py` counts, and how much of it there may be: lowered with the work, never raised.
+LIMITS = {
+    "names_in_two_modules": 110,
+    "long_lines": 1068,
+    "showing_cells_without_output": 130,
+    "forks_on_a_benchmark": 22,
+    "file_circles": 1,
+    "modules_over_300": 37,
+    "functions_over_30": 80,
+    "functions_over_40": 24,
+    "duplicate_numbers": 0,
+    "pages_without_neighbours": 200,
+    "bindings_of_told_said_found_some_kept_given": 684,
+}
+
+
+def test_the_house_is_kept():
+    counts, lists = house.look(ROOT)
+    over = {name: (counts[name], most, lists.get(name)) for name, most in LIMITS.items() if counts[name] > most}
+    assert not over, json.dumps(over, indent=1, default=str)
+
+
+def test_what_the_house_counts(tmp_path):
+    "A proof that each count can fail."
+    loop = "".join(f"    x = {k}\n" for k in range(41))
+    fork = "def f(bench):\n    from .b import f\n    return bench == 'scope'\n"
+
+    def page(*sources: str) -> str:
+        return json.dumps({"cells": [{"cell_type": "code", "source": [s], "outputs": []} for s in sources]})
+
+    files = {
+        "cocoift/a.py": f"__all__ = ['f', '_g']\n{fork}def g():\n{loop}",
+        "cocoift/b.py": "__all__ = ['f', '_g']\nimport cocoift.a\ndef f() -> None:\n    told = 1\n",
+        "cocoift/c.py": f"x = '{120 * 'x'}'\n" + 300 * "\n",
+        "nbs/10_a.ipynb": page("#| export\n1", "1 + 1", "test_eq(1, 1)", "f()", "print(1)", "x = 1"),
+        "nbs/10_b.ipynb": page(),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    counts = house.look(tmp_path)[0]
+    once = LIMITS.keys() - {"showing_cells_without_output", "pages_without_neighbours"}
+    assert {name: counts[name] for name in once} == dict.fromkeys(once, 1)
+    assert counts["showing_cells_without_output"] == counts["pages_without_neighbours"] == 2
+    assert counts["logical_lines"] == 5 + 41 + 4 + 1
 
 
 @pytest.mark.parametrize("notebook", notebooks(), ids=lambda path: str(path.relative_to(ROOT / "nbs").with_suffix("")))
@@ -99,22 +142,6 @@ def test_small_notebooks(notebook):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     assert len(cells) <= 80
     assert notebook.stat().st_size <= 200_000
-
-
-def bodies(text: str):  # (name, lines), the signature and the docstring aside
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[ast.get_docstring(node) is not None :] or node.body
-            yield node.name, node.body[-1].end_lineno - first[0].lineno + 1
-
-
-def test_small_functions():
-    assert not {
-        f"{name}: {function}": lines
-        for name, text in modules(ROOT / "cocoift").items()
-        for function, lines in bodies(text)
-        if lines > 40
-    }
 
 
 def room(name: str) -> str:
@@ -156,7 +183,8 @@ def test_every_import_is_there(tmp_path):
     wrong = tmp_path / "cocoift/studies/wrong.py"
     wrong.parent.mkdir(parents=True)
     wrong.write_text(
-        "def one(study):\n    study.nothing\ndef other():\n    from cocoift.train.loop import train\n    from ..train import lop\n    from . import quickstart as study\n"
+        "def one(study):\n    study.nothing\ndef other():\n    from cocoift.train.loop import train\n"
+        "    from ..train import lop\n    from . import quickstart as study\n"
         "    study.TINY, study.TINIER\n    run_module('apps.server')\n"
     )
     found = json.loads(
@@ -190,7 +218,8 @@ def test_every_import_is_there(tmp_path):
     "code", ["import cocoift", "from cocoift.cli.main import main; main()"], ids=["import", "help"]
 )
 def test_nothing_heavy_before_it_is_used(code):
-    script = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy:', *[name for name in {HEAVY} if name in sys.modules])"
+    heavy = f"print('heavy:', *[name for name in {HEAVY} if name in sys.modules])"
+    script = f"import sys\ntry:\n    {code}\nfinally:\n    {heavy}"
     done = subprocess.run([sys.executable, "-c", script, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy:"

@@ -15,7 +15,8 @@ from cocoift.eval.benchmarks.pope import official_yes_no
 from cocoift.eval.benchmarks.vqa import vqa_accuracy
 from cocoift.eval.official import Given
 from cocoift.eval.opened import yes_no
-from cocoift.files import UserError, read_json
+from cocoift.files import UserError
+from cocoift.texts import read_json
 
 BENCH = Path(os.environ.get("COCOIFT_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data/bench"
 

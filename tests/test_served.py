@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from cocoift.files import UserError, read_json
+from cocoift.files import UserError
 from cocoift.images import find_pictures
 from cocoift.models.ask import Ask, play
 from cocoift.models.endpoint.cache import Cache
@@ -20,6 +20,7 @@ from cocoift.models.endpoint.server import ServerChat, ServerSpeaker
 from cocoift.models.endpoint.stage import Raised, Refusal, Stage
 from cocoift.models.speak import Said, Settings
 from cocoift.studies.judged import run_judge
+from cocoift.texts import read_json
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.build.make import questions
+from cocoift.data.build import questions
 from cocoift.data.build.questions import HELD_BACK_KINDS, KINDS, ask_objects
 from cocoift.data.build.templates import _length, drafts, draw_of, worded
 from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTIONS, TEMPLATE_SETS, Template, ready

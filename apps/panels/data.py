@@ -20,7 +20,7 @@ LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
 class Data:
     def __init__(self, study: Study):
         self.study, self.kept = study, study.log.path.parent / "audits"
-        self.browser = lru_cache(4)(lambda path, stamp: shelf.Browser(path))
+        self.browser = lru_cache(4)(lambda path, stamp: shelf.DatasetBrowser(path))
         self.set, self.note = gr.Dropdown([], label="Dataset", elem_id="dataset"), gr.Markdown(elem_id="data-note")
         self.sets = shelve(
             ("composition", "overlap"),
@@ -52,7 +52,7 @@ class Data:
         self.choices = {"set": self.set, "source": source, "format": format, "fault": fault, "which": which}
 
     def arrive(self, asked: Asked) -> list:
-        there = list(shelf.datasets(self.study.root))
+        there = list(shelf.find_datasets(self.study.root))
         chosen = asked.one(
             "set", there, next((name for name in there if name in figures.LAYOUTS), next(iter(there), None))
         )
@@ -88,8 +88,8 @@ class Data:
                 self.read, list(self.choices.values()), [self.shown, self.rounds], **QUIET
             )
 
-    def open(self, name: str | None) -> shelf.Browser:
-        folder = shelf.datasets(self.study.root).get(name)
+    def open(self, name: str | None) -> shelf.DatasetBrowser:
+        folder = shelf.find_datasets(self.study.root).get(name)
         if folder is None:
             raise UserError(
                 f"{name}: this dataset is gone, or is being written."
@@ -103,7 +103,7 @@ class Data:
 
     def composed(self, name, source, format):
         "What stands in a set's columns: at once."
-        wrong = [f"{path}: {why}" for path, why in shelf.unreadable(self.study.root).items()]
+        wrong = [f"{path}: {why}" for path, why in shelf.unfinished_datasets(self.study.root).items()]
         try:
             mix = self.open(name).mixture()
         except (UserError, OSError, KeyError) as error:
@@ -130,7 +130,7 @@ class Data:
         "What takes a reading of every word: a little later, and once."
         try:
             browser = self.open(name)
-            found, leaks = shelf.audited(browser.folder, self.kept), shelf.leaks(browser.folder)
+            found, leaks = shelf.cached_audit(browser.folder, self.kept), shelf.removed_images(browser.folder)
         except (UserError, OSError, KeyError, ValueError) as error:
             said = str(error) or type(error).__name__
             return [

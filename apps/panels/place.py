@@ -15,7 +15,8 @@ from cocoift.arena.store import Logbook
 from cocoift.dashboard import run_index as board
 from cocoift.dashboard.registry import Roster
 from cocoift.files import UserError
-from cocoift.images import TINY_PX, find_pictures, open_picture, picture_size
+from cocoift.images import find_pictures
+from cocoift.pictures import TINY_PX, open_picture, picture_size
 from cocoift.viz import figures
 
 NOTHING = "() => {}"  # javascript: an event to hang others on
@@ -29,10 +30,10 @@ class Study:
     roster: Roster
     log: Logbook
     folder: Path  # of the sessions
-    memory: board.Memory = field(default_factory=board.Memory)
+    memory: board.FileCache = field(default_factory=board.FileCache)
 
     def find(self, mark: str) -> dict[str, Path]:
-        return board.find(self.root, mark)
+        return board.find_folders(self.root, mark)
 
     def csv(self) -> Path:
         "Where this visitor's tables lie."

@@ -6,7 +6,7 @@ import pandas as pd
 from apps.panels.place import Asked, Shown, Study, not_shown, parts_of, remember, shelve
 from apps.room import QUIET
 from cocoift.dashboard import run_index as board
-from cocoift.dashboard.leaderboard import View, gaps, readable, settle
+from cocoift.dashboard.leaderboard import View, baseline_gaps, leaderboard_text, resolve_view
 from cocoift.viz import figures, results
 
 MOST = 8  # runs in a figure that draws several numbers of each; the scoreboard has all
@@ -69,20 +69,20 @@ class Results:
         self, runs, bench, baseline, metric, history
     ) -> tuple[dict[str, pd.DataFrame], View, list[str]]:  # tables, what is shown of them, what cannot be read
         found, wrong = board.results(self.study.root, self.study.memory)
-        view = settle(
-            board.choose(found["scores"], [*runs, baseline] if runs and baseline else runs or []),
+        view = resolve_view(
+            board.select_runs(found["scores"], [*runs, baseline] if runs and baseline else runs or []),
             bench,
             metric,
             history,
             baseline,
         )
         found = {
-            name: board.choose(table, [*runs, view.baseline] if runs and view.baseline else runs or [])
+            name: board.select_runs(table, [*runs, view.baseline] if runs and view.baseline else runs or [])
             for name, table in found.items()
         }
         return (
             {
-                name: table if name in FREE else board.choose(table, [view.bench], "bench")
+                name: table if name in FREE else board.select_runs(table, [view.bench], "bench")
                 for name, table in found.items()
             },
             view,
@@ -96,7 +96,7 @@ class Results:
         table = results.scoreboard(scores, view.baseline, paper[paper.model == "LLaVA-COCO-13B"], paired)
         return [
             *self.standings.drawn(self.study.csv(), table, results.standings, view.metric, view.history, view.baseline),
-            readable(table),
+            leaderboard_text(table),
         ]
 
     def first(self, *given):
@@ -125,16 +125,16 @@ class Results:
         scores = found["scores"]
         if len(view.runs) > MOST:  # the one that the figure shows
             scores = scores[(scores.metric == view.metric) & (scores.history == view.history)]
-        paired, unpaired = gaps(self.study.root, scores, view.baseline, self.study.memory)
+        paired, unpaired = baseline_gaps(self.study.root, scores, view.baseline, self.study.memory)
         return [not_shown([*wrong, *unpaired]), *self.standing(found["scores"], view, paired)]
 
     def rest(self, *given):
         "All other figures; of many runs those that come first."
         found, view, _ = self.scored(*given)
         most = list(dict.fromkeys(filter(None, (view.baseline, *view.runs))))[:MOST]
-        found = {name: table if name in FREE else board.choose(table, most) for name, table in found.items()}
+        found = {name: table if name in FREE else board.select_runs(table, most) for name, table in found.items()}
         scores, capable, turned = found["scores"], found["capabilities"], found["transitions"]
-        piers = board.choose(board.piers(self.study.root, self.study.memory), given[0] or most)
+        piers = board.select_runs(board.pier_rounds(self.study.root, self.study.memory), given[0] or most)
         rounds = pd.concat([table for table in (piers, found["rounds"]) if len(table)] or [pd.DataFrame()])
         by_round = {
             metric: rounds[rounds.metric == metric] if len(rounds) else rounds

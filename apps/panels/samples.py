@@ -7,6 +7,7 @@ import gradio as gr
 from apps.panels.place import NOTHING, Asked, Study, address, card, chip, spoken
 from apps.room import QUIET
 from cocoift.dashboard import run_index as board
+from cocoift.dashboard.samples import FILTERS, filter_rounds, item_index, item_link, paired_rounds, scored_rounds
 from cocoift.eval.history import tell
 from cocoift.files import UserError
 
@@ -21,7 +22,7 @@ class Samples:
             a, b = (gr.Dropdown([], label=f"Run {x}", elem_id=f"run-{x.lower()}") for x in "AB")
             others = gr.Dropdown([], multiselect=True, label="And beside them", elem_id="run-more")
         with gr.Row():
-            want = gr.Dropdown(list(board.FILTERS), value="all", label="Show", elem_id="filter")
+            want = gr.Dropdown(list(FILTERS), value="all", label="Show", elem_id="filter")
             kind, under = (
                 gr.Dropdown([""], value="", label=label, elem_id=name)
                 for name, label in (("kind", "Capability"), ("under", "History"))
@@ -77,7 +78,7 @@ class Samples:
             gr.update(choices=played, value=a),
             gr.update(choices=played, value=b),
             gr.update(choices=played, value=asked.many("run_more", played)),
-            asked.one("filter", board.FILTERS, "all"),
+            asked.one("filter", FILTERS, "all"),
             asked.later("kind"),
             asked.later("under"),
             asked.given.get("item", ""),
@@ -103,7 +104,7 @@ class Samples:
 
     def answers(self, run: str):
         folder = self.study.find("rounds.jsonl")[run]
-        return self.study.memory.get("answers", [folder / "rounds.jsonl"], lambda: board.answers(folder))
+        return self.study.memory.get("answers", [folder / "rounds.jsonl"], lambda: scored_rounds(folder))
 
     def pairs(self, a, b):
         folders = self.study.find("rounds.jsonl")
@@ -116,7 +117,7 @@ class Samples:
         return self.study.memory.get(
             "pair",
             [folders[run] / "rounds.jsonl" for run in (a, b)],
-            lambda: board.pair(self.answers(a), self.answers(b)),
+            lambda: paired_rounds(self.answers(a), self.answers(b)),
         )
 
     def sample(self, a, b, others, want, kind, under, number, key, step=0):
@@ -129,17 +130,17 @@ class Samples:
             kinds, histories = ["", *sorted(set(table.kind) - {""})], ["", *dict.fromkeys(table.history)]
             kind, under = kind if kind in kinds else "", under if under in histories else ""
             choices = [gr.update(choices=kinds, value=kind), gr.update(choices=histories, value=under)]
-            rows = board.only(table, want if want in board.FILTERS else "all", kind, under)
+            rows = filter_rounds(table, want if want in FILTERS else "all", kind, under)
             if not len(rows):
                 return [*choices, None, "<p>No item is like that.</p>", 1, ""]
-            place = board.place(rows, key, int(number or 1), step)
+            place = item_index(rows, key, int(number or 1), step)
             row = rows.iloc[place]
             return [
                 *choices,
                 self.study.picture(row.image),
                 self.item(row, a, b, others or [], place, len(rows)),
                 place + 1,
-                board.key(row),
+                item_link(row),
             ]
         except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:
             said = (

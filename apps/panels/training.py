@@ -5,6 +5,7 @@ import gradio as gr
 from apps.panels.place import Asked, Study, not_shown, remember, shelve
 from apps.room import QUIET
 from cocoift.dashboard import run_index as board
+from cocoift.dashboard.live import training_stamps, trainings
 from cocoift.viz import traced
 
 PLACES = {"loss": "loss", "lr": "lr", "tokens_per_s": "speed", "tree_ratio": "trees"}  # column: its place
@@ -47,12 +48,12 @@ class Training:
 
     def seen(self, runs) -> str:
         "What figures are drawn of; taken before the files are read: what is written meanwhile comes at the next tick."
-        return str([sorted(runs or []), *board.stamped(self.study.root)])
+        return str([sorted(runs or []), *training_stamps(self.study.root)])
 
     def drawn(self, runs, places):
         "A note, and the figures at these places."
-        found, wrong = board.trainings(self.study.root, self.study.memory)
-        found = board.choose(found, runs or [], "run")
+        found, wrong = trainings(self.study.root, self.study.memory)
+        found = board.select_runs(found, runs or [], "run")
         parts = [not_shown(wrong)]
         for column, name in PLACES.items():
             if name in places:

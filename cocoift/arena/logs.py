@@ -14,7 +14,8 @@ from typing import Any
 
 from .session import Round, Side
 from .store import side_of
-from ..files import UserError, read_text
+from ..files import UserError
+from ..texts import read_text
 
 # %% ../../nbs/arena/16_logs.ipynb #4c2b9333
 WINNERS = {"leftvote": "model_a", "rightvote": "model_b", "tievote": "tie", "bothbad_vote": "tie (bothbad)"}

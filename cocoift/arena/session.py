@@ -19,8 +19,8 @@ from threading import Event, Thread
 
 from .marks import mark
 from ..files import UserError, atomic_file, digest, with_parent
-from ..images import upright
 from ..models.speak import Said, Settings, Speaker
+from ..pictures import upright
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/arena/12_session.ipynb #6eabd2ed

@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate, show
+from .base import Json, app, columns, estimate_text, show
 from ..files import Failed, UserError
 
 # %% ../../nbs/cli/72_data.ipynb #8bebd71b
@@ -162,7 +162,15 @@ def audit(
         found = audit_path(path, against or [], data)
     checked = [check_gate(limit, found) for limit in gates]
     rows = [
-        [name, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"], m["duplicates"]]
+        [
+            name,
+            m["rounds"],
+            estimate_text(m["carry_over"]),
+            m["bare_terse"],
+            m["switches"],
+            m["obedience"],
+            m["duplicates"],
+        ]
         for name, m in [("all", found), *found["by_source"].items()]
     ]
     leaks = [[name, leak["size"], leak["images"], leak["rounds"]] for name, leak in found["leakage"].items()]
@@ -241,7 +249,7 @@ def repair(
     done = run(path, out, interleave, seed)
     parts = {when: {"all": done[when], **done[when]["by_source"]} for when in ("before", "after")}
     rows = [
-        [name, when, m["rounds"], estimate(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"]]
+        [name, when, m["rounds"], estimate_text(m["carry_over"]), m["bare_terse"], m["switches"], m["obedience"]]
         for name in parts["before"]
         for when in parts
         if (m := parts[when].get(name))

@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate, show
+from .base import Json, app, columns, estimate_text, show
 from ..files import Failed
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
@@ -109,7 +109,10 @@ def evaluate(
     metrics = list(dict.fromkeys(metric for levels in result["histories"].values() for metric in levels))
     table = columns(
         [
-            [metric, *(estimate(levels[metric]) if metric in levels else "" for levels in result["histories"].values())]
+            [
+                metric,
+                *(estimate_text(levels[metric]) if metric in levels else "" for levels in result["histories"].values()),
+            ]
             for metric in metrics
         ],
         ["", *result["histories"]],
@@ -134,7 +137,7 @@ def evaluate(
             *table,
             "",
             *priors,
-            *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
+            *(f"{name.replace('_', ' ')}: {estimate_text(e)}" for name, e in result["effects"].items()),
             *least,
             f"{result['items']} items, coverage {result['coverage']:.0%}{f' ({lost})' if lost else ''}{f', {n} rounds truncated' if (n := result['truncated']) else ''}, in {out}",
         ],
@@ -218,7 +221,7 @@ def judge(
         _show_plan(result, json)
         return
     rows = [
-        [name, estimate(e), *([e["n"]]), " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""]
+        [name, estimate_text(e), *([e["n"]]), " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""]
         for name, e in result["scores"].items()
     ]
     lost = ", ".join(
@@ -226,7 +229,7 @@ def judge(
     )
     bird = result.get("canary")
     said = (
-        f"canary: off by {estimate(bird['intervals']['difference'])}, bias {estimate(bird['intervals']['bias'])}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades"
+        f"canary: off by {estimate_text(bird['intervals']['difference'])}, bias {estimate_text(bird['intervals']['bias'])}, kappa {'undefined' if bird['kappa'] is None else format(bird['kappa'], '.2f')} over {bird['n']} real grades"
         if bird and bird["n"]
         else ""
     )
@@ -271,7 +274,7 @@ def compare(
 
     told = run(a, b, html, images, force)
     rows = [
-        [name, d["a"], d["b"], estimate(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]]
+        [name, d["a"], d["b"], estimate_text(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]]
         for name, d in told["differences"].items()
     ]
     show(

@@ -23,15 +23,15 @@ from ..files import Failed, UserError
 # %% ../../nbs/cli/80_main.ipynb #77297e2d
 @contextmanager
 def _terminable() -> Iterator[None]:
-    process, before, asked = os.getpid(), signal.getsignal(signal.SIGTERM), 0.0
+    process, before, last = os.getpid(), signal.getsignal(signal.SIGTERM), 0.0
 
     def end(number, frame):
-        nonlocal asked
+        nonlocal last
         if os.getpid() != process:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
-        elif (now := time.monotonic()) - asked > 1:  # `timeout` and others send it to the process and to its group
-            asked = now
+        elif (now := time.monotonic()) - last > 1:  # `timeout` and others send it to the process and to its group
+            last = now
             raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
@@ -61,6 +61,24 @@ EXTRAS = {
 }
 
 
+def _ending(name: str, error: BaseException) -> tuple[str, int] | None:
+    "What is said after a command's name, and the exit code; nothing for a fault of ours."
+    if isinstance(error, (UserError, Failed)):
+        return str(error), 1 if isinstance(error, Failed) else 2
+    if isinstance(error, typer.TyperException):
+        return f"{error.format_message().rstrip('.')}: `{name} --help` shows what can be given", 2
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        mend = f"pip install 'cocoift[{EXTRAS.get(package)}]'"
+        return (f"needs {error.name}, which is not installed: {mend}", 2) if package in EXTRAS else None
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return "interrupted; the same command goes on where it stopped", 130
+    if isinstance(error, OSError):  # a full disk, a missing right
+        what = (error.strerror or str(error)).lower()
+        return f"{error.filename or 'the disk'}: {what}: make room or name another place", 2
+    return None
+
+
 def main() -> None:
     "The entry point of `cocoift`."
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -68,34 +86,17 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     name = f"cocoift {sys.argv[1]}" if known.intersection(sys.argv[1:2]) else "cocoift"
-    asked = name != "cocoift" and "--help" not in sys.argv
+    works = name != "cocoift" and "--help" not in sys.argv
     try:
-        with (
-            _terminable(),
-            redirect_stdout(sys.stderr) if asked else nullcontext(),
-        ):  # what libraries print (DeepSpeed does) is no part of a document
+        # what libraries print (DeepSpeed does) is no part of a document
+        with _terminable(), redirect_stdout(sys.stderr) if works else nullcontext():
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
             if code == 130:  # how typer hands on Ctrl-C, without a word
                 raise KeyboardInterrupt
             sys.exit(code or 0)
-    except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-    except typer.TyperException as error:
-        print(f"{name}: {error.format_message().rstrip('.')}: `{name} --help` shows what can be given", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRAS:
+    except (Exception, KeyboardInterrupt) as error:
+        if (ending := _ending(name, error)) is None:
             raise
-        extra = EXTRAS[error.name.partition(".")[0]]
-        print(f"{name}: needs {error.name}, which is not installed: pip install 'cocoift[{extra}]'", file=sys.stderr)
-    except (KeyboardInterrupt, typer.Abort):
-        print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
-    except Failed as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:  # a full disk, a missing right
-        print(
-            f"{name}: {error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}: make room or name another place",
-            file=sys.stderr,
-        )
-    sys.exit(2)
+        text, code = ending
+        print(f"{name}: {text}", file=sys.stderr)
+        sys.exit(code)

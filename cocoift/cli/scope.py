@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate, show
+from .base import Json, app, columns, estimate_text, show
 
 # %% ../../nbs/cli/77_scope.ipynb #fba77398
 @app.command()
@@ -84,8 +84,8 @@ def likelihood(
     rows = [
         [
             "alone" if p["step"] is None else p["step"],
-            estimate(p["early"]),
-            estimate(p["loss"]),
+            estimate_text(p["early"]),
+            estimate_text(p["loss"]),
             *(p["levels"][h]["early"] for h in p["levels"]),
         ]
         for p in result["points"]

@@ -18,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..arena.prepared import SCRIPTS, Prepared, recorded
 from ..eval.benchmarks.rounds import read_items
 from ..eval.history import Item
-from ..files import UserError, digest, read_json, read_text
+from ..files import UserError, digest
 from ..images import find_pictures
 from ..models.endpoint.failures import KEY
 from ..models.endpoint.server import ServerSpeaker, parse_server
 from ..models.speak import Replay, Speaker, Spoken
 from ..options import read_yaml
+from ..texts import read_json, read_text
 from ..world import make_world
 
 # %% ../../nbs/dashboard/10_registry.ipynb #8778bd9b

@@ -27,9 +27,10 @@ from cocoift.data.mentions import (
     stated,
     texts_of,
 )
-from ..files import UserError, read_jsonl, reading_text
+from ..files import UserError
 from ..formats import stated_format
 from ..streams import stream_json
+from ..texts import read_jsonl, reading_text
 
 # %% ../../nbs/data/12_records.ipynb #53c22456
 class Unusable(NamedTuple):

@@ -16,8 +16,9 @@ from typing import Any
 
 from .official import by_id, id_of, read_map, records, same_ids
 from .questions import Question
-from ..files import UserError, reading_text
+from ..files import UserError
 from ..images import image_of
+from ..texts import reading_text
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/61_answers.ipynb #8e1fbef9

@@ -26,7 +26,7 @@ from .questions import Question
 from ..files import UserError
 from ..formats import is_terse, keeps, words
 from ..images import image_of
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
 
 if TYPE_CHECKING:
     from cocoift.eval.judge import Judged
@@ -56,8 +56,8 @@ Total = Callable[
 
 def right_share(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "Accuracy, and the share of answers in which nothing was decided."
-    found = {"accuracy": share(frame, "right")} if "right" in frame else {}
-    return found | ({"unparsed": share(frame.astype({"unparsed": float}), "unparsed")} if "unparsed" in frame else {})
+    found = {"accuracy": mean_ci(frame, "right")} if "right" in frame else {}
+    return found | ({"unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")} if "unparsed" in frame else {})
 
 
 def as_answers(rows: Sequence[tuple[Question, str]]) -> str:
@@ -193,13 +193,13 @@ def _at(
 ) -> dict[str, Estimate]:  # the levels of one history
     free, stated = some[~some.bound], some[some.bound]
     found = (
-        {"terse_rate": share(free.astype({"terse": float}), "terse"), "words": share(free, "words")}
+        {"terse_rate": mean_ci(free.astype({"terse": float}), "terse"), "words": mean_ci(free, "words")}
         | bench.total(free, questions)
         if len(free)
         else {}
     )
     if len(stated):
-        found |= {"format_accuracy": share(stated.astype({"kept": float}), "kept")} | {
+        found |= {"format_accuracy": mean_ci(stated.astype({"kept": float}), "kept")} | {
             f"{name}_stated": e for name, e in bench.total(stated, questions).items()
         }
     return found
@@ -222,7 +222,7 @@ def question_scores(
         frame[~frame.bound].astype({"terse": float}).pivot(index=["item", "image"], columns="history", values="terse")
     )
     effects = {
-        effect: share((wide[a] - wide[b]).dropna().rename("d").reset_index(), "d").as_dict()
+        effect: mean_ci((wide[a] - wide[b]).dropna().rename("d").reset_index(), "d").as_dict()
         if {a, b} <= set(wide)
         else nothing
         for effect, (a, b) in EFFECTS.items()

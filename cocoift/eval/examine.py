@@ -20,13 +20,14 @@ from .levels import dialogs_of, evaluate, one_length, pier_dialogs, play_pier
 from .questions import Question, image_names, own_records, pier_digest, question_dialogs, questions_digest
 from .run import coverage
 from .share import runner
-from ..files import Failed, Journal, UserError, atomic_file, reading, write_json
+from ..files import Failed, Journal, UserError, atomic_file, write_json
 from ..images import find_pictures
 from ..locks import owning
 from ..models.ask import Chat
 from ..models.endpoint.money import read_prices
 from ..models.scripted import Answers, Book, Scripted
 from ..models.speak import Replay
+from ..texts import reading
 
 # %% ../../nbs/eval/50_examine.ipynb #38f4c1d0
 def open_chat(

@@ -19,19 +19,10 @@ from typing import Protocol
 from tqdm.auto import tqdm
 
 from .rubric import PARSER_VERSION, Rubric, read_reply
-from cocoift.files import (
-    Journal,
-    UserError,
-    atomic_file,
-    check_output,
-    digest,
-    digest_of,
-    read_json,
-    read_jsonl,
-    write_json,
-)
+from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, write_json
 from ..formats import words
 from ..models.ask import Ask, Chat, Reply, replies
+from ..texts import read_json, read_jsonl
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/63_judge.ipynb #9b57e8e1

@@ -15,7 +15,8 @@ from .benchmark import Judging, benchmark, load_benchmarks
 from .judge import Judge, Judged, fingerprint, judge_items
 from .rubric import load_rubric
 from .verdicts import counted
-from ..files import Journal, UserError, read_json, write_json
+from ..files import Journal, UserError, write_json
+from ..texts import read_json
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/66_judging.ipynb #6c68123f

@@ -22,7 +22,7 @@ from .read import read_answer
 from .run import coverage, run_dialogs
 from ..files import Journal, UserError, digest_of, write_json
 from ..models.ask import Chat
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
 
 # %% ../../nbs/eval/47_levels.ipynb #c3aa4fad
 def dialogs_of(
@@ -124,7 +124,7 @@ def levels(frame: pd.DataFrame) -> pd.DataFrame:  # history, metric, value, low,
         for metric, (column, over) in METRICS.items():
             some = frame[frame.history == history]
             some = some[over(some)].astype({column: float})
-            rows.append({"history": history, "metric": metric, **share(some, column, clusters(some)).as_dict()})
+            rows.append({"history": history, "metric": metric, **mean_ci(some, column, clusters(some)).as_dict()})
     return pd.DataFrame(rows)
 
 
@@ -133,7 +133,7 @@ def by_kind(frame: pd.DataFrame, history: str = "none") -> pd.DataFrame:  # kind
     some = frame[frame.history == history].astype({"right": float})
     return pd.DataFrame(
         [
-            {"kind": kind, "wording": wording, **share(group, "right", clusters(group)).as_dict()}
+            {"kind": kind, "wording": wording, **mean_ci(group, "right", clusters(group)).as_dict()}
             for (kind, wording), group in some.groupby(["kind", "wording"])
         ]
     )
@@ -145,7 +145,7 @@ def difference(frame: pd.DataFrame, more: str, less: str, column: str = "terse")
     keys = [key for key in ("seed", "image", "item") if key in free]
     sides = [free[free.history == history].set_index(keys)[column].astype(float) for history in (more, less)]
     pairs = (sides[0] - sides[1]).dropna().rename("d").reset_index()
-    return share(pairs, "d", clusters(pairs)) if len(pairs) else Estimate(None, None, None, 0)
+    return mean_ci(pairs, "d", clusters(pairs)) if len(pairs) else Estimate(None, None, None, 0)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:  # effect, value, low, high, n
@@ -192,7 +192,7 @@ def play_pier(
 def length_by_round(pier: pd.DataFrame) -> pd.DataFrame:  # round, words, low, high, n
     "The mean words of free answers by round."
     free = pier[~pier.bound]
-    rows = [(number, share(group, "words", clusters(group))) for number, group in free.groupby("round")]
+    rows = [(number, mean_ci(group, "words", clusters(group))) for number, group in free.groupby("round")]
     return pd.DataFrame(
         [{"round": number, "words": e.value, "low": e.low, "high": e.high, "n": e.n} for number, e in rows]
     )

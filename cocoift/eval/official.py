@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import UserError, find_files, read_json, read_jsonl, read_text, reading_text
+from ..files import UserError, find_files
+from ..texts import read_json, read_jsonl, read_text, reading_text
 
 # %% ../../nbs/eval/60_official.ipynb #ba235afc
 @dataclass(frozen=True, slots=True)

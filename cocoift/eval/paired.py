@@ -15,8 +15,9 @@ import pandas as pd
 from .levels import METRICS, rounds_frame
 from .scope.metrics import SHARES
 from .scope.play import rounds_of
-from ..files import Journal, UserError, read_json
-from ..stats import resolved, share
+from ..files import Journal, UserError
+from ..stats import mean_ci, resolved
+from ..texts import read_json
 
 # %% ../../nbs/eval/58_paired.ipynb #08cb0014
 _PLAIN = {"round", "rounds", "bound", "prior", "cut", "repeat", "order"}  # numbers that are no readings
@@ -176,7 +177,7 @@ def differences(
     rows = []
     by = ("seed", "image") if pairs.seed.nunique() > 1 else ("image",)
     for metric, some in pairs.assign(d=pairs.b - pairs.a).groupby("metric", sort=False):
-        e, totals = share(some, "d", by), some.groupby("image").d.sum().to_numpy()
+        e, totals = mean_ci(some, "d", by), some.groupby("image").d.sum().to_numpy()
         rows.append(
             {
                 "metric": metric,

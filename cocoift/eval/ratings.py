@@ -14,7 +14,7 @@ import pandas as pd
 
 from .official import Given, by_id, number, records
 from ..files import UserError
-from ..stats import Estimate, share
+from ..stats import Estimate, mean_ci
 
 # %% ../../nbs/eval/68_ratings.ipynb #0f42ad95
 def bradley_terry(wins: np.ndarray) -> np.ndarray:  # [M, M] wins of row over column -> [M] ratings
@@ -153,7 +153,7 @@ def pairwise(given: Given) -> dict:
         for name, (w, lo, t) in table.items()
     }
     intervals = {
-        f"{name} {what}": share(some, what).as_dict()
+        f"{name} {what}": mean_ci(some, what).as_dict()
         for name, some in pd.DataFrame(each).groupby("name", sort=False)
         for what in ("win_rate", "adjusted")
     }
@@ -182,7 +182,7 @@ def single(given: Given) -> dict:
         raise UserError(f"{given.predictions}: no judgement has a score: judge again")
     found: dict[str, dict[str, Estimate]] = {}
     for (turn, model), some in pd.DataFrame(rows).groupby(["turn", "model"], sort=False):
-        found.setdefault(turn, {})[model] = share(some, "score")
+        found.setdefault(turn, {})[model] = mean_ci(some, "score")
     return {
         "scores": {
             turn: {name: round(e.value, 6) for name, e in models.items()} for turn, models in sorted(found.items())

@@ -14,7 +14,8 @@ from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 
-from ..files import UserError, read_json, read_text
+from ..files import UserError
+from ..texts import read_json, read_text
 
 # %% ../../nbs/eval/62_rubric.ipynb #8180cf3a
 PARSER_VERSION = 1

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from .dialog import Dialog, ask_at, check_dialogs, messages_key, picture_digests, round_key
-from ..files import Journal, UserError, atomic_file, check_output, read_json, write_json
+from ..files import Journal, UserError, atomic_file, check_output, write_json
 from ..models.ask import STATUSES, Ask, Chat, Reply, replies
+from ..texts import read_json
 
 # %% ../../nbs/eval/46_run.ipynb #97265b7e
 TRUNCATIONS = ("none", "oldest")

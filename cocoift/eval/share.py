@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 
 from .dialog import Dialog, check_dialogs
 from .run import Read, absorb, groups, left, run_dialogs, settle
-from ..files import Failed, Journal, UserError, check_output, read_json, write_json
+from ..files import Failed, Journal, UserError, check_output, write_json
 from ..models.ask import Chat
+from ..texts import read_json
 
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:

@@ -16,7 +16,7 @@ import pandas as pd
 from .judge import Judge, Judged, judge_items
 from .rubric import Rubric
 from ..files import UserError
-from ..stats import RESOLVES, Estimate, bootstrap, share
+from ..stats import RESOLVES, Estimate, bootstrap, mean_ci
 
 # %% ../../nbs/eval/64_verdicts.ipynb #3ebb7095
 STATUSES = ("scored", "parse_error", "refused", "api_error", "not_run")
@@ -51,7 +51,7 @@ def graded(
 ) -> dict:  # value, low, high, n; bounds; repeat_std, item_se; and the least difference between two models that it resolves, unpaired
     "The mean score of judgements on a scale, over the items that have one."
     means = _item_means(lines)
-    e = share(means, "score") if len(means) else Estimate(None, None, None, 0)
+    e = mean_ci(means, "score") if len(means) else Estimate(None, None, None, 0)
     failed = sum(line["status"] != "scored" for line in lines)
     total = sum(line["score"] for line in lines if line["status"] == "scored")
     runs = pd.Series(
@@ -155,9 +155,9 @@ def preferred(lines: Sequence[dict]) -> dict:  # win_rate, length_controlled, fl
     ]
     frame = pd.DataFrame(rows).astype({"flip": float})
     return {
-        "win_rate": share(frame, "win").as_dict(),
+        "win_rate": mean_ci(frame, "win").as_dict(),
         "length_controlled": _at_equal_length(frame).as_dict(),
-        "flip_rate": share(frame, "flip").as_dict(),
+        "flip_rate": mean_ci(frame, "flip").as_dict(),
         "wins": int((frame.win == 1).sum()),
         "losses": int((frame.win == 0).sum()),
         "ties": int((frame.win == 0.5).sum()),
@@ -213,7 +213,7 @@ def canary(
     pairs = [(line["score"], float(np.mean(grades[line["item"]]))) for line in lines if line["status"] == "scored"]
     mine, theirs = np.array(pairs).T if pairs else (np.array([]), np.array([]))
     off = pd.DataFrame({"image": range(len(pairs)), "bias": mine - theirs, "difference": np.abs(mine - theirs)})
-    found = {name: share(off, name) for name in ("difference", "bias")}
+    found = {name: mean_ci(off, name) for name in ("difference", "bias")}
     return {
         "n": len(pairs),
         "coverage": len(pairs) / len(lines),

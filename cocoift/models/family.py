@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ..files import UserError, read_json, reading
+from ..files import UserError
 from .template import VICUNA, VICUNA_JINJA, Template, control_tokens, start_ids, stop_ids
+from ..texts import read_json, reading
 
 # %% ../../nbs/models/13_family.ipynb #007367a4
 _Q, _A, _S = ("Qfirst7", "Qsecond7"), ("Afirst7", "Asecond7"), "Ssystem7"

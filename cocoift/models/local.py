@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 
-from ..files import UserError, digest, digest_of, reading
-from ..images import find_pictures, open_picture
+from ..files import UserError, digest, digest_of
+from ..images import find_pictures
 from .ask import Ask, Reply, texts
 from .family import Family, open_family
 from .template import TEMPLATES, Template, answer_ids, question_ids, stop_ids
+from ..pictures import open_picture
+from ..texts import reading
 
 # %% ../../nbs/models/14_local.ipynb #ba6948f5
 def ask_ids(tokenizer, template: Template, ask: Ask) -> list[int]:

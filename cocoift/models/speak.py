@@ -12,10 +12,11 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from ..formats import TERSE_FORMATS, is_terse, normalise, stated_format
 from .ask import Ask, Reply
 from .scripted import MANNERS
+from ..texts import read_json
 
 # %% ../../nbs/models/18_speak.ipynb #6c0cf429
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from threading import Event
 import torch
 
 from ..files import UserError
-from ..images import open_picture
 from .family import Family
 from .local import model_inputs, open_checkpoint
 from .speak import Said, Settings
 from .template import answer_ids, piece_ids, question_ids, start_ids, stop_ids, text_ids
+from ..pictures import open_picture
 
 # %% ../../nbs/models/19_talk.ipynb #402813bb
 def dialog_ids(

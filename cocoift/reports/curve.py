@@ -18,8 +18,9 @@ from ..eval.history import HISTORIES
 from ..eval.scope.likely import likelihood_leakage, likelihood_rounds
 from ..eval.scope.make import Bench
 from ..eval.scope_run import open_bench
-from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, read_json, write_json
+from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, write_json
 from ..locks import owning
+from ..texts import read_json
 
 # %% ../../nbs/reports/16_curve.ipynb #a6b87442
 @dataclass(frozen=True, slots=True)

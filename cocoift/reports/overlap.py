@@ -18,7 +18,8 @@ from ..eval.levels import rounds_frame, scores
 from ..eval.questions import Question
 from ..eval.scope.metrics import table
 from ..eval.scope.play import rounds_of
-from ..files import Journal, read_json
+from ..files import Journal
+from ..texts import read_json
 
 # %% ../../nbs/reports/18_overlap.ipynb #59f951b3
 Levels = dict[str, dict[str, dict]]  # history -> metric -> value, low, high, n; "" for what is between histories

@@ -14,13 +14,14 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
-from ..dashboard.browser import Shelf
+from ..dashboard.browser import DatasetBrowser
 from ..data.inspect.audit import audit_path
 from ..eval.levels import by_kind, effects, length_by_round, levels
-from ..files import Journal, UserError, read_json
+from ..files import Journal, UserError
 from ..images import find_pictures
 from .curve import CURVES, points_table
 from .scope_page import scope_scores, scope_sections, scope_tables, wide
+from ..texts import read_json
 from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
 from ..viz.report import Chart, Dialog, Dialogs, Section, Table, Text, write_report
@@ -167,7 +168,7 @@ def tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
         "seen": _seen(arms),
         "others": _others(arms),
         "curve": _stack(arms, _curve),
-        "mixture": _stack(arms, lambda arm: Shelf(arm.dataset).mixture() if arm.dataset else None),
+        "mixture": _stack(arms, lambda arm: DatasetBrowser(arm.dataset).mixture() if arm.dataset else None),
         **{
             f"scope {part}": table
             for part, table in scope_tables({arm.name: scope_scores(arm.scopes) for arm in arms if arm.scopes}).items()

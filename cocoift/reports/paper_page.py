@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import read_json
+from ..texts import read_json
 from ..viz.report import Chart, Dialogs, Section, Table, Text
 
 # %% ../../nbs/reports/32_paper_page.ipynb #704a2b13

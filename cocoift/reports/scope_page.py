@@ -13,8 +13,9 @@ import pandas as pd
 
 from ..eval.scope.metrics import scores
 from ..eval.scope.play import rounds_of
-from ..files import Journal, read_json
+from ..files import Journal
 from ..stats import Estimate
+from ..texts import read_json
 from ..viz import results
 from ..viz.report import Chart, Section, Table, Text
 

@@ -15,10 +15,11 @@ from ..eval.examine import open_chat
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
 from ..eval.judging import judge_answers, to_judge
 from ..eval.rubric import load_rubric
-from ..files import Journal, UserError, read_json, write_json
+from ..files import Journal, UserError, write_json
 from ..locks import owning
 from ..models.ask import Chat
 from ..models.endpoint.money import read_prices
+from ..texts import read_json
 
 # %% ../../nbs/studies/24_judged.ipynb #01f4f43a
 JUDGE_TOKENS = {"grade": 4, "two": 512, "prefer": 256, "steps": 128}  # about how long a reply is, for the dry run

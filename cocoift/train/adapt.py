@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..files import UserError, atomic_folder, read_json, write_json
+from ..files import UserError, atomic_folder, write_json
 from ..models.family import Family
+from ..texts import read_json
 
 # %% ../../nbs/train/20_adapt.ipynb #4cf3cb66
 PROJECTORS = ("multi_modal_projector", "connector", "merger", "image_newline", "mm_projector")

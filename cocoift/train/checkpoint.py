@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from ..files import Failed, UserError, atomic_file, digest, read_json, write_json
+from ..files import Failed, UserError, atomic_file, digest, write_json
+from ..texts import read_json
 
 # %% ../../nbs/train/38_checkpoint.ipynb #021ba1b8
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from ..files import UserError, reading
+from ..files import UserError
+from ..texts import reading
 from .tower import tensors
 
 # %% ../../nbs/train/18_family.ipynb #6aed806c

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import psutil
 
-from ..files import UserError, read_text
+from ..files import UserError
+from ..texts import read_text
 
 # %% ../../nbs/train/42_hosts.ipynb #a7ed6505
 def read_hostfile(path: Path) -> dict[str, int]:  # host -> slots

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from ..files import UserError, read_json, reading
+from ..files import UserError
 from ..models.family import probe_template
 from ..models.template import VICUNA_JINJA, stop_ids, with_pictures
+from ..texts import read_json, reading
 from .tower import Tower, read_config, silent, tensor_names, tensors
 
 # %% ../../nbs/train/14_language.ipynb #fa10e7dc

@@ -10,8 +10,9 @@ import sys
 
 from tqdm.auto import tqdm
 
-from ..files import Journal, UserError, check_output, read_json, write_json
+from ..files import Journal, UserError, check_output, write_json
 from ..locks import only_one
+from ..texts import read_json
 from .hosts import meet_hosts
 from .prepare import check_run, count_ranks, drawn, left_out, recipe_notes, settle_recipe
 from .processes import launch

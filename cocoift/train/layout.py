@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from ..files import UserError, atomic_folder, read_json, write_json
+from ..files import UserError, atomic_folder, write_json
 from ..locks import owning
 from ..models.family import open_family
+from ..texts import read_json
 from .adapt import saving
 from .language import grown, join, open_language
 from .on_disk import tower_pieces, write_shards

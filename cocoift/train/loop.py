@@ -20,10 +20,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from ..files import Failed, Journal, UserError, read_json, write_json
+from ..files import Failed, Journal, UserError, write_json
 from ..locks import locked
 from ..models.family import Family, open_family
 from ..models.template import TEMPLATES
+from ..texts import read_json
 from .adapt import save_model
 from .cache import cache_tokens
 from .checkpoint import Checkpoints

@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 
 from ..conversation import pictures_of
-from ..files import atomic_file, digest, digest_of, read_json
-from ..images import Album, open_picture
+from ..files import atomic_file, digest, digest_of
+from ..images import Album
 from ..models.family import Family
+from ..pictures import open_picture
+from ..texts import read_json
 
 # %% ../../nbs/train/36_pictures.ipynb #8434d346
 @contextmanager

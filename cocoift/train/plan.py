@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..files import UserError, atomic_file, digest_of, read_json
-from ..images import picture_size
+from ..files import UserError, atomic_file, digest_of
 from ..models.family import Family
+from ..pictures import picture_size
+from ..texts import read_json
 from .cache import CachedTokens
 from .tree import Tree
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from ..files import UserError, atomic_file, digest, reading
+from ..files import UserError, atomic_file, digest
 from ..models.family import TREES, Family, open_family
+from ..texts import reading
 from .adapt import adapt
 from .hosts import here, read_hostfile
 from .loop import read_plan, total_steps

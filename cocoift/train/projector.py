@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from ..files import UserError, atomic_file, reading
+from ..files import UserError, atomic_file
+from ..texts import reading
 from .tower import tensors
 
 # %% ../../nbs/train/48_projector.ipynb #8e201269

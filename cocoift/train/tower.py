@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-from ..files import UserError, reading
+from ..files import UserError
 from ..models.family import picture_size, tower_states
+from ..texts import reading
 
 # %% ../../nbs/train/12_tower.ipynb #16ed2b98
 def read_config(folder: Path, what: str, gguf: str | None = None):

@@ -21,7 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ..files import UserError, atomic_file
-from ..images import embed
+from ..pictures import embed
 from ..stats import Estimate
 from .figures import TITLE_PX
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from cocoift.conversation import Conversation, Origin, Round, write_parquet
 from cocoift.dashboard import browser as shelf
-from cocoift.dashboard import leaderboard as standing
 from cocoift.dashboard import run_index as board
+from cocoift.dashboard.leaderboard import baseline_gaps
+from cocoift.dashboard.live import trainings
+from cocoift.dashboard.samples import filter_rounds, paired_rounds, scored_rounds
 from cocoift.files import Journal, write_json
 from cocoift.viz import audited, results, traced
 
@@ -99,7 +101,7 @@ def timed(what) -> float:
 
 
 def measure(
-    root: Path, memory: board.Memory
+    root: Path, memory: board.FileCache
 ) -> tuple[dict, dict]:  # seconds to the first figure of each panel, and of what comes after it
     def scoreboard():
         scores = board.results(root, memory)[0]["scores"]
@@ -109,30 +111,30 @@ def measure(
 
     def differences():
         scores = board.results(root, memory)[0]["scores"]
-        paired, wrong = standing.gaps(root, scores[scores.metric == "leakage"], "run-00", memory)
+        paired, wrong = baseline_gaps(root, scores[scores.metric == "leakage"], "run-00", memory)
         assert paired.run.nunique() == scores.layout.nunique() - 1 and not wrong, wrong
         results.standings(
             results.scoreboard(scores, "run-00", board.paper_scores(), paired), "leakage", baseline="run-00"
         ).to_json()
 
     def composition():
-        audited.composition(shelf.Browser(root / "data/large").mixture()).to_json()
+        audited.composition(shelf.DatasetBrowser(root / "data/large").mixture()).to_json()
 
     def samples():
-        folders = board.find(root, "rounds.jsonl")
+        folders = board.find_folders(root, "rounds.jsonl")
         files = [folders[name] / "rounds.jsonl" for name in ("run-00", "run-01")]
-        pairs = memory.get("pair", files, lambda: board.pair(*(board.answers(file.parent) for file in files)))
-        board.only(pairs, "A right, B wrong").iloc[0]
+        pairs = memory.get("pair", files, lambda: paired_rounds(*(scored_rounds(file.parent) for file in files)))
+        filter_rounds(pairs, "A right, B wrong").iloc[0]
 
     def training():
-        traced.trace(board.trainings(root, memory)[0], "loss").to_json()
+        traced.trace(trainings(root, memory)[0], "loss").to_json()
 
     def curves():
         for column in ("lr", "tokens_per_s", "tree_ratio"):
-            traced.trace(board.trainings(root, memory)[0], column).to_json()
+            traced.trace(trainings(root, memory)[0], column).to_json()
 
     def conversation():
-        browser = shelf.Browser(root / "data/large")
+        browser = shelf.DatasetBrowser(root / "data/large")
         browser.conversation(int(browser.pick(source="gqa")[-1]))
 
     first, later = (
@@ -159,7 +161,7 @@ def main() -> None:
         from cocoift.data.sources.base import load_sources
 
         load_sources()  # as the app has done before anybody comes
-        memory = board.Memory()
+        memory = board.FileCache()
         (cold, later), (warm, _) = measure(root, memory), measure(root, memory)
     print(f"{many} runs, {rounds:,} rounds in runs and as many in a set", file=sys.stderr)
     print(

@@ -47,8 +47,8 @@ def plain(chat, asks, most: int) -> list[str]:
     "The straightforward way: the processor and one `generate` call a question."
     import torch
 
-    from cocoift.images import open_picture
     from cocoift.models.template import render
+    from cocoift.pictures import open_picture
 
     told = []
     for ask in asks:

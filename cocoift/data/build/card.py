@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from ..sources.base import load_sources
-from ...files import atomic_file, digest_of, read_json, read_text
+from ...files import atomic_file, digest_of
+from ...texts import read_json, read_text
 
 # %% ../../../nbs/data/build/28_card.ipynb #9ff1492e
 _STRICTEST_FIRST = ["cc-by-nc-4.0", "cc-by-sa-4.0", "cc-by-4.0", "apache-2.0", "bsd-3-clause", "bsd-2-clause", "mit"]

@@ -16,9 +16,10 @@ from typing import Any
 
 from ..records import begins_list
 from ..sources.referring import load_refs
-from ...files import UserError, read_jsonl, read_text, reading_text, walk
+from ...files import UserError, walk
 from ...images import coco_image, image_of, picture_path
 from ...streams import stream_json
+from ...texts import read_jsonl, read_text, reading_text
 
 # %% ../../../nbs/data/build/16_clean.ipynb #2817ed5b
 def _is_lines(path: Path) -> bool:  # an object a line; one small object is one line

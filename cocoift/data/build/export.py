@@ -15,8 +15,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ...conversation import Conversation, pictures_of, read_conversations
-from ...files import UserError, atomic_file, read_json, write_json
-from ...images import picture_bytes
+from ...files import UserError, atomic_file, write_json
+from ...pictures import picture_bytes
+from ...texts import read_json
 
 # %% ../../../nbs/data/build/32_export.ipynb #a034b1b0
 def picture_name(image: str) -> str:

@@ -28,8 +28,9 @@ from .unpack import BLOCK, same_file, unpack
 from ..sources.archives import ARCHIVES, Archive
 from ..sources.base import Files, load_sources
 from ..sources.pictures import genome_file
-from ...files import Failed, UserError, digest, find_files, read_json, write_json
+from ...files import Failed, UserError, digest, find_files, write_json
 from ...locks import locked
+from ...texts import read_json
 
 # %% ../../../nbs/data/build/36_fetch.ipynb #588a8fd7
 _BUSY = {408, 416, 425, 429, 500, 502, 503, 504}

@@ -26,18 +26,9 @@ from .lay_out import write_bucket
 from .recipe import BuildRecipe
 from ..sources.base import Files, load_sources
 from ..sources.pictures import genome_file
-from cocoift.files import (
-    Failed,
-    UserError,
-    atomic_file,
-    check_output,
-    digest,
-    peak_mb,
-    read_json,
-    with_parent,
-    write_json,
-)
+from ...files import Failed, UserError, atomic_file, check_output, digest, peak_mb, with_parent, write_json
 from ...locks import only_one
+from ...texts import read_json
 
 # %% ../../../nbs/data/build/30_make.ipynb #d0158116
 _BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out

@@ -21,11 +21,12 @@ from .notes import by_image, read_records, record_parts
 from .objects import own_words, vocabulary
 from .writing import Desk, Subject, Written, subject_of, write_order
 from ..sources.base import Record
-from ...files import Failed, UserError, read_json
+from ...files import Failed, UserError
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine, Task, run
 from ...models.endpoint.money import Price, estimate
 from ...models.endpoint.request import Answer, Request
+from ...texts import read_json
 
 # %% ../../../nbs/data/generate/24_asking.ipynb #a5b7d18b
 class Base(NamedTuple):

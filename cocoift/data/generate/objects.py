@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..build.questions import noun
-from ...files import UserError, read_text
+from ...files import UserError
+from ...texts import read_text
 
 # %% ../../../nbs/data/generate/10_objects.ipynb #f02cf986
 _COCO = """

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .notes import notes
 from ..sources.base import Objects, Record
-from ...files import UserError, digest_of, read_text
+from ...files import UserError, digest_of
 from ...options import read_yaml
+from ...texts import read_text
 from ...world import SIDE, Thing, ask, describe, make_scene, outline
 
 # %% ../../../nbs/data/generate/18_prompts.ipynb #ded49aff

@@ -41,7 +41,7 @@ from .notes import read_records
 from .prompts import ROLES, load_prompts
 from .writing import Desk, Subject, Written, record_of, write_order
 from ..sources.base import Record, load_sources
-from ...files import UserError, atomic_file, atomic_folder, check_output, digest, digest_of, read_json, write_json
+from ...files import UserError, atomic_file, atomic_folder, check_output, digest, digest_of, write_json
 from ...locks import only_one
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine, address
@@ -49,6 +49,7 @@ from ...models.endpoint.limits import Limits
 from ...models.endpoint.money import Price
 from ...models.endpoint.request import Gallery
 from ...models.endpoint.spending import Spending, paid
+from ...texts import read_json
 
 # %% ../../../nbs/data/generate/26_write.ipynb #67b8e715
 _TEXT, _ROUND = pa.string(), pa.struct([(name, pa.string()) for name in ("question", "stated", "answer", "format")])

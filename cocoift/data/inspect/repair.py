@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from ...conversation import Conversation
 from ..records import Unusable, bare, begins_list, by_system, from_record, speaker_of, texts_of, turns_field
-from ...files import UserError, atomic_file, reading_text
+from ...files import UserError, atomic_file
 from ...formats import COUNTED_FORMATS, TERSE_FORMATS, clauses, only_asks, stated_format, words
 from ...streams import Window
+from ...texts import reading_text
 
 # %% ../../../nbs/data/inspect/14_repair.ipynb #cc7da975
 _ANSWERS = TERSE_FORMATS | {

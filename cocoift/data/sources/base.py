@@ -19,8 +19,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...files import UserError, find_files, read_json, read_text, reading_text
+from ...files import UserError, find_files
 from ...streams import stream_json
+from ...texts import read_json, read_text, reading_text
 
 # %% ../../../nbs/data/sources/10_base.ipynb #a52dddc2
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the picture

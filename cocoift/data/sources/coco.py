@@ -36,8 +36,9 @@ from cocoift.data.sources.settled import (
     in_order,
     mask_of,
 )
-from ...files import UserError, reading_text
+from ...files import UserError
 from ...images import coco_image
+from ...texts import reading_text
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #db977dd8
 _LICENCE = "CC-BY-4.0"

@@ -20,7 +20,8 @@ from .coco import Seen, Things, by_picture, categories_of, company_of, gather, p
 from .pictures import UNSIZED, Listed, listed
 from .settled import NO_MASK, Id, Size, categories_in, id_of, in_order, mask_of
 from ...files import UserError
-from ...images import Album, name_key, picture_image, picture_path, picture_size
+from ...images import Album, name_key, picture_image, picture_path
+from ...pictures import picture_size
 from ...streams import Lacking
 
 # %% ../../../nbs/data/sources/21_coco_format.ipynb #e4155a1c

@@ -12,7 +12,8 @@ from typing import Any
 
 from .base import Files, Record, Reject, by_split, opening, sentence, source, split_of
 from .pictures import genome
-from ...files import UserError, reading
+from ...files import UserError
+from ...texts import reading
 
 # %% ../../../nbs/data/sources/42_gqa.ipynb #14da342b
 _LICENCE = "CC-BY-4.0"

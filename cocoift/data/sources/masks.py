@@ -33,8 +33,9 @@ from cocoift.data.sources.coco import (
 )
 from .pictures import Listed, listed, share_box
 from .settled import Categories, Id, Size, box_of, categories_in, id_of, in_order, is_marked
-from ...files import UserError, reading
+from ...files import UserError
 from ...images import coco_image
+from ...texts import reading
 
 # %% ../../../nbs/data/sources/22_masks.ipynb #0a31861a
 _MATERIALS = {"brick", "concrete", "marble", "stone", "tile", "wood"}

@@ -15,8 +15,9 @@ from .base import Box, Files, Record, Reject, sentence, source
 from .coco import of_last_release
 from .pictures import coco_sizes, share_box
 from .settled import box_of
-from ...files import UserError, reading
+from ...files import UserError
 from ...images import coco_image
+from ...texts import reading
 
 # %% ../../../nbs/data/sources/50_referring.ipynb #7e7434b1
 class _Plain(pickle.Unpickler):

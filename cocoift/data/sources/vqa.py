@@ -25,8 +25,9 @@ from cocoift.data.sources.base import (
     sentence,
     source,
 )
-from ...files import UserError, read_jsonl
+from ...files import UserError
 from ...images import coco_image, image_of
+from ...texts import read_jsonl
 
 # %% ../../../nbs/data/sources/30_vqa.ipynb #967b78e4
 def _asked(

@@ -24,9 +24,10 @@ from ..answers import Answer, answer_rows, joined, scorable, unended
 from ..benchmark import Benchmark, enter
 from ..official import Given, as_list, id_of, official_files
 from ..questions import Question
-from ...files import UserError, read_json
+from ...files import UserError
 from ...images import image_of
-from ...stats import Estimate, bootstrap, share
+from ...stats import Estimate, bootstrap, mean_ci
+from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #bec2ff66
 @contextmanager
@@ -122,7 +123,7 @@ def caption_metrics(
     parts = _bleu_parts(told, people)
     estimates = {f"Bleu_{n}": _bleu(parts, n) for n in (1, 2, 3, 4)}
     for name, (value, each) in found.items():
-        e = share(pd.DataFrame({"x": list(map(float, each)), "image": list(said)}), "x")
+        e = mean_ci(pd.DataFrame({"x": list(map(float, each)), "image": list(said)}), "x")
         moved = float(value) - e.value  # METEOR of the set is no mean either: the interval of the mean, moved to it
         estimates[name] = Estimate(float(value), *(None if x is None else x + moved for x in (e.low, e.high)), e.n)
     return estimates

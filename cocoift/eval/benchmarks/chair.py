@@ -20,8 +20,9 @@ from ..benchmark import Benchmark, enter, marked
 from .captions import captions_said
 from ..official import Given, as_lines, official_files
 from ..questions import Question
-from ...files import UserError, digest, find_files, read_json, read_text
+from ...files import UserError, digest, find_files
 from ...stats import Estimate, ratio
+from ...texts import read_json, read_text
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #0f779a3e
 _DOUBLE = """motor bike,motor cycle,air plane,traffic light,street light,traffic signal,stop light,fire hydrant,stop sign,parking meter,suit case,sports ball,baseball bat,baseball glove,tennis racket,

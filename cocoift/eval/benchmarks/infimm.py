@@ -16,8 +16,9 @@ from ..judge import Judged
 from ..official import Given, as_map, by_id, number, official_files, records
 from ..questions import Question
 from ..verdicts import by_length, weighted
-from ...files import UserError, read_json
+from ...files import UserError
 from ...stats import bootstrap
+from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/24_infimm.ipynb #e8cd122b
 def _rows(path: Path, needs: Sequence[str]) -> dict[str, dict]:

@@ -18,9 +18,10 @@ from ..judge import Judged
 from ..official import Given, as_lines, by_id, number, official_files, records
 from ..questions import Question
 from ..verdicts import by_length, relative
-from ...files import UserError, atomic_file, read_jsonl
+from ...files import UserError, atomic_file
 from ...images import image_of
 from ...stats import bootstrap
+from ...texts import read_jsonl
 
 # %% ../../../nbs/eval/benchmarks/22_llava_bench.ipynb #759a6b87
 def question_rows(path: Path) -> list[dict]:

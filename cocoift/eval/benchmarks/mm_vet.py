@@ -18,7 +18,7 @@ from ..official import Given, as_map, number, official_files, read_map, same_ids
 from ..questions import Question
 from ..verdicts import by_length, by_tag, graded
 from ...files import UserError, write_json
-from ...stats import share
+from ...stats import mean_ci
 
 # %% ../../../nbs/eval/benchmarks/20_mm_vet.ipynb #c2d919c0
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -59,7 +59,7 @@ def _percent(runs: np.ndarray) -> float:  # [items, runs] -> mean over runs of t
 
 
 def _interval(values: np.ndarray) -> dict:
-    return share(pd.DataFrame({"x": values * 100, "image": range(len(values))}), "x").as_dict()
+    return mean_ci(pd.DataFrame({"x": values * 100, "image": range(len(values))}), "x").as_dict()
 
 
 def _grades(given: Given) -> tuple[dict[str, list[str]], np.ndarray]:  # capabilities of each item; [items, runs]

@@ -19,7 +19,7 @@ from ..official import Given, as_lines, by_id, official_files, records
 from ..opened import yes_no
 from ..questions import SHORTLY, Question
 from ...files import UserError
-from ...stats import Estimate, ratio, share
+from ...stats import Estimate, mean_ci, ratio
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #5d4522b6
 def _rows(path: Path) -> list[dict]:  # image, text, label, question_id, altered
@@ -102,11 +102,11 @@ def mark_pope(question: Question, answer: str, mode: str) -> dict:
 def _table(frame: pd.DataFrame) -> dict[str, Estimate]:
     frame = frame.assign(twice=2 * frame._tp, both=frame.yes + frame._true)
     return {
-        "accuracy": share(frame, "right"),
+        "accuracy": mean_ci(frame, "right"),
         "precision": ratio(frame, "_tp", "yes"),
         "recall": ratio(frame, "_tp", "_true"),
         "f1": ratio(frame, "twice", "both"),
-        "yes_ratio": share(frame, "yes"),
+        "yes_ratio": mean_ci(frame, "yes"),
     }
 
 
@@ -114,7 +114,7 @@ def total_pope(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[s
     "Accuracy, precision, recall, F1 (yes is positive) and the share of yes; F1 by split too, where there are several."
     split = frame["item"].map(lambda k: questions[k].meta["category"])
     apart = {f"f1_{name}": _table(some)["f1"] for name, some in frame.groupby(split)} if split.nunique() > 1 else {}
-    return _table(frame) | apart | {"unparsed": share(frame.astype({"unparsed": float}), "unparsed")}
+    return _table(frame) | apart | {"unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")}
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #d9e3931d
 def _run(rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, where: str) -> Mapping[str, Answer]:

@@ -23,7 +23,8 @@ from cocoift.eval.benchmarks.vqa import (
 )
 from ..official import Given, official_files
 from ..questions import SHORTLY, Question
-from ...files import UserError, read_json
+from ...files import UserError
+from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/42_textvqa.ipynb #d35300f4
 def read_textvqa(data: Path) -> list[Question]:

@@ -21,9 +21,10 @@ from ..benchmark import Benchmark, enter, marked, said_to
 from ..official import Given, as_list, by_id, official_files, same_ids
 from ..opened import number, phrases, yes_no
 from ..questions import SHORTLY, Question
-from ...files import UserError, read_json
-from ...stats import Estimate, share
+from ...files import UserError
+from ...stats import Estimate, mean_ci
 from ...streams import stream_json
+from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #cf2d4a13
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -209,8 +210,8 @@ def total_vqa(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[st
     frame = frame.assign(
         x=100 * frame.right, type=frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
     )
-    kinds = {kind: share(some, "x") for kind, some in frame.groupby("type") if kind}
-    return {"overall": share(frame, "x"), **kinds, "unparsed": share(frame.astype({"unparsed": float}), "unparsed")}
+    kinds = {kind: mean_ci(some, "x") for kind, some in frame.groupby("type") if kind}
+    return {"overall": mean_ci(frame, "x"), **kinds, "unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")}
 
 
 def _percent(some: pd.DataFrame, digits: int = 2) -> float:  # summed in the official order

@@ -13,7 +13,7 @@ from ..dialog import ask_at
 from .make import Bench
 from .play import dialogs_of
 from ...models.ask import Ask
-from ...stats import Estimate, share
+from ...stats import Estimate, mean_ci
 
 # %% ../../../nbs/eval/scope/28_likely.ipynb #f70ed1c9
 def likelihood_rounds(bench: Bench, chat) -> pd.DataFrame:  # image, item, history, early, loss
@@ -37,6 +37,6 @@ def likelihood_leakage(rounds: pd.DataFrame) -> dict[str, Estimate]:
     "`early` and `loss` under forced_short less neutral, with intervals by image."
     wide = rounds.pivot(index=["image", "item"], columns="history")
     return {
-        name: share((wide[name]["forced_short"] - wide[name]["neutral"]).rename("d").reset_index(), "d")
+        name: mean_ci((wide[name]["forced_short"] - wide[name]["neutral"]).rename("d").reset_index(), "d")
         for name in ("early", "loss")
     }

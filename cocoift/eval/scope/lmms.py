@@ -18,7 +18,7 @@ from .metrics import leaks
 from .play import PAIRED, dialogs_of
 from ...files import UserError, atomic_folder
 from ...formats import is_terse, words
-from ...images import open_picture
+from ...pictures import open_picture
 from ...thoughts import without_thoughts
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #bd573752

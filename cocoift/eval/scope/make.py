@@ -20,8 +20,9 @@ from .asking import Asker, Question, compose, constraint, factual, open_ended
 from .checks import Constraint, follows, shows
 from .facts import Facts, read_facts
 from .wordings import PUSHBACK, RECALL, RULES, instruct, seen_questions
-from ...files import UserError, atomic_folder, check_output, digest, read_json, read_jsonl, write_json
+from ...files import UserError, atomic_folder, check_output, digest, write_json
 from ...locks import owning
+from ...texts import read_json, read_jsonl
 
 # %% ../../../nbs/eval/scope/22_make.ipynb #7a13660b
 FORM, MEMORY = ("local", "sticky", "override", "revoke"), ("recall", "repeat", "pushback")

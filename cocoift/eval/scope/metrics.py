@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..history import EFFECTS
 from ..levels import clusters, difference
-from ...stats import Estimate, ratio, resolved, share, share_difference
+from ...stats import Estimate, mean_ci, ratio, resolved, share_difference
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #7d7e5fbd
 _LEANING = ("recall", "repeat", "pushback")
@@ -53,7 +53,7 @@ SHARES: dict[str, Pick] = {
 def share_of(own: pd.DataFrame, name: str) -> Estimate:
     "One of the shares."
     some, value = SHARES[name](own)
-    return share(some.assign(_v=value.astype(float)), "_v", clusters(some))
+    return mean_ci(some.assign(_v=value.astype(float)), "_v", clusters(some))
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #e5ed8482
 def snowball(own: pd.DataFrame) -> Estimate:
@@ -72,7 +72,7 @@ def objects(own: pd.DataFrame) -> dict[str, Estimate]:
     some = some.assign(_bad=(some.false > 0).astype(float), _two=2 * some.hit, _sum=some.hit + some.wrong + some.true)
     by = clusters(some)
     return {
-        "chair_s": share(some, "_bad", by),
+        "chair_s": mean_ci(some, "_bad", by),
         "chair_i": ratio(some, "false", "named", by),
         "object_f1": ratio(some, "_two", "_sum", by),
     }
@@ -87,7 +87,7 @@ def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share
     some = some[some["last"].notna()]
     kept = some.strict.where(some.strict.notna(), some.dropped.where(some.dropped.notna(), ~some.terse.astype(bool)))
     found = [
-        (pair, share(rounds, "kept", clusters(rounds)))
+        (pair, mean_ci(rounds, "kept", clusters(rounds)))
         for pair, rounds in some.assign(kept=_yes(kept)).groupby(["last", "this"])
     ]
     return pd.DataFrame(
@@ -101,7 +101,7 @@ def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share
 def leaks(paired: pd.DataFrame) -> dict[str, Estimate]:
     "Levels by history, leakage and its parts, and the paired length."
     found = {
-        f"terse_{h}": share(some.astype({"terse": float}), "terse", clusters(some))
+        f"terse_{h}": mean_ci(some.astype({"terse": float}), "terse", clusters(some))
         for h, some in paired.groupby("history", sort=False)
     }
     free = paired.assign(bound=False, _log=np.log(paired.words.clip(lower=1)))

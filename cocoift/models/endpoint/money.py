@@ -14,10 +14,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...files import Failed, UserError, read_text
+from ...files import Failed, UserError
 from .request import Gallery, Request
 from .spending import Spending, under_way
 from ...options import read_yaml
+from ...texts import read_text
 
 # %% ../../../nbs/models/endpoint/16_money.ipynb #1835dc80
 class Price(BaseModel):

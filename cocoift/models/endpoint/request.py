@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...files import UserError, digest, digest_of
-from ...images import fit_size, picture_bytes, picture_size
 from ..ask import Ask
+from ...pictures import fit_size, picture_bytes, picture_size
 
 # %% ../../../nbs/models/endpoint/10_request.ipynb #f7b91a33
 LONGEST = 1024  # pixels: LLaVA looks at 336, GPT-4o's `high` detail at 768 by 2000
