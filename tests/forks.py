@@ -1,8 +1,11 @@
-"""Processes without their seconds of imports: this one imports torch, transformers and DeepSpeed once, then forks what it is asked for on stdin. `forks` in conftest.py talks to it.
+"""Processes without their seconds of imports: this one imports torch, transformers and DeepSpeed once, then forks
+what it is asked for on stdin. `forks` in conftest.py talks to it.
 
 command: `cocoift` as it is typed, in a process and a folder of its own.
-notebook: one that runs from top to bottom. In one process IPython would keep the worlds and models of all of them, and look through them at each collection and at the end.
-recipe:  a training's ranks, real processes on gloo that run `cocoift.train.loop.work` as DeepSpeed's launcher starts it, and are really killed.
+notebook: one that runs from top to bottom. In one process IPython would keep the worlds and models of all of them,
+          and look through them at each collection and at the end.
+recipe:  a training's ranks, real processes on gloo that run `cocoift.train.loop.work` as DeepSpeed's launcher
+         starts it, and are really killed.
 what:    ranks that run `ranks.py`."""
 
 import contextlib
@@ -173,7 +176,8 @@ def run_ranks(told: dict, run: Path, job: Path, log) -> list[int]:
 
 
 def on_small_disk(told: dict, run: Path, job: Path, log) -> int:
-    "The same with the run folder on a tmpfs of so many bytes, in a mount namespace of its own; what lies there is copied out. Exit code 99: not allowed here."
+    """The same with the run folder on a tmpfs of so many bytes, in a mount namespace of its own; what lies there is
+    copied out. Exit code 99: not allowed here."""
     libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
     if libc.unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER | CLONE_NEWNS
         return 99

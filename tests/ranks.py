@@ -1,7 +1,9 @@
 """What needs ranks, all cells of a matrix in one start: `ranked` in conftest.py has `forks.py` run them.
 
-spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted, at stages 0, 2 and 3.
-matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and mixed ones.
+spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted,
+        at stages 0, 2 and 3.
+matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and
+        mixed ones.
 save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
 load:   from each of those checkpoints at every stage: the third step.
 shipped: shipped recipes, each as a whole run with a checkpoint, and taken up from that checkpoint beside it.
@@ -17,8 +19,10 @@ from cocoift.models.family import open_family
 from cocoift.train.adapt import adapt
 from cocoift.train.checkpoint import Checkpoints
 from cocoift.train.family import load_model
-from cocoift.train.loop import Pictures, Worker, groups, make_engine, read_plan, run_step
+from cocoift.train.loop import Worker, read_plan
+from cocoift.train.pictures import Pictures
 from cocoift.train.recipe import TrainRecipe
+from cocoift.train.step import groups, make_engine, run_step
 
 STAGES = (0, 1, 2, 3)
 
@@ -37,7 +41,8 @@ def opened(recipe: TrainRecipe):
 
 
 def spread(told: dict) -> dict:
-    "For each cell the loss, and how far its gradients are from those of one plain row a conversation, by their largest."
+    """For each cell the loss, and how far its gradients are from those of one plain row a conversation, by their
+    largest."""
     import torch
 
     wanted, found = torch.load(told["gradients"]), {}
@@ -45,7 +50,7 @@ def spread(told: dict) -> dict:
         engine, trees, pictures = opened(recipe_of(told, data=told["sets"]["few"], zero=zero, micro_batch=1))
         for group in engine.optimizer.param_groups:
             group["lr"] = 0.0  # the weights stay: one engine serves all cells
-        least = max(len(tree.prefix) + len(branch.ids) for tree in trees for branch in tree.branches)
+        least = max(len(tree.prefix) + len(branch.input_ids) for tree in trees for branch in tree.branches)
         for layout, row_tokens, micro_batch, weighting in (
             ("trees", None, 2, "token"),
             ("trees", 1000, 1, "root"),
@@ -159,17 +164,20 @@ def naive(told: dict) -> dict:
             self.llava = llava
 
         def forward(self, rows, pixels):
-            llava, image = self.llava, rows.ids == self.llava.config.image_token_id
+            llava, image = self.llava, rows.input_ids == self.llava.config.image_token_id
             body = llava.model
-            embeds = body.get_input_embeddings()(rows.ids)
+            embeds = body.get_input_embeddings()(rows.input_ids)
             if image.any():
                 features = torch.stack(list(body.get_image_features(pixels, return_dict=True).pooler_output))
                 embeds = embeds.masked_scatter(image[..., None], features[image.any(1)])
             hidden = body.language_model(
-                inputs_embeds=embeds, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False
+                inputs_embeds=embeds,
+                attention_mask=rows.attention_mask,
+                position_ids=rows.position_ids,
+                use_cache=False,
             ).last_hidden_state
             loss = torch.nn.functional.cross_entropy(
-                llava.lm_head(hidden.flatten(0, 1)[rows.where]), rows.what, reduction="sum"
+                llava.lm_head(hidden.flatten(0, 1)[rows.predictors]), rows.targets, reduction="sum"
             )
             if not image.any():
                 loss = (
@@ -200,7 +208,7 @@ def naive(told: dict) -> dict:
             pictures.stack([tree.image for tree in mine], "cpu", torch.float32)["pixel_values"],
             [],
         )
-        dist.all_reduce(learned := torch.tensor(float(len(rows.what))))
+        dist.all_reduce(learned := torch.tensor(float(len(rows.learned))))
         for _ in range(3):
             engine.set_gradient_accumulation_boundary(True)
             loss = engine(rows, pixels)

@@ -96,7 +96,7 @@ def main() -> None:
 
     from cocoift.models.ask import Ask
     from cocoift.models.local import LocalModel
-    from cocoift.train.layout import assemble_on_disk
+    from cocoift.train.on_disk import assemble_on_disk
 
     seconds, start = {}, time.perf_counter()
 

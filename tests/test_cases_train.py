@@ -20,7 +20,7 @@ from test_resume import ranks_of, reached, stamps
 
 from cocoift.locks import only_one
 from cocoift.options import RECIPES, load_recipe
-from cocoift.train.launch import CPU_RANKS
+from cocoift.train.processes import CPU_RANKS
 from cocoift.train.recipe import TrainRecipe
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
@@ -46,9 +46,9 @@ def lines(run: Path) -> list[dict]:
 
 
 def test_every_shipped_recipe_is_taken_up_from_its_checkpoint(ranked, small, tmp_path):
-    """On two ranks at ZeRO 1, 2 and 3, with the recipe's own parts, adapters, rates, template and precision: what follows a
-    checkpoint is what would have followed without one. Recipes that say the same are one cell; three rates are one more. At
-    stage 1 there are no float32 master weights, so bf16 is refused there."""
+    """On two ranks at ZeRO 1, 2 and 3, with the recipe's own parts, adapters, rates, template and precision: what
+    follows a checkpoint is what would have followed without one. Recipes that say the same are one cell; three
+    rates are one more. At stage 1 there are no float32 master weights, so bf16 is refused there."""
     given = [
         *inputs(small),
         "out=run",
@@ -89,7 +89,8 @@ def test_every_shipped_recipe_is_taken_up_from_its_checkpoint(ranked, small, tmp
 
 
 NETWORK = """#!/bin/sh
-# What sshd does with a command, without a network: it runs with little of this environment, its stdin is the connection's.
+# What sshd does with a command, without a network: it runs with little of this environment,
+# its stdin is the connection's.
 for command; do :; done
 exec env -i HOME="$HOME" PATH="$PATH" SSH_CONNECTION="127.0.0.1 50000 127.0.0.1 22" sh -c "$command"
 """
@@ -107,9 +108,9 @@ def two_hosts(tmp_path) -> dict[str, str]:
 
 
 def test_a_second_start_changes_nothing(typed, small, tmp_path, two_hosts):
-    """Case 26, on two hosts. While a training runs, the same again and one of another recipe are refused before they touch its
-    folder. The ranks of the other host have what those here have. Interrupted once more it is gone at once, on both, whatever
-    its step takes; what has the same command line but is another's lives on."""
+    """Case 26, on two hosts. While a training runs, the same again and one of another recipe are refused before they
+    touch its folder. The ranks of the other host have what those here have. Interrupted once more it is gone at
+    once, on both, whatever its step takes; what has the same command line but is another's lives on."""
     run, settled = tmp_path / "run", ("job.json", "run.json", "lock")
     own = [
         "train",
@@ -161,7 +162,8 @@ def test_a_second_start_changes_nothing(typed, small, tmp_path, two_hosts):
         (
             ["hostfile=hosts", "ssh_port=9"],
             "hosts: host 127.0.0.9 is not reached by ssh (ssh: connect to host 127.0.0.9 port 9: "
-            "Connection refused): start sshd there, or say where it listens with ssh_port=; or take it out of the hostfile",
+            "Connection refused): start sshd there, or say where it listens with ssh_port=; or take it out "
+            "of the hostfile",
         ),
         (["hostfile=hosts", "ssh_port=70000"], "ssh_port: Input should be less than 65536"),
         (["hostfile=hosts", "interface=eth0 eth1"], "interface: String should match pattern"),
@@ -236,7 +238,8 @@ def test_no_command_starts_in_a_folder_that_another_writes(typed, small, tmp_pat
 
 
 def test_a_signal_sent_twice_is_one_wish(small, tmp_path):
-    "`timeout` and others signal a process and its group, so that it comes twice at once: the checkpoint is written all the same."
+    """`timeout` and others signal a process and its group, so that it comes twice at once: the checkpoint is written
+    all the same."""
     run = tmp_path / "run"
     own = ["train", "tiny", *inputs(small), f"out={run}", "batch=8", "steps=3000", "checkpoint=2000"]
     process = subprocess.Popen([COCOIFT, *own], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -104,7 +104,7 @@ def samples(shared, tmp_path_factory):
     ],
 )
 def test_the_plan_of_a_real_run(recipe, size, built, gpu, billions, trained, real, samples, tmp_path):
-    from cocoift.train.dry_run import dry_run, told
+    from cocoift.train.dry_run import dry_run, dry_run_lines
     from cocoift.train.recipe import TrainRecipe
 
     data, images = samples(built)
@@ -121,7 +121,7 @@ def test_the_plan_of_a_real_run(recipe, size, built, gpu, billions, trained, rea
     )  # a step's tokens have room
     assert plan["steps"] == max(1, round(found["conversations"] / plan["batch"])) and plan["hours"] > 0
     assert table["kept"] + table["cut"] == found["conversations"] > 300 and table["no_picture"] == 0
-    lines = told(found)
+    lines = dry_run_lines(found)
     row = [line for line in lines if line.startswith("prefix") or "[[" in line]
     assert "<image> x 576" in row[0] and "[[" not in row[0] and all("[[" in line for line in row[1:])
     answers = answers_of(data)

@@ -1,14 +1,17 @@
-"What is learned does not depend on how the work is spread: ranks, accumulation, ZeRO's stages and a change of all of them in mid-run give the losses of one plain torch process."
+"""What is learned does not depend on how the work is spread: ranks, accumulation, ZeRO's stages and a change of all
+of them in mid-run give the losses of one plain torch process."""
 
 import pytest
 import torch
 
 
 def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
-    "The same steps without DeepSpeed: all trees in one batch, torch's AdamW and clipping. Losses, and the gradients of the first step."
+    """The same steps without DeepSpeed: all trees in one batch, torch's AdamW and clipping. Losses, and the
+    gradients of the first step."""
     from cocoift.models.family import open_family
     from cocoift.train.family import load_model
-    from cocoift.train.loop import Pictures, read_plan
+    from cocoift.train.loop import read_plan
+    from cocoift.train.pictures import Pictures
     from cocoift.train.tree import collate, token_loss
 
     model, family = load_model(recipe.model), open_family(recipe.model)
@@ -22,7 +25,7 @@ def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
         {},
     )
     for _ in range(steps):
-        loss = token_loss(model, rows, pixels) / rows.weight.sum()
+        loss = token_loss(model, rows, pixels) / rows.weights.sum()
         optimizer.zero_grad()
         loss.backward()
         gradients = gradients or {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -74,7 +77,8 @@ def recipe_of(told: dict, **changed):
 
 @pytest.fixture(scope="module")
 def separate(told) -> dict[str, float]:
-    "The loss of one step by weighting, a row of its own for each conversation, in plain torch; its gradients lie where `told` says."
+    """The loss of one step by weighting, a row of its own for each conversation, in plain torch; its gradients lie
+    where `told` says."""
     from cocoift.train.pack import alone
 
     found = {
@@ -97,7 +101,8 @@ def one(told, two, ranked) -> dict:
 
 @pytest.mark.parametrize("ranks", ["two", "one"])
 def test_packing_layout_accumulation_and_ranks_change_nothing(separate, ranks, request):
-    "Loss and gradients of one step are those of a row a conversation, whatever the rows, the trees, the accumulation, the stage and the number of ranks, under each weighting."
+    """Loss and gradients of one step are those of a row a conversation, whatever the rows, the trees, the
+    accumulation, the stage and the number of ranks, under each weighting."""
     found = request.getfixturevalue(ranks)["spread"]
     assert len(found) == 3 * 5 and len({round(loss, 4) for loss in separate.values()}) == 3
     wrong = {
@@ -133,7 +138,8 @@ def test_a_checkpoint_goes_on_at_any_stage_and_number_of_ranks(told, two, one, r
 
 
 def test_a_rank_without_pictures(two):
-    "ZeRO-2 sums its buckets in the order in which gradients arrive: a rank that touches the projector elsewhere in its graph mixes up parameters without an error. Ours does not."
+    """ZeRO-2 sums its buckets in the order in which gradients arrive: a rank that touches the projector elsewhere in
+    its graph mixes up parameters without an error. Ours does not."""
     found = two["naive"]
     wanted = found["zero 0"]["naive"]
     assert max(abs(a - b) for a, b in zip(found["zero 2"]["naive"], wanted)) > 1e-3

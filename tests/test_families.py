@@ -1,4 +1,5 @@
-"""Families of checkpoints, tiny and random: their templates, their pictures, exact trees, low-rank additions, and what
+"""Families of checkpoints, tiny and random: their templates, their pictures, exact trees, low-rank additions, and
+what
 plain transformers makes of the result."""
 
 import json
@@ -18,8 +19,8 @@ from cocoift.models.template import VICUNA, answer_ids, question_ids, stop_ids
 from cocoift.train.adapt import LoraOptions, adapt, save_model
 from cocoift.train.attention import use_trees
 from cocoift.train.family import load_model
-from cocoift.train.loop import blank_tree
 from cocoift.train.pack import alone
+from cocoift.train.step import blank_tree
 from cocoift.train.tokens import Tokens
 from cocoift.train.tree import Tree, collate, token_loss
 
@@ -117,9 +118,9 @@ def test_trees_and_isolated_rows_are_exact(any_family):
     for tree in alone(trees):
         (branch,) = tree.branches
         ids, labels = (
-            torch.tensor([tree.prefix + branch.ids]),
+            torch.tensor([tree.prefix + branch.input_ids]),
             [-100] * len(tree.prefix)
-            + [token if learned else -100 for token, learned in zip(branch.ids, branch.learned)],
+            + [token if learned else -100 for token, learned in zip(branch.input_ids, branch.loss_mask)],
         )
         pictures = as_floats(family.stack([family.prepare(BY_NAME[tree.image])])) if tree.pictured else {}
         kinds = {"mm_token_type_ids": (ids == family.image_token_id).int()} if family.name.startswith("qwen") else {}
@@ -192,7 +193,8 @@ def test_additions_are_merged_and_plain_transformers_answers_the_same(family, tm
 
 
 def chats_as_plain_transformers(path: Path, model, family) -> None:
-    """Asked alone, together, with rounds before and without a picture, and token by token: what `generate` says to the
+    """Asked alone, together, with rounds before and without a picture, and token by token: what `generate` says to
+    the
     checkpoint's own chat template."""
     for number, picture in enumerate(PICTURES, 1):
         picture.save(path.parent / f"{number:012}.png")

@@ -1,4 +1,5 @@
-"Nothing is lost: ranks that are killed, stopped, or find the disk full, and what each way of training leaves behind. The ranks come from `forks.py`: one import for all runs."
+"""Nothing is lost: ranks that are killed, stopped, or find the disk full, and what each way of training leaves
+behind. The ranks come from `forks.py`: one import for all runs."""
 
 import json
 import random
@@ -64,7 +65,8 @@ def messages(done: dict, kind: str) -> set[str]:
 @pytest.mark.parametrize("zero", [2, 3])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_at_a_random_step(forked, recipe, whole, tmp_path, ranks, zero):
-    "Killed and run again as it was: the losses of the run that nothing disturbed, to the byte where ranks and stage are the same."
+    """Killed and run again as it was: the losses of the run that nothing disturbed, to the byte where ranks and
+    stage are the same."""
     run, step = (
         tmp_path / "run",
         random.randrange(3, STEPS),
@@ -118,7 +120,8 @@ def test_asked_to_stop(forked, recipe, whole, tmp_path):
 
 
 def test_disk_full(forked, recipe, whole, tmp_path):
-    "One line, and the checkpoint before is whole and is gone on from. The disk is a small tmpfs where mounting is allowed, else a limit on a file's size."
+    """One line, and the checkpoint before is whole and is gone on from. The disk is a small tmpfs where mounting is
+    allowed, else a limit on a file's size."""
     run = tmp_path / "run"
     size = [path.stat().st_size for path in (whole / "checkpoints/step-0000006").iterdir()]
     own = recipe | {"out": str(run)}
@@ -129,7 +132,8 @@ def test_disk_full(forked, recipe, whole, tmp_path):
     assert max(done["codes"]) == 1 and not (run / "train.json").exists(), done
     [line] = messages(done, "failed")
     assert re.search(
-        r"(no space left on device|file too large): the checkpoint of step 4 could not be written, step-0000002 is whole: make room and run the same command again$",
+        r"(no space left on device|file too large): the checkpoint of step 4 could not be written, "
+        r"step-0000002 is whole: make room and run the same command again$",
         line,
     )
     assert "Traceback" not in done["log"] and points(run) == [2]

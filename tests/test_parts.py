@@ -25,8 +25,9 @@ from cocoift.models.decoding import ask_ids
 from cocoift.models.local import LocalModel
 from cocoift.models.template import render
 from cocoift.train.language import open_language
-from cocoift.train.layout import assemble_on_disk, convert
+from cocoift.train.layout import convert
 from cocoift.train.model import assemble
+from cocoift.train.on_disk import assemble_on_disk
 from cocoift.train.tower import open_tower
 
 PAIRS = {

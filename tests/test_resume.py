@@ -91,7 +91,8 @@ def reached(run: Path, steps: int) -> bool:
 
 
 def test_train(typed, forked, tmp_path):
-    "`cocoift train tiny` on the embedded world: on two ranks of a hostfile, killed without mercy and run again; on one rank, asked to stop and gone on with. Both end with the same losses."
+    """`cocoift train tiny` on the embedded world: on two ranks of a hostfile, killed without mercy and run again; on
+    one rank, asked to stop and gone on with. Both end with the same losses."""
     (tmp_path / "hosts").write_text("localhost slots=2\n")
     run, one, short = tmp_path / "run", tmp_path / "one", ["steps=5", "batch=32", "checkpoint=2"]
     two = ["train", "tiny", f"out={run}", f"hostfile={tmp_path / 'hosts'}", *short]

@@ -8,7 +8,7 @@ import torch
 from cocoift.images import find_pictures
 from cocoift.models.family import open_family
 from cocoift.train.attention import guard
-from cocoift.train.cache import plant
+from cocoift.train.cache import cache_tokens
 from cocoift.train.family import load_model
 from cocoift.train.pack import pack
 from cocoift.train.pictures import Pictures
@@ -25,14 +25,14 @@ def job(
 ):  # rows of trees, the pictures' way into the model, and the losses and weights that our own loss leads to
     family = open_family(small / "start")
     pictures = Pictures(find_pictures(small / "world/images"), family)
-    trees = list(Plan(plant(family, small / "set", tmp_path_factory.mktemp("plans")), family))
+    trees = list(Plan(cache_tokens(family, small / "set", tmp_path_factory.mktemp("plans")), family))
     rows = pack(trees[:6], 2 * max(map(len, trees[:6])))
     assert max(map(len, rows)) > 1 and max(len(tree.branches) for tree in trees[:6]) > 1
     stack = partial(pictures.stack, device="cpu", dtype=torch.float32)
     model, losses = load_model(small / "start"), []
     optimizer, batch = torch.optim.SGD(model.parameters(), lr=RATE), collate(rows)
     for _ in range(STEPS):
-        loss = token_loss(model, batch, stack(batch.images)) / len(batch.what)
+        loss = token_loss(model, batch, stack(batch.images)) / len(batch.learned)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

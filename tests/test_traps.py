@@ -1,4 +1,5 @@
-"What runs without an error in transformers and DeepSpeed and gives a wrong number (training.md, A6): each of it is refused."
+"""What runs without an error in transformers and DeepSpeed and gives a wrong number (training.md, A6): each of it is
+refused."""
 
 import json
 import shutil
@@ -17,13 +18,13 @@ ROWS = collate(
     [[Tree("a", [1, 2] + [49] * 4, (Tokens([3, 4, 5], [False, True, True]), Tokens([6, 7], [False, True])))]]
 )
 RIGHT = dict(
-    input_ids=ROWS.ids,
-    attention_mask=ROWS.mask,
-    position_ids=ROWS.positions,
+    input_ids=ROWS.input_ids,
+    attention_mask=ROWS.attention_mask,
+    position_ids=ROWS.position_ids,
     use_cache=False,
     pixel_values=torch.ones(1, 3, 32, 32),
 )
-ONES = torch.ones_like(ROWS.ids)
+ONES = torch.ones_like(ROWS.input_ids)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def model():
         ("sdpa", {"attention_mask": ONES}, "does not say who sees whom"),  # conversations see each other
         ("sdpa", {"attention_mask": None}, "does not say who sees whom"),  # branches no longer see their image
         ("sdpa", {"attention_mask": None, "use_cache": None}, "does not say who sees whom"),
-        ("sdpa", {"attention_mask": ROWS.mask.long()}, "torch.int64"),
+        ("sdpa", {"attention_mask": ROWS.attention_mask.long()}, "torch.int64"),
         ("sdpa", {"use_cache": True}, "use_cache must be False"),
         ("sdpa", {"use_cache": None}, "use_cache must be False"),  # transformers' default
     ],
@@ -95,7 +96,9 @@ def test_a_block_mask_under_checkpointing(model, reentrant, says):
         [[Tree("a", [1, 2] + [49] * 4, (Tokens([3, 4, 5], [False, True, True]), Tokens([6, 7], [False, True])))]],
         multiple=128,
     )
-    given = RIGHT | dict(input_ids=rows.ids, attention_mask=block_mask(rows.spans), position_ids=rows.positions)
+    given = RIGHT | dict(
+        input_ids=rows.input_ids, attention_mask=block_mask(rows.spans), position_ids=rows.position_ids
+    )
     model.train().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
     try:
         with pytest.raises(ValueError, match=says):
@@ -112,14 +115,15 @@ def test_flex_attention_sees_what_the_table_says():
         Tree("b", [1] * 90, (Tokens([3] * 5, [True] * 5), Tokens([3] * 5, [True] * 5))),
     ]
     rows = collate([trees, trees[1:]], multiple=128)
-    query, key, value = (torch.randn(2, heads, rows.ids.shape[1], 16) for heads in (4, 2, 2))
+    query, key, value = (torch.randn(2, heads, rows.input_ids.shape[1], 16) for heads in (4, 2, 2))
     module = torch.nn.Module()
     module.num_key_value_groups, module.is_causal = 2, True
     (flex, _), (table, _) = (
-        tree_attention(module, query, key, value, mask, scaling=0.3) for mask in (block_mask(rows.spans), rows.mask)
+        tree_attention(module, query, key, value, mask, scaling=0.3)
+        for mask in (block_mask(rows.spans), rows.attention_mask)
     )
     assert (flex - table).abs().max() < 1e-5
-    causal, _ = tree_attention(module, query, key, value, torch.ones_like(rows.mask).tril(), scaling=0.3)
+    causal, _ = tree_attention(module, query, key, value, torch.ones_like(rows.attention_mask).tril(), scaling=0.3)
     assert (flex - causal).abs().max() > 1e-2  # the comparison can fail
 
 

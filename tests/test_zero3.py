@@ -12,9 +12,10 @@ def test_no_rank_holds_the_model(tmp_path, root):
     from transformers import CLIPVisionModel, LlamaForCausalLM
 
     from cocoift.train.family import load_model
-    from cocoift.train.launch import CPU_RANKS
-    from cocoift.train.layout import assemble_on_disk, real_configs
+    from cocoift.train.layout import real_configs
     from cocoift.train.model import byte_tokenizer
+    from cocoift.train.on_disk import assemble_on_disk
+    from cocoift.train.processes import CPU_RANKS
 
     seen, spoken = real_configs("7b")
     seen.num_hidden_layers, spoken.num_hidden_layers = 2, 4

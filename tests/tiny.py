@@ -7,19 +7,25 @@ from pathlib import Path
 import torch
 
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
-    "{% if c.type == 'image' %}{{ IMAGE }}{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.content is string %}{{ m.content }}"
+    "{% else %}{% for c in m.content %}"
+    "{% if c.type == 'image' %}{{ IMAGE }}{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 # As public copies of llava-hf checkpoints have it: no system prompt, nothing that stops.
 VICUNA_HF = (
-    "{% for m in messages %}{% if m.role != 'system' %}{{ m.role.upper() + ': ' }}{% endif %}{% for c in m.content if c.type == 'image' %}{{ '<image>\n' }}{% endfor %}"
-    "{% for c in m.content if c.type == 'text' %}{% if m.role != 'assistant' %}{{ c.text + ' ' }}{% else %}{% generation %}{{ c.text + ' ' }}{% endgeneration %}{% endif %}"
+    "{% for m in messages %}{% if m.role != 'system' %}{{ m.role.upper() + ': ' }}{% endif %}"
+    "{% for c in m.content if c.type == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m.content if c.type == 'text' %}{% if m.role != 'assistant' %}{{ c.text + ' ' }}{% else %}"
+    "{% generation %}{{ c.text + ' ' }}{% endgeneration %}{% endif %}"
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 IDEFICS = (
-    "<|im_start|>{% for m in messages %}{{ m.role | capitalize }}{% if m.content[0].type == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
-    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% else %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "<|im_start|>{% for m in messages %}{{ m.role | capitalize }}{% if m.content[0].type == 'image' %}"
+    "{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% else %}{{ '<image>' }}{% endif %}"
+    "{% endfor %}<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 TEXT = dict(
@@ -335,7 +341,8 @@ def make(name: str, out: Path) -> Path:
 
 
 def babbler(start: Path, out: Path) -> Path:
-    "A tiny LLaVA of large random weights that can say nothing but words: what it says hangs on the picture and on every round before, and it stops."
+    """A tiny LLaVA of large random weights that can say nothing but words: what it says hangs on the picture and on
+    every round before, and it stops."""
     from cocoift.models.family import open_family
     from cocoift.train.family import load_model
     from cocoift.train.model import save_llava
@@ -356,7 +363,8 @@ def babbler(start: Path, out: Path) -> Path:
 # Vision towers and language models of their own, to be put together
 
 WORDS = (
-    "Is this place safe? Yes, it is. No, nobody is there. Why? Because the sea is calm and grey. What is unusual? A boat lies at the quiet pier. user assistant system USER ASSISTANT INST",
+    "Is this place safe? Yes, it is. No, nobody is there. Why? Because the sea is calm and grey. What is "
+    "unusual? A boat lies at the quiet pier. user assistant system USER ASSISTANT INST",
 )
 EYES = dict(hidden_size=32, num_hidden_layers=5, num_attention_heads=4, patch_size=8)
 
@@ -469,38 +477,55 @@ TOWERS = {
 
 # What their chat templates write, by the words of their model cards
 _PLAIN_CHATML = (
-    "{%% if messages[0].role != 'system' %%}{{ '<|im_start|>system\n%s<|im_end|>\n' }}{%% endif %%}{%% for m in messages %%}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' "
+    "{%% if messages[0].role != 'system' %%}{{ '<|im_start|>system\n%s<|im_end|>\n' }}{%% endif %%}"
+    "{%% for m in messages %%}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' "
     "+ '\n' }}{%% endfor %%}{%% if add_generation_prompt %%}{{ '<|im_start|>assistant\n' }}{%% endif %%}"
 )
 _QWEN3 = (
-    "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' + m.content + '<|im_end|>\n' }}{% else %}"
-    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}"
+    "{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' + m.content + '<|im_end|>\n' }}{% else %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _SMOLLM3 = (
-    "{{ '<|im_start|>system\n## Metadata\n\nToday Date: ' + strftime_now('%d %B %Y') + '\nReasoning Mode: /think\n\n' }}{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
-    "{{ '<|im_end|>\n' }}{% for m in messages if m.role != 'system' %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{{ '<|im_start|>system\n## Metadata\n\nToday Date: ' + strftime_now('%d %B %Y') + '\nReasoning Mode: "
+    "/think\n\n' }}{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% for m in messages if m.role != 'system' %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _LLAMA2 = (
-    "{% for m in messages %}{% if m.role == 'system' %}{% set system = '<<SYS>>\n' + m.content + '\n<</SYS>>\n\n' %}{% endif %}{% endfor %}{% for m in messages if m.role != 'system' %}"
-    "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first and system is defined else '') + m.content.strip() + ' [/INST]' }}"
+    "{% for m in messages %}{% if m.role == 'system' %}"
+    "{% set system = '<<SYS>>\n' + m.content + '\n<</SYS>>\n\n' %}{% endif %}{% endfor %}"
+    "{% for m in messages if m.role != 'system' %}"
+    "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first and system is defined else "
+    "'') + m.content.strip() + ' [/INST]' }}"
     "{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 _LLAMA3 = (
-    "{{ bos_token }}{% if messages[0].role != 'system' %}{{ '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n\n<|eot_id|>' }}{% endif %}{% for m in messages %}"
+    "{{ bos_token }}{% if messages[0].role != 'system' %}"
+    "{{ '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n\n<|eot_id|>' "
+    "}}{% endif %}{% for m in messages %}"
     "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 _MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate user and assistant') }}{% endif %}"
-    "{% if m.role == 'user' %}{{ '[INST] ' + m.content + '[/INST]' }}{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate user and assistant') }}{% endif %}"
+    "{% if m.role == 'user' %}{{ '[INST] ' + m.content + '[/INST]' }}{% else %}"
+    "{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}"
 )
 _GEMMA = (
-    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}{% set rest = messages[1:] %}{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}"
-    "{% for m in rest %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + (first if loop.first else '') + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}"
+    "{% set rest = messages[1:] %}{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}"
+    "{% for m in rest %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + "
+    "(first if loop.first else '') + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
-_PHI = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+_PHI = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
 
 
 def bytes_of(control: list[str], template: str | None = None, **marks):

@@ -1,4 +1,5 @@
-"Each rank's memory while ZeRO-3 loads a LLaVA, beside the whole model. Started by test_zero3.py through DeepSpeed's launcher."
+"""Each rank's memory while ZeRO-3 loads a LLaVA, beside the whole model. Started by test_zero3.py through
+DeepSpeed's launcher."""
 
 import gc
 import json
@@ -20,7 +21,7 @@ if __name__ == "__main__":
 
     from cocoift.train.adapt import whole_weights
     from cocoift.train.family import load_model
-    from cocoift.train.loop import meet
+    from cocoift.train.step import meet
 
     meet()
     rank = torch.distributed.get_rank()

@@ -49,7 +49,7 @@ def train_recipe(study: Study, arm: str):  # a `TrainRecipe`
 # %% ../../nbs/studies/25_arms.ipynb #8214aac9
 def check_trainings(study: Study) -> dict:
     "Refuse what one of the three trainings would refuse, such as missing pictures, before the first takes its days."
-    from cocoift.train.launch import check_run, drawn
+    from cocoift.train.prepare import check_run, drawn
 
     first = drawn(train_recipe(study, ALIGN))
     arms = {arm: train_recipe(study, arm).model_copy(update={"model": first.model}) for arm in ARMS}

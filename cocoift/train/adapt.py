@@ -64,7 +64,8 @@ def adapt(
     }
     if not any(part_of(name) == "projector" for name, _ in model.named_parameters()):
         raise UserError(
-            f"{type(model).__name__}: has no projector that is known by its name ({', '.join(PROJECTORS)}): train=all is the way to train it whole"
+            f"{type(model).__name__}: has no projector that is known by its name ({', '.join(PROJECTORS)}): "
+            "train=all is the way to train it whole"
         )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in (parts - {"language"} if lora else parts))
@@ -93,11 +94,11 @@ def parameter_groups(
     model, rates: dict[str, float]
 ) -> list[dict]:  # of each part; for an optimizer: `rate` is what a schedule scales
     "What is trained, in groups of one learning rate."
-    found: dict[float, list] = {}
+    by_rate: dict[float, list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found.setdefault(rates[part_of(name)], []).append(parameter)
-    return [{"params": some, "lr": rate, "rate": rate} for rate, some in sorted(found.items())]
+            by_rate.setdefault(rates[part_of(name)], []).append(parameter)
+    return [{"params": parameters, "lr": rate, "rate": rate} for rate, parameters in sorted(by_rate.items())]
 
 # %% ../../nbs/train/20_adapt.ipynb #f0a503bf
 def whole_weights(
@@ -108,8 +109,7 @@ def whole_weights(
         adds = hasattr(module, "lora_A") and hasattr(module, "base_layer")
         if ".base_layer" in f".{path}" or any(f".{part}" in f".{path}" for part in ("lora_",)):
             continue
-        held = list(module.parameters() if adds else module.parameters(recurse=False))
-        with _gathered(held):
+        with _gathered(list(module.parameters() if adds else module.parameters(recurse=False))):
             if not first:
                 continue
             source = module.base_layer if adds else module
@@ -153,8 +153,8 @@ def copy_processor(family: Family, out: Path) -> None:
             shutil.copyfile(file, out / file.name)
     if family.notes and family.chat_template:
         for name in ("tokenizer_config.json", "processor_config.json", "chat_template.json"):
-            if (out / name).exists() and "chat_template" in (told := read_json(out / name)):
-                write_json(out / name, {key: value for key, value in told.items() if key != "chat_template"})
+            if (out / name).exists() and "chat_template" in (config := read_json(out / name)):
+                write_json(out / name, {key: value for key, value in config.items() if key != "chat_template"})
         (out / "chat_template.jinja").write_text(family.chat_template, encoding="utf-8")
 
 

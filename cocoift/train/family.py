@@ -6,7 +6,6 @@
 __all__ = ['mapped_weights', 'giving_back', 'load_model']
 
 # %% ../../nbs/train/18_family.ipynb #90c691cc
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,50 +15,21 @@ import torch
 
 from ..files import UserError
 from ..texts import reading
+from .tower import tensors
 
 # %% ../../nbs/train/18_family.ipynb #6aed806c
 def mapped_weights(path: str | Path) -> dict[str, torch.Tensor]:  # name -> a view of the file
     "The tensors of a folder's safetensors files, mapped, not read."
-    files, found = sorted(Path(path).glob("*.safetensors")), {}
-    if not files:
+    if not any(Path(path).glob("*.safetensors")):
         raise UserError(
-            f"{path}: holds no *.safetensors, which ZeRO-3 needs to load in parts: convert its .bin files, or set zero=2"
+            f"{path}: holds no *.safetensors, which ZeRO-3 needs to load in parts: "
+            "convert its .bin files, or set zero=2"
         )
-    from safetensors import safe_open
-
-    for file in files:
-        with safe_open(file, "pt"):  # refuses a torn file
-            pass
-        length = int.from_bytes(file.open("rb").read(8), "little")
-        with open(file, "rb") as opened:
-            opened.seek(8)
-            header = json.loads(opened.read(length))
-        data = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size)
-        for name, told in header.items():
-            if name != "__metadata__":
-                dtype, (start, end) = _KINDS[told["dtype"]], told["data_offsets"]
-                piece = torch.empty(0, dtype=torch.uint8).set_(data)[8 + length + start : 8 + length + end]
-                found[name] = (
-                    piece.view(dtype).reshape(told["shape"])
-                    if (8 + length + start) % dtype.itemsize == 0
-                    else piece.clone().view(dtype).reshape(told["shape"])
-                )
-    return found
-
-
-_KINDS = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+    return dict(tensors(path))
 
 # %% ../../nbs/train/18_family.ipynb #2cc7b921
-_ALLOCATOR = {  # variable -> its number in malloc.h; bytes while all is given back; bytes where the environment says nothing
+# variable -> its number in malloc.h; bytes while all is given back; bytes where the environment says nothing
+_ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": (-1, 2**17, 2**26),
     "MALLOC_TOP_PAD_": (-2, 0, 2**17),
     "MALLOC_MMAP_THRESHOLD_": (-3, 2**18, 2**25),
@@ -100,40 +70,39 @@ def load_model(
             f"{path}: is no checkpoint folder (there is no config.json): name one written by save_pretrained"
         )
     with reading(path, "checkpoint"):
-        kinds = (
-            attention
-            if attention == "sdpa"
-            else {
-                key: attention if key == "text_config" else "sdpa"
-                for key in AutoConfig.from_pretrained(path).sub_configs
-            }
-        )
+        config = AutoConfig.from_pretrained(path)
+        kinds = {key: attention if key == "text_config" else "sdpa" for key in config.sub_configs}
+        options = {"dtype": dtype, "attn_implementation": "sdpa" if attention == "sdpa" else kinds}
         if not zero3:
-            return AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation=kinds)
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.initialization import no_init_weights
-        from transformers.integrations import HfDeepSpeedConfig
-        from transformers.integrations.deepspeed import _load_state_dict_into_zero3_model
-        from transformers.modeling_utils import LoadStateDictConfig
+            return AutoModelForImageTextToText.from_pretrained(path, **options)
+        return _load_zero3(path, config, options)
 
-        held = HfDeepSpeedConfig(
-            {
-                "train_micro_batch_size_per_gpu": 1,
-                "zero_optimization": {"stage": 3},
-                "bf16": {"enabled": dtype == torch.bfloat16},
-            }
+
+def _load_zero3(path: str | Path, config, options: dict) -> torch.nn.Module:
+    from transformers import AutoModelForImageTextToText
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.initialization import no_init_weights
+    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import _load_state_dict_into_zero3_model
+    from transformers.modeling_utils import LoadStateDictConfig
+
+    zero3 = HfDeepSpeedConfig(
+        {
+            "train_micro_batch_size_per_gpu": 1,
+            "zero_optimization": {"stage": 3},
+            "bf16": {"enabled": options["dtype"] == torch.bfloat16},
+        }
+    )
+    with giving_back():
+        with no_init_weights():
+            model = AutoModelForImageTextToText.from_config(config, **options)
+        mapping = LoadStateDictConfig(weight_mapping=get_model_conversion_mapping(model))
+        wrong, missing = _load_state_dict_into_zero3_model(model, mapped_weights(path), mapping)
+    missing -= set(getattr(model, "all_tied_weights_keys", None) or ())
+    if wrong or missing:
+        raise UserError(
+            f"{path}: its weights are not those of its config.json ({(wrong or sorted(missing))[0]}): download it again"
         )
-        with giving_back():
-            with no_init_weights():
-                config = AutoConfig.from_pretrained(path)
-                model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=kinds)
-            mapping = LoadStateDictConfig(weight_mapping=get_model_conversion_mapping(model))
-            wrong, missing = _load_state_dict_into_zero3_model(model, mapped_weights(path), mapping)
-        missing -= set(getattr(model, "all_tied_weights_keys", None) or ())
-        if wrong or missing:
-            raise UserError(
-                f"{path}: its weights are not those of its config.json ({(wrong or sorted(missing))[0]}): download it again"
-            )
-        model.tie_weights()
-        del held  # transformers knows it by a weak reference
-        return model
+    model.tie_weights()
+    del zero3  # transformers knows it by a weak reference
+    return model

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SECONDS', 'HANDED', 'OWN', 'read_hostfile', 'here', 'Met', 'ssh', 'meet_hosts', 'handed', 'interface_of', 'attended',
-           'order', 'end', 'attend']
+           'job_line', 'end', 'attend']
 
 # %% ../../nbs/train/42_hosts.ipynb #a5d3f854
 import json
@@ -44,7 +44,7 @@ def read_hostfile(path: Path) -> dict[str, int]:  # host -> slots
 
 def here() -> set[str]:
     "The names and addresses of this host."
-    addresses = (address.address for some in psutil.net_if_addrs().values() for address in some)
+    addresses = (address.address for of_one in psutil.net_if_addrs().values() for address in of_one)
     return {"localhost", socket.gethostname(), *addresses}
 
 # %% ../../nbs/train/42_hosts.ipynb #bc782355
@@ -61,8 +61,8 @@ class Met(NamedTuple):
 def ssh(host: str, command: str, port: int | None = None) -> list[str]:
     "Go to a host, without asking anybody anything; a connection that is lost is noticed within a minute."
     options = [f"ConnectTimeout={SECONDS // 2}", "BatchMode=yes", "ServerAliveInterval=15", "ServerAliveCountMax=4"]
-    asked = [part for option in options for part in ("-o", option)] + (["-p", str(port)] if port else [])
-    return ["ssh", *asked, "--", host, command]
+    flags = [part for option in options for part in ("-o", option)] + (["-p", str(port)] if port else [])
+    return ["ssh", *flags, "--", host, command]
 
 # %% ../../nbs/train/42_hosts.ipynb #7f608395
 _MENDS = {
@@ -78,22 +78,22 @@ def _ask(host: str, paths: Sequence[Path], port: int | None) -> tuple[Met | None
     look = shlex.join(["ls", "-d", "--", *(str(path.absolute()) for path in paths)])
     command = ssh(host, f"echo cocoift $SSH_CONNECTION; {look}", port)
     try:
-        asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS)
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         return None, f"did not answer within {SECONDS} s: {_MENDS['']}"
     except FileNotFoundError:
         return None, "cannot be reached, there is no ssh here: install it"
-    last = (asked.stderr.strip().splitlines() or ["no word"])[-1].strip()
-    if asked.returncode == 255:  # of ssh itself
+    last = (answer.stderr.strip().splitlines() or ["no word"])[-1].strip()
+    if answer.returncode == 255:  # of ssh itself
         mend = next(mend for sign, mend in _MENDS.items() if sign in last.lower())
         return None, f"is not reached by ssh ({last}): {mend.replace('{host}', host)}"
-    if asked.returncode:
+    if answer.returncode:
         mend = "Python, this folder, model, data, pictures and out lie under the same paths on all hosts"
         return None, f"does not see what this host sees ({last}): {mend}"
-    told = next(line.split() for line in asked.stdout.splitlines() if line.startswith("cocoift"))  # behind a greeting
-    return (
-        (Met(told[1], told[3]), "") if len(told) == 5 else (None, "tells no address (SSH_CONNECTION): let sshd set it")
-    )
+    words = next(line.split() for line in answer.stdout.splitlines() if line.startswith("cocoift"))  # behind a greeting
+    if len(words) != 5:
+        return None, "tells no address (SSH_CONNECTION): let sshd set it"
+    return Met(words[1], words[3]), ""
 
 
 def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -> dict[str, Met]:
@@ -102,13 +102,12 @@ def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -
 
     others = [host for host in read_hostfile(hostfile) if host not in here()]
     with ThreadPoolExecutor(max(1, len(others))) as pool:
-        asked = dict(
-            zip(others, pool.map(lambda host: _ask(host, [Path(sys.executable), Path.cwd(), *paths], port), others))
-        )
-    for host, (_, wrong) in asked.items():
+        needed = [Path(sys.executable), Path.cwd(), *paths]
+        answers = dict(zip(others, pool.map(lambda host: _ask(host, needed, port), others)))
+    for host, (_, wrong) in answers.items():
         if wrong:
             raise UserError(f"{hostfile}: host {host} {wrong}; or take it out of the hostfile")
-    return {host: met for host, (met, _) in asked.items()}
+    return {host: met for host, (met, _) in answers.items()}
 
 # %% ../../nbs/train/42_hosts.ipynb #caceb344
 HANDED = (
@@ -139,7 +138,7 @@ def handed(environment: Mapping[str, str]) -> dict[str, str]:
 
 def interface_of(address: str) -> str | None:  # its name on this host
     "The network interface that has an address."
-    named = ((a.address.partition("%")[0], name) for name, some in psutil.net_if_addrs().items() for a in some)
+    named = ((a.address.partition("%")[0], name) for name, own in psutil.net_if_addrs().items() for a in own)
     return dict(named).get(address)
 
 # %% ../../nbs/train/42_hosts.ipynb #2608f68f
@@ -150,7 +149,9 @@ def attended(host: str, port: int | None = None) -> list[str]:
     return ssh(host, f"cd {shlex.quote(os.getcwd())} && {command}", port)
 
 
-def order(command: Sequence[str], environment: Mapping[str, str], slots: int) -> bytes:  # the line that `attend` reads
+def job_line(
+    command: Sequence[str], environment: Mapping[str, str], slots: int
+) -> bytes:  # the line that `attend` reads
     "What shall be started."
     return json.dumps({"command": list(command), "environment": handed(environment), "slots": slots}).encode() + b"\n"
 
@@ -169,14 +170,14 @@ def _follow(process: subprocess.Popen) -> None:
 
 def attend() -> int:  # exit code
     "Start what stdin's first line says; end it when stdin ends."
-    told = json.loads(sys.stdin.buffer.readline() or "null")
-    if not told:
+    job = json.loads(sys.stdin.buffer.readline() or "null")
+    if not job:
         return 1
-    threads = max(1, (os.cpu_count() or 1) // told["slots"])
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **told["environment"]}
+    threads = max(1, (os.cpu_count() or 1) // job["slots"])
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **job["environment"]}
     if own := interface_of((os.environ.get("SSH_CONNECTION", "").split() + [""] * 3)[2]):
         environment.setdefault("GLOO_SOCKET_IFNAME", own)
-    process = subprocess.Popen(told["command"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(job["command"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=_follow, args=(process,), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda *_: end(process))

@@ -61,8 +61,8 @@ class Language:
                 f"{self.path}: a {self.config.model_type} has {odd[0]} at its head, a LLaVA's head is one matrix: "
                 "name another language model"
             )
-        kept = [name for name in names if name != head or not self.config.tie_word_embeddings]
-        return {self.name(name): names[name] for name in kept}
+        tied = self.config.tie_word_embeddings
+        return {self.name(name): shape for name, shape in names.items() if name != head or not tied}
 
 # %% ../../nbs/train/14_language.ipynb #aea6020b
 def language_dtype(language: Language) -> torch.dtype:

@@ -72,19 +72,11 @@ def tiny_parts(
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer(texts)
     vision = CLIPVisionConfig(
-        hidden_size=width * 3 // 4,
-        intermediate_size=width * 3,
-        num_hidden_layers=layers[0],
-        num_attention_heads=4,
-        image_size=image_size,
-        patch_size=patch,
+        **_transformer(width * 3 // 4, width * 3, layers[0], 4), image_size=image_size, patch_size=patch
     )
     language = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=width * 4,
-        num_hidden_layers=layers[1],
-        num_attention_heads=4,
+        **_transformer(width, width * 4, layers[1], 4),
         num_key_value_heads=4,
         max_position_embeddings=4096,
         bos_token_id=tokenizer.bos_token_id,
@@ -92,14 +84,18 @@ def tiny_parts(
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
+    square = {"height": image_size, "width": image_size}
+    processor = LlavaImageProcessorPil(size={"shortest_edge": image_size}, crop_size=square)
     with atomic_folder(Path(out)) as folder:
         CLIPVisionModel(vision).save_pretrained(folder / "vision")
-        LlavaImageProcessorPil(
-            size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
-        ).save_pretrained(folder / "vision")
+        processor.save_pretrained(folder / "vision")
         LlamaForCausalLM(language).save_pretrained(folder / "language")
         tokenizer.save_pretrained(folder / "language")
     return Path(out) / "vision", Path(out) / "language"
+
+
+def _transformer(width: int, inner: int, layers: int, heads: int) -> dict[str, int]:  # as configurations name it
+    return {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads}
 
 # %% ../../nbs/train/16_model.ipynb #bfefb367
 def assemble(
@@ -136,23 +132,9 @@ def random_llava(
     vocabulary: int, image_token: int, image_size: int = 32, patch: int = 16, width: int = 32
 ) -> LlavaForConditionalGeneration:
     "A LLaVA of random weights, for tests of exactness."
-    vision = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=width * 2,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=image_size,
-        patch_size=patch,
-    )
-    language = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=width * 2,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-    )
+    size = _transformer(width, width * 2, layers=2, heads=2)
+    vision = CLIPVisionConfig(**size, image_size=image_size, patch_size=patch)
+    language = LlamaConfig(**size, vocab_size=vocabulary, num_key_value_heads=2, max_position_embeddings=2048)
     return LlavaForConditionalGeneration(
         LlavaConfig(vision_config=vision, text_config=language, image_token_id=image_token, vision_feature_layer=-1)
     )

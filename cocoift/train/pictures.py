@@ -25,14 +25,14 @@ from ..texts import read_json
 
 # %% ../../nbs/train/36_pictures.ipynb #8434d346
 @contextmanager
-def known_pictures(data: Path, folder: Path, kept: Path) -> Iterator[Album]:
-    "The pictures of a set below `folder`; digests that are asked for in the block are kept in the folder `kept`."
-    listed = kept / f"pictures-{digest_of(str(Path(folder).resolve()))[:16]}.json"
+def known_pictures(data: Path, folder: Path, cache: Path) -> Iterator[Album]:
+    "The pictures of a set below `folder`; digests that are asked for in the block are kept in the folder `cache`."
+    listed = cache / f"pictures-{digest_of(str(Path(folder).resolve()))[:16]}.json"
     before = {tuple(stamp): sha for *stamp, sha in read_json(listed)} if listed.exists() else {}
     read = {}
 
     def sha_of(path: Path) -> str:
-        stamp = (str(path), (found := path.stat()).st_size, found.st_mtime_ns)
+        stamp = (str(path), (file := path.stat()).st_size, file.st_mtime_ns)
         read[stamp] = before.get(stamp) or digest(path)
         return read[stamp]
 

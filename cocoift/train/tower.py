@@ -140,7 +140,7 @@ def _same_pixels(own, made, folder: Path) -> None:
     from PIL import Image
 
     picture = Image.effect_mandelbrot((90, 70), (-2, -1, 1, 1), 50).convert("RGB")
-    one, other = (torch.as_tensor(some(picture, return_tensors="pt")["pixel_values"]) for some in (own, made))
+    one, other = (torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"]) for processor in (own, made))
     if one.shape != other.shape or (one - other).abs().max() > 1e-4:
         raise UserError(
             f"{folder}: its {type(own).__name__} prepares pictures in a way that LLaVA's does not know: write its "

@@ -8,34 +8,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import sqrt
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..models.family import window_of
 from .attention import NAME, Cuts, block_mask, bucket, dense_mask, lone, tree_mask
-
-if TYPE_CHECKING:
-    from cocoift.train.tokens import Tokens
+from .tokens import IGNORE, Tokens
 
 # %% auto #0
-__all__ = ['CHUNK', 'Tree', 'branch_weight', 'Rows', 'collate', 'head_loss', 'windowed', 'attention_of', 'token_loss']
+__all__ = ['LOGITS_AT_ONCE', 'Tree', 'branch_weight', 'Rows', 'collate', 'head_loss', 'window_masks', 'attention_of',
+           'token_loss']
 
 # %% ../../nbs/train/24_tree.ipynb #d1dc7cba
 @dataclass(frozen=True, slots=True)
 class Tree:
     "Conversations about one image behind their common prefix."
 
-    image: str  # who; "none:..." has no picture
+    image: str  # its id; "none:..." has no picture
     prefix: list[int]  # [P]
     branches: tuple[Tokens, ...]
     siblings: int = 0  # conversations of the image in the whole dataset; 0: as many as there are branches
-    places: tuple[tuple[int, int, int], ...] | None = (
-        None  # [P]  of the prefix, where a family counts in three dimensions
-    )
+    positions: tuple[tuple[int, int, int], ...] | None = None  # [P]  of the prefix, if the family counts in three
 
     def __len__(self) -> int:
-        return len(self.prefix) + sum(len(branch.ids) for branch in self.branches)
+        return len(self.prefix) + sum(len(branch.input_ids) for branch in self.branches)
 
     @property
     def pictured(self) -> bool:
@@ -44,13 +40,13 @@ class Tree:
     @property
     def separate(self) -> int:
         "How many tokens the branches would take in rows of their own."
-        return sum(len(self.prefix) + len(branch.ids) for branch in self.branches)
+        return sum(len(self.prefix) + len(branch.input_ids) for branch in self.branches)
 
 # %% ../../nbs/train/24_tree.ipynb #2dc9d3e8
 def branch_weight(tree: Tree, branch: Tokens, weighting: str) -> float:
     "What each supervised token of a branch weighs in the loss."
     if weighting == "equal":
-        return 1 / max(1, sum(branch.learned))
+        return 1 / max(1, sum(branch.loss_mask))
     return {"token": 1.0, "root": 1 / sqrt(tree.siblings or max(1, len(tree.branches)))}[weighting]
 
 # %% ../../nbs/train/24_tree.ipynb #aeb8df76
@@ -58,19 +54,25 @@ def branch_weight(tree: Tree, branch: Tokens, weighting: str) -> float:
 class Rows:
     "Trees as tensors, some in a row, padded at the end."
 
-    ids: torch.Tensor  # [B, L]
-    positions: torch.Tensor  # [B, L], or [3, B, L] where a family counts in three dimensions
+    input_ids: torch.Tensor  # [B, L]
+    position_ids: torch.Tensor  # [B, L], or [3, B, L] where a family counts in three dimensions
+    labels: torch.Tensor  # [B, L]  -100 where nothing is learned
+    learned: torch.Tensor  # [N]  flat places (row * L + column) of the labels
+    predictors: torch.Tensor  # [N]  flat places whose output predicts them
+    weights: torch.Tensor  # [N]  what each label weighs in the loss
     spans: torch.Tensor  # [B, L, 3]  trunk from, trunk to, own run from
-    where: torch.Tensor  # [N]  flat places (row * L + column) whose output predicts
-    what: torch.Tensor  # [N]  these ids
-    weight: torch.Tensor  # [N]
     images: tuple[str, ...]  # whose pictures the rows look at, in order of their place
     cuts: Cuts  # of each row its trees, as lengths
 
     @property
-    def mask(self) -> torch.Tensor:  # [B, 1, L, L]
+    def attention_mask(self) -> torch.Tensor:  # [B, 1, L, L]
         "True where a token (row) sees another (column)."
         return dense_mask(self.spans)
+
+    @property
+    def targets(self) -> torch.Tensor:  # [N]
+        "The labels that are learned."
+        return self.labels.flatten()[self.learned]
 
     def to(self, device) -> Rows:
         values = (getattr(self, field.name) for field in fields(self))
@@ -83,40 +85,45 @@ class _Row:
     "A row that grows by trees."
 
     def __init__(self):
-        self.ids, self.places, self.spans, self.where, self.what, self.weight, self.cuts = [], [], [], [], [], [], []
+        self.input_ids, self.positions, self.labels, self.spans = [], [], [], []  # of each token
+        self.learned, self.predictors, self.weights = [], [], []  # of each label
+        self.cuts = []
 
     def add(self, tree: Tree, weighting: str) -> None:
-        start, trunk = len(self.ids), len(tree.prefix)
-        places = list(tree.places or ((k, k, k) for k in range(trunk)))
-        fork, after = start + trunk, 1 + max(map(max, places), default=-1)
-        self.ids += tree.prefix
-        self.places += places
+        start, trunk = len(self.input_ids), len(tree.prefix)
+        positions = list(tree.positions or ((k, k, k) for k in range(trunk)))
+        fork, after = start + trunk, 1 + max(map(max, positions), default=-1)
+        self.input_ids += tree.prefix
+        self.positions += positions
+        self.labels += [IGNORE] * trunk
         self.spans += [(start, start, start)] * trunk
         for branch in tree.branches:
-            own = len(self.ids)
-            learned = [k for k, is_learned in enumerate(branch.learned) if is_learned]
-            self.where += [own + k - 1 if k else fork - 1 for k in learned]
-            self.what += [branch.ids[k] for k in learned]
-            self.weight += [branch_weight(tree, branch, weighting)] * len(learned)
-            self.ids += branch.ids
-            self.places += [(k, k, k) for k in range(after, after + len(branch.ids))]
-            self.spans += [(start, fork, own)] * len(branch.ids)
-        lengths = [len(branch.ids) for branch in tree.branches]
-        self.cuts.append(
-            (trunk, *lengths) if len(lengths) > 1 else (trunk + sum(lengths),)
-        )  # a lone branch goes on where the trunk ends
+            own, length = len(self.input_ids), len(branch.input_ids)
+            learned = [k for k, is_learned in enumerate(branch.loss_mask) if is_learned]
+            self.learned += [own + k for k in learned]
+            self.predictors += [own + k - 1 if k else fork - 1 for k in learned]
+            self.weights += [branch_weight(tree, branch, weighting)] * len(learned)
+            self.input_ids += branch.input_ids
+            self.positions += [(k, k, k) for k in range(after, after + length)]
+            self.labels += branch.labels
+            self.spans += [(start, fork, own)] * length
+        lengths = [len(branch.input_ids) for branch in tree.branches]
+        # a lone branch goes on where the trunk ends
+        self.cuts.append((trunk, *lengths) if len(lengths) > 1 else (trunk + sum(lengths),))
 
     def pad(self, length: int, token: int) -> None:
-        self.spans += [(k, k, k) for k in range(len(self.ids), length)]
-        self.places += [(0, 0, 0)] * (length - len(self.ids))
-        self.ids += [token] * (length - len(self.ids))
+        missing = length - len(self.input_ids)
+        self.spans += [(k, k, k) for k in range(len(self.input_ids), length)]
+        self.positions += [(0, 0, 0)] * missing
+        self.labels += [IGNORE] * missing
+        self.input_ids += [token] * missing
 
 # %% ../../nbs/train/24_tree.ipynb #366fb5bf
 def collate(
     rows: Sequence[Sequence[Tree]],
     weighting: str = "token",  # or "equal", "root"
     blank: Tree | None = None,  # what a batch without any picture carries
-    multiple: int = 1,  # of the rows' length; BLOCK for FlexAttention
+    multiple: int = 1,  # of the rows' length; FLEX_BLOCK for FlexAttention
     pad: int = 0,
 ) -> Rows:
     "Rows of trees as one batch."
@@ -126,37 +133,40 @@ def collate(
             row.add(tree, weighting)
             images += [tree.image] if tree.pictured else []
     if blank and not images:
-        min(made, key=lambda row: len(row.ids)).add(blank, weighting)
+        min(made, key=lambda row: len(row.input_ids)).add(blank, weighting)
         images = [blank.image]
-    length = max(len(row.ids) for row in made)
+    length = max(len(row.input_ids) for row in made)
     length = bucket(length, multiple) if multiple > 1 else max(1, length)
     for row in made:
         row.pad(length, pad)
-    flat = {name: [x for row in made for x in getattr(row, name)] for name in ("what", "weight")}
-    where = [k * length + place for k, row in enumerate(made) for place in row.where]
-    places = torch.tensor([row.places for row in made])  # [B, L, 3]
-    solid = any(tree.places for some in (*rows, [blank] if blank else []) for tree in some)
+
+    def flat(name: str) -> torch.Tensor:  # [N]
+        return torch.tensor([k * length + place for k, row in enumerate(made) for place in getattr(row, name)]).long()
+
+    positions = torch.tensor([row.positions for row in made])  # [B, L, 3]
+    in_three = any(tree.positions for trees in (*rows, [blank] if blank else []) for tree in trees)
     return Rows(
-        torch.tensor([row.ids for row in made]),
-        places.permute(2, 0, 1).contiguous() if solid else places[..., 0].contiguous(),
-        torch.tensor([row.spans for row in made]),
-        torch.tensor(where, dtype=torch.long),
-        torch.tensor(flat["what"], dtype=torch.long),
-        torch.tensor(flat["weight"], dtype=torch.float64),
-        tuple(images),
-        tuple(tuple(row.cuts) for row in made),
+        input_ids=torch.tensor([row.input_ids for row in made]),
+        position_ids=positions.permute(2, 0, 1).contiguous() if in_three else positions[..., 0].contiguous(),
+        labels=torch.tensor([row.labels for row in made]),
+        learned=flat("learned"),
+        predictors=flat("predictors"),
+        weights=torch.tensor([weight for row in made for weight in row.weights], dtype=torch.float64),
+        spans=torch.tensor([row.spans for row in made]),
+        images=tuple(images),
+        cuts=tuple(tuple(row.cuts) for row in made),
     )
 
 # %% ../../nbs/train/24_tree.ipynb #50f486e8
-CHUNK = 1024  # tokens whose logits exist at once
+LOGITS_AT_ONCE = 1024  # tokens whose logits exist at the same time
 
 
 def head_loss(
     head,  # the module that turns [.., D] into [.., V]
     hidden: torch.Tensor,  # [N, D]
-    what: torch.Tensor,  # [N]
-    weight: torch.Tensor,  # [N]
-    chunk: int = CHUNK,
+    targets: torch.Tensor,  # [N]
+    weights: torch.Tensor,  # [N]
+    chunk: int = LOGITS_AT_ONCE,
 ) -> torch.Tensor:  # []
     "Weighted cross-entropy of N tokens, summed in float32, in float64 for a model that has it."
     from torch.utils.checkpoint import checkpoint
@@ -164,13 +174,14 @@ def head_loss(
     kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     logits_of, own = head.forward, "forward" in vars(head)
 
-    def some(hidden, what, weight):  # [n, D], [n], [n]
-        losses = torch.nn.functional.cross_entropy(logits_of(hidden).to(kind), what, reduction="none")  # [n]
-        return (losses * weight.to(kind)).sum()
+    def loss_of(hidden, targets, weights):  # [n, D], [n], [n]
+        losses = torch.nn.functional.cross_entropy(logits_of(hidden).to(kind), targets, reduction="none")  # [n]
+        return (losses * weights.to(kind)).sum()
 
     def forward(hidden):
-        *parts, last = ([x[k : k + chunk] for x in (hidden, what, weight)] for k in range(0, max(1, len(what)), chunk))
-        return torch.stack([*(checkpoint(some, *part, use_reentrant=False) for part in parts), some(*last)]).sum()
+        starts = range(0, max(1, len(targets)), chunk)
+        *parts, last = ([x[k : k + chunk] for x in (hidden, targets, weights)] for k in starts)
+        return torch.stack([*(checkpoint(loss_of, *part, use_reentrant=False) for part in parts), loss_of(*last)]).sum()
 
     head.forward = forward  # called as a module, so that what hangs on calls (ZeRO-3, adapters) happens once
     try:
@@ -181,55 +192,53 @@ def head_loss(
             del head.forward
 
 # %% ../../nbs/train/24_tree.ipynb #1689b16d
-def windowed(
-    text, rows: Rows, window: int
-):  # the table of layers that look back over a window, or one for each kind of layer
-    "Masks for a language part whose configuration is `text`."
-    if rows.positions.dim() == 3:
+def window_masks(config, rows: Rows, window: int):  # [B, 1, L, L], or by kind of layer
+    "Masks for a language part with this configuration, of whose layers some look back over a window."
+    if rows.position_ids.dim() == 3:
         raise ValueError(
-            "a window over places in three dimensions is not known here: train a model without one, or shorter conversations"
+            "a window over places in three dimensions is not known here: "
+            "train a model without one, or shorter conversations"
         )
-    near = rows.mask & (rows.positions[:, :, None] - rows.positions[:, None] < window)[:, None]  # [B, 1, L, L]
-    kinds = getattr(text, "layer_types", None)
-    return {kind: near if kind == "sliding_attention" else rows.mask for kind in set(kinds)} if kinds else near
+    mask, positions = rows.attention_mask, rows.position_ids
+    near = mask & (positions[:, :, None] - positions[:, None] < window)[:, None]  # [B, 1, L, L]
+    kinds = getattr(config, "layer_types", None)
+    return {kind: near if kind == "sliding_attention" else mask for kind in set(kinds)} if kinds else near
 
 # %% ../../nbs/train/24_tree.ipynb #4f00dd87
 def attention_of(model, rows: Rows):  # a table, a BlockMask, or tables by kind of layer
     "The mask of `rows` as a model's language part takes it; an attention that would take it wrongly is refused."
-    kind = model.config.get_text_config()._attn_implementation
-    if kind not in (
-        NAME,
-        "sdpa",
-        "flex_attention",
-    ):  # eager attention adds a boolean mask to the scores, without an error
+    config, on_gpu = model.config.get_text_config(), rows.input_ids.is_cuda
+    kind = config._attn_implementation
+    if kind not in (NAME, "sdpa", "flex_attention"):  # eager attention adds a boolean mask to the scores, no error
         raise ValueError(f"trees need attn_implementation='sdpa', not {kind!r}")
-    if kind == "flex_attention" and not rows.ids.is_cuda:
+    if kind == "flex_attention" and not on_gpu:
         raise ValueError("FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there")
-    if (window := window_of(model.config)) and rows.positions.max() >= window:
-        return windowed(model.config.get_text_config(), rows, window)
-    if kind == "flex_attention" or kind == NAME and rows.ids.is_cuda and not lone(rows.cuts):
+    if (window := window_of(model.config)) and rows.position_ids.max() >= window:
+        return window_masks(config, rows, window)
+    if kind == "flex_attention" or kind == NAME and on_gpu and not lone(rows.cuts):
         return block_mask(rows.spans)
-    return tree_mask(rows.spans, rows.cuts) if kind == NAME else rows.mask
+    return tree_mask(rows.spans, rows.cuts) if kind == NAME else rows.attention_mask
 
 
 def token_loss(
     model,  # any AutoModelForImageTextToText whose family takes trees
     rows: Rows,
     pictures: dict[str, torch.Tensor],  # of `rows.images`, in their order, as the model takes them
-    chunk: int = CHUNK,
+    chunk: int = LOGITS_AT_ONCE,
 ) -> torch.Tensor:  # []  summed over the N learned tokens
     "Weighted cross-entropy of the learned tokens, summed."
     if not rows.images and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         raise ValueError(
-            "a batch without a picture runs other modules than those of other ranks, whose gradients would be mixed up: collate it with blank="
+            "a batch without a picture runs other modules than those of other ranks, "
+            "whose gradients would be mixed up: collate it with blank="
         )
     pictures = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in pictures.items()}
     out = model.model(
-        input_ids=rows.ids,
+        input_ids=rows.input_ids,
         attention_mask=attention_of(model, rows),
-        position_ids=rows.positions,
+        position_ids=rows.position_ids,
         use_cache=False,
         **pictures,
     )
-    hidden = out.last_hidden_state.flatten(0, 1)[rows.where]  # [N, D]
-    return head_loss(model.get_output_embeddings(), hidden, rows.what, rows.weight, chunk)
+    hidden = out.last_hidden_state.flatten(0, 1)[rows.predictors]  # [N, D]
+    return head_loss(model.get_output_embeddings(), hidden, rows.targets, rows.weights, chunk)

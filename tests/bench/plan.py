@@ -2,7 +2,8 @@
 
     python tests/bench/plan.py [--quick] [--conversations 1000000]
 
-The last line is one JSON document: `conversations`, `seconds.{tokenise,again,plan,step}`, `peak_mb.{parent,rank}`, `tokens`."""
+The last line is one JSON document: `conversations`, `seconds.{tokenise,again,plan,step}`, `peak_mb.{parent,rank}`,
+`tokens`."""
 
 import argparse
 import json
@@ -15,7 +16,10 @@ from pathlib import Path
 from cocoift.conversation import conversation, write_parquet
 from cocoift.files import peak_mb
 
-WORDS = "a the is there red dog two cat what colour how many people boat on left of table why does it look safe yes no calm street under near".split()
+WORDS = (
+    "a the is there red dog two cat what colour how many people boat on left of table why does it look safe yes no "
+    "calm street under near"
+).split()
 
 
 def said(number: int):
@@ -31,15 +35,15 @@ def said(number: int):
 
 def rank(model: Path, folder: Path, out) -> None:
     from cocoift.models.family import open_family
-    from cocoift.train.plan import Order, Plan
+    from cocoift.train.plan import Plan, TreeSampler
 
     family, start = open_family(model), time.perf_counter()
     plan = Plan(folder, family, 2048)
-    order = Order(plan, 128, 0)
-    order.step(0)
+    sampler = TreeSampler(plan, 128, 0)
+    sampler.step(0)
     middle = time.perf_counter()
     for step in range(1, 11):
-        order.step(step)
+        sampler.step(step)
     out.put(
         {
             "plan": middle - start,
@@ -58,7 +62,7 @@ def main() -> None:
     asked = asked.parse_args()
     count = 30_000 if asked.quick else asked.conversations
     from cocoift.models.family import open_family
-    from cocoift.train.cache import plant
+    from cocoift.train.cache import cache_tokens
     from cocoift.train.model import assemble, save_llava, tiny_parts
 
     with tempfile.TemporaryDirectory() as folder:
@@ -68,9 +72,9 @@ def main() -> None:
         )
         write_parquet(here / "set.parquet", (said(number) for number in range(count)))
         family, start = open_family(model), time.perf_counter()
-        made = plant(family, here / "set.parquet", here / "plans")
+        made = cache_tokens(family, here / "set.parquet", here / "plans")
         middle = time.perf_counter()
-        plant(family, here / "set.parquet", here / "plans")
+        cache_tokens(family, here / "set.parquet", here / "plans")
         again, out = time.perf_counter() - middle, multiprocessing.get_context("spawn").Queue()
         process = multiprocessing.get_context("spawn").Process(target=rank, args=(model, made, out))
         process.start()

@@ -1,13 +1,18 @@
-"""Trees against rows of their own, against packed rows, and against LLaVA's way, on the same data and model, side by side in one run.
+"""Trees against rows of their own, against packed rows, and against LLaVA's way, on the same data and model, side
+by side in one run.
 
-    python tests/bench/train.py [--quick] [--threads 2] [--data SOURCES] [--layers 4 --width 384 --repeats 3] [--deepspeed]
+    python tests/bench/train.py [--quick] [--threads 2] [--data SOURCES] \\
+        [--layers 4 --width 384 --repeats 3] [--deepspeed]
 
-Needs torch and transformers alone, so that it runs from a bare checkout on a GPU machine: there a LLaVA of about 1.5 billion random parameters in bf16, FlexAttention,
-activation checkpointing. With `--data` (and the package installed) the lengths of the real `coco-ift` dataset are tried too; with `--deepspeed` ZeRO 2 and 3, whole
-and low-rank, on one rank. Forward and backward passes are timed, all ways in turn, and the minimum counts. The last line is one JSON document: `trees_vs_rows.{"k,t"}`
-has `time` (separate rows / trees, the same head of the loss), `packed` (several rows in one, isolated / trees), `cpu` (as `time`, in processor seconds, which a busy
-machine disturbs less) and `tokens`; `trees_vs_llava` (one conversation a padded row, sorted by length, logits of all tokens; 12 conversations of 40 to 80 tokens an
-image); `coco_ift`, `exactness`, `deepspeed`, `device`, `mfu` (of trees, the recomputing not counted), and `arms` with the rates of each."""
+Needs torch and transformers alone, so that it runs from a bare checkout on a GPU machine: there a LLaVA of about
+1.5 billion random parameters in bf16, FlexAttention, activation checkpointing. With `--data` (and the package
+installed) the lengths of the real `coco-ift` dataset are tried too; with `--deepspeed` ZeRO 2 and 3, whole and
+low-rank, on one rank. Forward and backward passes are timed, all ways in turn, and the minimum counts. The last
+line is one JSON document: `trees_vs_rows.{"k,t"}` has `time` (separate rows / trees, the same head of the loss),
+`packed` (several rows in one, isolated / trees), `cpu` (as `time`, in processor seconds, which a busy machine
+disturbs less) and `tokens`; `trees_vs_llava` (one conversation a padded row, sorted by length, logits of all
+tokens; 12 conversations of 40 to 80 tokens an image); `coco_ift`, `exactness`, `deepspeed`, `device`, `mfu` (of
+trees, the recomputing not counted), and `arms` with the rates of each."""
 
 import argparse
 import copy
@@ -27,8 +32,9 @@ from typing import NamedTuple
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from cocoift.train.attention import BLOCK, use_trees  # noqa: E402
+from cocoift.train.attention import FLEX_BLOCK, use_trees  # noqa: E402
 from cocoift.train.pack import alone, pack  # noqa: E402
+from cocoift.train.tokens import Tokens  # noqa: E402
 from cocoift.train.tree import Rows, Tree, collate, token_loss  # noqa: E402
 
 PREFIX, PATCHES, VOCABULARY = 35, 576, 32064  # LLaVA-1.5's
@@ -39,11 +45,6 @@ PEAK = {
     "b200": 2250e12,
     "l40s": 362e12,
 }  # dense bf16, NVIDIA's data sheets
-
-
-class Branch(NamedTuple):
-    ids: list[int]
-    learned: list[bool]
 
 
 def llava(cuda: bool, layers: int, width: int):
@@ -80,14 +81,14 @@ def llava(cuda: bool, layers: int, width: int):
     return model.train()
 
 
-# What is trained on ------------------------------------------------------------------------------------------------------------------------------------------------
+# What is trained on ------------------------------------------------------------------------------------------
 
 
 def grove(lengths: list[list[int]], draws: random.Random) -> list[Tree]:  # of each image its conversations' tokens
     prefix = [draws.randrange(3, 30000) for _ in range(PREFIX)] + [VOCABULARY - 1] * PATCHES
 
     def branch(t):
-        return Branch([draws.randrange(3, 30000) for _ in range(t)], [k >= t // 2 for k in range(t)])
+        return Tokens([draws.randrange(3, 30000) for _ in range(t)], [k >= t // 2 for k in range(t)])
 
     return [Tree(str(n), prefix, tuple(map(branch, some))) for n, some in enumerate(lengths)]
 
@@ -104,7 +105,8 @@ def batches(rows: list[list[Tree]], tokens: int) -> list[list[list[Tree]]]:  # o
 
 
 def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-ift` its conversations' tokens
-    "Built from the sources at hand; counted by a tokenizer of LLaMA's kind and size that is made from the texts themselves."
+    """Built from the sources at hand; counted by a tokenizer of LLaMA's kind and size that is made from the texts
+    themselves."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from cocoift.conversation import read_conversations
@@ -127,7 +129,7 @@ def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-if
     return [[min(t, 1400) for t in some[k : k + 16]] for some in lengths.values() for k in range(0, len(some), 16)]
 
 
-# How it is trained on ----------------------------------------------------------------------------------------------------------------------------------------------
+# How it is trained on ------------------------------------------------------------------------------------------
 
 
 def pixels(rows: Rows, model) -> dict:
@@ -139,35 +141,34 @@ def pixels(rows: Rows, model) -> dict:
 
 
 def our_loss(model, batch: list[list[Tree]]):
-    rows = collate(batch, multiple=BLOCK if model.device.type == "cuda" else 1).to(model.device)
+    rows = collate(batch, multiple=FLEX_BLOCK if model.device.type == "cuda" else 1).to(model.device)
     return token_loss(model, rows, pixels(rows, model)), rows
 
 
 def llava_loss(model, batch: list[list[Tree]]):
     "One conversation a row, padded; labels on every token, logits of all of them: what LLaVA's trainer runs."
     rows = collate(batch).to(model.device)
-    labels = torch.full_like(rows.ids, -100)
-    labels.view(-1)[rows.where + 1] = rows.what
     seen = (
-        torch.arange(rows.ids.shape[1], device=model.device)
+        torch.arange(rows.input_ids.shape[1], device=model.device)
         < torch.tensor([len(row[0]) for row in batch], device=model.device)[:, None]
     )
     return model(
-        input_ids=rows.ids, attention_mask=seen.long(), labels=labels, use_cache=False, **pixels(rows, model)
-    ).loss * len(rows.what), rows
+        input_ids=rows.input_ids, attention_mask=seen.long(), labels=rows.labels, use_cache=False, **pixels(rows, model)
+    ).loss * len(rows.learned), rows
 
 
 def flops(model, rows: Rows, places: int) -> float:
-    "Of a forward and backward pass: 6 a weight and token, attention by the pairs that are seen, the head where something is learned, a frozen tower forwards only."
+    """Of a forward and backward pass: 6 a weight and token, attention by the pairs that are seen, the head where
+    something is learned, a frozen tower forwards only."""
     text = model.config.text_config
     body = sum(p.numel() for name, p in model.named_parameters() if "language_model.layers" in name)
     joint = sum(p.numel() for name, p in model.named_parameters() if "projector" in name)
     tower = sum(p.numel() for p in model.model.vision_tower.parameters())
     trunk, fork, own = rows.spans.unbind(2)
-    pairs = (fork - trunk + torch.arange(rows.ids.shape[1], device=rows.ids.device) - own + 1).sum().item()
+    pairs = (fork - trunk + torch.arange(rows.input_ids.shape[1], device=rows.input_ids.device) - own + 1).sum().item()
     head = VOCABULARY * text.hidden_size
     return (
-        6 * (body * places + joint * PATCHES * len(rows.images) + head * len(rows.what))
+        6 * (body * places + joint * PATCHES * len(rows.images) + head * len(rows.learned))
         + 12 * text.num_hidden_layers * text.hidden_size * pairs
         + 2 * tower * (PATCHES + 1) * len(rows.images)
     )
@@ -209,8 +210,8 @@ def once(model, way: Way) -> dict:
         loss.backward()
         tokens = sum(len(tree) for row in batch for tree in row)
         for name, value in (
-            ("learned", len(rows.what)),
-            ("places", rows.ids.numel()),
+            ("learned", len(rows.learned)),
+            ("places", rows.input_ids.numel()),
             ("images", len(rows.images)),
             ("tokens", tokens),
             ("loss", loss.item()),
@@ -280,11 +281,12 @@ def ways_of(trees: list[Tree], cuda: bool) -> dict[str, Way]:
     }
 
 
-# Exactness and DeepSpeed -------------------------------------------------------------------------------------------------------------------------------------------
+# Exactness and DeepSpeed ------------------------------------------------------------------------------------------
 
 
 def exactness(model, trees: list[Tree]) -> dict:
-    "How far gradients are from those of separate rows in float32, as a part of their length: of trees, and of rows as such."
+    """How far gradients are from those of separate rows in float32, as a part of their length: of trees, and of rows
+    as such."""
 
     def gradient(model, rows):
         model.zero_grad(set_to_none=True)
@@ -381,8 +383,8 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
             losses, start = [], time.perf_counter()
             for _ in range(steps):
                 loss = (engine if stage else Summed(model))(batch)
-                losses.append(loss.item() / sum(sum(branch.learned) for tree in trees for branch in tree.branches))
-                scaled = loss / sum(sum(branch.learned) for tree in trees for branch in tree.branches)
+                losses.append(loss.item() / sum(sum(branch.loss_mask) for tree in trees for branch in tree.branches))
+                scaled = loss / sum(sum(branch.loss_mask) for tree in trees for branch in tree.branches)
                 if stage:
                     engine.backward(scaled)
                     engine.step()
