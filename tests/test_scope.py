@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cocoift.data.build.make import questions, wordings
+from cocoift.data.build import questions, wordings
 from cocoift.eval.scope import wordings as asked
 from cocoift.formats import words
 

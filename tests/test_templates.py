@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.build.make import questions
+from cocoift.data.build import questions
 from cocoift.data.build.questions import HELD_BACK_KINDS, KINDS, ask_objects
 from cocoift.data.build.templates import _length, drafts, draw_of, worded
 from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTIONS, TEMPLATE_SETS, Template, ready
 from cocoift.data.sources.base import TASKS, Files, Objects, Record, Turn, fault, load_sources
 from cocoift.files import UserError
-from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, stated_format, words
+from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, words
+from cocoift.instructions import stated_format
 
 BOX, ODD = (0.12, 0.3, 0.5, 0.66), "the {x} and {} of 100 % %s"
 THINGS = tuple(

@@ -28,7 +28,7 @@ from cocoift.data.mentions import (
     texts_of,
 )
 from ..files import UserError, read_jsonl, reading_text
-from ..formats import stated_format
+from ..instructions import stated_format
 from ..streams import stream_json
 
 # %% ../../nbs/data/12_records.ipynb #53c22456

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..files import UserError
-from ..formats import TERSE_FORMATS, stated_format
+from ..formats import TERSE_FORMATS
+from ..instructions import stated_format
 from .ask import Ask
 
 # %% ../../nbs/models/16_scripted.ipynb #e82aca68

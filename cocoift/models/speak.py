@@ -13,7 +13,8 @@ from threading import Event
 from typing import Protocol
 
 from ..files import Journal, UserError, read_json
-from ..formats import TERSE_FORMATS, is_terse, normalise, stated_format
+from ..formats import TERSE_FORMATS, is_terse, normalise
+from ..instructions import stated_format
 from .ask import Ask, Reply
 from .scripted import MANNERS
 

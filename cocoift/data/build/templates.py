@@ -17,7 +17,8 @@ from .questions import ask_objects
 from .wordings import HELD_BACK, TEMPLATE_SETS, Template, ready
 from ..sources.base import LETTERS, Record, sentence
 from ..sources.pictures import box_text
-from ...formats import TERSE_WORDS, keeps, sentences, stated_format, words
+from ...formats import TERSE_WORDS, keeps, sentences, words
+from ...instructions import stated_format
 
 # %% ../../../nbs/data/build/14_templates.ipynb #ad345087
 class Draft(NamedTuple):
