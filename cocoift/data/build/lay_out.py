@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...conversation import Origin, parquet_schema
-from .compose import LAYOUTS, Piece, compose, place
-from .curate import DRAFTS, RECORDS, no_collector
+from .buckets import DRAFTS, RECORDS, record_rows
+from .compose import LAYOUTS, LayoutRound, compose, place
+from .curate import no_collector
 from .recipe import BuildRecipe
 from .repeats import without_repeats
 from ..sources.base import load_sources
@@ -42,27 +43,23 @@ def _read(paths: list[Path], schema: pa.Schema, dropped: np.ndarray) -> pa.Table
     table = pa.concat_tables(tables) if tables else schema.empty_table()
     seq = table["seq"].to_numpy()
     at = np.searchsorted(dropped, seq)
-    gone = (
-        (at < len(dropped)) & (dropped[np.minimum(at, len(dropped) - 1)] == seq)
-        if len(dropped)
-        else np.zeros(len(seq), bool)
-    )
+    if not len(dropped):
+        return table
+    gone = (at < len(dropped)) & (dropped[np.minimum(at, len(dropped) - 1)] == seq)
     return table.filter(pa.array(~gone)) if gone.any() else table
 
 
 def _about(records: pa.Table) -> pa.Array:  # the images by name; a dialog about none stands for itself
-    return pc.if_else(
-        pc.equal(records["image"], ""), pc.binary_join_element_wise("none", records["id"], ":"), records["image"]
-    ).combine_chunks()
+    alone = pc.binary_join_element_wise("none", records["id"], ":")
+    return pc.if_else(pc.equal(records["image"], ""), alone, records["image"]).combine_chunks()
 
 
-def _ordered(
-    records: pa.Table,
-) -> tuple[pa.Table, np.ndarray]:  # records in order, and the place of each one's image among the images
+def _ordered(records: pa.Table) -> tuple[pa.Table, np.ndarray]:
+    "Records in order, and the place of each one's image among the images."
     coded = _about(records).dictionary_encode()
-    known = coded.dictionary.to_pylist()
-    rank = np.empty(len(known), np.int64)
-    rank[sorted(range(len(known)), key=lambda k: _in_order(known[k]))] = np.arange(len(known))
+    names = coded.dictionary.to_pylist()
+    rank = np.empty(len(names), np.int64)
+    rank[sorted(range(len(names)), key=lambda k: _in_order(names[k]))] = np.arange(len(names))
     image = rank[coded.indices.to_numpy()]
     order = np.lexsort((records["seq"].to_numpy(), image))
     return records.take(pa.array(order)), image[order]
@@ -77,19 +74,16 @@ class Laid(NamedTuple):
     ids: list[str]  # of the conversations
 
 
-def _questions(
-    drafts: pa.Table, records: pa.Table, record: np.ndarray
-) -> np.ndarray:  # the same number for the same question
+def _questions(drafts: pa.Table, records: pa.Table, record: np.ndarray) -> np.ndarray:
+    "The same number for the same question; a second caption is the same question in other words."
     task = records["task"].combine_chunks().take(pa.array(record))
-    asks = pc.if_else(
-        pc.is_in(task, pa.array(["caption", "detail"])), task, _whole(drafts["bare"])
-    )  # a second caption is the same question in other words
+    asks = pc.if_else(pc.is_in(task, pa.array(["caption", "detail"])), task, _whole(drafts["bare"]))
     return asks.dictionary_encode().indices.to_numpy()
 
 
-def _deal(
+def _conversations_of(
     drafts: pa.Table,
-    record: np.ndarray,
+    record: np.ndarray,  # of each draft, its record's place
     questions: np.ndarray,
     image: np.ndarray,
     names: list[str],
@@ -99,21 +93,15 @@ def _deal(
     formats, here = drafts["format"].to_pylist(), drafts["here"].to_pylist()
     dialog = np.where(drafts["turn"].to_numpy() > 0, record, -1).tolist()
     tokens = pc.divide(pc.add(pc.utf8_length(drafts["stated"]), pc.utf8_length(drafts["response"])), 4).to_pylist()
-    kinds = {
-        format: format.partition(":")[0] for format in set(formats)
-    }  # words:9 and words:11 are of one kind, each states its own number
-    pieces = list(zip(map(kinds.get, formats), questions.tolist(), dialog, tokens))
+    # words:9 and words:11 are of one kind, each states its own number
+    kinds = {format: format.partition(":")[0] for format in set(formats)}
+    rounds = list(zip(map(kinds.get, formats), questions.tolist(), dialog, tokens))
     edges = np.flatnonzero(np.diff(image, prepend=-1, append=-1)).tolist()  # where an image's rounds begin
     order, starts, states, ids = [], [0], [], []
     for begin, end in zip(edges, edges[1:]):
         name = names[begin]
-        laid = compose(
-            list(map(Piece._make, pieces[begin:end])),
-            recipe.layout,
-            recipe.deal,
-            random.Random(f"{recipe.seed} {name}"),
-        )
-        for number, group in enumerate(laid):
+        theirs, draws = list(map(LayoutRound._make, rounds[begin:end])), random.Random(f"{recipe.seed} {name}")
+        for number, group in enumerate(compose(theirs, recipe.layout, recipe.lengths, draws)):
             group = [begin + i for i in group]
             order += group
             starts.append(len(order))
@@ -127,19 +115,10 @@ def _origins(
 ) -> dict[str, pa.Array]:  # of the rounds of records `of`
     licences = {name: source.licence for name, source in load_sources().items()}
     source, id = (records[name].combine_chunks().take(pa.array(of)) for name in ("source", "id"))
-    empty = pa.array([""] * len(of), pa.string())
-    coded = source.dictionary_encode()
-    licence = pa.array([licences.get(name, "") for name in coded.dictionary.to_pylist()], pa.string()).take(
-        coded.indices
-    )
-    columns = {
-        "source": source,
-        "record": id,
-        "template": template,
-        "model": empty,
-        "prompt": empty,
-        "licence": licence,
-    }
+    empty, coded = pa.array([""] * len(of), pa.string()), source.dictionary_encode()
+    stated = pa.array([licences.get(name, "") for name in coded.dictionary.to_pylist()], pa.string())
+    columns = {"source": source, "record": id, "template": template, "model": empty, "prompt": empty}
+    columns["licence"] = stated.take(coded.indices)
     if not written:
         return columns
     theirs = [written.get(seq) for seq in records["seq"].take(pa.array(of)).to_pylist()]
@@ -162,13 +141,10 @@ def _conversations(
     schema = parquet_schema()
     picked, of = drafts.take(pa.array(laid.rounds)).combine_chunks(), record[laid.rounds]
     states = pa.array(laid.states)
-    asked = pc.or_(
-        states, pc.equal(_whole(picked["stated"]), _whole(picked["bare"]))
-    )  # a question that is its own instruction: "Give the box of ..."
-    origin_type, round_type = (
-        schema.field("rounds").type.value_type.field("origin").type,
-        schema.field("rounds").type.value_type,
-    )
+    # Also a question that is its own instruction: "Give the box of ..."
+    asked = pc.or_(states, pc.equal(_whole(picked["stated"]), _whole(picked["bare"])))
+    round_type = schema.field("rounds").type.value_type
+    origin_type = round_type.field("origin").type
     origin = _origins(records, of, _whole(picked["template"]), written)
     round_ = {
         "instruction": pc.if_else(states, _whole(picked["stated"]), _whole(picked["bare"])),
@@ -187,27 +163,22 @@ def _conversations(
     return pa.table([columns[f.name].cast(f.type) for f in schema], schema=schema)
 
 
-def _images(
-    records: pa.Table, first: np.ndarray
-) -> pa.Array:  # of each conversation's first record: no, one or several
+def _images(records: pa.Table, first: np.ndarray) -> pa.Array:
+    "Of each conversation's first record: no, one or several."
     names = records["image"].combine_chunks().take(pa.array(first))
     more = records["more"].combine_chunks().take(pa.array(first))
     if not pc.any(pc.not_equal(pc.list_value_length(more), 0)).as_py():
-        counts = pc.not_equal(names, "").cast(pa.int32()).to_numpy()
-        return pa.ListArray.from_arrays(
-            pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)), names.filter(pc.not_equal(names, ""))
-        )
-    return pa.array(
-        [([name] if name else []) + others for name, others in zip(names.to_pylist(), more.to_pylist())],
-        pa.list_(pa.string()),
-    )
+        named = pc.not_equal(names, "")
+        starts = np.concatenate([[0], np.cumsum(named.cast(pa.int32()).to_numpy())]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(starts), names.filter(named))
+    several = [([name] if name else []) + others for name, others in zip(names.to_pylist(), more.to_pylist())]
+    return pa.array(several, pa.list_(pa.string()))
 
 # %% ../../../nbs/data/build/26_lay_out.ipynb #7e6430a4
 def _stated(files: list[str], image: str, subset: str, recipe: BuildRecipe) -> str:
     "What a record's picture is called; empty where LLaVA's own name for it is right."
-    if files and (
-        recipe.layout == "verbatim" or "/" in files[0] or not subset
-    ):  # a bare number lies where its split does
+    # A bare number lies where its split does
+    if files and (recipe.layout == "verbatim" or "/" in files[0] or not subset):
         return files[0]
     of_train2017 = subset != "val2017" and (subset != "val2014" or "val2017" in recipe.clean)
     if of_train2017 or not image.startswith("coco:"):
@@ -240,34 +211,27 @@ def lay_out(
     if recipe.layout != "verbatim":  # where a file is kept as it is, nothing of it is merged
         records, drafts, duplicates, repeated = without_repeats(records, drafts)
     records, image = _ordered(records)
-    seq = records["seq"].to_numpy()
-    by_seq = np.argsort(seq)
-    record = by_seq[np.searchsorted(seq[by_seq], drafts["seq"].to_numpy())] if len(seq) else np.zeros(0, np.int64)
+    record = record_rows(records, drafts)
     order = np.argsort(record, kind="stable")
     drafts, record = drafts.take(pa.array(order)), record[order]
+    names = _about(records).take(pa.array(record)).to_pylist()
     with no_collector():
-        laid = _deal(
-            drafts,
-            record,
-            _questions(drafts, records, record),
-            image[record],
-            _about(records).take(pa.array(record)).to_pylist(),
-            recipe,
-        )
-    rounds = pc.value_counts(records["source"].combine_chunks().take(pa.array(record)))
+        laid = _conversations_of(drafts, record, _questions(drafts, records, record), image[record], names, recipe)
     counts = {
         "conversations": len(laid.ids),
-        "rounds": {row["values"]: row["counts"] for row in rounds.to_pylist()},
-        "records": {row["values"]: row["counts"] for row in pc.value_counts(records["source"]).to_pylist()},
+        "rounds": _counts(records["source"].combine_chunks().take(pa.array(record))),
+        "records": _counts(records["source"]),
         "duplicates": duplicates,
         "repeated": repeated,
         "images": len(pc.unique(pc.drop_null(pc.if_else(pc.equal(records["image"], ""), None, records["image"])))),
     }
-    return (
-        _conversations(laid, drafts, records, record, written, recipe) if len(seq) else parquet_schema().empty_table(),
-        records,
-        counts,
-    )
+    if not len(records):
+        return parquet_schema().empty_table(), records, counts
+    return _conversations(laid, drafts, records, record, written, recipe), records, counts
+
+
+def _counts(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}
 
 
 def write_part(out: Path, bucket: int, conversations: pa.Table, records: pa.Table) -> None:
