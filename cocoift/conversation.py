@@ -59,7 +59,8 @@ class Conversation:
     rounds: Annotated[tuple[Round, ...], MinLen(1)]
     files: tuple[
         str, ...
-    ] = ()  # what their files are called, in the same order, as far as it is known: "ocr_vqa/images/1.jpg"; "" where it is not
+        # What their files are called, in the same order, as far as it is known: "ocr_vqa/images/1.jpg"; "" where it is not
+    ] = ()
 
     @property
     def image(self) -> str:
@@ -86,8 +87,10 @@ def _shown(c: "Conversation") -> str:
             else ""
         )
         rows.append(
-            f"<tr><td style='text-align:left'><code>{escape(r.format)}</code></td><td style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
-            f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark}</td><td style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>"
+            f"<tr><td style='text-align:left'><code>{escape(r.format)}</code></td><td "
+            f"style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
+            f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark}</td><td "
+            f"style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>"
         )
     head = "".join(
         f"<th style='text-align:left'>{name}</th>" for name in ("format", "instruction", "response", "origin")
@@ -240,7 +243,8 @@ def dataset_parts(
         parts = sorted((path / "conversations").glob("part-*.parquet"))
         if not (path / "manifest.json").exists() or not parts:
             raise UserError(
-                f"{path}: is no dataset folder (manifest.json and conversations/part-*.parquet): make one with `cocoift build`"
+                f"{path}: is no dataset folder (manifest.json and conversations/part-*.parquet): make one with "
+                "`cocoift build`"
             )
         return parts
     if path.suffix not in {".jsonl", ".parquet"}:

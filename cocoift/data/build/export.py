@@ -210,15 +210,19 @@ def export(
     seen = _survey(read_conversations(dataset), pictures)
     if not seen.conversations:
         raise UserError(
-            f"{dataset}: holds no conversation{' without <image>, <video> or <audio> in its texts' if seen.left_out else ''}: build it again"
+            f"{dataset}: holds no "
+            f"conversation{' without <image>, <video> or <audio> in its texts' if seen.left_out else ''}: build it "
+            "again"
         )
     if seen.missing and images is not None:
         raise UserError(
-            f"{images}: {len(seen.missing)} of the dataset's images have no picture there ({min(seen.missing)}, ...): add them or change --images"
+            f"{images}: {len(seen.missing)} of the dataset's images have no picture there ({min(seen.missing)}, ...): "
+            "add them or change --images"
         )
     if seen.missing:
         raise UserError(
-            f"{dataset}: {len(seen.missing)} of its images have no file name ({min(seen.missing)}, ...): name the folder of their pictures with --images"
+            f"{dataset}: {len(seen.missing)} of its images have no file name ({min(seen.missing)}, ...): name the "
+            "folder of their pictures with --images"
         )
     names = partial(picture_names, pictures=pictures, folder=images or "")
     write(out, (c for c in read_conversations(dataset) if not _unfit(c)), seen, names, pictures)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ... import __version__
 from .card import card
 from .curate import ReadJob, read_source, stamp
-from .inputs import Inputs, find_inputs
+from .inputs import BuildInputs, find_inputs
 from .lay_out import write_bucket
 from .manifest import as_json, make_manifest, write_rejects
 from .recipe import BuildRecipe
@@ -40,7 +40,7 @@ from cocoift.files import (
 )
 
 # %% ../../../nbs/data/build/30_make.ipynb #c5675a09
-def _plan(inputs: Inputs) -> dict:  # by which a killed build knows its stage
+def _plan(inputs: BuildInputs) -> dict:  # by which a killed build knows its stage
     return {
         "cocoift": __version__,
         "recipe": as_json(inputs.recipe),
@@ -89,7 +89,7 @@ def _stage(out: Path, plan: dict, data: Path) -> Iterator[Path]:
                 _forget(stage)
 
 # %% ../../../nbs/data/build/30_make.ipynb #26716adc
-def _blocked(inputs: Inputs) -> dict[str, tuple[str, ...]]:  # image -> the benchmarks that hold it
+def _blocked(inputs: BuildInputs) -> dict[str, tuple[str, ...]]:  # image -> the benchmarks that hold it
     blocked: dict[str, tuple[str, ...]] = {}
     for blocklist in inputs.blocklists:
         for image in blocklist.images or ():
@@ -97,7 +97,9 @@ def _blocked(inputs: Inputs) -> dict[str, tuple[str, ...]]:  # image -> the benc
     return blocked
 
 
-def _read(inputs: Inputs, buckets: int, stage: Path, workers: Workers) -> dict[str, dict]:  # the ledger of each source
+def _read(
+    inputs: BuildInputs, buckets: int, stage: Path, workers: Workers
+) -> dict[str, dict]:  # the ledger of each source
     recipe, data, blocked = inputs.recipe, inputs.data, _blocked(inputs)
     knows_val2017 = any(b.name == "val2017" and b.images is not None for b in inputs.blocklists)
     foreign = {name: source.images != "COCO" for name, source in load_sources().items()}
@@ -130,7 +132,7 @@ def _report(manifest: dict, start: float, peak_mb: float) -> dict:
     }
 
 
-def _unchanged(inputs: Inputs, out: Path) -> dict:  # the manifest of a set that this recipe made of these files
+def _unchanged(inputs: BuildInputs, out: Path) -> dict:  # the manifest of a set that this recipe made of these files
     manifest, data = read_json(out / "manifest.json", "delete the folder and build again"), inputs.data
     digests = {path: digest(data / path) if (data / path).is_file() else "" for path in manifest.get("inputs", {})}
     files = [os.path.relpath(path, data) for path in inputs.files]  # a file that arrived would change the set
@@ -144,7 +146,7 @@ def _unchanged(inputs: Inputs, out: Path) -> dict:  # the manifest of a set that
     return manifest
 
 # %% ../../../nbs/data/build/30_make.ipynb #a85bb121
-def _nothing_left(inputs: Inputs, manifest: dict, rejects: Path) -> UserError:
+def _nothing_left(inputs: BuildInputs, manifest: dict, rejects: Path) -> UserError:
     rows = manifest["counts"]["by_source"].values()
     reasons = sum((Counter(row["reasons"]) + Counter(rejected=row["rejected"]) for row in rows), Counter())
     counts = [f"{count} {name}" for name, count in sorted(reasons.items())]
@@ -164,7 +166,9 @@ _MOST_BUCKETS = 200  # each is two open files, of records and of rounds
 _ALONE = 32 << 20  # bytes of input that one process reads sooner than two
 
 
-def _build_in(stage: Path, inputs: Inputs, workers: Workers) -> dict:  # the manifest of the set that it leaves there
+def _build_in(
+    stage: Path, inputs: BuildInputs, workers: Workers
+) -> dict:  # the manifest of the set that it leaves there
     recipe, buckets = inputs.recipe, min(-(-inputs.size // _BUCKET) or 1, _MOST_BUCKETS)
     read = _read(inputs, buckets, stage / "read", workers)
     limits = {rank: (options.cap, options.weight) for rank, options in enumerate(recipe.sources.values())}

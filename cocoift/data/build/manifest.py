@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ... import __version__
 from .blocklist import Blocklist
-from .inputs import Inputs
+from .inputs import BuildInputs
 from .recipe import BuildRecipe
 from .settle import Settled
 from ...files import atomic_file, digest
@@ -83,7 +83,7 @@ def as_json(recipe: BuildRecipe) -> dict:
 
 
 def make_manifest(
-    inputs: Inputs,
+    inputs: BuildInputs,
     read: dict[str, dict],  # the ledger of each source
     settled: Settled,
     written: list[dict],  # the counts of each part

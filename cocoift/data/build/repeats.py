@@ -26,7 +26,10 @@ _BLANK = {
     "sides": "(?:to the left or to the right of|above or below)",
     "side": "(?P<side>to the left of|to the right of|above|below)",
 }
-_SEEN = r"(?: (?:there|shown|visible|pictured|seen|present))*(?: (?:in|on) (?:the|this) (?:image|picture|photo|photograph|scene|shot))?"
+_SEEN = (
+    r"(?: (?:there|shown|visible|pictured|seen|present))*(?: (?:in|on) (?:the|this) (?:image|picture|photo"
+    r"|photograph|scene|shot))?"
+)
 _PEOPLES = (
     ("count", rf"how many (?P<many>.+?)(?: (?:are|is))?{_SEEN}"),
     ("presence", rf"(?:is|are) there (?P<one>.+?){_SEEN}"),

@@ -49,13 +49,18 @@ def distinct(
 
 # %% ../../../nbs/data/inspect/10_diversity.ipynb #4bd0e892
 _ASKS = frozenset(
-    """what which who whom whose where when why how is are was were do does did can could will would should has have had may might
-    isn't aren't doesn't""".split()
+    """
+        what which who whom whose where when why how is are was were do does did can could will would should
+        has have had may might isn't aren't doesn't
+        """.split()
 )
 _BEFORE = frozenset("in on at to of for with from about by into as".split())
 _SMALL = frozenset(
-    """a an the this that these those all any some each every my your his her its our their me us him them
-    one two three four five six seven eight nine ten both several exactly only at least most no not more another just""".split()
+    """
+        a an the this that these those all any some each every my your his her its our their me us him them
+        one two three four five six seven eight nine ten both several exactly only at least most no not more
+        another just
+        """.split()
 )
 _ENDS = (
     _SMALL
@@ -76,13 +81,17 @@ _NO_VERB = (
     )
 )
 _VERBS = frozenset(
-    """analyze answer caption choose classify compare complete compose consider count craft create depict describe detail discuss draw
-    elaborate estimate evaluate explain find generate give highlight identify illustrate imagine infer list locate make mention name narrate offer
-    outline point predict present propose provide recommend rewrite select share show solve state suggest summarize take tell think translate use
-    write""".split()
+    """
+        analyze answer caption choose classify compare complete compose consider count craft create depict
+        describe detail discuss draw elaborate estimate evaluate explain find generate give highlight
+        identify illustrate imagine infer list locate make mention name narrate offer outline point predict
+        present propose provide recommend rewrite select share show solve state suggest summarize take tell
+        think translate use write
+        """.split()
 )
 _OPENING = re.compile(
-    r"^(?:(?:please|kindly|now|then|next|also|and|so|first|finally|hi|hello|(?:can|could|would|will) you|help me(?: to)?|"
+    r"^(?:(?:please|kindly|now|then|next|also|and|so|first|finally|hi|hello|(?:can|could|would|will) you"
+    r"|help me(?: to)?|"
     r"i(?:'d| would)? (?:want|need|like) you to|your task is to|you (?:should|must|need to|have to)|"
     r"(?:in|for|from|given|considering|looking at|based on|using|if|when) [^,?]*,)[ ,]+)+"
 )

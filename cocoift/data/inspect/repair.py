@@ -202,7 +202,8 @@ def repair(
     path, out = Path(path), Path(out)
     if path.suffix not in (".json", ".jsonl"):
         raise UserError(
-            f"{path}: repair reads LLaVA's .json or a .jsonl of messages: make one with `cocoift export`, or name another"
+            f"{path}: repair reads LLaVA's .json or a .jsonl of messages: make one with `cocoift export`, or name "
+            "another"
         )
     if out.suffix != path.suffix or out.resolve() == path.resolve():
         raise UserError(f"{out}: {path.name} is repaired into another {path.suffix} file: name one")
