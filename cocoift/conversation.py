@@ -55,16 +55,15 @@ class Conversation:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     id: str
-    images: tuple[str, ...]  # who they are: "coco:139"
+    images: tuple[str, ...]  # image ids: "coco:139"
     rounds: Annotated[tuple[Round, ...], MinLen(1)]
-    files: tuple[
-        str, ...
-        # What their files are called, in the same order, as far as it is known: "ocr_vqa/images/1.jpg"; "" where it is not
-    ] = ()
+    # What their files are called, in the same order, as far as known: "ocr_vqa/images/1.jpg"; "" where it is not
+    files: tuple[str, ...] = ()
 
     @property
     def image(self) -> str:
-        "The image it is about, by which rounds are merged and intervals resampled; a conversation without one stands for itself."
+        """The image it is about, by which rounds are merged and intervals resampled;
+        a conversation without one stands for itself."""
         return self.images[0] if self.images else f"none:{self.id}"
 
     def _repr_html_(self) -> str:
@@ -81,25 +80,20 @@ def _shown(c: "Conversation") -> str:
     about, rows = escape(", ".join(c.images) or "no image"), []
     for r in c.rounds:
         bare = r.format == "free" and is_terse(r.response)
-        mark = (
-            ' <small title="at most three words, and this round asked for no format">terse, unasked</small>'
-            if bare
-            else ""
-        )
+        mark = ' <small title="at most three words, and this round asked for no format">terse, unasked</small>'
         rows.append(
-            f"<tr><td style='text-align:left'><code>{escape(r.format)}</code></td><td "
-            f"style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
-            f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark}</td><td "
-            f"style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>"
+            f"<tr><td style='text-align:left'><code>{escape(r.format)}</code></td>"
+            f"<td style='text-align:left;white-space:pre-wrap'>{escape(r.instruction)}</td>"
+            f"<td style='text-align:left;white-space:pre-wrap'><b>{escape(r.response)}</b>{mark if bare else ''}</td>"
+            f"<td style='text-align:left'><small>{escape(_from(r.origin))}</small></td></tr>"
         )
-    head = "".join(
-        f"<th style='text-align:left'>{name}</th>" for name in ("format", "instruction", "response", "origin")
-    )
+    names = ("format", "instruction", "response", "origin")
+    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
     return f"<p><code>{escape(c.id)}</code> about {about}</p>{pictures}<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 # %% ../nbs/00_conversation.ipynb #0dcec58d
 def conversation(
-    image: str | None,  # who the image is; None for text alone
+    image: str | None,  # its id; None for text alone
     *rounds: tuple[str, str] | tuple[str, str, str],  # instruction, response and, where one is asked, format
     id: str = "example",
 ) -> Conversation:
@@ -186,9 +180,9 @@ def write_parquet(
 
     count, rest = 0, iter(conversations)
     with atomic_file(path, "wb") as file, pq.ParquetWriter(file, parquet_schema(), compression="zstd") as writer:
-        while some := list(islice(rest, batch)):
-            writer.write_table(pa.Table.from_pylist([plain(c) for c in some], schema=parquet_schema()))
-            count += len(some)
+        while group := list(islice(rest, batch)):
+            writer.write_table(pa.Table.from_pylist([plain(c) for c in group], schema=parquet_schema()))
+            count += len(group)
     return count
 
 # %% ../nbs/00_conversation.ipynb #09fff1ae
@@ -224,10 +218,8 @@ def rows(
         return
     with _parquet(path) as file:
         number = 0
-        for some in (
-            range(file.num_row_groups) if group is None else [group]
-        ):  # one at a time: a group of pictures is large
-            for batch in file.iter_batches(2000, row_groups=[some], columns=columns):
+        for one in range(file.num_row_groups) if group is None else [group]:  # a group of pictures is large
+            for batch in file.iter_batches(2000, row_groups=[one], columns=columns):
                 for row in batch.to_pylist():
                     yield (number := number + 1), row
 

@@ -79,7 +79,8 @@ def _audit(
     against: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="A benchmark whose images should not be in the set: pope, val2017, karpathy-test, ..., or its own file."
+            help="A benchmark whose images should not be in the set: pope, val2017, karpathy-test, ..., "
+            "or its own file."
         ),
     ] = None,
     data: Annotated[Optional[Path], typer.Option(help="Folder of the benchmarks' official files.")] = None,

@@ -158,7 +158,8 @@ def read_record(record: Any) -> ForeignRecord | Unusable:
 
 # %% ../../nbs/data/12_records.ipynb #fff1a5b2
 def from_record(record: Any, where: str) -> Conversation | Unusable:
-    "A record in any of the layouts, as rounds. Formats are read off the instructions, and off a system prompt where an instruction states none."
+    """A record in any of the layouts, as rounds. Formats are read off the instructions,
+    and off a system prompt where an instruction states none."""
     with _named(where):
         read = read_record(record)
         return read if isinstance(read, Unusable) else rounds_of(read, record, where)
@@ -181,12 +182,12 @@ def bare(text: str, pictured: bool = True) -> str:
 # %% ../../nbs/data/12_records.ipynb #7eaafef1
 def rounds_of(read: ForeignRecord, record: dict, where: str) -> Conversation:
     "A record that was read, as rounds."
-    turns, law = [], "free"
+    turns, prompted = [], "free"  # what a system prompt before them asks for
     for speaker, text in read.turns:
         if speaker != "system":
-            turns.append((speaker, text, law))
+            turns.append((speaker, text, prompted))
         elif (format := stated_format(text)) != "free":
-            law = format
+            prompted = format
     if len(turns) > 1 and turns[0][0] == "gpt":  # an answer to nothing: LLaVA's trainer passes it over too
         turns = turns[1:]
     speakers = [speaker for speaker, *_ in turns]
@@ -199,10 +200,10 @@ def rounds_of(read: ForeignRecord, record: dict, where: str) -> Conversation:
         raise Broken("id: holds half a character, which no file can keep")
     origin = Origin(read.pictures[0].source if read.pictures else "text", number)
     rounds = []
-    for (_, text, law), (_, answer, _) in zip(turns[::2], turns[1::2]):
-        asked = bare(text, bool(read.pictures))
-        format = stated_format(asked)
-        rounds.append(Round(asked, answer.strip(), law if format == "free" else format, origin))
+    for (_, text, prompted), (_, answer, _) in zip(turns[::2], turns[1::2]):
+        instruction = bare(text, bool(read.pictures))
+        format = stated_format(instruction)
+        rounds.append(Round(instruction, answer.strip(), prompted if format == "free" else format, origin))
     images, files = tuple(picture.image for picture in read.pictures), tuple(picture.file for picture in read.pictures)
     return Conversation(number or where, images, tuple(rounds), files)
 
@@ -260,13 +261,14 @@ def _no_record(path: Path, first: Any) -> UserError:  # of a file that begins wi
             '{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}'
         )
     return UserError(
-        f"{path}: is no LLaVA file (a list of records with {' or '.join(FIELDS)}): name a dataset folder, LLaVA json "
-        "or messages file"
+        f"{path}: is no LLaVA file (a list of records with {' or '.join(FIELDS)}): "
+        "name a dataset folder, LLaVA json or messages file"
     )
 
 # %% ../../nbs/data/12_records.ipynb #2546ea93
 def read_any(path: str | Path) -> Iterator[Conversation | Unusable]:
-    "Conversations of a dataset folder, or of a file of records in any of the layouts (JSON, JSON lines or parquet), one at a time."
+    """Conversations of a dataset folder, or of a file of records in any of the layouts (JSON, JSON lines or parquet),
+    one at a time."""
     path = Path(path)
     if path.is_dir() or path.suffix not in {".json", ".jsonl", ".parquet"}:
         if path.is_file():

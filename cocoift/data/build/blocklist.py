@@ -69,8 +69,8 @@ _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
 def _place(text: str) -> str | None:  # who a path, an address or a bare file name speaks of
     if image := _OURS.fullmatch(text) and text or image_of(text) or image_of(f"{text}.jpg"):
         return image
-    found = _STEM.search(picture_path(text))
-    return f"vg:{int(found[1])}" if found and _COCO_END <= int(found[1]) < _VG_END else None
+    stem = _STEM.search(picture_path(text))
+    return f"vg:{int(stem[1])}" if stem and _COCO_END <= int(stem[1]) < _VG_END else None
 
 
 def _mentions(value: Any) -> Iterator[str | int]:  # images by name, or by a number of which the space is not known yet
@@ -195,13 +195,13 @@ def _walk(data: Path, names: Iterable[str]) -> dict[str, list[Path]]:
         for name in names
     }
     wanted["vg"] = re.compile(r"image_data\.json\Z"), ""
-    found: dict[str, dict[Path, Path]] = {name: {} for name in wanted}
+    there: dict[str, dict[Path, Path]] = {name: {} for name in wanted}
     for path in walk(data):
         above = re.sub(r"[-_ ]", "", "/".join((data.resolve().name, *path.relative_to(data).parts[:-1])).lower())
         for name, (pattern, within) in wanted.items():
             if pattern.match(path.name) and within in above:
-                found[name].setdefault(path.resolve(), path)
-    return {name: list(paths.values()) for name, paths in found.items()}
+                there[name].setdefault(path.resolve(), path)
+    return {name: list(paths.values()) for name, paths in there.items()}
 
 # %% ../../../nbs/data/build/16_blocklist.ipynb #ed73209c
 def _read(name: str, read: Callable[[Path], Iterable[str]], paths: Sequence[Path]) -> frozenset[str]:

@@ -53,7 +53,8 @@ _OPEN = """
 from datasets import Image, List
 
 folder = "FOLDER OF THE PICTURES/"
-opened = conversations.map(lambda row: {"images": [folder + name for name in row["images"]]}).cast_column("images", List(Image()))"""
+opened = conversations.map(lambda row: {"images": [folder + name for name in row["images"]]})\
+.cast_column("images", List(Image()))"""
 _KINDS = {
     "rounds": (
         "A row is a conversation: `id`, `images` (who they are: `coco:139` is COCO's image 139, `vg:7` Visual "

@@ -69,8 +69,9 @@ def _benchmarks_of(record: Record, job: ReadJob) -> tuple[str, ...]:
             return ("val2017",)
         if _may_be_val2017(record, job):
             raise UserError(
-                f"clean: whether {record.source}'s {record.split} images are of val2017 is said by instances_val2017.json "
-                "or captions_val2017.json, and neither is there: put one into the data folder, or set clean=[]"
+                f"clean: whether {record.source}'s {record.split} images are of val2017 is said by "
+                "instances_val2017.json or captions_val2017.json, and neither is there: put one into the data folder, "
+                "or set clean=[]"
             )
     if job.recipe.clean and not job.knows_genome and record.image.startswith("vg:"):
         raise UserError(
@@ -174,7 +175,8 @@ _AT_ONCE = 10_000  # records in memory as Python objects
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    "Without Python's garbage collector: records and rounds hold no cycles, and looking for some takes a fifth of the time."
+    """Without Python's garbage collector: records and rounds hold no cycles,
+    and looking for some takes a fifth of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -185,13 +187,13 @@ def no_collector() -> Iterator[None]:
 
 
 def _into_buckets(
-    kept: list[tuple[int, Record]], job: ReadJob, records: Buckets, rounds: Buckets
+    numbered: list[tuple[int, Record]], job: ReadJob, records: Buckets, rounds: Buckets
 ) -> pa.RecordBatch:  # their keys
     seed, name, buckets, free, templates = job.recipe.seed, job.name, job.buckets, job.recipe.free, job.recipe.templates
     asks = job.recipe.sources[name].rounds
     merging = job.recipe.layout != "verbatim"  # where a file is kept as it is, nothing of it is merged
     draws, keys, of = [], [], records.of
-    for seq, record in kept:
+    for seq, record in numbered:
         draw, bucket = draw_of(seed, name, record.id), crc32((record.image or record.id).encode()) % buckets
         draws.append(draw)
         keys.append(dedup_key(record) if merging else (None, ""))
@@ -199,7 +201,7 @@ def _into_buckets(
         for draft in drafts(record, draw, free, templates) if asks else ():
             rounds.rows.append((seq, *draft))
             rounds.of.append(bucket)
-    records.rows = [(seq, *record) for seq, record in kept]
+    records.rows = [(seq, *record) for seq, record in numbered]
     batch = records.flush()
     if rounds.rows:  # a picture of which nothing can be asked gives none
         rounds.flush()
@@ -221,17 +223,17 @@ def _read_into(folder: Path, job: ReadJob) -> None:
     ):
         ledger = _Ledger(Counter(), notes, {})
         while batch := list(islice(reader, _AT_ONCE)):
-            kept = list(_sift(batch, ledger.counts["read"], job, ledger))
+            numbered = list(_sift(batch, ledger.counts["read"], job, ledger))
             ledger.counts["read"] += len(batch)
-            if kept:
-                writer.write_batch(_into_buckets(kept, job, records, rounds))
+            if numbered:
+                writer.write_batch(_into_buckets(numbered, job, records, rounds))
     records.close()
     rounds.close()
     write_json(folder / "ledger.json", ledger.summary(files.opened, job.data))
 
 
 def read_source(job: ReadJob) -> None:
-    """Read one source into `job.folder`: its records and their rounds in buckets, the keys of all of them, its rejects and
-    its counts."""
+    """Read one source into `job.folder`: its records and their rounds in buckets, the keys of all of them,
+    its rejects and its counts."""
     with no_collector(), atomic_folder(job.folder) as folder:
         _read_into(folder, job)

@@ -47,7 +47,8 @@ def _network(url: str) -> Iterator[None]:
         error.close()
         if error.code not in _BUSY:
             raise Failed(
-                f"{url}: the server answers {error.code} {error.reason}: look on the data set's page whether it has moved"
+                f"{url}: the server answers {error.code} {error.reason}: "
+                "look on the data set's page whether it has moved"
             ) from None
         after = error.headers.get("Retry-After", "")
         wait = min(float(after), 60.0) if after.isdecimal() else 0.0

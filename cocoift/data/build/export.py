@@ -32,7 +32,8 @@ def picture_names(
     pictures: Mapping[str, Path] | None = None,  # where they lie,
     folder: str | Path = "",  # below this folder
 ) -> list[str]:
-    "What the pictures of a conversation are called: what their records call them, if such files are there; else what they are called there."
+    """What the pictures of a conversation are called: what their records call them, if such files are there;
+    else what they are called there."""
     names = [
         file or picture_name(image) for image, file in zip_longest(c.images, c.files[: len(c.images)], fillvalue="")
     ]
@@ -50,14 +51,14 @@ def _lies(folder: Path, name: str) -> bool:
 # %% ../../../nbs/data/build/32_export.ipynb #feb35c12
 def to_llava(
     c: Conversation,
-    lists: bool = False,  # name a single image as a list too: a column has one type, and others of the file have several
+    lists: bool = False,  # name a single image as a list too: a column has one type, and others may have several
     names: Sequence[str] | None = None,  # of its pictures, if not those of `picture_names`
 ) -> dict:
     "A conversation as LLaVA's record."
     turns = []
     for number, r in enumerate(c.rounds):
-        shown = "<image>\n" * len(c.images) if number == 0 else ""
-        turns += [{"from": "human", "value": shown + r.instruction}, {"from": "gpt", "value": r.response}]
+        places = "<image>\n" * len(c.images) if number == 0 else ""
+        turns += [{"from": "human", "value": places + r.instruction}, {"from": "gpt", "value": r.response}]
     names = list(picture_names(c) if names is None else names)
     image = {"image": names if lists or len(names) > 1 else names[0]} if names else {}
     return {"id": c.id, **image, "conversations": turns}
@@ -86,9 +87,8 @@ class _Survey:
 
     conversations: int = 0
     most: int = 0  # images of one conversation
-    missing: set[str] = field(
-        default_factory=set
-    )  # images without a picture, or without a name where pictures are named only
+    # Images without a picture, or without a name where pictures are named only
+    missing: set[str] = field(default_factory=set)
     left_out: list[str] = field(default_factory=list)  # conversations
 
 
@@ -154,15 +154,15 @@ def _schema(pictures: bool):
 
 def _opened(pictures: Mapping[str, Path]) -> Callable[[str], bytes]:
     @lru_cache(16)  # conversations come in order of image
-    def held(image: str) -> bytes:
+    def content(image: str) -> bytes:
         return picture_bytes(pictures[image], image)[0]
 
-    return held
+    return content
 
 # %% ../../../nbs/data/build/32_export.ipynb #af580eef
-def _groups(told: Iterable[dict], most: int = 20_000) -> Iterator[list[dict]]:
+def _groups(rows: Iterable[dict], most: int = 20_000) -> Iterator[list[dict]]:
     group, size = [], 0
-    for row in told:
+    for row in rows:
         group.append(row)
         size += sum(len(image["bytes"]) for image in row["images"] if isinstance(image, dict))
         if len(group) == most or size > _GROUP:
@@ -178,16 +178,16 @@ def _write_messages(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, told = _schema(pictures is not None), (to_messages(c, names(c)) for c in conversations)
+    schema, rows = _schema(pictures is not None), (to_messages(c, names(c)) for c in conversations)
     if pictures is not None:
-        held = _opened(pictures)
-        told = (
+        content = _opened(pictures)
+        rows = (
             to_messages(c)
-            | {"images": [{"bytes": held(image), "path": name} for image, name in zip(c.images, names(c))]}
+            | {"images": [{"bytes": content(image), "path": name} for image, name in zip(c.images, names(c))]}
             for c in conversations
         )
     with atomic_file(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in _groups(told):
+        for group in _groups(rows):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 # %% ../../../nbs/data/build/32_export.ipynb #b3ee5c68
@@ -209,11 +209,8 @@ def export(
     pictures = None if images is None else pictures_of(dataset, images)
     seen = _survey(read_conversations(dataset), pictures)
     if not seen.conversations:
-        raise UserError(
-            f"{dataset}: holds no "
-            f"conversation{' without <image>, <video> or <audio> in its texts' if seen.left_out else ''}: build it "
-            "again"
-        )
+        without = " without <image>, <video> or <audio> in its texts" if seen.left_out else ""
+        raise UserError(f"{dataset}: holds no conversation{without}: build it again")
     if seen.missing and images is not None:
         raise UserError(
             f"{images}: {len(seen.missing)} of the dataset's images have no picture there ({min(seen.missing)}, ...): "
@@ -221,8 +218,8 @@ def export(
         )
     if seen.missing:
         raise UserError(
-            f"{dataset}: {len(seen.missing)} of its images have no file name ({min(seen.missing)}, ...): name the "
-            "folder of their pictures with --images"
+            f"{dataset}: {len(seen.missing)} of its images have no file name ({min(seen.missing)}, ...): "
+            "name the folder of their pictures with --images"
         )
     names = partial(picture_names, pictures=pictures, folder=images or "")
     write(out, (c for c in read_conversations(dataset) if not _unfit(c)), seen, names, pictures)

@@ -39,9 +39,9 @@ def _verify(part: Path, size: int, known: str) -> None:
         )
     with open(part, "rb") as file:
         algorithm = _ALGORITHMS[len(known)] if known else ""
-        if known and (found := hashlib.file_digest(file, algorithm).hexdigest()) != known:
+        if known and (sha := hashlib.file_digest(file, algorithm).hexdigest()) != known:
             raise Failed(
-                f"{part.name}: its {algorithm} is {found}, the official file's {known}: the server holds another file"
+                f"{part.name}: its {algorithm} is {sha}, the official file's {known}: the server holds another file"
             )
         if not known and part.suffix in (".json", ".jsonl"):
             file.seek(0)
@@ -169,8 +169,8 @@ def fetch(
     pause: float = 1.0,
     timeout: float = 60.0,
 ) -> dict[str, Any]:
-    """Download what sources are read from, verify it and unpack it. Returns `sources`, the state of each, and `archives`: file,
-    sources, url, folder, size, sha256, state and reason of each."""
+    """Download what sources are read from, verify it and unpack it. Returns `sources`, the state of each,
+    and `archives`: file, sources, url, folder, size, sha256, state and reason of each."""
     known = sorted({name for archive in archives for name in archive.sources.split()})
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"{unknown[0]}: is no source that can be fetched: name some of {' '.join(known)}")

@@ -112,18 +112,12 @@ def _countable(o: Objects) -> bool:
     return noun(o.name).counted and not o.crowd and o.count <= MOST_COUNTED
 
 
-def _amount(
-    o: Objects, one: str = "one"
-) -> str:  # "three dogs", "no cats"; of a crowd or a mass only "people", "grass"
+def _amount(o: Objects) -> str:  # "three dogs", "no cats"; of a crowd or a mass only "people", "grass"
     if not o.count:
         return f"no {noun(o.name).many}"
-    return (
-        noun(o.name).many
-        if not _countable(o)
-        else f"{one} {o.name}"
-        if o.count == 1
-        else f"{NUMBER_WORDS[o.count]} {noun(o.name).many}"
-    )
+    if not _countable(o):
+        return noun(o.name).many
+    return f"one {o.name}" if o.count == 1 else f"{NUMBER_WORDS[o.count]} {noun(o.name).many}"
 
 
 def _count(things: list[Objects], draws: random.Random, say: Say) -> Iterator[MaskQuestion]:
@@ -156,10 +150,10 @@ def _presence(things: list[Objects], draws: random.Random, say: Say) -> Iterator
 def _listing(things: list[Objects], draws: random.Random, say: Say) -> Iterator[MaskQuestion]:
     there = sorted((o for o in things if o.count), key=lambda o: -o.area)
     if len(there) >= 3:
-        some = there[: draws.randint(3, min(len(there), 6))]
-        names = [o.name if o.count == 1 else noun(o.name).many for o in some]
+        listed = there[: draws.randint(3, min(len(there), 6))]
+        names = [o.name if o.count == 1 else noun(o.name).many for o in listed]
         lines, formatted = "\n".join(f"- {name}" for name in names), draws.random() < 0.5
-        sentence = f"The image shows {_join([noun(o.name).one if o.count == 1 else _amount(o) for o in some])}."
+        sentence = f"The image shows {_join([noun(o.name).one if o.count == 1 else _amount(o) for o in listed])}."
         yield MaskQuestion(
             "listing",
             say("listing"),
@@ -168,14 +162,14 @@ def _listing(things: list[Objects], draws: random.Random, say: Say) -> Iterator[
 
 
 def _tally(things: list[Objects], draws: random.Random, say: Say) -> Iterator[MaskQuestion]:
-    some = [o for o in things if _countable(o)][: draws.randint(2, 3)]
-    if len(some) >= 2 and any(o.count for o in some):
-        some.sort(key=lambda o: not o.count)  # what there is comes first: "There are two dogs and no cats."
+    counted = [o for o in things if _countable(o)][: draws.randint(2, 3)]
+    if len(counted) >= 2 and any(o.count for o in counted):
+        counted.sort(key=lambda o: not o.count)  # what there is comes first: "There are two dogs and no cats."
         yield MaskQuestion(
             "tally",
-            say("tally", those=_join([noun(o.name).many for o in some])),
-            json.dumps({noun(o.name).many: o.count for o in some}),
-            f"There {'is' if some[0].count == 1 else 'are'} {_join([_amount(o) for o in some])} in the image.",
+            say("tally", those=_join([noun(o.name).many for o in counted])),
+            json.dumps({noun(o.name).many: o.count for o in counted}),
+            f"There {'is' if counted[0].count == 1 else 'are'} {_join([_amount(o) for o in counted])} in the image.",
             "json",
         )
 
@@ -192,9 +186,8 @@ def _mass(o: Objects) -> bool:
     return bool(o.count) and noun(o.name).be == "is" and not noun(o.name).counted
 
 
-def _side(
-    a: Objects, b: Objects
-) -> tuple[str, str] | None:  # the side of `b` that `a` is on, and the other one; None if that is not clear
+# The side of `b` that `a` is on, and the other one; None if that is not clear
+def _side(a: Objects, b: Objects) -> tuple[str, str] | None:
     (left, top, right, bottom), (b_left, b_top, b_right, b_bottom) = a.box, b.box
     if right + GAP <= b_left or b_right + GAP <= left:
         return ("left", "right") if right <= b_left else ("right", "left")
@@ -273,12 +266,9 @@ def ask_objects(
     reworded: bool = False,  # draw the wording too
 ) -> list[MaskQuestion]:
     "Questions that a record of objects answers, at most `most`, the kinds in turn."
-    things, kinds, say = (
-        [o for o in record.objects if o.count or not o.crowd],
-        list(kinds),
-        partial(_worded, draws if reworded else None),
-    )
+    things, kinds = [o for o in record.objects if o.count or not o.crowd], list(kinds)
+    say = partial(_worded, draws if reworded else None)
     draws.shuffle(things)
     draws.shuffle(kinds)
-    found = [(QUESTION_KINDS | HELD_BACK_KINDS)[kind](things, draws, say) for kind in kinds]
-    return list(islice(filter(None, chain.from_iterable(zip_longest(*found))), most))
+    by_kind = [(QUESTION_KINDS | HELD_BACK_KINDS)[kind](things, draws, say) for kind in kinds]
+    return list(islice(filter(None, chain.from_iterable(zip_longest(*by_kind))), most))

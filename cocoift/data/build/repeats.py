@@ -60,13 +60,13 @@ def _flat(text: str) -> str:
 def question_key(text: str) -> str:
     "What a question asks, the same for each wording that the lab knows; choices in any order."
     first, *lines = text.strip().splitlines() or [""]
-    choices = [found[1] for line in lines if (found := _CHOICE.match(line.strip()))]
+    choices = [choice[1] for line in lines if (choice := _CHOICE.match(line.strip()))]
     if len(choices) > 1 and len(choices) == len(lines):
         return f"asks {_flat(first)} {sorted(map(_flat, choices))}"
     flat = _flat(text)
     for kind, pattern in _ASKED:
-        if found := pattern.fullmatch(flat):
-            blanks = [re.sub(r"^(?:an?|any|the) ", "", blank) for blank in found.groups()]
+        if asked := pattern.fullmatch(flat):
+            blanks = [re.sub(r"^(?:an?|any|the) ", "", blank) for blank in asked.groups()]
             return f"{kind} {sorted(blanks) if kind in _UNORDERED else blanks}"
     return f"asks {flat}"
 
@@ -115,8 +115,8 @@ def without_repeats(
     records: pa.Table,  # as `buckets.RECORDS`
     drafts: pa.Table,  # their rounds, as `buckets.DRAFTS`
 ) -> tuple[pa.Table, pa.Table, dict[str, int], dict[str, int]]:
-    """A bucket without the dialogs and the masks' questions that repeat what others ask of the same picture, and by source
-    how many records are duplicates, and how many rounds went."""
+    """A bucket without the dialogs and the masks' questions that repeat what others ask of the same picture; and by
+    source how many records are duplicates, and how many rounds went."""
     sources, tasks = records["source"].to_pylist(), records["task"].to_pylist()
     if not len(drafts) or not {"dialog", "objects"} & set(tasks) or len(set(sources)) < 2:
         return records, drafts, {}, {}

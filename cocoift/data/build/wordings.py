@@ -67,11 +67,9 @@ def ready(
     return template._replace(format=format, stated=_blanks(stated), bare=_blanks(template.bare))
 
 # %% ../../../nbs/data/build/10_wordings.ipynb #be657a22
-_DESCRIBE, _SHORT, _REGION = (
-    "Describe the content of this image",
-    "Answer the question with a short phrase.",
-    "Describe the region {} of the image",
-)
+_DESCRIBE = "Describe the content of this image"
+_REGION = "Describe the region {} of the image"
+_SHORT = "Answer the question with a short phrase."
 _POINT, _RELATION = QUESTION_WORDINGS["point"][0], QUESTION_WORDINGS["relation"][0]
 PAPER = (
     RoundTemplate("caption-20", "caption", "words:20", f"{_DESCRIBE} in 20 words.", f"{_DESCRIBE}."),

@@ -53,8 +53,8 @@ class Workers:
         except BrokenExecutor:
             raise Failed(
                 "a process of the build was ended from outside, most likely for want of memory (a script that builds "
-                "must do so under `if __name__ == '__main__':`): the same command goes on where it stopped, with jobs=1 "
-                "in less memory"
+                "must do so under `if __name__ == '__main__':`): the same command goes on where it stopped, "
+                "with jobs=1 in less memory"
             ) from None
 
     @property

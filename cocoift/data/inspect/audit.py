@@ -25,8 +25,8 @@ from ...stats import Estimate
 # %% ../../../nbs/data/inspect/12_audit.ipynb #abd111e3
 def tabulate(conversations: Iterable[Conversation]) -> pd.DataFrame:
     """One row a round: `image`, `source`, `number` (from 1), `format`, `terse`, `kept` (its own format), `words`,
-    `after_terse` (was a terse answer asked for before?), `switch` (of register), and digests of what is `asked` about its
-    image and of its `text`."""
+    `after_terse` (was a terse answer asked for before?), `switch` (of register), and digests of what is `asked` about
+    its image and of its `text`."""
     return survey(conversations, 0, 0).rounds
 
 # %% ../../../nbs/data/inspect/12_audit.ipynb #1677c37e
@@ -130,8 +130,8 @@ def _unsure(images: Iterable[str], benchmark: Blocklist) -> int:  # how many may
 
 
 def leakage(seen: Survey, benchmark: Blocklist) -> dict:
-    """The benchmark's images that the set holds, and its rounds about them; undefined where some may be its images under
-    another name."""
+    """The benchmark's images that the set holds, and its rounds about them;
+    undefined where some may be its images under another name."""
     rounds, names = seen.rounds, seen.rounds.image.cat.categories
     hit = np.fromiter((name in benchmark.images for name in names), bool, len(names))
     on = hit[rounds.image.cat.codes]

@@ -39,11 +39,14 @@ def distinct(
     draws: int = DRAWS,
 ) -> float | None:  # None where there are fewer pieces
     "The share of different pieces to be expected in `draws` of them."
-    seen = Counter(piece for some in texts for piece in zip(*(islice(some, k, None) for k in range(n))))
+    seen = Counter(piece for text in texts for piece in zip(*(islice(text, k, None) for k in range(n))))
     total = seen.total()
     if total < draws:
         return None
-    ways = lambda some: lgamma(some + 1) - lgamma(some - draws + 1)  # noqa: E731, as a logarithm, and but for a factor
+
+    def ways(many: int) -> float:  # to draw from so many, as a logarithm, and but for a factor
+        return lgamma(many + 1) - lgamma(many - draws + 1)
+
     missed = {c: exp(ways(total - c) - ways(total)) if total - c >= draws else 0.0 for c in set(seen.values())}
     return sum(1 - missed[c] for c in seen.values()) / draws
 
@@ -100,20 +103,20 @@ _TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+|[,;]")
 _NO_ADVERB = frozenset("assembly belly butterfly family jelly lily reply".split())
 
 
-def _head(said: list[str]) -> str:  # of the noun phrase that begins here; the first word where there is none
-    rest = list(dropwhile(lambda word: word in _SMALL or word.isdecimal(), said))
+def _head(tokens: list[str]) -> str:  # of the noun phrase that begins here; the first word where there is none
+    rest = list(dropwhile(lambda word: word in _SMALL or word.isdecimal(), tokens))
     end = next((k for k, word in enumerate(rest) if word in _ENDS or k and word.endswith("ing")), len(rest))
     nouns = [word for word in rest[:end] if not word.endswith("ly") or word in _NO_ADVERB]
     return (nouns[-1:] or [word for word in rest if word in _ENDS][:1] or [""])[0].strip(",;")
 
 
 def _pair(sentence: str) -> tuple[str, str] | None:
-    said = _TOKEN.findall(_OPENING.sub("", sentence.strip().lower()))
-    first, second = (*said, "", "")[:2]
+    tokens = _TOKEN.findall(_OPENING.sub("", sentence.strip().lower()))
+    first, second = (*tokens, "", "")[:2]
     if first and first not in _NO_VERB and (first in _VERBS or second in _SMALL | _BEFORE | _ASKS and "'" not in first):
-        return first, _head(said[1:])
-    end = len(said) if sentence.endswith("?") else 1 + (first in _BEFORE)
-    for word, following in zip(said[:end], [*said[1:], ""]):
+        return first, _head(tokens[1:])
+    end = len(tokens) if sentence.endswith("?") else 1 + (first in _BEFORE)
+    for word, following in zip(tokens[:end], [*tokens[1:], ""]):
         if word.endswith("'s") and word[:-2] in _ASKS:
             return word[:-2], "is"
         if word in _ASKS:

@@ -23,10 +23,10 @@ class Gate(NamedTuple):
 
 def parse_gate(text: str) -> Gate:
     "A limit on a number of the audit: `carry_over<=0.1`, `by_source.vqav2.obedience>=0.9`, `leakage.pope.images<=0`."
-    found = re.fullmatch(r"\s*(\S+?)\s*(<=|>=)\s*([-+]?\d*\.?\d+)\s*", text)
-    if not found:
+    parts = re.fullmatch(r"\s*(\S+?)\s*(<=|>=)\s*([-+]?\d*\.?\d+)\s*", text)
+    if not parts:
         raise UserError(f"--gate {text}: is no gate: write NAME<=NUMBER or NAME>=NUMBER, as in carry_over<=0.1")
-    return Gate(text, tuple(found[1].split(".")), found[2], float(found[3]))
+    return Gate(text, tuple(parts[1].split(".")), parts[2], float(parts[3]))
 
 
 def check_gate(gate: Gate, audit: dict) -> dict:  # `gate`, `value` and whether it `passed`

@@ -194,9 +194,9 @@ def repair(
     interleave: bool = False,  # also move free conversations about the same picture into the repaired ones
     seed: int = 0,
 ) -> dict:
-    """State on each round the instruction that its conversation was answered under. Returns the audits `before` and `after`,
-    counts of conversations `repaired`, `moved` and `left` as they are by the file's rule, of rounds `stated`, and `rejected`
-    with `reasons`."""
+    """State on each round the instruction that its conversation was answered under.
+    Returns the audits `before` and `after`, counts of conversations `repaired`, `moved` and `left` as they are by the
+    file's rule, of rounds `stated`, and `rejected` with `reasons`."""
     from cocoift.data.inspect.audit import audit_path
 
     path, out = Path(path), Path(out)

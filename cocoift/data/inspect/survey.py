@@ -70,14 +70,14 @@ class _Tally:
     def add(self, c: Conversation) -> bool:  # whether a free round is answered tersely after a terse request
         start, asked, before, fault = len(self.columns["image"]), 0, -1, False
         for number, r in enumerate(c.rounds, 1):
-            terse, kept = is_terse(r.response), keeps(r.format, r.response)
+            terse, keeps_format = is_terse(r.response), keeps(r.format, r.response)
             row = (
                 self.images[c.image],
                 self.sources[r.origin.source],
                 number,
                 self.formats[r.format],
                 terse,
-                -1 if kept is None else kept,
+                -1 if keeps_format is None else keeps_format,
                 len(words(r.response)),
                 asked,
                 -1 if before < 0 else before != terse,
@@ -93,18 +93,18 @@ class _Tally:
         return fault
 
     def frame(self) -> pd.DataFrame:
-        held = {
+        columns = {
             name: np.frombuffer(column, column.typecode) if column else np.empty(0, column.typecode)
             for name, column in self.columns.items()
         }
-        held["source"], sources = _largest(held["source"], list(self.sources))
+        columns["source"], sources = _largest(columns["source"], list(self.sources))
         for name, names in (("image", self.images), ("source", sources), ("format", self.formats)):
-            held[name] = pd.Categorical.from_codes(held[name], pd.Index(list(names), dtype="str"))
+            columns[name] = pd.Categorical.from_codes(columns[name], pd.Index(list(names), dtype="str"))
         for name in ("terse", "after_terse"):
-            held[name] = held[name].astype(bool)
+            columns[name] = columns[name].astype(bool)
         for name in ("kept", "switch"):
-            held[name] = pd.arrays.BooleanArray(held[name] > 0, held[name] < 0)
-        return pd.DataFrame(held, copy=False)
+            columns[name] = pd.arrays.BooleanArray(columns[name] > 0, columns[name] < 0)
+        return pd.DataFrame(columns, copy=False)
 
 # %% ../../../nbs/data/inspect/11_survey.ipynb #0c83dc6a
 @dataclass(frozen=True)
