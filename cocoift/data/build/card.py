@@ -185,40 +185,30 @@ def _leakage(manifest: dict) -> str:
     return "\n\n".join(text)
 
 # %% ../../../nbs/data/build/28_card.ipynb #a83c0c71
-_SHARES = ["bare_terse", "switches", "obedience"]
+def _shares(part: dict) -> list[str]:
+    names, intervals = ("bare_terse", "switches", "obedience"), part.get("intervals") or {}
+    return [_estimate(intervals.get(name) or {"value": part.get(name)}) for name in names]
 
 
 def _audit(audit: dict) -> str:
     if not audit:
         return "## Audit\n\nNot measured yet: `cocoift audit` does."
     parts = [("all", audit), *(audit.get("by_source") or {}).items()]
-    rows = [
-        [
-            name,
-            part["rounds"],
-            _estimate(part.get("carry_over")),
-            *(_estimate((part.get("intervals") or {}).get(share) or {"value": part.get(share)}) for share in _SHARES),
-        ]
-        for name, part in parts
-    ]
-    plain = {
-        name.replace("_", " "): value
+    rows = [[name, part["rounds"], _estimate(part.get("carry_over")), *_shares(part)] for name, part in parts]
+    diversity = [
+        f"{name.replace('_', ' ')} {value:.2f}"
         for name, value in (audit.get("diversity") or {}).items()
         if isinstance(value, float)
-    }
-    diversity = (
-        "Diversity of the instructions: " + ", ".join(f"{name} {value:.2f}" for name, value in plain.items()) + "."
-    )
+    ]
     return "\n\n".join(
         [
             "## Audit",
             _table(["source", "rounds", "carry-over", "bare terse", "switches", "obedience"], rows),
-            "With 95 % intervals over images. *Carry-over*: how much likelier a terse answer to a free question is "
-            "after a terse one was asked for earlier in the conversation; "
-            "0 is an instruction that ends with its round. *Bare terse*: terse answers that their own round did not "
-            "ask for. *Switches*: neighbouring rounds that change between terse "
-            "and full. *Obedience*: answers that keep the format their round states.",
-            *([diversity] if plain else []),
+            "With 95 % intervals over images. *Carry-over*: how much likelier a terse answer to a free question is after "
+            "a terse one was asked for earlier in the conversation; 0 is an instruction that ends with its round. "
+            "*Bare terse*: terse answers that their own round did not ask for. *Switches*: neighbouring rounds that "
+            "change between terse and full. *Obedience*: answers that keep the format their round states.",
+            *([f"Diversity of the instructions: {', '.join(diversity)}."] if diversity else []),
         ]
     )
 
