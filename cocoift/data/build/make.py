@@ -97,9 +97,8 @@ def _blocked(inputs: BuildInputs) -> dict[str, tuple[str, ...]]:  # image -> the
     return blocked
 
 
-def _read(
-    inputs: BuildInputs, buckets: int, stage: Path, workers: Workers
-) -> dict[str, dict]:  # the ledger of each source
+def _read(inputs: BuildInputs, buckets: int, stage: Path, workers: Workers) -> dict[str, dict]:
+    "The ledger of each source."
     recipe, data, blocked = inputs.recipe, inputs.data, _blocked(inputs)
     knows_val2017 = any(b.name == "val2017" and b.images is not None for b in inputs.blocklists)
     foreign = {name: source.images != "COCO" for name, source in load_sources().items()}
@@ -136,10 +135,8 @@ def _unchanged(inputs: BuildInputs, out: Path) -> dict:  # the manifest of a set
     manifest, data = read_json(out / "manifest.json", "delete the folder and build again"), inputs.data
     digests = {path: digest(data / path) if (data / path).is_file() else "" for path in manifest.get("inputs", {})}
     files = [os.path.relpath(path, data) for path in inputs.files]  # a file that arrived would change the set
-    if not _same(manifest.get("recipe"), as_json(inputs.recipe)) or (manifest.get("inputs"), manifest.get("found")) != (
-        digests,
-        files,
-    ):
+    same_files = (manifest.get("inputs"), manifest.get("found")) == (digests, files)
+    if not same_files or not _same(manifest.get("recipe"), as_json(inputs.recipe)):
         raise UserError(
             f"{out}: holds a dataset of another recipe or other files: name a new folder with --out, or delete it"
         )

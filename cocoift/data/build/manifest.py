@@ -46,9 +46,8 @@ def _by_source(names: list[str], read: dict[str, dict], settled: Settled, writte
     return rows
 
 
-def _leakage(
-    blocklists: list[Blocklist], read: dict[str, dict]
-) -> list[dict]:  # a row a benchmark that could be checked
+def _leakage(blocklists: list[Blocklist], read: dict[str, dict]) -> list[dict]:
+    "A row a benchmark that could be checked."
     rows = []
     for blocklist in blocklists:
         name = blocklist.name

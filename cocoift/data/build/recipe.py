@@ -57,9 +57,8 @@ def _known(value: dict[str, SourceOptions]) -> dict[str, SourceOptions]:
 def _ordered(value: tuple[int, int] | dict[int, float]) -> tuple[int, int] | dict[int, float]:
     if isinstance(value, tuple) and not 1 <= value[0] <= value[1]:
         raise ValueError(f"{list(value)} is no range of rounds: give the fewest (1 or more) and the most")
-    if isinstance(value, dict) and not (
-        value and min(value) >= 1 and min(value.values()) >= 0 and sum(value.values()) > 0
-    ):
+    often = value.values() if isinstance(value, dict) else [1]
+    if isinstance(value, dict) and not (value and min(value) >= 1 and min(often) >= 0 and sum(often) > 0):
         raise ValueError(
             f"{value} is no distribution of rounds: give numbers of rounds (1 or more), each with how often it is drawn"
         )

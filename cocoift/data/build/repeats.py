@@ -42,13 +42,8 @@ def _pattern(wording: str) -> str:
     return "".join(_BLANK.get(part, f"(?P<{part}>.+?)") if k % 2 else re.escape(part) for k, part in enumerate(parts))
 
 
-_ASKED = [
-    (kind, re.compile(pattern, re.I))
-    for kind, pattern in (
-        *((kind, _pattern(wording)) for kind, wordings in WORDINGS.items() for wording in wordings),
-        *_PEOPLES,
-    )
-]
+_OURS = ((kind, _pattern(wording)) for kind, wordings in WORDINGS.items() for wording in wordings)
+_ASKED = [(kind, re.compile(pattern, re.I)) for kind, pattern in (*_OURS, *_PEOPLES)]
 _CHOICE = re.compile(r"\(?[A-H][.):]\s*(.+)")
 
 # %% ../../../nbs/data/build/22_repeats.ipynb #70cc3d85

@@ -29,11 +29,9 @@ def _flat(text: str) -> str:
     return _NUMBERS.get(text, text)
 
 
-def dedup_key(
-    record: Record,
-) -> tuple[str | None, str]:  # what it asks, None if nothing can be the same; what it answers
-    """Two keys: records of one image with the same first key are one round;
-    if the second differs too, they contradict each other."""
+def dedup_key(record: Record) -> tuple[str | None, str]:
+    """What a record asks (None if nothing can be the same), and what it answers.
+    Records of one image with the same first key are one round; if the second differs too, they contradict each other."""
     task = record.task
     if asks := _ASKS.get(task):
         return f"{asks} {_flat(record.question)}", _flat(record.answers[0])

@@ -156,14 +156,13 @@ def crossed(task: str, questions: tuple[str, ...], instructions: dict[str, tuple
     ]
 
 
+_PLAIN = {"free": ("{}",)}
 DIVERSE = (
     *crossed("question", ("{}",), INSTRUCTIONS),
     *(
         t
         for task, formats in _MAY.items()
-        for t in crossed(
-            task, QUESTION_WORDINGS[task], {f: INSTRUCTIONS[f] if f != "free" else ("{}",) for f in formats}
-        )
+        for t in crossed(task, QUESTION_WORDINGS[task], {f: _PLAIN.get(f) or INSTRUCTIONS[f] for f in formats})
     ),
     *(t._replace(id=f"chinese.{t.id}") for t in crossed("chinese", ("{}",), CHINESE)),
 )

@@ -85,9 +85,8 @@ def _may_move(c: Conversation, record: dict, turns: list[Governed]) -> bool:
 
 def _survey(path: Path) -> _Survey:
     seen, at = _Survey(), 0
-    for number, (between, own, record) in enumerate(
-        tqdm(record_texts(path), desc="reading", unit=" records", disable=None), 1
-    ):
+    records = tqdm(record_texts(path), desc="reading", unit=" records", disable=None)
+    for number, (between, own, record) in enumerate(records, 1):
         start = at + len(between.encode())
         at = start + len(own.encode())
         if own:
@@ -161,10 +160,9 @@ def _write(
 ) -> tuple[int, int]:  # conversations repaired, rounds that got their instruction
     repaired = stated = 0
     gone, first = set(pairs.values()), True
+    records = tqdm(record_texts(path), desc="writing", unit=" records", disable=None)
     with atomic_file(out, "wb") as file, open(path, "rb") as other:
-        for number, (between, own, _) in enumerate(
-            tqdm(record_texts(path), desc="writing", unit=" records", disable=None)
-        ):
+        for number, (between, own, _) in enumerate(records):
             if number == 0:
                 opening = between
             if own and number in gone:
