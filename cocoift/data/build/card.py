@@ -205,8 +205,8 @@ def _audit(audit: dict) -> str:
             "## Audit",
             _table(["source", "rounds", "carry-over", "bare terse", "switches", "obedience"], rows),
             "With 95 % intervals over images. *Carry-over*: how much likelier a terse answer to a free question is "
-            "after a terse one was asked for earlier in the conversation; 0 is an instruction that ends with its round. "
-            "*Bare terse*: terse answers that their own round did not ask for. *Switches*: neighbouring rounds that "
+            "after a terse one was asked for earlier in the conversation; 0 is an instruction that ends with its round."
+            " *Bare terse*: terse answers that their own round did not ask for. *Switches*: neighbouring rounds that "
             "change between terse and full. *Obedience*: answers that keep the format their round states.",
             *([f"Diversity of the instructions: {', '.join(diversity)}."] if diversity else []),
         ]

@@ -31,7 +31,7 @@ def _flat(text: str) -> str:
 
 def dedup_key(record: Record) -> tuple[str | None, str]:
     """What a record asks (None if nothing can be the same), and what it answers.
-    Records of one image with the same first key are one round; if the second differs too, they contradict each other."""
+    Records of one image with the same first key are one round; if the second differs, they contradict each other."""
     task = record.task
     if asks := _ASKS.get(task):
         return f"{asks} {_flat(record.question)}", _flat(record.answers[0])
