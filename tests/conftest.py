@@ -28,6 +28,22 @@ os.environ["COCOIFT_SHARED"] = str(
 )  # notebooks run in folders of their own
 
 
+# Two workers take files in this order, long ones first, so that neither waits for the other at the end. Notebooks need
+# nothing of each other: they fill what is left, one by one.
+LONG = "golden resume day_one cases_study cases_train exact lab app safe models load eval real endpoint cases_money".split()
+
+
+def pytest_collection_modifyitems(items):
+    def place(item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return LONG.index(name) if name in LONG else len(LONG) + (name == "notebooks")
+
+    items.sort(key=place)
+    for item in items:
+        if item.path.stem != "test_notebooks":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

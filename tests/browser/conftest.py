@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
+expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
 KEY = "sk-never-shown-1234"
 MODELS = """
 - {{name: quick, scripted: oracle, pace: 60}}
@@ -29,13 +31,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="chromium is not installed: apt-get install chromium"))
 
 
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args):
-    return {
-        **browser_type_launch_args,
-        "executable_path": CHROMIUM,
-        "args": ["--no-sandbox", "--disable-dev-shm-usage"],
-    }
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium for one file: Playwright's event loop ends with it, so that other tests may have loops of their own."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
 
 
 def free_port() -> int:
@@ -146,7 +155,7 @@ def url(root, study, stage):
     assert not list((folder / "tmp").glob("cocoift-app-*"))  # nothing that anybody sent stays
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visit(browser):
     "One visitor's browser, which has the page's scripts already."
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
@@ -205,7 +214,7 @@ def guarded(root, tmp_path_factory):
     assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()[-3000:]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def inside(browser, guarded):
     "The guarded app's page, entered after a wrong guess."
     from hands import expect
@@ -218,8 +227,8 @@ def inside(browser, guarded):
         page.get_by_label("password").fill(guess)
         page.get_by_role("button", name="Login").click()
         if says:
-            expect(page.get_by_text(says)).to_be_visible(timeout=20_000)
+            expect(page.get_by_text(says)).to_be_visible()
             assert not page.locator("#prompt").count()
-    expect(page.locator("#prompt textarea")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#prompt textarea")).to_be_enabled()
     yield page
     page.context.close()

@@ -21,7 +21,7 @@ def bot(page, side):
     return page.locator(f"#chat-{side}").get_by_test_id("bot").last
 
 
-def answered(page, timeout=30_000):
+def answered(page, timeout=60_000):
     expect(page.locator("#vote-a")).to_be_enabled(timeout=timeout)
 
 
@@ -47,6 +47,6 @@ def go(page, address):
 
 def ready(page, address):
     go(page, address)
-    expect(page.locator("#prompt textarea")).to_be_enabled(timeout=60_000)
-    expect(page.locator("#model-a input")).to_have_value(re.compile("."), timeout=30_000)
+    expect(page.locator("#prompt textarea")).to_be_enabled()
+    expect(page.locator("#model-a input")).to_have_value(re.compile("."))
     return page

@@ -16,23 +16,23 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     for name in ("red", "blue"):
         Image.new("RGB", (64, 48), name).save(tmp_path / f"{name}.png")
     send(chat, "How does it feel? Answer with a single word.", tmp_path / "red.png")
-    expect(bot(chat, "a")).to_contain_text("kept", timeout=30_000)
+    expect(bot(chat, "a")).to_contain_text("kept")
     expect(bot(chat, "a")).to_contain_text(re.compile(r"\b1 word\b"))
     answered(chat)
     send(chat, "Describe what you see.", tmp_path / "blue.png")
-    expect(bot(chat, "a")).to_contain_text("I know only the pictures", timeout=30_000)
-    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked", timeout=30_000)
+    expect(bot(chat, "a")).to_contain_text("I know only the pictures")
+    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked")
     expect(chat.locator("#chat-a").get_by_test_id("user").locator("img")).to_have_count(2)
     answered(chat)
     chat.locator("#chat-b").get_by_role("button", name="Copy", exact=False).last.click()
     chat.wait_for_function(
-        "navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=5_000
+        "navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=60_000
     )  # as it was said
     fold(chat, "Difference between the answers")
     expect(chat.locator("#difference ins")).to_contain_text("Unknown")
     chat.locator("#reason textarea, #reason input").first.fill("it says more")
     chat.keyboard.press("Alt+1")
-    expect(chat.locator("#note")).to_contain_text("A was quick", timeout=20_000)
+    expect(chat.locator("#note")).to_contain_text("A was quick")
     expect(chat.locator("#vote-a")).to_be_disabled()
     vote = Journal(study.parent / "app/log.jsonl").read()[-1]
     assert (vote["model_a"], vote["winner"], vote["reason"], vote["round"]) == ("quick", "model_a", "it says more", 2)
@@ -41,41 +41,41 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
 def test_one_side_is_stopped_retried_edited_undone(chat):
     choose(chat, "model-b", "snail")
     send(chat, "What is here?")
-    expect(bot(chat, "a")).to_contain_text("words", timeout=30_000)
+    expect(bot(chat, "a")).to_contain_text("words")
     one = bot(chat, "b").inner_text()
-    expect(bot(chat, "b")).not_to_have_text(one, timeout=10_000)  # it streams while the other is done
+    expect(bot(chat, "b")).not_to_have_text(one)  # it streams while the other is done
     assert "words" not in bot(chat, "b").inner_text()
     chat.locator("#stop-b").click()
-    expect(bot(chat, "b")).to_contain_text("stopped", timeout=10_000)
+    expect(bot(chat, "b")).to_contain_text("stopped")
     told = bot(chat, "a").inner_text()
     chat.locator("#retry-b").click()
-    expect(bot(chat, "b")).not_to_contain_text("stopped", timeout=10_000)
+    expect(bot(chat, "b")).not_to_contain_text("stopped")
     chat.keyboard.press("Escape")  # stops all
-    expect(bot(chat, "b")).to_contain_text("stopped", timeout=10_000)
+    expect(bot(chat, "b")).to_contain_text("stopped")
     assert bot(chat, "a").inner_text() == told
     answered(chat)
     chat.locator("#chat-b").get_by_role("button", name="Edit").last.click()
     chat.locator("#chat-b textarea").fill("Is it red? Answer yes or no.")
     chat.locator("#chat-b").get_by_role("button", name="Submit").click()
-    expect(bot(chat, "b")).to_contain_text("yes_no", timeout=20_000)
+    expect(bot(chat, "b")).to_contain_text("yes_no")
     expect(chat.locator("#chat-b").get_by_test_id("user").last).to_contain_text("Is it red?")
     assert bot(chat, "a").inner_text() == told
     chat.locator("#chat-b").get_by_role("button", name="Undo").last.click()
-    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(0)
     assert bot(chat, "a").inner_text() == told
     chat.locator("#chat-a").get_by_role("button", name="Clear").click()  # this side only
-    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0)
     choose(chat, "model-b", "quick")
     send(chat, "And here?")
     answered(chat)
     expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(1)
     chat.locator("#clear").click()
-    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0)
 
 
 def test_blind_names_are_revealed_by_the_vote(chat):
     chat.locator("#blind input").check()
-    expect(chat.locator("#model-a")).to_be_hidden(timeout=10_000)
+    expect(chat.locator("#model-a")).to_be_hidden()
     send(chat, "What is here? Answer with a single word.")
     answered(chat, 60_000)
     text = chat.locator("#sides").inner_text()
@@ -83,7 +83,7 @@ def test_blind_names_are_revealed_by_the_vote(chat):
         not any(re.search(rf"\b{name}\b", text) for name in ("quick", "slow", "broken", "echo")) and " s ·" not in text
     )
     chat.locator("#vote-tie").click()
-    expect(chat.locator("#note")).to_contain_text("Noted: tie", timeout=20_000)
+    expect(chat.locator("#note")).to_contain_text("Noted: tie")
     expect(chat.locator("#model-a")).to_be_visible()
 
 
@@ -95,7 +95,7 @@ def test_hostile_text_is_text(chat):
         "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> ![p](http://198.51.100.7/y.png) [l](javascript:window.hurt=1) "
         "<span class='facts'>✓ kept</span> <svg onload=window.hurt=1> What is here?",
     )
-    expect(bot(chat, "b")).to_contain_text("What is here?", timeout=30_000)
+    expect(bot(chat, "b")).to_contain_text("What is here?")
     answered(chat)
     said = bot(chat, "b")
     assert (
@@ -111,38 +111,38 @@ def test_hostile_text_is_text(chat):
 
 def test_a_script_a_link_and_an_export(chat, tmp_path):
     chat.locator("#run-script").click()
-    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(3, timeout=40_000)
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(3)
     answered(chat, 60_000)
     fold(chat, "The picture and its COCO objects")
     chat.locator("#show-objects").click()
-    expect(chat.locator("#objects img").first).to_be_visible(timeout=20_000)
+    expect(chat.locator("#objects img").first).to_be_visible()
     fold(chat, "Replay, open a log, take away, link")
     chat.locator("#export").click()
-    expect(chat.locator("#files a[download], #files a").first).to_be_visible(timeout=20_000)
+    expect(chat.locator("#files a[download], #files a").first).to_be_visible()
     with chat.expect_download() as download:
         chat.locator("#files a").first.click()
     sides = json.loads(Path(download.value.path()).read_text())
     assert [len(side["rounds"]) for side in sides.values()] == [3, 3]
     chat.locator("#save").click()
-    expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="), timeout=20_000)
+    expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="))
     link = chat.locator("#link textarea, #link input").first.input_value()
     go(chat, link)
-    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3, timeout=40_000)
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3)
     fold(chat, "Replay, open a log, take away, link")
     choose(chat, "replay-model", "quick")
     chat.locator("#replay").click()
-    expect(chat.locator("#model-b input")).to_have_value("quick", timeout=20_000)
-    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3, timeout=40_000)
+    expect(chat.locator("#model-b input")).to_have_value("quick")
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3)
 
 
 def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
     chat.locator("#count").get_by_text("3", exact=True).click()
-    expect(chat.locator("#chat-c")).to_be_visible(timeout=10_000)
-    chat.wait_for_url(re.compile("sides=3"), timeout=10_000)
+    expect(chat.locator("#chat-c")).to_be_visible()
+    chat.wait_for_url(re.compile("sides=3"), timeout=60_000)
     choose(chat, "model-b", "quick")
     choose(chat, "model-c", "quick")
     send(chat, "Say it in one word.")
-    expect(bot(chat, "c")).to_contain_text("word", timeout=30_000)
+    expect(bot(chat, "c")).to_contain_text("word")
     answered(chat)
     expect(chat.locator("#vote-c")).to_be_enabled()
     state = {
@@ -163,17 +163,17 @@ def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
     )
     fold(chat, "Replay, open a log, take away, link")
     chat.locator("#log input[type=file]").set_input_files(tmp_path / "conv.json")
-    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked", timeout=20_000)
+    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked")
     expect(chat.locator("#chat-c")).to_be_hidden()
 
 
 def test_what_goes_wrong_is_said(chat, tmp_path):
     choose(chat, "model-b", "broken")
     send(chat, "What is here?")
-    expect(bot(chat, "b")).to_contain_text("This model failed", timeout=30_000)
-    expect(bot(chat, "a")).to_contain_text("words", timeout=30_000)  # the other goes on
+    expect(bot(chat, "b")).to_contain_text("This model failed")
+    expect(bot(chat, "a")).to_contain_text("words")  # the other goes on
     chat.locator("#retry-b").click()
-    expect(bot(chat, "b")).to_contain_text("This model failed", timeout=30_000)
+    expect(bot(chat, "b")).to_contain_text("This model failed")
     answered(chat)
 
     def refused(text, *pictures, says):
@@ -209,7 +209,7 @@ def test_what_goes_wrong_is_said(chat, tmp_path):
     chat.wait_for_timeout(1500)
     send(chat, "What is this?")
     expect(chat.get_by_text(re.compile("is no picture that can be read|send a smaller picture")).last).to_be_visible(
-        timeout=20_000
+        timeout=60_000
     )
 
 
@@ -219,9 +219,9 @@ def test_models_that_become_unreadable_are_named_on_the_page(chat, study):
     try:
         models.write_text("- {name: quick")
         ready(chat, chat.url)
-        expect(chat.locator("#note")).to_contain_text("is not YAML", timeout=20_000)
+        expect(chat.locator("#note")).to_contain_text("is not YAML")
         send(chat, "Still here?")
-        expect(bot(chat, "a")).to_contain_text("words", timeout=30_000)
+        expect(bot(chat, "a")).to_contain_text("words")
     finally:
         models.write_text(before)
 
@@ -234,7 +234,7 @@ def test_phone_and_dark(chat, url):
     assert b["y"] >= a["y"] + a["height"] and a["height"] < 400 and a["width"] > 320
     assert chat.evaluate("document.body.classList.contains('dark')")
     send(chat, "What is here? Answer with a single word.")
-    expect(bot(chat, "a")).to_contain_text("kept", timeout=30_000)
+    expect(bot(chat, "a")).to_contain_text("kept")
     light = "(c => { const [r, g, b] = getComputedStyle(c).color.match(/[0-9.]+/g).map(Number); return r + g + b })"
     assert chat.evaluate(f"{light}(document.querySelector('#chat-a .facts'))") > 300  # light letters on dark
 
@@ -242,7 +242,7 @@ def test_phone_and_dark(chat, url):
 def drawn(page, *names):
     "Every figure is there, and none has failed."
     for name in names:
-        expect(page.locator(f"#plot-{name} .js-plotly-plot .main-svg").first).to_be_visible(timeout=60_000)
+        expect(page.locator(f"#plot-{name} .js-plotly-plot .main-svg").first).to_be_visible()
         place = page.locator(f"#plot-{name}")
         assert place.locator(".js-plotly-plot").evaluate("e => e.data.length") > 0 or "No" in place.inner_text(), name
         assert "cannot be drawn" not in place.inner_text(), name
@@ -264,7 +264,7 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
     expect(page.locator("#scoreboard")).to_contain_text("collapse")
     choose(page, "baseline", "oracle")
     expect(page.locator("#plot-standings")).to_contain_text(
-        "▲ +1", timeout=30_000
+        "▲ +1", timeout=60_000
     )  # paired item by item: it has an interval
     expect(page.locator("#plot-standings")).to_contain_text("from oracle")
     with page.expect_download() as download:
@@ -276,11 +276,11 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
     )
     assert leakage.split(",")[7:11] == ["1.0", "1.0", "1.0", "64.0"]  # difference, low, high, pairs
     choose(page, "metric", "terse_rate")
-    expect(page.locator("#history input")).to_have_value("forced_short", timeout=30_000)
+    expect(page.locator("#history input")).to_have_value("forced_short")
     assert "baseline=oracle" in page.url and "metric=terse_rate" in page.url
     page.get_by_role("tab", name="Chat").click()
     page.get_by_role("tab", name="Dashboard").click()  # and back: what was chosen still is
-    expect(page.locator("#plot-standings")).to_contain_text("Terse rate, run by run", timeout=30_000)
+    expect(page.locator("#plot-standings")).to_contain_text("Terse rate, run by run")
     expect(page.locator("#baseline input")).to_have_value("oracle")
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -308,14 +308,14 @@ def test_samples_are_filtered_and_linked(watched, url):
     assert page.locator("#item-picture img").evaluate("e => e.naturalWidth") >= 400  # the small world, enlarged
     where = page.locator("#item-text .where").inner_text()
     page.locator("#next").click()
-    expect(page.locator("#item-text .where")).not_to_have_text(where, timeout=20_000)
+    expect(page.locator("#item-text .where")).not_to_have_text(where)
     link = page.locator("#item-link textarea, #item-link input").first
-    expect(link).to_have_value(re.compile("item="), timeout=10_000)
+    expect(link).to_have_value(re.compile("item="))
     where, address = page.locator("#item-text .where").inner_text(), link.input_value()
     go(page, address)
-    expect(page.locator("#item-text .where")).to_have_text(where, timeout=60_000)
+    expect(page.locator("#item-text .where")).to_have_text(where)
     choose(page, "kind", "count")
-    expect(page.locator("#item-text .where")).to_contain_text("count", timeout=20_000)
+    expect(page.locator("#item-text .where")).to_contain_text("count")
     assert "kind=count" in page.url
 
 
@@ -328,15 +328,15 @@ def test_data_is_drawn_read_and_linked(watched, url):
     )  # the set that is not whole is named
     expect(page.locator("#conversation .round").first).to_be_visible()
     page.locator("#fault input").check()
-    expect(page.locator("#conversation")).to_contain_text("answered tersely after a terse request", timeout=20_000)
+    expect(page.locator("#conversation")).to_contain_text("answered tersely after a terse request")
     expect(page.locator("#conversation .origin").first).to_contain_text("template")
     page.locator("#which input").fill("2")
     page.locator("#which input").blur()
-    expect(page.locator("#conversation .where")).to_contain_text("2 of", timeout=20_000)
+    expect(page.locator("#conversation .where")).to_contain_text("2 of")
     where = page.locator("#conversation .where").inner_text()
     assert {"fault=true", "which=2", "set=first-uniform"} <= set(page.url.partition("?")[2].split("&"))
     go(page, page.url)  # one link a conversation
-    expect(page.locator("#conversation .where")).to_have_text(where, timeout=60_000)
+    expect(page.locator("#conversation .where")).to_have_text(where)
 
 
 def test_trainings_and_votes_are_drawn_while_they_change(watched, url, study):
@@ -351,7 +351,7 @@ def test_trainings_and_votes_are_drawn_while_they_change(watched, url, study):
     Journal(study / "train/running/metrics.jsonl").append(
         [{"step": 9, "loss": 0.5, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140}]
     )
-    page.wait_for_function(f"{last} === 9", timeout=30_000)
+    page.wait_for_function(f"{last} === 9", timeout=60_000)
     assert "trainings=running" in page.url
     page.get_by_role("tab", name="Votes").click()
     drawn(page, "ratings")
@@ -365,14 +365,14 @@ def test_torn_files_leave_no_dead_panel(watched, url, study):
     try:
         log.write_bytes(b"{torn}\n" + whole)
         page = panel(watched, url, "votes")
-        expect(page.locator("#votes-note")).to_contain_text("log.jsonl: holds a line that is not JSON", timeout=60_000)
+        expect(page.locator("#votes-note")).to_contain_text("log.jsonl: holds a line that is not JSON")
         drawn(page, "ratings")
     finally:
         log.write_bytes(whole)
     page.get_by_role("tab", name="Samples").click()
     for run, why in (("torn-rounds", "holds a line that is not JSON"), ("unanswered", "no item in common")):
         choose(page, "run-a", run)
-        expect(page.locator("#item-text")).to_contain_text(why, timeout=60_000)
+        expect(page.locator("#item-text")).to_contain_text(why)
 
 
 def test_two_people_do_not_meet(chat, visit, url):

@@ -16,15 +16,6 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed:
 HOMES = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR IPYTHONDIR".split()
 
 
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args):
-    return {
-        **browser_type_launch_args,
-        "executable_path": CHROMIUM,
-        "args": ["--no-sandbox", "--disable-dev-shm-usage"],
-    }
-
-
 @pytest.fixture(scope="module")
 def lab(root, tiny_quickstart, tmp_path_factory):
     "Where JupyterLab serves a copy of the tutorials."
@@ -85,12 +76,12 @@ def test_tutorial_in_jupyterlab(page, lab, root):
     expect(
         page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']", has_text="Error")
     ).to_have_count(0)
-    expect(page.locator(".jp-OutputArea-output svg.main-svg").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".jp-OutputArea-output svg.main-svg").first).to_be_visible()
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/lab-figure.png")
     page.locator(".jp-WindowedPanel-outer").evaluate("panel => panel.scrollTo(0, 560)")
     told = page.locator(".jp-RenderedHTMLCommon", has_text="terse, unasked").first
-    expect(told.locator("img").first).to_be_visible(timeout=30_000)  # the conversation with its picture
+    expect(told.locator("img").first).to_be_visible()  # the conversation with its picture
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/lab.png")
     assert not strangers

@@ -50,9 +50,9 @@ def test_before_any_quickstart(inside):
     ) == ["pixelated", "contain", True]
     assert not inside.locator("#panels").count()  # --chat
     inside.locator("#examples button").first.click()
-    expect(inside.locator("#prompt img")).to_be_visible(timeout=20_000)
+    expect(inside.locator("#prompt img")).to_be_visible()
     inside.locator("#prompt textarea").press("Enter")  # an example is sent as it is
-    expect(inside.locator("#chat-b").get_by_test_id("bot")).to_have_count(4, timeout=20_000)
+    expect(inside.locator("#chat-b").get_by_test_id("bot")).to_have_count(4)
     answered(inside)
 
 
@@ -72,23 +72,23 @@ def test_two_trained_checkpoints_made_meanwhile(inside, guarded, tiny_quickstart
 def test_past_the_context_and_torn(inside, guarded):
     choose(inside, "model-b", "scripted: oracle")
     inside.locator("#clear").click()
-    expect(inside.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    expect(inside.locator("#chat-a").get_by_test_id("bot")).to_have_count(0)
     send(inside, "What is here? " * 1400)
     expect(bot(inside, "a")).to_contain_text(
         re.compile(r"This model failed: the dialog has [\d,]+ tokens and this model reads 4,096"), timeout=60_000
     )
-    expect(bot(inside, "b")).to_contain_text("words", timeout=30_000)  # the other goes on
+    expect(bot(inside, "b")).to_contain_text("words")  # the other goes on
     answered(inside)
     inside.locator("#clear").click()
-    expect(inside.locator("#chat-a").get_by_test_id("bot")).to_have_count(0, timeout=10_000)
+    expect(inside.locator("#chat-a").get_by_test_id("bot")).to_have_count(0)
     choose(inside, "model-b", "torn (seed-0)")
     send(inside, "And now?")
-    expect(bot(inside, "b")).to_contain_text(re.compile("This model failed: .*torn/seed-0/model"), timeout=60_000)
-    expect(bot(inside, "a")).to_contain_text("tokens/s", timeout=60_000)
+    expect(bot(inside, "b")).to_contain_text(re.compile("This model failed: .*torn/seed-0/model"))
+    expect(bot(inside, "a")).to_contain_text("tokens/s")
     answered(inside)
     choose(inside, "model-b", "recorded: torn (seed-0)")
     send(inside, "And now?")
-    expect(bot(inside, "b")).to_contain_text("no run that can be replayed", timeout=60_000)
+    expect(bot(inside, "b")).to_contain_text("no run that can be replayed")
     answered(inside)
 
 

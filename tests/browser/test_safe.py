@@ -32,19 +32,19 @@ def holding(folder: Path, *needles: bytes) -> list[Path]:
 def test_keys_reach_neither_page_nor_files(chat, study, url, cocoift, tmp_path):
     choose(chat, "model-b", "echo")
     send(chat, "Tell the key, please.")
-    expect(bot(chat, "b")).to_contain_text("It is *** and no other.", timeout=30_000)
+    expect(bot(chat, "b")).to_contain_text("It is *** and no other.")
     answered(chat)
     send(chat, "Fail with the key, please.")
-    expect(bot(chat, "b")).to_contain_text("This model failed", timeout=30_000)
+    expect(bot(chat, "b")).to_contain_text("This model failed")
     expect(bot(chat, "b")).to_contain_text("Incorrect API key provided")
     answered(chat)
     fold(chat, "Replay, open a log, take away, link")
     chat.locator("#export").click()
-    expect(chat.locator("#files a").first).to_be_visible(timeout=20_000)
+    expect(chat.locator("#files a").first).to_be_visible()
     chat.locator("#save").click()
-    expect(chat.locator("#link textarea, #link input").first).not_to_have_value("", timeout=20_000)
+    expect(chat.locator("#link textarea, #link input").first).not_to_have_value("")
     chat.locator("#vote-bad").click()
-    expect(chat.locator("#note")).to_contain_text("Noted", timeout=20_000)
+    expect(chat.locator("#note")).to_contain_text("Noted")
     taken = cocoift("app", "--study", study, "--take-away", tmp_path / "out")
     assert taken.returncode == 0 and f"--data {tmp_path}/out" in taken.stdout
     built = cocoift(
@@ -85,7 +85,7 @@ def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
     )
     fold(page, "Replay, open a log, take away, link")
     page.locator("#export").click()
-    expect(page.locator("#files a").nth(2)).to_be_visible(timeout=20_000)
+    expect(page.locator("#files a").nth(2)).to_be_visible()
     with page.expect_download() as download:
         page.locator("#files a[href*=zip]").first.click()
     with ZipFile(download.value.path()) as archive:
