@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 import typer
 
 # Each adds its commands, in this order
-from . import archives, dataset, endpoint, eval, scope, score, studies, train  # noqa: F401
+from . import archives, dataset, endpoint, train, eval, scope, score, studies  # noqa: F401  # isort: skip
 from .base import app
 from ..files import Failed, UserError
 
