@@ -12,9 +12,11 @@ from html.parser import HTMLParser
 import pytest
 
 from cocoift.conversation import Conversation, Origin, Round, conversation, write_jsonl
-from cocoift.data.build.clean import CleanList
+from cocoift.data.build.blocklist import Blocklist
 from cocoift.data.build.export import to_llava, to_messages
-from cocoift.data.inspect.audit import audit, audit_path, check_gate, leakage, parse_gate, survey
+from cocoift.data.inspect.audit import audit, audit_path, leakage
+from cocoift.data.inspect.gate import check_gate, parse_gate
+from cocoift.data.inspect.survey import survey
 from cocoift.files import UserError
 from cocoift.formats import TERSE_FORMATS, is_terse, keeps, normalise
 
@@ -108,7 +110,7 @@ def test_overlap_and_leakage():
     exact = Counter(tuple(sorted(name for name in of if image in of[name])) for image in set().union(*of.values()))
     assert {tuple(row["sources"]): row["images"] for row in overlap["intersections"]} == exact
     assert overlap["rest"] == {"intersections": 0, "images": 0}
-    leak = leakage(survey(conversations), CleanList("mine", frozenset({"coco:3", "coco:40", "coco:99", "vg:1"}), 3, ()))
+    leak = leakage(survey(conversations), Blocklist("mine", frozenset({"coco:3", "coco:40", "coco:99", "vg:1"}), 3, ()))
     assert (leak["size"], leak["images"], leak["rounds"], leak["by_source"]) == (3, 2, rounds_on.total(), rounds_on)
 
 
@@ -211,7 +213,7 @@ def test_memory_stays_flat(tmp_path):
 
 
 def test_gates():
-    found = audit(chance(), [CleanList("mine", frozenset({"coco:3"}), 1, ())])
+    found = audit(chance(), [Blocklist("mine", frozenset({"coco:3"}), 1, ())])
     told = lambda text: check_gate(parse_gate(text), found)  # noqa: E731
     value = found["carry_over"]["value"]
     assert told(f"carry_over<={value + 0.01}") == {

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cocoift.conversation import read_conversations
-from cocoift.data.build.recipe import CLEAN
+from cocoift.data.build.recipe import DEFAULT_BLOCKLISTS
 from cocoift.world import make_world
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
@@ -187,12 +187,12 @@ def test_leakage(typed, here):
         for k in (3, 5, 99999)
     ]
     (here / "world/pope/coco_pope_random.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    counts = told(typed, here, "world", f"clean=[{', '.join(CLEAN)}]")
+    counts = told(typed, here, "world", f"clean=[{', '.join(DEFAULT_BLOCKLISTS)}]")
     [row] = counts["leakage"]
     assert (row["benchmark"], row["images_in_benchmark"], row["images_removed"]) == ("pope", 3, 2) and row[
         "records_removed"
     ] > 2
-    assert set(counts["unchecked"]) == set(CLEAN) - {"pope"}
+    assert set(counts["unchecked"]) == set(DEFAULT_BLOCKLISTS) - {"pope"}
     assert not {c.image for c in read_conversations(here / "set")} & {"coco:3", "coco:5"}
     manifest = json.loads((here / "set/manifest.json").read_text())
     assert manifest["leakage"] == counts["leakage"] and "pope/coco_pope_random.json" in manifest["inputs"]
@@ -322,7 +322,7 @@ def test_dry_run(typed, here):
     survey = json.loads(done.stdout)
     there = {row["name"] for row in survey["sources"] if row["files"]}
     assert there == {"vqav2", "fsvqa", "coco-captions", "coco-instances"}
-    assert {row["name"] for row in survey["clean"]} == set(CLEAN)
+    assert {row["name"] for row in survey["clean"]} == set(DEFAULT_BLOCKLISTS)
     assert contents(here) == before
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
-from cocoift.data.inspect.audit import audit_path, check_gate, parse_gate
+from cocoift.data.inspect.audit import audit_path
+from cocoift.data.inspect.gate import check_gate, parse_gate
 from cocoift.data.inspect.repair import repair
 from cocoift.data.records import read_any
 from cocoift.files import UserError, write_json

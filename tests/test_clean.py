@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from cocoift.data.build.clean import BENCHMARKS, find_clean, images_in
+from cocoift.data.build.blocklist import KNOWN_BLOCKLISTS, find_blocklists, images_in
 from cocoift.files import UserError
 
 COCO_PATH = "http://images.cocodataset.org/{}/{:012d}.jpg"
@@ -148,21 +148,22 @@ def questions(*numbers: int) -> list[dict]:
 )
 def test_made_files(put, tmp_path, name, files, expected):
     paths = {put(path, value) for path, value in files.items()}
-    [found] = find_clean([name], tmp_path / "data")
+    [found] = find_blocklists([name], tmp_path / "data")
     assert (found.images, found.size) == (expected, len(expected))
     assert set(found.files) <= paths
 
 
 def test_every_name_has_a_file_of_its_own():
     assert (
-        len({(benchmark.files, benchmark.within) for benchmark in BENCHMARKS.values()}) == len(BENCHMARKS) - 1
+        len({(benchmark.files, benchmark.within) for benchmark in KNOWN_BLOCKLISTS.values()})
+        == len(KNOWN_BLOCKLISTS) - 1
     )  # the two Karpathy splits share one
-    assert all("*" not in pattern[:5] for benchmark in BENCHMARKS.values() for pattern in benchmark.files)
+    assert all("*" not in pattern[:5] for benchmark in KNOWN_BLOCKLISTS.values() for pattern in benchmark.files)
 
 
 def test_absent_is_not_empty(put, tmp_path):
     put("annotations/instances_val2017.json", {"images": [{"id": 9}]})
-    pope, val = find_clean(["pope", "val2017"], tmp_path / "data")
+    pope, val = find_blocklists(["pope", "val2017"], tmp_path / "data")
     assert (pope.name, pope.images, pope.files) == ("pope", None, ()) and val.images == {"coco:9"}
 
 
@@ -173,7 +174,7 @@ def test_both_names_of_a_picture(put, tmp_path):
     )
     put("svit/test_image_ids.txt", "61512\n3\n")
     put("annotations/instances_val2017.json", {"images": [{"id": 9}, {"id": 42}]})
-    svit, val = find_clean(["svit-test", "val2017"], tmp_path / "data")
+    svit, val = find_blocklists(["svit-test", "val2017"], tmp_path / "data")
     assert (svit.images, svit.size) == ({"vg:61512", "coco:248774", "vg:3"}, 2)
     assert (val.images, val.size) == ({"coco:9", "vg:2", "coco:42"}, 2)
 
@@ -230,7 +231,7 @@ def test_files_of_another_kind(put, tmp_path, monkeypatch, name, path, value, sa
     monkeypatch.chdir(tmp_path)
     put(path, value)
     with pytest.raises(UserError, match=says) as caught:
-        find_clean([name], tmp_path / "data")
+        find_blocklists([name], tmp_path / "data")
     assert path in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "boom").exists()
 
@@ -247,7 +248,7 @@ def test_wrong_names(tmp_path, monkeypatch, name, data, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.csv").write_text("image\n")
     with pytest.raises(UserError, match=says):
-        find_clean([name], data)
+        find_blocklists([name], data)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_real_files_by_path(shared, path, expected):
 def test_real_files_by_name(shared, tmp_path):
     for part in ("bench", "sources", "coco-mini"):  # others hold further files under official names
         (tmp_path / part).symlink_to(shared / "data" / part)
-    found = {c.name: c for c in find_clean(list(BENCHMARKS), tmp_path)}
+    found = {c.name: c for c in find_blocklists(list(KNOWN_BLOCKLISTS), tmp_path)}
     sizes = {name: c.size for name, c in found.items() if c.images is not None}
     assert sizes == {
         "val2017": 57,

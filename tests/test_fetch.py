@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.build.fetch import TRIES, fetch
-from cocoift.data.build.unpack import FREE, unpack
+from cocoift.data.build.download import TRIES
+from cocoift.data.build.fetch import fetch
+from cocoift.data.build.unpack import ALWAYS_UNPACKED, unpack
 from cocoift.data.sources.archives import ARCHIVES, Archive
 from cocoift.files import UserError
 
@@ -436,9 +437,9 @@ HOSTILE = {
     "tar hard link": ("link or a device", "a.tar.gz", tarred(FINE, link("out", "/etc/passwd", tarfile.LNKTYPE))),
     "tar pipe": ("link or a device", "a.tar.gz", tarred(FINE, link("out", "", tarfile.FIFOTYPE))),
     "tar twice": ("twice", "a.tar.gz", tarred(FINE, FINE)),
-    "zip bomb": ("200 times", "a.zip", zipped({"bomb": bytes(FREE + 1)})),
-    "tar bomb": ("200 times", "a.tar.gz", tarred(FINE, (tarfile.TarInfo("bomb"), bytes(FREE)))),
-    "tar headers": ("200 times", "a.tar.gz", tarred((link("x", "", tarfile.XHDTYPE)[0], bytes(FREE)), FINE)),
+    "zip bomb": ("200 times", "a.zip", zipped({"bomb": bytes(ALWAYS_UNPACKED + 1)})),
+    "tar bomb": ("200 times", "a.tar.gz", tarred(FINE, (tarfile.TarInfo("bomb"), bytes(ALWAYS_UNPACKED)))),
+    "tar headers": ("200 times", "a.tar.gz", tarred((link("x", "", tarfile.XHDTYPE)[0], bytes(ALWAYS_UNPACKED)), FINE)),
 }
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.data.inspect.repair import governed, repair, split_instruction
+from cocoift.data.inspect.repair import repair
 from cocoift.files import UserError
-from cocoift.formats import stated_format
+from cocoift.instructions import governed, split_instruction, stated_format
 
 WORD = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -575,7 +575,9 @@ def test_stated_formats_are_found(labelled, root):
     assert len(labelled) == 300 and len({(entry["file"], json.dumps(entry["at"])) for *_, entry in labelled}) == 300
     assert Counter(entry["part"] for *_, entry in labelled) == {"tuned": 200, "held": 100}
     notebook = "".join(
-        line for cell in json.loads((root / "nbs/03_formats.ipynb").read_text())["cells"] for line in cell["source"]
+        line
+        for cell in json.loads((root / "nbs/11_instructions.ipynb").read_text())["cells"]
+        for line in cell["source"]
     )
     for part in "tuned", "held":
         precision, recall = (eval(share) for share in shares(labelled, part, "any"))

@@ -24,7 +24,9 @@ def runs(text: str, n: int = 4) -> set[tuple[str, ...]]:
 
 def trained() -> set[tuple[str, ...]]:
     texts = [t for some in questions.WORDINGS.values() for t in some]
-    texts += [t for table in (wordings.QUESTIONS, wordings.INSTRUCTIONS) for some in table.values() for t in some]
+    texts += [
+        t for table in (wordings.QUESTION_WORDINGS, wordings.INSTRUCTIONS) for some in table.values() for t in some
+    ]
     texts += [t for template in (*wordings.PAPER, *wordings.DIVERSE) for t in (template.stated, template.bare)]
     return set().union(*map(runs, texts))
 
@@ -42,7 +44,7 @@ def test_a_family_that_no_recipe_has():
     assert (
         "odd" in asked.UNSEEN
         and "odd" not in asked._OF_COCO
-        and "odd" not in {*questions.KINDS, *questions.HELD_BACK_KINDS}
+        and "odd" not in {*questions.QUESTION_KINDS, *questions.HELD_BACK_KINDS}
     )
 
 

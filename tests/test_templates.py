@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from cocoift.data.build import questions
-from cocoift.data.build.questions import HELD_BACK_KINDS, KINDS, ask_objects
+from cocoift.data.build.questions import HELD_BACK_KINDS, QUESTION_KINDS, ask_objects
 from cocoift.data.build.templates import _length, drafts, draw_of, worded
-from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTIONS, TEMPLATE_SETS, Template, ready
+from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTION_WORDINGS, TEMPLATE_SETS, RoundTemplate, ready
 from cocoift.data.sources.base import TASKS, Files, Objects, Record, Turn, fault, load_sources
 from cocoift.files import UserError
-from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, stated_format, words
+from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, words
+from cocoift.instructions import stated_format
 
 BOX, ODD = (0.12, 0.3, 0.5, 0.66), "the {x} and {} of 100 % %s"
 THINGS = tuple(
@@ -100,7 +101,7 @@ def said(records, templates, times=8, free=0.25):
     ]
 
 
-def filled(template: Template):
+def filled(template: RoundTemplate):
     "A template with small and large numbers, its blanks filled: the instruction, the bare question, the format."
     blanks = {
         "caption": (),
@@ -151,7 +152,7 @@ def test_diversity():
     kinds = {format.partition(":")[0] for format in (*PLAIN_FORMATS, "words:", "sentences:", "list:")}
     assert {format.partition(":")[0] for format in INSTRUCTIONS} == kinds
     assert not {format: texts for format, texts in INSTRUCTIONS.items() if len(set(texts)) < 8}
-    assert not {task: texts for task, texts in QUESTIONS.items() if len(set(texts)) < 8}
+    assert not {task: texts for task, texts in QUESTION_WORDINGS.items() if len(set(texts)) < 8}
 
 
 @pytest.mark.parametrize("templates", TEMPLATE_SETS)
@@ -261,7 +262,7 @@ def test_held_back_wordings_are_for_examination():
 
 
 def test_held_back_questions_are_never_asked(real):
-    assert not set(KINDS) & set(HELD_BACK_KINDS)
+    assert not set(QUESTION_KINDS) & set(HELD_BACK_KINDS)
     asked = [
         a.question for r in (*MADE, *real) if r.objects for a in ask_objects(r, random.Random(0), 9, HELD_BACK_KINDS)
     ]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import escape
 
-from ..formats import TERSE_FORMATS, is_terse, keeps, stated_format, words
+from ..formats import TERSE_FORMATS, is_terse, keeps, words
+from ..instructions import stated_format
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/arena/10_marks.ipynb #8ebf6953

@@ -13,7 +13,8 @@ import pandas as pd
 
 from .. import __version__
 from ..conversation import Conversation, pictures_of
-from ..data.inspect.audit import benchmarks, measure, read_survey
+from ..data.inspect.audit import measure, required_blocklists
+from ..data.inspect.survey import read_survey
 from ..files import UserError
 from ..images import find_pictures
 from cocoift.reports.audit_tables import (
@@ -213,7 +214,7 @@ def write_audit(
     "Audit a set and write it as one offline page."
     if Path(out).is_dir():
         raise UserError(f"--html {out}: is a folder, the page is one file: name it")
-    known, pictures = benchmarks(against, data), {}
+    known, pictures = required_blocklists(against, data), {}
     if images:
         pictures = pictures_of(path, images) if Path(path).is_dir() else find_pictures(images)
     survey = read_survey(path)

@@ -196,8 +196,8 @@ def ours(data: Path, out: Path) -> None:
 
 def plain(data: Path, out: Path) -> None:
     "The straightforward way."
-    from cocoift.data.build.compose import LAYOUTS, Piece, compose, place
-    from cocoift.data.build.curate import sameness
+    from cocoift.data.build.compose import LAYOUTS, LayoutRound, compose, place
+    from cocoift.data.build.settle import dedup_key
     from cocoift.data.build.templates import drafts, draw_of
     from cocoift.data.sources.base import Record, fault
     from cocoift.data.sources.genome import vg_answer, vg_phrase
@@ -258,7 +258,7 @@ def plain(data: Path, out: Path) -> None:
     same = defaultdict(list)
     for record in records:
         if record.image not in clean and not fault(record) and record.votes >= told.votes:
-            asked, answer = sameness(record)
+            asked, answer = dedup_key(record)
             same[record.image, asked].append((answer, record))
     by_image = defaultdict(list)
     for some in same.values():
@@ -271,8 +271,10 @@ def plain(data: Path, out: Path) -> None:
             for record in some
             for d in drafts(record, draw_of(told.seed, record.source, record.id), told.free, told.templates)
         ]
-        pieces = [Piece(d.format, d.bare, tokens=(len(d.stated) + len(d.response)) // 4) for d in worded]
-        for number, group in enumerate(compose(pieces, told.layout, told.deal, random.Random(f"{told.seed} {image}"))):
+        pieces = [LayoutRound(d.format, d.bare, tokens=(len(d.stated) + len(d.response)) // 4) for d in worded]
+        for number, group in enumerate(
+            compose(pieces, told.layout, told.lengths, random.Random(f"{told.seed} {image}"))
+        ):
             states = place([worded[i].format for i in group], LAYOUTS[told.layout].placement)
             turns = [
                 {"from": who, "value": text}

@@ -15,6 +15,7 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 
+from .buckets import record_rows
 from .questions import WORDINGS
 from ...formats import TERSE_FORMATS
 
@@ -25,7 +26,10 @@ _BLANK = {
     "sides": "(?:to the left or to the right of|above or below)",
     "side": "(?P<side>to the left of|to the right of|above|below)",
 }
-_SEEN = r"(?: (?:there|shown|visible|pictured|seen|present))*(?: (?:in|on) (?:the|this) (?:image|picture|photo|photograph|scene|shot))?"
+_SEEN = (
+    r"(?: (?:there|shown|visible|pictured|seen|present))*(?: (?:in|on) (?:the|this) (?:image|picture|photo"
+    r"|photograph|scene|shot))?"
+)
 _PEOPLES = (
     ("count", rf"how many (?P<many>.+?)(?: (?:are|is))?{_SEEN}"),
     ("presence", rf"(?:is|are) there (?P<one>.+?){_SEEN}"),
@@ -38,13 +42,8 @@ def _pattern(wording: str) -> str:
     return "".join(_BLANK.get(part, f"(?P<{part}>.+?)") if k % 2 else re.escape(part) for k, part in enumerate(parts))
 
 
-_ASKED = [
-    (kind, re.compile(pattern, re.I))
-    for kind, pattern in (
-        *((kind, _pattern(wording)) for kind, wordings in WORDINGS.items() for wording in wordings),
-        *_PEOPLES,
-    )
-]
+_OURS = ((kind, _pattern(wording)) for kind, wordings in WORDINGS.items() for wording in wordings)
+_ASKED = [(kind, re.compile(pattern, re.I)) for kind, pattern in (*_OURS, *_PEOPLES)]
 _CHOICE = re.compile(r"\(?[A-H][.):]\s*(.+)")
 
 # %% ../../../nbs/data/build/22_repeats.ipynb #70cc3d85
@@ -56,26 +55,19 @@ def _flat(text: str) -> str:
 def question_key(text: str) -> str:
     "What a question asks, the same for each wording that the lab knows; choices in any order."
     first, *lines = text.strip().splitlines() or [""]
-    choices = [found[1] for line in lines if (found := _CHOICE.match(line.strip()))]
+    choices = [choice[1] for line in lines if (choice := _CHOICE.match(line.strip()))]
     if len(choices) > 1 and len(choices) == len(lines):
         return f"asks {_flat(first)} {sorted(map(_flat, choices))}"
     flat = _flat(text)
     for kind, pattern in _ASKED:
-        if found := pattern.fullmatch(flat):
-            blanks = [re.sub(r"^(?:an?|any|the) ", "", blank) for blank in found.groups()]
+        if asked := pattern.fullmatch(flat):
+            blanks = [re.sub(r"^(?:an?|any|the) ", "", blank) for blank in asked.groups()]
             return f"{kind} {sorted(blanks) if kind in _UNORDERED else blanks}"
     return f"asks {flat}"
 
 # %% ../../../nbs/data/build/22_repeats.ipynb #c5c5f5e9
-_SINGLE = {
-    "qa",
-    "count",
-    "sentence",
-    "statement",
-    "explained",
-    "option",
-    "choice",
-}  # tasks whose question settles what is answered
+# Tasks whose question settles what is answered
+_SINGLE = {"qa", "count", "sentence", "statement", "explained", "option", "choice"}
 
 
 class _Asked(dict):  # image and question -> the answers
@@ -83,9 +75,8 @@ class _Asked(dict):  # image and question -> the answers
         self.setdefault((image, key), set()).add(_flat(answer))
 
 
-def _dialog_repeats(
-    turns: list[int], image: str, keys: list[str], rows: dict[str, list], asked: _Asked
-) -> list[int]:  # of places in the table of drafts, those to drop
+# Of places in the table of drafts, those to drop
+def _dialog_repeats(turns: list[int], image: str, keys: list[str], rows: dict[str, list], asked: _Asked) -> list[int]:
     terse = [rows["format"][k] in TERSE_FORMATS for k in turns]
     again = [
         (image, keys[k]) in asked and (t or _flat(rows["response"][k]) in asked[image, keys[k]])
@@ -94,9 +85,8 @@ def _dialog_repeats(
     return [k for k, a in zip(turns, again) if a] if all(again) or all(terse) else []
 
 # %% ../../../nbs/data/build/22_repeats.ipynb #9fe559aa
-def _repeats(
-    tasks: list[str], images: list[str], rows: dict[str, list], groups: list[list[int]]
-) -> set[int]:  # places in the table of drafts
+# Places in the table of drafts
+def _repeats(tasks: list[str], images: list[str], rows: dict[str, list], groups: list[list[int]]) -> set[int]:
     keys, asked, dropped = list(map(question_key, rows["bare"])), _Asked(), set()
 
     def note(group: Iterable[int]) -> None:
@@ -117,19 +107,16 @@ def _repeats(
 
 # %% ../../../nbs/data/build/22_repeats.ipynb #5516acdd
 def without_repeats(
-    records: pa.Table,  # as `curate.RECORDS`
-    drafts: pa.Table,  # their rounds, as `curate.DRAFTS`
-) -> tuple[
-    pa.Table, pa.Table, dict[str, int], dict[str, int]
-]:  # what is left; by source: records that are duplicates, rounds that went
-    "A bucket without the dialogs and the masks' questions that repeat what others ask of the same picture."
+    records: pa.Table,  # as `buckets.RECORDS`
+    drafts: pa.Table,  # their rounds, as `buckets.DRAFTS`
+) -> tuple[pa.Table, pa.Table, dict[str, int], dict[str, int]]:
+    """A bucket without the dialogs and the masks' questions that repeat what others ask of the same picture; and by
+    source how many records are duplicates, and how many rounds went."""
     sources, tasks = records["source"].to_pylist(), records["task"].to_pylist()
     if not len(drafts) or not {"dialog", "objects"} & set(tasks) or len(set(sources)) < 2:
         return records, drafts, {}, {}
-    seq, images, of = records["seq"].to_numpy(), records["image"].to_pylist(), drafts["seq"].to_numpy()
-    by_seq = np.argsort(seq)
-    record = by_seq[np.searchsorted(seq[by_seq], of)].tolist()
-    order = np.argsort(of, kind="stable").tolist()
+    images, record = records["image"].to_pylist(), record_rows(records, drafts).tolist()
+    order = np.argsort(drafts["seq"].to_numpy(), kind="stable").tolist()
     groups = [list(group) for _, group in groupby(order, record.__getitem__)]
     rows = {name: drafts[name].to_pylist() for name in ("bare", "response", "format")}
     dropped = _repeats([tasks[k] for k in record], [images[k] for k in record], rows, groups)

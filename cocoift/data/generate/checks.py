@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from .grounding import OK, Facts, Verdict, ground
 from ..sources.base import LETTERS, Record
-from ...formats import is_terse, keeps, normalise, stated_format, words
+from ...formats import is_terse, keeps, normalise, words
+from ...instructions import stated_format
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #681e711d
 CHECKS = (

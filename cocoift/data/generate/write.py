@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 
 from ... import __version__
 from ...conversation import Origin, pictures_of
+from ..build.buckets import DRAFTS, RECORDS, to_batch
 from ..build.card import card
-from ..build.curate import DRAFTS, RECORDS, sameness, to_batch
 from ..build.lay_out import lay_out, write_part
+from ..build.settle import dedup_key
 from ..build.templates import drafts, draw_of
 from cocoift.data.generate.asking import (
     Base,
@@ -120,11 +121,11 @@ def carry_out(
     desk: Desk, some: Iterator[Subject], records: list[Record], answer_of: Callable
 ) -> Iterator[tuple[dict, Record | None]]:  # rows, each with its record if it is kept
     "The orders of a part, from answers that are there."
-    taken = {(r.image, key) for r in records if (key := sameness(r)[0]) is not None}
+    taken = {(r.image, key) for r in records if (key := dedup_key(r)[0]) is not None}
     for subject in some:
         written = replay(write_order(desk, subject), answer_of)
         record = record_of(desk.role, written) if written.kept else None
-        key = record and (record.image, sameness(record)[0])
+        key = record and (record.image, dedup_key(record)[0])
         if record and key[1] is not None and key in taken:
             written, record = (
                 written._replace(verdict=Verdict("duplicate", "the image has this round already"), kept=False),

@@ -10,11 +10,11 @@ __all__ = ['unmarked', 'spoken', 'told', 'dialog', 'dialogs', 'read_llava_instru
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..inspect.repair import governed
-from ..records import Broken, Dialog, Unusable, placed, read_record
+from ..records import Broken, ForeignRecord, Unusable, placed, read_record
 from .base import Files, Record, Reject, Turn, by_split, source
 from .pictures import Genome, genome, genome_file
 from ...images import picture_path
+from ...instructions import governed
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #8e4cf498
 _MARK = "<image>"
@@ -108,7 +108,7 @@ def dialog(
     )
 
 
-def _read(row: dict) -> Dialog | str:  # or why a conversation cannot hold it
+def _read(row: dict) -> ForeignRecord | str:  # or why a conversation cannot hold it
     turns = row["conversations"]
     if not turns:
         return "it has no turns"

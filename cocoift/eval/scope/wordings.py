@@ -7,7 +7,7 @@ __all__ = ['UNSEEN', 'REPEATED', 'CONSTRAINT_RULES', 'SCOPES', 'RECALL', 'PUSHBA
 
 # %% ../../../nbs/eval/scope/18_wordings.ipynb #265aea3b
 from ...data.build.questions import WORDINGS as _TRAINED
-from ...data.build.wordings import INSTRUCTIONS, QUESTIONS, in_numbers
+from ...data.build.wordings import INSTRUCTIONS, QUESTION_WORDINGS, in_numbers
 from .checks import Constraint
 from ...world import SHAPES
 from ...world import WORDINGS as _WORLD
@@ -53,7 +53,7 @@ _OF_COCO = {
     "placed": _TRAINED["placed"],
     "larger": _TRAINED["larger"],
     "listing": _TRAINED["listing"],
-    "caption": QUESTIONS["caption"],
+    "caption": QUESTION_WORDINGS["caption"],
 }
 _OF_WORLD = {
     "presence": tuple(t.replace("a {other}", "{one}") for t in _WORLD["presence"][:-1]),
