@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate, show
+from .base import Json, app, columns, estimate_text, show
 from ..files import Failed
 
 # %% ../../nbs/cli/72_dataset.ipynb #8bebd71b
@@ -119,7 +119,7 @@ _SHARES = ["rounds", "carry-over", "bare terse", "switches", "obedience"]
 
 def _shares(measures: dict) -> list:  # a row's part of the table, under these heads
     shares = [measures[name] for name in ("bare_terse", "switches", "obedience")]
-    return [measures["rounds"], estimate(measures["carry_over"]), *shares]
+    return [measures["rounds"], estimate_text(measures["carry_over"]), *shares]
 
 
 def _unsure_lines(leakage: dict[str, dict]) -> dict[str, str]:

@@ -25,7 +25,7 @@ def _show_plan(result: dict, json: bool) -> None:
 def _level_table(histories: dict) -> list[str]:
     metrics = dict.fromkeys(metric for levels in histories.values() for metric in levels)
     rows = [
-        [metric, *(estimate(levels[metric]) if metric in levels else "" for levels in histories.values())]
+        [metric, *(estimate_text(levels[metric]) if metric in levels else "" for levels in histories.values())]
         for metric in metrics
     ]
     return columns(rows, ["", *histories])
@@ -42,7 +42,7 @@ def _eval_lines(result: dict, out: Path) -> list[str]:
         *_level_table(result["histories"]),
         "",
         *([f"prior questions: {from_where}"] if any(priors.values()) else []),
-        *(f"{name.replace('_', ' ')}: {estimate(e)}" for name, e in result["effects"].items()),
+        *(f"{name.replace('_', ' ')}: {estimate_text(e)}" for name, e in result["effects"].items()),
         *([f"resolves differences in leakage from about {least:.3f} on"] if least else []),
         f"{result['items']} items, coverage {result['coverage']:.0%}{lost}{cut}, in {out}",
     ]
@@ -138,7 +138,7 @@ def eval_command(
 # %% ../../nbs/cli/76_eval.ipynb #940767ea
 def _canary_line(canary: dict) -> str:
     kappa = "undefined" if canary["kappa"] is None else format(canary["kappa"], ".2f")
-    off, bias = (estimate(canary["intervals"][name]) for name in ("difference", "bias"))
+    off, bias = (estimate_text(canary["intervals"][name]) for name in ("difference", "bias"))
     return f"canary: off by {off}, bias {bias}, kappa {kappa} over {canary['n']} real grades"
 
 
@@ -148,7 +148,7 @@ def _lost_judgements(result: dict) -> str:
 
 def _judge_lines(result: dict, out: Path) -> list[str]:
     rows = [
-        [name, estimate(e), e["n"], " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""]
+        [name, estimate_text(e), e["n"], " to ".join(f"{b:.2f}" for b in e["bounds"]) if e.get("bounds") else ""]
         for name, e in result["scores"].items()
     ]
     least = next((e["resolves"] for e in result["scores"].values() if e.get("resolves")), None)

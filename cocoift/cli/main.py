@@ -16,7 +16,8 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 import typer
 
-from . import data, eval, experiment, scope, score, studies, train  # noqa: F401  each adds its commands, in this order  # noqa: F401  each adds its commands
+# each adds its commands
+from . import archives, dataset, endpoint, eval, experiment, scope, score, studies, train  # noqa: F401
 from .base import app
 from ..files import Failed, UserError
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .run_index import FIRST, FileCache, answers, find_folders
+from .run_index import FIRST, FileCache, find_folders
 from .samples import scored_rounds
 from ..eval.history import EFFECTS
 from ..files import UserError

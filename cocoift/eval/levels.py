@@ -42,7 +42,7 @@ def levels_under(frame: pd.DataFrame) -> dict[str, Estimate]:
     found = {}
     for metric, (column, over) in METRICS.items():
         counted = frame[over(frame)].astype({column: float})
-        found[metric] = share(counted, column, clusters(counted))
+        found[metric] = mean_ci(counted, column, clusters(counted))
     return found
 
 

@@ -122,7 +122,7 @@ def _pairs(lines: Sequence[dict]) -> pd.DataFrame:  # image, win, flip, longer: 
 def preferred(lines: Sequence[dict]) -> dict:  # win_rate, length_controlled, flip_rate, wins, losses, ties, n
     "Pairs judged in both orders; one that was judged in a single order only is no pair."
     frame, nothing = _pairs(lines), Estimate(None, None, None, 0)
-    win, flip = (share(frame, column) if len(frame) else nothing for column in ("win", "flip"))
+    win, flip = (mean_ci(frame, column) if len(frame) else nothing for column in ("win", "flip"))
     return {
         "win_rate": win.as_dict(),
         "length_controlled": _at_equal_length(frame).as_dict(),

@@ -23,7 +23,7 @@ from cocoift.models.processor import (
     process_picture,
     tower_states,
 )
-from .template import VICUNA, VICUNA_JINJA, Template, control_tokens, start_ids, stop_ids
+from .template import VICUNA, VICUNA_JINJA, Template, start_ids, stop_ids
 from ..texts import read_json, reading
 
 # %% ../../nbs/models/13_family.ipynb #9e8a88af

@@ -12,7 +12,8 @@ from pathlib import Path
 from threading import Event
 
 from ..files import Journal, UserError
-from ..formats import TERSE_FORMATS, is_terse, stated_format
+from ..formats import TERSE_FORMATS, is_terse
+from ..instructions import stated_format
 from .ask import Ask, Model, Reply, Settings
 from .scripted import paced
 from ..texts import read_json

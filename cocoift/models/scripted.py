@@ -12,7 +12,8 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from ..files import UserError
-from ..formats import TERSE_FORMATS, normalise, stated_format
+from ..formats import TERSE_FORMATS, normalise
+from ..instructions import stated_format
 from .ask import Ask, Model, Reply, Settings
 
 # %% ../../nbs/models/16_scripted.ipynb #e82aca68

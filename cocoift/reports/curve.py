@@ -40,7 +40,7 @@ class State:
 
 def states_of(model: str | Path) -> list[State]:  # by step
     "A checkpoint folder's one state, or those that a training run has kept."
-    from cocoift.train.checkpoint import Kept
+    from cocoift.train.checkpoint import Checkpoints
 
     path = Path(model)
     if (path / "config.json").exists():
@@ -48,7 +48,7 @@ def states_of(model: str | Path) -> list[State]:  # by step
     if not (path / "job.json").exists():
         neither = "is neither a checkpoint folder nor a training run (no config.json and no job.json in it)"
         raise UserError(f"--model {model}: {neither}: name one")
-    job, kept = read_json(path / "job.json"), Kept(path)
+    job, kept = read_json(path / "job.json"), Checkpoints(path)
     for folder in kept.all():
         if what := kept.altered(folder):
             raise UserError(f"{folder}: was altered after it was written ({what}): delete it to go without")

@@ -12,13 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
-from ..dashboard.browser import DatasetBrowser
 from ..files import Journal, UserError
 from ..images import find_pictures
 from .arms import Arm, find_arms, study_tables
 from .curve import CURVES
 from .scope_page import scope_sections, wide
-from ..texts import read_json
 from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
 from ..viz.report import Chart, DialogCard, Dialogs, Section, Table, Text, write_report

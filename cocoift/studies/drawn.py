@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from ..data.build.export import export
 from ..data.build.make import build
 from ..data.build.recipe import BuildRecipe
-from ..eval.benchmark import known_benchmark
 from ..eval.benchmarks.rounds import annotated_questions
 from ..eval.questions import Question
 from ..files import atomic_folder, write_json

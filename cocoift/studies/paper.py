@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..eval.benchmark import known_benchmark
 from ..files import UserError, check_output, write_json
 from ..locks import owning
-from ..options import load_recipe
 from cocoift.studies.arms import (
     STUDY_HISTORIES,
     ask_arm,

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..data.build.recipe import BuildRecipe
 from ..data.sources.archives import ARCHIVES, Archive
-from ..eval.benchmark import known_benchmark
 from ..files import Failed, UserError, write_json
 from ..options import load_recipe
 from ..texts import read_json

@@ -20,7 +20,8 @@ from urllib.request import Request, urlopen
 from tqdm.auto import tqdm
 
 from .unpack import BLOCK_BYTES
-from ...files import Failed, read_json, write_json
+from ...files import Failed, write_json
+from ...texts import read_json
 
 # %% ../../../nbs/data/build/35_download.ipynb #588a8fd7
 _BUSY = {408, 416, 425, 429, 500, 502, 503, 504}

@@ -9,9 +9,8 @@ __all__ = ['fetch', 'lacking', 'offline']
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path

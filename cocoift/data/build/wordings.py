@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from ...files import read_text
 from ...formats import NUMBER_WORDS
 from ...options import read_yaml
+from ...texts import read_text
 
 # %% ../../../nbs/data/build/10_wordings.ipynb #280441f5
 _SHIPPED = Path(str(resources.files("cocoift"))) / "wordings"

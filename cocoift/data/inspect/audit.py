@@ -22,7 +22,7 @@ from ...files import UserError
 from ...formats import TERSE_FORMATS
 from ...stats import Estimate
 
-# %% ../../../nbs/data/inspect/12_audit.ipynb #abd111e3
+# %% ../../../nbs/data/inspect/12_audit.ipynb #9a3cf87a
 def tabulate(conversations: Iterable[Conversation]) -> pd.DataFrame:
     """One row a round: `image`, `source`, `number` (from 1), `format`, `terse`, `kept` (its own format), `words`,
     `after_terse` (was a terse answer asked for before?), `switch` (of register), and digests of what is `asked` about

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..records import begins_list
-from ...files import UserError, reading_text
+from ...files import UserError
 from ...streams import Window
+from ...texts import reading_text
 
 # %% ../../../nbs/data/inspect/13_record_text.ipynb #a3af6077
 class _Pieces(Window):
