@@ -125,9 +125,15 @@ def _pier(folder: Path) -> list[dict]:
     lines = [line for line in Journal(folder / "pier.jsonl").read() if line["status"] == "ok" and not line["bound"]]
     if not lines:
         return []
+    about = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     frame = pd.DataFrame(lines).astype({"terse": float, "words": float})
     return [
-        {"round": int(number), "metric": metric, **share(some, metric, repeats=500).as_dict()}
+        {
+            "bench": about.get("bench", FIRST),
+            "round": int(number),
+            "metric": metric,
+            **share(some, metric, repeats=500).as_dict(),
+        }
         for number, some in frame.groupby("round")
         for metric in ("terse", "words")
     ]
@@ -168,8 +174,7 @@ def piers(
     for name, folder in find(root, "pier.jsonl").items():
         try:
             rows += [
-                {"layout": name, "bench": read_json(folder / "run.json").get("bench", FIRST), **row}
-                for row in memory.get("pier", [folder / "pier.jsonl"], lambda: _pier(folder))
+                {"layout": name, **row} for row in memory.get("pier", [folder / "pier.jsonl"], lambda: _pier(folder))
             ]
         except (UserError, KeyError, ValueError):
             continue  # a run that is being written: `results` names what is torn
