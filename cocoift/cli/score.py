@@ -63,8 +63,8 @@ def score_command(
     from cocoift.eval.official import ScoreInput
     from cocoift.eval.scoring import score
 
-    given = ScoreInput(predictions, references, synonyms, questions, rules, mode, field)
-    result = {"bench": bench, "mode": mode, **score(bench, given)}
+    inputs = ScoreInput(predictions, references, synonyms, questions, rules, mode, field)
+    result = {"bench": bench, "mode": mode, **score(bench, inputs)}
     flat = {name.removesuffix(" relative"): e for name, e in result["intervals"].items()}
     rows = []
     for name, value in _flat(result["scores"]):

@@ -26,13 +26,13 @@ _STATED = re.compile(
 
 def yes_no(text: str) -> str | None:
     "yes, no, or None where an answer takes no side."
-    said = text.lower().replace("’", "'").strip(" \n\t*\"'`")
-    first = re.match(r"(?:(?:well|answer|so|the answer is)[,: ]+)?(yes|no|yeah|yep|nope|none)\b", said)
+    plain = text.lower().replace("’", "'").strip(" \n\t*\"'`")
+    first = re.match(r"(?:(?:well|answer|so|the answer is)[,: ]+)?(yes|no|yeah|yep|nope|none)\b", plain)
     if first:
         return "yes" if first[1].startswith("y") else "no"
-    if not said or _UNSURE.search(said):
+    if not plain or _UNSURE.search(plain):
         return None
-    sentence = re.split(r"[.!?\n]", said)[0]
+    sentence = re.split(r"[.!?\n]", plain)[0]
     if _DENIED.search(sentence):
         return None if re.search(r"\bnot only\b", sentence) else "no"
     return "yes" if _STATED.search(sentence) else None
@@ -55,8 +55,8 @@ def option(text: str, choices: Sequence[str]) -> int | None:
     return named.pop() if len(named) == 1 else None
 
 
-def _texts(told: str, choices: Sequence[str]) -> set[int]:  # the longest first: "left" is not said by "top left"
-    found, rest = set(), f" {told} "
+def _texts(text: str, choices: Sequence[str]) -> set[int]:  # the longest first: "left" is not said by "top left"
+    found, rest = set(), f" {text} "
     for k in sorted(range(len(choices)), key=lambda k: -len(choices[k])):
         if not choices[k]:
             continue
@@ -77,32 +77,32 @@ _OPEN = re.compile(r"\d+(?:,\d{3})+|\d+(?:\.\d+)?|[a-z]+")
 
 def number_words(text: str) -> str:
     "A text with its number words as digits."
-    said = re.sub(
+    plain = re.sub(
         rf"\b({'|'.join(_TENS)})[- ]({'|'.join(_ONES[1:10])})\b",
         lambda m: str(_TENS[m[1]] + _ONES.index(m[2])),
         text.lower(),
     )
-    return re.sub(rf"\b({'|'.join(_NUMBERS)})\b", lambda m: str(_NUMBERS[m[1]]), said)
+    return re.sub(rf"\b({'|'.join(_NUMBERS)})\b", lambda m: str(_NUMBERS[m[1]]), plain)
 
 
 def number(text: str) -> float | None:
     "The one number that an answer gives, or None."
-    said = _OPEN.findall(number_words(text.replace("’", "'")))
-    found = {float(word.replace(",", "")) for word in said if word[0].isdigit()}
-    if not found and {"no", "none", "nobody", "nothing"} & set(said):
+    spoken = _OPEN.findall(number_words(text.replace("’", "'")))
+    found = {float(word.replace(",", "")) for word in spoken if word[0].isdigit()}
+    if not found and {"no", "none", "nobody", "nothing"} & set(spoken):
         return 0.0
     return found.pop() if len(found) == 1 else None
 
 # %% ../../nbs/eval/52_parsing.ipynb #377c13a7
 def phrases(text: str, accepted: Sequence[str]) -> list[str]:
     "The accepted answers that a text holds."
-    told, plain = (
+    rest, plain = (
         " ".join(words(number_words(text).replace("’", "'"))),
         {a: normalise(number_words(a)) for a in dict.fromkeys(accepted)},
     )
-    told, found = f" {normalise(told)} ", []
+    rest, found = f" {normalise(rest)} ", []
     for answer, wanted in sorted(plain.items(), key=lambda pair: -len(pair[1])):
-        if wanted and (left := re.sub(rf"(?<! not) {re.escape(wanted)}(?= )", " |", told)) != told:
+        if wanted and (left := re.sub(rf"(?<! not) {re.escape(wanted)}(?= )", " |", rest)) != rest:
             found.append(answer)
-            told = left
+            rest = left
     return found

@@ -176,14 +176,14 @@ def absorb(out: str | Path) -> None:
 # %% ../../nbs/eval/46_run.ipynb #c8ec3716
 def grouped_dialogs(dialogs: Sequence[Dialog], window: int = 1) -> Iterator[list[Dialog]]:
     "Dialogs in their order: those in a row about the same images together, and further ones until a window is full."
-    some: list[Dialog] = []
+    together: list[Dialog] = []
     for _, group in groupby(dialogs, key=lambda d: d.images or d.id):
-        some += group
-        if len(some) >= window:
-            yield some
-            some = []
-    if some:
-        yield some
+        together += group
+        if len(together) >= window:
+            yield together
+            together = []
+    if together:
+        yield together
 
 
 def left(dialogs: Sequence[Dialog], known: Mapping[tuple[str, int], dict]) -> int:

@@ -31,40 +31,40 @@ def score_each(
     return pd.DataFrame(rows)
 
 
-def stored_answers(given: ScoreInput, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
+def stored_answers(inputs: ScoreInput, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
     "Stored answers by question, and what must be said beside their score."
-    rows = answer_rows(given.predictions, given.field, questions.values())
+    rows = answer_rows(inputs.predictions, inputs.field, questions.values())
     return scorable(
-        join_answers(rows, questions, given.predictions, given.need("references")), given.mode, given.predictions
+        join_answers(rows, questions, inputs.predictions, inputs.need("references")), inputs.mode, inputs.predictions
     )
 
 
-def score_answers(bench: Benchmark, given: ScoreInput) -> dict[str, Any]:  # scores, intervals, n, rule
+def score_answers(bench: Benchmark, inputs: ScoreInput) -> dict[str, Any]:  # scores, intervals, n, rule
     "Score stored answers."
-    questions = {q.id: q for q in read_questions(bench.name, given.need("references"))}
-    answers, notes = stored_answers(given, questions)
-    frame = score_each(bench, {k: questions[k] for k in answers}, answers, given.mode)
+    questions = {q.id: q for q in read_questions(bench.name, inputs.need("references"))}
+    answers, notes = stored_answers(inputs, questions)
+    frame = score_each(bench, {k: questions[k] for k in answers}, answers, inputs.mode)
     totals = bench.aggregate(frame, questions)
     scores = {name: None if e.value is None else round(e.value, 4) for name, e in totals.items()}
-    rule = bench.rule if given.mode == "official" else "open: what the sentence decides"
+    rule = bench.rule if inputs.mode == "official" else "open: what the sentence decides"
     intervals = {name: e.as_dict() for name, e in totals.items()}
     return {"scores": scores, "intervals": intervals, "n": len(answers), "rule": rule, **notes}
 
 
-def score(name: str, given: ScoreInput) -> dict[str, Any]:
+def score(name: str, inputs: ScoreInput) -> dict[str, Any]:
     "What `cocoift score` does."
     scorable_ones = {b.name: b for b in load_benchmarks().values() if not b.from_records}
     if name not in scorable_ones:
         raise UserError(f"{name}: no such benchmark: there are {', '.join(sorted(scorable_ones))}")
     bench = scorable_ones[name]
-    if given.mode not in ("official", "open"):
-        raise UserError(f"--mode {given.mode}: there are official and open")
-    if given.mode not in bench.modes:
-        able = ", ".join(sorted(b.name for b in scorable_ones.values() if given.mode in b.modes))
+    if inputs.mode not in ("official", "open"):
+        raise UserError(f"--mode {inputs.mode}: there are official and open")
+    if inputs.mode not in bench.modes:
+        able = ", ".join(sorted(b.name for b in scorable_ones.values() if inputs.mode in b.modes))
         raise UserError(
-            f"--mode {given.mode}: {name} has only {' and '.join(bench.modes)} rules: leave it out, or score {able}"
+            f"--mode {inputs.mode}: {name} has only {' and '.join(bench.modes)} rules: leave it out, or score {able}"
         )
-    both = [path for path in (given.predictions, given.references) if path and path.is_file()]
+    both = [path for path in (inputs.predictions, inputs.references) if path and path.is_file()]
     if len(both) == 2 and cmp(*both, shallow=False):
-        raise UserError(f"{given.predictions}: is the file of references itself: name what a model answered")
-    return bench.score(given) if bench.score else score_answers(bench, given)
+        raise UserError(f"{inputs.predictions}: is the file of references itself: name what a model answered")
+    return bench.score(inputs) if bench.score else score_answers(bench, inputs)

@@ -26,7 +26,7 @@ from ..texts import read_json
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:
     "Every `ranks`-th image's dialogs."
-    return [dialog for some in list(grouped_dialogs(dialogs))[rank::ranks] for dialog in some]
+    return [dialog for together in list(grouped_dialogs(dialogs))[rank::ranks] for dialog in together]
 
 
 def _end_with_parent() -> None:  # a process whose parent was killed must not go on

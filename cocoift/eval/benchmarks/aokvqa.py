@@ -48,10 +48,10 @@ def score_one_aokvqa(question: Question, answer: str, mode: str) -> dict:
     "The option's text or letter, exactly; or the option that the sentence names."
     right, choices = question.truth
     if mode == "official":
-        said = answer.strip().lower().rstrip(".")
-        return {"right": float(said in (choices[right].lower(), OPTION_LETTERS[right].lower())), "unparsed": False}
-    said = option(answer, choices)
-    return {"right": float(said == right), "unparsed": said is None}
+        chosen = answer.strip().lower().rstrip(".")
+        return {"right": float(chosen in (choices[right].lower(), OPTION_LETTERS[right].lower())), "unparsed": False}
+    chosen = option(answer, choices)
+    return {"right": float(chosen == right), "unparsed": chosen is None}
 
 
 def _predictions(rows: Sequence[tuple[Question, str]]) -> str:

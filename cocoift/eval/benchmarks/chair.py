@@ -114,23 +114,23 @@ def read_objects(path: Path) -> dict[str, tuple[str, ...]]:  # image number -> o
 def _from_coco(
     instances: Path, captions: Path, words: Words | None
 ) -> tuple[dict[str, tuple[str, ...]], Words]:  # objects of each image; the words
-    told, said = read_json(instances), read_json(captions)
+    instance_file, caption_file = read_json(instances), read_json(captions)
     if (
-        not isinstance(told, dict)
-        or not isinstance(said, dict)
-        or not {"images", "annotations", "categories"} <= told.keys()
-        or "annotations" not in said
+        not isinstance(instance_file, dict)
+        or not isinstance(caption_file, dict)
+        or not {"images", "annotations", "categories"} <= instance_file.keys()
+        or "annotations" not in caption_file
     ):
         raise UserError(f"{instances}, {captions}: are no instances and captions of COCO: put the official files there")
-    names = {c["id"]: c["name"] for c in told["categories"]}
-    found: dict[str, dict[str, None]] = {str(i["id"]): {} for i in told["images"]}
-    for a in told["annotations"]:
+    names = {c["id"]: c["name"] for c in instance_file["categories"]}
+    found: dict[str, dict[str, None]] = {str(i["id"]): {} for i in instance_file["images"]}
+    for a in instance_file["annotations"]:
         found[str(a["image_id"])][names[a["category_id"]]] = None
     words = words or Words("", tuple(names.values()))
-    for a in said["annotations"]:
+    for a in caption_file["annotations"]:
         if (image := str(a["image_id"])) in found:
             found[image] |= dict.fromkeys(_reader(words)(a["caption"]))
-    return {image: tuple(some) for image, some in found.items() if some}, words
+    return {image: tuple(objects) for image, objects in found.items() if objects}, words
 
 
 def read_chair(data: Path) -> list[Question]:
@@ -152,13 +152,13 @@ def read_chair(data: Path) -> list[Question]:
     ]
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #61addd9b
-def _counts(said: Sequence[str], there: Sequence[str]) -> dict:
-    wrong = [word for word in said if word not in there]
+def _counts(named: Sequence[str], there: Sequence[str]) -> dict:
+    wrong = [word for word in named if word not in there]
     return {
-        "_named": len(said),
+        "_named": len(named),
         "wrong": len(wrong),
         "any": int(bool(wrong)),
-        "found": len(set(said) & set(there)),
+        "found": len(set(named) & set(there)),
         "_there": len(set(there)),
         "_invented": len(set(wrong)),
     }
@@ -181,19 +181,19 @@ def aggregate_chair(frame: pd.DataFrame, questions: Mapping[str, Question]) -> d
     }
 
 
-def score_chair(given: ScoreInput) -> dict:
+def score_chair(inputs: ScoreInput) -> dict:
     "Captions against the objects of each image, by the official words."
-    words, there = official_words(given.need("synonyms")), read_objects(given.need("references"))
-    said, notes = captions_said(given, there)
-    questions = {k: Question(k, (f"{int(k):012}.jpg",), "", truth=(there[k], words)) for k in said}
-    frame = score_each(CHAIR, questions, said, given.mode)
+    words, there = official_words(inputs.need("synonyms")), read_objects(inputs.need("references"))
+    answers, notes = captions_said(inputs, there)
+    questions = {k: Question(k, (f"{int(k):012}.jpg",), "", truth=(there[k], words)) for k in answers}
+    frame = score_each(CHAIR, questions, answers, inputs.mode)
     totals = aggregate_chair(frame, questions)
     totals.pop("object_f1")
     scores = {name: None if e.value is None else round(e.value, 7) for name, e in totals.items()}
     return {
         "scores": scores,
         "n": len(frame),
-        "rule": CHAIR.rule + ("; thoughts are taken off" if given.mode == "open" else ""),
+        "rule": CHAIR.rule + ("; thoughts are taken off" if inputs.mode == "open" else ""),
         "counts": {
             "object_words": int(frame._named.sum()),
             "hallucinated_words": int(frame.wrong.sum()),

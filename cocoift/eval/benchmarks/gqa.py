@@ -54,20 +54,20 @@ def score_one_gqa(question: Question, answer: str, mode: str) -> dict:
     if mode == "official":
         return {"right": float(answer.lower().strip().rstrip(".") == wanted), "unparsed": False}
     if wanted in ("yes", "no"):
-        said = yes_no(answer)
-        return {"right": float(said == wanted), "unparsed": said is None}
+        decided = yes_no(answer)
+        return {"right": float(decided == wanted), "unparsed": decided is None}
     return {"right": float(bool(phrases(answer, [wanted]))), "unparsed": not answer.strip()}
 
 
-def score_gqa(given: ScoreInput) -> dict:
+def score_gqa(inputs: ScoreInput) -> dict:
     "Exact match, 0 to 100."
-    told = score_answers(GQA, given)
-    told["scores"] = {
+    result = score_answers(GQA, inputs)
+    result["scores"] = {
         name: value if name == "unparsed" else round(value, 2)
-        for name, value in told["scores"].items()
-        if given.mode == "open" or name != "unparsed"
+        for name, value in result["scores"].items()
+        if inputs.mode == "open" or name != "unparsed"
     }
-    return told
+    return result
 
 
 def _results(rows: Sequence[tuple[Question, str]]) -> str:

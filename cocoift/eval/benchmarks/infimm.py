@@ -22,9 +22,9 @@ from ...texts import read_json
 
 # %% ../../../nbs/eval/benchmarks/24_infimm.ipynb #e8cd122b
 def _rows(path: Path, needs: Sequence[str]) -> dict[str, dict]:
-    told = read_json(path)
-    rows = {str(k): v for k, v in told.items()} if isinstance(told, dict) else {}
-    for at, row in enumerate(told, 1) if isinstance(told, list) else ():
+    document = read_json(path)
+    rows = {str(k): v for k, v in document.items()} if isinstance(document, dict) else {}
+    for at, row in enumerate(document, 1) if isinstance(document, list) else ():
         name = str(row.get("id", at)) if isinstance(row, dict) else str(at)
         if name in rows:
             raise UserError(f"{path}: id {name} is there twice: remove one")
@@ -78,15 +78,15 @@ def overall(moderate: float, high: float, n_moderate: int = 171, n_high: int = 1
     return (n_moderate * moderate + 2 * n_high * high) / (n_moderate + 2 * n_high)
 
 
-def score_infimm(given: ScoreInput) -> dict:
+def score_infimm(inputs: ScoreInput) -> dict:
     "The published aggregation, over graded items."
-    rows, found = records(given.predictions, ["score", "complexity"]), []
-    by_id([{"id": row.get("id", row.get("question_id", k))} for k, row in enumerate(rows)], "id", given.predictions)
+    rows, found = records(inputs.predictions, ["score", "complexity"]), []
+    by_id([{"id": row.get("id", row.get("question_id", k))} for k, row in enumerate(rows)], "id", inputs.predictions)
     for k, row in enumerate(rows, 1):
-        mark, level = finite_number(row["score"], given.predictions, f"record {k}"), str(row["complexity"]).lower()
+        mark, level = finite_number(row["score"], inputs.predictions, f"record {k}"), str(row["complexity"]).lower()
         if not 0 <= mark <= 1 or level not in ("moderate", "high"):
             raise UserError(
-                f"{given.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate "
+                f"{inputs.predictions}: record {k}: score {mark}, complexity {level}: a score of 0 to 1 and moderate "
                 "or high are needed"
             )
         weight, category = 1 + (level == "high"), str(row.get("category", "")).lower()
@@ -95,9 +95,9 @@ def score_infimm(given: ScoreInput) -> dict:
     frame = pd.DataFrame(found)
     e = bootstrap(frame, ["wm", "w"], lambda s: s[:, 0] / s[:, 1])
     groups = {
-        name: round(float(some.mark.mean()), 2)
+        name: round(float(group.mark.mean()), 2)
         for column in ("category", "level")
-        for name, some in frame.groupby(column)
+        for name, group in frame.groupby(column)
         if name
     }
     return {

@@ -114,21 +114,21 @@ def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, mo
                 }
             )
     frame = pd.DataFrame(found, columns=["category", "reference", "model", "image"])
-    if frame.empty or not all(some.reference.sum() for _, some in frame.groupby("category")):
+    if frame.empty or not all(group.reference.sum() for _, group in frame.groupby("category")):
         raise UserError(f"{path}: no review could be scored ({failed} of {len(rows)} failed): judge again")
     return frame, failed
 
 
-def score_llava_bench(given: ScoreInput) -> dict:
+def score_llava_bench(inputs: ScoreInput) -> dict:
     "summarize_gpt_review.py, on reviews of the new (`tuple`) and the old (`score`) format."
-    frame, failed = _reviews(given.predictions)
-    groups = {"all": frame} | {name: some for name, some in frame.groupby("category", sort=False) if name}
+    frame, failed = _reviews(inputs.predictions)
+    groups = {"all": frame} | {name: group for name, group in frame.groupby("category", sort=False) if name}
     intervals = {
-        name: bootstrap(some, ["model", "reference"], lambda s: 100 * s[:, 0] / s[:, 1]).as_dict()
-        for name, some in groups.items()
+        name: bootstrap(group, ["model", "reference"], lambda s: 100 * s[:, 0] / s[:, 1]).as_dict()
+        for name, group in groups.items()
     }
     return {
-        "scores": {name: _relative(some) for name, some in groups.items()},
+        "scores": {name: _relative(group) for name, group in groups.items()},
         "intervals": intervals,
         "n": len(frame) + failed,
         "failed": failed,

@@ -26,11 +26,11 @@ _WHAT = "mm-vet.json (id -> imagename, question, answer, capability)"
 
 
 def _rows(path: Path) -> dict[str, dict]:
-    told = read_map(path, _WHAT)
-    for name, row in told.items():
+    rows = read_map(path, _WHAT)
+    for name, row in rows.items():
         if not isinstance(row, dict) or not {"imagename", "question", "answer", "capability"} <= row.keys():
             raise UserError(f"{path}: {name} shows that this is no {_WHAT}: give the official file")
-    return told
+    return rows
 
 
 def read_mm_vet(data: Path) -> list[Question]:
@@ -62,35 +62,35 @@ def _interval(values: np.ndarray) -> dict:
     return mean_ci(pd.DataFrame({"x": values * 100, "image": range(len(values))}), "x").as_dict()
 
 
-def _grades(given: ScoreInput) -> tuple[dict[str, list[str]], np.ndarray]:  # capabilities of each item; [items, runs]
-    wanted, told = read_map(given.need("references"), _WHAT), read_map(given.predictions, "grade file of MM-Vet")
-    if not told or not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in told.values()):
+def _grades(inputs: ScoreInput) -> tuple[dict[str, list[str]], np.ndarray]:  # capabilities of each item; [items, runs]
+    wanted, graded = read_map(inputs.need("references"), _WHAT), read_map(inputs.predictions, "grade file of MM-Vet")
+    if not graded or not all(isinstance(v, dict) and isinstance(v.get("score"), list) for v in graded.values()):
         raise UserError(
-            f"{given.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift "
+            f"{inputs.predictions}: is no grade file of MM-Vet ({{id: {{score: [...]}}}}): make one with `cocoift "
             "judge mm-vet`"
         )
-    same_ids(told, wanted, given.predictions, given.references)
+    same_ids(graded, wanted, inputs.predictions, inputs.references)
     lists = {k: v.get("capability") if isinstance(v, dict) else v for k, v in wanted.items()}
     if not all(isinstance(c, list) and c and set(map(str, c)) <= set(CAPABILITIES) for c in lists.values()):
         raise UserError(
-            f"{given.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name "
+            f"{inputs.references}: lists something else than capabilities ({', '.join(CAPABILITIES)}): name "
             "mm-vet.json of version 1"
         )
-    if len({len(v["score"]) for v in told.values()}) != 1 or not next(iter(told.values()))["score"]:
-        raise UserError(f"{given.predictions}: its items were judged differently often: judge them all again")
+    if len({len(v["score"]) for v in graded.values()}) != 1 or not next(iter(graded.values()))["score"]:
+        raise UserError(f"{inputs.predictions}: its items were judged differently often: judge them all again")
     grades = np.array(
-        [[finite_number(x, given.predictions, k) for x in told[k]["score"]] for k in lists]
+        [[finite_number(x, inputs.predictions, k) for x in graded[k]["score"]] for k in lists]
     )  # [items, runs]
     if not ((grades >= 0) & (grades <= 1)).all():
         raise UserError(
-            f"{given.predictions}: holds a score outside 0 to 1: that is a failed judgement: judge it again"
+            f"{inputs.predictions}: holds a score outside 0 to 1: that is a failed judgement: judge it again"
         )
     return lists, grades
 
 
-def score_mm_vet(given: ScoreInput) -> dict:
+def score_mm_vet(inputs: ScoreInput) -> dict:
     "The capability and integration tables of mm-vet_evaluator.py, from its grade file."
-    lists, grades = _grades(given)
+    lists, grades = _grades(inputs)
     sets = [frozenset(c) for c in lists.values()]
     inside = {c: np.array([c in s for s in sets]) for c in CAPABILITIES}
     runs = [sum(run.tolist()) / len(run) * 100 for run in grades.T]

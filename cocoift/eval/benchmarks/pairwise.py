@@ -41,8 +41,11 @@ def pairwise_items(files: Mapping[str, Path]) -> dict[str, Judged]:
 
 
 def _summary(lines: Sequence[dict]) -> dict:
-    told = preferred(lines)
-    return {"scores": {name: told.pop(name) for name in ("win_rate", "length_controlled", "flip_rate")}, "pairs": told}
+    preference = preferred(lines)
+    return {
+        "scores": {name: preference.pop(name) for name in ("win_rate", "length_controlled", "flip_rate")},
+        "pairs": preference,
+    }
 
 
 def _battles(lines: Sequence[dict], out: Path, names: Mapping[str, str]) -> None:

@@ -30,8 +30,8 @@ from ...texts import read_json
 def read_textvqa(data: Path) -> list[Question]:
     "TextVQA_0.5.1_val.json"
     path = official_files(data, "TextVQA_*_val.json", "TextVQA_*.json")[0]
-    told = read_json(path)
-    rows = told.get("data") if isinstance(told, dict) else None
+    document = read_json(path)
+    rows = document.get("data") if isinstance(document, dict) else None
     wanted = annotations(rows, path) if isinstance(rows, list) else annotated(path)  # VQA's layout is read too
     if lacks := [name for name, row in wanted.items() if "image_id" not in row]:
         raise UserError(f"{path}: question {lacks[0]} has no image_id: put TextVQA's official file there")
@@ -49,13 +49,13 @@ def _by_image(rows: list[Answer], questions: dict[str, Question]) -> list[Answer
     return [replace(row, id=asked.get((row.id, row.asked.partition("\n")[0].lower()), row.id)) for row in rows]
 
 
-def score_textvqa(given: ScoreInput) -> dict:
+def score_textvqa(inputs: ScoreInput) -> dict:
     "Answers against the official file."
-    questions = {q.id: q for q in read_textvqa(given.need("references"))}
-    rows = _by_image(answer_rows(given.predictions, given.field, questions.values()), questions)
-    rows = join_answers(rows, questions, given.predictions, given.references)
-    said, notes = scorable(rows, given.mode, given.predictions)
-    return scored(given, questions, said, "textvqa", 4) | notes
+    questions = {q.id: q for q in read_textvqa(inputs.need("references"))}
+    rows = _by_image(answer_rows(inputs.predictions, inputs.field, questions.values()), questions)
+    rows = join_answers(rows, questions, inputs.predictions, inputs.references)
+    answers, notes = scorable(rows, inputs.mode, inputs.predictions)
+    return scored(inputs, questions, answers, "textvqa", 4) | notes
 
 
 def score_one_textvqa(question: Question, answer: str, mode: str) -> dict:

@@ -196,9 +196,9 @@ def _odd(f: Facts, a: Asker) -> Iterator[FactQuestion]:
 def _objects(f: Facts, a: Asker, kind: str) -> FactQuestion:
     named = {t.name: t for t in f.things}
     names = [t.name for t in f.things] + sorted(f.there - named.keys())
-    said = tuple(noun(n).one if n not in named or named[n].count == 1 else noun(n).many for n in names)
+    phrases = tuple(noun(n).one if n not in named or named[n].count == 1 else noun(n).many for n in names)
     need = min(2, len(names)) if kind == "listing" else 1
-    return a.make(kind, said[0], f"{{shows}} {_join(said)}.", {"true": names, "need": need}, items=said)
+    return a.make(kind, phrases[0], f"{{shows}} {_join(phrases)}.", {"true": names, "need": need}, items=phrases)
 
 
 _FACTUAL = {"presence": _presence, "count": _count, "position": _position, "larger": _larger, "odd": _odd}

@@ -167,9 +167,9 @@ def claim(check: dict, response: str) -> str | int | None:
     if kind == "presence":
         return presence(response, check["forms"])
     if kind == "placed":
-        said = presence(response, [])
-        on = None if said else side(response, check["said"], check["a"], check["b"])
-        return said or on and ("yes" if on == check["said"] else "no")
+        stated = presence(response, [])
+        on = None if stated else side(response, check["said"], check["a"], check["b"])
+        return stated or on and ("yes" if on == check["said"] else "no")
     if kind == "count":
         return count(response, check["forms"])
     if kind == "side":

@@ -63,19 +63,19 @@ def visuals(doc: Mapping) -> list:
 
 def text(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> str:
     "Everything as one text, for models that take no messages."
-    told = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in json.loads(doc["turns"]))
-    return f"{told}Question: {doc['question']}\nAnswer:" if told else doc["question"]
+    earlier = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in json.loads(doc["turns"]))
+    return f"{earlier}Question: {doc['question']}\nAnswer:" if earlier else doc["question"]
 
 
 def messages(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> list[dict]:
     "The rounds as messages, the picture in the first."
-    told = [(role, said) for turn in json.loads(doc["turns"]) for role, said in zip(("user", "assistant"), turn)] + [
-        ("user", doc["question"])
-    ]
-    shown = [{"type": "image", "url": visuals(doc)[0]}]
+    parts = [
+        (role, content) for turn in json.loads(doc["turns"]) for role, content in zip(("user", "assistant"), turn)
+    ] + [("user", doc["question"])]
+    picture = [{"type": "image", "url": visuals(doc)[0]}]
     return [
-        {"role": role, "content": [*(shown if not k else ()), {"type": "text", "text": said}]}
-        for k, (role, said) in enumerate(told)
+        {"role": role, "content": [*(picture if not k else ()), {"type": "text", "text": content}]}
+        for k, (role, content) in enumerate(parts)
     ]
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #6f501d80

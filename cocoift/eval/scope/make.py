@@ -101,8 +101,8 @@ def write_scope(scope: ScopeSet, out: str | Path) -> dict:  # items, images, sha
     return about
 
 
-def _constraints(found: list[dict]) -> tuple[Constraint, ...]:
-    return tuple(Constraint(**{**c, "keys": tuple(c["keys"])}) for c in found)
+def _constraints(rows: list[dict]) -> tuple[Constraint, ...]:
+    return tuple(Constraint(**{**c, "keys": tuple(c["keys"])}) for c in rows)
 
 
 def _script(line: dict) -> Script:

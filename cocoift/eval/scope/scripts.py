@@ -92,11 +92,11 @@ class Drawer:
         asker = Asker(dict(words), seen, self.draws, wanted)
         self.facts, self.open, self.wanted = factual(f, asker), open_ended(f, asker), wanted
 
-    def rule(self, kinds: Sequence[str], where: Sequence[FactQuestion], apart: Sequence[str] = ()) -> Constraint:
+    def rule(self, kinds: Sequence[str], rounds: Sequence[FactQuestion], apart: Sequence[str] = ()) -> Constraint:
         "A constraint that no natural answer in these rounds keeps."
         for kind in self.draws.sample(kinds, len(kinds)):
-            c = constraint(kind, where[0], self.draws)
-            if c.kind not in apart and not any(follows(c, q.full_answer) for q in where):
+            c = constraint(kind, rounds[0], self.draws)
+            if c.kind not in apart and not any(follows(c, q.full_answer) for q in rounds):
                 return c
         raise AssertionError(f"none of {kinds} fits")
 

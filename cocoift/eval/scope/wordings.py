@@ -66,8 +66,8 @@ def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
     "The wordings of training on data of these categories, or of the embedded world; of facts only real questions."
     texts = _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
     return {
-        kind: some if kind in ("listing", "caption") else tuple(t for t in some if t.endswith("?"))
-        for kind, some in texts.items()
+        kind: wordings if kind in ("listing", "caption") else tuple(t for t in wordings if t.endswith("?"))
+        for kind, wordings in texts.items()
     }
 
 # %% ../../../nbs/eval/scope/18_wordings.ipynb #4b222da8
