@@ -18,7 +18,7 @@ import pytest
 import cocoift
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = "conversation dataset files formats images locks options stats streams thoughts world".split()
+GROUND = "conversation dataset files formats images locks options scenes stats streams thoughts world".split()
 # Rooms that a room may import besides itself; from the bottom up.
 BELOW = {
     "ground": "",

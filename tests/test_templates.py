@@ -12,7 +12,7 @@ from cocoift.data.build.make import questions
 from cocoift.data.build.questions import HELD_BACK_KINDS, KINDS, ask_objects
 from cocoift.data.build.templates import _length, drafts, draw_of, worded
 from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTIONS, TEMPLATE_SETS, Template, ready
-from cocoift.data.sources.base import TASKS, Files, Objects, Record, Turn, fault, load_sources
+from cocoift.data.sources.base import TASKS, DialogRound, Files, Objects, Record, fault, load_sources
 from cocoift.files import UserError
 from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, stated_format, words
 
@@ -70,8 +70,8 @@ MADE = [  # one record a task and more, of made-up texts
         "coco:9",
         "dialog",
         turns=(
-            Turn("Is it safe?", "Yes", " Answer in one word."),
-            Turn("Why?", "The sea is calm and nobody is there."),
+            DialogRound("Is it safe?", "Yes", " Answer in one word."),
+            DialogRound("Why?", "The sea is calm and nobody is there."),
         ),
     ),
 ]

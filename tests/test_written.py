@@ -26,7 +26,8 @@ from cocoift.files import Failed, UserError
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.stage import Raised, Stage
-from cocoift.world import SHAPES, make_world
+from cocoift.scenes import SHAPE_NAMES
+from cocoift.world import make_world
 
 KINDS = {"sentence": 2, "detail": 1, "dialog": 1, "reasoning": 1, "paraphrase": 1}
 
@@ -115,7 +116,7 @@ def author(body: dict) -> str:
         return "I'm sorry, but I cannot see the image."
     if mood == 6:
         return "According to the captions there is something at [0.1, 0.2, 0.3, 0.4]."
-    absent = next((shape for shape in SHAPES if shape not in text), SHAPES[0])
+    absent = next((shape for shape in SHAPE_NAMES if shape not in text), SHAPE_NAMES[0])
     return (
         f"There is a {absent} in the middle of it, and {absent}s are all around, as everybody can see at once; it is a very fine {absent} in the light of the evening, drawn by a child."
         if mood == 7

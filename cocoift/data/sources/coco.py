@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOMES', 'Row', 'of_last_release', 'categories_of', 'read_captions', 'Company', 'Things', 'gather', 'Seen', 'grouped',
-           'distinct', 'company_of', 'by_picture', 'picture_record', 'read_instances']
+           'distinct_boxes', 'company_of', 'by_picture', 'picture_record', 'read_instances']
 
 # %% ../../../nbs/data/sources/20_coco.ipynb #c74c3155
 import json
@@ -310,7 +310,7 @@ def _mask(things: Things, row: Row, size: Size) -> dict:
 _NEARLY = 0.03  # of a box's side
 
 
-def distinct(rows: list[Row]) -> list[Row]:
+def distinct_boxes(rows: list[Row]) -> list[Row]:
     "Rows of one category without those whose box is that of an earlier one."
     found: list[Row] = []
     for row in rows:
@@ -335,7 +335,7 @@ def _objects(things: Things, name: str, rows: list[Row], size: Size, is_open: bo
     left, top, right, bottom = (
         pick(sides) for pick, sides in zip((min, min, max, max), zip(*(row.corners for row in rows)))
     )
-    share, once = round(min(area / (size[0] * size[1]), 1.0), 4), distinct(rows)
+    share, once = round(min(area / (size[0] * size[1]), 1.0), 4), distinct_boxes(rows)
     is_open = is_open or len(once) < len(rows) or any(row.crowd for row in rows)
     return Objects(
         name,

@@ -9,10 +9,20 @@ __all__ = ['number_in', 'count_in', 'read_tallyqa', 'read_howmanyqa', 'read_tdiu
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .base import Files, Question, Record, Reject, by_split, by_votes, read_pairs, sentence, source
+from cocoift.data.sources.base import (
+    Files,
+    Record,
+    Reject,
+    VqaQuestion,
+    by_split,
+    by_votes,
+    read_pairs,
+    sentence,
+    source,
+)
 from .pictures import Genome, genome, genome_file
 from .settled import id_of
-from .vqa import once, partners
+from .vqa import each_once, vqav2_pairs
 from ...files import UserError
 from ...formats import normalise
 from ...images import coco_image, image_of
@@ -66,7 +76,7 @@ def read_tallyqa(files: Files) -> Iterator[Record | Reject]:
             )
 
 # %% ../../../nbs/data/sources/32_counting.ipynb #ec548f10
-def _counted(files: Files, question: Question, annotation: dict, split: str) -> Record | Reject:
+def _counted(files: Files, question: VqaQuestion, annotation: dict, split: str) -> Record | Reject:
     said = [a["answer"] for a in annotation["answers"]]
     numbers = [number for number in map(number_in, said) if number]
     if not numbers:
@@ -88,7 +98,7 @@ def _counted(files: Files, question: Question, annotation: dict, split: str) -> 
 
 def _of_genome(files: Files, ids: Iterable[int]) -> Iterator[Record | Reject]:
     wanted, name = {}, "question_answers.json"
-    yield from once(files, ((id, None) for id in ids), wanted)
+    yield from each_once(files, ((id, None) for id in ids), wanted)
     path, lacking = genome_file(files, name), f"{name} of Visual Genome is not there"
     if path and wanted:
         lacking, pictures = f"no such question in {name} of Visual Genome", genome(files)
@@ -131,7 +141,7 @@ def read_howmanyqa(files: Files) -> Iterator[Record | Reject]:
         ids = files.json(path, ("train", "dev", "test"))
         train, genome_ids = ids["train"]["vqa"], ids["train"]["visual_genome"]
         for coco, parts in (("train2014", {"train": train}), ("val2014", {"val": ids["dev"], "test": ids["test"]})):
-            for found in partners(
+            for found in vqav2_pairs(
                 files, coco, ((str(id), split) for split, numbers in parts.items() for id in numbers)
             ):
                 yield found if isinstance(found, Reject) else _counted(files, *found)
@@ -166,7 +176,7 @@ def read_tdiuc(files: Files) -> Iterator[Record | Reject]:
     "TDIUC/Questions/OpenEnded_mscoco_{train,val}2014_questions.json with TDIUC/Annotations/mscoco_{train,val}2014_annotations.json"
     pictures = genome(files) if files.find("OpenEnded_mscoco_*_questions.json") else Genome()
 
-    def record(split: str, question: Question, annotation: dict) -> Record | Reject:
+    def record(split: str, question: VqaQuestion, annotation: dict) -> Record | Reject:
         id, kind, image = str(question.id), annotation["question_type"], _who(question.image, pictures)
         if kind not in _TYPES:
             raise UserError(

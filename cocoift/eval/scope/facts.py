@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...data.generate.objects import mentions
 from ...data.sources.base import Files, expecting, sentence
-from ...data.sources.coco import Company, Row, Things, categories_of, distinct, gather, grouped
+from ...data.sources.coco import Company, Row, Things, categories_of, distinct_boxes, gather, grouped
 from ...data.sources.settled import Id, Size, categories_in, id_of, in_order
 from ...files import UserError
 from ...images import coco_image
@@ -64,7 +64,9 @@ def _thing(name: str, rows: list[Row], size: Size, told: bool, sure: bool) -> Th
     width, height = size
     areas, (x1, y1, x2, y2) = [row.area / (width * height) for row in rows], zip(*(row.corners for row in rows))
     around = tuple(round(v, 4) for v in (min(x1) / width, min(y1) / height, max(x2) / width, max(y2) / height))
-    sure = sure and not any(row.crowd for row in rows) and min(areas) >= FLOOR and len(distinct(rows)) == len(rows)
+    sure = (
+        sure and not any(row.crowd for row in rows) and min(areas) >= FLOOR and len(distinct_boxes(rows)) == len(rows)
+    )
     return Thing(name, len(rows), sure, round(sum(areas), 6), around, told)
 
 # %% ../../../nbs/eval/scope/16_facts.ipynb #1008c74b

@@ -9,8 +9,8 @@ __all__ = ['UNSEEN', 'REPEATED', 'RULES', 'SCOPES', 'RECALL', 'PUSHBACK', 'seen_
 from ...data.build.questions import WORDINGS as _TRAINED
 from ...data.build.wordings import INSTRUCTIONS, QUESTIONS, in_numbers
 from .checks import Constraint
-from ...world import SHAPES
-from ...world import WORDINGS as _WORLD
+from ...scenes import SCENE_WORDINGS as _WORLD
+from ...scenes import SHAPE_NAMES
 
 # %% ../../../nbs/eval/scope/18_wordings.ipynb #0e0b3438
 UNSEEN = {
@@ -64,7 +64,7 @@ _OF_WORLD = {
 
 def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
     "The wordings that training on data of these categories uses; the embedded world has its own. Of facts only real questions: a claim is never read from those."
-    texts = _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
+    texts = _OF_WORLD if categories <= set(SHAPE_NAMES) else _OF_COCO
     return {
         kind: some if kind in ("listing", "caption") else tuple(t for t in some if t.endswith("?"))
         for kind, some in texts.items()
