@@ -12,7 +12,8 @@ from cocoift.data.build.make import questions
 from cocoift.data.build.questions import HELD_BACK_KINDS, KINDS, ask_objects
 from cocoift.data.build.templates import _length, drafts, draw_of, worded
 from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTIONS, TEMPLATE_SETS, Template, ready
-from cocoift.data.sources.base import TASKS, DialogRound, Files, Objects, Record, fault, load_sources
+from cocoift.data.sources.base import Files, load_sources
+from cocoift.data.sources.record import TASKS, DialogRound, Objects, Record, fault
 from cocoift.files import UserError
 from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, stated_format, words
 

@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from .recipe import BuildRecipe
 from .templates import Draft, drafts, draw_of
-from ..sources.base import TASKS, Files, Record, Reject, fault, load_sources
+from ..sources.base import Files, load_sources
+from ..sources.record import TASKS, Record, Reject, fault
 from ...files import UserError, atomic_folder, digest, write_json
 from ...formats import NUMBER_WORDS
 from ...images import image_of

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from .questions import ask_objects
 from .wordings import HELD_BACK, TEMPLATE_SETS, Template, ready
-from ..sources.base import LETTERS, Record, sentence
+from ..sources.base import sentence
 from ..sources.pictures import box_text
+from ..sources.record import LETTERS, Record
 from ...formats import TERSE_WORDS, keeps, sentences, stated_format, words
 
 # %% ../../../nbs/data/build/14_templates.ipynb #ad345087

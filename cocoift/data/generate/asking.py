@@ -21,7 +21,7 @@ from .jobs import DEFAULTS, JobQuotas, WriteRecipe, generation_jobs, sources_of
 from .notes import by_image, read_records, record_parts
 from .objects import own_words, vocabulary
 from .writing import GenerationSetup, JobContext, JobResult, job_context, write_job
-from ..sources.base import Record
+from ..sources.record import Record
 from ...files import Failed, UserError, read_json
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine, Task, run

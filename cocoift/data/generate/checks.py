@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .grounding import OK, ImageFacts, Verdict, ground
-from ..sources.base import LETTERS, Record
+from ..sources.record import LETTERS, Record
 from ...formats import is_terse, keeps, normalise, stated_format, words
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #681e711d

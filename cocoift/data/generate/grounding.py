@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .objects import located, mentions
-from ..sources.base import Record
+from ..sources.record import Record
 from ...formats import NUMBER_WORDS, normalise
 
 # %% ../../../nbs/data/generate/12_grounding.ipynb #0d5f6714

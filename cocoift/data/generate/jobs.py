@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ..build.templates import draw_of
 from .checks import CHECKS
 from .prompts import ROLES, WRITING_KINDS
-from ..sources.base import Record
+from ..sources.record import Record
 from ...formats import is_terse
 
 # %% ../../../nbs/data/generate/20_jobs.ipynb #f7f78d4d

@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 
 from ...conversation import rows
-from ..sources.base import DialogRound, Objects, Record
 from ..sources.pictures import box_text
+from ..sources.record import DialogRound, Objects, Record
 from ...files import UserError
 from ...formats import normalise
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .notes import notes
-from ..sources.base import Objects, Record
+from ..sources.record import Objects, Record
 from ...files import UserError, digest_of, read_text
 from ...options import read_yaml
 from ...scenes import SIDE, DrawnShape, describe, make_scene, outline, scene_questions

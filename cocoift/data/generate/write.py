@@ -40,7 +40,8 @@ from .jobs import WriteRecipe
 from .notes import read_records
 from .prompts import ROLES, load_prompts
 from .writing import GenerationSetup, JobContext, JobResult, result_record, write_job
-from ..sources.base import Record, load_sources
+from ..sources.base import load_sources
+from ..sources.record import Record
 from cocoift.files import (
     UserError,
     atomic_file,

@@ -20,7 +20,7 @@ from .grounding import OK, ImageFacts, Verdict, image_facts
 from .jobs import GenerationJob, WriteRecipe, short_answered, sources_of
 from .notes import notes
 from .prompts import WRITERS, Prompt, load_prompts
-from ..sources.base import LETTERS, DialogRound, Record, fault
+from ..sources.record import LETTERS, DialogRound, Record, fault
 from ...formats import check_format
 from ...models.endpoint.engine import Task
 from ...models.endpoint.request import Answer, Gallery, Request

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask
 
-from .base import Files, Objects, Record, Reject, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
 from .pictures import Listed, listed, share_box
+from .record import Objects, Record, Reject
 from cocoift.data.sources.settled import (
     NO_MASK,
     Categories,

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .base import Files, Record, Reject, opening, sentence, source
+from .base import Files, sentence, source
 from .coco import Seen, Things, by_picture, categories_of, company_of, gather, picture_record
 from .pictures import UNSIZED, Listed, listed
+from .record import Record, Reject
 from .settled import NO_MASK, Id, Size, categories_in, id_of, in_order, mask_of
 from ...files import UserError
 from ...images import Album, name_key, picture_image, picture_path, picture_size
@@ -318,7 +319,7 @@ def _captions(
 
 
 def _has(files: Files, path: Path, key: str) -> bool:  # whether a JSON has such an array, and something in it
-    if opening(files, path) == "[":
+    if files.opening(path) == "[":
         return False
     try:
         return next(files.items(path, key), None) is not None

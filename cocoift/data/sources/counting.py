@@ -9,20 +9,12 @@ __all__ = ['number_in', 'count_in', 'read_tallyqa', 'read_howmanyqa', 'read_tdiu
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cocoift.data.sources.base import (
-    Files,
-    Record,
-    Reject,
-    VqaQuestion,
-    by_split,
-    by_votes,
-    read_pairs,
-    sentence,
-    source,
-)
+from .base import Files, by_split, sentence, source
+from .joins import VqaQuestion, by_votes, each_once, read_pairs
 from .pictures import Genome, genome, genome_file
+from .record import Record, Reject
 from .settled import id_of
-from .vqa import each_once, vqav2_pairs
+from .vqa import vqav2_pairs
 from ...files import UserError
 from ...formats import normalise
 from ...images import coco_image, image_of

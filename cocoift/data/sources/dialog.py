@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from .base import DialogRound, Files, Record, Reject, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
+from .record import DialogRound, Record, Reject
 from ...formats import is_terse
 from ...images import coco_image, image_of
 

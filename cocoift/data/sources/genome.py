@@ -10,8 +10,9 @@ __all__ = ['vg_answer', 'read_vg_qa', 'vg_phrase', 'read_regions', 'read_attribu
 from collections.abc import Iterator
 from typing import Any
 
-from .base import Files, Record, Reject, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
 from .pictures import VG_HOMES, Picture, boxes_in, genome, sides
+from .record import Record, Reject
 from ...files import UserError
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #c6281b00

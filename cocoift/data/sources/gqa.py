@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .base import Files, Record, Reject, by_split, opening, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
 from .pictures import genome
+from .record import Record, Reject
 from ...files import UserError, reading
 
 # %% ../../../nbs/data/sources/42_gqa.ipynb #14da342b
@@ -21,7 +22,7 @@ _ALL = ("train_all_questions_?.json", "val_all_questions.json", "testdev_all_que
 
 
 def _questions(files: Files, path: Path) -> Iterator[tuple[str, dict]]:  # number and question, of either layout
-    if opening(files, path) == "{":
+    if files.opening(path) == "{":
         return files.pairs(path)
     return ((str(row["question_id"]), row) for row in files.items(path))
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from ..inspect.repair import governed
 from ..records import Broken, Dialog, Unusable, placed, read_record
-from .base import DialogRound, Files, Record, Reject, by_split, source
+from .base import Files, by_split, source
 from .pictures import Genome, genome, genome_file
+from .record import DialogRound, Record, Reject
 from ...images import picture_path
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #8e4cf498

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .base import Files, Objects, Record, Reject, by_split, source, split_of
+from .base import Files, by_split, source, split_of
 from cocoift.data.sources.coco import (
     HOMES,
     Company,
@@ -32,6 +32,7 @@ from cocoift.data.sources.coco import (
     picture_record,
 )
 from .pictures import Listed, listed, share_box
+from .record import Objects, Record, Reject
 from .settled import Categories, Id, Size, box_of, categories_in, id_of, in_order, is_marked
 from ...files import UserError, reading
 from ...images import coco_image

@@ -12,7 +12,8 @@ from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
-from .base import Box, Files, split_of
+from .base import Files, split_of
+from .record import Box
 from .settled import Id, Size, id_of, size_of
 from ...files import UserError
 from ...images import coco_image

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from .base import Files, Record, Reject, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
 from .genome import vg_answer
 from .pictures import Genome, Picture, Sides, box_text, boxes_in, genome, point_in, sides
+from .record import Record, Reject
 from ...files import UserError
 
 # %% ../../../nbs/data/sources/44_pointing.ipynb #f0e9f68b

@@ -8,8 +8,9 @@ __all__ = ['read_stvqa', 'read_fmiqa']
 # %% ../../../nbs/data/sources/34_reading.ipynb #65617b6c
 from collections.abc import Iterator
 
-from .base import Files, Record, Reject, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
 from .pictures import Genome, genome
+from .record import Record, Reject
 from ...formats import is_terse
 from ...images import coco_image, image_of
 

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from .base import Box, Files, Record, Reject, sentence, source
+from .base import Files, sentence, source
 from .coco import of_last_release
 from .pictures import coco_sizes, share_box
+from .record import Box, Record, Reject
 from .settled import box_of
 from ...files import UserError, reading
 from ...images import coco_image

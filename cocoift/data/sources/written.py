@@ -9,19 +9,10 @@ __all__ = ['read_madlibs', 'read_lrv', 'svit_text', 'read_svit']
 import re
 from collections.abc import Iterator
 
-from cocoift.data.sources.base import (
-    Box,
-    DialogRound,
-    Files,
-    Record,
-    Reject,
-    by_split,
-    by_votes,
-    opening,
-    sentence,
-    source,
-)
+from .base import Files, by_split, sentence, source
+from .joins import by_votes
 from .pictures import box_text, coco_sizes, genome, share_box
+from .record import Box, DialogRound, Record, Reject
 from ...files import UserError
 from ...images import coco_image
 
@@ -112,7 +103,7 @@ def read_lrv(files: Files) -> Iterator[Record | Reject]:
         if f"{stem}1" in paths:
             continue
         pictures = genome(files)
-        for number, row in enumerate(files.items(path, "annotations" if opening(files, path) == "{" else None)):
+        for number, row in enumerate(files.items(path, "annotations" if files.opening(path) == "{" else None)):
             id, image = f"{stem}:{number}", str(row["image_id"])
             if not image.isdecimal():
                 yield Reject(files.name, id, f"{image!r} is no picture of Visual Genome")
