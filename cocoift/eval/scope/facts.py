@@ -13,8 +13,10 @@ from pathlib import Path
 
 from ...data.generate.objects import mentions
 from ...data.sources.base import Files, expecting, sentence
-from ...data.sources.coco import Company, Row, Things, categories_of, distinct_boxes, gather, grouped
+from ...data.sources.coco import categories_of
+from ...data.sources.seen import Company, distinct_boxes
 from ...data.sources.settled import Id, Size, categories_in, id_of, in_order
+from ...data.sources.things import Row, Things
 from ...files import UserError
 from ...images import coco_image
 
@@ -54,10 +56,10 @@ def _outlined(
     files: Files, path: Path
 ) -> tuple[Things, dict[Id, dict[Id, list[Row]]]]:  # image -> category -> its things
     things = Things(files, path, categories_in(categories_of(files, path)))
-    for reject in gather(things):
+    for reject in things.gather():
         if reject.reason.startswith("image "):
             raise UserError(f"{path}: annotation {reject.id}: {reject.reason}: download it again")
-    return things, {image: found for image, found in grouped(things) if image not in things.unsure}
+    return things, {image: found for image, found in things.grouped() if image not in things.unsure}
 
 
 def _thing(name: str, rows: list[Row], size: Size, told: bool, sure: bool) -> Thing:
