@@ -18,8 +18,8 @@ import pytest
 from cocoift.conversation import read_conversations
 from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
-from cocoift.data.generate.asking import open_base
 from cocoift.data.generate.jobs import WriteRecipe
+from cocoift.data.generate.plan import open_base
 from cocoift.data.generate.write import Service, write
 from cocoift.data.inspect.audit import audit, tabulate
 from cocoift.files import Failed, UserError

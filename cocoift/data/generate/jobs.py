@@ -31,11 +31,8 @@ def _rates(value: dict[str, float]) -> dict[str, float]:
         if kind not in WRITING_KINDS:
             raise ValueError(f"{kind!r} is no kind of writing: kinds are {', '.join(WRITING_KINDS)}")
         if rate < 0 or kind not in BY_RECORD and rate > 1:
-            raise ValueError(
-                f"{kind}: {rate:g} is no share of images: give 0 to 1"
-                if kind not in BY_RECORD
-                else f"{kind}: {rate:g} is less than none"
-            )
+            wrong = "is less than none" if kind in BY_RECORD else "is no share of images: give 0 to 1"
+            raise ValueError(f"{kind}: {rate:g} {wrong}")
     return {kind: value[kind] for kind in WRITING_KINDS if value.get(kind)}
 
 
@@ -55,19 +52,17 @@ class WriteRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid")
     kinds: Annotated[dict[str, float], AfterValidator(_rates)]  # how many an image gets on average
     prompts: str = "full"  # a set: full, plain, or a folder
+    # what becomes of an answer that a check objects to
     verdicts: Annotated[dict[str, Fate], BeforeValidator(_every), AfterValidator(_fates)] = Field(
         "repair", validate_default=True
-    )  # what becomes of an answer that a check objects to
-    most: dict[
-        str, Annotated[int, Field(ge=0)]
-    ] = {}  # budgets: orders at most, by kind or by the source of their record
+    )
+    most: dict[str, Annotated[int, Field(ge=0)]] = {}  # jobs at most, by kind or by the source of their record
     images: int | None = Field(None, gt=0)  # images at most, drawn by seed
     context: bool = True  # label: whether the model is told the annotations too
     longest: int = Field(1024, ge=32)  # label: pixels of a picture's longer side, as it is sent
     temperature: float = Field(0.0, ge=0, le=2)
-    parameters: dict[
-        str, Any
-    ] = {}  # of every request, beside or instead of max_tokens and temperature; null leaves one out
+    # of every request, beside or instead of max_tokens and temperature; null leaves one out
+    parameters: dict[str, Any] = {}
     json_schema: bool = True  # whether the server can hold answers to a schema
     seed: int = 0
 
@@ -105,9 +100,8 @@ def short_answered(record: Record) -> bool:
     )
 
 
-def _tells(
-    kind: str, known: list[Record]
-) -> bool:  # whether there is something to write about, for those who don't see
+def _tells(kind: str, known: list[Record]) -> bool:
+    "Whether there is something to write about, for those who don't see."
     whole = any(r.task in ("caption", "detail", "objects") for r in known)  # a few answers are no picture of the whole
     return sum(max(1, len(r.objects), len(r.turns)) for r in known) >= 3 and (whole or kind == "dialog")
 
@@ -139,13 +133,13 @@ def generation_jobs(
         elif _share(draw) < rate and enough[kind]:
             yield GenerationJob(kind, image, draw)
 
-# %% ../../../nbs/data/generate/20_jobs.ipynb #da2bab82
-def _groups(order: GenerationJob) -> tuple[str, ...]:
-    return (order.kind, order.record.source) if order.record else (order.kind,)
+# %% ../../../nbs/data/generate/20_jobs.ipynb #b9730821
+def _groups(job: GenerationJob) -> tuple[str, ...]:
+    return (job.kind, job.record.source) if job.record else (job.kind,)
 
 
 class JobQuotas:
-    "Which orders are within the budgets."
+    "Which jobs are within the quotas."
 
     def __init__(self, recipe: WriteRecipe, role: str):
         self.recipe, self.role, self.dice, self.images = recipe, role, defaultdict(list), []
@@ -155,17 +149,17 @@ class JobQuotas:
     def _die(self, image: str) -> int:
         return draw_of(self.recipe.seed, f"{self.role} images", image)
 
-    def see(self, image: str, some: Iterable[GenerationJob]) -> None:
-        "Take an image's orders note of."
+    def see(self, image: str, jobs: Iterable[GenerationJob]) -> None:
+        "Take note of an image's jobs."
         if self.recipe.images:
             self.images.append(self._die(image))
-        for order in some if self.recipe.most else ():
-            for group in _groups(order):
+        for job in jobs if self.recipe.most else ():
+            for group in _groups(job):
                 if group in self.recipe.most:
-                    self.dice[group].append((order.draw, self._die(image)))
+                    self.dice[group].append((job.draw, self._die(image)))
 
     def close(self) -> None:
-        "All orders were seen: find how far each budget reaches."
+        "All jobs were seen: find how far each quota reaches."
         if self.recipe.images and len(self.images) > self.recipe.images:
             self.below = int(np.partition(np.array(self.images, np.uint64), self.recipe.images)[self.recipe.images])
         for group, most in self.recipe.most.items():
@@ -173,7 +167,8 @@ class JobQuotas:
             if len(dice) > most:
                 self.limits[group] = int(np.partition(dice, most)[most])
 
-    def within(self, order: GenerationJob) -> bool:
-        return self._die(order.image) < self.below and all(
-            order.draw < self.limits.get(group, float("inf")) for group in _groups(order)
+    def within(self, job: GenerationJob) -> bool:
+        "Whether a job is wanted, once all were seen."
+        return self._die(job.image) < self.below and all(
+            job.draw < self.limits.get(group, float("inf")) for group in _groups(job)
         )
