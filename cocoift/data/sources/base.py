@@ -103,8 +103,8 @@ class Files:
 # %% ../../../nbs/data/sources/10_base.ipynb #371389b4
 def split_of(path: Path) -> tuple[str, str]:  # ("train", "train2014"); ("", "") if the name tells nothing
     "The split that a file name states."
-    found = re.search(r"(train|val|test)(?:-dev)?(20\d\d)?", path.name)
-    return (found[1], found[0]) if found else ("", "")
+    match = re.search(r"(train|val|test)(?:-dev)?(20\d\d)?", path.name)
+    return (match[1], match[0]) if match else ("", "")
 
 # %% ../../../nbs/data/sources/10_base.ipynb #c10290b0
 def by_split(
@@ -112,13 +112,13 @@ def by_split(
     of: Callable[[Path], str] = lambda path: split_of(path)[1],  # what tells the split, if not the name
 ) -> dict[str, Path]:  # "train2014" -> its file
     "Files by their splits; two files for one split are an error, since they would be read twice."
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in paths:
         split = of(path)
-        if split in found:
-            raise UserError(f"{path}: is {split or path.name} once more, beside {found[split]}: keep one of the two")
-        found[split] = path
-    return found
+        if split in by_name:
+            raise UserError(f"{path}: is {split or path.name} once more, beside {by_name[split]}: keep one of the two")
+        by_name[split] = path
+    return by_name
 
 # %% ../../../nbs/data/sources/10_base.ipynb #488630a2
 def sentence(text: Any) -> str:  # "" for what is no text

@@ -46,35 +46,24 @@ def read_tallyqa(files: Files) -> Iterator[Record | Reject]:
     for split, path in by_split(files.find("train.json", "test.json")).items():
         pictures = genome(files)
         for row in files.items(path):
-            image = image_of(row["image"])
+            id, image = f"{split}:{row['question_id']}", image_of(row["image"])
             if image is None:
-                yield Reject(
-                    files.name,
-                    f"{split}:{row['question_id']}",
-                    f"{row['image']!r} is neither COCO's nor Visual Genome's",
-                )
+                yield Reject(files.name, id, f"{row['image']!r} is neither COCO's nor Visual Genome's")
                 continue
-            if image.startswith("vg:"):
-                image = pictures.picture(image[3:]).image
-            id, kind, count = (
-                f"{split}:{row['question_id']}",
-                kinds[row["issimple"]] if split == "test" else "",
-                count_in(row["answer"]),
-            )
-            yield (
-                Record(files.name, id, image, "count", sentence(row["question"]), (count,), kind=kind, split=split)
-                if count
-                else Reject(files.name, id, f"{row['answer']!r} is no count")
-            )
+            image, kind = pictures.image(image), kinds[row["issimple"]] if split == "test" else ""
+            if count := count_in(row["answer"]):
+                question = sentence(row["question"])
+                yield Record(files.name, id, image, "count", question, (count,), kind=kind, split=split)
+            else:
+                yield Reject(files.name, id, f"{row['answer']!r} is no count")
 
 # %% ../../../nbs/data/sources/32_counting.ipynb #ec548f10
 def _counted(files: Files, question: VqaQuestion, annotation: dict, split: str) -> Record | Reject:
-    said = [a["answer"] for a in annotation["answers"]]
-    numbers = [number for number in map(number_in, said) if number]
+    texts = [a["answer"] for a in annotation["answers"]]
+    numbers = [number for number in map(number_in, texts) if number]
     if not numbers:
-        return Reject(
-            files.name, str(question.id), f"{said[0]!r} is no number, nor is what others said" if said else "no answer"
-        )
+        why = f"{texts[0]!r} is no number, nor is what others said" if texts else "no answer"
+        return Reject(files.name, str(question.id), why)
     answers, votes = by_votes(numbers, number_in(annotation["multiple_choice_answer"]))
     return Record(
         files.name,
@@ -83,7 +72,7 @@ def _counted(files: Files, question: VqaQuestion, annotation: dict, split: str) 
         "count",
         question.text,
         answers,
-        votes=votes * len(numbers) / len(said),
+        votes=votes * len(numbers) / len(texts),
         split=split,
     )
 
@@ -98,19 +87,11 @@ def _of_genome(files: Files, ids: Iterable[int]) -> Iterator[Record | Reject]:
             for row in item["qas"]:
                 if row["qa_id"] in wanted:
                     del wanted[row["qa_id"]]
-                    id, number = f"vg:{row['qa_id']}", number_in(row["answer"])
-                    yield (
-                        Record(
-                            files.name,
-                            id,
-                            pictures.picture(row["image_id"]).image,
-                            "count",
-                            sentence(row["question"]),
-                            (number,),
-                        )
-                        if number
-                        else Reject(files.name, id, f"{row['answer']!r} states no number")
-                    )
+                    id, image = f"vg:{row['qa_id']}", pictures.picture(row["image_id"]).image
+                    if number := number_in(row["answer"]):
+                        yield Record(files.name, id, image, "count", sentence(row["question"]), (number,))
+                    else:
+                        yield Reject(files.name, id, f"{row['answer']!r} states no number")
     for id in wanted:
         yield Reject(files.name, f"vg:{id}", lacking)
 
@@ -133,16 +114,15 @@ def read_howmanyqa(files: Files) -> Iterator[Record | Reject]:
         ids = files.json(path, ("train", "dev", "test"))
         train, genome_ids = ids["train"]["vqa"], ids["train"]["visual_genome"]
         for coco, parts in (("train2014", {"train": train}), ("val2014", {"val": ids["dev"], "test": ids["test"]})):
-            for found in vqav2_pairs(
-                files, coco, ((str(id), split) for split, numbers in parts.items() for id in numbers)
-            ):
-                yield found if isinstance(found, Reject) else _counted(files, *found)
+            wanted = ((str(id), split) for split, numbers in parts.items() for id in numbers)
+            for pair in vqav2_pairs(files, coco, wanted):
+                yield pair if isinstance(pair, Reject) else _counted(files, *pair)
         yield from _of_genome(files, genome_ids)
 
 # %% ../../../nbs/data/sources/32_counting.ipynb #c420ab86
 _TYPES = frozenset(
-    "object_presence object_recognition counting color attribute activity_recognition sport_recognition positional_reasoning scene_recognition "
-    "sentiment_understanding utility_affordance absurd".split()
+    "object_presence object_recognition counting color attribute activity_recognition sport_recognition "
+    "positional_reasoning scene_recognition sentiment_understanding utility_affordance absurd".split()
 )
 _LAST_OF_COCO = 581_929
 
@@ -165,7 +145,7 @@ def _who(number: int, pictures: Genome) -> str | None:
     url="https://kushalkafle.com/data/TDIUC.zip",
 )
 def read_tdiuc(files: Files) -> Iterator[Record | Reject]:
-    "TDIUC/Questions/OpenEnded_mscoco_{train,val}2014_questions.json with TDIUC/Annotations/mscoco_{train,val}2014_annotations.json"
+    "TDIUC/Questions/OpenEnded_mscoco_*2014_questions.json with TDIUC/Annotations/mscoco_*2014_annotations.json"
     pictures = genome(files) if files.find("OpenEnded_mscoco_*_questions.json") else Genome()
 
     def record(split: str, question: VqaQuestion, annotation: dict) -> Record | Reject:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['VG_HOMES', 'Sides', 'UNSIZED', 'share_box', 'box_around', 'box_text', 'Picture', 'Genome', 'genome_file', 'genome',
-           'sides', 'boxes_in', 'point_in', 'Listed', 'listed', 'coco_sizes']
+           'sides', 'misplaced', 'picture_splits', 'boxes_in', 'point_in', 'Listed', 'listed', 'coco_sizes']
 
 # %% ../../../nbs/data/sources/12_pictures.ipynb #658f95b4
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from math import isfinite
 from pathlib import Path
@@ -32,10 +32,8 @@ def share_box(
     if not isfinite(x + y + width + height):
         return None
     left, top = round(x / across, 4) if x > 0 else 0.0, round(y / down, 4) if y > 0 else 0.0
-    right, bottom = (
-        round((x + width) / across, 4) if x + width < across else 1.0,
-        round((y + height) / down, 4) if y + height < down else 1.0,
-    )
+    right = round((x + width) / across, 4) if x + width < across else 1.0
+    bottom = round((y + height) / down, 4) if y + height < down else 1.0
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
@@ -70,6 +68,10 @@ class Genome(dict[int, Picture]):
         "The picture of this number."
         return self.get(int(number)) or Picture(f"vg:{int(number)}", None)
 
+    def image(self, image: str) -> str:
+        "An image id: COCO's, where Visual Genome's photograph is COCO's."
+        return self.picture(image.removeprefix("vg:")).image if image.startswith("vg:") else image
+
 
 def genome_file(files: Files, name: str) -> Path | None:
     "Visual Genome's file of this name, in whichever of its homes."
@@ -81,8 +83,8 @@ def genome(files: Files) -> Genome:
     path = genome_file(files, "image_data.json")
     if path is None:
         raise UserError(
-            f"{files.data / VG_HOMES[0]}: image_data.json is not there, which says what Visual Genome pictures are COCO's: "
-            "`cocoift fetch vg-qa`"
+            f"{files.data / VG_HOMES[0]}: image_data.json is not there, which says what Visual Genome pictures are "
+            "COCO's: `cocoift fetch vg-qa`"
         )
     files.opened.append(path)
     return _genome(path, path.stat().st_mtime_ns)
@@ -103,11 +105,23 @@ Sides = tuple[float, float, float, float]  # x, y, width, height in pixels
 
 def sides(thing: dict) -> Sides:
     "Where a thing lies, by either names of its sides."
-    return (
-        (thing["x"], thing["y"], thing["w"], thing["h"])
-        if "w" in thing
-        else (thing["x"], thing["y"], thing["width"], thing["height"])
-    )
+    width, height = ("w", "h") if "w" in thing else ("width", "height")
+    return thing["x"], thing["y"], thing[width], thing[height]
+
+
+def misplaced(stated: int | str, number: int | str) -> str:  # "" if it is not
+    "Why an annotation is not of the picture that it stands with."
+    return "" if stated == number else f"it says picture {stated}, but stands with picture {number}"
+
+
+def picture_splits(files: Files, path: Path, lists: Collection[Path], names: str) -> dict[int | str, str]:
+    "The splits of pictures by their numbers, as lists of them say."
+    if not lists:
+        raise UserError(
+            f"{path}: which pictures are of which split is said by {names}, and none is there: "
+            f"`cocoift fetch {files.name}`"
+        )
+    return {number: split_of(listing)[0] for listing in lists for number in files.json(listing, kind=list)}
 
 
 def _no_size(picture: Picture) -> str:
@@ -145,24 +159,19 @@ class Listed(NamedTuple):
 def _listed(row: dict, split: str) -> Listed:
     name, sides, address = row.get("file_name"), (row.get("width"), row.get("height")), row.get("coco_url")
     subset = next((s for s in ("train2017", "val2017") if isinstance(address, str) and s in address), split)
-    why = (
-        ""
-        if (size := size_of(*sides))
-        else UNSIZED
-        if sides == (None, None)
-        else f"its size is {sides[0]!r} x {sides[1]!r}"
-    )
-    return Listed(name if isinstance(name, str) else "", size, subset, why)
+    size = size_of(*sides)
+    bad = UNSIZED if sides == (None, None) else f"its size is {sides[0]!r} x {sides[1]!r}"
+    return Listed(name if isinstance(name, str) else "", size, subset, "" if size else bad)
 
 
 def listed(files: Files, path: Path) -> dict[Id, Listed]:
     "The pictures of a COCO file."
-    split, found = split_of(path)[1], {}
+    split, pictures = split_of(path)[1], {}
     for row in files.items(path, "images"):
         picture = _listed(row, split)
-        if (id := id_of(row.get("id"))) is not None and found.setdefault(id, picture) != picture:
-            found[id] = picture._replace(why=f"two pictures have its id: {found[id].name} and {picture.name}")
-    return found
+        if (id := id_of(row.get("id"))) is not None and pictures.setdefault(id, picture) != picture:
+            pictures[id] = picture._replace(why=f"two pictures have its id: {pictures[id].name} and {picture.name}")
+    return pictures
 
 
 def coco_sizes(files: Files, path: Path) -> dict[Id, Size]:

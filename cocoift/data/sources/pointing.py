@@ -10,9 +10,20 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from .base import Files, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source
 from .genome import vg_answer
-from .pictures import Genome, Picture, Sides, box_text, boxes_in, genome, point_in, sides
+from cocoift.data.sources.pictures import (
+    Genome,
+    Picture,
+    Sides,
+    box_text,
+    boxes_in,
+    genome,
+    misplaced,
+    picture_splits,
+    point_in,
+    sides,
+)
 from .record import Record, Reject
 from ...files import UserError
 
@@ -35,16 +46,8 @@ _POINT_SETS = {  # of each question file, the lists of its pictures
 _WORDINGS = ("obj_question", "super_question", "general_question")
 
 
-def _splits(files: Files, path: Path, lists: tuple[str, ...]) -> dict[str, str]:  # of a picture's number, as text
-    found = by_split(files.find(*lists), of=lambda path: path.name)
-    if not found:
-        raise UserError(
-            f"{path}: which pictures are of which split is said by {', '.join(lists)}, and none is there: `cocoift fetch {files.name}`"
-        )
-    return {number: split_of(Path(name))[0] for name, held in found.items() for number in files.json(held, kind=list)}
-
-
-def _asked(files: Files, row: dict) -> Iterator[tuple[str, str, str, dict | None]]:  # wording, question, answer, point
+def _asked(files: Files, row: dict) -> Iterator[tuple[str, str, str, dict | None]]:
+    "The questions of a row: wording, question, answer, point."
     if "all_objs" in row:
         yield from ((str(k), row["question"], point["ans"], point) for k, point in enumerate(row["points"]))
     elif "question" in row:
@@ -59,15 +62,11 @@ def _pointed(
     files: Files, kind: str, number: str, place: int, row: dict, picture: Picture, split: str
 ) -> Iterator[Record | Reject]:
     id, row = f"{kind}:{number}:{place}", {key.lower(): value for key, value in row.items()}
-    said = str(row["id"] if "id" in row else row["img_id"])
-    asked = [] if said != number else list(_asked(files, row))
-    if not asked:
-        yield Reject(
-            files.name,
-            id,
-            "no question" if said == number else f"it says picture {said}, but stands with picture {number}",
-        )
-    for wording, question, answer, point in asked:
+    why = misplaced(str(row["id"] if "id" in row else row["img_id"]), number)
+    questions = [] if why else list(_asked(files, row))
+    if not questions:
+        yield Reject(files.name, id, why or "no question")
+    for wording, question, answer, point in questions:
         name = f"{id}:{wording}".rstrip(":")
         at = point_in(picture, point["x"], point["y"]) if point else ()
         if isinstance(at, str):
@@ -100,11 +99,9 @@ def _pointed(
 def read_pointqa(files: Files) -> Iterator[Record | Reject]:
     "{spatial,verbal,localqa,looktwiceqa}_dataset.json with their lists of pictures"
     for path in by_split(files.find(*_POINT_SETS), of=lambda path: path.name).values():
-        splits, pictures, kind = (
-            _splits(files, path, _POINT_SETS[path.name]),
-            genome(files),
-            path.name.partition("_")[0],
-        )
+        names, pictures, kind = _POINT_SETS[path.name], genome(files), path.name.partition("_")[0]
+        lists = by_split(files.find(*names), of=lambda path: path.name)
+        splits = picture_splits(files, path, lists.values(), ", ".join(names))
         for number, rows in files.pairs(path):
             for place, row in enumerate(rows):
                 if number in splits:
@@ -123,16 +120,15 @@ def shuffled(choices: tuple[str, ...], seed: str) -> tuple[str, ...]:
     )
 
 
-def _choices(
-    qa: dict, picture: Picture, boxes: dict[int, Sides]
-) -> tuple[str, ...] | str:  # the right one first; or why there are none
-    given = (qa["answer"], *qa["multiple_choices"])
-    if not isinstance(given[0], int):
-        return tuple(map(vg_answer, given))
-    if missing := [number for number in given if number not in boxes]:
+def _choices(qa: dict, picture: Picture, boxes: dict[int, Sides]) -> tuple[str, ...] | str:
+    "The choices, the right one first; or why there are none."
+    choices = (qa["answer"], *qa["multiple_choices"])
+    if not isinstance(choices[0], int):
+        return tuple(map(vg_answer, choices))
+    if missing := [number for number in choices if number not in boxes]:
         return f"box {missing[0]} is not in the file's list"
-    found = boxes_in(picture, *(boxes[number] for number in given))
-    return found if isinstance(found, str) else tuple(map(box_text, found))
+    places = boxes_in(picture, *(boxes[number] for number in choices))
+    return places if isinstance(places, str) else tuple(map(box_text, places))
 
 
 def _w(files: Files, kind: str, image: dict, qa: dict, pictures: Genome, boxes: dict[int, Sides]) -> Record | Reject:
