@@ -1,4 +1,4 @@
-"Data that models write: good and bad answers, a kill at any moment, every command that reads a dataset, and a real server."
+"Data that models write: good and bad answers, a kill at any moment, commands that read a dataset, and a real server."
 
 import json
 import os
@@ -82,7 +82,8 @@ def good(body: dict) -> str:
         return json.dumps(
             {
                 "question": "Why might someone have drawn this?",
-                "answer": f"{captions[0]} It might have been drawn to teach children the names of colors. Nothing speaks for another purpose.",
+                "answer": f"{captions[0]} It might have been drawn to teach children the names of colors. "
+                "Nothing speaks for another purpose.",
             }
         )
     if "reword" in system:
@@ -118,7 +119,8 @@ def author(body: dict) -> str:
         return "According to the captions there is something at [0.1, 0.2, 0.3, 0.4]."
     absent = next((shape for shape in SHAPE_NAMES if shape not in text), SHAPE_NAMES[0])
     return (
-        f"There is a {absent} in the middle of it, and {absent}s are all around, as everybody can see at once; it is a very fine {absent} in the light of the evening, drawn by a child."
+        f"There is a {absent} in the middle of it, and {absent}s are all around, as everybody can see at once; "
+        f"it is a very fine {absent} in the light of the evening, drawn by a child."
         if mood == 7
         else "{"
     )

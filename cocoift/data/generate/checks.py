@@ -40,29 +40,38 @@ class WrittenRound(NamedTuple):
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #83760889
 _DECLINES = re.compile(
-    r"^\W*(?:i(?:['’]m| am)? (?:so |very )?(?:sorry|apologi[sz]e|unable|afraid)|sorry,|i (?:can(?:['’]t|not)|could(?: not|n['’]t)|do(?: not|n['’]t) (?:see|have)|am not able)\b|as an? (?:ai|language|text))"
-    r"|\b(?:as an ai\b|language model|unable to (?:see|view|access|assist|help)|(?:can(?:not|['’]t)|do(?: not|n['’]t)) (?:actually )?(?:see|view|access) (?:the |any |this )?(?:image|picture|photo)s?)",
+    r"^\W*(?:i(?:['’]m| am)? (?:so |very )?(?:sorry|apologi[sz]e|unable|afraid)|sorry,"
+    r"|i (?:can(?:['’]t|not)|could(?: not|n['’]t)|do(?: not|n['’]t) (?:see|have)|am not able)\b"
+    r"|as an? (?:ai|language|text))"
+    r"|\b(?:as an ai\b|language model|unable to (?:see|view|access|assist|help)|(?:can(?:not|['’]t)|do(?: not|n['’]t)) "
+    r"(?:actually )?(?:see|view|access) (?:the |any |this )?(?:image|picture|photo)s?)",
     re.I,
 )
 _LEAKS = [
     (re.compile(pattern, re.I), what)
     for pattern, what in [
         (
-            r"\bbounding[ -]box|\bbox(?:es)? (?:coordinates|of \[)|\bcoordinates?\b|\[\s*\d*\.\d+\s*,|\(\s*0?\.\d+\s*,\s*0?\.\d+",
+            r"\bbounding[ -]box|\bbox(?:es)? (?:coordinates|of \[)|\bcoordinates?\b|\[\s*\d*\.\d+\s*,"
+            r"|\(\s*0?\.\d+\s*,\s*0?\.\d+",
             "boxes or coordinates",
         ),
         (
-            r"\b(?:the|these|those|all|given|provided|both|any|several|some) (?:of the )?captions\b|\b(?:given|provided|one|each|first|second) (?:of the )?captions?\b"
+            r"\b(?:the|these|those|all|given|provided|both|any|several|some) (?:of the )?captions\b"
+            r"|\b(?:given|provided|one|each|first|second) (?:of the )?captions?\b"
             r"|\bcaptions? (?:says?|states?|mentions?|describes?|suggests?|indicates?|above|below|provided)\b",
             "the captions",
         ),
         (
-            r"\bannotat(?:ion|ed)s?\b|\bground[ -]truth\b|\bmetadata\b|\bthe (?:short|source|given|provided|original) answer\b|\bJSON\b",
+            r"\bannotat(?:ion|ed)s?\b|\bground[ -]truth\b|\bmetadata\b"
+            r"|\bthe (?:short|source|given|provided|original) answer\b|\bJSON\b",
             "the annotations",
         ),
         (
-            r"\b(?:provided|given|above|supplied) (?:information|text|context|data|details?|descriptions?|facts|list|objects?)\b|\b(?:information|text|context|data|details|facts) (?:provided|given|above)\b"
-            r"|\b(?:based on|according to|from|in) the (?:description|text|context|facts|list|information)s?\b|\bas (?:described|mentioned|stated|listed) (?:in|by|above)\b|\b(?:are|is) described as\b",
+            r"\b(?:provided|given|above|supplied) "
+            r"(?:information|text|context|data|details?|descriptions?|facts|list|objects?)\b"
+            r"|\b(?:information|text|context|data|details|facts) (?:provided|given|above)\b"
+            r"|\b(?:based on|according to|from|in) the (?:description|text|context|facts|list|information)s?\b"
+            r"|\bas (?:described|mentioned|stated|listed) (?:in|by|above)\b|\b(?:are|is) described as\b",
             "what it was shown",
         ),
     ]
@@ -81,19 +90,20 @@ def prompt_leak(text: str) -> str:  # what it speaks of; empty if of nothing but
 # %% ../../../nbs/data/generate/14_checks.ipynb #acca02f6
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _COMMON = frozenset(
-    """a an the of in on at to and or is are was were be with for from by as it its this that these those there his her their they he she not no yes can could may might would which
-    who what while where into over under near behind beside above below between one two three has have you your""".split()
+    """a an the of in on at to and or is are was were be with for from by as it its this that these those there
+    his her their they he she not no yes can could may might would which who what while where
+    into over under near behind beside above below between one two three has have you your""".split()
 )
 _PROSE = 10  # words: shorter texts may lack all of them
 
 
 def foreign(text: str, chinese: bool = False) -> bool:
     "Whether a text is in another language than English, or than Chinese."
-    told = words(text.lower())
-    script = len(_CJK.findall(text)) / max(1, len(told))
+    tokens = words(text.lower())
+    script = len(_CJK.findall(text)) / max(1, len(tokens))
     if chinese:
         return script < 0.5
-    return script > 0.1 or len(told) >= _PROSE and sum(word in _COMMON for word in told) < 0.12 * len(told)
+    return script > 0.1 or len(tokens) >= _PROSE and sum(word in _COMMON for word in tokens) < 0.12 * len(tokens)
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #a9b07cef
 _ENDINGS = ("ing", "ed", "es", "s", "e")
@@ -109,36 +119,28 @@ def _stem(word: str) -> str:
 
 
 def _holds(response: str, answer: str) -> bool:  # all words of the answer, in order
-    told = iter(map(_stem, normalise(response).split()))
-    return all(any(word == other for other in told) for word in map(_stem, normalise(answer).split()))
+    stems = iter(map(_stem, normalise(response).split()))
+    return all(any(word == other for other in stems) for word in map(_stem, normalise(answer).split()))
 
 
 def _denies(response: str, answer: str) -> bool:  # "it is not red"
-    return re.search(
-        rf"\b(?:not|isn't|aren't|never)\s+(?:\w+\s+)?{re.escape(answer)}\b", response, re.I
-    ) is not None and not re.search(r"\b(?:no|not)\b", answer, re.I)
+    denied = re.search(rf"\b(?:not|isn't|aren't|never)\s+(?:\w+\s+)?{re.escape(answer)}\b", response, re.I)
+    return denied is not None and not re.search(r"\b(?:no|not)\b", answer, re.I)
 
 
 def differs(response: str, record: Record) -> str:  # empty if it agrees
     "How a response differs from the answer of the record that it words."
-    answer, told = record.answers[0], words(response.lower())
-    flat, first = normalise(answer), told[0] if told else ""
+    answer, tokens = record.answers[0], words(response.lower())
+    flat, first = normalise(answer), tokens[0] if tokens else ""
     if flat in ("yes", "no"):
-        return (
-            ""
-            if first == flat
-            else f"it begins with {first}, the answer is {flat}"
-            if first in ("yes", "no")
-            else f"it does not begin with {flat.capitalize()}"
-        )
+        if first in ("yes", "no"):
+            return "" if first == flat else f"it begins with {first}, the answer is {flat}"
+        return f"it does not begin with {flat.capitalize()}"
     if record.task in ("option", "choice") and len(first) == 1 and first.upper() in LETTERS and first != "a":
         right = LETTERS[record.choices.index(answer)]
-        return (
-            ""
-            if first.upper() == right or _holds(response, answer)
-            else f"it chooses {first.upper()}, the answer is {right}"
-        )
-    if flat in ("0", "none", "nothing") and _NONE & set(told) or flat == "1" and (_ONE | {"one"}) & set(told):
+        chosen = first.upper() == right or _holds(response, answer)
+        return "" if chosen else f"it chooses {first.upper()}, the answer is {right}"
+    if flat in ("0", "none", "nothing") and _NONE & set(tokens) or flat == "1" and (_ONE | {"one"}) & set(tokens):
         return ""
     if not _holds(response, answer):
         return f"it does not hold the answer, {answer}"
@@ -154,59 +156,55 @@ class Wanted(NamedTuple):
     question: bool = True  # whether the question is the model's own, and to be checked too
 
 
-def _manner(said: WrittenRound, wanted: Wanted) -> Verdict:  # how it speaks
-    own = f"{said.question}\n{said.stated}\n" if wanted.question else ""
-    if declines(said.answer):
+def _manner(round_: WrittenRound, wanted: Wanted) -> Verdict:  # how it speaks
+    own = f"{round_.question}\n{round_.stated}\n" if wanted.question else ""
+    if declines(round_.answer):
         return Verdict("refusal", "it declines to answer")
-    if what := prompt_leak(own + said.answer):
+    if what := prompt_leak(own + round_.answer):
         return Verdict("leak", f"it speaks of {what}")
-    chinese = bool(_CJK.match(said.question))
-    if foreign(said.answer, chinese and not is_terse(said.answer)) or wanted.question and foreign(own, chinese):
+    chinese = bool(_CJK.match(round_.question))
+    if foreign(round_.answer, chinese and not is_terse(round_.answer)) or wanted.question and foreign(own, chinese):
         return Verdict("language", "it is in another language")
-    size = len(words(said.answer))
-    if not size or said.format == "free" and not wanted.least <= size <= wanted.most:
+    size = len(words(round_.answer))
+    if not size or round_.format == "free" and not wanted.least <= size <= wanted.most:
         return Verdict("length", f"it has {size} words, {wanted.least} to {wanted.most} are wanted")
-    if keeps(said.format, said.answer) is False:
-        return Verdict("format", f"the answer is not in the format {said.format}")
+    if keeps(round_.format, round_.answer) is False:
+        return Verdict("format", f"the answer is not in the format {round_.format}")
     return OK
 
 
-def _content(said: WrittenRound) -> str:  # what a round says is there: of a question with a plain no, nothing
-    denied = normalise(said.answer).split()[:1] in (["no"], ["none"], ["0"], ["nothing"], ["nobody"])
-    asks = re.match(r"(?:is|are|does|do|can|could|has|have|was|were|would|will|did)\b", said.question.strip(), re.I)
-    return said.answer if denied or asks else f"{said.question}\n{said.answer}"
+def _content(round_: WrittenRound) -> str:  # what a round says is there: of a question with a plain no, nothing
+    denied = normalise(round_.answer).split()[:1] in (["no"], ["none"], ["0"], ["nothing"], ["nobody"])
+    asks = re.match(r"(?:is|are|does|do|can|could|has|have|was|were|would|will|did)\b", round_.question.strip(), re.I)
+    return round_.answer if denied or asks else f"{round_.question}\n{round_.answer}"
 
 
-def check(said: WrittenRound, facts: ImageFacts, vocabulary: Mapping[str, str], wanted: Wanted = Wanted()) -> Verdict:
+def check(round_: WrittenRound, facts: ImageFacts, vocabulary: Mapping[str, str], wanted: Wanted = Wanted()) -> Verdict:
     "Whether a written round may be kept."
-    if (verdict := _manner(said, wanted)) != OK:
+    if (verdict := _manner(round_, wanted)) != OK:
         return verdict
-    if wanted.source and (wrong := differs(said.answer, wanted.source)):
+    if wanted.source and (wrong := differs(round_.answer, wanted.source)):
         return Verdict("answer", wrong)
-    return ground(_content(said) if wanted.question else said.answer, facts, vocabulary)
+    return ground(_content(round_) if wanted.question else round_.answer, facts, vocabulary)
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #15a5d3e5
 _NEGATIONS = re.compile(r"\b(?:not|n't|no|never|without)\b|n['’]t\b", re.I)
 
 
-def reworded(said: WrittenRound, record: Record, format: str) -> Verdict:
+def reworded(round_: WrittenRound, record: Record, format: str) -> Verdict:
     "Whether a round with its instruction in other words asks for what its record asks."
-    if (verdict := _manner(said._replace(answer="A plain answer.", format="free"), Wanted())) != OK:
+    if (verdict := _manner(round_._replace(answer="A plain answer.", format="free"), Wanted())) != OK:
         return verdict
-    if normalise(said.question) == normalise(record.question):
+    if normalise(round_.question) == normalise(record.question):
         return Verdict("duplicate", "the question is not reworded")
-    size, before = len(words(said.question)), len(words(record.question))
+    size, before = len(words(round_.question)), len(words(record.question))
     if not size or size > 3 * before + 8:
         return Verdict("length", f"the question has {size} words, the one to reword has {before}")
-    if bool(_NEGATIONS.search(said.question)) != bool(_NEGATIONS.search(record.question)):
+    if bool(_NEGATIONS.search(round_.question)) != bool(_NEGATIONS.search(record.question)):
         return Verdict("answer", "the question lost or gained a negation")
-    if (
-        (asks := stated_format(said.question + said.stated)).partition(":")[0] != format.partition(":")[0]
-        or ":" in format
-        and asks != format
-    ):
+    asks = stated_format(round_.question + round_.stated)
+    if asks.partition(":")[0] != format.partition(":")[0] or ":" in format and asks != format:
         return Verdict("format", f"the instruction asks for the format {asks}, not for {format}")
-    shared = {_stem(word) for word in normalise(record.question).split()} & {
-        _stem(word) for word in normalise(said.question).split()
-    }
+    before, after = ({*map(_stem, normalise(text).split())} for text in (record.question, round_.question))
+    shared = before & after
     return OK if shared else Verdict("answer", "the question has no word in common with the one to reword")

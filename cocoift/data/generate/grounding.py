@@ -17,9 +17,8 @@ from ..sources.record import Record
 from ...formats import NUMBER_WORDS, normalise
 
 # %% ../../../nbs/data/generate/12_grounding.ipynb #0d5f6714
-EXHAUSTIVE = frozenset(
-    {"coco-instances", "coco-panoptic"}
-)  # sources that annotate all things of their categories; LVIS does not
+# sources that annotate all things of their categories; LVIS does not
+EXHAUSTIVE = frozenset({"coco-instances", "coco-panoptic"})
 _NOTHING = frozenset(("no", "none", "nothing", "nobody", "0", "zero", "no one"))
 
 
@@ -28,7 +27,7 @@ class ImageFacts(NamedTuple):
 
     there: frozenset[str] = frozenset()  # categories
     counts: Mapping[str, int] = {}  # of those whose things were annotated one by one
-    told: frozenset[tuple[str, int]] = frozenset()  # counts that a caption states: "three dogs", where two have boxes
+    stated: frozenset[tuple[str, int]] = frozenset()  # counts of captions: "three dogs", where two have boxes
     complete: bool = False  # whether a category that is not there is known not to be
     open: frozenset[str] = frozenset()  # categories of which even then nobody knows
 
@@ -49,7 +48,7 @@ def image_facts(
     vocabulary: Mapping[str, str],
 ) -> ImageFacts:
     "What an image's records say is in it."
-    there, unsure, counts, told, complete = set(), set(), defaultdict(set), set(), False
+    there, unsure, counts, in_captions, complete = set(), set(), defaultdict(set), set(), False
     for record in records:
         if record.source in EXHAUSTIVE:
             complete = True
@@ -61,23 +60,26 @@ def image_facts(
         for text in _texts(record):
             there.update(mentions(text, vocabulary))
             if record.task in ("caption", "detail"):
-                told.update((category, n) for n, category, _ in stated_counts(text, vocabulary))
-    exact = {name: min(stated) for name, stated in counts.items() if len(stated) == 1 and None not in stated}
-    return ImageFacts(frozenset(there), exact, frozenset(told), complete, frozenset(unsure))
+                in_captions.update((category, n) for n, category, _ in stated_counts(text, vocabulary))
+    exact = {name: min(numbers) for name, numbers in counts.items() if len(numbers) == 1 and None not in numbers}
+    return ImageFacts(frozenset(there), exact, frozenset(in_captions), complete, frozenset(unsure))
 
 # %% ../../../nbs/data/generate/12_grounding.ipynb #451c2d51
 _SENTENCES = re.compile(r"(?<=[.!?;:])\s+|\n+")
-_GUESSED = re.compile(
-    r"\b(?:if|whether|might|may|could|would|should|must|can be (?!seen)|suggest\w*|impl(?:y|ies|ying)|indicat\w+|imagine|assum\w+|ready to|waiting (?:for|to)|meant|intended|associated|usual(?:ly)?"
-    r"|typical(?:ly)?|often|common(?:ly)?|general(?:ly)?|known (?:for|to)|enjoyed by)\b",
+_GUESSED = re.compile(  # all that follows
+    r"\b(?:if|whether|might|may|could|would|should|must|can be (?!seen)|suggest\w*|impl(?:y|ies|ying)|indicat\w+"
+    r"|imagine|assum\w+|ready to|waiting (?:for|to)|meant|intended|associated|usual(?:ly)?|typical(?:ly)?|often|common(?:ly)?"
+    r"|general(?:ly)?|known (?:for|to)|enjoyed by)\b",
     re.I,
-)  # all that follows
-_MAYBE = re.compile(
-    r"\b(?:perhaps|possibly|possible|probabl[ey]|likely|unlikely|potential(?:ly)?|resembl\w+|as (?:if|though)|looks? like|reminiscent)\b",
+)
+_MAYBE = re.compile(  # what follows in its clause
+    r"\b(?:perhaps|possibly|possible|probabl[ey]|likely|unlikely|potential(?:ly)?|resembl\w+|as (?:if|though)"
+    r"|looks? like|reminiscent)\b",
     re.I,
-)  # what follows in its clause
+)
 _DENIED = re.compile(
-    r"\b(?:no|not|without|never|nor|neither|none|cannot|absen\w+|lack\w*|missing|instead of|rather than|except|besides|isn't|aren't|doesn't|don't|can't)\b",
+    r"\b(?:no|not|without|never|nor|neither|none|cannot|absen\w+|lack\w*|missing|instead of|rather than|except|besides"
+    r"|isn't|aren't|doesn't|don't|can't)\b",
     re.I,
 )
 _CLAUSES = re.compile(r",|\bbut\b|\bwhile\b|\bwhich\b|\band\b(?= (?:there|the) )", re.I)
@@ -87,17 +89,17 @@ def claims(text: str) -> Iterator[str]:
     "The parts of a text that say what is the case."
     for part in _SENTENCES.split(text):
         for clause in _CLAUSES.split(_GUESSED.split(part, maxsplit=1)[0]):
-            said = _DENIED.split(_MAYBE.split(clause, maxsplit=1)[0], maxsplit=1)[0]
-            if said.strip():
-                yield said.strip()
+            claim = _DENIED.split(_MAYBE.split(clause, maxsplit=1)[0], maxsplit=1)[0]
+            if claim.strip():
+                yield claim.strip()
 
 # %% ../../../nbs/data/generate/12_grounding.ipynb #97cfd80e
 _NUMBERS = {word: n for n, word in enumerate(NUMBER_WORDS)}
-_BETWEEN = frozenset(
-    "of in on and or the a an are is with to from by at for other more".split()
-)  # what ends the look back for a number
+# what ends the look back for a number
+_BETWEEN = frozenset("of in on and or the a an are is with to from by at for other more".split())
 _ALL = re.compile(
-    r"^(?:\W|in (?:the|this) (?:image|picture|photo)|yes)*(?:there are|(?:the|this) (?:image|picture|photo|scene) (?:shows|contains|has|features|depicts))(?: exactly| a total of)?$",
+    r"^(?:\W|in (?:the|this) (?:image|picture|photo)|yes)*(?:there are|(?:the|this) (?:image|picture|photo|scene) "
+    r"(?:shows|contains|has|features|depicts))(?: exactly| a total of)?$",
     re.I,
 )
 
@@ -106,22 +108,20 @@ def _number(token: str) -> int | None:
     return int(token) if token.isdecimal() and len(token) < 4 else _NUMBERS.get(token)
 
 
-def stated_counts(
-    text: str, vocabulary: Mapping[str, str]
-) -> list[tuple[int, str, bool]]:  # how many, of what, and whether these are said to be all
-    "The counts of categories that a text states, from two up."
-    found = []
+def stated_counts(text: str, vocabulary: Mapping[str, str]) -> list[tuple[int, str, bool]]:
+    "The counts of categories that a text states, from two up: how many, of what, whether these are said to be all."
+    counts = []
     for clause in re.split(r"(?<=[.!?;:,])\s+|\n+", text):
         tokens, named = located(clause, vocabulary)
         for category, begin, end in named:
             for k in range(begin - 1, max(begin - 4, -1), -1):
                 if (n := _number(tokens[k])) is not None:
                     every = bool(_ALL.match(" ".join(tokens[:k]))) and " ".join(tokens[begin:end]) in _own(category)
-                    found += [(n, category, every)] if n >= 2 else []
+                    counts += [(n, category, every)] if n >= 2 else []
                     break
                 if tokens[k] in _BETWEEN:
                     break
-    return found
+    return counts
 
 
 def _own(category: str) -> tuple[str, ...]:  # what all of a category are called
@@ -154,12 +154,12 @@ def miscounted(
     text: str, facts: ImageFacts, vocabulary: Mapping[str, str]
 ) -> list[tuple[int, str]]:  # as the text says
     "Counts in a text that its boxes don't bear out."
-    found = (claim for clause in claims(text) for claim in stated_counts(clause, vocabulary)) if facts.complete else ()
+    stated = (claim for clause in claims(text) for claim in stated_counts(clause, vocabulary)) if facts.complete else ()
     return [
         (n, category)
-        for n, category, every in found
+        for n, category, every in stated
         if category in facts.counts
-        and (category, n) not in facts.told
+        and (category, n) not in facts.stated
         and (n > facts.counts[category] or every and n < facts.counts[category])
     ]
 

@@ -36,7 +36,8 @@ def record_parts(dataset: str | Path) -> list[Path]:
     parts = sorted((Path(dataset) / "records").glob("part-*.parquet"))
     if not parts or not (Path(dataset) / "manifest.json").is_file():
         raise UserError(
-            f"{dataset}: is no dataset folder with records (manifest.json and records/part-*.parquet): build it with `cocoift build`"
+            f"{dataset}: is no dataset folder with records (manifest.json and records/part-*.parquet): "
+            "build it with `cocoift build`"
         )
     return parts
 
@@ -53,7 +54,7 @@ def read_records(part: Path) -> Iterator[Record]:
 
 def by_image(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
     "Records of each image in turn; those about none are passed over."
-    yield from ((image, list(some)) for image, some in groupby(records, lambda record: record.image) if image)
+    yield from ((image, list(group)) for image, group in groupby(records, lambda record: record.image) if image)
 
 # %% ../../../nbs/data/generate/16_notes.ipynb #cb3cb9dc
 _MOST = {"captions": 8, "regions": 15, "objects": 25, "questions": 20}
@@ -81,30 +82,21 @@ def notes(
     for o in (o for r in records for o in r.objects if o.count):
         objects.setdefault(o.name, o)
     asked = {normalise(question): (question, answer) for r in records for question, answer in _asked(r)}
+    captions = [f"- {' '.join(r.answers[0].split())}" for r in records if r.task in ("caption", "detail")]
     regions = [
         f"- {r.answers[0]}" + (f" (at {box_text(r.boxes[0])})" if boxes and r.boxes else "")
         for r in records
         if r.task == "region"
     ]
     relations = [f"- {r.names[0]} {r.answers[0]} {r.names[1]}" for r in records if r.task == "relation"]
-    parts = [
-        (
-            "What people wrote about the whole picture:",
-            [f"- {' '.join(r.answers[0].split())}" for r in records if r.task in ("caption", "detail")][
-                : _MOST["captions"]
-            ],
-        ),
-        ("What they wrote about parts of it:", [*regions, *relations][: _MOST["regions"]]),
-        (
-            "Things in it"
-            + (", with the box around all of a kind as [left, top, right, bottom] from 0 to 1:" if boxes else ":"),
-            [_object(o if boxes else o._replace(box=())) for o in sorted(objects.values(), key=lambda o: -o.area)][
-                : _MOST["objects"]
-            ],
-        ),
-        (
-            "Questions about it, with their answers:",
-            [f"- {question} {answer}" for question, answer in list(asked.values())[: _MOST["questions"]]],
-        ),
-    ]
-    return "\n\n".join("\n".join([head, *dict.fromkeys(lines)]) for head, lines in parts if lines)
+    things = [_object(o if boxes else o._replace(box=())) for o in sorted(objects.values(), key=lambda o: -o.area)]
+    where = ", with the box around all of a kind as [left, top, right, bottom] from 0 to 1:" if boxes else ":"
+    parts = {
+        "What people wrote about the whole picture:": captions[: _MOST["captions"]],
+        "What they wrote about parts of it:": [*regions, *relations][: _MOST["regions"]],
+        f"Things in it{where}": things[: _MOST["objects"]],
+        "Questions about it, with their answers:": [
+            f"- {question} {answer}" for question, answer in list(asked.values())[: _MOST["questions"]]
+        ],
+    }
+    return "\n\n".join("\n".join([head, *dict.fromkeys(lines)]) for head, lines in parts.items() if lines)

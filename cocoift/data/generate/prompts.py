@@ -29,9 +29,8 @@ WRITING_KINDS = ("sentence", "detail", "dialog", "reasoning", "paraphrase")
 ROLES = ("rewrite", "label")
 SHIPPED = Path(str(resources.files("cocoift"))) / "prompts"
 _FIELDS = ("notes", "question", "answer", "instruction", "choices", "writer")
-WRITERS = (
-    12  # whom a prompt may ask to be, one after another: else the same question is always reworded in the same way
-)
+# whom a prompt may ask to be, one after another: else the same question is always reworded in the same way
+WRITERS = 12
 _BLANK = re.compile(rf"\{{({'|'.join(_FIELDS)})\}}")
 
 
@@ -48,9 +47,8 @@ class PromptFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     version: int
-    answer: Literal[
-        "text", "json", "played"
-    ]  # played: the picture's questions are put to the model one after another, as in a chat
+    # played: the picture's questions are put to the model one after another, as in a chat
+    answer: Literal["text", "json", "played"]
     words: tuple[int, int]  # fewest and most of an answer that is free in length
     tokens: int = Field(gt=0)  # of an answer, at most
     examples: int = Field(0, ge=0)  # from the embedded world
@@ -65,7 +63,7 @@ def _spot(thing: DrawnShape) -> Objects:
 
 
 def _detail(scene: list[DrawnShape]) -> str:
-    where = [
+    sentences = [
         f"{'A' if k else 'There is a'} {t.size} {t.colour} {t.shape}{' is' if k else ''} in the {t.place}."
         for k, t in enumerate(scene)
     ]
@@ -73,7 +71,7 @@ def _detail(scene: list[DrawnShape]) -> str:
     return " ".join(
         [
             f"The picture shows {count} on a plain, light background.",
-            *where,
+            *sentences,
             "Nothing else is in sight, and the shapes do not touch each other.",
         ]
     )
@@ -89,7 +87,8 @@ def _why(scene: list[DrawnShape]) -> dict:
     )
     return {
         "question": "Which shape would catch the eye of somebody who walks past this picture?",
-        "answer": f"Most likely the {large.shape}. It is {large.size} and {large.colour}, and it stands in the {large.place} against a plain background, with nothing near it that could distract.{beside}",
+        "answer": f"Most likely the {large.shape}. It is {large.size} and {large.colour}, and it stands in the "
+        f"{large.place} against a plain background, with nothing near it that could distract.{beside}",
     }
 
 
@@ -101,7 +100,8 @@ def _talk(scene: list[DrawnShape]) -> dict:
             {
                 "question": "How would you sum up this picture?",
                 "format": "free",
-                "answer": f"It shows {count} simple shapes on a light background, among them a {one.colour} {one.shape}.",
+                "answer": f"It shows {count} simple shapes on a light background, "
+                f"among them a {one.colour} {one.shape}.",
             },
             {"question": f"What is the color of the {one.shape}?", "format": "short", "answer": one.colour},
             {
@@ -119,9 +119,8 @@ def _talk(scene: list[DrawnShape]) -> dict:
     }
 
 # %% ../../../nbs/data/generate/18_prompts.ipynb #d2ced73c
-def _reword(
-    thing: DrawnShape, number: int
-) -> tuple[str, str, dict]:  # question, answer, and the question with its instruction in other words
+def _reword(thing: DrawnShape, number: int) -> tuple[str, str, dict]:
+    "Question, answer, and the question with its instruction in other words."
     if number % 2:
         return (
             f"Where is the {thing.shape}?",
@@ -145,7 +144,7 @@ class Example:
     records: tuple[Record, ...]
     question: str
     short: str
-    said: Any  # text, or what the JSON holds
+    writing: Any  # text, or what the JSON holds
 
 
 def example(kind: str, number: int) -> Example:
@@ -160,18 +159,18 @@ def example(kind: str, number: int) -> Example:
         Record("coco-captions", str(k), "coco:0", "caption", answers=(text,)) for k, text in enumerate(describe(scene))
     ]
     things = Record("coco-instances", "0", "coco:0", "objects", objects=tuple(map(_spot, scene)))
-    said = {
+    writing = {
         "sentence": q.sentence,
         "detail": _detail(scene),
         "dialog": _talk(scene),
         "reasoning": _why(scene),
         "paraphrase": reworded,
     }[kind]
-    return Example((*captions, things), question, short, said)
+    return Example((*captions, things), question, short, writing)
 
 # %% ../../../nbs/data/generate/18_prompts.ipynb #3f0cbf15
 def _filled(text: str, **blanks: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", _BLANK.sub(lambda found: blanks.get(found[1], ""), text)).strip()
+    return re.sub(r"\n{3,}", "\n\n", _BLANK.sub(lambda match: blanks.get(match[1], ""), text)).strip()
 
 
 @dataclass(frozen=True)
@@ -189,15 +188,19 @@ class Prompt:
     @cached_property
     def system(self) -> str:
         "What is said before any image, examples included; empty if nothing is."
-        shown = []
+        examples = []
         for number in range(self.file.examples):
             e = example(self.kind, number)
-            told = e.said if isinstance(e.said, str) else json.dumps(e.said, ensure_ascii=False)
-            shown.append(
-                f"Example {number + 1}:\n\n{self.ask(notes=notes(e.records), question=e.question, answer=e.short, instruction='Answer the question with a short phrase.', writer=str(number + 1))}\n\n"
-                f"What you write:\n{told}"
+            writing = e.writing if isinstance(e.writing, str) else json.dumps(e.writing, ensure_ascii=False)
+            asked = self.ask(
+                notes=notes(e.records),
+                question=e.question,
+                answer=e.short,
+                instruction="Answer the question with a short phrase.",
+                writer=str(number + 1),
             )
-        return "\n\n".join(filter(None, [self.wording.system.strip(), *shown]))
+            examples.append(f"Example {number + 1}:\n\n{asked}\n\nWhat you write:\n{writing}")
+        return "\n\n".join(filter(None, [self.wording.system.strip(), *examples]))
 
     def ask(self, **blanks: str) -> str:
         "What is said about one image."
@@ -223,10 +226,9 @@ def load_prompts(
     "The prompts of some kinds of writing."
     shipped = SHIPPED / name if name in ("full", "plain") else Path(name)
     if not shipped.is_dir():
-        raise UserError(
-            f"prompts: {name!r} is neither full nor plain nor a folder: name one that holds {', '.join(f'{kind}.yaml' for kind in WRITING_KINDS)}"
-        )
-    found = {}
+        names = ", ".join(f"{kind}.yaml" for kind in WRITING_KINDS)
+        raise UserError(f"prompts: {name!r} is neither full nor plain nor a folder: name one that holds {names}")
+    prompts = {}
     for kind in kinds:
         path = shipped / f"{kind}.yaml"
         if not path.is_file():
@@ -237,10 +239,9 @@ def load_prompts(
             file = PromptFile.model_validate(read_yaml(read_text(path), path))
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(
-                f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}: mend it"
-            ) from None
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise UserError(f"{path}: {where}: {first['msg']}: mend it") from None
         if getattr(file, role) is None:
             raise UserError(f"{path}: says nothing to {role}: leave {kind} out of kinds, or take another set")
-        found[kind] = Prompt(kind, role, file)
-    return found
+        prompts[kind] = Prompt(kind, role, file)
+    return prompts

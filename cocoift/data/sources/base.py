@@ -71,7 +71,7 @@ class Files:
         return max(self.find(name), key=_release, default=None)
 
     def json(self, path: Path, keys: Iterable[str] = (), kind: type = dict) -> Any:
-        "A JSON file of a `kind` that, if it is a dict, has `keys`: another data set's file is an error, not a surprise."
+        "A JSON file of a `kind` that, if it is a dict, has `keys`: another data set's file is an error, no surprise."
         self.opened.append(path)
         return _checked(read_json(path, self._mend), path, self.name, keys, kind)
 

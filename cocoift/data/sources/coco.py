@@ -153,5 +153,6 @@ def read_keypoints(files: Files) -> Iterator[Record | Reject]:
             elif isinstance(part := _body_part(annotation, of_category, picture.size), str):
                 yield Reject(files.name, id, part)
             else:
-                where = {"boxes": part[1:], "split": split, "subset": picture.subset}
-                yield Record(files.name, id, coco_image(image), "point", which, part[:1], **where)
+                name, box = part
+                record = Record(files.name, id, coco_image(image), "point", which, (name,), boxes=(box,), split=split)
+                yield record._replace(subset=picture.subset)

@@ -152,8 +152,8 @@ def read_tdiuc(files: Files) -> Iterator[Record | Reject]:
         id, kind, image = str(question.id), annotation["question_type"], _who(question.image, pictures)
         if kind not in _TYPES:
             raise UserError(
-                f"{files.opened[-1]}: is not TDIUC's (it has no type of question {kind!r}): put the official file there, "
-                "VQA v1 and OK-VQA have one of the same name"
+                f"{files.opened[-1]}: is not TDIUC's (it has no type of question {kind!r}): put the official file "
+                "there, VQA v1 and OK-VQA have one of the same name"
             )
         answers = tuple(a["answer"] for a in annotation["answers"])
         if "doesnotapply" in answers:

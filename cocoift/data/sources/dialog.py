@@ -97,7 +97,7 @@ def read_photobook(files: Files) -> Iterator[Record | Reject]:
             for player, places in sorted(page["images"].items()):
                 name, images = f"{game['game_id']}:{number}:{player}", [image_of(place) for place in places]
                 mine = speeches[1:] if speeches and speeches[0][0] == player else speeches
-                turns = tuple(DialogRound(said, answer) for (_, said), (_, answer) in zip(mine[::2], mine[1::2]))
+                turns = tuple(DialogRound(asked, answer) for (_, asked), (_, answer) in zip(mine[::2], mine[1::2]))
                 if problem := _unusable(speeches, turns, dict(zip(places, images))):
                     yield Reject(files.name, name, problem)
                 else:

@@ -33,12 +33,11 @@ def unmarked(text: str) -> str:
 def dialog_texts(
     row: dict,
     pictures: int = 0,  # that it is about
-) -> list[str] | str:  # what is said turn by turn, or what is wrong
+) -> list[str] | str:  # of turn after turn; or what is wrong
     "The texts of a record in LLaVA's layout, the pictures' marks removed."
     turns = row["conversations"]
-    turns = turns[
-        len(turns) > 1 and turns[0].get("from") == "gpt" :
-    ]  # an answer to nothing: LLaVA's trainer passes it over too
+    if len(turns) > 1 and turns[0].get("from") == "gpt":
+        turns = turns[1:]  # an answer to nothing: LLaVA's trainer passes it over too
     if not turns:
         return "it has no turns"
     for number, turn in enumerate(turns):
@@ -49,9 +48,9 @@ def dialog_texts(
             return f"turn {number + 1} says no text"
     if len(turns) % 2:
         return "its last question has no answer"
-    texts = [
-        placed(turn["value"]) if pictures and number % 2 == 0 else turn["value"] for number, turn in enumerate(turns)
-    ]
+    texts = [turn["value"] for turn in turns]
+    if pictures:
+        texts[::2] = map(placed, texts[::2])
     for _ in range(pictures):
         texts[0] = unmarked(texts[0])
     if any(_MARK in text for text in texts):
@@ -62,15 +61,15 @@ def dialog_texts(
 def dialog_rounds(texts: list[str], pictured: bool) -> tuple[DialogRound, ...]:
     "Turns that know under which instruction they were answered."
     turns = []
-    for text, answer, found in zip(texts[::2], texts[1::2], governed(texts[::2], pictured)):
-        asked = found.asked
-        if not found.stated:
-            turns.append(DialogRound(text, answer, asked.after or f"\n{asked.instruction}", False, found.format))
+    for text, answer, governing in zip(texts[::2], texts[1::2], governed(texts[::2], pictured)):
+        asked = governing.asked
+        if not governing.stated:
+            turns.append(DialogRound(text, answer, asked.after or f"\n{asked.instruction}", False, governing.format))
         elif asked.after:
             end = len(text) - len(text.lstrip()) + len(asked.question)
-            turns.append(DialogRound(text[:end], answer, text[end:], True, found.format))
+            turns.append(DialogRound(text[:end], answer, text[end:], True, governing.format))
         else:
-            turns.append(DialogRound(text, answer, format=found.format))
+            turns.append(DialogRound(text, answer, format=governing.format))
     return tuple(turns)
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #ad649b6d
@@ -93,7 +92,7 @@ def dialog(
         image = picture.image if picture else ""
         if not others and not image.startswith(("coco:", "vg:")):
             return Reject(name, id, f"{picture.file if picture else ''!r} is not a picture of COCO or Visual Genome")
-        images.append(pictures.picture(image.removeprefix("vg:")).image if image.startswith("vg:") else image)
+        images.append(pictures.image(image))
     place = " ".join(home + picture_path(file) for file in files).lower()
     subset = next((subset for subset in ("val2017", "train2017") if subset in place), "")
     return Record(
@@ -119,9 +118,8 @@ def _read(row: dict) -> Dialog | str:  # or why a conversation cannot hold it
         return str(error)
     if isinstance(read, Unusable):
         return read.reason
-    prompted = any(speaker == "system" for speaker, _ in read.turns) and not any(
-        turn.get("from") == "system" for turn in turns
-    )
+    prompts = [speaker for speaker, _ in read.turns if speaker == "system"]
+    prompted = prompts and all(turn.get("from") != "system" for turn in turns)
     return "it has a system prompt, which a conversation has no place for" if prompted else read
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #0342cd5e

@@ -163,12 +163,12 @@ def own_pictures(files: Files, path: Path, pictures: PictureFolder) -> tuple[dic
     for row in files.items(path, "images"):
         marked[id_of(row.get("id"))] |= _split_marks(row)
     for id, entry in entries.items():
-        found = pictures.find(entry.name, path, split)
-        if isinstance(found, str) or entry.why not in ("", UNSIZED):
-            entries[id] = entry._replace(why=found if isinstance(found, str) else entry.why)
+        photograph = pictures.find(entry.name, path, split)
+        if isinstance(photograph, str) or entry.why not in ("", UNSIZED):
+            entries[id] = entry._replace(why=photograph if isinstance(photograph, str) else entry.why)
             continue
-        splits = marked[id] | (({split} - {""}) or pictures.splits(found)) or {"train"}
-        entries[id], picture = _own_picture(entry, found, pictures.home, splits)
+        splits = marked[id] | (({split} - {""}) or pictures.splits(photograph)) or {"train"}
+        entries[id], picture = _own_picture(entry, photograph, pictures.home, splits)
         if picture:
             own[id] = picture
     return entries, own

@@ -19,7 +19,7 @@ class Objects(NamedTuple):
 
     name: str
     count: int
-    # `count` is a lower bound: some are one crowd, or the annotations leave the number open (or, if it is 0, whether any)
+    # `count` is a lower bound: some are one crowd, or the annotations leave the number open; if it is 0, whether any
     crowd: bool
     area: float  # share of the picture that they cover
     box: tuple[float, ...] = ()  # around all of them

@@ -38,31 +38,25 @@ def load_refs(path: Path) -> list[dict]:
         not isinstance(ref, dict) or not {"ref_id", "image_id", "split"} <= ref.keys() for ref in refs
     ):
         raise UserError(
-            f"{path}: is not a file of referring expressions (a list of references with a split): put the official file there"
+            f"{path}: is not a file of referring expressions (a list of references with a split): "
+            "put the official file there"
         )
     return refs
 
 # %% ../../../nbs/data/sources/50_referring.ipynb #09ffee74
-def _boxes(
-    files: Files, refs: Path, wanted: Collection[int]
-) -> dict[int, tuple[int, Box | None]]:  # annotation -> its image and box
-    beside, found = refs.with_name("instances.json"), {}
-    for path in (
-        *([beside] if beside.is_file() else ()),
-        *of_last_release(files.of("coco-instances").find("instances_*.json")),
-    ):
-        missing = wanted - found.keys()
+def _boxes(files: Files, refs: Path, wanted: Collection[int]) -> dict[int, tuple[int, Box | None]]:
+    "The image and the box of each annotation."
+    beside, boxes = refs.with_name("instances.json"), {}
+    coco = of_last_release(files.of("coco-instances").find("instances_*.json"))
+    for path in (*([beside] if beside.is_file() else ()), *coco):
+        missing = wanted - boxes.keys()
         sizes = coco_sizes(files, path) if missing else {}
         for annotation in files.items(path, "annotations") if missing else ():
             if (id := annotation["id"]) in missing and (size := sizes.get(annotation["image_id"])):
-                box = (
-                    share_box(*annotation["bbox"], size)
-                    if isinstance(box_of(annotation["bbox"], size), tuple)
-                    else None
-                )
-                one = annotation["image_id"], box
-                found[id] = one if found.get(id, one) == one else (one[0], None)  # an id of two things is that of none
-    return found
+                fits = isinstance(box_of(annotation["bbox"], size), tuple)
+                one = annotation["image_id"], share_box(*annotation["bbox"], size) if fits else None
+                boxes[id] = one if boxes.get(id, one) == one else (one[0], None)  # an id of two things is that of none
+    return boxes
 
 # %% ../../../nbs/data/sources/50_referring.ipynb #8c8e2a7a
 _FILES = {"refcoco": "refcoco/refs(unc).p", "refcoco+": "refcoco+/refs(unc).p", "refcocog": "refcocog/refs(umd).p"}
@@ -77,23 +71,18 @@ def read_refs(files: Files) -> Iterator[Record | Reject]:
         for ref in refs:
             number, (image, box) = f"{ref['ann_id']}:{ref['ref_id']}", boxes.get(ref["ann_id"], (None, None))
             if image != ref["image_id"] or box is None:
-                yield Reject(
-                    files.name,
-                    number,
-                    f"no box of annotation {ref['ann_id']} in the instances at hand"
-                    if image is None
-                    else f"its annotation {ref['ann_id']} is about image {image}, not {ref['image_id']}"
-                    if box
-                    else "its box is empty",
-                )
+                why = f"its annotation {ref['ann_id']} is about image {image}, not {ref['image_id']}"
+                if image is None:
+                    why = f"no box of annotation {ref['ann_id']} in the instances at hand"
+                yield Reject(files.name, number, why if box or image is None else "its box is empty")
                 continue
             split = "test" if ref["split"].startswith("test") else ref["split"]
             record = Record(files.name, number, coco_image(image), "region", boxes=(box,), split=split)
-            yield record._replace(answers=tuple(dict.fromkeys(sentence(said["sent"]) for said in ref["sentences"])))
-            for said in ref["sentences"]:
-                yield record._replace(
-                    id=f"{number}:{said['sent_id']}", task="ground", names=(" ".join(said["sent"].split()),)
-                )
+            answers = dict.fromkeys(sentence(row["sent"]) for row in ref["sentences"])
+            yield record._replace(answers=tuple(answers))
+            for row in ref["sentences"]:
+                names = (" ".join(row["sent"].split()),)
+                yield record._replace(id=f"{number}:{row['sent_id']}", task="ground", names=names)
 
 
 for _name, _file in _FILES.items():

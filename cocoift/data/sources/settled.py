@@ -48,11 +48,9 @@ def is_marked(value: Any) -> bool | None:  # None for what says neither
     "What a mark of 0 or 1 says; one that is left out says no."
     if value is None:
         return False
-    return (
-        _MARKS.get(value.strip().lower() if isinstance(value, str) else value)
-        if isinstance(value, bool | int | float | str)
-        else None
-    )
+    if isinstance(value, str):
+        value = value.strip().lower()
+    return _MARKS.get(value) if isinstance(value, bool | int | float | str) else None
 
 # %% ../../../nbs/data/sources/14_settled.ipynb #eb3663f0
 _CROWDS, _ASIDE = {"crowd", "groupof"}, {"ignore", "ignored", "deleted"}
@@ -108,11 +106,8 @@ def box_of(box: Any, size: Size) -> tuple[float, float, float, float] | str:  # 
 NO_MASK = "its mask has no area"
 
 
-def _unpacked(
-    counts: str | bytes,
-) -> list[
-    int
-]:  # COCO's compressed run lengths: five bits a character, from the third run on as differences; [] for what is none
+def _unpacked(counts: str | bytes) -> list[int]:  # [] for what is none
+    "COCO's compressed run lengths: five bits a character, from the third run on as differences."
     runs, value, bits = [], 0, 0
     for character in counts.encode("ascii", "replace") if isinstance(counts, str) else counts:
         part = character - 48
@@ -167,7 +162,8 @@ def category_name(name: Any) -> str:  # "" if it cannot be
 
 _NOBODY_KNOWS = frozenset(
     """unknown unlabeled unlabelled unclassified undefined undetermined unidentified unsure uncertain
-    ignore ignored void none null nan n/a dontcare don't_care dont_care not_sure ignore_region ignored_region ignored_regions""".split()
+    ignore ignored void none null nan n/a dontcare don't_care dont_care not_sure
+    ignore_region ignored_region ignored_regions""".split()
 )
 _PARENTS = "supercategory super_category supercategory_id parent parents parent_id parent_category".split()
 _NEGATIONS = {"no", "not", "non", "without"}
@@ -211,17 +207,17 @@ def categories_in(
         id, name = id_of(row.get("id")), row.get("name")
         if id is None:
             continue
-        said = category_name(name) if names is None else names[id]
-        if not said and names is None:
+        spoken = category_name(name) if names is None else names[id]
+        if not spoken and names is None:
             why[id] = f"category {id} is called {json.dumps(name, ensure_ascii=False)}, which is no word"
-        elif names is None and _same(said).replace(" ", "_") in _NOBODY_KNOWS:
-            why[id] = f"category {id} is called {said!r}, which may be anything"
+        elif names is None and _same(spoken).replace(" ", "_") in _NOBODY_KNOWS:
+            why[id] = f"category {id} is called {spoken!r}, which may be anything"
         elif _same(written.setdefault(id, category_name(name))) != _same(category_name(name)):
             why[id] = f"category {id} is called both {written[id]!r} and {category_name(name)!r}"
-        called.setdefault(id, said)
+        called.setdefault(id, spoken)
         parents[id].update(_parents(row))
     first: dict[str, Id] = {}
-    one = {id: first.setdefault(_alike(said) or f"<{id}>", id) for id, said in called.items() if id not in why}
+    one = {id: first.setdefault(_alike(spoken) or f"<{id}>", id) for id, spoken in called.items() if id not in why}
     vague = {one[id] for id in one if _same(called[id]) != _same(called[one[id]])}
     stated = {id: [one[p] if p in one else first.get(_alike(str(p))) for p in parents[id]] for id in one}
     above = {id: set() for id in one.values()}
@@ -244,20 +240,21 @@ def _alike(name: str) -> str:  # the same for a name and its plural
 def _kin_by_name(names: dict[Id, str]) -> Iterator[tuple[Id, Id]]:  # a category, and one of which it may be a kind
     words = {id: frozenset(re.findall(r"[^\W_]+", _alike(name))) for id, name in names.items()}
     known, called = own_words(), {_same(name): id for id, name in names.items()}
-    for id, some in words.items():
-        yield from (
-            (id, other) for other, few in words.items() if few and few < some and _NEGATIONS.isdisjoint(some - few)
-        )
+    for id, own in words.items():
+        for other, fewer in words.items():
+            if fewer and fewer < own and _NEGATIONS.isdisjoint(own - fewer):
+                yield id, other
         if (other := called.get(known.get(_same(names[id]), ""), id)) != id:
             yield id, other
 
 
 def _kin(above: dict[Id, set[Id]]) -> dict[Id, frozenset[Id]]:
-    found, before = above, {}
-    while found != before:  # parents may stand in a circle
-        found, before = {id: seen.union(*(above[parent] for parent in seen)) for id, seen in found.items()}, found
-    kin = {id: set(parents) for id, parents in found.items()}
-    for id, parents in found.items():
+    ancestors, before = above, {}
+    while ancestors != before:  # parents may stand in a circle
+        before = ancestors
+        ancestors = {id: some.union(*(above[parent] for parent in some)) for id, some in before.items()}
+    kin = {id: set(parents) for id, parents in ancestors.items()}
+    for id, parents in ancestors.items():
         for parent in parents:
             kin[parent].add(id)
-    return {id: frozenset(some - {id}) for id, some in kin.items()}
+    return {id: frozenset(relatives - {id}) for id, relatives in kin.items()}

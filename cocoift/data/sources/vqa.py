@@ -84,11 +84,11 @@ def read_vqax(files: Files) -> Iterator[Record | Reject]:
             if split in paths
             for id, texts in files.pairs(paths[split])
         )
-        for found in vqav2_pairs(files, coco, explained):
-            if isinstance(found, Reject):
-                yield found
+        for pair in vqav2_pairs(files, coco, explained):
+            if isinstance(pair, Reject):
+                yield pair
             else:
-                question, annotation, (split, whys) = found
+                question, annotation, (split, whys) = pair
                 yield vqa_record(files, "explained", split, question, annotation, *_ranked(annotation))._replace(
                     why=whys
                 )

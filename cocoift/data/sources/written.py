@@ -22,16 +22,16 @@ def _parts(row: dict) -> list[int]:  # COCO's annotations of the people and thin
 
 
 def _places(files: Files, wanted: set[int]) -> dict[int, tuple[int, Box | None]]:  # annotation -> its picture and box
-    coco, found = files.of("coco-instances"), {}
+    coco, places = files.of("coco-instances"), {}
     for path in coco.find("instances_*.json"):
-        if len(found) < len(wanted):
+        if len(places) < len(wanted):
             sizes = coco_sizes(coco, path)
-            found |= {
+            places |= {
                 a["id"]: (a["image_id"], share_box(*a["bbox"], sizes[a["image_id"]]))
                 for a in coco.items(path, "annotations")
                 if a["id"] in wanted
             }
-    return found
+    return places
 
 
 def _completed(start: str, blank: str, end: str) -> str:  # `a(n)` as the blank wants it
@@ -44,13 +44,8 @@ def _blank(name: str, id: str, row: dict, kind: str, places: dict[int, tuple[int
     known = [(part, *places.get(part, (None, None))) for part in _parts(row)]
     for part, image, box in known:
         if box is None:
-            return Reject(
-                name,
-                id,
-                f"annotation {part} is not in the COCO instances at hand"
-                if image is None
-                else f"annotation {part} has no box",
-            )
+            lacking = "is not in the COCO instances at hand" if image is None else "has no box"
+            return Reject(name, id, f"annotation {part} {lacking}")
         if image != row["image_id"]:
             return Reject(name, id, f"annotation {part} is of picture {image}, not {row['image_id']}")
     start, end = row["prompt"] if isinstance(row["prompt"], list) else (row["prompt"], "")
@@ -74,9 +69,8 @@ def _blank(name: str, id: str, row: dict, kind: str, places: dict[int, tuple[int
 def read_madlibs(files: Files) -> Iterator[Record | Reject]:
     "madlibs_train_v1/tr_{person,object,pair,...}_*.json, with COCO's instances"
     paths = by_split(files.find("tr_*.json"), of=lambda path: path.stem)
-    places = _places(
-        files, {part for stem, path in paths.items() for row in files.items(path, stem) for part in _parts(row)}
-    )
+    parts = {part for stem, path in paths.items() for row in files.items(path, stem) for part in _parts(row)}
+    places = _places(files, parts)
     for stem, path in paths.items():
         for number, row in enumerate(files.items(path, stem)):
             yield _blank(files.name, f"{stem}:{number}", row, stem.removeprefix("tr_"), places)
@@ -125,10 +119,10 @@ _SVIT = ("conversation.json", "complex_reasoning.json", "detail_description.json
 _MARK, _BOX = re.compile(r"<st>\s*(.*?)\s*<ed>"), re.compile(r"\[([\d.,\s]+)\]")
 
 
-def _shares(found: re.Match) -> str:
-    x1, y1, x2, y2 = map(float, found[1].split(","))
+def _shares(match: re.Match) -> str:
+    x1, y1, x2, y2 = map(float, match[1].split(","))
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
-        raise ValueError(found[0])
+        raise ValueError(match[0])
     return box_text((x1, y1, x2, y2))
 
 
@@ -141,14 +135,14 @@ def svit_text(text: str) -> str:  # "" where a mark or a box is broken
     return "" if "<st>" in text or "<ed>" in text else text
 
 
-def _svit(name: str, id: str, said: list[str], image: str, stem: str, split: str) -> Record | Reject:
-    if len(said) % 2 or not said:
-        return Reject(name, id, "its last question has no answer" if said else "an empty conversation")
+def _svit(name: str, id: str, texts: list[str], image: str, stem: str, split: str) -> Record | Reject:
+    if len(texts) % 2 or not texts:
+        return Reject(name, id, "its last question has no answer" if texts else "an empty conversation")
     if stem == "detail_description":
-        return Record(name, id, image, "detail", answers=(sentence(said[1]),), kind=stem, split=split)
-    if stem == "referring_qa" and not all(said := list(map(svit_text, said))):
+        return Record(name, id, image, "detail", answers=(sentence(texts[1]),), kind=stem, split=split)
+    if stem == "referring_qa" and not all(texts := list(map(svit_text, texts))):
         return Reject(name, id, "a mark or a box in its text is broken")
-    turns = tuple(DialogRound(question.strip(), answer.strip()) for question, answer in zip(said[::2], said[1::2]))
+    turns = tuple(DialogRound(question.strip(), answer.strip()) for question, answer in zip(texts[::2], texts[1::2]))
     return Record(name, id, image, "dialog", turns=turns, kind=stem, split=split)
 
 
@@ -164,18 +158,18 @@ def _svit(name: str, id: str, said: list[str], image: str, stem: str, split: str
 )
 def read_svit(files: Files) -> Iterator[Record | Reject]:
     "{conversation,complex_reasoning,detail_description,referring_qa}.json with test_image_ids.txt"
-    paths, held = by_split(files.find(*_SVIT), of=lambda path: path.stem), files.newest("test_image_ids.txt")
-    if paths and held is None:
+    paths, listing = by_split(files.find(*_SVIT), of=lambda path: path.stem), files.newest("test_image_ids.txt")
+    if paths and listing is None:
         raise UserError(
-            f"{next(iter(paths.values()))}: needs test_image_ids.txt, which lists its test pictures: take it from data/ of "
-            "https://github.com/BAAI-DCAI/Visual-Instruction-Tuning"
+            f"{next(iter(paths.values()))}: needs test_image_ids.txt, which lists its test pictures: take it from "
+            "data/ of https://github.com/BAAI-DCAI/Visual-Instruction-Tuning"
         )
-    test = set(map(int, files.lines(held))) if paths else set()
+    test = set(map(int, files.lines(listing))) if paths else set()
     for stem, path in paths.items():
         pictures = genome(files)
         for item in files.items(path):
             number = item["image_id"]
             image, split = pictures.picture(number).image, "test" if number in test else "train"
             for place, conversation in enumerate(item["conversations"]):
-                said = [turn["value"] for turn in conversation["content"]]
-                yield _svit(files.name, f"{stem}:{number}:{place}", said, image, stem, split)
+                texts = [turn["value"] for turn in conversation["content"]]
+                yield _svit(files.name, f"{stem}:{number}:{place}", texts, image, stem, split)
