@@ -68,8 +68,8 @@ def image_facts(
 _SENTENCES = re.compile(r"(?<=[.!?;:])\s+|\n+")
 _GUESSED = re.compile(  # all that follows
     r"\b(?:if|whether|might|may|could|would|should|must|can be (?!seen)|suggest\w*|impl(?:y|ies|ying)|indicat\w+"
-    r"|imagine|assum\w+|ready to|waiting (?:for|to)|meant|intended|associated|usual(?:ly)?|typical(?:ly)?|often|common(?:ly)?"
-    r"|general(?:ly)?|known (?:for|to)|enjoyed by)\b",
+    r"|imagine|assum\w+|ready to|waiting (?:for|to)|meant|intended|associated|usual(?:ly)?|typical(?:ly)?"
+    r"|often|common(?:ly)?|general(?:ly)?|known (?:for|to)|enjoyed by)\b",
     re.I,
 )
 _MAYBE = re.compile(  # what follows in its clause
