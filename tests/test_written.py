@@ -53,7 +53,7 @@ def home(tmp_path_factory) -> Path:
 # ---------------------------------------------------------------- a model by script
 
 
-def said(body: dict) -> list[str]:  # the texts of all messages
+def texts_of(body: dict) -> list[str]:  # the texts of all messages
     parts = [
         part for m in body["messages"] for part in ([m["content"]] if isinstance(m["content"], str) else m["content"])
     ]
@@ -66,7 +66,7 @@ def said(body: dict) -> list[str]:  # the texts of all messages
 
 def good(body: dict) -> str:
     "What a faithful model would write, from the notes in its prompt."
-    system, asked, *_ = said(body)
+    system, asked, *_ = texts_of(body)
     captions = [line[2:] for line in asked.splitlines() if line.startswith("- ") and line.endswith(".")][:2]
     pairs = [line[2:].rpartition("? ")[::2] for line in asked.splitlines() if line.startswith("- ") and "? " in line]
     if "short answers" in system or "in one full sentence" in system:
@@ -109,10 +109,10 @@ def good(body: dict) -> str:
 
 def author(body: dict) -> str:
     "A model with moods: half of its answers are good, and half of the others once it is told what is wrong."
-    again, mood = divmod(crc32("".join(said(body)[:2]).encode()), 10)
-    if mood < 5 or len(said(body)) > 2 and again % 2:
+    again, mood = divmod(crc32("".join(texts_of(body)[:2]).encode()), 10)
+    if mood < 5 or len(texts_of(body)) > 2 and again % 2:
         return good(body)
-    text = said(body)[1]
+    text = texts_of(body)[1]
     if mood == 5:
         return "I'm sorry, but I cannot see the image."
     if mood == 6:
