@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from ..build.questions import noun
 from .objects import located, mentions
 from ..sources.record import Record
 from ...formats import NUMBER_WORDS, normalise
@@ -125,8 +126,6 @@ def stated_counts(text: str, vocabulary: Mapping[str, str]) -> list[tuple[int, s
 
 
 def _own(category: str) -> tuple[str, ...]:  # what all of a category are called
-    from cocoift.data.build.questions import noun
-
     return category, noun(category).many, *(["people", "persons"] if category == "person" else [])
 
 # %% ../../../nbs/data/generate/12_grounding.ipynb #c2436816
