@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cocoift.data.build.questions import ask_objects
-from cocoift.data.sources.base import Files, Record, Reject, load_sources
+from cocoift.data.sources.base import Files, load_sources
+from cocoift.data.sources.record import Record, Reject
 from cocoift.data.sources.settled import id_of, is_marked
 from cocoift.dataset import Dataset
 from cocoift.eval.scope.facts import read_facts

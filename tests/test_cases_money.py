@@ -495,7 +495,8 @@ def test_a_chat_log_with_line_separators(shared):
 
 def test_texts_in_parallel_files_are_not_shifted(tmp_path):
     "COCO-QA's questions and answers belong together by their line."
-    from cocoift.data.sources.base import Files, Reject, load_sources
+    from cocoift.data.sources.base import Files, load_sources
+    from cocoift.data.sources.record import Reject
 
     folder = tmp_path / "cocoqa/train"
     folder.mkdir(parents=True)

@@ -26,8 +26,9 @@ from cocoift.data.build.unpack import ALWAYS_UNPACKED, unpack
 from cocoift.data.sources.archives import ARCHIVES, Archive
 from cocoift.files import UserError
 
-SOURCES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff vqav2 cocoqa okvqa okvqa-s3 aokvqa vqa-e vqa-x fsvqa tallyqa howmanyqa tdiuc vsr stvqa
-    fmiqa refcoco refcoco+ refcocog visdial photobook vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w madlibs lrv svit
+SOURCES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff vqav2 cocoqa okvqa okvqa-s3 aokvqa
+    vqa-e vqa-x fsvqa tallyqa howmanyqa tdiuc vsr stvqa fmiqa refcoco refcoco+ refcocog visdial photobook
+    vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w madlibs lrv svit
     llava-instruct llava-pretrain llava-mix665k sharegpt4v lvis lvis-instruct4v""".split()
 
 

@@ -19,7 +19,10 @@ import pytest
 import cocoift
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = "conversation dataset files formats images instructions locks options pictures stats streams texts thoughts world".split()
+GROUND = (
+    "conversation dataset files formats images instructions locks options pictures scenes stats streams texts thoughts "
+    "world"
+).split()
 # Rooms that a room may import besides itself; from the bottom up.
 BELOW = {
     "ground": "",

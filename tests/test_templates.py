@@ -12,7 +12,8 @@ from cocoift.data.build import questions
 from cocoift.data.build.questions import HELD_BACK_KINDS, QUESTION_KINDS, ask_objects
 from cocoift.data.build.templates import _length, drafts, draw_of, worded
 from cocoift.data.build.wordings import HELD_BACK, INSTRUCTIONS, QUESTION_WORDINGS, TEMPLATE_SETS, RoundTemplate, ready
-from cocoift.data.sources.base import TASKS, Files, Objects, Record, Turn, fault, load_sources
+from cocoift.data.sources.base import Files, load_sources
+from cocoift.data.sources.record import TASKS, DialogRound, Objects, Record, fault
 from cocoift.files import UserError
 from cocoift.formats import PLAIN_FORMATS, is_terse, keeps, sentences, words
 from cocoift.instructions import stated_format
@@ -71,8 +72,8 @@ MADE = [  # one record a task and more, of made-up texts
         "coco:9",
         "dialog",
         turns=(
-            Turn("Is it safe?", "Yes", " Answer in one word."),
-            Turn("Why?", "The sea is calm and nobody is there."),
+            DialogRound("Is it safe?", "Yes", " Answer in one word."),
+            DialogRound("Why?", "The sea is calm and nobody is there."),
         ),
     ),
 ]

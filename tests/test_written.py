@@ -1,4 +1,4 @@
-"Data that models write: good and bad answers, a kill at any moment, every command that reads a dataset, and a real server."
+"Data that models write: good and bad answers, a kill at any moment, commands that read a dataset, and a real server."
 
 import json
 import os
@@ -19,14 +19,15 @@ from mock_server import MockServer
 from cocoift.conversation import read_conversations
 from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
-from cocoift.data.generate.asking import open_base
 from cocoift.data.generate.jobs import WriteRecipe
+from cocoift.data.generate.plan import open_base
 from cocoift.data.generate.write import Service, write
 from cocoift.data.inspect.audit import audit, tabulate
 from cocoift.files import Failed, UserError
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.money import Price
-from cocoift.world import SHAPES, make_world
+from cocoift.scenes import SHAPE_NAMES
+from cocoift.world import make_world
 
 KINDS = {"sentence": 2, "detail": 1, "dialog": 1, "reasoning": 1, "paraphrase": 1}
 
@@ -52,7 +53,7 @@ def home(tmp_path_factory) -> Path:
 # ---------------------------------------------------------------- a model by script
 
 
-def said(body: dict) -> list[str]:  # the texts of all messages
+def texts_of(body: dict) -> list[str]:  # the texts of all messages
     parts = [
         part for m in body["messages"] for part in ([m["content"]] if isinstance(m["content"], str) else m["content"])
     ]
@@ -65,7 +66,7 @@ def said(body: dict) -> list[str]:  # the texts of all messages
 
 def good(body: dict) -> str:
     "What a faithful model would write, from the notes in its prompt."
-    system, asked, *_ = said(body)
+    system, asked, *_ = texts_of(body)
     captions = [line[2:] for line in asked.splitlines() if line.startswith("- ") and line.endswith(".")][:2]
     pairs = [line[2:].rpartition("? ")[::2] for line in asked.splitlines() if line.startswith("- ") and "? " in line]
     if "short answers" in system or "in one full sentence" in system:
@@ -81,7 +82,8 @@ def good(body: dict) -> str:
         return json.dumps(
             {
                 "question": "Why might someone have drawn this?",
-                "answer": f"{captions[0]} It might have been drawn to teach children the names of colors. Nothing speaks for another purpose.",
+                "answer": f"{captions[0]} It might have been drawn to teach children the names of colors. "
+                "Nothing speaks for another purpose.",
             }
         )
     if "reword" in system:
@@ -107,17 +109,18 @@ def good(body: dict) -> str:
 
 def author(body: dict) -> str:
     "A model with moods: half of its answers are good, and half of the others once it is told what is wrong."
-    again, mood = divmod(crc32("".join(said(body)[:2]).encode()), 10)
-    if mood < 5 or len(said(body)) > 2 and again % 2:
+    again, mood = divmod(crc32("".join(texts_of(body)[:2]).encode()), 10)
+    if mood < 5 or len(texts_of(body)) > 2 and again % 2:
         return good(body)
-    text = said(body)[1]
+    text = texts_of(body)[1]
     if mood == 5:
         return "I'm sorry, but I cannot see the image."
     if mood == 6:
         return "According to the captions there is something at [0.1, 0.2, 0.3, 0.4]."
-    absent = next((shape for shape in SHAPES if shape not in text), SHAPES[0])
+    absent = next((shape for shape in SHAPE_NAMES if shape not in text), SHAPE_NAMES[0])
     return (
-        f"There is a {absent} in the middle of it, and {absent}s are all around, as everybody can see at once; it is a very fine {absent} in the light of the evening, drawn by a child."
+        f"There is a {absent} in the middle of it, and {absent}s are all around, as everybody can see at once; "
+        f"it is a very fine {absent} in the light of the evening, drawn by a child."
         if mood == 7
         else "{"
     )

@@ -199,8 +199,8 @@ def plain(data: Path, out: Path) -> None:
     from cocoift.data.build.compose import LAYOUTS, LayoutRound, compose, place
     from cocoift.data.build.settle import dedup_key
     from cocoift.data.build.templates import drafts, draw_of
-    from cocoift.data.sources.base import Record, fault
     from cocoift.data.sources.genome import vg_answer, vg_phrase
+    from cocoift.data.sources.record import Record, fault
 
     told = recipe()
     genome = {row["image_id"]: row for row in json.load(open(data / "visual_genome/image_data.json"))}

@@ -17,8 +17,10 @@ from ...texts import read_text
 
 # %% ../../../nbs/data/generate/10_objects.ipynb #f02cf986
 _COCO = """
-person: man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, people, men, women, children, adult, teenager, player, skier, snowboarder, surfer, skateboarder, rider, pedestrian,
- worker, chef, police officer, policeman, officer, passenger, crowd, spectator, fan, friend, couple, family, bride, groom, batter, pitcher, catcher, umpire, cyclist, biker, motorcyclist, athlete, student
+person: man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, people, men, women,
+ children, adult, teenager, player, skier, snowboarder, surfer, skateboarder, rider, pedestrian,
+ worker, chef, police officer, policeman, officer, passenger, crowd, spectator, fan, friend, couple, family, bride,
+ groom, batter, pitcher, catcher, umpire, cyclist, biker, motorcyclist, athlete, student
 bicycle: bike, tricycle
 car: sedan, suv, taxi, cab, hatchback, minivan, automobile
 motorcycle: motorbike, moped, scooter
@@ -32,7 +34,8 @@ fire hydrant: hydrant
 stop sign:
 parking meter:
 bench: park bench
-bird: pigeon, seagull, gull, duck, goose, geese, owl, parrot, eagle, swan, penguin, sparrow, chicken, hen, rooster, flamingo, peacock, crow
+bird: pigeon, seagull, gull, duck, goose, geese, owl, parrot, eagle, swan, penguin, sparrow, chicken, hen, rooster,
+ flamingo, peacock, crow
 cat: kitten, kitty
 dog: puppy, pup
 horse: pony, foal, mare, stallion
@@ -109,12 +112,19 @@ toothbrush: tooth brush
 """
 
 # %% ../../../nbs/data/generate/10_objects.ipynb #926b3df1
-_OTHERS = """bear cub|train station, train track, train tracks, train platform|home plate, license plate|hot dog bun|bus stop, bus station|car seat|bike lane, bike rack|dog food|fried chicken, grilled chicken, roasted chicken, chicken breast, pieces of chicken, piece of chicken, chicken wings, chicken nuggets|playing baseball, play baseball, playing football, play football, playing basketball, play basketball, playing volleyball, play volleyball
-|toilet paper, toilet seat
-|baseball field, baseball game, baseball player, baseball uniform, baseball cap, baseball team, baseball diamond, baseball match|basketball court, basketball game|football field, football game, football player
-|soccer game, soccer field, soccer player|tennis court|pizza box, pizza cutter, pizza oven|cake stand|sink faucet|tv stand|book shelf|bookshelf|horse trailer|ski slope, ski resort, ski lift, ski pole, ski poles
-|bed of flowers, bed of lettuce, truck bed|bird bath|cat food|table tennis|fire truck hose|carrot cake|orange juice, orange shirt, orange jacket, orange vest, orange color, orange and white, orange and black, orange and yellow, orange and blue|keyboard player
-|apple logo|cell phone tower|mouse pad, mouse pads|couple of, family room, crowd control|tv show|ball game|boat dock, boat house|car door, car window, car mirror|kite string"""
+_OTHERS = """bear cub|train station, train track, train tracks, train platform|home plate, license plate|hot dog bun|
+bus stop, bus station|car seat|bike lane, bike rack|dog food|fried chicken, grilled chicken, roasted chicken,
+chicken breast, pieces of chicken, piece of chicken, chicken wings, chicken nuggets|playing baseball,
+play baseball, playing football, play football, playing basketball, play basketball, playing volleyball,
+play volleyball|toilet paper, toilet seat|baseball field, baseball game, baseball player, baseball uniform,
+baseball cap, baseball team, baseball diamond, baseball match|basketball court, basketball game|football field,
+football game, football player|soccer game, soccer field, soccer player|tennis court|pizza box, pizza cutter,
+pizza oven|cake stand|sink faucet|tv stand|book shelf|bookshelf|horse trailer|ski slope, ski resort, ski lift,
+ski pole, ski poles|bed of flowers, bed of lettuce, truck bed|bird bath|cat food|table tennis|fire truck hose|
+carrot cake|orange juice, orange shirt, orange jacket, orange vest, orange color, orange and white,
+orange and black, orange and yellow, orange and blue|keyboard player|apple logo|cell phone tower|mouse pad,
+mouse pads|couple of, family room, crowd control|tv show|ball game|boat dock, boat house|car door, car window,
+car mirror|kite string"""
 
 
 @lru_cache
@@ -143,12 +153,13 @@ def vocabulary(
     phrases = {c: c for c in categories}
     if synonyms:
         for number, line in enumerate(read_text(synonyms).strip().splitlines(), 1):
-            some = [" ".join(word.split()) for word in line.split(",") if word.strip()]
-            if some and some[0] not in phrases and not set(some) & set(categories):
+            names = [" ".join(word.split()) for word in line.split(",") if word.strip()]
+            if names and names[0] not in phrases and not set(names) & set(categories):
                 raise UserError(
-                    f"{synonyms}: line {number} begins with {some[0]!r}, which is no category of the annotations: name the file of these categories"
+                    f"{synonyms}: line {number} begins with {names[0]!r}, which is no category of the annotations: "
+                    "name the file of these categories"
                 )
-            phrases |= dict.fromkeys(some[1:], some[0])
+            phrases |= dict.fromkeys(names[1:], names[0])
     else:
         phrases = {p: c for p, c in own_words().items() if c in categories or not c} | phrases
     return {_plural(p): c for p, c in phrases.items()} | phrases
@@ -157,40 +168,16 @@ def vocabulary(
 _TOKEN = re.compile(r"[a-z]+(?:['’-][a-z]+)*|\d+")
 _LONGEST = 4  # words of a phrase
 _NOT_A_COLOUR = frozenset(
-    (
-        "",
-        "and",
-        "or",
-        "on",
-        "in",
-        "is",
-        "with",
-        "to",
-        "for",
-        "from",
-        "next",
-        "that",
-        "which",
-        "slice",
-        "slices",
-        "tree",
-        "peel",
-        "half",
-        "cut",
-        "sitting",
-        "placed",
-    )
-)
+    "and or on in is with to for from next that which slice slices tree peel half cut sitting placed".split()
+) | {""}
 
 
 def located(
     text: str,
     words: Mapping[str, str],  # from `vocabulary`
-) -> tuple[
-    list[str], list[tuple[str, int, int]]
-]:  # the text's words; category, first word and the one after the last of every mention
-    "Where a text names categories."
-    tokens, found, k = _TOKEN.findall(text.lower().replace("’", "'")), [], 0
+) -> tuple[list[str], list[tuple[str, int, int]]]:
+    "A text's words; and of every mention of a category its name, its first word and the one after its last."
+    tokens, mentions_, k = _TOKEN.findall(text.lower().replace("’", "'")), [], 0
     tokens = [t.removesuffix("'s") for t in tokens]
     while k < len(tokens):
         for size in range(min(_LONGEST, len(tokens) - k), 0, -1):
@@ -200,10 +187,10 @@ def located(
             if phrase in words:
                 following = tokens[k + 1] if k + 1 < len(tokens) else ""
                 if words[phrase] and not (phrase == "orange" and following not in _NOT_A_COLOUR):
-                    found.append((words[phrase], k, k + size))
+                    mentions_.append((words[phrase], k, k + size))
                 break
         k += size
-    return tokens, found
+    return tokens, mentions_
 
 
 def mentions(text: str, words: Mapping[str, str]) -> list[str]:  # categories, in order, as often as they are named

@@ -30,10 +30,10 @@ class Archive:
 
 _COCO, _VQA = "http://images.cocodataset.org/annotations", "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
 _GITHUB, _HF = "https://github.com", "https://huggingface.co/datasets"
-_PICTURES = (
-    "vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w lrv svit tallyqa howmanyqa stvqa tdiuc "
-    "llava-mix665k sharegpt4v"
-)  # need Visual Genome's list of pictures
+_PICTURES = (  # need Visual Genome's list of pictures
+    "vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w lrv svit tallyqa howmanyqa "
+    "stvqa tdiuc llava-mix665k sharegpt4v"
+)
 
 # %% ../../../nbs/data/sources/90_archives.ipynb #7fbf85e8
 _REFER = "https://web.archive.org/web/{}id_/https://bvisionweb1.cs.unc.edu/licheng/referit/data/{}.zip"

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from .base import Files, Record, Reject, Turn, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
+from .record import DialogRound, Record, Reject
 from ...formats import is_terse
 from ...images import coco_image, image_of
 
@@ -25,8 +26,8 @@ def _question(text: str) -> str:
     return text and f"{text}?"
 
 
-def _asked(question: str, answer: str) -> Turn:
-    return Turn(question, answer, _BRIEFLY if is_terse(answer) else "", False)
+def _asked(question: str, answer: str) -> DialogRound:
+    return DialogRound(question, answer, _BRIEFLY if is_terse(answer) else "", False)
 
 
 @source(
@@ -96,14 +97,14 @@ def read_photobook(files: Files) -> Iterator[Record | Reject]:
             for player, places in sorted(page["images"].items()):
                 name, images = f"{game['game_id']}:{number}:{player}", [image_of(place) for place in places]
                 mine = speeches[1:] if speeches and speeches[0][0] == player else speeches
-                turns = tuple(Turn(said, answer) for (_, said), (_, answer) in zip(mine[::2], mine[1::2]))
+                turns = tuple(DialogRound(asked, answer) for (_, asked), (_, answer) in zip(mine[::2], mine[1::2]))
                 if problem := _unusable(speeches, turns, dict(zip(places, images))):
                     yield Reject(files.name, name, problem)
                 else:
                     yield Record(files.name, name, images[0], "dialog", turns=turns, more=tuple(images[1:]))
 
 
-def _unusable(speeches: list[tuple[str, str]], turns: tuple[Turn, ...], images: dict[str, str | None]) -> str:
+def _unusable(speeches: list[tuple[str, str]], turns: tuple[DialogRound, ...], images: dict[str, str | None]) -> str:
     if unknown := [place for place, image in images.items() if image is None]:
         return f"{unknown[0]!r} is no COCO file name"
     if starred := next(filter(None, (_starred(text) for _, text in speeches)), None):

@@ -10,8 +10,9 @@ __all__ = ['vg_answer', 'read_vg_qa', 'vg_phrase', 'read_regions', 'read_attribu
 from collections.abc import Iterator
 from typing import Any
 
-from .base import Files, Record, Reject, by_split, sentence, source, split_of
-from .pictures import VG_HOMES, Picture, boxes_in, genome, sides
+from .base import Files, by_split, sentence, source, split_of
+from .pictures import VG_HOMES, Picture, boxes_in, genome, misplaced, picture_splits, sides
+from .record import Record, Reject
 from ...files import UserError
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #c6281b00
@@ -35,6 +36,14 @@ def _pictures(
         yield number, known.picture(number), item[key]
     if count and unknown == count:
         raise UserError(f"{path}: none of its {count} pictures {strange}")
+
+
+def _boxed(files: Files, id: str, picture: Picture, task: str, *things: dict) -> Record | Reject:
+    "A record of where things lie, to be filled."
+    boxes = boxes_in(picture, *map(sides, things))
+    if isinstance(boxes, str):
+        return Reject(files.name, id, boxes)
+    return Record(files.name, id, picture.image, task, boxes=boxes)
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #0b5d8188
 _LICENCE = "CC-BY-4.0"
@@ -62,8 +71,8 @@ def read_vg_qa(files: Files) -> Iterator[Record | Reject]:
     for number, picture, qas in _pictures(files, "question_answers.json", "qas"):
         for qa in qas:
             id = str(qa["qa_id"])
-            if qa["image_id"] != number:
-                yield Reject(files.name, id, f"it says picture {qa['image_id']}, but stands with picture {number}")
+            if why := misplaced(qa["image_id"], number):
+                yield Reject(files.name, id, why)
             else:
                 yield Record(files.name, id, picture.image, "qa", sentence(qa["question"]), (vg_answer(qa["answer"]),))
 
@@ -89,23 +98,16 @@ def read_regions(files: Files) -> Iterator[Record | Reject]:
     "region_descriptions.json"
     for number, picture, regions in _pictures(files, "region_descriptions.json", "regions"):
         for region in regions:
-            id, said = str(_either(region, "region_id", "id")), _either(region, "image_id", "image")
-            boxes = (
-                boxes_in(picture, sides(region))
-                if said == number
-                else f"it says picture {said}, but stands with picture {number}"
-            )
-            if isinstance(boxes, str):
-                yield Reject(files.name, id, boxes)
-            else:
-                yield Record(
-                    files.name, id, picture.image, "region", answers=(vg_phrase(region["phrase"]),), boxes=boxes
-                )
+            id = str(_either(region, "region_id", "id"))
+            if why := misplaced(_either(region, "image_id", "image"), number):
+                yield Reject(files.name, id, why)
+                continue
+            record = _boxed(files, id, picture, "region", region)
+            yield record._replace(answers=(vg_phrase(region["phrase"]),)) if isinstance(record, Record) else record
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #76b7c58b
-_BEHIND = frozenset(
-    "of in on off out up down away at by with to from under behind near and".split()
-)  # in an attribute that follows its noun
+# in an attribute that follows its noun
+_BEHIND = frozenset("of in on off out up down away at by with to from under behind near and".split())
 
 
 def _clean(text: Any) -> str:
@@ -118,12 +120,12 @@ def _name(thing: dict) -> str:  # a list under `names` or, in 1.0, `object_names
 
 
 def _phrase(thing: dict) -> str:
-    said = dict.fromkeys(map(_clean, thing.get("attributes") or ()))
-    said.pop("", None)
-    if not said:
+    attributes = dict.fromkeys(map(_clean, thing.get("attributes") or ()))
+    attributes.pop("", None)
+    if not attributes:
         return _name(thing)
-    behind = [a for a in said if not _BEHIND.isdisjoint(a.split())]
-    before = ", ".join(a for a in said if a not in behind)
+    behind = [a for a in attributes if not _BEHIND.isdisjoint(a.split())]
+    before = ", ".join(a for a in attributes if a not in behind)
     return " ".join(filter(None, (before, _name(thing), ", ".join(behind))))
 
 
@@ -142,12 +144,11 @@ def read_attributes(files: Files) -> Iterator[Record | Reject]:
     "attributes.json"
     for _, picture, things in _pictures(files, "attributes.json", "attributes"):
         for thing in things:
-            id, boxes = str(_either(thing, "object_id", "id")), boxes_in(picture, sides(thing))
-            if isinstance(boxes, str):
-                yield Reject(files.name, id, boxes)
-            else:
+            record = _boxed(files, str(_either(thing, "object_id", "id")), picture, "region", thing)
+            if isinstance(record, Record):
                 kind = "attribute" if thing.get("attributes") else "name"
-                yield Record(files.name, id, picture.image, "region", answers=(_phrase(thing),), boxes=boxes, kind=kind)
+                record = record._replace(answers=(_phrase(thing),), kind=kind)
+            yield record
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #700b6eec
 @source(
@@ -165,24 +166,11 @@ def read_relations(files: Files) -> Iterator[Record | Reject]:
     "relationships.json"
     for _, picture, relations in _pictures(files, "relationships.json", "relationships"):
         for relation in relations:
-            subject, thing, id = (
-                relation["subject"],
-                relation["object"],
-                str(_either(relation, "relationship_id", "id")),
-            )
-            boxes = boxes_in(picture, sides(subject), sides(thing))
-            if isinstance(boxes, str):
-                yield Reject(files.name, id, boxes)
-            else:
-                yield Record(
-                    files.name,
-                    id,
-                    picture.image,
-                    "relation",
-                    answers=(_clean(relation["predicate"]),),
-                    names=(_name(subject), _name(thing)),
-                    boxes=boxes,
-                )
+            ends, id = (relation["subject"], relation["object"]), str(_either(relation, "relationship_id", "id"))
+            record = _boxed(files, id, picture, "relation", *ends)
+            if isinstance(record, Record):
+                record = record._replace(answers=(_clean(relation["predicate"]),), names=tuple(map(_name, ends)))
+            yield record
 
 # %% ../../../nbs/data/sources/40_genome.ipynb #3b6c8dce
 _SPLITS = tuple(f"vqa_raw_{split}_0.30.json" for split in ("train", "val", "test"))
@@ -238,23 +226,15 @@ def read_paragraphs(files: Files) -> Iterator[Record | Reject]:
     if path is None:
         return
     lists = by_split(files.find("train_split.json", "val_split.json", "test_split.json"))
-    if not lists:
-        raise UserError(
-            f"{path}: which pictures are of which split is said by {{train,val,test}}_split.json, and none is there: "
-            f"`cocoift fetch {files.name}`"
-        )
-    splits = {number: split for split, held in lists.items() for number in files.json(held, kind=list)}
+    splits = picture_splits(files, path, lists.values(), "{train,val,test}_split.json")
     pictures, seen = genome(files), set()
     for row in files.items(path):
         number = row["image_id"]
         if number in seen:
             yield Reject(files.name, str(number), f"picture {number} has a paragraph already")
         elif number not in splits:
-            yield Reject(
-                files.name,
-                str(number),
-                f"picture {number} is in none of {', '.join(sorted(held.name for held in lists.values()))}",
-            )
+            names = ", ".join(sorted(listing.name for listing in lists.values()))
+            yield Reject(files.name, str(number), f"picture {number} is in none of {names}")
         else:
             yield Record(
                 files.name,

@@ -8,8 +8,9 @@ __all__ = ['read_stvqa', 'read_fmiqa']
 # %% ../../../nbs/data/sources/34_reading.ipynb #65617b6c
 from collections.abc import Iterator
 
-from .base import Files, Record, Reject, by_split, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
 from .pictures import Genome, genome
+from .record import Record, Reject
 from ...formats import is_terse
 from ...images import coco_image, image_of
 
@@ -35,9 +36,9 @@ def _photograph(row: dict, pictures: Genome) -> str | None:  # None for a collec
 )
 def read_stvqa(files: Files) -> Iterator[Record | Reject]:
     "{train,test}_task_3.json, or the highest task that is there"
-    found = files.find("train_task_?.json", "test_task_?.json")
-    highest = {split_of(path)[0]: path.name for path in sorted(found, key=lambda path: path.name)}
-    for split, path in by_split(path for path in found if path.name in highest.values()).items():
+    paths = files.find("train_task_?.json", "test_task_?.json")
+    highest = {split_of(path)[0]: path.name for path in sorted(paths, key=lambda path: path.name)}
+    for split, path in by_split(path for path in paths if path.name in highest.values()).items():
         pictures = genome(files)
         for row in files.items(path, "data"):
             id, image = f"{split}:{row['question_id']}", _photograph(row, pictures)
@@ -78,8 +79,7 @@ def read_fmiqa(files: Files) -> Iterator[Record | Reject]:
     for path in by_split(files.find("FM-IQA.json")).values():
         for split in ("train", "val"):
             for row in files.items(path, split):
-                asked, said = (sentence(row[name]).rstrip(_STOPS) for name in (question, answer))
-                task, said = ("qa", said) if is_terse(said) else ("sentence", f"{said}。")
-                yield Record(
-                    files.name, f"{split}:{row[id]}", coco_image(row[image]), task, f"{asked}？", (said,), split=split
-                )
+                asked, answered = (sentence(row[name]).rstrip(_STOPS) for name in (question, answer))
+                task, answered = ("qa", answered) if is_terse(answered) else ("sentence", f"{answered}。")
+                name, photograph = f"{split}:{row[id]}", coco_image(row[image])
+                yield Record(files.name, name, photograph, task, f"{asked}？", (answered,), split=split)
