@@ -150,7 +150,7 @@ def _write(
     **service,
 ) -> None:
     from cocoift.data.build.recipe import BuildRecipe
-    from cocoift.data.generate.asking import open_base, recipe_for
+    from cocoift.data.generate.plan import open_base, recipe_for
     from cocoift.data.generate.write import Service, write
     from cocoift.models.endpoint.money import read_prices
     from cocoift.options import change, load_recipe

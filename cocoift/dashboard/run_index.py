@@ -121,9 +121,15 @@ def _pier(folder: Path) -> list[dict]:
     lines = [line for line in Journal(folder / "pier.jsonl").read() if line["status"] == "ok" and not line["bound"]]
     if not lines:
         return []
+    about = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     frame = pd.DataFrame(lines).astype({"terse": float, "words": float})
     return [
-        {"round": int(number), "metric": metric, **mean_ci(rounds, metric, repeats=500).as_dict()}
+        {
+            "bench": about.get("bench", FIRST),
+            "round": int(number),
+            "metric": metric,
+            **mean_ci(rounds, metric, repeats=500).as_dict(),
+        }
         for number, rounds in frame.groupby("round")
         for metric in ("terse", "words")
     ]

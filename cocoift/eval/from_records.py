@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..data.build.questions import ask_objects
 from ..data.build.templates import worded
-from ..data.sources.base import Files, Record, fault, load_sources
+from ..data.sources.base import Files, load_sources
+from ..data.sources.record import Record, fault
 from .questions import Question
 from ..formats import normalise
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from .templates import Draft
-from ..sources.base import Record
+from ..sources.record import Record
 
 # %% ../../../nbs/data/build/21_buckets.ipynb #4cc3d249
 _TEXT, _TEXTS, _BOX = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())

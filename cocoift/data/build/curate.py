@@ -22,7 +22,8 @@ from .buckets import DRAFTS, RANK_BITS, RECORDS, Buckets
 from .recipe import BuildRecipe
 from .settle import KEYS, dedup_key
 from .templates import drafts, draw_of
-from ..sources.base import TASKS, Files, Record, Reject, fault, load_sources
+from ..sources.base import Files, load_sources
+from ..sources.record import TASKS, Record, Reject, fault
 from ...files import UserError, atomic_folder, digest, write_json
 from ...images import image_of
 

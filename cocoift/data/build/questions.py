@@ -16,7 +16,7 @@ from itertools import chain, combinations, islice, zip_longest
 from typing import NamedTuple
 
 from .wordings import read_wordings
-from ..sources.base import Objects, Record
+from ..sources.record import Objects, Record
 from ...formats import NUMBER_WORDS
 
 # %% ../../../nbs/data/build/12_questions.ipynb #9599ce05

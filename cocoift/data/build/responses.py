@@ -9,8 +9,9 @@ __all__ = ['RESPONSES', 'first_answer', 'follows_is', 'judged']
 from collections.abc import Callable
 from functools import lru_cache
 
-from ..sources.base import LETTERS, Record, sentence
+from ..sources.base import sentence
 from ..sources.pictures import box_text
+from ..sources.record import LETTERS, Record
 
 # %% ../../../nbs/data/build/13_responses.ipynb #f2b9d340
 def _stop(text: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from .buckets import RANK_BITS
-from ..sources.base import Record
+from ..sources.record import Record
 from ...formats import NUMBER_WORDS
 
 # %% ../../../nbs/data/build/23_settle.ipynb #71e0c4a0

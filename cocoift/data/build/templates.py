@@ -15,8 +15,8 @@ from typing import NamedTuple
 from .questions import ask_objects
 from .responses import RESPONSES, first_answer, follows_is, judged
 from .wordings import HELD_BACK, TEMPLATE_SETS, RoundTemplate, ready
-from ..sources.base import LETTERS, Record
 from ..sources.pictures import box_text
+from ..sources.record import LETTERS, Record
 from ...formats import TERSE_WORDS, keeps, sentences, words
 from ...instructions import stated_format
 

@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 
 from ... import __version__
 from ...conversation import Origin
+from ..build.buckets import DRAFTS, RECORDS, to_batch
 from ..build.card import card
-from ..build.curate import DRAFTS, RECORDS, sameness, to_batch
 from ..build.lay_out import lay_out, write_part
+from ..build.settle import dedup_key
 from ..build.templates import drafts, draw_of
 from .grounding import Verdict
 from .notes import read_records
@@ -95,11 +96,11 @@ def _carry_out(
     run: GenerationRun, part: Path, records: list[Record], answer_of: Callable
 ) -> Iterator[tuple[dict, Record | None]]:  # rows, each with its record if it is kept
     "The jobs of a part, from answers that are there."
-    setup, taken = run.setup, {(r.image, key) for r in records if (key := sameness(r)[0]) is not None}
+    setup, taken = run.setup, {(r.image, key) for r in records if (key := dedup_key(r)[0]) is not None}
     for context in run.contexts(part):
         result = replay(write_job(setup, context), answer_of)
         record = result_record(setup.role, result) if result.kept else None
-        key = record and (record.image, sameness(record)[0])
+        key = record and (record.image, dedup_key(record)[0])
         if record and key[1] is not None and key in taken:
             twice = Verdict("duplicate", "the image has this round already")
             result, record = result._replace(verdict=twice, kept=False), None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Base', 'open_base', 'recipe_for', 'GenerationPlan', 'make_plan', 'words_of', 'replay', 'GenerationRun']
 
-# %% ../../../nbs/data/generate/26_plan.ipynb #4c49c5cf
+# %% ../../../nbs/data/generate/26_plan.ipynb #7207642a
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,11 +22,13 @@ from .objects import own_words, vocabulary
 from .requests import GenerationSetup, JobContext, job_context
 from .results import JobResult, write_job
 from ..sources.record import Record
-from ...files import Failed, UserError, digest, digest_of, read_json
+from ...files import Failed, UserError, digest, digest_of
 from ...models.endpoint.cache import Cache
-from ...models.endpoint.engine import Engine, Task, run
+from ...models.endpoint.engine import Engine
 from ...models.endpoint.money import Price, estimate
 from ...models.endpoint.request import Answer, Request
+from ...models.endpoint.tasks import Task, run
+from ...texts import read_json
 
 # %% ../../../nbs/data/generate/26_plan.ipynb #a5b7d18b
 class Base(NamedTuple):
@@ -109,7 +111,7 @@ def words_of(categories: set[str], synonyms: str | Path | None = None) -> dict[s
     coco = set(own_words().values()) - {""}
     return vocabulary(sorted(categories | coco if not categories or categories & coco else categories), synonyms)
 
-# %% ../../../nbs/data/generate/26_plan.ipynb #73f09186
+# %% ../../../nbs/data/generate/26_plan.ipynb #5c75e055
 def _noting(task: Task, failed: dict[str, Answer]) -> Task:
     request = next(task)
     while True:
@@ -131,7 +133,7 @@ def replay(task: Task, answer_of: Callable[[Request], Answer]) -> JobResult:
         except StopIteration as end:
             return end.value
 
-# %% ../../../nbs/data/generate/26_plan.ipynb #854cc090
+# %% ../../../nbs/data/generate/26_plan.ipynb #1b4412a8
 @dataclass(frozen=True)
 class GenerationRun:
     "A plan and who carries it out: what it asks, what that costs, what is answered."

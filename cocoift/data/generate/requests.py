@@ -19,7 +19,7 @@ from .jobs import GenerationJob, WriteRecipe, sources_of
 from .notes import notes
 from .prompts import WRITERS, Prompt
 from ..sources.record import LETTERS, Record
-from ...models.endpoint.request import Gallery, Request
+from ...models.endpoint.request import ImageParts, Request
 from ...models.endpoint.structured import with_schema
 
 # %% ../../../nbs/data/generate/22_requests.ipynb #318dfc4a
@@ -32,7 +32,7 @@ class GenerationSetup:
     recipe: WriteRecipe
     prompts: Mapping[str, Prompt]
     vocabulary: Mapping[str, str]  # the words of the categories
-    gallery: Gallery | None = None  # the pictures, for those who see
+    gallery: ImageParts | None = None  # the pictures, for those who see
     templates: str = "paper"  # by which the dataset words its instructions
 
 

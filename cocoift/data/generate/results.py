@@ -30,9 +30,9 @@ from cocoift.data.generate.requests import (
 )
 from ..sources.record import DialogRound, Record, fault
 from ...formats import check_format
-from ...models.endpoint.engine import Task
 from ...models.endpoint.request import Answer, Request
-from ...models.endpoint.structured import read_answer
+from ...models.endpoint.structured import parse_answer
+from ...models.endpoint.tasks import Task
 from ...thoughts import answer_alone
 
 # %% ../../../nbs/data/generate/24_results.ipynb #929b8fb7
@@ -90,7 +90,7 @@ def read_rounds(setup: GenerationSetup, context: JobContext, answer: Answer) -> 
         return [], _failed(answer)
     if setup.prompts[job.kind].file.answer == "text":
         return _of_text(job, answer.text), OK
-    value, wrong = read_answer(answer, ANSWER_SCHEMAS[job.kind])
+    value, wrong = parse_answer(answer, ANSWER_SCHEMAS[job.kind])
     if value is None:
         return [], Verdict("refusal", "it declines to answer") if declines(answer.text) else Verdict("malformed", wrong)
     if isinstance(value, Thought):

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .base import Files, Record, Reject, by_split, opening, sentence, source, split_of
+from .base import Files, by_split, sentence, source, split_of
 from .pictures import genome
+from .record import Record, Reject
 from ...files import UserError
 from ...texts import reading
 
@@ -22,7 +23,7 @@ _ALL = ("train_all_questions_?.json", "val_all_questions.json", "testdev_all_que
 
 
 def _questions(files: Files, path: Path) -> Iterator[tuple[str, dict]]:  # number and question, of either layout
-    if opening(files, path) == "{":
+    if files.opening(path) == "{":
         return files.pairs(path)
     return ((str(row["question_id"]), row) for row in files.items(path))
 
@@ -46,7 +47,7 @@ def _gqa_files(files: Files) -> Iterator[tuple[str, Path]]:  # split and file
     url="https://downloads.cs.stanford.edu/nlp/data/gqa/questions1.2.zip",
 )
 def read_gqa(files: Files) -> Iterator[Record | Reject]:
-    "{train,val,testdev}_balanced_questions.json, or train_all_questions/train_all_questions_{0..9}.json and {val,testdev}_all_questions.json"
+    "{train,val,testdev}_balanced_questions.json, or train_all_questions_?.json and {val,testdev}_all_questions.json"
     for split, path in _gqa_files(files):
         pictures = genome(files)
         for id, row in _questions(files, path):
@@ -109,14 +110,15 @@ def read_cgqa(files: Files) -> Iterator[Record | Reject]:
         return
     if len(lists) != len(_LISTS):
         raise UserError(f"{path}: needs {', '.join(_LISTS)}, of which {len(lists)} are there: `cocoift fetch cgqa`")
-    pairs, pictures, found = {line.strip() for held in lists for line in files.lines(held)}, genome(files), {}
+    pairs = {line.strip() for listing in lists for line in files.lines(listing)}
+    pictures, by_thing = genome(files), {}
     for crop in _crops(files, path):
         if why := _no_use(crop, pairs):
             yield Reject(files.name, crop["image"], why)
         else:
-            asked = crop["set"], int(Path(crop["image"]).name.partition("-")[0]), crop["obj"].replace("_", " ")
-            found.setdefault(asked, {}).setdefault(crop["attr"].replace("_", " "), crop["image"])
-    for (split, number, thing), attributes in found.items():
+            thing = crop["set"], int(Path(crop["image"]).name.partition("-")[0]), crop["obj"].replace("_", " ")
+            by_thing.setdefault(thing, {}).setdefault(crop["attr"].replace("_", " "), crop["image"])
+    for (split, number, thing), attributes in by_thing.items():
         yield Record(
             files.name,
             f"{split}:{number}:{thing}",

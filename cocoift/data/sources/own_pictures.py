@@ -17,7 +17,8 @@ from .base import Files
 from .pictures import UNSIZED, Listed, listed
 from .settled import Id, Size, id_of
 from ...files import UserError
-from ...images import Album, name_key, picture_image, picture_path, picture_size
+from ...images import Album, name_key, picture_image, picture_path
+from ...pictures import picture_size
 
 # %% ../../../nbs/data/sources/19_own_pictures.ipynb #0a9f2632
 _WORDS = {

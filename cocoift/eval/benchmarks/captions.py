@@ -58,10 +58,10 @@ def _one_line(text: str) -> str:
     return " ".join(text.splitlines()).encode(errors="replace").decode()  # half a character is a "?"
 
 
-def _tokens(said: Mapping[str, list[str]], wanted: Mapping[str, list[str]]) -> tuple[dict, dict]:
+def _tokens(answers: Mapping[str, list[str]], wanted: Mapping[str, list[str]]) -> tuple[dict, dict]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    sides = {(side, k): texts for side, some in enumerate((said, wanted)) for k, texts in some.items()}
+    sides = {(side, k): texts for side, captions in enumerate((answers, wanted)) for k, texts in captions.items()}
     lines = {key: [{"caption": _one_line(text)} for text in texts] for key, texts in sides.items()}
     both = PTBTokenizer().tokenize(lines | {"last": [{"caption": _LAST}]})
     if both.get("last") != [_LAST]:
@@ -69,17 +69,17 @@ def _tokens(said: Mapping[str, list[str]], wanted: Mapping[str, list[str]]) -> t
             "the tokeniser gave back other lines than it was given: a caption holds what it takes for "
             "the end of a line: write captions in plain characters"
         )
-    return {k: both[0, k] for k in said}, {k: both[1, k] for k in wanted}
+    return {k: both[0, k] for k in answers}, {k: both[1, k] for k in wanted}
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #4874d6a1
 def _bleu_parts(
-    told: Mapping[str, list[str]], people: Mapping[str, list[str]]
+    candidates: Mapping[str, list[str]], people: Mapping[str, list[str]]
 ) -> pd.DataFrame:  # a row an image: matched and all n-grams, lengths
     from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 
     rows = []
-    for image in told:
-        found = cook_test(told[image][0], cook_refs(people[image]), eff="closest")
+    for image in candidates:
+        found = cook_test(candidates[image][0], cook_refs(people[image]), eff="closest")
         rows.append(
             {
                 "image": image,
@@ -104,7 +104,7 @@ def _bleu(parts: pd.DataFrame, n: int) -> Estimate:
 
 
 def caption_metrics(
-    said: Mapping[str, list[str]],  # image -> its one caption
+    answers: Mapping[str, list[str]],  # image -> its one caption
     wanted: Mapping[str, list[str]],  # image -> what people wrote, the same images in the same order
 ) -> dict[str, Estimate]:
     "BLEU-1..4, METEOR, ROUGE-L and CIDEr by pycocoevalcap 1.2, with intervals by image."
@@ -112,18 +112,18 @@ def caption_metrics(
     from pycocoevalcap.rouge.rouge import Rouge
 
     with _java():
-        told, people = _tokens(said, wanted)
+        candidates, people = _tokens(answers, wanted)
         if not any(text for texts in people.values() for text in texts):
             raise UserError("no reference caption holds a word: put COCO's captions there")
         found = {
-            "METEOR": _meteor().compute_score(people, told),
-            "ROUGE_L": Rouge().compute_score(people, told),
-            "CIDEr": Cider().compute_score(people, told),
+            "METEOR": _meteor().compute_score(people, candidates),
+            "ROUGE_L": Rouge().compute_score(people, candidates),
+            "CIDEr": Cider().compute_score(people, candidates),
         }
-    parts = _bleu_parts(told, people)
+    parts = _bleu_parts(candidates, people)
     estimates = {f"Bleu_{n}": _bleu(parts, n) for n in (1, 2, 3, 4)}
     for name, (value, each) in found.items():
-        e = mean_ci(pd.DataFrame({"x": list(map(float, each)), "image": list(said)}), "x")
+        e = mean_ci(pd.DataFrame({"x": list(map(float, each)), "image": list(answers)}), "x")
         moved = float(value) - e.value  # METEOR of the set is no mean either: the interval of the mean, moved to it
         estimates[name] = Estimate(float(value), *(None if x is None else x + moved for x in (e.low, e.high)), e.n)
     return estimates
@@ -166,15 +166,15 @@ def _of_image(row: Answer, known: Collection[str]) -> Answer:  # 42, "0000000000
     return replace(row, id=number) if name not in known and number in known else row
 
 
-def captions_said(given: ScoreInput, images: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:  # as `scorable`
+def captions_said(inputs: ScoreInput, images: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:  # as `scorable`
     "A caption for each image."
     questions = {image: Question(image, (), "") for image in images}
-    rows = answer_rows(given.predictions, given.field, (), _IMAGE_ID, ("caption", "text", "answer"))
+    rows = answer_rows(inputs.predictions, inputs.field, (), _IMAGE_ID, ("caption", "text", "answer"))
     rows = [_of_image(row, questions) for row in rows]
-    if given.mode == "open":  # silence would name nothing that is not there
+    if inputs.mode == "open":  # silence would name nothing that is not there
         rows = [replace(row, failed=row.failed or unended(row.text)) for row in rows]
-    found = join_answers(rows, questions, given.predictions, given.need("references"), "image_id")
-    return scorable(found, given.mode, given.predictions)
+    found = join_answers(rows, questions, inputs.predictions, inputs.need("references"), "image_id")
+    return scorable(found, inputs.mode, inputs.predictions)
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #fcc25fd8
 def score_one_captions(question: Question, answer: str, mode: str) -> dict:
@@ -189,15 +189,15 @@ def aggregate_captions(frame: pd.DataFrame, questions: Mapping[str, Question]) -
     )
 
 
-def score_captions(given: ScoreInput) -> dict:
+def score_captions(inputs: ScoreInput) -> dict:
     "A results file against a file of COCO captions."
-    wanted = _captions(given.need("references"))[1]
-    said, notes = captions_said(given, wanted)
-    rule = CAPTIONS.rule + ("; thoughts are taken off" if given.mode == "open" else "")
-    found = caption_metrics({k: [text] for k, text in said.items()}, {k: wanted[k] for k in said})
+    wanted = _captions(inputs.need("references"))[1]
+    answers, notes = captions_said(inputs, wanted)
+    rule = CAPTIONS.rule + ("; thoughts are taken off" if inputs.mode == "open" else "")
+    found = caption_metrics({k: [text] for k, text in answers.items()}, {k: wanted[k] for k in answers})
     scores = {k: None if e.value is None else round(e.value, 6) for k, e in found.items()}
     intervals = {name: e.as_dict() for name, e in found.items()}
-    return {"scores": scores, "n": len(said), "rule": rule, "intervals": intervals, **notes}
+    return {"scores": scores, "n": len(answers), "rule": rule, "intervals": intervals, **notes}
 
 
 def as_captions(rows: Sequence[tuple[Question, str]]) -> str:

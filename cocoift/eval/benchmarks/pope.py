@@ -74,19 +74,19 @@ def _thing(text: str) -> str:  # "Is there a snowboard in the image?" -> "snowbo
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #b98909b7
 def official_yes_no(text: str) -> str:
     "The verdict of POPE's evaluate.py."
-    said = text.split(".")[0].replace(",", "").split(" ")
-    return "no" if {"No", "no", "not"} & set(said) else "yes"
+    spoken = text.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "no", "not"} & set(spoken) else "yes"
 
 
 def score_one_pope(question: Question, answer: str, mode: str) -> dict:
     "What was said, and which of the four cells of the table it falls in."
-    said, true = official_yes_no(answer) if mode == "official" else yes_no(answer), question.truth == "yes"
+    decided, true = official_yes_no(answer) if mode == "official" else yes_no(answer), question.truth == "yes"
     return {
-        "right": float(said == question.truth),
-        "yes": float(said == "yes"),
-        "_tp": float(said == "yes" and true),
+        "right": float(decided == question.truth),
+        "yes": float(decided == "yes"),
+        "_tp": float(decided == "yes" and true),
         "_true": float(true),
-        "unparsed": said is None,
+        "unparsed": decided is None,
     }
 
 
@@ -104,41 +104,43 @@ def _table(frame: pd.DataFrame) -> dict[str, Estimate]:
 def aggregate_pope(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "Accuracy, precision, recall, F1 (yes is positive) and the share of yes; F1 by split too, where there are several."
     split = frame["item"].map(lambda k: questions[k].meta["category"])
-    apart = {f"f1_{name}": _table(some)["f1"] for name, some in frame.groupby(split)} if split.nunique() > 1 else {}
+    apart = {f"f1_{name}": _table(rows)["f1"] for name, rows in frame.groupby(split)} if split.nunique() > 1 else {}
     return _table(frame) | apart | {"unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")}
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #d9e3931d
-def _run(rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, where: str) -> Mapping[str, Answer]:
+def _run(
+    rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, references: str
+) -> Mapping[str, Answer]:
     asked, n = list(questions.values()), len(questions)
     if {row.id for row in rows} == questions.keys() and len(rows) == n:
-        found = join_answers(rows, questions, path, Path(where))
-        check_asked(found.values(), asked, path, Path(where))
+        found = join_answers(rows, questions, path, Path(references))
+        check_asked(found.values(), asked, path, Path(references))
         return found
     if len(rows) > n and all(row.asked for row in rows):
         starts = [k for k in range(len(rows) - n + 1) if all(map(asks_it, rows[k : k + n], asked))]
         if len(starts) != 1:
             raise UserError(
-                f"{path}: the {n} questions of {where} stand there {len(starts)} times in a row, not once: "
+                f"{path}: the {n} questions of {references} stand there {len(starts)} times in a row, not once: "
                 "give predictions and references of one version (2910 or 3000), or --questions"
             )
         return dict(zip(questions, rows[starts[0] :]))
     own = len({row.id for row in rows}) == len(rows) == n  # ids of its own may be like some of the questions' by chance
     if own and all(row.asked and asks_it(row, q) for row, q in zip(rows, asked)):
         return dict(zip(questions, rows))
-    return join_answers(rows, questions, path, Path(where))
+    return join_answers(rows, questions, path, Path(references))
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #00f07e47
 def _categorised(
-    given: ScoreInput, rows: Sequence[Answer]
+    inputs: ScoreInput, rows: Sequence[Answer]
 ) -> dict[str, list[Answer]]:  # by LLaVA's question file, in its order
-    told = by_id(records(given.questions, ["question_id", "text", "category"]), "question_id", given.questions)
-    mine = by_id([{"question_id": row.id, "row": row} for row in rows], "question_id", given.predictions)
-    if strange := [name for name in mine if name not in told]:
+    asked_rows = by_id(records(inputs.questions, ["question_id", "text", "category"]), "question_id", inputs.questions)
+    mine = by_id([{"question_id": row.id, "row": row} for row in rows], "question_id", inputs.predictions)
+    if strange := [name for name in mine if name not in asked_rows]:
         raise UserError(
-            f"{given.predictions}: answers {strange[0]}, which {given.questions} lacks: give files of one version"
+            f"{inputs.predictions}: answers {strange[0]}, which {inputs.questions} lacks: give files of one version"
         )
     found: dict[str, list[Answer]] = {}
-    for name, row in told.items():
+    for name, row in asked_rows.items():
         if name in mine:
             asked = replace(mine[name]["row"], asked=row["text"], image=str(row.get("image", "")))
             found.setdefault(str(row["category"]), []).append(asked)
@@ -146,22 +148,22 @@ def _categorised(
 
 
 def split_answers(
-    given: ScoreInput,
+    inputs: ScoreInput,
 ) -> tuple[dict[str, Question], dict[str, Answer], int]:  # and how many answers are to other splits
     "Each question with its answer."
-    asked = read_pope(given.need("references"))
-    rows = answer_rows(given.predictions, given.field, asked)
+    asked = read_pope(inputs.need("references"))
+    rows = answer_rows(inputs.predictions, inputs.field, asked)
     by_kind: dict[str, dict[str, Question]] = {}
     for q in asked:
         by_kind.setdefault(q.meta["category"], {})[q.id] = q
     if sum(map(len, by_kind.values())) < len(asked):
-        raise UserError(f"{given.references}: a question_id is there twice: put POPE's official file there")
-    parts, found = _categorised(given, rows) if given.questions else {}, {}
+        raise UserError(f"{inputs.references}: a question_id is there twice: put POPE's official file there")
+    parts, found = _categorised(inputs, rows) if inputs.questions else {}, {}
     for kind, questions in by_kind.items():
-        where = f"{given.references}{f' ({kind})' if len(by_kind) > 1 else ''}"
-        if given.questions and kind not in parts:
-            raise UserError(f"{given.questions}: has no category {kind}: there are {', '.join(parts)}")
-        found |= _run(parts[kind] if parts else rows, questions, given.predictions, where)
+        references = f"{inputs.references}{f' ({kind})' if len(by_kind) > 1 else ''}"
+        if inputs.questions and kind not in parts:
+            raise UserError(f"{inputs.questions}: has no category {kind}: there are {', '.join(parts)}")
+        found |= _run(parts[kind] if parts else rows, questions, inputs.predictions, references)
     return {q.id: q for q in asked}, found, len(rows) - len(found)
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #53fb84e3
@@ -177,18 +179,22 @@ def _counts(frame: pd.DataFrame) -> dict[str, int]:
     return {name: int(cell.sum()) for name, cell in cells.items()}
 
 
-def score_pope(given: ScoreInput) -> dict[str, Any]:
+def score_pope(inputs: ScoreInput) -> dict[str, Any]:
     "POPE's table with its intervals, and that of each split; unparsed answers are wrong, and counted."
-    questions, rows, others = split_answers(given)
-    said, notes = scorable(rows, given.mode, given.predictions)
-    frame = score_each(POPE, {k: questions[k] for k in said}, said, given.mode)
+    questions, rows, others = split_answers(inputs)
+    answers, notes = scorable(rows, inputs.mode, inputs.predictions)
+    frame = score_each(POPE, {k: questions[k] for k in answers}, answers, inputs.mode)
     split = frame["item"].map(lambda k: questions[k].meta["category"])
-    apart = {str(kind): _table(some) for kind, some in frame.groupby(split, sort=False)} if split.nunique() > 1 else {}
+    apart = (
+        {str(kind): _table(metrics) for kind, metrics in frame.groupby(split, sort=False)}
+        if split.nunique() > 1
+        else {}
+    )
     table = _table(frame)
     scores = {name: e.value for name, e in table.items()}
-    scores |= {"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}
-    scores |= {kind: {name: e.value for name, e in some.items()} for kind, some in apart.items()}
-    intervals = table | {f"{kind} {name}": e for kind, some in apart.items() for name, e in some.items()}
+    scores |= {"unparsed": int(frame.unparsed.sum())} if inputs.mode == "open" else {}
+    scores |= {kind: {name: e.value for name, e in metrics.items()} for kind, metrics in apart.items()}
+    intervals = table | {f"{kind} {name}": e for kind, metrics in apart.items() for name, e in metrics.items()}
     notes |= {"other_splits": others} if others else {}
     return {
         "scores": scores,
@@ -196,7 +202,7 @@ def score_pope(given: ScoreInput) -> dict[str, Any]:
         "counts": _counts(frame),
         "clustered_se": _clustered(frame),
         "intervals": {name: e.as_dict() for name, e in intervals.items()},
-        "rule": POPE.rule if given.mode == "official" else "open",
+        "rule": POPE.rule if inputs.mode == "official" else "open",
         "version": f"{len(questions)} questions",
         **notes,
     }

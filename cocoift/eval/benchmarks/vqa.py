@@ -84,37 +84,37 @@ def agreement(said: str, answers: list[str]) -> float:
     return sum(min((answers.count(said) - (answer == said)) / 3, 1) for answer in answers) / len(answers)
 
 
-def _among(said: str, people: Sequence[Mapping]) -> float:  # whole annotations: those alike are left out together
-    matching = [one for one in people if one["answer"] == said]
+def _among(answer: str, people: Sequence[Mapping]) -> float:  # whole annotations: those alike are left out together
+    matching = [one for one in people if one["answer"] == answer]
     return sum(min(sum(one != left for one in matching) / 3, 1) for left in people) / len(people)
 
 
-def vqa_accuracy(said: str, answers: Sequence[str | Mapping], rules: str = "2021") -> float:
+def vqa_accuracy(answer: str, answers: Sequence[str | Mapping], rules: str = "2021") -> float:
     "The share of right of one answer, 0 to 1. An answer that is a text is that of a person of its own."
     people = [a if isinstance(a, Mapping) else {"answer": a, "answer_id": k} for k, a in enumerate(answers)]
     texts = [one["answer"] for one in people]
     if rules == "textvqa":
-        return agreement(_m4c(said), [_m4c(a) for a in texts])
-    whole, said = (lambda text: plain_words(without_punctuation(text))), _flat(said)
+        return agreement(_m4c(answer), [_m4c(a) for a in texts])
+    whole, answer = (lambda text: plain_words(without_punctuation(text))), _flat(answer)
     if rules == "2015":
-        said, texts = whole(said), [without_punctuation(a) for a in texts] if len(set(texts)) > 1 else texts
+        answer, texts = whole(answer), [without_punctuation(a) for a in texts] if len(set(texts)) > 1 else texts
     elif len(set(texts := [_flat(a) for a in texts])) > 1:
-        said, texts = whole(said), [whole(a) for a in texts]
-    return _among(said, [{**one, "answer": text} for one, text in zip(people, texts)])
+        answer, texts = whole(answer), [whole(a) for a in texts]
+    return _among(answer, [{**one, "answer": text} for one, text in zip(people, texts)])
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #b628ae8f
 def open_accuracy(
-    said: str, answers: Sequence[str | Mapping]
+    text: str, answers: Sequence[str | Mapping]
 ) -> tuple[float, bool]:  # and whether anything was decided in it
     "The agreement of the answer that a sentence holds."
     plain = [_m4c(a["answer"] if isinstance(a, Mapping) else a) for a in answers]
     if set(plain) <= {"yes", "no"}:
-        decided = yes_no(said)
+        decided = yes_no(text)
         return (0.0, False) if decided is None else (agreement(decided, plain), True)
     if all(a.isdecimal() for a in plain):
-        counted = number(said)
+        counted = number(text)
         return (0.0, False) if counted is None else (agreement(f"{counted:g}", plain), True)
-    found = phrases(said, plain)
+    found = phrases(text, plain)
     if not found or {"yes", "no"} <= set(found):
         return 0.0, False
     return max(agreement(f, plain) for f in found), True
@@ -156,8 +156,8 @@ def annotations(rows: Any, path: Path) -> dict[str, dict]:
 
 def annotated(path: Path) -> dict[str, dict]:
     "VQA's annotations by question."
-    told = read_json(path)
-    return annotations(told.get("annotations") if isinstance(told, dict) else told, path)
+    document = read_json(path)
+    return annotations(document.get("annotations") if isinstance(document, dict) else document, path)
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #acb553a7
 def most_common(answers: Sequence[str | Mapping]) -> str:
@@ -184,9 +184,9 @@ def _texts(path: Path) -> dict[str, str]:  # of a question file
 
 def read_vqa(data: Path, bench: str = "vqa") -> list[Question]:
     "The question file and the annotations of one split."
-    asked, told = (official_files(data, *names)[0] for names in SETS[bench])
-    texts, wanted = _texts(asked), annotated(told)
-    same_ids(texts, wanted, asked, told)
+    question_file, answer_file = (official_files(data, *names)[0] for names in SETS[bench])
+    texts, wanted = _texts(question_file), annotated(answer_file)
+    same_ids(texts, wanted, question_file, answer_file)
     return [_question(k, wanted[k], text) for k, text in texts.items()]
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #1edeec59
@@ -211,47 +211,49 @@ def aggregate_vqa(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dic
     frame = frame.assign(
         x=100 * frame.right, type=frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
     )
-    kinds = {kind: mean_ci(some, "x") for kind, some in frame.groupby("type") if kind}
+    kinds = {kind: mean_ci(rows, "x") for kind, rows in frame.groupby("type") if kind}
     return {"overall": mean_ci(frame, "x"), **kinds, "unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")}
 
 
-def _percent(some: pd.DataFrame, digits: int = 2) -> float:  # summed in the official order
-    return round(100 * float(sum(some.right.tolist())) / len(some), digits)
+def _percent(rows: pd.DataFrame, digits: int = 2) -> float:  # summed in the official order
+    return round(100 * float(sum(rows.right.tolist())) / len(rows), digits)
 
 
 def scored(
-    given: ScoreInput, questions: Mapping[str, Question], said: Mapping[str, str], rules: str, digits: int = 2
+    inputs: ScoreInput, questions: Mapping[str, Question], answers: Mapping[str, str], rules: str, digits: int = 2
 ) -> dict:
     "The document that `cocoift score` prints, of the questions that have an answer."
     bench = Benchmark(name="vqa", score_one=partial(score_one_vqa, rules=rules))
-    totals = aggregate_vqa(frame := score_each(bench, {k: questions[k] for k in said}, said, given.mode), questions)
+    totals = aggregate_vqa(
+        frame := score_each(bench, {k: questions[k] for k in answers}, answers, inputs.mode), questions
+    )
     totals.pop("unparsed")
     kinds = frame["item"].map(lambda k: questions[k].meta.get("answer_type", ""))
     scores = {"overall": _percent(frame, digits)}
-    scores |= {kind: _percent(some) for kind, some in frame.groupby(kinds) if kind}
+    scores |= {kind: _percent(rows) for kind, rows in frame.groupby(kinds) if kind}
     return {
-        "scores": scores | ({"unparsed": int(frame.unparsed.sum())} if given.mode == "open" else {}),
+        "scores": scores | ({"unparsed": int(frame.unparsed.sum())} if inputs.mode == "open" else {}),
         "n": len(frame),
-        "rule": VQA_RULES[rules] if given.mode == "official" else "open: the answer found in the sentence",
+        "rule": VQA_RULES[rules] if inputs.mode == "official" else "open: the answer found in the sentence",
         "intervals": {name: e.as_dict() for name, e in totals.items()},
     }
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #0cbc62e8
-def score_vqa(given: ScoreInput) -> dict:
+def score_vqa(inputs: ScoreInput) -> dict:
     "A results file against a file of annotations; `rules` 2021, 2015 or textvqa."
-    rules = given.rules or "2021"
+    rules = inputs.rules or "2021"
     if rules not in VQA_RULES:
         raise UserError(f"--rules {rules}: there are {', '.join(VQA_RULES)}")
     if rules == "gqa":
         from cocoift.eval.scoring import score
 
-        return score("gqa", replace(given, rules=None))
-    wanted, texts = annotated(given.need("references")), _texts(given.questions) if given.questions else {}
-    if given.questions:
-        same_ids(texts, wanted, given.questions, given.references)
+        return score("gqa", replace(inputs, rules=None))
+    wanted, texts = annotated(inputs.need("references")), _texts(inputs.questions) if inputs.questions else {}
+    if inputs.questions:
+        same_ids(texts, wanted, inputs.questions, inputs.references)
     questions = {k: _question(k, row, texts.get(k, "")) for k, row in wanted.items()}
-    said, notes = stored_answers(given, questions)
-    return scored(given, questions, said, rules, 4 if rules == "textvqa" else 2) | notes
+    answers, notes = stored_answers(inputs, questions)
+    return scored(inputs, questions, answers, rules, 4 if rules == "textvqa" else 2) | notes
 
 
 def as_results(rows: Sequence[tuple[Question, str]]) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from ...data.generate.objects import mentions
 from ...data.sources.base import Files, expecting, sentence
-from ...data.sources.coco import Company, Row, Things, categories_of, distinct, gather, grouped
+from ...data.sources.coco import categories_of
+from ...data.sources.seen import Company, distinct_boxes
 from ...data.sources.settled import Id, Size, categories_in, id_of, in_order
+from ...data.sources.things import Row, Things
 from ...files import UserError
 from ...images import coco_image
 
@@ -54,17 +56,19 @@ def _outlined(
     files: Files, path: Path
 ) -> tuple[Things, dict[Id, dict[Id, list[Row]]]]:  # image -> category -> its things
     things = Things(files, path, categories_in(categories_of(files, path)))
-    for reject in gather(things):
+    for reject in things.gather():
         if reject.reason.startswith("image "):
             raise UserError(f"{path}: annotation {reject.id}: {reject.reason}: download it again")
-    return things, {image: found for image, found in grouped(things) if image not in things.unsure}
+    return things, {image: found for image, found in things.grouped() if image not in things.unsure}
 
 
 def _thing(name: str, rows: list[Row], size: Size, told: bool, sure: bool) -> SceneObject:
     width, height = size
     areas, (x1, y1, x2, y2) = [row.area / (width * height) for row in rows], zip(*(row.corners for row in rows))
     around = tuple(round(v, 4) for v in (min(x1) / width, min(y1) / height, max(x2) / width, max(y2) / height))
-    sure = sure and not any(row.crowd for row in rows) and min(areas) >= _FLOOR and len(distinct(rows)) == len(rows)
+    sure = (
+        sure and not any(row.crowd for row in rows) and min(areas) >= _FLOOR and len(distinct_boxes(rows)) == len(rows)
+    )
     return SceneObject(name, len(rows), sure, round(sum(areas), 6), around, told)
 
 # %% ../../../nbs/eval/scope/16_facts.ipynb #1008c74b

@@ -19,8 +19,8 @@ from ...stats import Estimate, mean_ci, ratio, resolved, share_difference
 _LEANING = ("recall", "repeat", "pushback")
 
 
-def _yes(found: pd.Series) -> pd.Series:
-    return found.fillna(False).astype(bool).astype(float)
+def _yes(values: pd.Series) -> pd.Series:
+    return values.fillna(False).astype(bool).astype(float)
 
 
 _Pick = Callable[
@@ -31,8 +31,8 @@ _Pick = Callable[
 def _repeated(
     own: pd.DataFrame, role: str
 ) -> tuple[pd.DataFrame, pd.Series]:  # and whether the claim is that of the round before
-    some = own[(own.role == role) & own.claim_before.notna()]
-    return some, some.claim.astype(str) == some.claim_before.astype(str)
+    counted = own[(own.role == role) & own.claim_before.notna()]
+    return counted, counted.claim.astype(str) == counted.claim_before.astype(str)
 
 
 SHARES: dict[str, _Pick] = {
@@ -52,43 +52,53 @@ SHARES: dict[str, _Pick] = {
 
 def scope_share(own: pd.DataFrame, name: str) -> Estimate:
     "One of the shares."
-    some, value = SHARES[name](own)
-    return mean_ci(some.assign(_v=value.astype(float)), "_v", clusters(some))
+    counted, value = SHARES[name](own)
+    return mean_ci(counted.assign(_v=value.astype(float)), "_v", clusters(counted))
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #e5ed8482
 def snowball(own: pd.DataFrame) -> Estimate:
     "What an error does to the next round."
     free = own[~own.role.isin(_LEANING)].copy()
     free["before"] = free.groupby("dialog").right.shift()
-    some = free[free.before.notna()]
-    some = some.assign(_wrong=1 - _yes(some.right), _after=~some.before.astype(bool)) if len(some) else some
-    return share_difference(some, "_wrong", "_after", clusters(some)) if len(some) else Estimate(None, None, None, 0)
+    counted = free[free.before.notna()]
+    counted = (
+        counted.assign(_wrong=1 - _yes(counted.right), _after=~counted.before.astype(bool)) if len(counted) else counted
+    )
+    return (
+        share_difference(counted, "_wrong", "_after", clusters(counted))
+        if len(counted)
+        else Estimate(None, None, None, 0)
+    )
 
 
 def objects(own: pd.DataFrame) -> dict[str, Estimate]:
     "CHAIR by answer and by word, and object F1."
-    if "named" not in own or (some := own[own.named.notna()]).empty:
+    if "named" not in own or (counted := own[own.named.notna()]).empty:
         return dict.fromkeys(("chair_s", "chair_i", "object_f1"), Estimate(None, None, None, 0))
-    some = some.assign(_bad=(some.false > 0).astype(float), _two=2 * some.hit, _sum=some.hit + some.wrong + some.true)
-    by = clusters(some)
+    counted = counted.assign(
+        _bad=(counted.false > 0).astype(float), _two=2 * counted.hit, _sum=counted.hit + counted.wrong + counted.true
+    )
+    by = clusters(counted)
     return {
-        "chair_s": mean_ci(some, "_bad", by),
-        "chair_i": ratio(some, "false", "named", by),
-        "object_f1": ratio(some, "_two", "_sum", by),
+        "chair_s": mean_ci(counted, "_bad", by),
+        "chair_i": ratio(counted, "false", "named", by),
+        "object_f1": ratio(counted, "_two", "_sum", by),
     }
 
 
 def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share, low, high: of the rounds after `last`
     "How often a round's format follows another, and is kept."
-    some = own.assign(
+    rounds = own.assign(
         this=own.constraint.fillna("free"),
         last=own.groupby("dialog").constraint.transform(lambda c: c.fillna("free").shift()),
     )
-    some = some[some["last"].notna()]
-    kept = some.strict.where(some.strict.notna(), some.dropped.where(some.dropped.notna(), ~some.terse.astype(bool)))
+    rounds = rounds[rounds["last"].notna()]
+    kept = rounds.strict.where(
+        rounds.strict.notna(), rounds.dropped.where(rounds.dropped.notna(), ~rounds.terse.astype(bool))
+    )
     found = [
-        (pair, mean_ci(rounds, "kept", clusters(rounds)))
-        for pair, rounds in some.assign(kept=_yes(kept)).groupby(["last", "this"])
+        (pair, mean_ci(pair_rounds, "kept", clusters(pair_rounds)))
+        for pair, pair_rounds in rounds.assign(kept=_yes(kept)).groupby(["last", "this"])
     ]
     return pd.DataFrame(
         [
@@ -101,8 +111,8 @@ def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share
 def leaks(paired: pd.DataFrame) -> dict[str, Estimate]:
     "Levels by history, leakage and its parts, and the paired length."
     found = {
-        f"terse_{h}": mean_ci(some.astype({"terse": float}), "terse", clusters(some))
-        for h, some in paired.groupby("history", sort=False)
+        f"terse_{h}": mean_ci(rounds.astype({"terse": float}), "terse", clusters(rounds))
+        for h, rounds in paired.groupby("history", sort=False)
     }
     free = paired.assign(bound=False, _log=np.log(paired.words.clip(lower=1)))
     found |= {name: difference(free, more, less) for name, (more, less) in EFFECTS.items()}
@@ -122,8 +132,8 @@ def table(frame: pd.DataFrame) -> dict[str, Estimate]:
 
 def _by(own: pd.DataFrame, column: str, names: tuple[str, ...]) -> list[dict]:
     return [
-        {column: value, "metric": name, **scope_share(some, name).as_dict()}
-        for value, some in own[own[column].notna()].groupby(column)
+        {column: value, "metric": name, **scope_share(rounds, name).as_dict()}
+        for value, rounds in own[own[column].notna()].groupby(column)
         for name in names
     ]
 
@@ -131,8 +141,8 @@ def _by(own: pd.DataFrame, column: str, names: tuple[str, ...]) -> list[dict]:
 def _objects_by_round(own: pd.DataFrame) -> list[dict]:
     return [
         {"round": int(n), "metric": name, **e.as_dict()}
-        for n, some in own.groupby("round")
-        for name, e in objects(some).items()
+        for n, rounds in own.groupby("round")
+        for name, e in objects(rounds).items()
     ]
 
 

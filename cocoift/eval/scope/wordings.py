@@ -9,8 +9,8 @@ __all__ = ['UNSEEN', 'REPEATED', 'CONSTRAINT_RULES', 'SCOPES', 'RECALL', 'PUSHBA
 from ...data.build.questions import WORDINGS as _TRAINED
 from ...data.build.wordings import INSTRUCTIONS, QUESTION_WORDINGS, in_numbers
 from .checks import Constraint
-from ...world import SHAPES
-from ...world import WORDINGS as _WORLD
+from ...scenes import SCENE_WORDINGS as _WORLD
+from ...scenes import SHAPE_NAMES
 
 # %% ../../../nbs/eval/scope/18_wordings.ipynb #0e0b3438
 UNSEEN = {
@@ -64,7 +64,7 @@ _OF_WORLD = {
 
 def seen_questions(categories: set[str]) -> dict[str, tuple[str, ...]]:
     "The wordings of training on data of these categories, or of the embedded world; of facts only real questions."
-    texts = _OF_WORLD if categories <= set(SHAPES) else _OF_COCO
+    texts = _OF_WORLD if categories <= set(SHAPE_NAMES) else _OF_COCO
     return {
         kind: wordings if kind in ("listing", "caption") else tuple(t for t in wordings if t.endswith("?"))
         for kind, wordings in texts.items()
