@@ -1748,7 +1748,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'cocoift/eval/answer_field.py'),
                                            'cocoift.eval.answer_field.repeats_question': ( 'eval/answer_field.html#repeats_question',
                                                                                            'cocoift/eval/answer_field.py')},
-            'cocoift.eval.answers': { 'cocoift.eval.answers.Answer': ('eval/answers.html#answer', 'cocoift/eval/answers.py'),
+            'cocoift.eval.answers': { 'cocoift.eval.answers.StoredAnswer': ('eval/answers.html#storedanswer', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._check_joined': ('eval/answers.html#_check_joined', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._check_order': ('eval/answers.html#_check_order', 'cocoift/eval/answers.py'),
                                       'cocoift.eval.answers._mapped': ('eval/answers.html#_mapped', 'cocoift/eval/answers.py'),

@@ -795,6 +795,7 @@ def scope(lab: Lab) -> dict:
         for name in lab.folder(lab.home / "tasks/coco_scope")
         if name.endswith((".yaml", ".py", ".jsonl", ".md"))
     }
+    official(lab)
     told |= lab("scope --data study/exam --out scope-lines")
     return told | lab.refused(
         "scope --data nowhere --out x",

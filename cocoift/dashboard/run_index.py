@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..eval.benchmark import known_benchmark
 from ..eval.history import EFFECTS
-from ..eval.ratings import OUTCOMES, rate_battles
+from ..eval.ratings import BATTLE_OUTCOMES, rate_battles
 from ..files import Journal, UserError
 from ..stats import mean_ci
 from ..texts import read_json
@@ -219,11 +219,11 @@ def percent(capabilities: pd.DataFrame) -> pd.DataFrame:  # the same, of seen wo
 # %% ../../nbs/dashboard/12_run_index.ipynb #836c6edb
 def rate(votes: Sequence[Mapping], repeats: int = 200) -> pd.DataFrame:  # model, value, low, high, n
     "Bradley-Terry ratings of the models that were voted on; a twentieth of a win each way keeps all of them finite."
-    votes = [v for v in votes if v.get("winner") in OUTCOMES and v["model_a"] != v["model_b"]]
+    votes = [v for v in votes if v.get("winner") in BATTLE_OUTCOMES and v["model_a"] != v["model_b"]]
     names = sorted({v[side] for v in votes for side in ("model_a", "model_b")})
     if not votes:
         return pd.DataFrame(columns=["model", "value", "low", "high", "n"])
-    battles = [(names.index(v["model_a"]), names.index(v["model_b"]), OUTCOMES[v["winner"]]) for v in votes]
+    battles = [(names.index(v["model_a"]), names.index(v["model_b"]), BATTLE_OUTCOMES[v["winner"]]) for v in votes]
     value, low, high = rate_battles(np.array(battles), range(len(battles)), len(names), repeats, prior=0.05)
     times = [sum(k in (a, b) for a, b, _ in battles) for k in range(len(names))]
     return pd.DataFrame({"model": names, "value": value, "low": low, "high": high, "n": times})

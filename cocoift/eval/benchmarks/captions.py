@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..answers import Answer, answer_rows, join_answers, scorable, unended
+from ..answers import StoredAnswer, answer_rows, join_answers, scorable, unended
 from ..benchmark import Benchmark, enter
 from ..official import ScoreInput, as_list, id_text, official_files
 from ..questions import Question
@@ -160,7 +160,9 @@ def captions_questions(data: Path) -> list[Question]:
 _IMAGE_ID = ("image_id", "imageId", "img_id")
 
 
-def _of_image(row: Answer, known: Collection[str]) -> Answer:  # 42, "000000000042" and COCO_val2014_000000000042.jpg
+def _of_image(
+    row: StoredAnswer, known: Collection[str]
+) -> StoredAnswer:  # 42, "000000000042" and COCO_val2014_000000000042.jpg
     name = row.id if row.id is not None else row.image
     number = (image_of(name if "." in name else f"{name}.jpg") or "").removeprefix("coco:") if name else ""
     return replace(row, id=number) if name not in known and number in known else row

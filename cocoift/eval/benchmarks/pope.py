@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..answers import Answer, answer_rows, asks_it, check_asked, join_answers, scorable
+from ..answers import StoredAnswer, answer_rows, asks_it, check_asked, join_answers, scorable
 from ..benchmark import Benchmark, enter
 from ..official import ScoreInput, as_lines, by_id, official_files, records
 from ..parsing import yes_no
@@ -109,8 +109,8 @@ def aggregate_pope(frame: pd.DataFrame, questions: Mapping[str, Question]) -> di
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #d9e3931d
 def _run(
-    rows: Sequence[Answer], questions: Mapping[str, Question], path: Path, references: str
-) -> Mapping[str, Answer]:
+    rows: Sequence[StoredAnswer], questions: Mapping[str, Question], path: Path, references: str
+) -> Mapping[str, StoredAnswer]:
     asked, n = list(questions.values()), len(questions)
     if {row.id for row in rows} == questions.keys() and len(rows) == n:
         found = join_answers(rows, questions, path, Path(references))
@@ -131,15 +131,15 @@ def _run(
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #00f07e47
 def _categorised(
-    inputs: ScoreInput, rows: Sequence[Answer]
-) -> dict[str, list[Answer]]:  # by LLaVA's question file, in its order
+    inputs: ScoreInput, rows: Sequence[StoredAnswer]
+) -> dict[str, list[StoredAnswer]]:  # by LLaVA's question file, in its order
     asked_rows = by_id(records(inputs.questions, ["question_id", "text", "category"]), "question_id", inputs.questions)
     mine = by_id([{"question_id": row.id, "row": row} for row in rows], "question_id", inputs.predictions)
     if strange := [name for name in mine if name not in asked_rows]:
         raise UserError(
             f"{inputs.predictions}: answers {strange[0]}, which {inputs.questions} lacks: give files of one version"
         )
-    found: dict[str, list[Answer]] = {}
+    found: dict[str, list[StoredAnswer]] = {}
     for name, row in asked_rows.items():
         if name in mine:
             asked = replace(mine[name]["row"], asked=row["text"], image=str(row.get("image", "")))
@@ -149,7 +149,7 @@ def _categorised(
 
 def split_answers(
     inputs: ScoreInput,
-) -> tuple[dict[str, Question], dict[str, Answer], int]:  # and how many answers are to other splits
+) -> tuple[dict[str, Question], dict[str, StoredAnswer], int]:  # and how many answers are to other splits
     "Each question with its answer."
     asked = read_pope(inputs.need("references"))
     rows = answer_rows(inputs.predictions, inputs.field, asked)

@@ -9,7 +9,7 @@ __all__ = ['TEXTVQA', 'read_textvqa', 'score_textvqa', 'score_one_textvqa']
 from dataclasses import replace
 from pathlib import Path
 
-from ..answers import Answer, answer_rows, join_answers, scorable
+from ..answers import StoredAnswer, answer_rows, join_answers, scorable
 from ..benchmark import Benchmark, enter
 from cocoift.eval.benchmarks.vqa import (
     VQA_RULES,
@@ -42,7 +42,9 @@ def read_textvqa(data: Path) -> list[Question]:
     return found
 
 
-def _by_image(rows: list[Answer], questions: dict[str, Question]) -> list[Answer]:  # named by their questions
+def _by_image(
+    rows: list[StoredAnswer], questions: dict[str, Question]
+) -> list[StoredAnswer]:  # named by their questions
     if any(row.id in questions for row in rows):
         return rows
     asked = {(Path(q.files[0]).stem, q.question.lower()): k for k, q in questions.items()}
