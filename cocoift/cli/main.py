@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 import typer
 
-from . import data, eval, experiment, scope, score, studies, train  # noqa: F401  each adds its commands, in this order
+from . import data, train, eval, experiment, scope, score, studies  # noqa: F401  # isort: skip
 from .base import app
 from ..files import Failed, UserError
 
