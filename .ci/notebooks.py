@@ -82,7 +82,9 @@ def run(path: Path) -> None:
     notebook = read(path)
     cells = notebook.cells
     notebook.cells = [cell for cell in cells if not SKIPPED.search(cell.source)]
-    NotebookClient(notebook, timeout=600, coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        notebook, timeout=600, coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     for cell in cells:
         if cell.cell_type == "code":
             cell.outputs = [settled(output) for output in cell.outputs if output.get("name") != "stderr"]
