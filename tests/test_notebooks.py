@@ -1,5 +1,7 @@
 "Every notebook runs from top to bottom, and README.md is what the index notebook says."
 
+import json
+import re
 import runpy
 import tomllib
 from pathlib import Path
@@ -19,6 +21,16 @@ def test_runs(notebook, apart, request, monkeypatch):
         {"notebook": {"path": str(notebook), "skipped": NBDEV["tst_flags"].split(), "seconds": NBDEV["cell_timeout"]}}
     )
     assert done.returncode == 0, f"nbs/{notebook.relative_to(ROOT / 'nbs')}\n{done.stderr}"
+
+
+def test_links_lead_somewhere():
+    missing = []
+    for notebook in NOTEBOOKS:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        text = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "markdown")
+        targets = re.findall(r"\]\((?![a-z]+:|#)([^)\s#]+)", text)
+        missing += [(str(notebook.relative_to(ROOT)), to) for to in targets if not (notebook.parent / to).exists()]
+    assert not missing
 
 
 def test_readme_is_the_index_notebook():
