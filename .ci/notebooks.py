@@ -158,8 +158,12 @@ if __name__ == "__main__":
         "COCOIFT_SHARED": str((ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve()),
     }
     stale = [path for path in options.notebooks or pages() if options.all or not stored(read(path))]
-    with ThreadPoolExecutor(2) as pool:
-        running = {pool.submit(run, path): path for path in stale}
-        for done in tqdm(as_completed(running), total=len(stale), unit="notebook"):
-            if error := done.exception():
-                print(f"{running[done]}: {error}")
+    tutorials = [path for path in stale if path.parent.name == "tutorials"]  # they share a study
+    with tqdm(total=len(stale), unit="notebook") as bar:
+        for paths, at_once in ([path for path in stale if path not in tutorials], 2), (tutorials, 1):
+            with ThreadPoolExecutor(at_once) as pool:
+                running = {pool.submit(run, path): path for path in paths}
+                for done in as_completed(running):
+                    bar.update()
+                    if error := done.exception():
+                        bar.write(f"{running[done]}: {error}")
