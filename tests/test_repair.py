@@ -576,7 +576,7 @@ def test_stated_formats_are_found(labelled, root):
     assert Counter(entry["part"] for *_, entry in labelled) == {"tuned": 200, "held": 100}
     notebook = "".join(
         line
-        for cell in json.loads((root / "nbs/14_instructions.ipynb").read_text())["cells"]
+        for cell in json.loads((root / "nbs/12_instructions.ipynb").read_text())["cells"]
         for line in cell["source"]
     )
     for part in "tuned", "held":
