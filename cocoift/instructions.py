@@ -115,12 +115,13 @@ def _named(clause: str) -> str:  # of one or more that only ask
     return "free"
 
 # %% ../nbs/12_instructions.ipynb #19732a13
+# what leads to a length that is asked for
 _HOW = (
     r"(?:\b(?:in|using|use|give|provide|write)"
     r"|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
     r"(?:(?!\b(?:less|fewer|more|least|most|longer|max|min)(?:imum)?\b)[^.?!\n]){0,80}?"
     r"\b(?:with|as|of|(?<!\d )to|be)) (?:exactly |about |only |just |me )*"
-)  # what leads to a length that is asked for
+)
 # Where a length that is shown, or a bound, goes on
 _SEEN = r"\b(?! (?:on|at|above|below|under|near|written|printed|painted|or (?:less|fewer|more))\b)"
 _BRIEF = rf"(?:an?|one|a single|a one|single|(?:a |the )?short(?:est)?)[ -](?:possible )?(?:word|phrase){_SEEN}"

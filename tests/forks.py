@@ -24,16 +24,8 @@ import threading
 import time
 from pathlib import Path
 
-LEFT = (
-    "__",
-    "gradio",
-    "uvicorn",
-    "openai",
-    "httpx",
-    "anyio",
-    "asyncio",
-    "ranks",
-)  # may start a thread, which no fork survives, or are a test's own
+# may start a thread, which no fork survives, or are a test's own
+LEFT = ("__", "gradio", "uvicorn", "openai", "httpx", "anyio", "asyncio", "ranks")
 
 
 def know(modules: Path) -> None:
@@ -160,9 +152,8 @@ def run_ranks(told: dict, run: Path, job: Path, log) -> list[int]:
         for k, rank in enumerate(ranks):
             if k not in codes and (found := os.waitpid(rank, os.WNOHANG))[0]:
                 codes[k] = os.waitstatus_to_exitcode(found[1])
-        broken = any(codes.values()) and len(codes) < len(
-            ranks
-        )  # the launcher stops the others, after a moment in which they may end by themselves
+        # the launcher stops the others, after a moment in which they may end by themselves
+        broken = any(codes.values()) and len(codes) < len(ranks)
         if told.get("after") and not signalled and lines_of(run) >= told["after"]:
             signalled = [os.kill(rank, told["signal"]) for k, rank in enumerate(ranks) if k not in codes]
         if broken:

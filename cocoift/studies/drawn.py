@@ -69,9 +69,8 @@ def _pope(items: Sequence[Question], names: Sequence[str]) -> dict:
 class OfficialFiles:
     "How a benchmark's files are drawn."
 
-    rows: Callable[
-        [Sequence[Question], Sequence[str]], dict
-    ]  # questions, and their pictures' names -> file -> what it holds
+    # questions, and their pictures' names -> file -> what it holds
+    rows: Callable[[Sequence[Question], Sequence[str]], dict]
     of_coco: bool = False  # about COCO's own pictures, and every question about them
 
 

@@ -132,9 +132,8 @@ def side(text: str, gold: str, a: list[str], b: list[str]) -> str | None:
         first = min(found)[1]
         at = [m.start() for m in re.finditer(rf"\b(?:{'|'.join(map(re.escape, b))})\b", sentence, re.I)]
         mine = [m.start() for m in re.finditer(rf"\b(?:{'|'.join(map(re.escape, a))})\b", sentence, re.I)]
-        turned = bool(
-            at and mine and at[0] < mine[0] and at[0] < min(found)[0] < mine[0]
-        )  # "The cat is to the right of the dog."
+        # "The cat is to the right of the dog."
+        turned = bool(at and mine and at[0] < mine[0] and at[0] < min(found)[0] < mine[0])
         if re.search(rf"\bnot\b[^,;]{{0,12}}\b(?:{_SIDES[first]})\b", sentence, re.I):
             first = _OPPOSITE[first]
         if len({s for _, s in found}) == 2 and not (at and mine):

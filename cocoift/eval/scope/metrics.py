@@ -23,9 +23,8 @@ def _yes(values: pd.Series) -> pd.Series:
     return values.fillna(False).astype(bool).astype(float)
 
 
-_Pick = Callable[
-    [pd.DataFrame], tuple[pd.DataFrame, pd.Series]
-]  # a dialog's own rounds -> those that count, and 0 or 1 for each
+# a dialog's own rounds -> those that count, and 0 or 1 for each
+_Pick = Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.Series]]
 
 
 def _repeated(
