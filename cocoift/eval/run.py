@@ -149,12 +149,12 @@ def open_run(
 # %% ../../nbs/eval/46_run.ipynb #3571a03d
 def in_dialog_order(journal: Journal, dialogs: Sequence[Dialog]) -> list[dict]:  # all lines
     "Put the lines into the order of the dialogs, behind those of dialogs that only an earlier call had."
-    order, found = {dialog.id: k for k, dialog in enumerate(dialogs)}, journal.read()
-    last = {(line["dialog"], line["round"]): line for line in found}
+    order, written = {dialog.id: k for k, dialog in enumerate(dialogs)}, journal.read()
+    last = {(line["dialog"], line["round"]): line for line in written}
     lines = sorted(
         last.values(), key=lambda line: (order[line["dialog"]], line["round"]) if line["dialog"] in order else (-1, 0)
     )
-    if lines != found:
+    if lines != written:
         with atomic_file(journal.path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return lines

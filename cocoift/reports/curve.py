@@ -48,9 +48,9 @@ def states_of(model: str | Path) -> list[State]:  # by step
     if not (path / "job.json").exists():
         neither = "is neither a checkpoint folder nor a training run (no config.json and no job.json in it)"
         raise UserError(f"--model {model}: {neither}: name one")
-    job, kept = read_json(path / "job.json"), Checkpoints(path)
-    for folder in kept.all():
-        if what := kept.altered(folder):
+    job, checkpoints = read_json(path / "job.json"), Checkpoints(path)
+    for folder in checkpoints.all():
+        if what := checkpoints.altered(folder):
             raise UserError(f"{folder}: was altered after it was written ({what}): delete it to go without")
     begun, added = Path(job["model"] or ""), (job["lora_r"], job["lora_alpha"]) if job.get("lora_r") else None
     start = [State(0, begun)] if (begun / "config.json").exists() else []
@@ -60,7 +60,7 @@ def states_of(model: str | Path) -> list[State]:  # by step
         why = "its checkpoints hold adapters only" if added else "it has no finished model yet"
         also = "" if added else ", or run the training to its end"
         raise UserError(f"--model {model}: {why}, and what it began with is not at {begun}: put that back{also}")
-    steps = {int(folder.name.removeprefix("step-")): folder for folder in reversed(kept.all())}
+    steps = {int(folder.name.removeprefix("step-")): folder for folder in reversed(checkpoints.all())}
     return [*start, *(State(step, base[0].model, folder, added) for step, folder in steps.items()), *end]
 
 # %% ../../nbs/reports/16_curve.ipynb #783f6029
