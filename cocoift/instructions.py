@@ -115,8 +115,7 @@ def _named(clause: str) -> str:  # of one or more that only ask
     return "free"
 
 # %% ../nbs/12_instructions.ipynb #19732a13
-# what leads to a length that is asked for
-_HOW = (
+_HOW = (  # what leads to a length that is asked for
     r"(?:\b(?:in|using|use|give|provide|write)"
     r"|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
     r"(?:(?!\b(?:less|fewer|more|least|most|longer|max|min)(?:imum)?\b)[^.?!\n]){0,80}?"

@@ -211,7 +211,8 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import deepspeed  # noqa: F401  what every rank would import
-    from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration, LlavaProcessor  # noqa: F401
+    from transformers import CLIPVisionModel, LlamaForCausalLM  # noqa: F401
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor  # noqa: F401
 
     import cocoift.train.loop  # noqa: F401
 

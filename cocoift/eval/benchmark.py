@@ -53,10 +53,8 @@ class Judging:
 
 def right_share(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "Accuracy, and the share of answers in which nothing was decided."
-    estimates = {"accuracy": mean_ci(frame, "right")} if "right" in frame else {}
-    return estimates | (
-        {"unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")} if "unparsed" in frame else {}
-    )
+    columns = {"accuracy": "right", "unparsed": "unparsed"}
+    return {name: mean_ci(frame.astype({c: float}), c) for name, c in columns.items() if c in frame}
 
 
 def as_answers(rows: Sequence[tuple[Question, str]]) -> str:

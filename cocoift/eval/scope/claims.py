@@ -15,7 +15,8 @@ from ...formats import NUMBER_WORDS, words
 # %% ../../../nbs/eval/scope/14_claims.ipynb #22120455
 _SPLIT = re.compile(r"(?<=[.!?])\s+|\n+")
 _NEGATION = re.compile(
-    r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b|n['’]t\b",
+    r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b"
+    r"|n['’]t\b",
     re.I,
 )
 
