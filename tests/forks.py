@@ -211,11 +211,12 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import deepspeed  # noqa: F401  what every rank would import
-    from transformers import CLIPVisionModel, LlamaForCausalLM  # noqa: F401
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor  # noqa: F401
+    import transformers
 
     import cocoift.train.loop  # noqa: F401
 
+    for name in "CLIPVisionModel LlamaForCausalLM LlavaForConditionalGeneration LlavaProcessor".split():
+        getattr(transformers, name)  # it imports each when it is first asked for
     gc.freeze()
     for line in sys.stdin:
         told = json.loads(line)
