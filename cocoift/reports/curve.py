@@ -6,7 +6,6 @@
 __all__ = ['CURVES', 'State', 'states_of', 'open_state', 'likelihood_curve', 'points_table', 'write_curve']
 
 # %% ../../nbs/reports/16_curve.ipynb #eedfa63e
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from .. import __version__
 from ..eval.examine import Exam
 from ..eval.history import HISTORIES
 from ..eval.likely import likelihood_leakage, likelihood_rounds
-from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, write_json
+from ..files import Journal, UserError, check_output, digest, digest_of, write_json
 from ..locks import owning
 from ..texts import read_json
 
@@ -147,8 +146,7 @@ def _in_order(journal: Journal, keys: Sequence[str]) -> list[dict]:  # the lines
     lines = journal.read()
     ordered = [line for key in keys for line in lines if line["key"] == key]
     if ordered != lines:
-        with atomic_file(journal.path) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
+        journal.rewrite(ordered)
     return ordered
 
 # %% ../../nbs/reports/16_curve.ipynb #6a9c0265
