@@ -107,15 +107,11 @@ def links(lessons: list[Path]) -> Iterator[tuple[Path, str]]:
         yield path, " · ".join(parts)
 
 
-ENDS = re.compile(r"(← )?\[[^\]]+\]\([^)]+\)( · \[[^\]]+\]\([^)]+\)( →)?)+")
-
-
 def with_links(notebook: NotebookNode, line: str) -> NotebookNode:
     "A notebook whose last cell is its line of links."
-    if notebook.cells[-1].cell_type == "markdown" and ENDS.fullmatch(notebook.cells[-1].source):
-        notebook.cells[-1].source = line
-    else:
-        notebook.cells.append(nbformat.v4.new_markdown_cell(line, id="links"))
+    while notebook.cells[-1].cell_type == "markdown" and "[all lessons](" in notebook.cells[-1].source:
+        notebook.cells.pop()
+    notebook.cells.append(nbformat.v4.new_markdown_cell(line, id="links"))
     return notebook
 
 
