@@ -568,6 +568,7 @@ def test_output_of_another_run(refused, here, typed):
     )
     assert typed(*"eval --model scripted:oracle --data exam --out run".split(), cwd=here).returncode == 0
     refused("eval --model scripted:collapse --data exam --out run", "run: holds a run of another model", "delete it")
+    refused("eval --model scripted:oracle --bench scope --data exam --out run", "run: holds a run", "(bench differs)")
 
 
 @pytest.mark.parametrize(
