@@ -109,7 +109,10 @@ def change(path: Path, edit) -> None:
             "likelihood --model start --bench vqav2 --data exam/vqav2 --images exam --out run",
             ["--bench vqav2: no question of it has both a short and a full answer", "another benchmark"],
         ),
-        ("likelihood --model start --data exam --images other --out run", ["other: holds no pictures", "another folder"]),
+        (
+            "likelihood --model start --data exam --images other --out run",
+            ["other: holds no pictures", "another folder"],
+        ),
         ("report nowhere --out report.html", ["nowhere: no such folder"]),
         ("report world --out report.html", ["world: is no dataset, training or evaluation folder", "leave it out"]),
     ],
