@@ -26,7 +26,9 @@ setup(
     keywords=facts["keywords"],
     url=facts["git_url"],
     packages=find_packages(include=["cocoift", "cocoift.*", "apps", "apps.*"]),
-    package_data={"cocoift": ["recipes/*.yaml", "wordings/*.yaml", "prompts/*/*.yaml", "eval/prompts/*.txt", "viz/*.css"]},
+    package_data={
+        "cocoift": ["recipes/*.yaml", "wordings/*.yaml", "prompts/*/*.yaml", "eval/prompts/*.txt", "viz/*.css"]
+    },
     python_requires=f">={facts['min_python']}",
     install_requires=facts["requirements"].split(),
     extras_require=extras,

@@ -107,15 +107,11 @@ def links(lessons: list[Path]) -> Iterator[tuple[Path, str]]:
         yield path, " · ".join(parts)
 
 
-ENDS = re.compile(r"(← )?\[[^\]]+\]\([^)]+\)( · \[[^\]]+\]\([^)]+\)( →)?)+")
-
-
 def with_links(notebook: NotebookNode, line: str) -> NotebookNode:
     "A notebook whose last cell is its line of links."
-    if notebook.cells[-1].cell_type == "markdown" and ENDS.fullmatch(notebook.cells[-1].source):
-        notebook.cells[-1].source = line
-    else:
-        notebook.cells.append(nbformat.v4.new_markdown_cell(line, id="links"))
+    while notebook.cells[-1].cell_type == "markdown" and "[all lessons](" in notebook.cells[-1].source:
+        notebook.cells.pop()
+    notebook.cells.append(nbformat.v4.new_markdown_cell(line, id="links"))
     return notebook
 
 
@@ -158,8 +154,12 @@ if __name__ == "__main__":
         "COCOIFT_SHARED": str((ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve()),
     }
     stale = [path for path in options.notebooks or pages() if options.all or not stored(read(path))]
-    with ThreadPoolExecutor(2) as pool:
-        running = {pool.submit(run, path): path for path in stale}
-        for done in tqdm(as_completed(running), total=len(stale), unit="notebook"):
-            if error := done.exception():
-                print(f"{running[done]}: {error}")
+    tutorials = [path for path in stale if path.parent.name == "tutorials"]  # they share a study
+    with tqdm(total=len(stale), unit="notebook") as bar:
+        for paths, at_once in ([path for path in stale if path not in tutorials], 2), (tutorials, 1):
+            with ThreadPoolExecutor(at_once) as pool:
+                running = {pool.submit(run, path): path for path in paths}
+                for done in as_completed(running):
+                    bar.update()
+                    if error := done.exception():
+                        bar.write(f"{running[done]}: {error}")

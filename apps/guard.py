@@ -14,10 +14,8 @@ from cocoift.arena.session import MOST_BYTES, MOST_PICTURES
 CDN = "https://gradio.s3-us-west-2.amazonaws.com"  # where gradio's page for --share takes its own script from
 ERRANDS = ("/gradio_api/file=http", "/gradio_api/proxy=")  # gradio would fetch these for whoever asks
 UPLOAD = "/gradio_api/upload"
-MOST_UPLOADED, MOST_SENT = (
-    MOST_BYTES * MOST_PICTURES + 1_000_000,
-    1_000_000,
-)  # bytes of a request: with files, of others
+# bytes of a request: with files, of others
+MOST_UPLOADED, MOST_SENT = (MOST_BYTES * MOST_PICTURES + 1_000_000, 1_000_000)
 CALLER: ContextVar[str] = ContextVar("caller", default="")  # whose request is being handled
 
 

@@ -2526,6 +2526,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'cocoift.files.Journal.append': ('files.html#journal.append', 'cocoift/files.py'),
                                'cocoift.files.Journal.keep': ('files.html#journal.keep', 'cocoift/files.py'),
                                'cocoift.files.Journal.read': ('files.html#journal.read', 'cocoift/files.py'),
+                               'cocoift.files.Journal.rewrite': ('files.html#journal.rewrite', 'cocoift/files.py'),
                                'cocoift.files.UserError': ('files.html#usererror', 'cocoift/files.py'),
                                'cocoift.files._files': ('files.html#_files', 'cocoift/files.py'),
                                'cocoift.files._locked': ('files.html#_locked', 'cocoift/files.py'),

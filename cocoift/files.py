@@ -209,8 +209,11 @@ class Journal:
             os.fsync(file.fileno())
 
     def keep(self, wanted) -> None:
-        "Keep only the pieces for which `wanted(piece)` holds (rewritten atomically)."
-        pieces = [piece for piece in self.read() if wanted(piece)]
+        "Keep only the pieces for which `wanted(piece)` holds."
+        self.rewrite([piece for piece in self.read() if wanted(piece)])
+
+    def rewrite(self, pieces: Iterable[Any]) -> None:
+        "Replace all pieces, atomically."
         with atomic_file(self.path) as file:
             file.writelines(json.dumps(piece, ensure_ascii=False) + "\n" for piece in pieces)
 

@@ -65,7 +65,7 @@ def _is_json(text: str) -> bool:
 
 def sentences(text: str) -> int:
     "How many sentences a text has; a last one without a full stop counts."
-    ends = [found.end() for found in _SENTENCE.finditer(text)]
+    ends = [match.end() for match in _SENTENCE.finditer(text)]
     rest = text[ends[-1] if ends else 0 :]
     return len(ends) + bool(words(rest))
 

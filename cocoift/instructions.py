@@ -48,15 +48,15 @@ _OPTION_LINE = re.compile(r"\(?[A-Z][.):]\s")
 def clauses(text: str) -> list[tuple[int, int]]:
     """Where a text's clauses begin and end: its sentences, its lines, what leads to a colon.
     A line that begins with an option's letter is one."""
-    found, begin = [], 0
+    spans, begin = [], 0
     for cut in [*_CLAUSE.finditer(text), None]:
         end, next_ = cut.span() if cut else (len(text), len(text))
         if cut and "\n" not in cut[0] and _OPTION_LINE.match(text, begin):
             continue
         if words(text[begin:end]):
-            found.append((begin, end))
+            spans.append((begin, end))
         begin = next_
-    return found
+    return spans
 
 
 def only_asks(clause: str) -> bool:
@@ -99,8 +99,8 @@ _NAMED = [
 ]
 
 
-def _counted(kind: str, found: re.Match) -> str:
-    number = found[found.lastindex].lower()
+def _counted(kind: str, match: re.Match) -> str:
+    number = match[match.lastindex].lower()
     count = int(_COUNTS.get(number, number))
     return f"{kind}:{count}" if count else "free"
 
@@ -108,19 +108,19 @@ def _counted(kind: str, found: re.Match) -> str:
 def _named(clause: str) -> str:  # of one or more that only ask
     text = _FORBIDDEN.sub("", _FEW.sub("few words", clause.lower()))
     for pattern, kind in _NAMED:
-        if found := pattern.search(text):
+        if match := pattern.search(text):
             if kind in COUNTED_FORMATS:
-                return "free" if _RANGE.search(text) else _counted(kind, found)
+                return "free" if _RANGE.search(text) else _counted(kind, match)
             return f"{kind}_why" if kind in ("option", "short") and _WHY.search(text) else kind
     return "free"
 
 # %% ../nbs/12_instructions.ipynb #19732a13
-_HOW = (
+_HOW = (  # what leads to a length that is asked for
     r"(?:\b(?:in|using|use|give|provide|write)"
     r"|\b(?:answer|respond|reply|describe|caption|summari[sz]e|explain|say|tell|give|provide|write|limit)\b"
     r"(?:(?!\b(?:less|fewer|more|least|most|longer|max|min)(?:imum)?\b)[^.?!\n]){0,80}?"
     r"\b(?:with|as|of|(?<!\d )to|be)) (?:exactly |about |only |just |me )*"
-)  # what leads to a length that is asked for
+)
 # Where a length that is shown, or a bound, goes on
 _SEEN = r"\b(?! (?:on|at|above|below|under|near|written|printed|painted|or (?:less|fewer|more))\b)"
 _BRIEF = rf"(?:an?|one|a single|a one|single|(?:a |the )?short(?:est)?)[ -](?:possible )?(?:word|phrase){_SEEN}"
@@ -195,8 +195,8 @@ def stated_format(
     if any(_named(clause) != "free" for clause in asking):
         return _named("\n".join(asking))
     for needs, pattern, kind in _STATED:
-        if any(need in lower for need in needs) and (found := pattern.search(instruction)):
-            return _counted(kind, found) if kind in COUNTED_FORMATS else kind
+        if any(need in lower for need in needs) and (match := pattern.search(instruction)):
+            return _counted(kind, match) if kind in COUNTED_FORMATS else kind
     return "free"
 
 # %% ../nbs/12_instructions.ipynb #cc7da975

@@ -1,4 +1,5 @@
-"COCO-Scope's checks against the hand labels of real answers: `python tests/checked.py` prints the table, with `-v` the decisions that were wrong."
+"""COCO-Scope's checks against the hand labels of real answers: `python tests/checked.py` prints the table, with `-v`
+the decisions that were wrong."""
 
 import json
 import os
@@ -111,7 +112,8 @@ def decisions(
 
 
 def table(shared: Path, part: str = "") -> dict[str, dict]:
-    "By check: texts, positives labelled, found, right; a claim is right if its value is. Precision and recall are undefined without any."
+    """By check: texts, positives labelled, found, right; a claim is right if its value is. Precision and recall are
+    undefined without any."""
     rows: dict[str, dict] = {}
     for check, text, about, label, verdict in decisions(shared, part):
         row = rows.setdefault(check, {"texts": set(), "decisions": 0, "labelled": 0, "found": 0, "right": 0})

@@ -13,24 +13,23 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-# Before torch and DeepSpeed are imported, here and in every process that a test starts. Two pytest workers share two cores.
-os.environ.update(
-    DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1"
-)  # as CPU ranks have it: nothing is compiled
+# Before torch and DeepSpeed are imported, here and in every process that a test starts; as CPU ranks have it: nothing
+# is compiled. Two pytest workers share two cores.
+os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell that runs the suite in the background has it ignored, in every process that a test starts
+# a shell that runs the suite in the background has it ignored, in every process that a test starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ["COCOIFT_SHARED"] = str(
-    (ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve()
-)  # notebooks run in folders of their own
+# notebooks run in folders of their own
+os.environ["COCOIFT_SHARED"] = str((ROOT / os.environ.get("COCOIFT_SHARED", "../shared")).resolve())
 
 
 # Two workers take files in this order, long ones first, so that neither waits for the other at the end. Notebooks need
 # nothing of each other: they fill what is left, one by one.
-LONG = "golden resume day_one cases_study cases_train exact lab app safe models load eval real endpoint cases_money".split()
+LONG = (
+    "golden resume day_one cases_study cases_train exact lab app safe models load eval real endpoint cases_money"
+).split()
 
 
 def pytest_collection_modifyitems(items):
@@ -72,7 +71,8 @@ def cocoift():
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory) -> Path:
-    "A small world and what is made from it, to read only: world/, exam/ (new scenes), set/ (a dataset), start/ (a tiny LLaVA)."
+    """A small world and what is made from it, to read only: world/, exam/ (new scenes), set/ (a dataset), start/ (a
+    tiny LLaVA)."""
     from cocoift.conversation import read_conversations
     from cocoift.data.build.make import BuildRecipe, build
     from cocoift.options import load_recipe
@@ -168,10 +168,8 @@ def served(babbler, tmp_path_factory):
 def forks():
     "`forks(request)`: what `forks.py` answers."
     log = tempfile.TemporaryFile("w+")
-    quiet = {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }  # as the command line has it before it imports
+    # as the command line has it before it imports
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     server = subprocess.Popen(
         [sys.executable, ROOT / "tests/forks.py"],
         stdin=subprocess.PIPE,
@@ -213,13 +211,15 @@ def apart(forks, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def typed(apart):
-    "`cocoift` without its start: `typed('audit', folder, '--json')`, in a forked process. What hangs on a process that starts (its imports, its hash seed, a kill) takes `cocoift`."
+    """`cocoift` without its start: `typed('audit', folder, '--json')`, in a forked process. What hangs on a process
+    that starts (its imports, its hash seed, a kill) takes `cocoift`."""
     return lambda *args, **options: apart({"command": [str(arg) for arg in args]}, **options)
 
 
 @pytest.fixture(scope="session")
 def forked(forks):
-    "`forked(recipe, after=5, signal=9)`: codes and messages of a training's ranks, started without a launcher; after so many steps they get the signal."
+    """`forked(recipe, after=5, signal=9)`: codes and messages of a training's ranks, started without a launcher; after
+    so many steps they get the signal."""
     return lambda recipe, **options: forks({"recipe": recipe, "ranks": recipe["ranks"], **options})
 
 
@@ -244,9 +244,8 @@ def tiny_quickstart(cocoift, tmp_path_factory) -> tuple[Path, dict]:
     folder, told = home / "quickstart" / "study", home / "quickstart.json"
     with FileLock(home / "quickstart.lock"):
         if not told.exists():
-            plain = {
-                name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"
-            }  # as users have it: DeepSpeed then speaks on stdout
+            # as users have it: DeepSpeed then speaks on stdout
+            plain = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
             done = cocoift("quickstart", "--tiny", "--json", "--out", folder, env=plain)
             assert done.returncode == 0, done.stderr
             told.write_text(done.stdout)

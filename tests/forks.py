@@ -24,16 +24,8 @@ import threading
 import time
 from pathlib import Path
 
-LEFT = (
-    "__",
-    "gradio",
-    "uvicorn",
-    "openai",
-    "httpx",
-    "anyio",
-    "asyncio",
-    "ranks",
-)  # may start a thread, which no fork survives, or are a test's own
+# may start a thread, which no fork survives, or are a test's own
+LEFT = ("__", "gradio", "uvicorn", "openai", "httpx", "anyio", "asyncio", "ranks")
 
 
 def know(modules: Path) -> None:
@@ -160,9 +152,8 @@ def run_ranks(told: dict, run: Path, job: Path, log) -> list[int]:
         for k, rank in enumerate(ranks):
             if k not in codes and (found := os.waitpid(rank, os.WNOHANG))[0]:
                 codes[k] = os.waitstatus_to_exitcode(found[1])
-        broken = any(codes.values()) and len(codes) < len(
-            ranks
-        )  # the launcher stops the others, after a moment in which they may end by themselves
+        # the launcher stops the others, after a moment in which they may end by themselves
+        broken = any(codes.values()) and len(codes) < len(ranks)
         if told.get("after") and not signalled and lines_of(run) >= told["after"]:
             signalled = [os.kill(rank, told["signal"]) for k, rank in enumerate(ranks) if k not in codes]
         if broken:
@@ -220,10 +211,12 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import deepspeed  # noqa: F401  what every rank would import
-    from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration, LlavaProcessor  # noqa: F401
+    import transformers
 
     import cocoift.train.loop  # noqa: F401
 
+    for name in "CLIPVisionModel LlamaForCausalLM LlavaForConditionalGeneration LlavaProcessor".split():
+        getattr(transformers, name)  # it imports each when it is first asked for
     gc.freeze()
     for line in sys.stdin:
         told = json.loads(line)

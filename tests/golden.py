@@ -326,9 +326,8 @@ def dataset(name: str) -> list[str]:
 @document
 def help(lab: Lab) -> dict:
     "Every command's options and arguments, by their names."
-    done = subprocess.run(
-        [*COCOIFT, "--help"], capture_output=True, text=True, check=True
-    )  # the order hangs on imports
+    # the order hangs on imports
+    done = subprocess.run([*COCOIFT, "--help"], capture_output=True, text=True, check=True)
     commands = re.findall(r"(?m)^  (\w+)  +\S", done.stdout.partition("Commands:")[2])
     told: dict = {"cocoift": commands}
     for name in commands:

@@ -1,4 +1,5 @@
-"COCO-Scope's format checks beside the public IFEval checkers, on what those said of 22 responses: `python tests/ifeval.py` prints where they differ."
+"""COCO-Scope's format checks beside the public IFEval checkers, on what those said of 22 responses: `python
+tests/ifeval.py` prints where they differ."""
 
 import json
 import os
@@ -53,7 +54,8 @@ def verdicts(
 if __name__ == "__main__":
     rows = list(verdicts(Path(os.environ.get("COCOIFT_SHARED", "../shared")).resolve()))
     print(
-        f"{len(rows)} decisions: strict agree on {sum(t[0] == o[0] for *_, t, o in rows)}, loose on {sum(t[1] == o[1] for *_, t, o in rows)}"
+        f"{len(rows)} decisions: strict agree on {sum(t[0] == o[0] for *_, t, o in rows)}, "
+        f"loose on {sum(t[1] == o[1] for *_, t, o in rows)}"
     )
     for what, response, theirs, ours in rows:
         if theirs != ours:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-DOTTED = re.compile(
-    r"(?:cocoift|apps)(?:\.[a-z_]\w*)+"
-)  # a module's name in a text: for runpy, a launcher's --module, import_module
+# a module's name in a text: for runpy, a launcher's --module, import_module
+DOTTED = re.compile(r"(?:cocoift|apps)(?:\.[a-z_]\w*)+")
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 

@@ -200,9 +200,8 @@ def naive(told: dict) -> dict:
             model_parameters=trained,
             config=deepspeed_config(recipe, sum(p.numel() for p in trained)),
         )
-        mine = [tree for tree in trees if tree.image.startswith("none:") == bool(dist.get_rank())][
-            :1
-        ]  # rank 1 has text only
+        # rank 1 has text only
+        mine = [tree for tree in trees if tree.image.startswith("none:") == bool(dist.get_rank())][:1]
         rows, pixels, found = (
             collate([mine]),
             pictures.stack([tree.image for tree in mine], "cpu", torch.float32)["pixel_values"],

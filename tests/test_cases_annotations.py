@@ -752,6 +752,7 @@ TRUTH = {
     "b.jpg": {"apple": 0, "pear": 1, "fig": 0},
     "c.jpg": {"apple": 1, "pear": 3, "fig": 0},
 }
+# ...: left out
 JUNK = st.sampled_from(
     [
         None,
@@ -777,7 +778,7 @@ JUNK = st.sampled_from(
         "<image>",
         ...,
     ]
-)  # ...: left out
+)
 
 
 def clean_set() -> dict:
@@ -807,6 +808,7 @@ PLACES = places(clean_set())
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+# two ids might agree
 @given(
     st.lists(
         st.tuples(st.sampled_from(PLACES), st.one_of(JUNK, st.just("twice"))),
@@ -814,7 +816,7 @@ PLACES = places(clean_set())
         max_size=3,
         unique_by=lambda fault: str(fault[0][-1])[-2:],
     )
-)  # two ids might agree
+)
 def test_no_fault_makes_a_false_count(tmp_path_factory, faults):
     home = tmp_path_factory.mktemp("faulty")
     told = clean_set()

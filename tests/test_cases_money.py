@@ -155,7 +155,8 @@ def test_nobody_knows_what_an_answer_cost_that_came_too_late(tmp_path):
         assert bill["cost"] == 0 and bill["owed"] == pytest.approx(2 * PRICE.cost(len("Boat 1") + 4, 9))
         with pytest.raises(
             Failed,
-            match="--budget 0.06: 0.0000 is spent, 0.0560 more may have been billed for calls whose answer was lost, and ",
+            match="--budget 0.06: 0.0000 is spent, 0.0560 more may have been billed for calls whose answer was lost, "
+            "and ",
         ):
             ask_all(Engine(url, cache, run="r", price=PRICE, budget=0.06), [question(1)])
 
@@ -323,10 +324,11 @@ def kept(folder: Path) -> int:
     )
 
 
+# `timeout` sends it to the process and to its group
 @pytest.mark.parametrize(
     "name, signals",
     [("rewrite", [signal.SIGTERM]), ("label", [signal.SIGINT]), ("eval", [signal.SIGTERM, signal.SIGTERM])],
-)  # `timeout` sends it to the process and to its group
+)
 def test_a_stop_keeps_what_is_under_way(home, tmp_path, name, signals):
     server = MockServer(lambda told: "It can be seen at once.", latency=0.4)
     with server as url:
@@ -385,7 +387,10 @@ def test_a_proxy_that_no_client_can_speak_to_is_named(tmp_path, monkeypatch):
 def test_a_judge_and_its_canary_have_one_budget(tmp_path):
     from cocoift.studies.judged import run_judge
 
-    write = lambda name, value: (tmp_path / name).write_text(json.dumps(value)) and tmp_path / name
+    def write(name, value):
+        (tmp_path / name).write_text(json.dumps(value))
+        return tmp_path / name
+
     answers, grades = (
         write("answers.json", {"v1_0": "Four shapes."}),
         write("grades.json", {"v1_0": {"model": "gpt-4", "score": [0.5]}}),
@@ -476,9 +481,8 @@ def test_what_is_written_while_a_panel_is_drawn_is_drawn_at_its_next_look(panel,
     training, run = panel
     monkeypatch.setattr(training, "drawn", lambda runs, places: [trainings(training.study.root)[0].step.max()])
     steps, seen = lambda row: row[1:], training.seen([])
-    assert (
-        training.ticked([], "")[0] == training.ticked([], seen)[0]
-    )  # before it was drawn, and as long as nothing happens: nothing
+    # before it was drawn, and as long as nothing happens: nothing
+    assert training.ticked([], "")[0] == training.ticked([], seen)[0]
     Journal(run / "metrics.jsonl").append([{"step": 2, "loss": 1.0, "lr": 1e-3, "tokens": 100}])
     after, *drawn = training.ticked([], seen)  # seen before the step was written, drawn whenever
     assert drawn == [2]

@@ -1,4 +1,5 @@
-"Pictures: who they are, where they lie, what is shown and what they are called, on the owner's cases and on inputs of the same kind."
+"""Pictures: who they are, where they lie, what is shown and what they are called, on the owner's cases and on inputs of
+the same kind."""
 
 import json
 import shutil
@@ -411,7 +412,8 @@ def test_a_bomb_is_one_line(tmp_path):
 
 @pytest.fixture(scope="module")
 def alignment(typed, tmp_path_factory) -> Path:
-    "LLaVA's 558k in its official layout, six records of it: data/, pictures/ and the set that `build pretrain-558k` made."
+    """LLaVA's 558k in its official layout, six records of it: data/, pictures/ and the set that `build pretrain-558k`
+    made."""
     folder, rows = tmp_path_factory.mktemp("alignment"), []
     for number in range(6):
         name = f"00453/00453000{number}.jpg"

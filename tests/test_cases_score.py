@@ -250,7 +250,8 @@ THOUGHTS = [
     "◁think▷no◁/think▷{}",
     "<think>no</think><answer>{}</answer>",
     "<mm:think>no</mm:think>{}",
-    "<|channel|>analysis<|message|>There is no such thing.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
+    "<|channel|>analysis<|message|>There is no such thing.<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>{}<|return|>",
     "analysisThere is no such thing.assistantfinal{}",
     "<|begin_of_thought|>no<|end_of_thought|>\n<|begin_of_solution|>{}<|end_of_solution|>",
     "<|START_THINKING|>no<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
@@ -383,7 +384,8 @@ def test_failed_calls_are_counted(failed, asked, tmp_path):
 
 
 def test_llava_answers_of_all_splits(shared, tmp_path):
-    "One file of random, popular and adversarial answers, scored against one split, the folder, or by LLaVA's question file."
+    """One file of random, popular and adversarial answers, scored against one split, the folder, or by LLaVA's question
+    file."""
     bench = shared / "data/bench/pope"
     first, said = (
         list(map(json.loads, (bench / name).read_text().splitlines()))

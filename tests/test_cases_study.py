@@ -311,11 +311,8 @@ DEEPER = {  # and what stands within
     "eval": ("scores.terse_rate", "value low high"),
     "compare": ("differences.leakage", "value low high p"),
 }
-ELSEWHERE = {
-    "quickstart": "conftest.py",
-    "experiment": "test_cases_study.py",
-    "app": "browser/conftest.py",
-}  # where these are started by themselves
+# where these are started by themselves
+ELSEWHERE = {"quickstart": "conftest.py", "experiment": "test_cases_study.py", "app": "browser/conftest.py"}
 
 
 def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str, str]:
@@ -345,7 +342,8 @@ def command_lines(study: Path, folder: Path, site: str, model: str) -> dict[str,
         "scope": f"--data {study}/exam --out {folder}/scope --images 2",
         "eval": f"--model scripted:oracle --data {study}/exam --per-image 1 --out {folder}/run",
         "compare": f"{study}/eval/first-uniform {run} --html {folder}/compare.html --images {study}/exam",
-        "judge": f"mm-vet --predictions {folder}/a.json --references {folder}/mm-vet.json --out {folder}/j --judge rule",
+        "judge": f"mm-vet --predictions {folder}/a.json --references {folder}/mm-vet.json "
+        f"--out {folder}/j --judge rule",
         "score": f"pope --predictions {folder}/pope-said.jsonl --references {folder}/pope.json",
         "report": f"{study}/data/every-mixed {tuned.parent} {run} --images {study}/exam --out {folder}/report.html",
         "likelihood": f"--model {tuned}/model --data {folder}/scope --images {study}/exam --out {folder}/likelihood",

@@ -72,7 +72,8 @@ def questions(*numbers: int) -> list[dict]:
         (
             "pope",
             {
-                "coco/coco_pope_popular.json": '{"image": "COCO_val2014_000000000009.jpg"}\n{"image": "COCO_val2014_000000000042.jpg"}\n',
+                "coco/coco_pope_popular.json": '{"image": "COCO_val2014_000000000009.jpg"}\n'
+                '{"image": "COCO_val2014_000000000042.jpg"}\n',
                 "coco/coco_pope_random.json": '{"image": "COCO_val2014_000000000073.jpg"}\n',
             },
             coco(9, 42, 73),
@@ -154,10 +155,11 @@ def test_made_files(put, tmp_path, name, files, expected):
 
 
 def test_every_name_has_a_file_of_its_own():
+    # the two Karpathy splits share one
     assert (
         len({(benchmark.files, benchmark.within) for benchmark in KNOWN_BLOCKLISTS.values()})
         == len(KNOWN_BLOCKLISTS) - 1
-    )  # the two Karpathy splits share one
+    )
     assert all("*" not in pattern[:5] for benchmark in KNOWN_BLOCKLISTS.values() for pattern in benchmark.files)
 
 

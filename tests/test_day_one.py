@@ -1,4 +1,5 @@
-"Day one of a user with eight GPUs: the real configurations of CLIP-L/336 and Vicuna without their weights, and the whole way, typed as in the README, with tiny ones."
+"""Day one of a user with eight GPUs: the real configurations of CLIP-L/336 and Vicuna without their weights, and the
+whole way, typed as in the README, with tiny ones."""
 
 import json
 import shutil
@@ -85,9 +86,8 @@ def samples(shared, tmp_path_factory):
             write_jsonl(home / f"{recipe}.jsonl", [c for c in read_conversations(data) if len(c.images) == 1])
             (images / "VG_100K").mkdir(parents=True)
             for kind, _, number in (image.partition(":") for c in read_conversations(data) for image in c.images):
-                (
-                    images / (f"{int(number):012}.jpg" if kind == "coco" else f"VG_100K/{number}.jpg")
-                ).touch()  # lengths come from text alone: none is opened
+                # lengths come from text alone: none is opened
+                (images / (f"{int(number):012}.jpg" if kind == "coco" else f"VG_100K/{number}.jpg")).touch()
         return home / f"{recipe}.jsonl", images
 
     return make
@@ -115,10 +115,11 @@ def test_the_plan_of_a_real_run(recipe, size, built, gpu, billions, trained, rea
         trained, abs=0.02
     )
     assert plan["ranks"] == 8 and plan["zero"] in (2, 3) and plan["gb_needed"] <= 0.9 * plan["gb_there"] + 0.1
+    # a step's tokens have room
     assert (
         plan["row_tokens"] * plan["micro_batch"] * plan["accumulation"] * 8
         >= found["tokens"] / found["conversations"] * plan["batch"] * 0.99
-    )  # a step's tokens have room
+    )
     assert plan["steps"] == max(1, round(found["conversations"] / plan["batch"])) and plan["hours"] > 0
     assert table["kept"] + table["cut"] == found["conversations"] > 300 and table["no_picture"] == 0
     lines = dry_run_lines(found)
@@ -161,7 +162,8 @@ def test_what_does_not_fit_says_what_would(real, samples, tmp_path):
 
 @pytest.fixture(scope="module")
 def parts(small, tmp_path_factory) -> Path:
-    "clip/: a whole CLIP, text tower and all, as .bin; vicuna/: a language model as .bin in two files, with its tokenizer."
+    """clip/: a whole CLIP, text tower and all, as .bin; vicuna/: a language model as .bin in two files, with its
+    tokenizer."""
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPVisionModel, LlamaForCausalLM
 
     home = tmp_path_factory.mktemp("parts")
@@ -233,10 +235,11 @@ def test_the_whole_way(typed, parts, small, tmp_path):
         AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
         for folder in (tmp_path / "start", tmp_path / "pretrain/model", tmp_path / "finetune/model")
     ]
+    # they train in bf16
     learned = [
         {part(name) for name in new if not torch.equal(new[name], old[name].bfloat16().float())}
         for old, new in zip(weights, weights[1:])
-    ]  # they train in bf16
+    ]
     assert learned == [{"projector"}, {"projector", "language"}]
 
     code, _, said = typed("report", tmp_path / "pretrain", tmp_path / "finetune", "--out", tmp_path / "report.html")
@@ -381,9 +384,8 @@ def test_what_cannot_be_trained(typed, here, command, spoil, says):
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     code, printed, said = typed(*command.split())
     assert (code, printed) == (2, "") and said.count("\n") == 1 and all(text in said for text in says), said
-    after = {
-        path: path.stat().st_mtime_ns for path in here.rglob("*") if "plans" not in path.parts
-    }  # the plan, that any later run takes up
+    # the plan, that any later run takes up
+    after = {path: path.stat().st_mtime_ns for path in here.rglob("*") if "plans" not in path.parts}
     assert {path: when for path, when in after.items() if path != here} == before
 
 

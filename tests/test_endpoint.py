@@ -171,7 +171,8 @@ def test_the_budget_stops_before_the_call_that_would_exceed_it(tmp_path):
         poor = Engine(url, cache, concurrency=6, price=price, budget=1.0, run="r", role="t")
         with pytest.raises(
             Failed,
-            match="--budget 1: .* is spent and the next call may cost .*: the same command with a higher budget goes on",
+            match="--budget 1: .* is spent and the next call may cost .*: "
+            "the same command with a higher budget goes on",
         ):
             run(poor, (one(question(k)) for k in range(100)), lambda k, answer: told.append(k))
         spent = cache.usage("r")["t"]
@@ -308,7 +309,8 @@ def home(tmp_path_factory):
     build(BuildRecipe(name="w", sources={"coco-captions": {}, "vqav2": {}}, clean=[]), folder / "world", folder / "set")
     (folder / "answers.json").write_text('{"v1_0": "Four shapes."}')
     (folder / "mm-vet.json").write_text(
-        '{"v1_0": {"imagename": "v1_0.png", "question": "How many shapes are there?", "answer": "4", "capability": ["rec"]}}'
+        '{"v1_0": {"imagename": "v1_0.png", "question": "How many shapes are there?", "answer": "4", '
+        '"capability": ["rec"]}}'
     )
     return folder
 

@@ -84,9 +84,10 @@ def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
     assert not (out / "scores.json").exists()
     from cocoift.eval.examine import examine
 
+    # two others take over, and run to the end
     examine(
         str(small / "start"), "rounds", small / "exam", out, ["neutral:1", "own:1"], per_image=1, most_tokens=8, nproc=2
-    )  # two others take over, and run to the end
+    )
     assert bytes_of(out) == bytes_of(whole)
 
 
@@ -232,9 +233,8 @@ def test_judging_real_answers(typed, shared, tmp_path):
     low, high = found["scores"]["total"]["bounds"]
     assert low < found["scores"]["total"]["value"] < high and not (tmp_path / "torn/grades.json").exists()
 
-    four = run_judge(
-        "mm-vet", tmp_path / "twelve.json", f"replay:{grades}", tmp_path / "four", files, repeats=4
-    )  # the file has three
+    # the file has three
+    four = run_judge("mm-vet", tmp_path / "twelve.json", f"replay:{grades}", tmp_path / "four", files, repeats=4)
     assert four["statuses"]["not_run"] == 12 and four["coverage"] == 0.75
     for predictions, prompt, complaint in [
         (bench / "results_llava-v1.5-13b.json", None, "206 ids that the references don't have"),

@@ -48,9 +48,8 @@ def told(small, tmp_path_factory) -> dict:
     images = [some[:3] for some in islice(by_image.values(), 4)]
     text = conversation(None, ("Is there a star?", "No, without an image there is no star."), id="text")
     write_jsonl(folder / "images.jsonl", [c for some in images for c in some])
-    write_jsonl(
-        folder / "mixed.jsonl", [*(c for some in images[:3] for c in some), text]
-    )  # a rank gets the one without a picture
+    # a rank gets the one without a picture
+    write_jsonl(folder / "mixed.jsonl", [*(c for some in images[:3] for c in some), text])
     write_jsonl(folder / "few.jsonl", [*(c for some in images[:2] for c in some), *images[2][:1], text])
     return {
         "model": str(small / "start"),

@@ -200,9 +200,8 @@ def test_trl_takes_a_step(exported, mixed, small, tmp_path, only):
     batch = trainer.data_collator([dataset[k] for k in range(len(dataset))])
     tokens = (48 // 16) ** 2
     counts = [len(c.images) for c in read_conversations(mixed)]
-    assert (batch["input_ids"] == model.config.image_token_id).sum(1).tolist() == [
-        tokens * n for n in counts
-    ]  # in place, each once
+    # in place, each once
+    assert (batch["input_ids"] == model.config.image_token_id).sum(1).tolist() == [tokens * n for n in counts]
     assert len(batch["pixel_values"]) == sum(counts)
     done = trainer.train()
     assert done.global_step == 1 and math.isfinite(done.training_loss) and done.training_loss > 1
@@ -428,7 +427,10 @@ def test_large_json_in_little_memory(tmp_path):
         file.write("]")
     size = (tmp_path / "large.json").stat().st_size
     assert size > 55_000_000
-    code = "import sys; from cocoift.data.records import read_any; from cocoift.files import peak_mb; print(sum(len(c.rounds) for c in read_any(sys.argv[1])), peak_mb())"
+    code = (
+        "import sys; from cocoift.data.records import read_any; from cocoift.files import peak_mb; "
+        "print(sum(len(c.rounds) for c in read_any(sys.argv[1])), peak_mb())"
+    )
     peaks = {}
     for name, count in ("small.json", 2000), ("large.json", 120_000):
         rounds, peak = subprocess.run(

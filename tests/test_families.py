@@ -67,9 +67,8 @@ def test_pieces_are_what_the_chat_template_says(family):
         .input_ids[0]
         .tolist()
     )
-    assert (
-        ids[-len(whole) :] == whole and len(ids) - len(whole) <= 1
-    )  # the start token may be the tokenizer's, not the template's
+    # the start token may be the tokenizer's, not the template's
+    assert ids[-len(whole) :] == whole and len(ids) - len(whole) <= 1
     assert family.notes == [] or family.template == VICUNA
 
 

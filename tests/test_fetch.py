@@ -41,9 +41,8 @@ class Page:
     ranges: bool = True
     blind: bool = False  # answers a range without looking at If-Range
     shift: int = 0  # begins a rest so many bytes too late
-    cuts: list[int] = field(
-        default_factory=list
-    )  # bytes of an answer after which the connection is cut, answer by answer
+    # bytes of an answer after which the connection is cut, answer by answer
+    cuts: list[int] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)  # what the first answers are instead
     stalls: list[float] = field(default_factory=list)  # seconds of silence in the middle of an answer, answer by answer
     pace: float = 0.0  # seconds for each 16 KiB

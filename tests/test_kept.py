@@ -67,10 +67,8 @@ def messages(done: dict, kind: str) -> set[str]:
 def test_killed_at_a_random_step(forked, recipe, whole, tmp_path, ranks, zero):
     """Killed and run again as it was: the losses of the run that nothing disturbed, to the byte where ranks and
     stage are the same."""
-    run, step = (
-        tmp_path / "run",
-        random.randrange(3, STEPS),
-    )  # of which only the steps up to the last checkpoint are kept
+    # of which only the steps up to the last checkpoint are kept
+    run, step = (tmp_path / "run", random.randrange(3, STEPS))
     own = recipe | {"out": str(run), "ranks": ranks, "zero": zero}
     done = forked(own, after=step, signal=signal.SIGKILL)
     assert (

@@ -95,17 +95,17 @@ def test_nothing_uncommitted():
 
 # What `python tests/house.py` counts, and how much of it there may be: lowered with the work, never raised.
 LIMITS = {
-    "names_in_two_modules": 110,
-    "long_lines": 1068,
+    "names_in_two_modules": 0,
+    "long_lines": 0,
     "showing_cells_without_output": 130,
-    "forks_on_a_benchmark": 22,
-    "file_circles": 1,
-    "modules_over_300": 37,
-    "functions_over_30": 80,
-    "functions_over_40": 24,
+    "forks_on_a_benchmark": 0,
+    "file_circles": 0,
+    "modules_over_300": 0,
+    "functions_over_30": 0,
+    "functions_over_40": 0,
     "duplicate_numbers": 0,
     "pages_without_neighbours": 200,
-    "bindings_of_told_said_found_some_kept_given": 684,
+    "bindings_of_told_said_found_some_kept_given": 5,
 }
 
 

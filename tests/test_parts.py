@@ -30,13 +30,8 @@ from cocoift.train.model import assemble
 from cocoift.train.on_disk import assemble_on_disk
 from cocoift.train.tower import open_tower
 
-PAIRS = {
-    "clip": "vicuna",
-    "siglip": "qwen2_5",
-    "dinov2": "smollm2",
-    "registers": "llama3",
-    "dinov3": "gemma3",
-}  # each tower once; the other language models see through DINOv2
+# each tower once; the other language models see through DINOv2
+PAIRS = {"clip": "vicuna", "siglip": "qwen2_5", "dinov2": "smollm2", "registers": "llama3", "dinov3": "gemma3"}
 PAIRED = {language: tower for tower, language in PAIRS.items()}
 PICTURE = Image.effect_mandelbrot((50, 30), (-2, -1, 1, 1), 50).convert("RGB")
 ASKS = [
@@ -307,8 +302,8 @@ def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_p
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         chat_template=speaker.chat_template,
     )
-    for part in (LlavaForConditionalGeneration(config), processor):
-        part.save_pretrained(tmp_path / "model")
+    for half in (LlavaForConditionalGeneration(config), processor):
+        half.save_pretrained(tmp_path / "model")
     write_jsonl(
         tmp_path / "set.jsonl",
         [conversation(None, ("Why?", "Because the sea is calm.")), conversation(None, ("Is it safe?", "Yes, it is."))],

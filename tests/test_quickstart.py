@@ -80,10 +80,8 @@ def test_scope_of_both_models_under_five_histories(tiny_quickstart):
         assert {"strict", "hold", "release", "leakage", "chair_i", "object_f1", "snowball", "flip"} <= scores[
             "scores"
         ].keys() and scores["resolves"]["leakage"] >= 0
-        assert [point["step"] for point in json.loads((run / "likelihood/scores.json").read_text())["points"]] == [
-            0,
-            4,
-        ]  # the start and the finished model
+        # the start and the finished model
+        assert [point["step"] for point in json.loads((run / "likelihood/scores.json").read_text())["points"]] == [0, 4]
     report = (folder / "report.html").read_text()
     assert "COCO-Scope" in report and "Stopping early" in report
 

@@ -13,9 +13,12 @@ import yaml
 FATES = ("kept", "duplicates", "excluded", "rejected", "capped")
 
 
-NAMES = """coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff vqav2 cocoqa okvqa okvqa-s3 aokvqa vqa-e vqa-x fsvqa tallyqa howmanyqa tdiuc vsr stvqa fmiqa
-    refcoco refcoco+ refcocog visdial photobook vg-qa vg-regions vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w madlibs lrv svit llava-instruct
-    llava-pretrain llava-mix665k sharegpt4v lvis lvis-instruct4v""".split()
+NAMES = """
+    coco-captions coco-instances coco-keypoints coco-panoptic coco-stuff vqav2 cocoqa okvqa okvqa-s3 aokvqa vqa-e
+    vqa-x fsvqa tallyqa howmanyqa tdiuc vsr stvqa fmiqa refcoco refcoco+ refcocog visdial photobook vg-qa vg-regions
+    vg-attributes vg-relations gqa cgqa rvqa pointqa paragraphs visual7w madlibs lrv svit llava-instruct
+    llava-pretrain llava-mix665k sharegpt4v lvis lvis-instruct4v
+""".split()
 
 
 def told(typed, *args) -> dict:
@@ -125,9 +128,8 @@ def test_nothing_of_val2017(built, shared):
 
 def test_audit(typed, built, shared):
     carried = {layout: told(typed, "audit", folder)["carry_over"] for layout, (folder, _) in built.items()}
-    assert (
-        abs(carried["every-mixed"]["value"]) <= 0.2 and carried["first-uniform"]["value"] >= 0.7
-    )  # VisDial, two fifths of the rounds, mixes terse and full answers in every layout
+    # VisDial, two fifths of the rounds, mixes terse and full answers in every layout
+    assert abs(carried["every-mixed"]["value"]) <= 0.2 and carried["first-uniform"]["value"] >= 0.7
     assert carried["every-mixed"]["high"] < carried["first-uniform"]["low"]
     quoted = told(typed, "audit", shared / "data/sources/llava/documented_examples_llava_v1_5_mix665k.json")
     assert quoted["conversations"] == 9 and quoted["carry_over"]["value"] > 0.5
@@ -157,7 +159,8 @@ def test_duckdb(built):
 
 
 def test_photographs(typed, forked, shared, tmp_path):
-    "Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, by two ranks, examined, reported."
+    """Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, by two
+    ranks, examined, reported."""
     from transformers import LlavaConfig
 
     from cocoift.conversation import read_conversations
@@ -177,6 +180,7 @@ def test_photographs(typed, forked, shared, tmp_path):
         *assemble(*tiny_parts(tmp_path / "parts", texts, image_size=336, patch=14, width=32)), tmp_path / "start"
     )
     assert LlavaConfig.from_pretrained(start).image_seq_length == 576
+    # a tiny model is drawn for these texts
     alone = told(
         typed,
         "train",
@@ -187,7 +191,7 @@ def test_photographs(typed, forked, shared, tmp_path):
         "batch=8",
         "ranks=1",
         f"out={run}",
-    )  # a tiny model is drawn for these texts
+    )
     job = json.loads((run / "job.json").read_text()) | {
         "model": str(start),
         "out": str(tmp_path / "large"),
@@ -204,9 +208,8 @@ def test_photographs(typed, forked, shared, tmp_path):
             and not one["cut"] + one["dropped"]
             and one["images"] == counts["images"]
         )
-    assert (
-        trained["tree_ratio"] > 2 and trained["loss"] > 0
-    )  # an image's 576 tokens are read once for all of its conversations
+    # an image's 576 tokens are read once for all of its conversations
+    assert trained["tree_ratio"] > 2 and trained["loss"] > 0
 
     scored = told(
         typed,

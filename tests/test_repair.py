@@ -253,11 +253,14 @@ def test_to_the_letter(tmp_path, options):
 def test_the_record_as_it_was_written(tmp_path):
     "Escapes, numbers, doubled keys and spaces that no JSON writer would write again."
     own = (
-        '{ "id" : 1.50, "note":"caf\\u00e9 \\/ é", "n": 1E2, "n": 2,"image":"a\\/1.jpg" ,"conversations":[ {"value":"<image>\\nIs it \\u0022red\\u0022?\\nIn a word.", "from":"human"},'
-        '{"from":"gpt","value":"No","text":null},{"from":"human","value":"Who\\u003f", "weight":0.10},{"from":"gpt","value":"Bob"}]}'
+        '{ "id" : 1.50, "note":"caf\\u00e9 \\/ é", "n": 1E2, "n": 2,"image":"a\\/1.jpg" ,"conversations":[ '
+        '{"value":"<image>\\nIs it \\u0022red\\u0022?\\nIn a word.", "from":"human"},'
+        '{"from":"gpt","value":"No","text":null},{"from":"human","value":"Who\\u003f", "weight":0.10},'
+        '{"from":"gpt","value":"Bob"}]}'
     )
     (tmp_path / "in.json").write_text(
-        f'[{own}\n ,{{"id":"2" ,"conversations":[{{"from":"human","value":"Hi"}},{{"from":"gpt","value":"Hello to you too."}}]}}]',
+        f'[{own}\n ,{{"id":"2" ,"conversations":[{{"from":"human","value":"Hi"}},'
+        f'{{"from":"gpt","value":"Hello to you too."}}]}}]',
         encoding="utf-8",
     )
     repair(tmp_path / "in.json", tmp_path / "out.json")
@@ -341,7 +344,8 @@ def mix(size: int) -> list[dict]:
 def peak(path: Path, out: Path) -> float:
     "MB that a process takes at most, to repair and interleave a file without the two audits."
     code = (
-        "import sys; from pathlib import Path; from cocoift.files import peak_mb; from cocoift.data.inspect.repair import _pairs, _survey, _write\n"
+        "import sys; from pathlib import Path; from cocoift.files import peak_mb; "
+        "from cocoift.data.inspect.repair import _pairs, _survey, _write\n"
         "path, out = map(Path, sys.argv[1:3]); seen = _survey(path); _write(path, out, seen, _pairs(seen, 0), 0)\n"
         "print(peak_mb())"
     )
@@ -371,7 +375,8 @@ def test_killed(large, tmp_path):
         return [
             sys.executable,
             "-c",
-            f"from cocoift.data.inspect.repair import repair; repair({str(medium)!r}, {str(out)!r}, interleave=True, seed=3)",
+            "from cocoift.data.inspect.repair import repair; "
+            f"repair({str(medium)!r}, {str(out)!r}, interleave=True, seed=3)",
         ]
 
     subprocess.run(command(tmp_path / "whole.json"), check=True)
@@ -400,7 +405,8 @@ GOOD = FAULTLESS["free"]
             "record 2: conversations: turns must be human, gpt",
         ),
         (
-            '[{0}, {{"id": "2", "conversations": [{{"from": "human", "value": null}}, {{"from": "gpt", "value": "x"}}]}}]',
+            '[{0}, {{"id": "2", "conversations": [{{"from": "human", "value": null}}, '
+            '{{"from": "gpt", "value": "x"}}]}}]',
             "record 2: conversations: turn 1: value: a text is needed",
         ),
         ('[{0}, {{"id": "2", "conver', "ends in the middle of record 2"),
@@ -474,7 +480,8 @@ def test_interleaved_lines(tmp_path):
 
 
 def test_layouts(tmp_path):
-    "The baseline's layout of our own records becomes the one that states formats on every round; a good layout stays as it is."
+    """The baseline's layout of our own records becomes the one that states formats on every round; a good layout stays
+    as it is."""
     from cocoift.data.build.export import export
     from cocoift.data.build.make import BuildRecipe, build
     from cocoift.options import load_recipe
@@ -535,7 +542,8 @@ def labelled(shared) -> list[tuple[str, str, dict]]:
 
 
 def shares(labelled: list, part: str, kind: str) -> tuple[str, str]:
-    "Precision and recall, as counts; kind `any` is whether some format is stated, and any number is told apart in the others."
+    """Precision and recall, as counts; kind `any` is whether some format is stated, and any number is told apart in the
+    others."""
 
     def named(format: str) -> bool:
         return format != "free" if kind == "any" else format.partition(":")[0] == kind
@@ -583,10 +591,6 @@ def test_stated_formats_are_found(labelled, root):
         precision, recall = (eval(share) for share in shares(labelled, part, "any"))
         assert precision >= 0.95 and recall >= 0.9, part
     kinds = ["any", *sorted({label.partition(":")[0] for label, *_ in labelled})]
-    table = [
-        f"# | {kind} | {' | '.join(share for part in ('tuned', 'held') for share in shares(labelled, part, kind))} |".removeprefix(
-            "# "
-        )
-        for kind in kinds
-    ]
+    rows = [[kind, *shares(labelled, "tuned", kind), *shares(labelled, "held", kind)] for kind in kinds]
+    table = [f"| {' | '.join(row)} |" for row in rows]
     assert not [row for row in table if row not in notebook], "the notebook tells other figures"

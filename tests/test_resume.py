@@ -113,9 +113,10 @@ def test_train(typed, forked, tmp_path):
     again = typed(*two, "--json")  # what is done is handed back
     assert (again.returncode, again.stdout) == (0, done.stdout) and stamps(run) == before
     ports = re.findall(r"--master_port=(\d+)", (run / "log.txt").read_text(errors="replace"))
+    # 69 MB a rank
     assert len(set(ports)) == 2 and not [
         left for port in ports for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*")
-    ]  # 69 MB a rank
+    ]
 
     alone = [
         "train",

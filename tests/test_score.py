@@ -36,7 +36,12 @@ def test_mm_vet(runs, row):
         assert told["scores"]["runs"] == [36.1, 36.5, 36.3] and round(told["item_se"], 2) == 2.92
         found = {frozenset(k.split("+")): (v["score"], v["n"]) for k, v in told["scores"]["integrations"].items()}
         assert len(found) == 16
-        wanted = "gen+know+rec 23.0 62;rec 67.6 37;ocr+spat 33.7 26;math+ocr+spat 16.4 14;rec+spat 75.0 12;ocr 55.0 12;math+ocr 0.0 11;know+rec 28.9 9;gen+know+ocr+rec 16.7 8;gen+ocr+rec+spat 45.0 8;ocr+rec+spat 14.3 7;ocr+rec 75.0 4;know+ocr+spat 16.7 3;know+rec+spat 50.0 2;gen+ocr+spat 10.0 2;math+ocr+rec+spat 0.0 1"
+        wanted = (
+            "gen+know+rec 23.0 62;rec 67.6 37;ocr+spat 33.7 26;math+ocr+spat 16.4 14;rec+spat 75.0 12;"
+            "ocr 55.0 12;math+ocr 0.0 11;know+rec 28.9 9;gen+know+ocr+rec 16.7 8;gen+ocr+rec+spat 45.0 8;"
+            "ocr+rec+spat 14.3 7;ocr+rec 75.0 4;know+ocr+spat 16.7 3;know+rec+spat 50.0 2;"
+            "gen+ocr+spat 10.0 2;math+ocr+rec+spat 0.0 1"
+        )
         assert found == {
             frozenset(k.split("+")): (float(s), int(n)) for k, s, n in (line.split() for line in wanted.split(";"))
         }

@@ -304,9 +304,8 @@ def test_a_server_that_dies_in_the_middle(asked, served, small, bench, tmp_path)
     assert all(line["response"] == known[line["dialog"], line["round"]] for line in lines if line["status"] == "ok")
     assert all(line["response"] == "" and line["why"] for line in lines if line["status"] == "error")
     failed = {line["dialog"]: line["round"] for line in lines if line["status"] == "error"}
-    assert not any(
-        line["round"] > failed.get(line["dialog"], 99) for line in lines
-    )  # no round is asked behind one that failed
+    # no round is asked behind one that failed
+    assert not any(line["round"] > failed.get(line["dialog"], 99) for line in lines)
 
     again = run_exam(chat(wire.lay()), exam, tmp_path / "run")
     wire.cut()

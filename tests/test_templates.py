@@ -1,4 +1,5 @@
-"What the lab says to a model: every template of every set, on real records where they are at hand, and what training must never say."
+"""What the lab says to a model: every template of every set, on real records where they are at hand, and what training
+must never say."""
 
 import os
 import random
@@ -205,9 +206,8 @@ def test_obedience(real, templates):
     shares = {name: (round(sum(some) / len(some), 4), len(some)) for name, some in sorted(kept.items())}
     print(templates, shares)
     if templates == "paper":
-        assert (
-            shares.pop("caption-20")[0] < 0.02
-        )  # COCO's captions have ten words: the paper's fault, kept for replication
+        # COCO's captions have ten words: the paper's fault, kept for replication
+        assert shares.pop("caption-20")[0] < 0.02
     assert not {name: share for name, share in shares.items() if share[0] < (0.97 if templates == "diverse" else 0.9)}
 
 

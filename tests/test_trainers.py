@@ -73,9 +73,8 @@ def trained(job, trainer_kind, settings_kind, tmp_path, dataset=list, **more):
         processing_class=family.processor,
     )
     trainer.train()
-    assert [line["loss"] for line in trainer.state.log_history if "loss" in line] == pytest.approx(
-        losses, rel=1e-3
-    )  # logged with four digits
+    # logged with four digits
+    assert [line["loss"] for line in trainer.state.log_history if "loss" in line] == pytest.approx(losses, rel=1e-3)
     for (name, a), (_, b) in zip(ours.named_parameters(), model.named_parameters()):
         assert (a - b).abs().max() < 2e-5, name
 

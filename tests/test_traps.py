@@ -61,11 +61,8 @@ def test_a_call_that_would_be_silently_wrong(model, attention, changed, says):
 
 def test_the_right_call_passes(model):
     assert model.model(**RIGHT).last_hidden_state.isfinite().all()
-    alone = RIGHT | {
-        "attention_mask": None,
-        "position_ids": None,
-        "use_cache": None,
-    }  # one conversation a row is everybody's own affair
+    # one conversation a row is everybody's own affair
+    alone = RIGHT | {"attention_mask": None, "position_ids": None, "use_cache": None}
     assert model.model(**alone).last_hidden_state.isfinite().all()
 
 

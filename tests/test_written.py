@@ -189,9 +189,8 @@ def test_it_is_a_dataset_like_any_other(rewritten, home):
     measured = audit(conversations)
     table = tabulate(conversations)
     free = table[(table.number > 1) & (table.format == "free") & table.after_terse]
-    assert (
-        len(free) > 5 and not free.terse.any() and abs(measured["carry_over"]["value"] or 0) <= 0.05
-    )  # undefined where no free round stands before a terse request
+    # undefined where no free round stands before a terse request
+    assert len(free) > 5 and not free.terse.any() and abs(measured["carry_over"]["value"] or 0) <= 0.05
     assert measured["by_source"]["rewrite"]["obedience"] == 1.0 and measured["bare_terse"] < 0.05
     mixed = [c for c in conversations if {"rewrite", "vqav2"} <= {r.origin.source for r in c.rounds}]
     assert mixed, "written rounds stand among the others"
@@ -460,13 +459,14 @@ def raise_of(done) -> None:
 
 def test_the_world_is_labelled_by_a_local_model(served, small, typed, tmp_path):
     "Through `transformers serve`: single questions and dialogs of several rounds, with the picture; no key, no price."
+    # it talks word salad
     wanted = {
         "kinds": {"sentence": 1, "detail": 0.5, "dialog": 0.5},
         "images": 6,
         "prompts": "plain",
         "context": False,
         "verdicts": {"no_answer": "reject"} | dict.fromkeys(("answer", "language", "length", "format"), "keep"),
-    }  # it talks word salad
+    }
     done = typed(
         "label",
         small / "set",

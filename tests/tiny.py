@@ -311,9 +311,8 @@ def windowed(out: Path):
 
 
 FAMILIES = {build.__name__: build for build in (llava_next, idefics3, qwen2_5_vl, internvl)}
-EXACT = FAMILIES | {
-    build.__name__: build for build in (llava, windowed, smolvlm)
-}  # llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
+# llava is tested elsewhere too; SmolVLM's own processor cannot say its template without a video part
+EXACT = FAMILIES | {build.__name__: build for build in (llava, windowed, smolvlm)}
 
 
 def make(name: str, out: Path) -> Path:

@@ -17,7 +17,9 @@ def held_mb() -> float:  # memory of our own, without pages of mapped files
 if __name__ == "__main__":
     checkpoint, out = map(Path, sys.argv[-2:])
     import torch
-    from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration  # noqa: F401  what code takes is not counted
+
+    # what code takes is not counted
+    from transformers import CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration  # noqa: F401
 
     from cocoift.train.adapt import whole_weights
     from cocoift.train.family import load_model

@@ -8,7 +8,14 @@ import pandas as pd
 
 from apps.panels.place import Query, Study, figure_places, not_shown, parts_of, picture_place, remember, rounds_html
 from apps.sessions import QUIET
-from cocoift.dashboard import browser as shelf
+from cocoift.dashboard.browser import (
+    FAULT,
+    DatasetBrowser,
+    cached_audit,
+    find_datasets,
+    removed_images,
+    unfinished_datasets,
+)
 from cocoift.files import UserError
 from cocoift.reports.audit_tables import WORD_BINS, binned, marked_rounds, measures, overlaps, varied
 from cocoift.viz import audited, look
@@ -20,7 +27,7 @@ LATER = ("carry-over", "data-measures", "overlap", "diversity", "lengths")
 class Data:
     def __init__(self, study: Study):
         self.study, self.audits = study, study.store.path.parent / "audits"
-        self.browser = lru_cache(4)(lambda path, stamp: shelf.DatasetBrowser(path))
+        self.browser = lru_cache(4)(lambda path, stamp: DatasetBrowser(path))
         self.set, self.note = gr.Dropdown([], label="Dataset", elem_id="dataset"), gr.Markdown(elem_id="data-note")
         self.sets = figure_places(
             ("composition", "overlap"),
@@ -35,7 +42,7 @@ class Data:
                 gr.Dropdown([""], value="", label=label, elem_id=name)
                 for name, label in (("source", "Source"), ("format", "Holds a round of format"))
             )
-            fault = gr.Checkbox(label=f"Only with a free round {shelf.FAULT}", elem_id="fault")
+            fault = gr.Checkbox(label=f"Only with a free round {FAULT}", elem_id="fault")
             which = gr.Number(1, label="Conversation", precision=0, minimum=1, elem_id="which")
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
@@ -45,7 +52,7 @@ class Data:
         self.choices = {"set": self.set, "source": source, "format": format, "fault": fault, "which": which}
 
     def arrive(self, query: Query) -> list:
-        there = list(shelf.find_datasets(self.study.root))
+        there = list(find_datasets(self.study.root))
         chosen = query.one(
             "set", there, next((name for name in there if name in look.LAYOUT_ORDER), next(iter(there), None))
         )
@@ -81,8 +88,8 @@ class Data:
                 self.read, list(self.choices.values()), [self.picture, self.rounds], **QUIET
             )
 
-    def open(self, name: str | None) -> shelf.DatasetBrowser:
-        folder = shelf.find_datasets(self.study.root).get(name)
+    def open(self, name: str | None) -> DatasetBrowser:
+        folder = find_datasets(self.study.root).get(name)
         if folder is None:
             raise UserError(
                 f"{name}: this dataset is gone, or is being written."
@@ -96,7 +103,7 @@ class Data:
 
     def composed(self, name, source, format):
         "What stands in a set's columns: at once."
-        wrong = [f"{path}: {why}" for path, why in shelf.unfinished_datasets(self.study.root).items()]
+        wrong = [f"{path}: {why}" for path, why in unfinished_datasets(self.study.root).items()]
         try:
             mix = self.open(name).mixture()
         except (UserError, OSError, KeyError) as error:
@@ -117,7 +124,7 @@ class Data:
         "What takes a reading of every word: a little later, and once."
         try:
             browser = self.open(name)
-            audit, leaks = shelf.cached_audit(browser.folder, self.audits), shelf.removed_images(browser.folder)
+            audit, leaks = cached_audit(browser.folder, self.audits), removed_images(browser.folder)
         except (UserError, OSError, KeyError, ValueError) as error:
             why = str(error) or type(error).__name__
             return [not_shown([why]), *self.places({p: (None, lambda _: look.empty(why)) for p in LATER}), None]
@@ -165,6 +172,6 @@ class Data:
 def marks(r: dict, origin) -> list[tuple[str, str]]:  # kind, text
     "The format of a round, whether it was kept, whether an earlier request lives on, and where the round comes from."
     kept = [] if r["kept"] is None else [("right", "✓ kept")] if r["kept"] else [("wrong", "✗ not kept")]
-    leaked, template = [("wrong", f"▲ {shelf.FAULT}")] if r["leaked"] else [], origin.template
+    leaked, template = [("wrong", f"▲ {FAULT}")] if r["leaked"] else [], origin.template
     whence = (origin.source, origin.record, template and f"template {template}", origin.model, origin.licence)
     return [("format", r["format"]), *kept, *leaked, ("origin", " · ".join(filter(None, whence)))]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from apps.sessions import visitor
 from cocoift.arena.store import ArenaStore
-from cocoift.dashboard import run_index as board
+from cocoift.dashboard import run_index
 from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
 from cocoift.images import find_pictures
@@ -30,10 +30,10 @@ class Study:
     registry: ModelRegistry
     store: ArenaStore
     folder: Path  # of the sessions
-    memory: board.FileCache = field(default_factory=board.FileCache)
+    memory: run_index.FileCache = field(default_factory=run_index.FileCache)
 
     def find(self, mark: str) -> dict[str, Path]:
-        return board.find_folders(self.root, mark)
+        return run_index.find_folders(self.root, mark)
 
     def csv(self) -> Path:
         "Where this visitor's tables lie."

@@ -5,7 +5,7 @@ import pandas as pd
 
 from apps.panels.place import FigurePlace, Query, Study, figure_places, not_shown, parts_of, remember
 from apps.sessions import QUIET
-from cocoift.dashboard import run_index as board
+from cocoift.dashboard import run_index
 from cocoift.dashboard.leaderboard import View, baseline_gaps, leaderboard_text, resolve_view
 from cocoift.viz import figures, results
 from cocoift.viz.leaderboard import leaderboard_figure, leaderboard_table
@@ -69,19 +69,19 @@ class Results:
     def scored(
         self, runs, bench, baseline, metric, history
     ) -> tuple[dict[str, pd.DataFrame], View, list[str]]:  # tables, what is shown of them, what cannot be read
-        tables, wrong = board.results(self.study.root, self.study.memory)
+        tables, wrong = run_index.results(self.study.root, self.study.memory)
         chosen = [*runs, baseline] if runs and baseline else runs or []
-        view = resolve_view(board.select_runs(tables["scores"], chosen), bench, metric, history, baseline)
+        view = resolve_view(run_index.select_runs(tables["scores"], chosen), bench, metric, history, baseline)
         chosen = [*runs, view.baseline] if runs and view.baseline else runs or []
-        tables = {name: board.select_runs(table, chosen) for name, table in tables.items()}
+        tables = {name: run_index.select_runs(table, chosen) for name, table in tables.items()}
         for name in tables.keys() - set(FREE):
-            tables[name] = board.select_runs(tables[name], [view.bench], "bench")
+            tables[name] = run_index.select_runs(tables[name], [view.bench], "bench")
         return tables, view, wrong
 
     def standing(
         self, scores: pd.DataFrame, view: View, paired: pd.DataFrame | None = None
     ) -> list:  # the figure, its numbers, and the table
-        paper = board.paper_scores()
+        paper = run_index.paper_scores()
         table = leaderboard_table(scores, view.baseline, paper[paper.model == "LLaVA-COCO-13B"], paired)
         return [
             *self.standings.drawn(
@@ -121,7 +121,7 @@ class Results:
         "All other figures; of many runs those that come first."
         tables, view, _ = self.scored(*values)
         most = list(dict.fromkeys(filter(None, (view.baseline, *view.runs))))[:MOST]
-        tables = {name: table if name in FREE else board.select_runs(table, most) for name, table in tables.items()}
+        tables = {name: table if name in FREE else run_index.select_runs(table, most) for name, table in tables.items()}
         drawn = self.levels(tables, view) | self.capabilities(tables, view) | self.by_round(tables, values[0] or most)
         return [part for name, place in self.plots.items() for part in place.drawn(self.study.csv(), *drawn[name])]
 
@@ -138,7 +138,7 @@ class Results:
             ),
             "decomposition": (tables["effects"], figures.decomposition),
             "slopes": (
-                board.slopes(scores, single),
+                run_index.slopes(scores, single),
                 figures.single_multi,
                 "Our runs: without a history, and after one",
                 "Right answers in percent; multi: the hardest history that a run has",
@@ -147,18 +147,18 @@ class Results:
         }
 
     def capabilities(self, tables: dict[str, pd.DataFrame], view: View) -> dict[str, tuple]:
-        capable, paper = tables["capabilities"], board.paper_scores()
+        capable, paper = tables["capabilities"], run_index.paper_scores()
         theirs = paper[(paper.bench == view.bench) & (paper.history == "none")]
         theirs = theirs.rename(columns={"metric": "capability", "paper": "value"}) if len(theirs) else None
         title = f"Capability by capability: {view.bench}" if view.bench else "Capability by capability"
         return {
             "capabilities": (capable, results.by_capability, theirs, title),
-            "radar": (board.percent(capable), results.radar),
+            "radar": (run_index.percent(capable), results.radar),
         }
 
     def by_round(self, tables: dict[str, pd.DataFrame], runs: list[str]) -> dict[str, tuple]:
         piers, turned = (
-            board.select_runs(board.pier_rounds(self.study.root, self.study.memory), runs),
+            run_index.select_runs(run_index.pier_rounds(self.study.root, self.study.memory), runs),
             tables["transitions"],
         )
         rounds = pd.concat([table for table in (piers, tables["rounds"]) if len(table)] or [pd.DataFrame()])

@@ -6,7 +6,7 @@ import gradio as gr
 
 from apps.panels.place import NOTHING, Query, Study, address, card, chip, picture_place, rounds_html
 from apps.sessions import QUIET
-from cocoift.dashboard import run_index as board
+from cocoift.dashboard import run_index
 from cocoift.dashboard.samples import FILTERS, filter_rounds, item_index, item_link, paired_rounds, scored_rounds
 from cocoift.eval.history import tell
 from cocoift.files import UserError
@@ -44,9 +44,9 @@ class Samples:
 
     def arrive(self, query: Query) -> list:
         played = list(self.study.find("rounds.jsonl"))
-        scores = board.results(self.study.root, self.study.memory)[0]["scores"]
+        scores = run_index.results(self.study.root, self.study.memory)[0]["scores"]
         alike = (
-            [name for name in scores[scores.bench == board.FIRST].layout.unique() if name in played]
+            [name for name in scores[scores.bench == run_index.FIRST].layout.unique() if name in played]
             if len(scores)
             else []
         )

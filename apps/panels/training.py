@@ -4,7 +4,7 @@ import gradio as gr
 
 from apps.panels.place import Query, Study, figure_places, not_shown, remember
 from apps.sessions import QUIET
-from cocoift.dashboard import run_index as board
+from cocoift.dashboard import run_index
 from cocoift.dashboard.live import training_stamps, trainings
 from cocoift.viz import traced
 
@@ -56,7 +56,7 @@ class Training:
     def drawn(self, runs, places):
         "A note, and the figures at these places."
         found, wrong = trainings(self.study.root, self.study.memory)
-        found = board.select_runs(found, runs or [], "run")
+        found = run_index.select_runs(found, runs or [], "run")
         parts = [not_shown(wrong)]
         for column, name in PLACES.items():
             if name in places:

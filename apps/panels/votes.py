@@ -4,7 +4,7 @@ import gradio as gr
 
 from apps.panels.place import FigurePlace, Query, Study, not_shown
 from apps.sessions import QUIET
-from cocoift.dashboard import run_index as board
+from cocoift.dashboard import run_index
 from cocoift.files import UserError
 from cocoift.viz import results
 
@@ -33,4 +33,4 @@ class Votes:
         blind = sum(bool(v.get("blind")) for v in votes)
         counts = f"{len(votes):,} vote{'s' * (len(votes) != 1)}, {blind:,} of them blind. "
         note = f"{counts}`cocoift app --take-away DIR` writes them all." if votes else ""
-        return [not_shown(wrong) or note, *self.rated.drawn(self.study.csv(), board.rate(votes), results.ratings)]
+        return [not_shown(wrong) or note, *self.rated.drawn(self.study.csv(), run_index.rate(votes), results.ratings)]

@@ -59,6 +59,6 @@ def _cell_text(value: Any) -> str:
 
 def estimate_text(e: dict) -> str:  # value, low, high
     "A number and its interval, in two digits."
-    if e["value"] is None:
-        return "undefined"
-    return f"{e['value']:.2f}" + (f" [{e['low']:.2f}, {e['high']:.2f}]" if e["low"] is not None else "")
+    from cocoift.stats import Estimate
+
+    return str(Estimate(e["value"], e["low"], e["high"], 0))

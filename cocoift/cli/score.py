@@ -14,9 +14,6 @@ import typer
 from .base import Json, app, columns, show
 
 # %% ../../nbs/cli/78_score.ipynb #d6ae6cd6
-_JUDGED = ("llava-bench", "pairwise", "single")
-
-
 def _flat(scores: dict, before: str = "") -> list[list[Any]]:
     rows = []
     for name, value in scores.items():
@@ -29,13 +26,14 @@ def _flat(scores: dict, before: str = "") -> list[list[Any]]:
 
 
 def _notes(result: dict) -> list[str]:  # what a reader must know beside the scores
+    from cocoift.eval.benchmark import known_benchmark
+
     lost = sum(result["failed"].values()) if isinstance(result.get("failed"), dict) else result.get("failed", 0)
     share = f", coverage {result['coverage']:.1%}" if result.get("coverage") is not None else ""
-    what = "judgements" if result["bench"] in _JUDGED else "calls"
     read = "are taken off" if result["mode"] == "open" else "this rule reads as answers"
     thinking = f"{result.get('thoughts')} answers hold thoughts, which {read}"
     return [
-        *([f"{lost} {what} failed and are left out{share}"] if lost else []),
+        *([f"{lost} {known_benchmark(result['bench']).failures} failed and are left out{share}"] if lost else []),
         *([thinking] if "thoughts" in result else []),
         *([f"{result['other_splits']} answers are to other splits"] if "other_splits" in result else []),
     ]

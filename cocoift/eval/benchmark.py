@@ -53,8 +53,8 @@ class Judging:
 
 def right_share(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "Accuracy, and the share of answers in which nothing was decided."
-    found = {"accuracy": mean_ci(frame, "right")} if "right" in frame else {}
-    return found | ({"unparsed": mean_ci(frame.astype({"unparsed": float}), "unparsed")} if "unparsed" in frame else {})
+    columns = {"accuracy": "right", "unparsed": "unparsed"}
+    return {name: mean_ci(frame.astype({c: float}), c) for name, c in columns.items() if c in frame}
 
 
 def as_answers(rows: Sequence[tuple[Question, str]]) -> str:
@@ -80,6 +80,7 @@ class Benchmark:
     modes: tuple[str, ...] = ("official",)
     rule: str = "exact"  # what the official numbers follow
     judging: Judging | None = None
+    failures: str = "calls"  # what may have failed among its stored predictions: calls, or judgements
     from_records: bool = False  # its questions are made from annotations
     coco_pictures: bool = False  # its pictures are files of COCO
     own_dialogs: bool = False  # its questions are dialogs: a history of it has a name, and no number of rounds
@@ -134,14 +135,14 @@ def read_questions(name: str, data: str | Path, first: int | None = None) -> lis
     bench = benchmark(name)
     if bench.read is None:
         raise UserError(f"{name}: its files hold no questions: it is scored with `cocoift score`, not asked")
-    found, seen = bench.read(Path(data)), set()
-    for q in found:
+    questions, seen = bench.read(Path(data)), set()
+    for q in questions:
         if q.id in seen:
             raise UserError(f"{data}: question {q.id} of {name} is there twice: put the official file there")
         seen.add(q.id)
-    if not found:
+    if not questions:
         raise UserError(f"{data}: holds no question of {name}: put the official file there")
-    return found[:first]
+    return questions[:first]
 
 # %% ../../nbs/eval/57_benchmark.ipynb #9dd8f23f
 @patch
@@ -213,9 +214,9 @@ def scripted(self: Benchmark, questions: Sequence[Question], dialogs: Sequence[D
 @patch
 def read_answer(self: Benchmark, question: Question, bound: bool, response: str) -> dict:
     "The readings of one answer."
-    kept = {"kept": keeps(question.format, response)} if bound else {}
+    adherence = {"kept": keeps(question.format, response)} if bound else {}
     scored = self.score_one(question, response, "official" if bound else "open")
-    return {"terse": is_terse(response), "words": len(words(response)), **kept, **scored}
+    return {"terse": is_terse(response), "words": len(words(response)), **adherence, **scored}
 
 
 def read_round(name: str, questions: Mapping[str, Question], dialog: Dialog, number: int, response: str) -> dict:
@@ -233,14 +234,14 @@ def reader(self: Benchmark, questions: Sequence[Question]) -> Read:
 @patch
 def levels(self: Benchmark, answered: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
     "The levels of one history: of its free rounds, and of those with the format stated."
-    free, stated, found = answered[~answered.bound], answered[answered.bound], {}
+    free, stated, estimates = answered[~answered.bound], answered[answered.bound], {}
     if len(free):
-        found = {"terse_rate": mean_ci(free.astype({"terse": float}), "terse"), "words": mean_ci(free, "words")}
-        found |= self.aggregate(free, questions)
+        estimates = {"terse_rate": mean_ci(free.astype({"terse": float}), "terse"), "words": mean_ci(free, "words")}
+        estimates |= self.aggregate(free, questions)
     if len(stated):
-        found |= {"format_accuracy": mean_ci(stated.astype({"kept": float}), "kept")}
-        found |= {f"{name}_stated": e for name, e in self.aggregate(stated, questions).items()}
-    return found
+        estimates |= {"format_accuracy": mean_ci(stated.astype({"kept": float}), "kept")}
+        estimates |= {f"{name}_stated": e for name, e in self.aggregate(stated, questions).items()}
+    return estimates
 
 
 @patch

@@ -24,8 +24,8 @@ def usable_records(data: str | Path, splits: Iterable[str], *names: str) -> list
     sources, splits = load_sources(), set(splits)
 
     def usable(name: str) -> list[Record]:
-        found = sources[name].read(Files(Path(data), name))
-        return [r for r in found if isinstance(r, Record) and r.split in splits and not fault(r)]
+        items = sources[name].read(Files(Path(data), name))
+        return [r for r in items if isinstance(r, Record) and r.split in splits and not fault(r)]
 
     return list(map(usable, names))
 
@@ -52,9 +52,9 @@ def object_questions(records: Iterable[Record]) -> Iterator[Question]:
 # %% ../../nbs/eval/50_from_records.ipynb #7100587d
 def record_questions(data: str | Path, images: Container[str]) -> dict[str, list[Question]]:  # by image
     "What VQAv2 with FSVQA, GQA, or COCO's objects say of some images; nothing where there are no such files."
-    found: dict[str, list[Question]] = defaultdict(list)
+    by_image: dict[str, list[Question]] = defaultdict(list)
     if not Path(data).is_dir():
-        return found
+        return by_image
 
     def of_images(*names: str) -> list[list[Record]]:
         return [[r for r in rs if r.image in images] for rs in usable_records(data, ("train", "val", "test"), *names)]
@@ -63,7 +63,7 @@ def record_questions(data: str | Path, images: Container[str]) -> dict[str, list
     short = of_images("vqav2")[0] if full else []
     answers, sentences = ([r for r in graph if r.task == task] for task in ("qa", "sentence"))
     for q in (*paired_questions(short, full), *paired_questions(answers, sentences)):
-        found[q.image].append(q)
-    for q in object_questions(r for r in of_images("coco-instances")[0] if r.image not in found):
-        found[q.image].append(q)
-    return found
+        by_image[q.image].append(q)
+    for q in object_questions(r for r in of_images("coco-instances")[0] if r.image not in by_image):
+        by_image[q.image].append(q)
+    return by_image

@@ -20,7 +20,7 @@ from typing import Protocol
 from tqdm.auto import tqdm
 
 from .rubric import PARSER_VERSION, Rubric, read_reply
-from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, write_json
+from ..files import Journal, UserError, check_output, digest, digest_of, write_json
 from ..formats import words
 from ..models.ask import Ask, Model, Reply, replies
 from ..texts import read_json, read_jsonl
@@ -249,8 +249,7 @@ def _place(line: dict) -> tuple[str, int, int]:
 def _in_order(journal: Journal, places: Sequence[tuple[str, int, int]]) -> list[dict]:  # on disk, too
     order = {place: number for number, place in enumerate(places)}
     lines = sorted(journal.read(), key=lambda line: order[_place(line)])
-    with atomic_file(journal.path) as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    journal.rewrite(lines)
     return lines
 
 # %% ../../nbs/eval/63_judge.ipynb #1ee1549f

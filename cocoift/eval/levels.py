@@ -39,11 +39,11 @@ def clusters(frame: pd.DataFrame) -> tuple[str, ...]:
 
 def levels_under(frame: pd.DataFrame) -> dict[str, Estimate]:
     "Every metric of the rounds of one history."
-    found = {}
+    estimates = {}
     for metric, (column, over) in METRICS.items():
         counted = frame[over(frame)].astype({column: float})
-        found[metric] = mean_ci(counted, column, clusters(counted))
-    return found
+        estimates[metric] = mean_ci(counted, column, clusters(counted))
+    return estimates
 
 
 def levels(frame: pd.DataFrame) -> pd.DataFrame:  # history, metric, value, low, high, n

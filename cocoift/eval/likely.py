@@ -18,16 +18,16 @@ from ..stats import Estimate, mean_ci
 # %% ../../nbs/eval/70_likely.ipynb #f70ed1c9
 def likelihood_dialogs(exam: Exam) -> dict[str, list[Dialog]]:  # by item
     "The dialogs whose full answer can be weighed; an error where there is none."
-    full_answers, found = exam.benchmark.full_answers(exam.questions), {}
+    full_answers, by_item = exam.benchmark.full_answers(exam.questions), {}
     for d in exam.dialogs:  # the model's own answers are not known; a stated format has no full answer
         if d.asked == [len(d.turns) - 1] and not d.meta.get("bound") and d.meta.get("item") in full_answers:
-            found.setdefault(d.meta["item"], []).append(d)
-    if not found:
+            by_item.setdefault(d.meta["item"], []).append(d)
+    if not by_item:
         raise UserError(
             f"--bench {exam.benchmark.name}: no question of it has both a short and a full answer: "
             "likelihoods are of those; take another benchmark"
         )
-    return found
+    return by_item
 
 
 def likelihood_rounds(exam: Exam, model: Model) -> pd.DataFrame:  # image, item, history, early, loss
@@ -35,9 +35,9 @@ def likelihood_rounds(exam: Exam, model: Model) -> pd.DataFrame:  # image, item,
     full_answers, rows = exam.benchmark.full_answers(exam.questions), []
     for item, dialogs in tqdm(likelihood_dialogs(exam).items(), desc="likelihoods", unit="item", disable=None):
         asks: list[Ask] = [ask_at(d, len(d.turns) - 1, [t.response for t in d.turns[:-1]]) for d in dialogs]
-        for d, found in zip(dialogs, model.likelihoods([(ask, full_answers[item]) for ask in asks])):
+        for d, weighed in zip(dialogs, model.likelihoods([(ask, full_answers[item]) for ask in asks])):
             about = {"image": d.images[0], "item": item, "history": d.history}
-            rows.append({**about, "early": found.early, "loss": found.loss})
+            rows.append({**about, "early": weighed.early, "loss": weighed.loss})
     return pd.DataFrame(rows)
 
 

@@ -48,7 +48,7 @@ _LETTER = re.compile(
 
 def option(text: str, choices: Sequence[str]) -> int | None:
     "The number (from 0) of the option that an answer names, or None."
-    named = {OPTION_LETTERS.index(next(filter(None, found.groups()))) for found in _LETTER.finditer(text.strip())}
+    named = {OPTION_LETTERS.index(next(filter(None, match.groups()))) for match in _LETTER.finditer(text.strip())}
     named = {k for k in named if k < len(choices)}
     if not named:
         named = _texts(normalise(text), [normalise(choice) for choice in choices])
@@ -56,14 +56,14 @@ def option(text: str, choices: Sequence[str]) -> int | None:
 
 
 def _texts(text: str, choices: Sequence[str]) -> set[int]:  # the longest first: "left" is not said by "top left"
-    found, rest = set(), f" {text} "
+    named, rest = set(), f" {text} "
     for k in sorted(range(len(choices)), key=lambda k: -len(choices[k])):
         if not choices[k]:
             continue
         if rest != (left := re.sub(rf"(?<! not) {re.escape(choices[k])}(?= )", " |", rest)):
-            found.add(k)
+            named.add(k)
         rest = left
-    return found
+    return named
 
 # %% ../../nbs/eval/52_parsing.ipynb #267de8a2
 _ONES = (
@@ -88,10 +88,10 @@ def number_words(text: str) -> str:
 def number(text: str) -> float | None:
     "The one number that an answer gives, or None."
     spoken = _OPEN.findall(number_words(text.replace("’", "'")))
-    found = {float(word.replace(",", "")) for word in spoken if word[0].isdigit()}
-    if not found and {"no", "none", "nobody", "nothing"} & set(spoken):
+    numbers = {float(word.replace(",", "")) for word in spoken if word[0].isdigit()}
+    if not numbers and {"no", "none", "nobody", "nothing"} & set(spoken):
         return 0.0
-    return found.pop() if len(found) == 1 else None
+    return numbers.pop() if len(numbers) == 1 else None
 
 # %% ../../nbs/eval/52_parsing.ipynb #377c13a7
 def phrases(text: str, accepted: Sequence[str]) -> list[str]:
@@ -100,9 +100,9 @@ def phrases(text: str, accepted: Sequence[str]) -> list[str]:
         " ".join(words(number_words(text).replace("’", "'"))),
         {a: normalise(number_words(a)) for a in dict.fromkeys(accepted)},
     )
-    rest, found = f" {normalise(rest)} ", []
+    rest, decided = f" {normalise(rest)} ", []
     for answer, wanted in sorted(plain.items(), key=lambda pair: -len(pair[1])):
         if wanted and (left := re.sub(rf"(?<! not) {re.escape(wanted)}(?= )", " |", rest)) != rest:
-            found.append(answer)
+            decided.append(answer)
             rest = left
-    return found
+    return decided

@@ -86,12 +86,12 @@ def priors_of(
 
 def own_records(questions: Iterable[Question]) -> dict[str, list[Question]]:  # by image
     "The benchmark's questions as prior ones of each other, where its files answer them in both wordings."
-    found: dict[str, list[Question]] = {}
+    by_image: dict[str, list[Question]] = {}
     for q in questions:
         if q.short_answer and q.full_answer and len(q.images) == 1:
             stated = q.instruction or SHORTLY.format(q.question)
-            found.setdefault(q.image, []).append(replace(q, id=f"own:{q.id}", instruction=stated, kind="own"))
-    return found
+            by_image.setdefault(q.image, []).append(replace(q, id=f"own:{q.id}", instruction=stated, kind="own"))
+    return by_image
 
 
 def equipped(
@@ -103,8 +103,8 @@ def equipped(
     known = dict(records)
     for image, own in own_records(questions).items() if rounds else ():
         known[image] = [*known.get(image, ()), *own]
-    found = [priors_of(q, known.get(q.image, ()) if len(q.images) == 1 else (), rounds) for q in questions]
-    return [replace(q, priors=priors, prior_source=source) for q, (priors, source) in zip(questions, found)]
+    drawn = [priors_of(q, known.get(q.image, ()) if len(q.images) == 1 else (), rounds) for q in questions]
+    return [replace(q, priors=priors, prior_source=source) for q, (priors, source) in zip(questions, drawn)]
 
 # %% ../../nbs/eval/56_priors.ipynb #3ce077e4
 def questions_digest(questions: Sequence[Question]) -> str:

@@ -92,10 +92,10 @@ def _battles(rows: Sequence[dict], path: Path) -> tuple[list[str], list[tuple[in
     return names, [(a, b, BATTLE_OUTCOMES[row["winner"]]) for (a, b), row in zip(sides, rows)]
 
 
-def arena(given: ScoreInput) -> dict:
+def arena(inputs: ScoreInput) -> dict:
     "Bradley-Terry with a bootstrap over questions, and Elo."
-    rows = records(given.predictions, ["model_a", "model_b", "winner"])
-    names, battles = _battles(rows, given.predictions)
+    rows = records(inputs.predictions, ["model_a", "model_b", "winner"])
+    names, battles = _battles(rows, inputs.predictions)
     table = {name: [0, 0, 0] for name in names}
     for a, b, won in battles:
         for model, part in ((a, won), (b, 1 - won)):
@@ -135,13 +135,13 @@ def _in_both_orders(rows: Sequence[dict], path: Path) -> tuple[list[dict], int]:
     return sides, flips
 
 
-def pairwise(given: ScoreInput) -> dict:
+def pairwise(inputs: ScoreInput) -> dict:
     "Win rates; a judge that changes its mind with the order has said: tie."
-    rows = records(given.predictions, ["model_1", "model_2", "g1_winner", "g2_winner"])
-    _models(rows, given.predictions, "model_1", "model_2")
-    sides, flips = _in_both_orders(rows, given.predictions)
+    rows = records(inputs.predictions, ["model_1", "model_2", "g1_winner", "g2_winner"])
+    _models(rows, inputs.predictions, "model_1", "model_2")
+    sides, flips = _in_both_orders(rows, inputs.predictions)
     if not sides:
-        raise UserError(f"{given.predictions}: no pair was judged in both orders without an error: judge again")
+        raise UserError(f"{inputs.predictions}: no pair was judged in both orders without an error: judge again")
     frame = pd.DataFrame(sides)
     frame["win_rate"] = (frame.outcome == "win").astype(float)
     frame["adjusted"] = frame.outcome.map({"win": 1.0, "loss": 0.0, "tie": 0.5})
@@ -160,11 +160,11 @@ def pairwise(given: ScoreInput) -> dict:
     }
 
 # %% ../../nbs/eval/68_ratings.ipynb #30280cc9
-def single(given: ScoreInput) -> dict:
+def single(inputs: ScoreInput) -> dict:
     "Mean scores by turn; -1 is a failed judgement and is left out, and counted."
     rows, failed = [], Counter()
-    for k, row in enumerate(records(given.predictions, ["model", "score", "turn"]), 1):
-        score = finite_number(row["score"], given.predictions, f"record {k}")
+    for k, row in enumerate(records(inputs.predictions, ["model", "score", "turn"]), 1):
+        score = finite_number(row["score"], inputs.predictions, f"record {k}")
         if score < 0:
             failed[row["model"]] += 1
             continue
@@ -173,7 +173,7 @@ def single(given: ScoreInput) -> dict:
             for turn in (f"turn_{row['turn']}", "all")
         ]
     if not rows:
-        raise UserError(f"{given.predictions}: no judgement has a score: judge again")
+        raise UserError(f"{inputs.predictions}: no judgement has a score: judge again")
     by_turn: dict[str, dict[str, Estimate]] = {}
     for (turn, model), mine in pd.DataFrame(rows).groupby(["turn", "model"], sort=False):
         by_turn.setdefault(turn, {})[model] = mean_ci(mine, "score")
@@ -187,12 +187,12 @@ def single(given: ScoreInput) -> dict:
     }
 
 # %% ../../nbs/eval/68_ratings.ipynb #89e43c41
-def paired_test(given: ScoreInput) -> dict:
+def paired_test(inputs: ScoreInput) -> dict:
     "Student's paired t on the model scores of two review files (predictions less references)."
     from scipy import stats
 
     sides = []
-    for path in (given.predictions, given.need("references")):
+    for path in (inputs.predictions, inputs.need("references")):
         rows = records(path, ["question_id"])
         pairs = {name: row.get("tuple", row.get("score")) for name, row in by_id(rows, "question_id", path).items()}
         if any(not isinstance(p, list) or len(p) != 2 or -1 in p for p in pairs.values()):
@@ -200,7 +200,7 @@ def paired_test(given: ScoreInput) -> dict:
         sides.append({k: finite_number(p[1], path, k) for k, p in pairs.items()})
     if sides[0].keys() != sides[1].keys():
         raise UserError(
-            f"{given.predictions}: reviews other questions than {given.references}: give two reviews of one benchmark"
+            f"{inputs.predictions}: reviews other questions than {inputs.references}: give two reviews of one benchmark"
         )
     a, b = (np.array([side[k] for k in sides[0]]) for side in sides)
     gap, scores = a - b, {"mean": float((a - b).mean()), **dict.fromkeys(("se", "low", "high", "t", "p"))}

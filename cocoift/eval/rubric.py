@@ -107,10 +107,11 @@ class Rubric:
         return _FIELDS.sub(put, self.text)
 
 
+# as the checkpoints' own evaluation lays it out
 _RULED = (
     "[Context]\n{context}\n\n[Question]\n{question}\n\n[Assistant 1]\n{reference}\n\n[End of Assistant 1]\n\n"
     "[Assistant 2]\n{answer}\n\n[End of Assistant 2]\n\n[System]\n{rule}\n\n"
-)  # as the checkpoints' own evaluation lays it out
+)
 
 # %% ../../nbs/eval/62_rubric.ipynb #3c80b531
 def load_rubric(name: str) -> Rubric:  # a shipped prompt's name, or a file

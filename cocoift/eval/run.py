@@ -7,7 +7,6 @@ __all__ = ['TRUNCATIONS', 'Read', 'check_truncate', 'ask_fitting', 'Group', 'pla
            'grouped_dialogs', 'left', 'run_dialogs', 'coverage']
 
 # %% ../../nbs/eval/46_run.ipynb #c180bcbb
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from .dialog import Dialog, ask_at, check_dialogs, messages_key, picture_digests, round_key
-from ..files import Journal, UserError, atomic_file, check_output, write_json
+from ..files import Journal, UserError, check_output, write_json
 from ..models.ask import STATUSES, Ask, Model, Reply, replies
 from ..texts import read_json
 
@@ -149,14 +148,13 @@ def open_run(
 # %% ../../nbs/eval/46_run.ipynb #3571a03d
 def in_dialog_order(journal: Journal, dialogs: Sequence[Dialog]) -> list[dict]:  # all lines
     "Put the lines into the order of the dialogs, behind those of dialogs that only an earlier call had."
-    order, found = {dialog.id: k for k, dialog in enumerate(dialogs)}, journal.read()
-    last = {(line["dialog"], line["round"]): line for line in found}
+    order, written = {dialog.id: k for k, dialog in enumerate(dialogs)}, journal.read()
+    last = {(line["dialog"], line["round"]): line for line in written}
     lines = sorted(
         last.values(), key=lambda line: (order[line["dialog"]], line["round"]) if line["dialog"] in order else (-1, 0)
     )
-    if lines != found:
-        with atomic_file(journal.path) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    if lines != written:
+        journal.rewrite(lines)
     return lines
 
 # %% ../../nbs/eval/46_run.ipynb #20166f9f

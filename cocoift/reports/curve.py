@@ -6,7 +6,6 @@
 __all__ = ['CURVES', 'State', 'states_of', 'open_state', 'likelihood_curve', 'points_table', 'write_curve']
 
 # %% ../../nbs/reports/16_curve.ipynb #eedfa63e
-import json
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from .. import __version__
 from ..eval.examine import Exam
 from ..eval.history import HISTORIES
 from ..eval.likely import likelihood_dialogs, likelihood_leakage, likelihood_rounds
-from ..files import Journal, UserError, atomic_file, check_output, digest, digest_of, write_json
+from ..files import Journal, UserError, check_output, digest, digest_of, write_json
 from ..images import find_pictures
 from ..locks import owning
 from ..texts import read_json
@@ -50,9 +49,9 @@ def states_of(model: str | Path) -> list[State]:  # by step
     if not (path / "job.json").exists():
         neither = "is neither a checkpoint folder nor a training run (no config.json and no job.json in it)"
         raise UserError(f"--model {model}: {neither}: name one")
-    job, kept = read_json(path / "job.json"), Checkpoints(path)
-    for folder in kept.all():
-        if what := kept.altered(folder):
+    job, checkpoints = read_json(path / "job.json"), Checkpoints(path)
+    for folder in checkpoints.all():
+        if what := checkpoints.altered(folder):
             raise UserError(f"{folder}: was altered after it was written ({what}): delete it to go without")
     begun, added = Path(job["model"] or ""), (job["lora_r"], job["lora_alpha"]) if job.get("lora_r") else None
     start = [State(0, begun)] if (begun / "config.json").exists() else []
@@ -62,7 +61,7 @@ def states_of(model: str | Path) -> list[State]:  # by step
         why = "its checkpoints hold adapters only" if added else "it has no finished model yet"
         also = "" if added else ", or run the training to its end"
         raise UserError(f"--model {model}: {why}, and what it began with is not at {begun}: put that back{also}")
-    steps = {int(folder.name.removeprefix("step-")): folder for folder in reversed(kept.all())}
+    steps = {int(folder.name.removeprefix("step-")): folder for folder in reversed(checkpoints.all())}
     return [*start, *(State(step, base[0].model, folder, added) for step, folder in steps.items()), *end]
 
 # %% ../../nbs/reports/16_curve.ipynb #783f6029
@@ -152,8 +151,7 @@ def _in_order(journal: Journal, keys: Sequence[str]) -> list[dict]:  # the lines
     lines = journal.read()
     ordered = [line for key in keys for line in lines if line["key"] == key]
     if ordered != lines:
-        with atomic_file(journal.path) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
+        journal.rewrite(ordered)
     return ordered
 
 # %% ../../nbs/reports/16_curve.ipynb #6a9c0265

@@ -26,8 +26,11 @@ from ..world import make_world
 
 # %% ../../nbs/studies/20_drawn.ipynb #ad6657ec
 def _mm_vet(items: Sequence[Question], names: Sequence[str]) -> dict:
-    row = lambda name, i: {"imagename": name, "question": i.question, "answer": i.short_answer, "capability": ["rec"]}  # noqa: E731
-    return {"mm-vet.json": {f"v1_{k}": row(name, i) for k, (name, i) in enumerate(zip(names, items))}}
+    rows = {
+        f"v1_{k}": {"imagename": name, "question": i.question, "answer": i.short_answer, "capability": ["rec"]}
+        for k, (name, i) in enumerate(zip(names, items))
+    }
+    return {"mm-vet.json": rows}
 
 
 def _infimm(items: Sequence[Question], names: Sequence[str]) -> dict:
@@ -69,9 +72,8 @@ def _pope(items: Sequence[Question], names: Sequence[str]) -> dict:
 class OfficialFiles:
     "How a benchmark's files are drawn."
 
-    rows: Callable[
-        [Sequence[Question], Sequence[str]], dict
-    ]  # questions, and their pictures' names -> file -> what it holds
+    # questions, and their pictures' names -> file -> what it holds
+    rows: Callable[[Sequence[Question], Sequence[str]], dict]
     of_coco: bool = False  # about COCO's own pictures, and every question about them
 
 

@@ -110,6 +110,7 @@ def meet_hosts(hostfile: Path, paths: Sequence[Path], port: int | None = None) -
     return {host: met for host, (met, _) in answers.items()}
 
 # %% ../../nbs/train/42_hosts.ipynb #caceb344
+# how their names begin
 HANDED = (
     "CCL_",
     "CUDA_",
@@ -127,7 +128,7 @@ HANDED = (
     "TORCH",
     "TRANSFORMERS_",
     "UCX_",
-)  # how their names begin
+)
 OWN = ("CUDA_VISIBLE_DEVICES",)  # what is true of one host alone
 
 

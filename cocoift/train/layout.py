@@ -23,12 +23,13 @@ from .projector import from_own, to_own, write_projector
 from .tower import Tower, open_tower, tensors
 
 # %% ../../nbs/train/50_layout.ipynb #f613b89d
+# width, layers, patch, size
 _CLIPS = {
     (1024, 24, 14, 336): "openai/clip-vit-large-patch14-336",
     (1024, 24, 14, 224): "openai/clip-vit-large-patch14",
     (768, 12, 16, 224): "openai/clip-vit-base-patch16",
     (768, 12, 32, 224): "openai/clip-vit-base-patch32",
-}  # width, layers, patch, size
+}
 
 
 def clip_name(config) -> str:

@@ -111,6 +111,7 @@ def fit(
     )
 
 # %% ../../nbs/train/26_memory.ipynb #c4e54722
+# GB, dense bf16 TFLOP/s; NVIDIA's data sheets
 GPUS = {
     "a100-40": (40, 312),
     "a100": (80, 312),
@@ -119,7 +120,7 @@ GPUS = {
     "b200": (180, 2250),
     "l40s": (48, 362),
     "rtx4090": (24, 165),
-}  # GB, dense bf16 TFLOP/s; NVIDIA's data sheets
+}
 
 
 def hours(size: ModelSize, tokens: int, pictures: int, ranks: int, tflops: float, mfu: float) -> float:

@@ -2,11 +2,12 @@
 
     python tests/bench/build.py [--sizes 100000 1000000 10000000] [--plain 1000000] [--quick]
 
-Makes annotation files in the layout of COCO captions, VQAv2, Visual Genome's question answers and region descriptions, with so many records in all, and builds a data set
-from them both ways, each in processes of its own, one after the other. Both ways do one job: the same records, merged by image, exact duplicates settled, val2017 left out,
-worded and laid out by the same functions, written; that they made the same rounds is checked. Memory is the highest sum of the proportional set sizes of all processes of a
-build, sampled. `--plain N` is the largest size that the straightforward way is given; above it, its figures are those of that size times the ratio of the sizes.
-"""
+Makes annotation files in the layout of COCO captions, VQAv2, Visual Genome's question answers and region descriptions,
+with so many records in all, and builds a data set from them both ways, each in processes of its own, one after the
+other. Both ways do one job: the same records, merged by image, exact duplicates settled, val2017 left out, worded and
+laid out by the same functions, written; that they made the same rounds is checked. Memory is the highest sum of the
+proportional set sizes of all processes of a build, sampled. `--plain N` is the largest size that the straightforward
+way is given; above it, its figures are those of that size times the ratio of the sizes."""
 
 import argparse
 import json
@@ -20,20 +21,16 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-SHARES = {
-    "coco-captions": 0.15,
-    "vqav2": 0.15,
-    "vg-qa": 0.2,
-    "vg-regions": 0.5,
-}  # of the records, about as COCO and Visual Genome have them
+# of the records, about as COCO and Visual Genome have them
+SHARES = {"coco-captions": 0.15, "vqav2": 0.15, "vg-qa": 0.2, "vg-regions": 0.5}
 PER_IMAGE = 50  # records
 RECIPE = ["coco-captions", "vqav2", "vg-qa", "vg-regions"]
 THINGS = "dog cat bus train kite clock umbrella bench horse giraffe laptop pizza surfboard zebra boat vase".split()
 COLOURS = "red green blue white black brown yellow grey orange pink".split()
 ACTS = "standing sitting running sleeping waiting looking eating flying parked lying".split()
-PLACES = "on the table,near the window,in the street,under a tree,at the station,by the water,behind the fence,in the grass".split(
-    ","
-)
+PLACES = (
+    "on the table,near the window,in the street,under a tree,at the station,by the water,behind the fence,in the grass"
+).split(",")
 ASKED = [
     "What color is the {thing} {place}?",
     "How many {thing}s are {act} {place}?",
@@ -140,9 +137,8 @@ def make(folder: Path, records: int) -> int:
     per = count["vg-qa"] // images
 
     def answered(i):
-        said = [
-            asked(i // 2 - 1)[2:] if n == 0 and i % 2 == 0 else question(draw) for n in range(per)
-        ]  # now and then, VQAv2's question once more
+        # now and then, VQAv2's question once more
+        said = [asked(i // 2 - 1)[2:] if n == 0 and i % 2 == 0 else question(draw) for n in range(per)]
         return {
             "id": i,
             "qas": [

@@ -1,8 +1,11 @@
-"""How long the dashboard's first figure takes with many runs and many rounds: `python tests/bench/dashboard.py [--quick] [--runs 50] [--rounds 200000]`.
+"""How long the dashboard's first figure takes with many runs and many rounds: `python tests/bench/dashboard.py
+[--quick] [--runs 50] [--rounds 200000]`.
 
-What is measured is what each panel's page waits for before its first figure, cold: reading all scores and drawing the scoreboard; opening a set of so many rounds and drawing its
-composition; opening two runs side by side and taking one item; the loss of all trainings. `first_figure` is the slowest of them. `later` is what follows while a reader looks: the other three
-curves, and the paired differences of all runs from a baseline. `warm` is the same once more, as a second visitor has it. Prints one JSON document on one line, last."""
+What is measured is what each panel's page waits for before its first figure, cold: reading all scores and drawing the
+scoreboard; opening a set of so many rounds and drawing its composition; opening two runs side by side and taking one
+item; the loss of all trainings. `first_figure` is the slowest of them. `later` is what follows while a reader looks:
+the other three curves, and the paired differences of all runs from a baseline. `warm` is the same once more, as a
+second visitor has it. Prints one JSON document on one line, last."""
 
 import argparse
 import json
@@ -46,9 +49,11 @@ def conversations(rounds: int):
 def runs(root: Path, many: int, rounds: int) -> None:
     draws, histories = random.Random(0), ("none", "neutral", "terse", "forced_short")
     each = max(4, rounds // many)
-    mean = lambda lines, reading: (lambda v: {"value": v, "low": max(0.0, v - 0.1), "high": v + 0.1, "n": len(lines)})(
-        sum(line[reading] for line in lines) / len(lines)
-    )
+
+    def mean(lines: list[dict], reading: str) -> dict:
+        value = sum(line[reading] for line in lines) / len(lines)
+        return {"value": value, "low": max(0.0, value - 0.1), "high": value + 0.1, "n": len(lines)}
+
     for k in range(many):
         lines = [
             {

@@ -38,13 +38,8 @@ from cocoift.train.tokens import Tokens  # noqa: E402
 from cocoift.train.tree import Rows, Tree, collate, token_loss  # noqa: E402
 
 PREFIX, PATCHES, VOCABULARY = 35, 576, 32064  # LLaVA-1.5's
-PEAK = {
-    "h100": 989e12,
-    "h200": 989e12,
-    "a100": 312e12,
-    "b200": 2250e12,
-    "l40s": 362e12,
-}  # dense bf16, NVIDIA's data sheets
+# dense bf16, NVIDIA's data sheets
+PEAK = {"h100": 989e12, "h200": 989e12, "a100": 312e12, "b200": 2250e12, "l40s": 362e12}
 
 
 def llava(cuda: bool, layers: int, width: int):

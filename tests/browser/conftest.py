@@ -60,9 +60,8 @@ def start(
     "The app as a process, and its address."
     port = free_port()
     command = [Path(sys.executable).with_name("cocoift"), "app", "--port", str(port), *map(str, options)]
-    left = (
-        folder / "tmp/cocoift-app-killed"
-    )  # whatever the app writes besides its store lies beside what one that was killed has left
+    # whatever the app writes besides its store lies beside what one that was killed has left
+    left = folder / "tmp/cocoift-app-killed"
     left.mkdir(parents=True)
     (left / "lock").touch()
     os.utime(left, (0, 0))
@@ -114,11 +113,14 @@ def study(tmp_path_factory) -> Path:
     write_json(folder / "train/done/train.json", {"steps": 8})
     with open(folder / "train/running/metrics.jsonl", "a") as file:
         file.write('{"step": 9, "lo')  # being written
-    write_text = lambda name, text: with_parent(folder / name).write_text(text)
-    write_text("eval/torn/scores.json", '{"histories": {"none"')
-    write_text("eval/torn-rounds/rounds.jsonl", "{torn}\n{}\n")
-    write_text("eval/unanswered/rounds.jsonl", "")
-    write_text("train/bad/metrics.jsonl", "{torn}\n{}\n")
+    torn = {
+        "eval/torn/scores.json": '{"histories": {"none"',
+        "eval/torn-rounds/rounds.jsonl": "{torn}\n{}\n",
+        "eval/unanswered/rounds.jsonl": "",
+        "train/bad/metrics.jsonl": "{torn}\n{}\n",
+    }
+    for name, text in torn.items():
+        with_parent(folder / name).write_text(text)
     write_json(folder / "data/cut short/manifest.json", {})
     return folder
 

@@ -25,9 +25,8 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     expect(chat.locator("#chat-a").get_by_test_id("user").locator("img")).to_have_count(2)
     answered(chat)
     chat.locator("#chat-b").get_by_role("button", name="Copy", exact=False).last.click()
-    chat.wait_for_function(
-        "navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=60_000
-    )  # as it was said
+    # as it was said
+    chat.wait_for_function("navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=60_000)
     fold(chat, "Difference between the answers")
     expect(chat.locator("#difference ins")).to_contain_text("Unknown")
     chat.locator("#reason textarea, #reason input").first.fill("it says more")
@@ -92,15 +91,15 @@ def test_hostile_text_is_text(chat):
     choose(chat, "model-b", "echo")  # it answers what it is asked: a hostile answer
     send(
         chat,
-        "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> ![p](http://198.51.100.7/y.png) [l](javascript:window.hurt=1) "
+        "<img src=http://198.51.100.7/x onerror='window.hurt=1'><script>window.hurt=1</script> "
+        "![p](http://198.51.100.7/y.png) [l](javascript:window.hurt=1) "
         "<span class='facts'>✓ kept</span> <svg onload=window.hurt=1> What is here?",
     )
     expect(bot(chat, "b")).to_contain_text("What is here?")
     answered(chat)
     said = bot(chat, "b")
-    assert (
-        "<img src" in said.inner_text().replace("\u2060", "") and chat.evaluate("window.hurt") == 0
-    )  # and `chat` saw no request
+    # and `chat` saw no request
+    assert "<img src" in said.inner_text().replace("\u2060", "") and chat.evaluate("window.hurt") == 0
     assert (
         said.locator("span.facts").count() == 1 and not said.locator("a[href^=javascript], script, svg[onload]").count()
     )
@@ -258,14 +257,14 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
     page.goto(f"{url}?tab=dashboard", wait_until="domcontentloaded")
     drawn(
         page,
-        *"standings levels decomposition slopes paper capabilities radar terse-by-round words-by-round format-by-round transitions".split(),
+        *"standings levels decomposition slopes paper capabilities radar".split(),
+        *"terse-by-round words-by-round format-by-round transitions".split(),
     )
     expect(page.locator("#board-note")).to_contain_text("torn")  # the run that is not whole is named
     expect(page.locator("#scoreboard")).to_contain_text("collapse")
     choose(page, "baseline", "oracle")
-    expect(page.locator("#plot-standings")).to_contain_text(
-        "▲ +1", timeout=60_000
-    )  # paired item by item: it has an interval
+    # paired item by item: it has an interval
+    expect(page.locator("#plot-standings")).to_contain_text("▲ +1", timeout=60_000)
     expect(page.locator("#plot-standings")).to_contain_text("from oracle")
     with page.expect_download() as download:
         page.locator("#csv-standings").click()
@@ -299,9 +298,8 @@ def test_samples_are_filtered_and_linked(watched, url):
         under="forced_short",
         run_more="oracle",
     )
-    expect(page.locator("#item-text .card")).to_have_count(
-        4, timeout=60_000
-    )  # what was said before, both answers, and one beside them
+    # what was said before, both answers, and one beside them
+    expect(page.locator("#item-text .card")).to_have_count(4, timeout=60_000)
     expect(page.locator("#item-text .card").nth(2)).to_contain_text("terse")
     expect(page.locator("#item-text .truth")).to_contain_text("Right:")
     expect(page.locator("#item-picture img")).to_be_visible()
@@ -323,9 +321,8 @@ def test_data_is_drawn_read_and_linked(watched, url):
     page = panel(watched, url, "data", set="first-uniform")
     drawn(page, *"composition formats-by-round formats carry-over data-measures overlap diversity lengths".split())
     expect(page.locator("#leaks")).to_contain_text("its files were not there")
-    expect(page.locator("#data-note")).to_contain_text(
-        "cut short: holds no conversations"
-    )  # the set that is not whole is named
+    # the set that is not whole is named
+    expect(page.locator("#data-note")).to_contain_text("cut short: holds no conversations")
     expect(page.locator("#conversation .round").first).to_be_visible()
     page.locator("#fault input").check()
     expect(page.locator("#conversation")).to_contain_text("answered tersely after a terse request")

@@ -1,4 +1,5 @@
-"A tutorial as its reader meets it: JupyterLab in a real Chromium, run from the menu, its conversation and its figure seen."
+"""A tutorial as its reader meets it: JupyterLab in a real Chromium, run from the menu, its conversation and its figure
+seen."""
 
 import json
 import os
@@ -13,7 +14,10 @@ import pytest
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: apt-get install chromium")
-HOMES = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR IPYTHONDIR".split()
+HOMES = (
+    "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR "
+    "IPYTHONDIR"
+).split()
 
 
 @pytest.fixture(scope="module")

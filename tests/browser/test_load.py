@@ -110,12 +110,14 @@ def test_twenty_people_and_a_slow_model(url):
         heard = [one.result() for one in talks]
     for visitor, (slow, quick) in zip(people, heard):
         for number in range(1, ROUNDS + 1):
+            # asked, and echoed
             assert (
                 slow.count(f"Secret of {visitor.name}, round {number}?") == 1
                 and quick.count(f"Secret of {visitor.name}, round {number}?") == 2
-            )  # asked, and echoed
+            )
         assert not any(other.name in slow + quick for other in people if other is not visitor)
     print(
-        f"{PEOPLE} people: first piece of the quick side after {sorted(waits)[len(waits) // 2]:.1f} s (median), {max(waits):.1f} s (most); page served in at most {max(looks):.1f} s"
+        f"{PEOPLE} people: first piece of the quick side after {sorted(waits)[len(waits) // 2]:.1f} s (median), "
+        f"{max(waits):.1f} s (most); page served in at most {max(looks):.1f} s"
     )
     assert max(waits) < 20 and max(looks) < 20

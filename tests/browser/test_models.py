@@ -47,7 +47,8 @@ def test_before_any_quickstart(inside):
     expect(bot(inside, "b")).to_contain_text("Calm, because")
     picture = inside.locator("#chat-a").get_by_test_id("user").locator("img").first
     assert picture.evaluate(
-        "e => [getComputedStyle(e).imageRendering, getComputedStyle(e).objectFit, e.getBoundingClientRect().width > 1.5 * e.naturalWidth]"
+        "e => [getComputedStyle(e).imageRendering, getComputedStyle(e).objectFit, "
+        "e.getBoundingClientRect().width > 1.5 * e.naturalWidth]"
     ) == ["pixelated", "contain", True]
     assert not inside.locator("#panels").count()  # --chat
     inside.locator("#examples button").first.click()

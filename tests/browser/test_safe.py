@@ -79,7 +79,9 @@ def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
     assert page.evaluate("fetch('http://198.51.100.7/').then(() => 'went', () => 'refused')") == "refused"
     assert (
         page.evaluate(
-            "new Promise(told => { document.addEventListener('securitypolicyviolation', e => told(e.violatedDirective)); fetch('http://198.51.100.7/').catch(() => 0) })"
+            "new Promise(told => { "
+            "document.addEventListener('securitypolicyviolation', e => told(e.violatedDirective)); "
+            "fetch('http://198.51.100.7/').catch(() => 0) })"
         )
         == "connect-src"
     )
@@ -244,7 +246,10 @@ def test_strangers_get_nothing_without_login(guarded, strangers):
     shown = urllib.request.urlopen(guarded.url).read()
     assert b"auth_required" in shown and b"scripted: oracle" not in shown and b"run-script" not in shown
     picture = next((guarded.folder / "tmp").glob("cocoift-app-*/files/*/*.png"))
-    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\nContent-Type: image/png\r\n\r\nx\r\n--x--\r\n'
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n'
+        b"Content-Type: image/png\r\n\r\nx\r\n--x--\r\n"
+    )
     join = json.dumps({"data": [], "fn_index": 0, "session_hash": "x", "event_data": None, "trigger_id": None}).encode()
     for path in (
         "config",

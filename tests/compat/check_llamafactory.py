@@ -17,7 +17,8 @@ try:
     import torchvision  # noqa: F401
 except ImportError:
     report.notes.append(
-        "torchvision is not installed: pictures are prepared by transformers' PIL processor, none of the dataset code that ran needs it"
+        "torchvision is not installed: pictures are prepared by transformers' PIL processor, "
+        "none of the dataset code that ran needs it"
     )
 
 from llamafactory.data import get_dataset, get_template_and_fix_tokenizer  # noqa: E402

@@ -9,7 +9,8 @@ from common import Report, unmarked
 report = Report(["ms-swift", "datasets", "transformers", "trl", "torch"])
 if not find_spec("torchvision"):
     report.notes.append(
-        "torchvision is not installed: pictures are prepared by transformers' PIL processor, none of the dataset code that ran needs it"
+        "torchvision is not installed: pictures are prepared by transformers' PIL processor, "
+        "none of the dataset code that ran needs it"
     )
 
 from swift.dataset import load_dataset  # noqa: E402

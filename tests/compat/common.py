@@ -14,7 +14,8 @@ class Report:
         self.notes, self.rows, self.versions = [], [], {name: version(name) for name in packages}
 
     def exports(self, kind: str):
-        "Name, file, whether there are pictures, and what must come out of it: (id, images, texts) of each conversation."
+        """Name, file, whether there are pictures, and what must come out of it: (id, images, texts) of each
+        conversation."""
         for folder in sorted((self.data / "exports").iterdir()):
             if (path := folder / kind).exists():
                 expected = json.loads((folder / "expected.json").read_text())
@@ -27,7 +28,8 @@ class Report:
         if len(found) != len(wanted) or differing:
             k = differing[0] if differing else min(len(found), len(wanted))
             sys.exit(
-                f"{path}: {len(found)} of {len(wanted)} conversations, {len(differing)} differ; the first:\n{found[k : k + 1]}\n{wanted[k : k + 1]}"
+                f"{path}: {len(found)} of {len(wanted)} conversations, {len(differing)} differ; "
+                f"the first:\n{found[k : k + 1]}\n{wanted[k : k + 1]}"
             )
         self.rows.append(
             {
@@ -45,7 +47,8 @@ class Report:
 
 
 def unmarked(images: int, texts: list[str]) -> list[str]:
-    "Texts of LLaVA's layout without its marks, which must stand at the start of the first one, as many as there are images."
+    """Texts of LLaVA's layout without its marks, which must stand at the start of the first one, as many as there are
+    images."""
     marks = "<image>\n" * images
     if not texts[0].startswith(marks) or sum(text.count("<image>") for text in texts) != images:
         sys.exit(f"{images} images, but {texts}")

@@ -1,7 +1,8 @@
 """LLaMA-Factory's and ms-swift's own dataset code reads our exports: `make compat`.
 
-Each gets an environment of its own in .compat, since their versions exclude each other and ours. What is read there is compared with what was
-exported: every conversation, every turn, every image. See README.md beside this file for what cannot run on this machine and why."""
+Each gets an environment of its own in .compat, since their versions exclude each other and ours. What is read there is
+compared with what was exported: every conversation, every turn, every image. See README.md beside this file for what
+cannot run on this machine and why."""
 
 import json
 import os
@@ -33,7 +34,8 @@ LOADERS = ("llamafactory", "ms-swift")
 
 
 def environment(name: str) -> Path:
-    "The Python of a loader's environment, made once for each content of its list of versions. Exact versions, no resolver: torchvision stays out."
+    """The Python of a loader's environment, made once for each content of its list of versions. Exact versions, no
+    resolver: torchvision stays out."""
     folder, versions = WORK / name, HERE / f"{name}.txt"
     done = folder / "installed.txt"
     if not done.exists() or done.read_bytes() != versions.read_bytes():
@@ -93,7 +95,8 @@ def sets(data: Path) -> dict[str, tuple[Path, Path | None]]:
 
 
 def prepare(data: Path) -> None:
-    "Exports under `data`, what must come out of each, a folder of pictures, and a tiny LLaVA for the loaders that also tokenise."
+    """Exports under `data`, what must come out of each, a folder of pictures, and a tiny LLaVA for the loaders that
+    also tokenise."""
     shutil.rmtree(data, ignore_errors=True)
     for name, (dataset, pictures) in sets(data).items():
         folder = data / "exports" / name

@@ -17,6 +17,7 @@ from .card_head import card_head, stated_licences
 from .manifest import OUTCOMES
 from ..sources.base import load_sources
 from ...files import atomic_file, digest_of
+from ...stats import Estimate
 from ...texts import read_json, read_text
 
 # %% ../../../nbs/data/build/28_card.ipynb #d0ea4955
@@ -33,9 +34,7 @@ def _table(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def _estimate(e: dict | None) -> str:
-    if not e or e.get("value") is None:
-        return "undefined"
-    return f"{e['value']:.2f}" + (f" [{e['low']:.2f}, {e['high']:.2f}]" if e.get("low") is not None else "")
+    return str(Estimate(*((e or {}).get(bound) for bound in ("value", "low", "high")), 0))
 
 # %% ../../../nbs/data/build/28_card.ipynb #3fcf2c38
 _LAYOUTS = {

@@ -16,6 +16,7 @@ from ...formats import is_terse, keeps, normalise, words
 from ...instructions import stated_format
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #681e711d
+# what a verdict may say, besides `ok`
 CHECKS = (
     "no_answer",
     "malformed",
@@ -28,7 +29,7 @@ CHECKS = (
     "count",
     "object",
     "duplicate",
-)  # what a verdict may say, besides `ok`
+)
 
 
 class WrittenRound(NamedTuple):

@@ -44,9 +44,10 @@ def _by_image(
     rounds: pd.DataFrame, *groups: tuple[np.ndarray, np.ndarray], repeats: int = 2000
 ) -> Estimate:  # each: which rounds count, among which
     codes, many = rounds.image.cat.codes.to_numpy(), len(rounds.image.cat.categories)
+    # [image, 2 G]
     cells = np.stack(
         [np.bincount(codes[mask], minlength=many) for counted, among in groups for mask in (counted & among, among)], 1
-    )  # [image, 2 G]
+    )
     cells = cells[cells.any(1)]
     value, rows = float(_shares(cells.sum(0, keepdims=True))[0]), int(cells[:, 1::2].sum())
     if np.isnan(value) or len(cells) == 1:

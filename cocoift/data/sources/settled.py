@@ -252,7 +252,7 @@ def _kin(above: dict[Id, set[Id]]) -> dict[Id, frozenset[Id]]:
     ancestors, before = above, {}
     while ancestors != before:  # parents may stand in a circle
         before = ancestors
-        ancestors = {id: some.union(*(above[parent] for parent in some)) for id, some in before.items()}
+        ancestors = {id: lineage.union(*(above[parent] for parent in lineage)) for id, lineage in before.items()}
     kin = {id: set(parents) for id, parents in ancestors.items()}
     for id, parents in ancestors.items():
         for parent in parents:

@@ -22,7 +22,7 @@ LETTER = "{}\nAnswer with the option's letter from the given choices directly." 
 def aokvqa_questions(data: Path) -> list[Question]:
     "aokvqa_v1p0_val.json"
     path = official_files(data, "aokvqa_v1p?_val.json", "aokvqa_*.json")[0]
-    found = []
+    questions = []
     for name, row in by_id(
         records(path, ["question_id", "image_id", "question", "choices"]), "question_id", path
     ).items():
@@ -40,8 +40,8 @@ def aokvqa_questions(data: Path) -> list[Question]:
         image = str(row["image_id"])
         names = (f"{int(image):012}.jpg" if image.isdecimal() else f"{image}.jpg",)
         truth = right, choices
-        found.append(Question(name, names, text, LETTER.format(text), "option", OPTION_LETTERS[right], truth=truth))
-    return found
+        questions.append(Question(name, names, text, LETTER.format(text), "option", OPTION_LETTERS[right], truth=truth))
+    return questions
 
 
 def score_one_aokvqa(question: Question, answer: str, mode: str) -> dict:

@@ -79,14 +79,14 @@ def _bleu_parts(
 
     rows = []
     for image in candidates:
-        found = cook_test(candidates[image][0], cook_refs(people[image]), eff="closest")
+        counts = cook_test(candidates[image][0], cook_refs(people[image]), eff="closest")
         rows.append(
             {
                 "image": image,
-                **{f"m{n}": found["correct"][n] for n in range(4)},
-                **{f"g{n}": found["guess"][n] for n in range(4)},
-                "said": found["testlen"],
-                "wanted": found["reflen"],
+                **{f"m{n}": counts["correct"][n] for n in range(4)},
+                **{f"g{n}": counts["guess"][n] for n in range(4)},
+                "said": counts["testlen"],
+                "wanted": counts["reflen"],
             }
         )
     return pd.DataFrame(rows)
@@ -115,14 +115,14 @@ def caption_metrics(
         candidates, people = _tokens(answers, wanted)
         if not any(text for texts in people.values() for text in texts):
             raise UserError("no reference caption holds a word: put COCO's captions there")
-        found = {
+        metrics = {
             "METEOR": _meteor().compute_score(people, candidates),
             "ROUGE_L": Rouge().compute_score(people, candidates),
             "CIDEr": Cider().compute_score(people, candidates),
         }
     parts = _bleu_parts(candidates, people)
     estimates = {f"Bleu_{n}": _bleu(parts, n) for n in (1, 2, 3, 4)}
-    for name, (value, each) in found.items():
+    for name, (value, each) in metrics.items():
         e = mean_ci(pd.DataFrame({"x": list(map(float, each)), "image": list(answers)}), "x")
         moved = float(value) - e.value  # METEOR of the set is no mean either: the interval of the mean, moved to it
         estimates[name] = Estimate(float(value), *(None if x is None else x + moved for x in (e.low, e.high)), e.n)
@@ -175,8 +175,8 @@ def captions_said(inputs: ScoreInput, images: Iterable[str]) -> tuple[dict[str, 
     rows = [_of_image(row, questions) for row in rows]
     if inputs.mode == "open":  # silence would name nothing that is not there
         rows = [replace(row, failed=row.failed or unended(row.text)) for row in rows]
-    found = join_answers(rows, questions, inputs.predictions, inputs.need("references"), "image_id")
-    return scorable(found, inputs.mode, inputs.predictions)
+    stored = join_answers(rows, questions, inputs.predictions, inputs.need("references"), "image_id")
+    return scorable(stored, inputs.mode, inputs.predictions)
 
 # %% ../../../nbs/eval/benchmarks/50_captions.ipynb #fcc25fd8
 def score_one_captions(question: Question, answer: str, mode: str) -> dict:
@@ -196,9 +196,9 @@ def score_captions(inputs: ScoreInput) -> dict:
     wanted = _captions(inputs.need("references"))[1]
     answers, notes = captions_said(inputs, wanted)
     rule = CAPTIONS.rule + ("; thoughts are taken off" if inputs.mode == "open" else "")
-    found = caption_metrics({k: [text] for k, text in answers.items()}, {k: wanted[k] for k in answers})
-    scores = {k: None if e.value is None else round(e.value, 6) for k, e in found.items()}
-    intervals = {name: e.as_dict() for name, e in found.items()}
+    estimates = caption_metrics({k: [text] for k, text in answers.items()}, {k: wanted[k] for k in answers})
+    scores = {k: None if e.value is None else round(e.value, 6) for k, e in estimates.items()}
+    intervals = {name: e.as_dict() for name, e in estimates.items()}
     return {"scores": scores, "n": len(answers), "rule": rule, "intervals": intervals, **notes}
 
 

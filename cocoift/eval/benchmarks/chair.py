@@ -39,15 +39,15 @@ DOUBLE |= {"bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass"}
 
 def read_synonyms(path: str | Path) -> dict[str, str]:  # word -> object
     "The official list: one object a line, its first word is its name."
-    found = {}
+    objects = {}
     for line in read_text(path).splitlines():
         names = line.strip().split(", ")
-        found |= {name: names[0] for name in names if name}
-    if not {"person", "hot dog"} <= found.keys():
+        objects |= {name: names[0] for name in names if name}
+    if not {"person", "hot dog"} <= objects.keys():
         raise UserError(
             f"{path}: is no list of CHAIR's objects (one a line, names apart by commas): put synonyms.txt there"
         )
-    return found
+    return objects
 
 # %% ../../../nbs/eval/benchmarks/60_chair.ipynb #21543516
 @lru_cache(50_000)
@@ -123,24 +123,24 @@ def _from_coco(
     ):
         raise UserError(f"{instances}, {captions}: are no instances and captions of COCO: put the official files there")
     names = {c["id"]: c["name"] for c in instance_file["categories"]}
-    found: dict[str, dict[str, None]] = {str(i["id"]): {} for i in instance_file["images"]}
+    of_image: dict[str, dict[str, None]] = {str(i["id"]): {} for i in instance_file["images"]}
     for a in instance_file["annotations"]:
-        found[str(a["image_id"])][names[a["category_id"]]] = None
+        of_image[str(a["image_id"])][names[a["category_id"]]] = None
     words = words or Words("", tuple(names.values()))
     for a in caption_file["annotations"]:
-        if (image := str(a["image_id"])) in found:
-            found[image] |= dict.fromkeys(_reader(words)(a["caption"]))
-    return {image: tuple(objects) for image, objects in found.items() if objects}, words
+        if (image := str(a["image_id"])) in of_image:
+            of_image[image] |= dict.fromkeys(_reader(words)(a["caption"]))
+    return {image: tuple(objects) for image, objects in of_image.items() if objects}, words
 
 
 def read_chair(data: Path) -> list[Question]:
     "*objects*.json, or instances_val20??.json with captions_val20??.json; synonyms.txt beside them"
     data = Path(data)
-    lists, given = (find_files(data, name) for name in ("synonyms.txt", "*objects*.json"))
+    lists, stored = (find_files(data, name) for name in ("synonyms.txt", "*objects*.json"))
     words = official_words(lists[0]) if lists else None
-    if given:
-        there = read_objects(given[0])
-        words = words or Words("", tuple(sorted({name for some in there.values() for name in some})))
+    if stored:
+        there = read_objects(stored[0])
+        words = words or Words("", tuple(sorted({name for present in there.values() for name in present})))
     else:
         there, words = _from_coco(
             *(official_files(data, f"{kind}_val20??.json", f"{kind}_*.json")[0] for kind in ("instances", "captions")),

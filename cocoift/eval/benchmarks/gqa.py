@@ -21,7 +21,7 @@ from ...files import UserError
 def gqa_questions(data: Path) -> list[Question]:
     "testdev_balanced_questions.json, or val_balanced_questions.json"
     path = official_files(data, "testdev_balanced_questions.json", "val_balanced_questions.json", "*_questions.json")[0]
-    found = []
+    questions = []
     for name, row in read_map(path, "file of GQA questions").items():
         if not isinstance(row, dict) or "answer" not in row:
             raise UserError(
@@ -32,7 +32,7 @@ def gqa_questions(data: Path) -> list[Question]:
         if not isinstance(answer, str) or not answer.strip() or not isinstance(text, str):
             raise UserError(f"{path}: question {name} has no answer in words: put the official file there")
         kind = {"answer_type": (row.get("types") or {}).get("structural", "")}
-        found.append(
+        questions.append(
             Question(
                 name,
                 (f"gqa/images/{image}.jpg",),
@@ -45,7 +45,7 @@ def gqa_questions(data: Path) -> list[Question]:
                 kind,
             )
         )
-    return found
+    return questions
 
 
 def score_one_gqa(question: Question, answer: str, mode: str) -> dict:

@@ -80,7 +80,7 @@ def overall(moderate: float, high: float, n_moderate: int = 171, n_high: int = 1
 
 def score_infimm(inputs: ScoreInput) -> dict:
     "The published aggregation, over graded items."
-    rows, found = records(inputs.predictions, ["score", "complexity"]), []
+    rows, graded = records(inputs.predictions, ["score", "complexity"]), []
     by_id([{"id": row.get("id", row.get("question_id", k))} for k, row in enumerate(rows)], "id", inputs.predictions)
     for k, row in enumerate(rows, 1):
         mark, level = finite_number(row["score"], inputs.predictions, f"record {k}"), str(row["complexity"]).lower()
@@ -91,8 +91,8 @@ def score_infimm(inputs: ScoreInput) -> dict:
             )
         weight, category = 1 + (level == "high"), str(row.get("category", "")).lower()
         weights = {"mark": 100 * mark, "w": weight, "wm": 100 * mark * weight}
-        found.append({"image": k, "level": level, "category": category, **weights})
-    frame = pd.DataFrame(found)
+        graded.append({"image": k, "level": level, "category": category, **weights})
+    frame = pd.DataFrame(graded)
     e = bootstrap(frame, ["wm", "w"], lambda s: s[:, 0] / s[:, 1])
     groups = {
         name: round(float(group.mark.mean()), 2)

@@ -47,7 +47,7 @@ def read_llava_bench(data: Path) -> list[Question]:
 
 def contexts(path: Path | None) -> dict[str, str]:  # image -> what is known of it, as the official judge is told
     "LLaVA's caps_boxes or context jsonl."
-    found = {}
+    known = {}
     for _, line in read_jsonl(path) if path else ():
         parts = (
             line["captions"]
@@ -56,8 +56,8 @@ def contexts(path: Path | None) -> dict[str, str]:  # image -> what is known of 
         )
         boxes = [f"{i['category']}: {i['bbox']}" for i in line.get("instances", [])]
         name = str(line.get("image", line.get("id")))
-        found[image_of(name) or name] = "\n".join([*parts, *([""] if boxes else []), *boxes])
-    return found
+        known[image_of(name) or name] = "\n".join([*parts, *([""] if boxes else []), *boxes])
+    return known
 
 
 def llava_bench_items(files: Mapping[str, Path]) -> dict[str, Judged]:
@@ -92,7 +92,7 @@ def _relative(pairs: pd.DataFrame) -> dict:  # columns reference, model
 
 
 def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, model, image; and how many failed
-    rows, found, failed = records(path, ["question_id"]), [], 0
+    rows, reviews, failed = records(path, ["question_id"]), [], 0
     by_id(rows, "question_id", path)
     for row in rows:
         pair = row.get("tuple", row.get("score"))
@@ -105,7 +105,7 @@ def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, mo
         if min(reference, model) < 0:
             failed += 1
         else:
-            found.append(
+            reviews.append(
                 {
                     "category": str(row.get("category", "")).removeprefix("llava_bench_"),
                     "reference": reference,
@@ -113,7 +113,7 @@ def _reviews(path: Path) -> tuple[pd.DataFrame, int]:  # category, reference, mo
                     "image": row["question_id"],
                 }
             )
-    frame = pd.DataFrame(found, columns=["category", "reference", "model", "image"])
+    frame = pd.DataFrame(reviews, columns=["category", "reference", "model", "image"])
     if frame.empty or not all(group.reference.sum() for _, group in frame.groupby("category")):
         raise UserError(f"{path}: no review could be scored ({failed} of {len(rows)} failed): judge again")
     return frame, failed
@@ -169,6 +169,7 @@ LLAVA_BENCH = enter(
         read=read_llava_bench,
         score=score_llava_bench,
         rule="summarize_gpt_review.py",
+        failures="judgements",
         judging=Judging(
             needs=("questions", "references"), items=llava_bench_items, summary=_summary, official=_review_file
         ),

@@ -78,9 +78,8 @@ def _grades(inputs: ScoreInput) -> tuple[dict[str, list[str]], np.ndarray]:  # c
         )
     if len({len(v["score"]) for v in graded.values()}) != 1 or not next(iter(graded.values()))["score"]:
         raise UserError(f"{inputs.predictions}: its items were judged differently often: judge them all again")
-    grades = np.array(
-        [[finite_number(x, inputs.predictions, k) for x in graded[k]["score"]] for k in lists]
-    )  # [items, runs]
+    # [items, runs]
+    grades = np.array([[finite_number(x, inputs.predictions, k) for x in graded[k]["score"]] for k in lists])
     if not ((grades >= 0) & (grades <= 1)).all():
         raise UserError(
             f"{inputs.predictions}: holds a score outside 0 to 1: that is a failed judgement: judge it again"

@@ -74,11 +74,12 @@ PAIRWISE = enter(
     Benchmark(
         name="pairwise",
         score=pairwise,
+        failures="judgements",
         judging=Judging(
             needs=("questions", "against"), items=pairwise_items, summary=_summary, official=_battles, swap=True
         ),
     )
 )
 ARENA = enter(Benchmark(name="arena", score=arena))
-SINGLE = enter(Benchmark(name="single", score=single))
+SINGLE = enter(Benchmark(name="single", score=single, failures="judgements"))
 PAIRED_TEST = enter(Benchmark(name="paired-test", score=paired_test))

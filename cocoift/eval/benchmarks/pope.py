@@ -113,9 +113,9 @@ def _run(
 ) -> Mapping[str, StoredAnswer]:
     asked, n = list(questions.values()), len(questions)
     if {row.id for row in rows} == questions.keys() and len(rows) == n:
-        found = join_answers(rows, questions, path, Path(references))
-        check_asked(found.values(), asked, path, Path(references))
-        return found
+        answers = join_answers(rows, questions, path, Path(references))
+        check_asked(answers.values(), asked, path, Path(references))
+        return answers
     if len(rows) > n and all(row.asked for row in rows):
         starts = [k for k in range(len(rows) - n + 1) if all(map(asks_it, rows[k : k + n], asked))]
         if len(starts) != 1:
@@ -139,12 +139,12 @@ def _categorised(
         raise UserError(
             f"{inputs.predictions}: answers {strange[0]}, which {inputs.questions} lacks: give files of one version"
         )
-    found: dict[str, list[StoredAnswer]] = {}
+    by_category: dict[str, list[StoredAnswer]] = {}
     for name, row in asked_rows.items():
         if name in mine:
             asked = replace(mine[name]["row"], asked=row["text"], image=str(row.get("image", "")))
-            found.setdefault(str(row["category"]), []).append(asked)
-    return found
+            by_category.setdefault(str(row["category"]), []).append(asked)
+    return by_category
 
 
 def split_answers(
@@ -158,13 +158,13 @@ def split_answers(
         by_kind.setdefault(q.meta["category"], {})[q.id] = q
     if sum(map(len, by_kind.values())) < len(asked):
         raise UserError(f"{inputs.references}: a question_id is there twice: put POPE's official file there")
-    parts, found = _categorised(inputs, rows) if inputs.questions else {}, {}
+    parts, answers = _categorised(inputs, rows) if inputs.questions else {}, {}
     for kind, questions in by_kind.items():
         references = f"{inputs.references}{f' ({kind})' if len(by_kind) > 1 else ''}"
         if inputs.questions and kind not in parts:
             raise UserError(f"{inputs.questions}: has no category {kind}: there are {', '.join(parts)}")
-        found |= _run(parts[kind] if parts else rows, questions, inputs.predictions, references)
-    return {q.id: q for q in asked}, found, len(rows) - len(found)
+        answers |= _run(parts[kind] if parts else rows, questions, inputs.predictions, references)
+    return {q.id: q for q in asked}, answers, len(rows) - len(answers)
 
 # %% ../../../nbs/eval/benchmarks/30_pope.ipynb #53fb84e3
 def _clustered(frame: pd.DataFrame) -> float | None:

@@ -54,10 +54,10 @@ def annotated_questions(
     "The questions that the annotations in a folder give, in order of image."
     if not Path(data).is_dir():
         raise UserError(f"{data}: no such folder of data: name it with --data")
-    found = list(paired_questions(*usable_records(data, splits, "vqav2", "fsvqa"))) or list(
+    paired = list(paired_questions(*usable_records(data, splits, "vqav2", "fsvqa"))) or list(
         object_questions(*usable_records(data, splits, "coco-instances"))
     )
-    questions = with_priors(_with_rivals(found), rounds, seed)
+    questions = with_priors(_with_rivals(paired), rounds, seed)
     if not questions:
         raise UserError(
             f"{data}: holds no questions of split {', '.join(splits)} to examine with: "
@@ -117,7 +117,7 @@ class Rounds(Benchmark):
             return {"scores": {}, "histories": {}, "leakage": nothing, "effects": effects, "kinds": []}
         frame = rounds_frame(lines)
         under = {h: levels_under(frame[frame.history == h]) for h in HISTORIES if h in set(frame.history)}
-        histories = {h: {metric: e.as_dict() for metric, e in found.items()} for h, found in under.items()}
+        histories = {h: {metric: e.as_dict() for metric, e in metrics.items()} for h, metrics in under.items()}
         effects = {effect: difference(frame, *sides).as_dict() for effect, sides in EFFECTS.items()}
         kinds = by_kind(frame, "none" if "none" in histories else history).to_dict("records")
         return {

@@ -61,17 +61,17 @@ class Scope(Benchmark):
         if frame.empty:
             nothing = Estimate(None, None, None, 0).as_dict()
             return {"scores": {}, "leakage": nothing, "resolves": {"leakage": None}, "histories": {}, "effects": {}}
-        found = scope_result(frame)
-        levels = {h: {"terse_rate": e} for h in PAIRED if (e := found["scores"].get(f"terse_{h}"))}
-        effects = {name: e for name, e in found["scores"].items() if not name.startswith("terse_")}
-        return {**found, "histories": levels, "effects": effects}
+        result = scope_result(frame)
+        levels = {h: {"terse_rate": e} for h in PAIRED if (e := result["scores"].get(f"terse_{h}"))}
+        effects = {name: e for name, e in result["scores"].items() if not name.startswith("terse_")}
+        return {**result, "histories": levels, "effects": effects}
 
     def result(self, questions: ScopeSet, dialogs: Sequence[Dialog], lines: Sequence[dict], history: str) -> dict:
         about = {"bench": self.name, "sha256": questions.sha256, "items": len(questions)}
-        found = {**about, **coverage(dialogs, lines), **self.scores(lines)}
-        if not found["resolves"]["leakage"]:  # no pair differs: what so many pairs can show
-            found["resolves"] = {"leakage": round(resolves(questions.pairs), 4)}
-        return found
+        result = {**about, **coverage(dialogs, lines), **self.scores(lines)}
+        if not result["resolves"]["leakage"]:  # no pair differs: what so many pairs can show
+            result["resolves"] = {"leakage": round(resolves(questions.pairs), 4)}
+        return result
 
     def numbers(self, result: Mapping) -> dict[str, dict[str, dict]]:
         return {"": result["scores"]}

@@ -35,11 +35,11 @@ def read_textvqa(data: Path) -> list[Question]:
     wanted = annotations(rows, path) if isinstance(rows, list) else annotated(path)  # VQA's layout is read too
     if lacks := [name for name, row in wanted.items() if "image_id" not in row]:
         raise UserError(f"{path}: question {lacks[0]} has no image_id: put TextVQA's official file there")
-    found = []
+    questions = []
     for name, row in wanted.items():
         names, text, most = (f"{row['image_id']}.jpg",), row.get("question") or "", most_common(row["answers"])
-        found.append(Question(name, names, text, SHORTLY.format(text), "short", most, truth=row["answers"]))
-    return found
+        questions.append(Question(name, names, text, SHORTLY.format(text), "short", most, truth=row["answers"]))
+    return questions
 
 
 def _by_image(

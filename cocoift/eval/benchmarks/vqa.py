@@ -79,9 +79,9 @@ def _m4c(text: str) -> str:
     )
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #ad6ef292
-def agreement(said: str, answers: list[str]) -> float:
+def agreement(answered: str, answers: list[str]) -> float:
     "The mean over the ten, each left out once, of min(matches / 3, 1)."
-    return sum(min((answers.count(said) - (answer == said)) / 3, 1) for answer in answers) / len(answers)
+    return sum(min((answers.count(answered) - (answer == answered)) / 3, 1) for answer in answers) / len(answers)
 
 
 def _among(answer: str, people: Sequence[Mapping]) -> float:  # whole annotations: those alike are left out together
@@ -114,10 +114,10 @@ def open_accuracy(
     if all(a.isdecimal() for a in plain):
         counted = number(text)
         return (0.0, False) if counted is None else (agreement(f"{counted:g}", plain), True)
-    found = phrases(text, plain)
-    if not found or {"yes", "no"} <= set(found):
+    stated = phrases(text, plain)
+    if not stated or {"yes", "no"} <= set(stated):
         return 0.0, False
-    return max(agreement(f, plain) for f in found), True
+    return max(agreement(f, plain) for f in stated), True
 
 # %% ../../../nbs/eval/benchmarks/40_vqa.ipynb #9ad1f942
 _ANSWER_FILES = ("*_val*annotations.json", "*annotations.json")

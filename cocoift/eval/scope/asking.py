@@ -208,7 +208,7 @@ def factual(f: Facts, a: Asker) -> list[FactQuestion]:
     "All factual questions about a picture, kinds in turn; the order is drawn."
     kinds = list(_FACTUAL)
     a.draws.shuffle(kinds)
-    rows = [a.draws.sample(found, len(found)) for kind in kinds if (found := list(_FACTUAL[kind](f, a)))]
+    rows = [a.draws.sample(candidates, len(candidates)) for kind in kinds if (candidates := list(_FACTUAL[kind](f, a)))]
     turns = [row[k] for k in range(max(map(len, rows), default=0)) for row in rows if k < len(row)]
     return list({q.question: q for q in turns}.values())
 

@@ -44,10 +44,10 @@ def bullets(text: str) -> int:
 def json_keys(text: str) -> set[str] | None:  # None if it is no JSON object
     "The keys of an answer that is a JSON object, in a code fence or not."
     try:
-        found = json.loads(_FENCE.sub("", text.strip()))
+        value = json.loads(_FENCE.sub("", text.strip()))
     except ValueError:
         return None
-    return set(found) if isinstance(found, dict) else None
+    return set(value) if isinstance(value, dict) else None
 
 
 def _counted(c: Constraint, count: int) -> bool:

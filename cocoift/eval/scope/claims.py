@@ -15,7 +15,8 @@ from ...formats import NUMBER_WORDS, words
 # %% ../../../nbs/eval/scope/14_claims.ipynb #22120455
 _SPLIT = re.compile(r"(?<=[.!?])\s+|\n+")
 _NEGATION = re.compile(
-    r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b|n['’]t\b",
+    r"\b(?:no|not|none|neither|nor|never|without|absent|missing|lacks?|cannot|n't|nothing|unable|isn|aren|don|doesn)\b"
+    r"|n['’]t\b",
     re.I,
 )
 
@@ -83,11 +84,11 @@ def _value(figure: str) -> int:
 def _bound(sentence: str, noun: str) -> int | None:  # the number that stands before a name, or the sum of several
     number = rf"{_FIGURE}(?: of)?(?: (?:the|these|those))?\s+{_KINDS_OF}{_PLAIN}{{0,3}}?{noun}"
     one = rf"\b(an?)\s+(?:single\s+)?(?:(?:{_PLAIN}{{0,3}}?and )?{_PLAIN}{{0,3}}?){noun}"
-    found = sorted(
+    stated = sorted(
         (m.start(), m.end(), _value(m[1])) for pattern in (number, one) for m in re.finditer(pattern, sentence, re.I)
     )
-    values = [found[0][2]] if found else []
-    for (_, end, _), (start, _, value) in zip(found, found[1:]):
+    values = [stated[0][2]] if stated else []
+    for (_, end, _), (start, _, value) in zip(stated, stated[1:]):
         if not re.fullmatch(
             r"[\s,]*(?:and|plus)?\s*|(?:(?!\b(?:and|there)\b)[^.,;])*\band\s+", sentence[end:start], re.I
         ):
@@ -105,8 +106,8 @@ def count(text: str, forms: list[str]) -> int | None:
     after = rf"{noun}[^.]{{0,30}}?\b(?:is|are|total(?:s|ling)?|=|:)\s*{_FIGURE}{_ALONE}"
     for pattern in (after, *_BARE):
         for sentence in sentences:
-            if found := re.search(pattern, sentence, re.I):
-                return _value(found[1])
+            if match := re.search(pattern, sentence, re.I):
+                return _value(match[1])
     return None
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #fd6a73ec
@@ -122,22 +123,21 @@ _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above
 def side(text: str, gold: str, a: list[str], b: list[str]) -> str | None:
     "On which side of `b` an answer puts `a`; the axis is that of `gold`."
     for sentence in statements(text):
-        found = [
+        named = [
             (m.start(), s)
             for s in (gold, _OPPOSITE[gold])
             for m in re.finditer(rf"\b(?:{_SIDES[s]})\b", sentence, re.I)
         ]
-        if not found:
+        if not named:
             continue
-        first = min(found)[1]
+        first = min(named)[1]
         at = [m.start() for m in re.finditer(rf"\b(?:{'|'.join(map(re.escape, b))})\b", sentence, re.I)]
         mine = [m.start() for m in re.finditer(rf"\b(?:{'|'.join(map(re.escape, a))})\b", sentence, re.I)]
-        turned = bool(
-            at and mine and at[0] < mine[0] and at[0] < min(found)[0] < mine[0]
-        )  # "The cat is to the right of the dog."
+        # "The cat is to the right of the dog."
+        turned = bool(at and mine and at[0] < mine[0] and at[0] < min(named)[0] < mine[0])
         if re.search(rf"\bnot\b[^,;]{{0,12}}\b(?:{_SIDES[first]})\b", sentence, re.I):
             first = _OPPOSITE[first]
-        if len({s for _, s in found}) == 2 and not (at and mine):
+        if len({s for _, s in named}) == 2 and not (at and mine):
             return None
         return _OPPOSITE[first] if turned else first
     return None

@@ -59,7 +59,7 @@ def _outlined(
     for reject in things.gather():
         if reject.reason.startswith("image "):
             raise UserError(f"{path}: annotation {reject.id}: {reject.reason}: download it again")
-    return things, {image: found for image, found in things.grouped() if image not in things.unsure}
+    return things, {image: rows for image, rows in things.grouped() if image not in things.unsure}
 
 
 def _thing(name: str, rows: list[Row], size: Size, told: bool, sure: bool) -> SceneObject:

@@ -23,9 +23,8 @@ def _yes(values: pd.Series) -> pd.Series:
     return values.fillna(False).astype(bool).astype(float)
 
 
-_Pick = Callable[
-    [pd.DataFrame], tuple[pd.DataFrame, pd.Series]
-]  # a dialog's own rounds -> those that count, and 0 or 1 for each
+# a dialog's own rounds -> those that count, and 0 or 1 for each
+_Pick = Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.Series]]
 
 
 def _repeated(
@@ -36,17 +35,23 @@ def _repeated(
 
 
 SHARES: dict[str, _Pick] = {
-    "strict": lambda f: (some := f[f.strict.notna()], _yes(some.strict)),
-    "loose": lambda f: (some := f[f.loose.notna()], _yes(some.loose)),
-    "content": lambda f: (some := f[~f.role.isin(_LEANING)], _yes(some.right)),
-    "joint": lambda f: (some := f[f.strict.notna() & ~f.role.isin(_LEANING)], _yes(some.right) * _yes(some.strict)),
-    "release": lambda f: (some := f[f.role == "after"], _yes(some.dropped) * _yes(some.obeyed_before)),
-    "hold": lambda f: (some := f[f.role == "held"], _yes(some.strict)),
-    "override": lambda f: (some := f[f.role == "override"], _yes(some.strict) * _yes(some.dropped)),
-    "revoke": lambda f: (some := f[f.role == "revoked"], _yes(some.dropped)),
+    "strict": lambda f: (counted := f[f.strict.notna()], _yes(counted.strict)),
+    "loose": lambda f: (counted := f[f.loose.notna()], _yes(counted.loose)),
+    "content": lambda f: (counted := f[~f.role.isin(_LEANING)], _yes(counted.right)),
+    "joint": lambda f: (
+        counted := f[f.strict.notna() & ~f.role.isin(_LEANING)],
+        _yes(counted.right) * _yes(counted.strict),
+    ),
+    "release": lambda f: (counted := f[f.role == "after"], _yes(counted.dropped) * _yes(counted.obeyed_before)),
+    "hold": lambda f: (counted := f[f.role == "held"], _yes(counted.strict)),
+    "override": lambda f: (counted := f[f.role == "override"], _yes(counted.strict) * _yes(counted.dropped)),
+    "revoke": lambda f: (counted := f[f.role == "revoked"], _yes(counted.dropped)),
     "recall": lambda f: _repeated(f, "recall"),
     "contradiction": lambda f: (both := _repeated(f[f.claim.notna()], "repeat"), (both[0], ~both[1]))[1],
-    "flip": lambda f: (some := f[(f.role == "pushback") & _yes(f.right_before).astype(bool)], 1 - _yes(some.right)),
+    "flip": lambda f: (
+        counted := f[(f.role == "pushback") & _yes(f.right_before).astype(bool)],
+        1 - _yes(counted.right),
+    ),
 }
 
 
@@ -93,41 +98,41 @@ def transitions(own: pd.DataFrame) -> pd.DataFrame:  # last, this, rounds, share
         last=own.groupby("dialog").constraint.transform(lambda c: c.fillna("free").shift()),
     )
     rounds = rounds[rounds["last"].notna()]
-    kept = rounds.strict.where(
+    adhered = rounds.strict.where(
         rounds.strict.notna(), rounds.dropped.where(rounds.dropped.notna(), ~rounds.terse.astype(bool))
     )
-    found = [
+    estimates = [
         (pair, mean_ci(pair_rounds, "kept", clusters(pair_rounds)))
-        for pair, pair_rounds in rounds.assign(kept=_yes(kept)).groupby(["last", "this"])
+        for pair, pair_rounds in rounds.assign(kept=_yes(adhered)).groupby(["last", "this"])
     ]
     return pd.DataFrame(
         [
             {"last": last, "this": this, "rounds": e.n, "share": e.value, "low": e.low, "high": e.high}
-            for (last, this), e in found
+            for (last, this), e in estimates
         ]
     )
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #8a4c3d08
 def leaks(paired: pd.DataFrame) -> dict[str, Estimate]:
     "Levels by history, leakage and its parts, and the paired length."
-    found = {
+    estimates = {
         f"terse_{h}": mean_ci(rounds.astype({"terse": float}), "terse", clusters(rounds))
         for h, rounds in paired.groupby("history", sort=False)
     }
     free = paired.assign(bound=False, _log=np.log(paired.words.clip(lower=1)))
-    found |= {name: difference(free, more, less) for name, (more, less) in EFFECTS.items()}
-    return found | {"length": difference(free, "forced_short", "neutral", "_log")}
+    estimates |= {name: difference(free, more, less) for name, (more, less) in EFFECTS.items()}
+    return estimates | {"length": difference(free, "forced_short", "neutral", "_log")}
 
 # %% ../../../nbs/eval/scope/26_metrics.ipynb #5fc56448
 def table(frame: pd.DataFrame) -> dict[str, Estimate]:
     "Every number of a run."
     own, paired = frame[frame.history == "own"], frame[frame.scope == "paired"]
-    found = (
+    estimates = (
         {name: scope_share(own, name) for name in SHARES} | {"snowball": snowball(own)} | objects(own)
         if len(own)
         else {}
     )
-    return found | (leaks(paired) if len(paired) else {})
+    return estimates | (leaks(paired) if len(paired) else {})
 
 
 def _by(own: pd.DataFrame, column: str, names: tuple[str, ...]) -> list[dict]:
@@ -148,7 +153,7 @@ def _objects_by_round(own: pd.DataFrame) -> list[dict]:
 
 def scope_result(frame: pd.DataFrame) -> dict:
     "What a run's `scores.json` holds."
-    found, own = table(frame), frame[frame.history == "own"]
+    estimates, own = table(frame), frame[frame.history == "own"]
     parts = (
         {
             "constraints": _by(own, "constraint", ("strict", "loose", "joint")),
@@ -163,9 +168,9 @@ def scope_result(frame: pd.DataFrame) -> dict:
         if len(own)
         else {}
     )
-    leak = found.get("leakage", Estimate(None, None, None, 0))
+    leak = estimates.get("leakage", Estimate(None, None, None, 0))
     return {
-        "scores": {name: e.as_dict() for name, e in found.items()},
+        "scores": {name: e.as_dict() for name, e in estimates.items()},
         "leakage": leak.as_dict(),
         "resolves": {"leakage": resolved(leak)},
         **parts,
