@@ -105,6 +105,14 @@ def change(path: Path, edit) -> None:
         ("eval --model scripted:parrot --data exam --out run", ["scripted:parrot: no such model", "oracle"]),
         ("eval --model scripted:oracle --data nowhere --out run", ["nowhere: no such folder", "--data"]),
         ("report set --out world", ["world: is a folder"]),
+        (
+            "likelihood --model start --bench vqav2 --data exam/vqav2 --images exam --out run",
+            ["--bench vqav2: no question of it has both a short and a full answer", "another benchmark"],
+        ),
+        (
+            "likelihood --model start --data exam --images other --out run",
+            ["other: holds no pictures", "another folder"],
+        ),
         ("report nowhere --out report.html", ["nowhere: no such folder"]),
         ("report world --out report.html", ["world: is no dataset, training or evaluation folder", "leave it out"]),
     ],
@@ -568,6 +576,7 @@ def test_output_of_another_run(refused, here, typed):
     )
     assert typed(*"eval --model scripted:oracle --data exam --out run".split(), cwd=here).returncode == 0
     refused("eval --model scripted:collapse --data exam --out run", "run: holds a run of another model", "delete it")
+    refused("eval --model scripted:oracle --bench scope --data exam --out run", "run: holds a run", "(bench differs)")
 
 
 @pytest.mark.parametrize(

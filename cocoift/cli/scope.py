@@ -74,7 +74,9 @@ def likelihood_command(
     images: Annotated[
         Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")
     ] = None,
-    first: Annotated[int, typer.Option(min=1, help="Images at most, of annotations.")] = 500,
+    first: Annotated[
+        int, typer.Option(min=1, help="Images at most, of annotations; questions, of another benchmark.")
+    ] = 500,
     json: Json = False,
 ) -> None:
     "Leakage as a likelihood, without sampling or a judge: a curve over a training's checkpoints."

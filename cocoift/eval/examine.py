@@ -7,13 +7,13 @@ __all__ = ['Exam', 'make_exam', 'open_exam', 'run_exam', 'plan', 'examine', 'los
 
 # %% ../../nbs/eval/59_examine.ipynb #cde7505c
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from .benchmark import Benchmark, askable
+from .benchmark import Benchmark, askable, benchmark_of
 from .budget import budget, by_characters
 from .dialog import Dialog
 from .options import EvalOptions
@@ -71,10 +71,12 @@ def open_exam(bench: str, options: EvalOptions) -> Exam:
     return Exam(benchmark, questions, histories, pictures)
 
 # %% ../../nbs/eval/59_examine.ipynb #b52374d1
-def _one_length(histories: Iterable[tuple[str, int]], out: Path) -> None:
+def _one_length(exam: Exam, out: Path) -> None:
+    if (out / "run.json").exists() and benchmark_of(out).name != exam.benchmark.name:
+        return  # another benchmark's run: the folder is refused as such
     seen: dict[str, int] = {}
     before = ((line["history"], line.get("rounds", 0)) for line in Journal(out / "rounds.jsonl").read())
-    for name, rounds in (*before, *histories):
+    for name, rounds in (*before, *exam.histories):
         if seen.setdefault(name, rounds) != rounds:
             raise UserError(
                 f"--history {name}:{rounds}: {out} has {name} with {seen[name]} rounds: name another folder with --out"
@@ -90,7 +92,7 @@ def run_exam(
 ) -> dict:  # as `scores.json` holds it
     "Ask whatever is not yet answered, score all that the folder holds, and play the pier; resumable."
     benchmark, out = exam.benchmark, Path(out)
-    _one_length(exam.histories, out)
+    _one_length(exam, out)
     settings, read = exam.settings, benchmark.reader(exam.questions)
     lines = run(model, exam.dialogs, out, settings, read, **options)
     result = benchmark.result(exam.questions, exam.dialogs, lines, exam.histories[-1][0])

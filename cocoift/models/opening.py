@@ -45,9 +45,10 @@ def open_model(
     if spec.startswith(("http://", "https://")):
         return _served(spec, pictures, most_tokens, option, **pay)
     if not Path(spec).is_dir():
-        raise UserError(
-            f"{option} {spec}: no such folder: give a checkpoint folder, URL#NAME, scripted:NAME or replay:RUN"
-        )
+        others = (
+            ", URL#NAME, scripted:NAME or replay:RUN" if option == "--model" else ""
+        )  # as the command line has them
+        raise UserError(f"{option} {spec}: no such folder: give a checkpoint folder{others}")
     from cocoift.models.local import LocalModel
 
     return LocalModel(spec, pictures, most_tokens)

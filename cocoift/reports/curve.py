@@ -6,7 +6,8 @@
 __all__ = ['CURVES', 'State', 'states_of', 'open_state', 'likelihood_curve', 'points_table', 'write_curve']
 
 # %% ../../nbs/reports/16_curve.ipynb #eedfa63e
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pandas as pd
 from .. import __version__
 from ..eval.examine import Exam
 from ..eval.history import HISTORIES
-from ..eval.likely import likelihood_leakage, likelihood_rounds
+from ..eval.likely import likelihood_dialogs, likelihood_leakage, likelihood_rounds
 from ..files import Journal, UserError, check_output, digest, digest_of, write_json
+from ..images import find_pictures
 from ..locks import owning
 from ..texts import read_json
 
@@ -63,7 +65,7 @@ def states_of(model: str | Path) -> list[State]:  # by step
     return [*start, *(State(step, base[0].model, folder, added) for step, folder in steps.items()), *end]
 
 # %% ../../nbs/reports/16_curve.ipynb #783f6029
-def open_state(state: State, images: str | Path):  # a LocalModel
+def open_state(state: State, images: str | Path | Mapping[str, Path]):  # a LocalModel
     "A state as a model."
     from cocoift.models.local import LocalModel
 
@@ -126,12 +128,15 @@ def likelihood_curve(
             f"{out}: holds likelihoods of another model or other items ({other} differs): "
             "name a new folder with --out, or delete it"
         )
-    write_json(out / "run.json", about)
     journal, keys = Journal(out / "likelihoods.jsonl"), {state: state.key for state in states}
     done = {line["key"] for line in journal.read()}
+    if not done.issuperset(keys.values()):
+        likelihood_dialogs(exam)
+        pictures = ChainMap(dict(exam.pictures), find_pictures(images))
+    write_json(out / "run.json", about)
     for state in states:
         if keys[state] not in done:
-            rows = likelihood_rounds(exam, open_state(state, images)).round(6).to_dict("records")
+            rows = likelihood_rounds(exam, open_state(state, pictures)).round(6).to_dict("records")
             journal.append([{"key": keys[state], "step": state.step, **row} for row in rows])
             done.add(keys[state])
     lines = _in_order(journal, list(keys.values()))

@@ -39,7 +39,7 @@ def open_judge(name: str, **pay) -> Judge:  # URL#MODEL, a checkpoint folder, re
     served = name.startswith(("http://", "https://"))
     if not served and not Path(name).is_dir():
         raise UserError(f"--judge {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
-    chat: Model = open_model(name, most_tokens=512, **pay)
+    chat: Model = open_model(name, most_tokens=512, option="--judge", **pay)
     return ChatJudge(chat, "server", name.partition("#")[0]) if served else ChatJudge(chat, "local", "this machine")
 
 

@@ -79,6 +79,8 @@ class Scope(Benchmark):
     def observed(self, lines: Sequence[dict]) -> pd.DataFrame:
         "The shares of its own dialogs round by round, and of the pairs register and length."
         frame, parts = scope_rounds(lines), []
+        if frame.empty:
+            return pd.DataFrame(columns=OBSERVED)
         if len(own := frame[frame.history == "own"]):
             for name, pick in SHARES.items():
                 counted, value = pick(own)
