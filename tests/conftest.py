@@ -32,6 +32,7 @@ LONG = (
 ).split()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     def place(item) -> int:
         name = item.path.stem.removeprefix("test_")

@@ -183,6 +183,7 @@ print(audit_path(sys.argv[1])["rounds"], peak_mb())
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path):
     """LLaVA's mix has 3.4 million rounds: from two sizes of a file of its shape follows that it is audited in under 1
     GB (2 is the limit)."""

@@ -75,6 +75,7 @@ def command(home: Path, small: Path, shared: Path, *more) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_real_path(at_hand, small, shared, cocoift):
     "Killed while its second model learns, started again: what was done stays, the rest is done as the dry run told."
     words, out = command(at_hand, small, shared, "--json"), at_hand / "out"
@@ -359,6 +360,7 @@ def within(document: dict, path: str) -> dict:
     return document
 
 
+@pytest.mark.slow
 def test_every_command_in_a_process_of_its_own(tiny_quickstart, cocoift, site, tmp_path):
     from mock_server import MockServer
 

@@ -45,6 +45,7 @@ def lines(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_shipped_recipe_is_taken_up_from_its_checkpoint(ranked, small, tmp_path):
     """On two ranks at ZeRO 1, 2 and 3, with the recipe's own parts, adapters, rates, template and precision: what
     follows a checkpoint is what would have followed without one. Recipes that say the same are one cell; three

@@ -194,6 +194,7 @@ def parts(small, tmp_path_factory) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_the_whole_way(typed, parts, small, tmp_path):
     "Assembled, aligned, fine-tuned on two ranks, looked at, talked to, and taken to LLaVA's own layout and back."
     from transformers import AutoModelForImageTextToText

@@ -67,6 +67,7 @@ def command(small: Path, out: Path, *more) -> list:
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_killed_leave_the_bytes_of_one(small, tmp_path, whole):
     out = tmp_path / "tiny"
     with subprocess.Popen(

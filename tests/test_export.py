@@ -411,6 +411,7 @@ def test_records_from_elsewhere(tmp_path):
         assert read[3].rounds[1].instruction == ""
 
 
+@pytest.mark.slow
 def test_large_json_in_little_memory(tmp_path):
     "60 MB are read in what 1 MB takes, and a cut in the middle is an error, not the half of it."
     turns = [

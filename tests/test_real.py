@@ -158,6 +158,7 @@ def test_duckdb(built):
     assert (conversations, rounds) == (counts["conversations"], counts["rounds"])
 
 
+@pytest.mark.slow
 def test_photographs(typed, forked, shared, tmp_path):
     """Twelve and seven real pictures: built, trained on by `cocoift train tiny` on one rank and, at 336 pixels, by two
     ranks, examined, reported."""

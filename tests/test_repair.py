@@ -361,6 +361,7 @@ def large(tmp_path_factory) -> Path:
     return written(folder / "large.json", mix(15 << 20))
 
 
+@pytest.mark.slow
 def test_memory_is_flat(large, tmp_path):
     small = large.with_name("small.json")
     assert large.stat().st_size > 15e6 > 10 * small.stat().st_size

@@ -90,6 +90,7 @@ def reached(run: Path, steps: int) -> bool:
     return (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_bytes().count(b"\n") >= steps
 
 
+@pytest.mark.slow
 def test_train(typed, forked, tmp_path):
     """`cocoift train tiny` on the embedded world: on two ranks of a hostfile, killed without mercy and run again; on
     one rank, asked to stop and gone on with. Both end with the same losses."""

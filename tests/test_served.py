@@ -218,10 +218,13 @@ def test_questions_of_a_benchmark(bench, served, small, official, tmp_path):
         killed = tmp_path / f"{place}-killed"
         child = os.fork()
         if not child:
-            ask(model, killed)
-            os._exit(0)
+            try:
+                ask(model, killed)
+            finally:
+                os._exit(0)
         while not (killed / "rounds.jsonl").exists() or not (killed / "rounds.jsonl").read_bytes().count(b"\n"):
             time.sleep(0.002)
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "the process that was to be killed ended by itself"
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert not (killed / "scores.json").exists(), "it was not killed in the middle"

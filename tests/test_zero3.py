@@ -8,6 +8,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 def test_no_rank_holds_the_model(tmp_path, root):
     from transformers import CLIPVisionModel, LlamaForCausalLM
 

@@ -59,6 +59,7 @@ def lab(root, tiny_quickstart, tmp_path_factory):
     server.wait(20)
 
 
+@pytest.mark.slow
 def test_tutorial_in_jupyterlab(page, lab, root):
     from playwright.sync_api import expect
 

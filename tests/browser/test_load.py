@@ -6,6 +6,8 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 PEOPLE, ROUNDS = 20, 2
 
 
@@ -88,6 +90,7 @@ def said(messages: list[dict]) -> str:
     return json.dumps(messages)
 
 
+@pytest.mark.slow
 def test_twenty_people_and_a_slow_model(url):
     config = json.loads(urllib.request.urlopen(f"{url}config", timeout=60).read())
     people = [Visitor(url, config, f"person-{k:02d}-x") for k in range(PEOPLE)]
