@@ -36,10 +36,10 @@ quickstart: setup ## run the lab's main job on the embedded world, into runs/qui
 	$(BIN)/cocoift quickstart --out runs/quickstart $(ARGS)
 
 test: setup ## run the tests: notebooks, package, command line, pages
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: setup ## run every test, those that take minutes too
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: setup ## see that everything is formatted, and what the linter says
 	$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
 # Before torch and DeepSpeed are imported, here and in every process that a test starts; as CPU ranks have it: nothing
 # is compiled. Two pytest workers share two cores.
@@ -32,16 +33,24 @@ LONG = (
 ).split()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     def place(item) -> int:
         name = item.path.stem.removeprefix("test_")
         return LONG.index(name) if name in LONG else len(LONG) + (name == "notebooks")
 
     items.sort(key=place)
-    for item in items:
-        if item.path.stem != "test_notebooks":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+class ByFile(LoadScopeScheduling):
+    "A file is a worker's own, a notebook too."
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if file.endswith("test_notebooks.py") else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -208,7 +208,7 @@ def test_questions_of_a_benchmark(bench, served, small, official, tmp_path):
             official[bench],
             out,
             ["none", "forced_short:1", "own:1"],
-            small / "exam",
+            images=small / "exam",
             per_image=4,
             most_tokens=8,
             records=small / "exam",

@@ -118,7 +118,7 @@ def eval_command(
         data,
         out,
         history or [],
-        dry_run,
+        dry_run=dry_run,
         images=images,
         records=records,
         splits=split or ["val"],

@@ -132,6 +132,7 @@ def examine(
     data: str | Path,
     out: str | Path,
     histories: Sequence[str] = (),
+    *,
     dry_run: bool = False,
     **more,  # of `EvalOptions`
 ) -> dict:  # as `cocoift eval --json` prints it

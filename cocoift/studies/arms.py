@@ -77,7 +77,7 @@ def ask_arm(study: Study, bench: str, arm: str) -> dict:
         data,
         out,
         histories,
-        images,
+        images=images,
         per_image=study.most.get(bench),
         most_tokens=study.answer,
         records=study.sources,
