@@ -10,7 +10,7 @@ import sys
 import tempfile
 import tomllib
 from configparser import ConfigParser
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import house
@@ -61,6 +61,28 @@ def test_one_set_of_facts():
     facts, project = parser["DEFAULT"], tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (facts["lib_name"], f">={facts['min_python']}") == (project["name"], project["requires-python"])
     assert facts["version"] == cocoift.__version__ == version(project["name"])
+
+
+def test_what_is_imported_is_required():
+    "Of libraries, at any depth of the package's code: what only `[dev]` brings is not there for users."
+    facts = ConfigParser(delimiters=["="])
+    facts.read(ROOT / "settings.ini", encoding="utf-8")
+    needs = [
+        text for key, text in facts["DEFAULT"].items() if key.endswith("requirements") and not key.startswith("dev")
+    ]
+    required = {re.split(r"[<>=~!;]", need)[0].lower().replace("_", "-") for text in needs for need in text.split()}
+    brought = {name: {d.lower().replace("_", "-") for d in dists} for name, dists in packages_distributions().items()}
+    required |= {"annotated-types", "httpx2"}  # pydantic's and openai's own
+    required |= {"ipython", "datasets"}  # only who is in a notebook, or hands its sets to `Trainer`, comes there
+    wrong = set()
+    for name, text in modules(ROOT / "cocoift").items():
+        for node in ast.walk(ast.parse(text)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level and node.module else []
+            for library in {imported.partition(".")[0] for imported in names}:
+                if library in brought and not brought[library] & {*required, "cocoift"}:
+                    wrong.add((name, library))
+    assert not wrong
 
 
 def test_package_is_what_the_notebooks_export(tmp_path):
