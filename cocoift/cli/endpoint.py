@@ -181,7 +181,7 @@ def _foreseen(done: dict, price: Path | None) -> list[str]:
     tokens = f"{done['tokens_in']} tokens to read, at most {done['tokens_out']} to write"
     cost = f", at most {done['cost']:.2f} by the price file" if price else ""
     return [
-        f"{done['orders']} orders on {done['images']} images ({kinds}); {done['cached']} are answered already",
+        f"{done['orders']} generation jobs on {done['images']} images ({kinds}); {done['cached']} are answered already",
         f"{done['requests']} requests, {tokens}{cost}; answers that are sent back once cost as much again",
         "",
         "The first request:",
@@ -193,11 +193,19 @@ def _foreseen(done: dict, price: Path | None) -> list[str]:
 def _written(done: dict, price: Path | None, out: Path) -> list[str]:
     answers = f"{done['written']} of {done['written'] + done['rejected']} answers kept"
     reasons = columns([[kind, n] for kind, n in done["reasons"].items()], ["rejected since", "answers"])
-    cost = f", cost {done['cost']:.4f}" if price else ""
     owed = f", and at most {done['owed']:.4f} for answers that were lost on their way" if done["owed"] else ""
+    now = {name: done[name] for name in ("tokens", "cost")}
+    paid = f"{_bill(now, price, 'tokens paid for')}{owed}"
     return [
         f"{answers}, {done['rounds']} rounds, in {out}",
         *(reasons if done["reasons"] else []),
-        f"{done['requests']} requests, {done['cached']} from the cache, {done['tokens']} tokens paid for{cost}{owed}",
+        f"{done['requests']} requests, {done['cached']} from the cache, {paid}",
+        *([f"the cache saved {_bill(done['saved'], price)}"] if done["cached"] else []),
+        *([f"all starts together: {_bill(done['total'], price)}"] if done["total"] != now else []),
+        *([f"{done['past_schema']} answers were not held to the schema"] if done["past_schema"] else []),
         *([f"{done['unseen']} images have no picture there and were left out"] if done["unseen"] else []),
     ]
+
+
+def _bill(of: dict, price: Path | None, what: str = "tokens") -> str:
+    return f"{of['tokens']} {what}" + (f", cost {of['cost']:.4f}" if price else "")

@@ -69,7 +69,7 @@ def _open_run(
     return GenerationRun(setup, base, plan)
 
 # %% ../../../nbs/data/generate/30_write.ipynb #7fd9c5c1
-def _summary(entry: dict, counts: Mapping[str, int], billed: dict) -> dict:  # as the command prints it
+def _summary(entry: dict, counts: Mapping[str, int], cost: float, saved: float, billed: dict) -> dict:
     return {
         "written": entry["written"],
         "rejected": entry["rejected"],
@@ -77,15 +77,18 @@ def _summary(entry: dict, counts: Mapping[str, int], billed: dict) -> dict:  # a
         "reasons": entry["reasons"],
         "requests": counts.get("requests", 0),
         "cached": counts.get("cached", 0),
-        "tokens": billed["tokens_in"] + billed["tokens_out"],
-        "cost": billed["cost"],
+        "past_schema": counts.get("unheld", 0),
+        "tokens": counts.get("tokens_in", 0) + counts.get("tokens_out", 0),
+        "cost": round(cost, 6),
+        "saved": {"tokens": counts.get("saved_in", 0) + counts.get("saved_out", 0), "cost": round(saved, 6)},
+        "total": {"tokens": billed["tokens_in"] + billed["tokens_out"], "cost": billed["cost"]},
         "owed": billed["owed"],
         "usage": entry["usage"],
         "unseen": entry["unseen"],
     }
 
 
-def _billed(store: Path, name: str, usage: Mapping[str, dict]) -> dict:
+def _billed(store: Path, name: str, usage: Mapping[str, dict]) -> dict:  # over all starts
     if store.exists():
         cache = Cache(store)
         billed = paid(Spending(cache), name)
@@ -95,7 +98,7 @@ def _billed(store: Path, name: str, usage: Mapping[str, dict]) -> dict:
     of_answers = {key: sum(of[key] for of in usage.values()) for key in ("tokens_in", "tokens_out", "cost")}
     return of_answers | {"owed": 0.0}  # the cache is gone, and with it what else was billed
 
-# %% ../../../nbs/data/generate/30_write.ipynb #c5870907
+# %% ../../../nbs/data/generate/30_write.ipynb #9b9dde5f
 def _earlier(run: GenerationRun, out: Path) -> dict:  # its entry in the manifest of what is there already
     identity = run.identity()
     manifest = read_json(out / "manifest.json", "delete the folder and run again")
@@ -141,7 +144,7 @@ def write(
         return run.estimate(service.price, Cache(store) if store.exists() else None)
     if check_output(out, "manifest.json", role):
         entry = _earlier(run, out)
-        return _summary(entry, {}, _billed(store, name, entry["usage"]))
+        return _summary(entry, {}, 0.0, 0.0, _billed(store, name, entry["usage"]))
     with only_one(out, "written"):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
@@ -154,4 +157,4 @@ def write(
 
         entry = extend_dataset(run, answer_of, cache.usage(name), out)["written"][role]
         cache.close()
-    return _summary(entry, engine.counts, _billed(store, name, entry["usage"]))
+    return _summary(entry, engine.counts, engine.cost, engine.saved, _billed(store, name, entry["usage"]))

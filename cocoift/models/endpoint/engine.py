@@ -8,8 +8,11 @@ __all__ = ['Engine']
 # %% ../../../nbs/models/endpoint/20_engine.ipynb #39f02c7d
 import asyncio
 import random
+import sys
 from collections import Counter
 from dataclasses import replace
+
+from tqdm.auto import tqdm
 
 from ...files import Failed, UserError
 from .cache import Cache
@@ -25,7 +28,7 @@ from cocoift.models.endpoint.failures import (
 )
 from .limits import Limits, back_off
 from .money import Budget, Price, prompt_tokens
-from .reply import RawResponse, answer_of, read_body
+from .reply import RawResponse, answer_of, past_schema, read_body
 from .request import Answer, ImageParts, Request
 from .spending import Spending
 
@@ -39,6 +42,10 @@ _NONE_THERE = {
     "timeout": "no server answers there ({}): start it, or change the address",
     "malformed": "what answers there is no chat API ({}): is the address complete, as in http://HOST:PORT/v1?",
 }
+_UNHELD = (
+    "does not hold answers to the JSON schema that it is sent ({}): they are read all the same, sent back once "
+    "where they cannot be, and rejected as malformed after that; a server that decodes by schema loses none"
+)
 _FINAL = ("error", "overflow", "unfit")  # kinds of failures after which nothing is asked again
 
 
@@ -64,10 +71,11 @@ class Engine:
         self.cache, self.image_parts, self.concurrency, self.price = cache, image_parts, concurrency, price
         self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
         self.limits, self.draws = limits or Limits(), random.Random(seed)
-        # requests, answers, seen (of them with pictures), cached; tokens_in, tokens_out: billed
+        # requests, answers, seen (of them with pictures), unheld (to the schema that was sent), cached;
+        # tokens_in, tokens_out: billed; saved_in, saved_out: of answers that were paid for before
         self.counts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()  # kinds of failures
-        self.cost = 0.0  # money spent
+        self.cost = self.saved = 0.0  # money spent; what the cache's answers had cost
         self.spelled: dict[str, str | None] = {}  # parameters that this server calls otherwise, or does not take (None)
         self._flying: dict[str, asyncio.Future] = {}  # by the name of a request
         self._lost, self._unseen = 0, set()
@@ -111,10 +119,11 @@ class Engine:
         parts = [
             f"{counts['cached']} cached" if counts["cached"] else "",
             f"{(counts['tokens_in'] + counts['tokens_out']) / 1000:.1f}k tokens",
-            f"{self.spending.total(self.run_id)[0]:.4f}{of} spent" if self.cost or of else "",
+            f"{self.spending.total(self.run_id)[0] if of else self.cost:.4f}{of} spent" if self.cost or of else "",
             f"asked again {again}" if again else "",
             f"failed {failed}" if failed else "",
             "without schema" if "response_format" in self.spelled else "",
+            f"{counts['unheld']} past the schema" if counts["unheld"] else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -123,12 +132,10 @@ class Engine:
     async def ask(self, request: Request) -> Answer:
         "The answer to a request."
         if known := self.cache and self.cache.get(request.key):
-            self.counts["cached"] += 1
-            return known
+            return self._known(known)
         if waiting := self._flying.get(request.key):
-            answer = await asyncio.shield(waiting)
-            self.counts["cached"] += answer.status in ("ok", "refused")
-            return replace(answer, cached=True)
+            answer = replace(await asyncio.shield(waiting), cached=True)
+            return self._known(answer) if answer.status in ("ok", "refused") else answer
         self._flying[request.key] = asyncio.get_running_loop().create_future()
         try:
             answer = await (self._claimed if self.cache else self._until_answered)(request)
@@ -140,14 +147,18 @@ class Engine:
         finally:
             del self._flying[request.key]
 
+    def _known(self, answer: Answer) -> Answer:
+        self.counts.update(cached=1, saved_in=answer.tokens[0], saved_out=answer.tokens[1])
+        self.saved += answer.cost
+        return answer
+
     async def _claimed(self, request: Request) -> Answer:
         pause = 0.01
         while not self.cache.claim(request.key):  # another process is asking it
             await asyncio.sleep(pause := min(1.0, 2 * pause))
         try:
             if known := self.cache.get(request.key):  # and has got its answer
-                self.counts["cached"] += 1
-                return known
+                return self._known(known)
             return await self._until_answered(request)
         finally:
             self.cache.release(request.key)
@@ -243,6 +254,8 @@ class Engine:
     def _settled(self, request: Request, answer: Answer) -> Answer:
         if answer.status == "ok" or answer.status == "refused" and answer.tokens != (0, 0):
             self.counts.update(answers=1, seen=bool(request.pictures))
+            if "response_format" not in self.spelled and past_schema(request, answer):
+                self._tell_unheld(answer)
         elif answer.status != "refused":
             self.errors[answer.status] += 1
             self._lost += answer.status == "error"
@@ -258,3 +271,9 @@ class Engine:
                         f"{self.where}: {request.model} takes no pictures ({answer.why}): serve a model that sees"
                     )
         return answer
+
+    def _tell_unheld(self, answer: Answer) -> None:  # once
+        self.counts["unheld"] += 1
+        if self.counts["unheld"] == 1:
+            begins = f"an answer begins {' '.join(answer.text.split())[:40]!r}"
+            tqdm.write(f"{self.where}: {_UNHELD.format(begins)}", file=sys.stderr)
