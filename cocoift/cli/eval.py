@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from .base import Json, app, columns, estimate_text, show
-from ..files import Failed
+from ..files import Failed, Journal
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
 def _show_plan(result: dict, json: bool) -> None:
@@ -196,7 +196,11 @@ def judge_command(
         Optional[str], typer.Option(help="A prompt file, or LLaVA's rule.json; ours for this benchmark if not given.")
     ] = None,
     history: Annotated[Optional[str], typer.Option(help="Which of a run folder's histories.")] = None,
+    field: Annotated[
+        Optional[str], typer.Option(help="The field that is the answer, where several could be; of --against too.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="How often each answer is judged.")] = 1,
+    most_tokens: Annotated[int, typer.Option(min=1, help="The judge's longest reply.")] = 512,
     coverage: Annotated[
         float,
         typer.Option(min=0, max=1, help="The share of judgements that must end in a score; exit code 1 below it."),
@@ -225,20 +229,23 @@ def judge_command(
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."
+    from cocoift.eval.verdicts import what_helps
     from cocoift.studies.judged import run_judge
 
     named = {"references": references, "questions": questions, "context": context, "against": against}
     files = {name: path for name, path in named.items() if path}
     grades = (canary, canary_answers, canary_references) if canary else None
-    result = run_judge(bench, predictions, judge, out, files, prompt, history, repeats, grades, dry_run, price, budget)
+    how = {"repeats": repeats, "canary": grades, "dry_run": dry_run, "price": price, "budget": budget, "field": field}
+    result = run_judge(bench, predictions, judge, out, files, prompt, history, most_tokens=most_tokens, **how)
     if dry_run:
         _show_plan(result, json)
         return
     show(result, json, _judge_lines(result, out))
     if result["coverage"] < coverage:
+        helps = what_helps(Journal(out / "verdicts.jsonl").read())
         raise Failed(
             f"only {result['coverage']:.0%} of the judgements ended in a score ({_lost_judgements(result)}), "
-            f"{coverage:.0%} are wanted: the scores above say nothing; run again, or lower --coverage"
+            f"{coverage:.0%} are wanted, the scores above say nothing: {helps}; or lower --coverage"
         )
 
 # %% ../../nbs/cli/76_eval.ipynb #5e81d386

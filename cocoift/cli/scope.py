@@ -77,26 +77,33 @@ def likelihood_command(
     first: Annotated[
         int, typer.Option(min=1, help="Images at most, of annotations; questions, of another benchmark.")
     ] = 500,
+    sampled: Annotated[
+        Optional[Path],
+        typer.Option(help="A run of `cocoift eval` of one of these states on the same questions, shown beside."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    "Leakage as a likelihood, without sampling or a judge: a curve over a training's checkpoints."
+    "Leakage as a likelihood: compares checkpoints and models, without sampling; no measure of presence."
     from cocoift.eval.examine import open_exam
     from cocoift.eval.options import EvalOptions
-    from cocoift.reports.curve import likelihood_curve, write_curve
+    from cocoift.reports.curve import likelihood_curve, sampled_at, states_of, write_curve
 
     exam = open_exam(bench, EvalOptions(data=data, out=out, images=images, per_image=first))
+    asked = sampled_at(sampled, exam, states_of(model)) if sampled else {}
     result = likelihood_curve(model, exam, images or data, out)
-    page = write_curve(model.resolve().name, result, out / "curve.html")
+    page = write_curve(model.resolve().name, result, out / "curve.html", asked)
     histories = list(result["points"][0]["levels"])
     rows = [
         [
             "alone" if p["step"] is None else p["step"],
             estimate_text(p["early"]),
             estimate_text(p["loss"]),
+            *([estimate_text(asked) if p["step"] == asked["step"] else ""] if asked else []),
             *(p["levels"][h]["early"] for h in histories),
         ]
         for p in result["points"]
     ]
-    head = ["step", "early: forced_short - neutral", "loss: forced_short - neutral", *(f"early|{h}" for h in histories)]
+    head = ["step", "early: forced_short - neutral", "loss: forced_short - neutral"]
+    head += [*(["leakage, sampled"] if asked else []), *(f"early|{h}" for h in histories)]
     end = f"{result['items']} items, in {out}; page: {page}"
-    show({**result, "page": str(page)}, json, [*columns(rows, head), "", end])
+    show({**result, **({"sampled": asked} if asked else {}), "page": str(page)}, json, [*columns(rows, head), "", end])

@@ -160,7 +160,7 @@ def answer_field(
     if not fields or others:
         several = f"{' and '.join([*fields[:1], *others])} could each be the answer"
         what = several if fields else f"no field is known as an answer ({', '.join(names)})"
-        raise UserError(f"{path}: {what}: name it with --field of `cocoift score`, or leave the others out")
+        raise UserError(f"{path}: {what}: name it with --field, or leave the others out")
     return fields[0]
 
 

@@ -164,11 +164,11 @@ def unended(text: str) -> bool:
     return bool(text.strip()) and not without_thoughts(text).strip()
 
 
-def answers_by_id(path: str | Path) -> dict[str, str | None]:  # None: the call failed
+def answers_by_id(path: str | Path, field: str | None = None) -> dict[str, str | None]:  # None: the call failed
     "The same by id, each once, without thoughts; one that never came to an end is no answer."
     rows = [
         {"id": row.id, "text": None if row.failed or unended(row.text) else without_thoughts(row.text)}
-        for row in answer_rows(path)
+        for row in answer_rows(path, field)
     ]
     if any(row["id"] is None for row in rows):
         raise UserError(f"{path}: an answer has no question_id: is it a file of another benchmark?")

@@ -165,7 +165,8 @@ def verdict(rubric: Rubric, reply: Reply) -> dict:  # status, why or score, and 
     "What became of a judgement."
     if reply.status != "ok":
         return {"status": _STATUS[reply.status], "why": reply.why, "reply": None}
-    return {**read_reply(rubric.parser, without_thoughts(reply.text)), "reply": reply.raw or reply.text}
+    cut = {"cut": True} if reply.why == "cut" else {}
+    return {**read_reply(rubric.parser, without_thoughts(reply.text)), **cut, "reply": reply.raw or reply.text}
 
 
 def fingerprint(judge: Judge, rubric: Rubric, date: str = "") -> Fingerprint:

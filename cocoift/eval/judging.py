@@ -21,10 +21,14 @@ from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/66_judging.ipynb #6c68123f
 def read_answers(
-    path: str | Path, history: str | None = None
+    path: str | Path,
+    history: str | None = None,  # of a run folder
+    field: str | None = None,  # of a file: which one is the answer, where several could be
 ) -> dict[str, str | None]:  # item -> its answer; None where a run could not get one
     "What a model said: whatever `cocoift score` reads, or a run folder."
-    return _of_run(Path(path), history) if Path(path).is_dir() else answers_by_id(path)
+    if Path(path).is_dir() and field:
+        raise UserError(f"--field {field}: {path} is a run folder, whose answers are its responses: leave --field out")
+    return _of_run(Path(path), history) if Path(path).is_dir() else answers_by_id(path, field)
 
 
 def _of_run(path: Path, history: str | None) -> dict[str, str | None]:
@@ -59,17 +63,21 @@ def judging(bench: str) -> Judging:
 
 
 def to_judge(
-    bench: str, predictions: str | Path, files: Mapping[str, Path], history: str | None = None
+    bench: str,
+    predictions: str | Path,
+    files: Mapping[str, Path],
+    history: str | None = None,
+    field: str | None = None,  # of the predictions, and of what they are judged against
 ) -> list[Judged]:
     "The items of a benchmark with a model's answers."
     how = judging(bench)
     if lacking := [name for name in how.needs if name not in files]:
         raise UserError(f"{bench}: needs --{lacking[0]}: name the benchmark's own file")
-    items, answers = how.items(files), read_answers(predictions, history)
+    items, answers = how.items(files), read_answers(predictions, history, field)
     prefixed = {f"{how.prefix}{name}": answer for name, answer in answers.items()}
     answers = prefixed if prefixed.keys() == items.keys() else answers
     matched(answers, items, Path(predictions), Path(predictions).is_dir())
-    second = read_answers(files["against"], history) if how.swap else {}
+    second = read_answers(files["against"], history, field) if how.swap else {}
     if second:
         matched(second, items, files["against"], files["against"].is_dir())
     also = {k: {"second": second.get(k)} for k in items} if second else {}
@@ -87,9 +95,11 @@ def judge_answers(
     prompt: str | None = None,  # a file; ours for this benchmark if not given
     history: str | None = None,  # of a run folder
     repeats: int = 1,
+    field: str | None = None,  # of a file
 ) -> dict:  # as `cocoift judge --json` prints it
     "Judge a model's answers; resumable."
-    how, rubric, items = judging(bench), load_rubric(prompt or bench), to_judge(bench, predictions, files, history)
+    how, rubric = judging(bench), load_rubric(prompt or bench)
+    items = to_judge(bench, predictions, files, history, field)
     lines = judge_items(judge, rubric, items, out, repeats, swap=how.swap)
     date = read_json(Path(out) / "judge.json")["fingerprint"]["date"]
     result = {

@@ -15,7 +15,7 @@ from .. import __version__
 from ..files import Journal, UserError
 from ..images import find_pictures
 from .arms import Arm, find_arms, study_tables
-from .curve import CURVES
+from .curve import COMPARES, CURVES, beside_sampled
 from .scope_page import scope_sections, wide
 from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
@@ -112,7 +112,11 @@ def _scoped(t: Tables) -> list[Section]:
     when = "When it was learned: full answers on COCO-Scope's pairs, weighed at every kept state of the training"
     curve = _chart(t["curve"], over_training, when, *CURVES["early"])
     tables = {name.removeprefix("scope "): table for name, table in t.items() if name.startswith("scope ")}
-    return scope_sections(tables, curve) or [Section("Likelihoods", curve)]
+    sampled = tables["numbers"].rename(columns={"layout": "run"}) if len(tables["numbers"]) else pd.DataFrame()
+    leakage = sampled[sampled.metric == "leakage"] if len(sampled) else sampled
+    both = "Weighed and sampled on COCO-Scope: the first seed's last state, and the leakage in sampled answers of all"
+    blocks = [*curve, Text(COMPARES), *_table(beside_sampled(t["curve"], leakage), both)] if curve else []
+    return scope_sections(tables, blocks) or [Section("Likelihoods", blocks)]
 
 
 def _others(others: pd.DataFrame) -> Section:  # histories go across, and models in what was judged

@@ -113,7 +113,7 @@ def _round_blocks(tables: Mapping[str, pd.DataFrame]) -> list[Chart | Table]:
     ]
 
 
-def scope_sections(tables: Mapping[str, pd.DataFrame], curve: Sequence[Chart] = ()) -> list[Section]:
+def scope_sections(tables: Mapping[str, pd.DataFrame], curve: Sequence[Chart | Table | Text] = ()) -> list[Section]:
     "COCO-Scope's part of a report."
     if not len(tables["numbers"]):
         return []

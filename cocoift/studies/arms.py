@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from ..data.build.make import build
-from ..files import Failed, UserError
+from ..files import Failed, Journal, UserError
 from ..options import load_recipe
 from .paper_recipe import ALIGN, ARMS, BENCHES, Study, build_recipe
 
@@ -88,6 +88,7 @@ def ask_arm(study: Study, bench: str, arm: str) -> dict:
 
 def judge_arm(study: Study, bench: str, arm: str, history: str) -> dict:
     "The answers of one arm under one history."
+    from cocoift.eval.verdicts import what_helps
     from cocoift.studies.judged import run_judge
 
     runs, out = study.out / "eval" / bench / arm, study.out / "judge" / bench / history / arm
@@ -95,6 +96,6 @@ def judge_arm(study: Study, bench: str, arm: str, history: str) -> dict:
     if done["coverage"] < _COVERAGE:
         raise Failed(
             f"only {done['coverage']:.0%} of {bench}'s judgements of {arm} under {history} "
-            f"ended in a score, {_COVERAGE:.0%} are wanted: the same command judges the others again"
+            f"ended in a score, {_COVERAGE:.0%} are wanted: {what_helps(Journal(out / 'verdicts.jsonl').read())}"
         )
     return {"coverage": done["coverage"], "score": next(iter(done["scores"].values()))["value"]}

@@ -26,7 +26,11 @@ from ..texts import read_json
 JUDGE_TOKENS = {"grade": 4, "two": 512, "prefer": 256, "steps": 128}  # about how long a reply is, for the dry run
 
 
-def open_judge(name: str, **pay) -> Judge:  # URL#MODEL, a checkpoint folder, replay:FILE, or rule
+def open_judge(
+    name: str,  # URL#MODEL, a checkpoint folder, replay:FILE, or rule
+    most_tokens: int = 512,  # of a reply
+    **pay,
+) -> Judge:
     "A judge by its name on the command line."
     if name == "rule":
         return RuleJudge()
@@ -39,7 +43,7 @@ def open_judge(name: str, **pay) -> Judge:  # URL#MODEL, a checkpoint folder, re
     served = name.startswith(("http://", "https://"))
     if not served and not Path(name).is_dir():
         raise UserError(f"--judge {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
-    chat: Model = open_model(name, most_tokens=512, option="--judge", **pay)
+    chat: Model = open_model(name, most_tokens=most_tokens, option="--judge", **pay)
     return ChatJudge(chat, "server", name.partition("#")[0]) if served else ChatJudge(chat, "local", "this machine")
 
 
@@ -69,9 +73,10 @@ def plan_judge(
     history: str | None,
     repeats: int,
     price,
+    field: str | None = None,
 ) -> dict:
     "The judgements that are left, and at most what they cost."
-    rubric, items = load_rubric(prompt or bench), to_judge(bench, predictions, files, history)
+    rubric, items = load_rubric(prompt or bench), to_judge(bench, predictions, files, history, field)
     orders = (0, 1) if judging(bench).swap else (0,)
     done = {
         (line["item"], line["repeat"], line["order"])
@@ -100,14 +105,16 @@ def run_judge(
     dry_run: bool = False,
     price: str | Path | None = None,  # a file
     budget: float | None = None,  # what all starts may cost together
+    field: str | None = None,  # of the predictions, where several could be the answer
+    most_tokens: int = 512,  # of a reply
 ) -> dict:  # as `cocoift judge --json` prints it
     "What `cocoift judge` does."
     if dry_run:
-        return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price)
+        return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price, field)
     regraded = Path(f"{out}-canary")
     spends = regraded if canary else out  # one budget for both
-    opened = open_judge(judge, role="judge", price=price, budget=budget, out=spends)
-    to_judge(bench, predictions, files, history)  # a wrong file is refused before anything is asked
+    opened = open_judge(judge, most_tokens, role="judge", price=price, budget=budget, out=spends)
+    to_judge(bench, predictions, files, history, field)  # a wrong file is refused before anything is asked
     agreement = run_canary(opened, regraded, *canary) if canary else None
-    result = judge_answers(bench, predictions, opened, out, files, prompt, history, repeats)
+    result = judge_answers(bench, predictions, opened, out, files, prompt, history, repeats, field)
     return result | ({"canary": agreement} if agreement else {})
