@@ -3377,6 +3377,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cocoift.texts': { 'cocoift.texts.no_document': ('texts.html#no_document', 'cocoift/texts.py'),
                                'cocoift.texts.read_json': ('texts.html#read_json', 'cocoift/texts.py'),
                                'cocoift.texts.read_jsonl': ('texts.html#read_jsonl', 'cocoift/texts.py'),
+                               'cocoift.texts.read_object': ('texts.html#read_object', 'cocoift/texts.py'),
                                'cocoift.texts.read_text': ('texts.html#read_text', 'cocoift/texts.py'),
                                'cocoift.texts.reading': ('texts.html#reading', 'cocoift/texts.py'),
                                'cocoift.texts.reading_text': ('texts.html#reading_text', 'cocoift/texts.py'),

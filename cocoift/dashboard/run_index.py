@@ -21,7 +21,7 @@ from ..eval.history import EFFECTS
 from ..eval.ratings import BATTLE_OUTCOMES, rate_battles
 from ..files import Journal, UserError
 from ..stats import mean_ci
-from ..texts import read_json
+from ..texts import read_json, read_object
 from ..viz.figures import paper_table
 
 # %% ../../nbs/dashboard/12_run_index.ipynb #fb744419
@@ -121,7 +121,9 @@ def _pier(folder: Path) -> list[dict]:
     lines = [line for line in Journal(folder / "pier.jsonl").read() if line["status"] == "ok" and not line["bound"]]
     if not lines:
         return []
-    about = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    about = (
+        read_object(folder / "run.json", "name a folder of `cocoift eval`") if (folder / "run.json").exists() else {}
+    )
     frame = pd.DataFrame(lines).astype({"terse": float, "words": float})
     return [
         {

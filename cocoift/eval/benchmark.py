@@ -32,7 +32,7 @@ from ..formats import is_terse, keeps, words
 from ..models.ask import Model
 from ..models.scripted import AnswerKey, KeyAnswers, ScriptedModel
 from ..stats import Estimate, mean_ci
-from ..texts import read_json
+from ..texts import read_object
 
 if TYPE_CHECKING:
     from cocoift.eval.judge import Judged
@@ -119,7 +119,7 @@ def known_benchmark(name: str | None) -> Benchmark:
 
 def benchmark_of(run: Path) -> Benchmark:
     "The benchmark that a run folder is of."
-    return known_benchmark(read_json(run / "run.json").get("bench", "rounds"))  # very old ones don't say
+    return known_benchmark(read_object(run / "run.json", "name a run").get("bench", "rounds"))  # very old don't say
 
 
 def askable(name: str) -> Benchmark:

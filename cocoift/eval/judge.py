@@ -23,7 +23,7 @@ from .rubric import PARSER_VERSION, Rubric, read_reply
 from ..files import Journal, UserError, check_output, digest, digest_of, write_json
 from ..formats import words
 from ..models.ask import Ask, Model, Reply, replies
-from ..texts import read_json, read_jsonl
+from ..texts import read_json, read_jsonl, read_object
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/63_judge.ipynb #9b57e8e1
@@ -188,7 +188,7 @@ def open_judgement(out: str | Path, judge: Judge, rubric: Rubric, of: dict) -> F
     "Begin or take up a folder of judgements; another instrument, or other items, are refused."
     out, date = Path(out), ""
     if check_output(out, "judge.json", "judge"):
-        old = read_json(out / "judge.json")
+        old = read_object(out / "judge.json", "name a new folder with --out, or delete it", "fingerprint", "of")
         mine = asdict(fingerprint(judge, rubric, date := old["fingerprint"]["date"]))
         if old["fingerprint"] != mine:
             other = next(name for name, value in mine.items() if old["fingerprint"].get(name) != value)

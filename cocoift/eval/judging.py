@@ -16,7 +16,7 @@ from .judge import Judge, Judged, fingerprint, judge_items
 from .rubric import load_rubric
 from .verdicts import count_statuses
 from ..files import Journal, UserError, write_json
-from ..texts import read_json
+from ..texts import read_json, read_object
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/66_judging.ipynb #6c68123f
@@ -101,7 +101,7 @@ def judge_answers(
     how, rubric = judging(bench), load_rubric(prompt or bench)
     items = to_judge(bench, predictions, files, history, field)
     lines = judge_items(judge, rubric, items, out, repeats, swap=how.swap)
-    date = read_json(Path(out) / "judge.json")["fingerprint"]["date"]
+    date = read_object(Path(out) / "judge.json", "name a new folder with --out, or delete it")["fingerprint"]["date"]
     result = {
         "bench": bench,
         "items": len(items),

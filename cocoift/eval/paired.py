@@ -16,7 +16,7 @@ from .benchmark import known_benchmark
 from .levels import OBSERVED
 from ..files import Journal, UserError
 from ..stats import mean_ci, resolved
-from ..texts import read_json
+from ..texts import read_object
 
 # %% ../../nbs/eval/58_paired.ipynb #08cb0014
 def runs_of(folder: str | Path) -> list[Path]:
@@ -39,8 +39,13 @@ def observed(run: Path) -> tuple[dict, pd.DataFrame]:  # what it is of, and metr
     "The readings of one run."
     if (run / "judge.json").exists():
         lines = Journal(run / "verdicts.jsonl").read()
-        return {"judge": read_json(run / "judge.json")["fingerprint"]}, _judged_observed(lines)
-    about, lines = read_json(run / "run.json"), Journal(run / "rounds.jsonl").read()
+        return {
+            "judge": read_object(run / "judge.json", "name a folder of `cocoift judge`", "fingerprint")["fingerprint"]
+        }, _judged_observed(lines)
+    about, lines = (
+        read_object(run / "run.json", "name a folder of `cocoift eval`"),
+        Journal(run / "rounds.jsonl").read(),
+    )
     return {name: about.get(name) for name in ("bench", "items")}, known_benchmark(about.get("bench")).observed(lines)
 
 

@@ -20,7 +20,7 @@ from .. import __version__
 from .dialog import Dialog, ask_at, check_dialogs, messages_key, picture_digests, round_key
 from ..files import Journal, UserError, check_output, write_json
 from ..models.ask import STATUSES, Ask, Model, Reply, replies
-from ..texts import read_json
+from ..texts import read_object
 
 # %% ../../nbs/eval/46_run.ipynb #97265b7e
 TRUNCATIONS = ("none", "oldest")
@@ -133,7 +133,10 @@ def open_run(
 ) -> dict[tuple[str, int], dict]:  # the finished rounds by dialog and number
     "Begin or take up a run folder; rounds that failed, and may not the next time, are forgotten."
     out = Path(out)
-    if check_output(out, "run.json", "eval") and (old := read_json(out / "run.json")) != about:
+    if (
+        check_output(out, "run.json", "eval")
+        and (old := read_object(out / "run.json", "name a new folder with --out, or delete it")) != about
+    ):
         other = next(name for name in [*about, *old] if old.get(name) != about.get(name))
         raise UserError(
             f"{out}: holds a run of another model or other items ({other} differs): name a new folder with --out, or "
@@ -165,7 +168,7 @@ def absorb(out: str | Path) -> None:
         if not (rank / "run.json").exists():
             continue  # killed before it began
         if not (out / "run.json").exists():
-            write_json(out / "run.json", read_json(rank / "run.json"))
+            write_json(out / "run.json", read_object(rank / "run.json", "name a new folder with --out, or delete it"))
         for name in (path.name for path in sorted(rank.glob("*.jsonl"))):
             if lines := Journal(rank / name).read():
                 Journal(out / name).append(lines)

@@ -21,7 +21,7 @@ from .dialog import Dialog, check_dialogs
 from .run import Read, absorb, grouped_dialogs, in_dialog_order, left, run_dialogs
 from ..files import Failed, Journal, UserError, check_output, write_json
 from ..models.ask import Model
-from ..texts import read_json
+from ..texts import read_object
 
 # %% ../../nbs/eval/49_share.ipynb #adc1816c
 def share_of(dialogs: Sequence[Dialog], rank: int, ranks: int) -> list[Dialog]:
@@ -58,7 +58,10 @@ def _work(
     mine = share_of(dialogs, rank, ranks)
     if left(mine, finished):
         if (out / "run.json").exists():  # of an earlier call: it must be the same run
-            write_json(out / "ranks" / str(rank) / "run.json", read_json(out / "run.json"))
+            write_json(
+                out / "ranks" / str(rank) / "run.json",
+                read_object(out / "run.json", "name a new folder with --out, or delete it"),
+            )
         run_dialogs(opening(), mine, out / "ranks" / str(rank), settings, known=finished, **options)
 
 # %% ../../nbs/eval/49_share.ipynb #4dd9ce73

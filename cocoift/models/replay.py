@@ -16,7 +16,7 @@ from ..formats import TERSE_FORMATS, is_terse
 from ..instructions import stated_format
 from .ask import Ask, Model, Reply, Settings
 from .scripted import paced
-from ..texts import read_json
+from ..texts import read_object
 
 # %% ../../nbs/models/18_replay.ipynb #6c0cf429
 def _history(before: Sequence[tuple[str, str]]) -> str:
@@ -65,7 +65,7 @@ class ReplayModel(Model):
     @cached_property
     def about(self) -> dict:
         "What the run's model was."
-        return read_json(self.run / "run.json")["model"]
+        return read_object(self.run / "run.json", "name a folder of `cocoift eval`", "model")["model"]
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
         "What the run holds; what it does not is `unfit`."

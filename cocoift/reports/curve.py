@@ -22,7 +22,7 @@ from ..files import Journal, UserError, check_output, digest, digest_of, write_j
 from ..images import find_pictures
 from ..locks import owning
 from ..stats import Estimate
-from ..texts import read_json
+from ..texts import read_json, read_object
 
 # %% ../../nbs/reports/16_curve.ipynb #a6b87442
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,10 @@ def likelihood_curve(
     "Leakage as a likelihood at every state."
     states, out = states_of(model), Path(out)
     about = {"cocoift": __version__, "bench": "likelihood", "items": exam.settings["items"], "model": Path(model).name}
-    if check_output(out, "run.json", "likelihood") and (old := read_json(out / "run.json")) != about:
+    if (
+        check_output(out, "run.json", "likelihood")
+        and (old := read_object(out / "run.json", "name a new folder with --out, or delete it")) != about
+    ):
         other = next(name for name in about if old.get(name) != about[name])
         raise UserError(
             f"{out}: holds likelihoods of another model or other items ({other} differs): "
@@ -188,14 +191,16 @@ def sampled_at(
 ) -> dict:  # step, value, low, high, n
     "The leakage in sampled answers to the same questions, and the state that gave them."
     run = Path(run)
-    about, result = (read_json(run / name, "name a folder of `cocoift eval`") for name in ("run.json", "scores.json"))
-    if not isinstance(about, dict) or about.get("items") != exam.settings["items"]:
+    mend = "name a folder of `cocoift eval`"
+    about = read_object(run / "run.json", mend, "model")
+    leakage = read_object(run / "scores.json", mend, "leakage")["leakage"]
+    if about.get("items") != exam.settings["items"]:
         raise UserError(f"--sampled {run}: was asked other questions than those weighed here: name a run of the same")
     weights = about["model"].get("weights")
     state = next((state for state in states if state.key == digest_of([weights, {}])), None)
     if state is None:
         raise UserError(f"--sampled {run}: its weights are of none of the states weighed here: name a run of one")
-    return {"step": state.step, **result["leakage"]}
+    return {"step": state.step, **leakage}
 
 
 def beside_sampled(
