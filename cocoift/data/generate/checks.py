@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .grounding import OK, ImageFacts, Verdict, ground
+from .sense import asks_back, asks_otherwise, copies, misplaces, says_nothing, word_stem
 from ..sources.record import LETTERS, Record
 from ...formats import is_terse, keeps, normalise, words
 from ...instructions import stated_format
@@ -22,10 +23,13 @@ CHECKS = (
     "malformed",
     "refusal",
     "leak",
+    "copied",
+    "empty",
     "language",
     "length",
     "format",
     "answer",
+    "meaning",
     "count",
     "object",
     "duplicate",
@@ -108,21 +112,12 @@ def foreign(text: str, chinese: bool = False) -> bool:
     return script > 0.1 or len(tokens) >= _PROSE and sum(word in _COMMON for word in tokens) < 0.12 * len(tokens)
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #a9b07cef
-_ENDINGS = ("ing", "ed", "es", "s", "e")
 _NONE, _ONE = frozenset("no none zero nobody nothing without 0".split()), frozenset("1 a an single".split())
 
 
-def _stem(word: str) -> str:
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word.removesuffix(ending)
-            break
-    return word[:-1] if len(word) > 3 and word[-1] == word[-2:-1] else word
-
-
 def _holds(response: str, answer: str) -> bool:  # all words of the answer, in order
-    stems = iter(map(_stem, normalise(response).split()))
-    return all(any(word == other for other in stems) for word in map(_stem, normalise(answer).split()))
+    stems = iter(map(word_stem, normalise(response).split()))
+    return all(any(word == other for other in stems) for word in map(word_stem, normalise(answer).split()))
 
 
 def _denies(response: str, answer: str) -> bool:  # "it is not red"
@@ -156,6 +151,7 @@ class Wanted(NamedTuple):
     most: int = 400
     source: Record | None = None  # the record whose answer is to be kept
     question: bool = True  # whether the question is the model's own, and to be checked too
+    examples: tuple[str, ...] = ()  # what the prompt's examples write
 
 
 def _manner(round_: WrittenRound, wanted: Wanted) -> Verdict:  # how it speaks
@@ -164,6 +160,10 @@ def _manner(round_: WrittenRound, wanted: Wanted) -> Verdict:  # how it speaks
         return Verdict("refusal", "it declines to answer")
     if what := _prompt_leak(own + round_.answer):
         return Verdict("leak", f"it speaks of {what}")
+    if what := copies(own + round_.answer, wanted.examples):
+        return Verdict("copied", what)
+    if what := says_nothing(round_.answer) or wanted.source and asks_back(round_.answer) and "it asks":
+        return Verdict("empty", what)
     chinese = bool(_CJK.match(round_.question))
     if foreign(round_.answer, chinese and not is_terse(round_.answer)) or wanted.question and foreign(own, chinese):
         return Verdict("language", "it is in another language")
@@ -187,13 +187,15 @@ def check(round_: WrittenRound, facts: ImageFacts, vocabulary: Mapping[str, str]
         return verdict
     if wanted.source and (wrong := differs(round_.answer, wanted.source)):
         return Verdict("answer", wrong)
+    if wanted.source and (wrong := misplaces(round_.answer, wanted.source.question, wanted.source.answers[0])):
+        return Verdict("meaning", wrong)
     return ground(_content(round_) if wanted.question else round_.answer, facts, vocabulary)
 
 # %% ../../../nbs/data/generate/14_checks.ipynb #15a5d3e5
-_NEGATIONS = re.compile(r"\b(?:not|n't|no|never|without)\b|n['’]t\b", re.I)
+_FORBIDS = re.compile(r"\b(?:never|not|don['’]t) (?:answer|use|give|say|write|reply|respond|name)\b", re.I)
 
 
-def reworded(round_: WrittenRound, record: Record, format: str) -> Verdict:
+def reworded(round_: WrittenRound, record: Record, format: str, vocabulary: Mapping[str, str]) -> Verdict:
     "Whether a round with its instruction in other words asks for what its record asks."
     if (verdict := _manner(round_._replace(answer="A plain answer.", format="free"), Wanted())) != OK:
         return verdict
@@ -202,11 +204,9 @@ def reworded(round_: WrittenRound, record: Record, format: str) -> Verdict:
     size, before = len(words(round_.question)), len(words(record.question))
     if not size or size > 3 * before + 8:
         return Verdict("length", f"the question has {size} words, the one to reword has {before}")
-    if bool(_NEGATIONS.search(round_.question)) != bool(_NEGATIONS.search(record.question)):
-        return Verdict("answer", "the question lost or gained a negation")
+    if wrong := asks_otherwise(round_.question, record.question, vocabulary):
+        return Verdict("meaning", wrong)
     asks = stated_format(round_.question + round_.stated)
     if asks.partition(":")[0] != format.partition(":")[0] or ":" in format and asks != format:
         return Verdict("format", f"the instruction asks for the format {asks}, not for {format}")
-    before, after = ({*map(_stem, normalise(text).split())} for text in (record.question, round_.question))
-    shared = before & after
-    return OK if shared else Verdict("answer", "the question has no word in common with the one to reword")
+    return Verdict("format", "the instruction forbids what it names") if _FORBIDS.search(round_.stated) else OK

@@ -207,6 +207,15 @@ class Prompt:
         return _filled(self.wording.ask, **blanks)
 
     @cached_property
+    def shown(self) -> tuple[str, ...]:
+        "The answers of its examples, which a text must not repeat; a reworded question has its own check."
+        if self.kind == "paraphrase":
+            return ()
+        writings = (example(self.kind, number).writing for number in range(self.file.examples))
+        rounds = [[w] if isinstance(w, str) else w.get("rounds", [w]) for w in writings]
+        return tuple(r if isinstance(r, str) else r["answer"] for of in rounds for r in of)
+
+    @cached_property
     def hash(self) -> str:
         "16 hex digits that stand for all that is the same for every image."
         return digest_of(

@@ -118,9 +118,11 @@ def _check(setup: GenerationSetup, context: JobContext, round_: WrittenRound) ->
     if job.kind == "paraphrase":
         choices = f"\n{listed_choices(job.record)}" if job.record.choices else ""
         bare = round_._replace(question=round_.question.removesuffix(choices))
-        return reworded(bare, job.record, round_.format)
+        return reworded(bare, job.record, round_.format, setup.vocabulary)
     own_question = job.kind in ("dialog", "reasoning")
-    return check(round_, context.facts, setup.vocabulary, Wanted(*prompt.file.words, job.record, own_question))
+    return check(
+        round_, context.facts, setup.vocabulary, Wanted(*prompt.file.words, job.record, own_question, prompt.shown)
+    )
 
 
 def _check_answer(
