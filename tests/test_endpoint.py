@@ -461,6 +461,52 @@ def test_nothing_is_lost_when_the_key_stops_working(command, home, tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["rewrite", "label"])
+def test_a_run_from_the_cache_pays_nothing(command, home, tmp_path, name):
+    (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 2000}\n")
+    more = ["--price", tmp_path / "prices.yaml", "--cache", tmp_path / "answers.sqlite"]
+    with MockServer(lambda body: "It can be seen at once that this is the right answer.") as url:
+        first, twin = (COMMANDS[name](home, url, tmp_path / folder) for folder in ("one", "two"))
+        done = json.loads(command(name, *first, *more, "--json")[2])
+        again, copy = (json.loads(command(name, *args, *more, "--json")[2]) for args in (first, twin))
+        text = command(name, *COMMANDS[name](home, url, tmp_path / "three"), *more)[2]
+    assert done["tokens"] > 0 and done["cost"] > 0 and done["total"] == {k: done[k] for k in ("tokens", "cost")}
+    for second in again, copy:
+        assert (second["requests"], second["tokens"], second["cost"]) == (0, 0, 0.0)
+        assert second["total"] == done["total"] and second["written"] == done["written"]
+    assert copy["saved"] == done["total"] and again["saved"] == {"tokens": 0, "cost": 0.0}
+    assert "0 tokens paid for, cost 0.0000" in text
+    assert f"the cache saved {done['tokens']} tokens, cost {done['cost']:.4f}" in text
+
+
+def test_a_schema_that_is_ignored_is_said_once(command, home, tmp_path):
+    asked = ["kinds={reasoning: 1}", "--model", "m", "--out", tmp_path / "new", "--json"]
+    with MockServer(lambda body: "Why is it there? Because somebody drew it.") as url:
+        code, err, out = command("rewrite", home / "set", *asked, "--endpoint", url)
+    done = json.loads(out)
+    assert code == 0 and err.count("does not hold answers to the JSON schema that it is sent") == 1, err
+    assert done["past_schema"] == done["requests"] > 2 and set(done["reasons"]) == {"malformed"}
+
+
+def test_a_judge_without_grades_is_told_what_helps(command, home, tmp_path):
+    server = MockServer(lambda body: "A fine answer.")
+    with server as url:
+        code, err, _ = command("judge", *COMMANDS["judge"](home, url, tmp_path))
+        assert code == 1 and "1 parse_error" in err and "another --judge, a higher --most-tokens" in err, err
+        assert "run again" not in err and "would come back the same" in err
+        assert command("judge", *COMMANDS["judge"](home, url, tmp_path))[:2] == (code, err)
+        assert server.counts["requests"] == 1  # the reply stands: to ask again would bring nothing else
+        several = tmp_path / "several.jsonl"
+        several.write_text('{"question_id": "v1_0", "response": "Four.", "prediction": "Five."}\n')
+        args = COMMANDS["judge"](home, url, tmp_path / "of a field")
+        args[2] = several
+        code, err, _ = command("judge", *args)
+        assert code == 2 and "response and prediction could each be the answer: name it with --field" in err
+        server.answer = lambda body: "1.0" if "Four." in str(body) else "0.0"
+        code, err, out = command("judge", *args, "--field", "response", "--json")
+        assert code == 0 and json.loads(out)["scores"]["total"]["value"] == 100.0, err
+
+
 def test_eval_keeps_what_it_paid_for_within_its_budget(command, home, tmp_path):
     server = MockServer(lambda body: "A star, as one can see.", latency=0.01)
     (tmp_path / "prices.yaml").write_text("m: {input: 1000, output: 1000}\n")

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from zlib import crc32
 
+import labelled
 import pyarrow.parquet as pq
 import pytest
 from mock_server import MockServer
@@ -174,6 +175,18 @@ def test_every_answer_has_a_verdict(rewritten):
     }
 
 
+@pytest.mark.parametrize("part", ["tuned", "held"])
+def test_checks_against_texts_of_a_real_model(root, part):
+    "Rejects are the texts that a person found bad; the lesson's table is this one."
+    table = labelled.agreement(labelled.decisions(part))
+    (right, rejected), (_, bad), (kept, good) = (table["all"][name] for name in ("precision", "recall", "good kept"))
+    assert good >= 10 and bad >= 30
+    assert right / rejected >= 0.9 and right / bad >= 0.85 and kept / good >= 0.8, table
+    page = json.loads((root / "nbs/data/generate/14_checks.ipynb").read_text(encoding="utf-8"))
+    text = "".join("".join(cell["source"]) for cell in page["cells"])
+    assert labelled.markdown(part) in text
+
+
 def test_it_is_a_dataset_like_any_other(rewritten, home):
     folder, done, _ = rewritten
     conversations = list(read_conversations(folder))
@@ -333,8 +346,8 @@ def test_killed_and_run_again(home, tmp_path):
             WriteRecipe(kinds=KINDS, json_schema=False),
         )
     assert same(tmp_path / "new", tmp_path / "peace/new") and {
-        key: done[key] for key in ("written", "tokens", "cost")
-    } == {key: peace[key] for key in ("written", "tokens", "cost")}
+        key: done[key] for key in ("written", "total")
+    } == {key: peace[key] for key in ("written", "total")}
 
 
 def test_two_that_write_the_same_folder(home, tmp_path):

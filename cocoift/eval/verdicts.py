@@ -30,7 +30,7 @@ def count_statuses(lines: Sequence[dict]) -> dict:  # judgements, coverage, stat
     return {"judgements": len(lines), "coverage": counts["scored"] / len(lines) if lines else 0.0, "statuses": counts}
 
 
-_SAME = "with a new --out: the replies at hand would come back the same"
+_SAME = "(with a new --out, since the replies at hand would come back the same)"
 
 
 def what_helps(lines: Sequence[dict]) -> str:
