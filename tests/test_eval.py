@@ -282,3 +282,21 @@ def test_a_judge_killed_goes_on(shared, tmp_path):
         file.write(b'{"key": "to')
     judge(ReplayJudge, "killed")
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("held", ["[]", "7", '"run"'])
+def test_a_run_whose_settings_are_no_object_is_told_in_a_line(held, tmp_path):
+    from cocoift.eval.benchmark import benchmark_of
+    from cocoift.eval.paired import observed
+    from cocoift.eval.run import open_run
+    from cocoift.files import Journal, UserError
+
+    (tmp_path / "run.json").write_text(held)
+    (tmp_path / "rounds.jsonl").write_text("")
+    for reader in (
+        lambda: benchmark_of(tmp_path),
+        lambda: observed(tmp_path),
+        lambda: open_run(tmp_path, {"cocoift": "0"}, Journal(tmp_path / "rounds.jsonl")),
+    ):
+        with pytest.raises(UserError, match="run.json: holds no JSON object: name a"):
+            reader()
