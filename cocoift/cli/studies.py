@@ -61,11 +61,11 @@ def _quickstart(
         scale = study.FULL if full else study.TINY if tiny else study.Scale()
         _show_study(study.quickstart(out, scale, seed), json)
         return
-    from cocoift.studies.pretrained import plan, plan_lines, pretrained, pretrained_scale
+    from cocoift.studies.pretrained import plan_lines, pretrained, pretrained_scale, study_plan
 
     scale = pretrained_scale(data, full, tiny)
     if dry_run:
-        show(planned := plan(out, scale, tower, language), json, plan_lines(planned))
+        show(planned := study_plan(out, scale, tower, language), json, plan_lines(planned))
     else:
         _show_study(pretrained(out, scale, seed, tower, language), json)
 

@@ -79,8 +79,7 @@ class Scenes:
     def add_world(self, world: Path) -> None:
         "Show the pictures of a drawn world, too."
         items = annotated_questions(world)
-        files = sorted((world / "coco/annotations").glob("captions_val*.json"))
-        annotations = read_json((files or [world / "coco/annotations/captions_val2017.json"])[0])["annotations"]
+        annotations = read_json(next((world / "coco/annotations").glob("captions_val*.json")))["annotations"]
         captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(annotations)}  # the first of each
         entries: dict[str, list] = {image: [] for image in captions}
         for item in items:
@@ -160,7 +159,7 @@ class ModelRegistry(Scenes):
                 self.add_world(exam)
                 self._examined = True
             return ""
-        except (UserError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError, StopIteration) as error:
             why = " ".join(str(error).split())[:160]
             return f"{self.study.name}/exam is not whole, or is being written ({why}): other pictures are shown"
 

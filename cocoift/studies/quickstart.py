@@ -7,6 +7,7 @@ __all__ = ['TINY', 'FULL', 'NEW_SCENES', 'UNTUNED', 'Scale', 'draw_worlds', 'bui
            'examine_layout', 'quickstart', 'tiny_study']
 
 # %% ../../nbs/studies/10_quickstart.ipynb #aa9eaeaf
+import json
 import os
 import sys
 import time
@@ -237,8 +238,7 @@ def quickstart(
     from cocoift.reports.pages import write_pages
 
     start, out = time.perf_counter(), Path(out)
-    sizes = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scale).items()}
-    settings = {"seed": seed, "scale": sizes}
+    settings = {"seed": seed, "scale": json.loads(json.dumps(asdict(scale)))}
     if check_output(out, "quickstart.json", "quickstart") and read_json(out / "quickstart.json") != settings:
         raise UserError(f"{out}: holds a quickstart with other settings: name a new folder with --out, or delete it")
     import cocoift.train.launch  # noqa: F401  what is not installed is missed here, not after the drawing
@@ -255,7 +255,7 @@ def quickstart(
     arms = [*([UNTUNED] if scale.untuned else []), *scale.layouts]
     kinds = {layout: ["eval"] if layout == UNTUNED else ["data", "train", "eval"] for layout in arms}
     folders = [out / kind / layout for layout in arms for kind in kinds[layout]]
-    facts = {"seed": seed, **{key: str(value) for key, value in sizes.items()}}
+    facts = {"seed": seed, **{key: str(value) for key, value in settings["scale"].items()}}
     tables = write_pages(folders, out / "report.html", out / "exam/images", provenance=facts)
     return {
         "layouts": _result(scale.layouts, tables),
