@@ -466,7 +466,7 @@ SEED = "study/train/every-mixed/seed-0"
 
 @document
 def quickstart(lab: Lab) -> dict:
-    document = {key: value for key, value in lab.study.items() if key != "sight"}  # in a file of its own
+    document = {key: value for key, value in lab.study.items() if key != "sight"}  # tests/test_quickstart.py
     told = {"study": lab.value(one_line(document), 4000), "report": lab.file("study/report.html", 300)}
     told["folders"] = {
         name: lab.folder(lab.home / "study" / name) for name in ("", "data/every-mixed", "eval/every-mixed")
@@ -479,7 +479,6 @@ def quickstart(lab: Lab) -> dict:
         "rounds.jsonl",
         "pier.jsonl",
         "times.jsonl",
-        "sight/sight.json",
         "scope/scores.json",
         "scope/run.json",
         "scope/rounds.jsonl",
