@@ -20,7 +20,7 @@ from .photographs import check_photographs
 from .quickstart import Scale, quickstart
 
 # %% ../../nbs/studies/12_pretrained.ipynb #ba492950
-PHOTO_PIXELS = 112  # pixels
+PHOTO_PIXELS = 112
 PRETRAINED = Scale(
     images=600,
     exam=60,
@@ -123,10 +123,8 @@ def pretrained(
     language: str | None = None,  # a folder, a GGUF file or a hub's name
 ) -> dict:  # as `quickstart`
     "Fetch the parts, then the quickstart with them."
-    if not (tower and language) and (coming := missing_megabytes()):
-        print(
-            f"cocoift quickstart: fetching {sum(coming.values())} MB: {', '.join(coming)}", file=sys.stderr, flush=True
-        )
+    for line in plan_lines(study_plan(out, scale, tower, language)):
+        print(f"cocoift quickstart: {line}", file=sys.stderr, flush=True)
     own = [open_part(name, option) if name else None for name, option in ((tower, "--tower"), (language, "--language"))]
     fetched = (None, None) if all(own) else fetch_parts(PHOTO_PIXELS)
     parts = tuple(str((named or known).resolve()) for named, known in zip(own, fetched))
