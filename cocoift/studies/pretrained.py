@@ -23,10 +23,10 @@ from .quickstart import Scale, quickstart
 PHOTO_PIXELS = 112
 PRETRAINED = Scale(
     images=600,
-    exam=60,
+    exam=40,
     align_steps=120,
     align_images=4,
-    tune_steps=30,
+    tune_steps=26,
     tune_images=8,
     records="photos",
     captions={"sources": ["coco-captions", "coco-instances"], "templates": "diverse", "rounds": [1, 1]},
@@ -34,8 +34,8 @@ PRETRAINED = Scale(
     align={"train": "projector", "lr": 2e-3},
     tune={"train": "language", "lora_r": 32, "lora_alpha": 64, "lr": 1e-3},
     per_image=3,
-    scope_images=12,
-    most_tokens=32,
+    scope_images=8,
+    most_tokens=24,
     untuned=True,
 )
 _TINY = {
@@ -70,7 +70,7 @@ def pretrained_scale(
     return replace(scale, layouts=tuple(LAYOUTS), seeds=5) if full else scale
 
 # %% ../../nbs/studies/12_pretrained.ipynb #4ca76108
-_SECONDS = {"photograph and step of alignment": 0.75, "photograph and step of fine-tuning": 1.1, "examination": 150}
+_SECONDS = {"photograph and step of alignment": 0.75, "photograph and step of fine-tuning": 1.1, "examination": 190}
 
 
 def stages(scale: Scale) -> dict[str, float]:  # what is done -> minutes
