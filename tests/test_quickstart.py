@@ -27,6 +27,16 @@ def test_document(tiny_quickstart):
     )
 
 
+def test_what_the_picture_is_worth(tiny_quickstart):
+    folder, document = tiny_quickstart
+    for layout in LAYOUTS:
+        sight = document["sight"][layout]
+        asked = ("changed", "right", "blind", "above_blind", "worth")
+        assert all(sight[name]["n"] == sight["right"]["n"] > 0 for name in asked) and sight["caption_gain"]["n"] > 0
+        assert sight["above_blind"]["value"] == pytest.approx(sight["right"]["value"] - sight["blind"]["value"])
+    assert "Do the pictures matter?" in (folder / "report.html").read_text()
+
+
 def test_data_carry_over(tiny_quickstart):
     arms = tiny_quickstart[1]["layouts"]
     assert arms["first-uniform"]["carry_over"]["value"] >= 0.8

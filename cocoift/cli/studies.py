@@ -33,31 +33,61 @@ def _report(
 # %% ../../nbs/cli/79_studies.ipynb #9fcd689c
 @app.command("quickstart")
 def _quickstart(
-    out: Annotated[Path, typer.Option(help="Study folder to make or to finish.")] = Path("runs/quickstart"),
+    out: Annotated[
+        Optional[Path], typer.Option(help="Study folder to make or to finish: runs/quickstart, runs/pretrained.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the world and of everything else.")] = 0,
     full: Annotated[bool, typer.Option("--full", help="All five layouts, five seeds: hours.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", help="Only to see that everything runs: a minute.")] = False,
+    real: Annotated[
+        bool, typer.Option("--pretrained", help="On real weights and photographs: fetches 183 MB once.")
+    ] = False,
+    data: Annotated[Optional[Path], typer.Option(help="COCO's annotations and photographs, with --pretrained.")] = None,
+    tower: Annotated[Optional[str], typer.Option(help="A vision tower's folder or name on a hub.")] = None,
+    language: Annotated[Optional[str], typer.Option(help="A language model's folder, GGUF file or name.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what --pretrained fetches and does.")] = False,
     json: Json = False,
 ) -> None:
-    "The whole lab on the embedded world, without any download."
+    "The whole lab on the embedded world, without any download; or on real parts."
     from cocoift.studies import quickstart as study
 
     if full and tiny:
         raise UserError("--full --tiny: a study is one or the other: leave one out")
-    result = study.quickstart(out, study.FULL if full else study.TINY if tiny else study.Scale(), seed)
+    only = {"--data": data, "--tower": tower, "--language": language, "--dry-run": dry_run}
+    if (alone := [option for option, value in only.items() if value]) and not real:
+        raise UserError(f"{alone[0]}: is for a study on real parts: add --pretrained, or leave it out")
+    out = out or Path("runs/pretrained" if real else "runs/quickstart")
+    if not real:
+        scale = study.FULL if full else study.TINY if tiny else study.Scale()
+        _show_study(study.quickstart(out, scale, seed), json)
+        return
+    from cocoift.studies.pretrained import plan_lines, pretrained, pretrained_scale, study_plan
+
+    scale = pretrained_scale(data, full, tiny)
+    if dry_run:
+        show(planned := study_plan(out, scale, tower, language), json, plan_lines(planned))
+    else:
+        _show_study(pretrained(out, scale, seed, tower, language), json)
+
+
+def _show_study(result: dict, json: bool) -> None:
     histories = ["none", "neutral", "terse", "forced_short"]
+    arms = {**({"untuned": result["untuned"]} if "untuned" in result else {}), **result["layouts"]}
     rows = [
         [
             name,
-            estimate_text(arm["carry_over"]),
+            estimate_text(arm["carry_over"]) if arm["carry_over"] else "",
             *(arm[h]["terse_rate"] for h in histories),
             arm["none"]["content_accuracy"],
             estimate_text(arm["leakage"]),
         ]
-        for name, arm in result["layouts"].items()
+        for name, arm in arms.items()
     ]
     head = ["layout", "data: carry-over", *(f"terse|{h}" for h in histories), "right|none", "model: leakage"]
-    show(result, json, [*columns(rows, head), "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])
+    looks = ["right", "blind", "above_blind", "worth", "changed", "caption_gain"]
+    seen = [[name, *(estimate_text(look[measure]) for measure in looks)] for name, look in result["sight"].items()]
+    tables = [*columns(rows, head), "", *columns(seen, ["picture", *(look.replace("_", " ") for look in looks)])]
+    show(result, json, [*tables, "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])
 
 # %% ../../nbs/cli/79_studies.ipynb #154720bb
 def _take_away(study: Path, folder: Path) -> None:

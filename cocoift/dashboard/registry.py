@@ -79,7 +79,7 @@ class Scenes:
     def add_world(self, world: Path) -> None:
         "Show the pictures of a drawn world, too."
         items = annotated_questions(world)
-        annotations = read_json(world / "coco/annotations/captions_val2017.json")["annotations"]
+        annotations = read_json(next((world / "coco/annotations").glob("captions_val*.json")))["annotations"]
         captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(annotations)}  # the first of each
         entries: dict[str, list] = {image: [] for image in captions}
         for item in items:
@@ -159,7 +159,7 @@ class ModelRegistry(Scenes):
                 self.add_world(exam)
                 self._examined = True
             return ""
-        except (UserError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError, StopIteration) as error:
             why = " ".join(str(error).split())[:160]
             return f"{self.study.name}/exam is not whole, or is being written ({why}): other pictures are shown"
 
@@ -267,7 +267,12 @@ def _found(study: Path) -> list[Entry]:  # what a quickstart left
         Entry(name=f"recorded: {p.parts[-3]} ({p.parts[-2]})", replay=p.parent)
         for p in sorted(study.glob("eval/*/seed-*/run.json"), key=_baseline_first)
     ]
-    return models + runs
+    aligned = [
+        Entry(name=f"untuned ({p.parts[-2]})", path=p)
+        for p in sorted(study.glob("align/seed-*/model"))
+        if (study / "eval/untuned" / p.parts[-2]).is_dir()
+    ]
+    return models + aligned + runs
 
 # %% ../../nbs/dashboard/10_registry.ipynb #30784712
 _SPARE = 9_000_000  # its pictures are numbered from here, so that they are nobody else's

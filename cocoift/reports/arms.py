@@ -16,6 +16,7 @@ from ..dashboard.browser import DatasetBrowser
 from ..data.inspect.audit import audit_path
 from ..eval.benchmark import benchmark_of, known_benchmark
 from ..eval.levels import by_kind, effects, length_by_round, levels
+from ..eval.sight import sight
 from ..files import Journal, UserError
 from .curve import points_table
 from .scope_page import scope_scores, scope_tables
@@ -142,6 +143,12 @@ def _lengths(arm: Arm) -> pd.DataFrame | None:
     return length_by_round(pier).rename(columns={"words": "value"}).assign(metric="words") if len(pier) else None
 
 
+def _sight(arm: Arm) -> pd.DataFrame | None:  # what the answers owe to the picture
+    looks = [(seed, row) for seed, run in enumerate(arm.rounds) for row in Journal(run / "sight/looks.jsonl").read()]
+    lines = [{**line, "item": f"{seed} {line['item']}"} for seed, row in looks for line in row["lines"]]
+    return pd.DataFrame([{"measure": name, **e.as_dict()} for name, e in sight(lines).items()]) if lines else None
+
+
 def _seen(arm: Arm) -> pd.DataFrame | None:  # overlap with the training set, and readings on the clean part
     from cocoift.reports.overlap import overlap, trained_images
 
@@ -177,6 +184,7 @@ def study_tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
         "effects": of_rounds(effects),
         "kinds": of_rounds(by_kind),
         "lengths": _stack(arms, _lengths),
+        "sight": _stack(arms, _sight),
         "losses": _stack(arms, _losses),
         "matched": _matched(arms),
         "seen": _stack(arms, _seen),

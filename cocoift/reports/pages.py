@@ -152,6 +152,25 @@ def _papers() -> Section:
     return Section("The paper's own table", [Chart(figures.single_multi(table), caption, table)])
 
 # %% ../../nbs/reports/30_pages.ipynb #b9f76d15
+_SIGHT = {
+    "changed": "answers that change when another picture is shown",
+    "right": "right answers",
+    "blind": "right answers of the most frequent answer to each type of question",
+    "above_blind": "right, less blind",
+    "worth": "right about the own picture, less right about another",
+    "caption_gain": "nats a token by which a caption is likelier with its own picture than with another",
+}
+
+
+def _looked(t: Tables) -> Section:
+    text = "Each question was asked about its own picture and about another one. Zero: the picture makes no difference."
+    if not len(t["sight"]):
+        return Section("Do the pictures matter?")
+    table = wide(t["sight"], "measure")
+    table.insert(1, "share of answers, or difference", table.measure.map(_SIGHT))
+    return Section("Do the pictures matter?", [Text(text), Table(table, "What the answers owe to the picture")])
+
+# %% ../../nbs/reports/30_pages.ipynb #9384f82e
 def _sections(t: Tables, cards: list[DialogCard]) -> list[Section]:  # those that say something
     asked = "what the first, second, ... rounds ask for"
     sections = [
@@ -160,6 +179,7 @@ def _sections(t: Tables, cards: list[DialogCard]) -> list[Section]:  # those tha
         _levels(t),
         _heard(t, cards),
         _known(t),
+        _looked(t),
         *_scoped(t),
         _others(t["others"]),
         _seen(t["seen"]),
