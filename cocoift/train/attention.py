@@ -105,6 +105,13 @@ def _flex():
     return torch.compile(flex_attention, dynamic=True)
 
 
+def _in_float32(attend, query, key, value, mask):  # a CPU's backward pass of bf16 attention takes ten times as long
+    if query.dtype not in (torch.bfloat16, torch.float16):
+        return attend(query, key, value, mask)
+    with torch.autocast("cpu", enabled=False):
+        return attend(query.float(), key.float(), value.float(), mask).to(query.dtype)
+
+
 def tree_attention(
     module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs
 ):  # [B, H, L, d] each; a BlockMask or a table
@@ -117,7 +124,7 @@ def tree_attention(
 
     if not isinstance(attention_mask, BlockMask):
         by_mask = partial(_by_tree, attend) if hasattr(attention_mask, "cuts") else attend
-        return by_mask(query, key, value, attention_mask), None
+        return (by_mask if query.is_cuda else partial(_in_float32, by_mask))(query, key, value, attention_mask), None
     if dropout:
         raise ValueError(
             "attention dropout is not known to FlexAttention: set attention_dropout=0 in the checkpoint's configuration"
