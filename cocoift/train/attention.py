@@ -105,11 +105,10 @@ def _flex():
     return torch.compile(flex_attention, dynamic=True)
 
 
-def _in_float32(attend, query, key, value, mask):  # a CPU's backward pass of bf16 attention takes ten times as long
-    if query.dtype not in (torch.bfloat16, torch.float16):
-        return attend(query, key, value, mask)
+def _in_float32(attend, query, key, value, mask):
+    whole = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in (query, key, value))
     with torch.autocast("cpu", enabled=False):
-        return attend(query.float(), key.float(), value.float(), mask).to(query.dtype)
+        return attend(*whole, mask).to(value.dtype)
 
 
 def tree_attention(
