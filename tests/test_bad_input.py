@@ -532,7 +532,7 @@ def test_nothing_to_ask(refused, command):
         ("train train.yaml epochs=1", ["give either steps or epochs"]),
         ("train train.yaml steps=", ["give either steps or epochs"]),
         ("train train.yaml row_tokens=100", ["row_tokens=100 is less than max_length=2048", "raise row_tokens"]),
-        ("train train.yaml precision=bf16 zero=1", ["precision=bf16 zero=1", "set zero=2"]),
+        ("train train.yaml muon_lr=0.02 zero=1", ["muon_lr=0.02 zero=1", "set zero=0"]),
         (
             "train train.yaml lora_r=8 train=projector",
             ["lora_r=8 train=projector: adapters are for the language model", "train=language"],

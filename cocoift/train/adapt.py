@@ -91,14 +91,23 @@ def _add_lora(model, lora: LoraOptions) -> None:
 
 # %% ../../nbs/train/20_adapt.ipynb #ca6f9998
 def parameter_groups(
-    model, rates: dict[str, float]
-) -> list[dict]:  # of each part; for an optimizer: `rate` is what a schedule scales
+    model,
+    rates: dict[str, float],  # of each part
+    matrix_rate: float | None = None,  # of the matrices within layers, where Muon has them
+) -> list[dict]:  # for an optimizer; `rate` is what a schedule scales
     "What is trained, in groups of one learning rate."
-    by_rate: dict[float, list] = {}
+    head = model.get_output_embeddings()
+    linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    matrices = {id(linear.weight) for linear in linears} if matrix_rate else set()
+    by_rate: dict[tuple[bool, float], list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            by_rate.setdefault(rates[part_of(name)], []).append(parameter)
-    return [{"params": parameters, "lr": rate, "rate": rate} for rate, parameters in sorted(by_rate.items())]
+            of_muon = id(parameter) in matrices
+            by_rate.setdefault((of_muon, matrix_rate if of_muon else rates[part_of(name)]), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "rate": rate, "muon": of_muon}
+        for (of_muon, rate), parameters in sorted(by_rate.items())
+    ]
 
 # %% ../../nbs/train/20_adapt.ipynb #f0a503bf
 def whole_weights(

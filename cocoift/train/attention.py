@@ -105,6 +105,12 @@ def _flex():
     return torch.compile(flex_attention, dynamic=True)
 
 
+def _in_float32(attend, query, key, value, mask):
+    whole = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in (query, key, value))
+    with torch.autocast("cpu", enabled=False):
+        return attend(*whole, mask).to(value.dtype)
+
+
 def tree_attention(
     module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs
 ):  # [B, H, L, d] each; a BlockMask or a table
@@ -117,7 +123,7 @@ def tree_attention(
 
     if not isinstance(attention_mask, BlockMask):
         by_mask = partial(_by_tree, attend) if hasattr(attention_mask, "cuts") else attend
-        return by_mask(query, key, value, attention_mask), None
+        return (by_mask if query.is_cuda else partial(_in_float32, by_mask))(query, key, value, attention_mask), None
     if dropout:
         raise ValueError(
             "attention dropout is not known to FlexAttention: set attention_dropout=0 in the checkpoint's configuration"

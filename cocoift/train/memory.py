@@ -52,14 +52,14 @@ _FREE = 0.1  # of a device's memory
 
 def bytes_of_rank(size: ModelSize, recipe: TrainRecipe, zero: int, ranks: int, rows: int) -> dict[str, int]:
     "Bytes that each rank holds at its fullest, by what for."
-    cell, tokens = 2 if recipe.precision == "bf16" else 4, rows * recipe.row
+    cell, weight, tokens = 2 if recipe.precision == "bf16" else 4, recipe.weight_bytes(zero), rows * recipe.row
     inside = tokens * (8 * size.width + 4 * size.inner) * cell * 2  # of one layer
     between = tokens * size.width * cell * size.layers  # the inputs of all layers
     gradients = size.trained * 4 // (ranks if zero >= 2 else 1)  # summed in float32
     flat = min(gradients, 4 * 10**9) if zero else 0  # once more, as Adam takes them
     buckets = 2 * 2 * 10**8 + (10**9 if zero == 3 else 0)  # stage 3: gathered ahead
     return {
-        "weights": size.parameters * cell // (ranks if zero == 3 else 1),
+        "weights": size.parameters * weight // (ranks if zero == 3 else 1),
         "gradients": gradients + flat,
         "optimizer": size.trained * (12 if zero else 8) // (ranks if zero else 1),
         "buffers": buckets * cell if zero and size.parameters > 10**9 else 0,

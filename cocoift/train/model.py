@@ -85,9 +85,13 @@ def tiny_parts(
         tie_word_embeddings=False,
     )
     square = {"height": image_size, "width": image_size}
-    processor = LlavaImageProcessorPil(size={"shortest_edge": image_size}, crop_size=square)
+    processor = LlavaImageProcessorPil(
+        size={"shortest_edge": image_size}, crop_size=square, image_mean=[0.9] * 3, image_std=[0.2] * 3
+    )
+    tower = CLIPVisionModel(vision)
+    torch.nn.init.normal_(next(p for name, p in tower.named_parameters() if "position_embedding" in name))
     with atomic_folder(Path(out)) as folder:
-        CLIPVisionModel(vision).save_pretrained(folder / "vision")
+        tower.save_pretrained(folder / "vision")
         processor.save_pretrained(folder / "vision")
         LlamaForCausalLM(language).save_pretrained(folder / "language")
         tokenizer.save_pretrained(folder / "language")

@@ -74,8 +74,10 @@ class TrainRecipe(BaseModel):
     "AdamW's; LLaVA-1.5 has none."
     clip: float = Field(1.0, gt=0)
     "Norm of the gradients at most; LLaVA's ZeRO files set none."
+    muon_lr: float | None = Field(None, gt=0)
+    "Muon's rate for the matrices within layers, about 0.02; without one they are AdamW's, as all else."
     precision: Literal["fp32", "bf16"] = "fp32"
-    "What the model computes in; bf16 keeps float32 master weights."
+    "What the model computes in; bf16 keeps float32 weights beside (stages 2, 3) or rounds them as it goes (0, 1)."
     seed: int = 0
     "Of the order of the data, dropout, and new adapters."
 
@@ -109,6 +111,10 @@ class TrainRecipe(BaseModel):
     def row(self) -> int:
         "Tokens of a row at most."
         return self.row_tokens or max(4096, self.max_length)
+
+    def weight_bytes(self, zero: int | None = None) -> int:  # at its own stage, if none is named
+        "Bytes of a weight that the model computes with."
+        return 2 if self.precision == "bf16" and (self.zero if zero is None else zero) not in (0, 1) else 4
 
     @property
     def between(self) -> list[str]:
@@ -167,8 +173,9 @@ def _unlearnable(r: TrainRecipe) -> list[tuple[bool, str]]:
             "a conversation must fit into a row: raise row_tokens",
         ),
         (
-            r.precision == "bf16" and r.zero in (0, 1),
-            f"precision=bf16 zero={r.zero}: float32 master weights are kept at stages 2 and 3: set zero=2",
+            r.muon_lr is not None and r.zero != 0,
+            f"muon_lr={r.muon_lr or 0:g} zero={r.zero}: Muon takes matrices whole, which only stage 0 leaves so: "
+            "set zero=0, or leave muon_lr out",
         ),
     ]
 
@@ -208,7 +215,7 @@ def deepspeed_config(
     trained: int,  # parameters
 ) -> dict:
     "What `deepspeed.initialize` gets."
-    bf16 = recipe.precision == "bf16"
+    bf16 = recipe.weight_bytes() == 2
     # not larger than what there is: a tiny model's ranks would each allocate a gigabyte
     bucket = min(2 * 10**8, max(trained, 10**4))
     return {

@@ -18,6 +18,7 @@ from .adapt import LoraOptions, adapt, parameter_groups
 from .attention import FLEX_BLOCK, use_trees
 from .checkpoint import prepare
 from .family import load_model
+from .optimizer import make_optimizer
 from .pack import alone, micro_batches, pack
 from .pictures import Pictures
 from .recipe import TrainRecipe, deepspeed_config
@@ -25,8 +26,8 @@ from .tree import Rows, Tree, collate, token_loss
 
 # %% ../../nbs/train/39_step.ipynb #7a9579b2
 def dtype_of(recipe: TrainRecipe) -> torch.dtype:
-    "What the model computes in."
-    return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    "What the weights are that the model computes with."
+    return torch.bfloat16 if recipe.weight_bytes() == 2 else torch.float32
 
 
 def lora_of(recipe: TrainRecipe) -> LoraOptions | None:
@@ -39,18 +40,20 @@ def groups(model, recipe: TrainRecipe) -> list[dict]:  # for the optimizer; `rat
     return parameter_groups(
         model,
         {"language": recipe.lr, "projector": recipe.projector_lr or recipe.lr, "tower": recipe.tower_lr or recipe.lr},
+        recipe.muon_lr,
     )
 
 # %% ../../nbs/train/39_step.ipynb #59a0ddb4
 class TreeModel(torch.nn.Module):
     "What the engine runs: rows of trees and their pictures in, the summed loss out."
 
-    def __init__(self, llava):
+    def __init__(self, llava, autocast: bool = False):  # autocast: products in bf16 of float32 weights
         super().__init__()
-        self.llava = llava
+        self.llava, self.autocast = llava, autocast
 
     def forward(self, rows: Rows, pictures: dict[str, torch.Tensor]) -> torch.Tensor:  # []
-        return token_loss(self.llava, rows, pictures)
+        with torch.autocast(rows.input_ids.device.type, torch.bfloat16, enabled=self.autocast):
+            return token_loss(self.llava, rows, pictures)
 
 
 def meet() -> None:
@@ -72,10 +75,13 @@ def make_engine(recipe: TrainRecipe):  # engine, model
     trained = adapt(model, recipe.train, lora_of(recipe), recipe.tower)
     if recipe.recompute:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    optimizer = torch.optim.AdamW(groups(model, recipe), betas=recipe.betas, weight_decay=recipe.weight_decay)
+    optimizer = make_optimizer(groups(model, recipe), recipe.betas, recipe.weight_decay)
     size = sum(getattr(p, "ds_numel", p.numel()) for p in trained)
     engine, *_ = deepspeed.initialize(
-        model=TreeModel(model), optimizer=optimizer, model_parameters=trained, config=deepspeed_config(recipe, size)
+        model=TreeModel(model, recipe.precision == "bf16" and dtype_of(recipe) == torch.float32),
+        optimizer=optimizer,
+        model_parameters=trained,
+        config=deepspeed_config(recipe, size),
     )
     prepare(engine)
     engine.train()
