@@ -24,6 +24,19 @@ class AskRound:
     instruction: str
     response: str = ""
     images: tuple[str, ...] = ()  # image ids, shown with the instruction
+    places: tuple[int, ...] = ()  # of each, the offset in the instruction in front of which it stands; (): all in front
+
+    def __post_init__(self):
+        places, length = self.places, len(self.instruction)
+        if places and (len(places) != len(self.images) or list(places) != sorted(places)):
+            raise UserError(f"places={list(places)}: {len(self.images)} pictures take as many offsets, ascending")
+        if places and not 0 <= places[0] <= places[-1] <= length:
+            raise UserError(f"places={list(places)}: an instruction of {length} characters has places 0 to {length}")
+
+    @property
+    def shown(self) -> tuple[tuple[str, int], ...]:  # (image id, offset in the instruction)
+        "Which pictures stand where."
+        return tuple(zip(self.images, self.places or (0,) * len(self.images)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +80,9 @@ class Ask:
     def without_first(self, count: int) -> "Ask":
         "Without its first rounds; the images they showed come with the first one that is left."
         first, *later = self.rounds[count:]
-        shown = tuple(image for r in self.rounds[: count + 1] for image in r.images)
-        return Ask((replace(first, images=shown), *later))
+        front = tuple(image for r in self.rounds[:count] for image in r.images)
+        places = (0,) * len(front) + first.places if first.places else ()
+        return Ask((replace(first, images=front + first.images, places=places), *later))
 
 # %% ../../nbs/models/08_ask.ipynb #beeedfbe
 STATUSES = ("ok", "overflow", "unfit", "refused", "error")

@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
-from ..conversation import Conversation, pictures_of
+from ..conversation import Conversation
 from ..data.inspect.audit import measure, required_blocklists
 from ..data.inspect.survey import read_survey
+from ..dataset import pictures_of
 from ..files import UserError
 from ..images import find_pictures
 from cocoift.reports.audit_tables import (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..conversation import pictures_of
+from ..dataset import pictures_of
 from ..files import atomic_file, digest, digest_of
 from ..images import Album
 from ..models.family import Family

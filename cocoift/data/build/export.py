@@ -14,7 +14,8 @@ from functools import lru_cache, partial
 from itertools import zip_longest
 from pathlib import Path
 
-from ...conversation import Conversation, pictures_of, read_conversations
+from ...conversation import Conversation, read_conversations
+from ...dataset import pictures_of
 from ...files import UserError, atomic_file, write_json
 from ...pictures import picture_bytes
 from ...texts import read_json

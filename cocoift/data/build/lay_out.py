@@ -151,6 +151,7 @@ def _conversations(
         "response": _whole(picked["response"]),
         "format": pc.if_else(asked, _whole(picked["format"]), "free"),
         "origin": pa.StructArray.from_arrays([origin[f.name] for f in origin_type], fields=list(origin_type)),
+        "shows": pa.nulls(len(picked), round_type.field("shows").type),
     }
     rounds = pa.StructArray.from_arrays([_whole(round_[f.name]) for f in round_type], fields=list(round_type))
     first = of[arranged.starts[:-1]]

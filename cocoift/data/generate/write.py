@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...conversation import pictures_of
 from .extend import extend_dataset
 from .jobs import WriteRecipe
 from .plan import Base, GenerationRun, make_plan, open_base, recipe_for, words_of
 from .prompts import load_prompts
 from .requests import GenerationSetup
+from ...dataset import pictures_of
 from ...files import UserError, check_output, digest_of
 from ...locks import only_one
 from ...models.endpoint.cache import Cache
