@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['HALF', 'WRITTEN', 'Broken', 'stated', 'Named', 'picture_of', 'begins_or_ends_with_place', 'marked', 'texts_of',
-           'Mentions', 'placed']
+           'Mentions', 'Sign', 'unplaced']
 
 # %% ../../nbs/data/10_mentions.ipynb #620f8472
 import re
 from base64 import b64decode
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -101,8 +102,12 @@ _AT_START, _AT_END = re.compile(rf"\s*{_OTHER_PLACE}", re.I), re.compile(rf"{_OT
 _NOUNS = {"video": "a video", "audio": "a sound", "speech": "a sound", "sound": "a sound"}
 
 # %% ../../nbs/data/10_mentions.ipynb #ab74dae0
-def _entries(value: Any) -> list:  # of a field: one picture, several, or MiniCPM's object of them by their marks
-    if isinstance(value, dict) and value and all(re.fullmatch("<.*>", str(key)) for key in value):
+def _by_sign(value: Any) -> bool:  # MiniCPM's object of pictures by what stands for them in texts
+    return isinstance(value, dict) and bool(value) and all(re.fullmatch("<.*>", str(key)) for key in value)
+
+
+def _entries(value: Any) -> list:  # of a field: one picture, or several
+    if _by_sign(value):
         return list(value.values())
     return value if isinstance(value, list | tuple) else [value]
 
@@ -166,11 +171,14 @@ class Mentions:
 
     def __init__(self):
         self.entries, self.unnamed, self.reason = [], 0, ""
+        self.by_sign: dict[str, Named] = {}  # what stands for which picture in texts, where a field says so
 
     def field(self, holder: dict) -> None:  # a record or a turn
         for key in _PICTURES:
             if stated(holder.get(key)):
+                before = len(self.entries)
                 self.add(_entries(holder[key]), key)
+                self.by_sign |= dict(zip(holder[key], self.entries[before:])) if _by_sign(holder[key]) else {}
         self.refuse(_about(holder))
 
     def add(self, entries: list, key: str) -> None:
@@ -209,6 +217,33 @@ class Mentions:
         return tuple(first.values())
 
 # %% ../../nbs/data/10_mentions.ipynb #b26de424
-def placed(text: str) -> str:
-    "A text with `<image>` in the place of each picture that it does not name itself."
-    return _PLACE.sub("<image>", WRITTEN.sub("", text)) if "<" in text else text
+_SIGN = re.compile(
+    rf"{WRITTEN.pattern}|<image>|<image_\d+>|<ImageHere>|<\|image(?:_\d+)?\|>"
+    r"|(?:<\|vision_start\|>)?(?:<\|image_pad\|>)+(?:<\|vision_end\|>)?|<\|vision_(?:start|end)\|>",
+    re.I,
+)
+
+
+class Sign(NamedTuple):
+    "Where a text has the place of a picture."
+
+    offset: int  # in the text without signs
+    written: str  # how it stood there
+    path: str = ""  # that it names itself
+
+
+def unplaced(text: str) -> tuple[str, tuple[Sign, ...]]:
+    "A text without the places of pictures, and where they were."
+    found = list(_SIGN.finditer(text)) if "<" in text else []
+    if not found:
+        return text, ()
+    edges = [0, *(edge for sign in found for edge in sign.span()), len(text)]
+    pieces = [text[begin:end] for begin, end in zip(edges[::2], edges[1::2])]
+    worded = [k for k, piece in enumerate(pieces) if piece.strip()] or [0]
+    first, last = worded[0], worded[-1]
+    pieces = [piece if first <= k <= last else "" for k, piece in enumerate(pieces)]
+    pieces[first] = pieces[first].lstrip() if first else pieces[first]
+    pieces[last] = pieces[last].rstrip() if last < len(found) else pieces[last]
+    offsets = accumulate(map(len, pieces))
+    signs = (Sign(at, sign[0], sign[1] or "") for at, sign in zip(offsets, found))
+    return "".join(pieces), tuple(sign for sign in signs if "vision" not in sign.written or "pad" in sign.written)
