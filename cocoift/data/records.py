@@ -14,10 +14,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .turns import ForeignTurn, Shows, agreed, in_short, read_turn, settle_places, shows_of, speaker_of
-
 from ..conversation import Conversation, Origin, Round, read_conversations, rows
 from .mentions import HALF, Broken, Mentions, Named, stated, texts_of, unplaced
+from .turns import ForeignTurn, Shows, agreed, in_short, read_turn, settle_places, shows_of, speaker_of
 from ..files import UserError
 from ..instructions import stated_format
 from ..streams import stream_json
