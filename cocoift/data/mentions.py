@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['HALF', 'WRITTEN', 'Broken', 'stated', 'Named', 'picture_of', 'begins_or_ends_with_place', 'marked', 'texts_of',
-           'Mentions', 'Sign', 'unplaced']
+           'Mentions', 'Sign', 'unplaced', 'signs_before', 'with_places']
 
 # %% ../../nbs/data/10_mentions.ipynb #620f8472
 import re
 from base64 import b64decode
+from collections.abc import Iterable
 from hashlib import sha256
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -247,3 +248,18 @@ def unplaced(text: str) -> tuple[str, tuple[Sign, ...]]:
     offsets = accumulate(map(len, pieces))
     signs = (Sign(at, sign[0], sign[1] or "") for at, sign in zip(offsets, found))
     return "".join(pieces), tuple(sign for sign in signs if "vision" not in sign.written or "pad" in sign.written)
+
+
+def signs_before(text: str) -> int:
+    "How many characters of a text are the places of pictures in front of it, with the blanks behind them."
+    return re.match(rf"(?:\s*(?:{_SIGN.pattern})\s*)*", text, re.I).end() if "<" in text else 0
+
+# %% ../../nbs/data/10_mentions.ipynb #5715e046
+def with_places(text: str, offsets: Iterable[int], sign: str = "<image>") -> str:
+    "A text with the signs of pictures in their places, as `unplaced` reads them."
+    offsets, pieces, at = list(offsets), [], 0
+    for offset in offsets:
+        line = "\n" if text and offset in (0, len(text)) else ""
+        pieces += [text[at:offset], f"{sign}{line}" if not offset else f"{line}{sign}"]
+        at = offset
+    return "".join([*pieces, text[at:]])

@@ -101,7 +101,7 @@ def _walk(content: Any, seen: Mentions, signs_too: bool) -> tuple[str, list[Plac
             seen.part(part)
         waiting += [*seen.entries[named:], *[None] * (seen.unnamed - unnamed)]
         for text in texts_of([part]):
-            bare += "\n" if texts else ""
+            bare += "\n" if texts and not waiting else ""  # around a picture, chat templates put nothing between texts
             parts += [Place(len(bare), picture) for picture in waiting]
             plain, found = unplaced(text) if signs_too else (text, ())
             signs += [Place(len(bare) + sign.offset, _of_sign(sign, seen), sign.written) for sign in found]
