@@ -109,10 +109,10 @@ class _Survey:
 
     conversations: int = 0
     most: int = 0  # images of one conversation
-    in_place: bool = False  # whether a round says where its pictures stand
     # Images without a picture, or without a name where pictures are named only
     missing: set[str] = field(default_factory=set)
     left_out: list[str] = field(default_factory=list)  # conversations
+    in_place: bool = False  # whether a round says where its pictures stand
 
 
 def _survey(conversations: Iterable[Conversation], pictures: Mapping[str, Path] | None) -> _Survey:

@@ -38,6 +38,22 @@ def _spoken(row: dict) -> list[dict] | str:  # the turns of a conversation, or w
     return "its last question has no answer" if len(turns) % 2 else turns
 
 
+def _read(row: dict) -> ForeignRecord | str:  # or why a conversation cannot hold it
+    turns = row["conversations"]
+    if not turns:
+        return "it has no turns"
+    try:
+        read = read_record(row)
+    except Broken as error:
+        return str(error)
+    if isinstance(read, Unusable):
+        return read.reason
+    prompted = any(turn.speaker == "system" for turn in read.turns) and all(
+        turn.get("from") != "system" for turn in turns
+    )
+    return "it has a system prompt, which a conversation has no place for" if prompted else read
+
+
 def _texts(row: dict, read: ForeignRecord) -> list[str] | str:  # of turn after turn; or what is wrong
     "The texts of a record in LLaVA's layout, the pictures' marks removed."
     turns = _spoken(row)
@@ -98,22 +114,6 @@ def dialog(
         subset=subset,
         files=files,
     )
-
-
-def _read(row: dict) -> ForeignRecord | str:  # or why a conversation cannot hold it
-    turns = row["conversations"]
-    if not turns:
-        return "it has no turns"
-    try:
-        read = read_record(row)
-    except Broken as error:
-        return str(error)
-    if isinstance(read, Unusable):
-        return read.reason
-    prompted = any(turn.speaker == "system" for turn in read.turns) and all(
-        turn.get("from") != "system" for turn in turns
-    )
-    return "it has a system prompt, which a conversation has no place for" if prompted else read
 
 # %% ../../../nbs/data/sources/60_llava.ipynb #0342cd5e
 def dialogs(files: Files, path: Path, kind: str = "", **how) -> Iterator[Record | Reject]:
