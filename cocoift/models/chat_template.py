@@ -11,14 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..files import UserError
-from .template import VICUNA, Template, control_tokens
+from .template import VICUNA, Template, control_tokens, cut_question, question_text
 
 # %% ../../nbs/models/11_chat_template.ipynb #c0ea8813
 _Q, _A, _S = ("Qfirst7", "Qsecond7"), ("Afirst7", "Asecond7"), "Ssystem7"
 
 
-def _say(role: str, *texts: str, image: bool = False) -> dict:
-    return {"role": role, "content": [{"type": "image"}] * image + [{"type": "text", "text": text} for text in texts]}
+def _say(role: str, *texts: str | None) -> dict:  # None: a picture
+    parts = ({"type": "image"} if text is None else {"type": "text", "text": text} for text in texts)
+    return {"role": role, "content": list(parts)}
 
 
 def _rendered(processor, messages: list[dict], **options) -> str:
@@ -46,7 +47,7 @@ def probe_template(
         raise UserError(
             f"{path}: has no chat template, so nobody knows how it is spoken to: add its chat_template.jinja"
         )
-    whole = [_say("user", _Q[0], image=True), _say("assistant", _A[0]), _say("user", _Q[1]), _say("assistant", _A[1])]
+    whole = [_say("user", None, _Q[0]), _say("assistant", _A[0]), _say("user", _Q[1]), _say("assistant", _A[1])]
     try:
         text = _rendered(processor, whole)
         asked = _rendered(processor, whole[:1], add_generation_prompt=True)
@@ -63,7 +64,8 @@ def probe_template(
             "mend chat_template.jinja"
         )
     system = VICUNA.system in text or _keeps_system(processor, whole)
-    return _pieces(processor, path, match.groups(), asked, bare.split(_Q[0])[0], system)
+    template, notes = _pieces(processor, path, match.groups(), asked, bare.split(_Q[0])[0], system)
+    return (template, notes) if template is VICUNA else _with_pictures(processor, path, template, notes)
 
 
 def _keeps_system(processor, messages: list[dict]) -> bool:
@@ -103,6 +105,63 @@ def _pieces(
     bare, lead = _cut(bare, control_tokens(tokenizer))
     first, later, first_bare = (piece + "{q}" + ask for piece in (first, behind, lead))
     bare = None if bare == before else bare
-    template = Template("checkpoint", before, first, later, first_bare, answer, stop, bare, starts, end)
-    notes = [note if stops else f"{note}: answers end with {tokenizer.eos_token} now"] if lacks else []
-    return (VICUNA if replace(template, name=VICUNA.name, bos=True) == VICUNA else template), notes
+    template = Template(
+        "checkpoint", before, first, later, first_bare, answer, stop, bare, starts, end, processor.image_token
+    )
+    return template, [note if stops else f"{note}: answers end with {tokenizer.eos_token} now"] if lacks else []
+
+# %% ../../nbs/models/11_chat_template.ipynb #0b115faa
+_SHAPES = (("IIT", "TIT"), ("TITI", "IT"), ("TI", "ITIT"), ("T", "TI"))  # pictures and texts of two rounds
+
+
+def _shaped(shape: str) -> list[str | None]:
+    "Words and pictures; words behind which others come end with a space, which a template may lose."
+    return [None if kind == "I" else f"Q{k}seven{' ' * ('T' in shape[k + 1 :])}" for k, kind in enumerate(shape)]
+
+
+def _written(template: Template, number: int, said: list[str | None]) -> str:
+    text, places = "", []
+    for part in said:
+        text += part or ""
+        places += [len(text)] * (part is None)
+    texts = cut_question(template, text, places)
+    start = template.start(bool(places) and not texts[0]) if not number else ""
+    return start + question_text(template, number, texts)
+
+
+def _agrees(processor, template: Template) -> bool:
+    bos = processor.tokenizer.bos_token or ""
+    for shapes in _SHAPES:
+        first, later = map(_shaped, shapes)
+        messages = [_say("user", *first), _say("assistant", _A[0]), _say("user", *later)]
+        rendered = _rendered(processor, messages, add_generation_prompt=True).removeprefix(bos)
+        asked, _, behind = rendered.partition(_A[0])
+        behind = behind.removeprefix(template.end).removeprefix(template.stop)
+        wanted = _written(template, 1, later).removesuffix(template.later.partition("{q}")[2])
+        if asked != _written(template, 0, first) + template.answer or not behind.startswith(wanted):
+            return False
+    return True
+
+
+def _with_pictures(processor, path, template: Template, notes: list[str]) -> tuple[Template, list[str]]:
+    "A template of one picture, with what it does with several."
+    mark = processor.image_token
+    try:
+        two = _rendered(processor, [_say("user", None, None, _Q[0])]).split(mark)[1]
+        later = _rendered(
+            processor, [_say("user", _Q[0]), _say("assistant", _A[0]), _say("user", None, _Q[1])]
+        ).partition(_A[0])[2]
+        behind = template.first.partition("{q}")[0]
+        before = two.removeprefix(behind)
+        head = later.partition(mark)[0].removeprefix(template.end).removeprefix(template.stop).removesuffix(before)
+        known = replace(template, before=before, behind=behind, later_pictured=head)
+        if head == template.later.partition("{q}")[0]:
+            known = replace(known, later_pictured=None)
+        orders = (order for order in ("placed", "lone", "front") if _agrees(processor, replace(known, order=order)))
+        order = next(orders, None)
+    except Exception:  # refused aloud, or of parts that it does not know
+        return replace(template, order=None), notes
+    if replace(known, name=VICUNA.name, bos=True, order="lone") == VICUNA and order in ("lone", "front"):
+        moved = f"{path}: its chat template moves all of a round's pictures to the front: mended to LLaVA's own order"
+        return VICUNA, notes + [moved] * (order == "front")
+    return replace(known, order=order) if order else replace(template, order=None), notes

@@ -6,9 +6,10 @@
 __all__ = ['TREES', 'ModelType', 'window_of', 'Family', 'open_family']
 
 # %% ../../nbs/models/13_family.ipynb #b7dfd2b1
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 from ..files import UserError
@@ -23,7 +24,7 @@ from cocoift.models.processor import (
     process_picture,
     tower_states,
 )
-from .template import VICUNA, VICUNA_JINJA, Template, start_ids, stop_ids
+from .template import VICUNA, VICUNA_JINJA, Template, piece_ids, start_ids, stop_ids
 from ..texts import read_json, reading
 
 # %% ../../nbs/models/13_family.ipynb #9e8a88af
@@ -31,7 +32,8 @@ from ..texts import read_json, reading
 class ModelType:
     "What sets checkpoints of one model type apart."
 
-    trees: bool = False  # takes shared prefixes exactly: seen equal to separate rows in float64, tests/test_families.py
+    # takes shared prefixes and several pictures exactly: seen equal to separate rows in float64, tests/test_families.py
+    trees: bool = False
     one_size: bool = False  # prepares all pictures in one size, so that each takes as many tokens
     three_places: bool = False  # counts a picture's places in time, height and width (Qwen2.5-VL's MRoPE)
     stack: Callable[[Sequence[dict]], dict] = concatenate  # prepared pictures as one batch
@@ -76,7 +78,16 @@ class Family:
         unknown = f"{self.name} is not known to take shared prefixes exactly: rows with isolation"
         self.reason = "" if self.trees else unknown
         self.window, self.stops = window_of(self.config), self._stops()
-        self._ids = lru_cache(100_000)(self._count_ids)
+        self._ids, self._cells = lru_cache(100_000)(self._count_ids), lru_cache(100_000)(self._count_cells)
+
+    @property
+    def one_picture(self) -> str:
+        "Why a conversation has one picture at most, in front; empty where it may have any."
+        if not self.trees:
+            return f"{self.name} is not known to take several pictures, or later ones, exactly: {', '.join(TREES)} do"
+        return (
+            "" if self.template.order else f"{self.path}: its chat template does not say where several pictures stand"
+        )
 
     def _stops(self) -> frozenset[int]:
         written = self.path / "generation_config.json"
@@ -103,7 +114,22 @@ class Family:
 
     def prefix_ids(self, size: tuple[int, int] | None = None, image: bool = True) -> list[int]:
         "What all conversations about an image share, up to right behind it; without one, up to the first question."
-        return start_ids(self.tokenizer, self.template, image) + (self.image_ids(size) if image else [])
+        return self.front_ids([size] if image else [])
+
+    def front_ids(self, sizes: Sequence[tuple[int, int] | None]) -> list[int]:  # of each picture
+        "What all conversations share that begin with these pictures, up to right behind the last one."
+        between = piece_ids(self.tokenizer, self.template.behind + self.template.before)
+        ids = start_ids(self.tokenizer, self.template, bool(sizes))
+        for number, size in enumerate(sizes):
+            ids += (between if number else []) + self.image_ids(size)
+        return ids
+
+    def expand(self, ids: Sequence[int], sizes: Iterable[tuple[int, int] | None]) -> list[int]:
+        "Ids in which an image token stands for each picture, as all that a picture of its size takes."
+        size = iter(sizes)
+        return [
+            each for token in ids for each in (self.image_ids(next(size)) if token == self.image_token_id else [token])
+        ]
 
     def prepare(self, picture=None) -> dict:  # a PIL image, or None for a blank one
         "One picture as the tower takes it."
@@ -123,13 +149,27 @@ class Family:
 
     def places(self, size: tuple[int, int] | None = None) -> tuple[tuple[int, int, int], ...] | None:
         "Where the tokens of a picture's prefix stand in time, height and width; None for types that count otherwise."
-        if not self.type.three_places:
-            return None
-        grid = process_picture(self.processor, self.path, None, size)["image_grid_thw"][0].tolist()
-        cell, start = self.config.vision_config.spatial_merge_size, len(start_ids(self.tokenizer, self.template, True))
-        times, rows, columns = grid[0], grid[1] // cell, grid[2] // cell
-        cells = [(start + t, start + y, start + x) for t in range(times) for y in range(rows) for x in range(columns)]
-        return (*((k, k, k) for k in range(start)), *cells)
+        return tuple(self.positions(self.prefix_ids(size), [size])) if self.type.three_places else None
+
+    def positions(
+        self,
+        ids: Sequence[int],
+        sizes: Iterable[tuple[int, int] | None],  # of the pictures in them, in order
+        start: int = 0,  # the first token's place
+    ) -> list[tuple[int, int, int]]:  # time, height, width; all the same but within a picture that is counted in three
+        "Where tokens stand."
+        places, size, at = [], iter(sizes), 0
+        while at < len(ids):
+            pictured = self.type.three_places and ids[at] == self.image_token_id
+            cells = self._cells(next(size)) if pictured else ((0, 0, 0),)
+            places += [tuple(start + step for step in cell) for cell in cells]
+            at, start = at + len(cells), start + 1 + max(map(max, cells))
+        return places
+
+    def _count_cells(self, size: tuple[int, int] | None) -> tuple[tuple[int, int, int], ...]:
+        times, rows, columns = process_picture(self.processor, self.path, None, size)["image_grid_thw"][0].tolist()
+        cell = self.config.vision_config.spatial_merge_size
+        return tuple(product(range(times), range(rows // cell), range(columns // cell)))
 
     @property
     def chat_template(self) -> str | None:

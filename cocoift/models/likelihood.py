@@ -15,7 +15,7 @@ import torch
 from ..files import UserError
 from ..formats import TERSE_WORDS, words
 from .ask import Ask
-from .decoding import ask_ids
+from .decoding import AskRow, Prefix, front_of, placed
 from .template import answer_ids, stop_ids
 
 # %% ../../nbs/models/19_likelihood.ipynb #a31af9c7
@@ -44,40 +44,47 @@ def _early(tokenizer, ids: list[int]) -> int:
 @torch.inference_mode()
 def likelihoods(
     model,  # a LocalModel
-    branches: Sequence[tuple[Ask, str]],  # about one image: what is asked, and an answer
+    branches: Sequence[tuple[Ask, str]],  # that begin with the same pictures: what is asked, and an answer
 ) -> list[Likelihood]:
-    "How likely each answer is, all in one pass behind the image."
-    if len({ask.image for ask, _ in branches}) != 1:
-        raise ValueError("branches of one pass are about one image")
-    image, tokenizer, window = branches[0][0].image, model.tokenizer, model.family.window
-    cache, trunk = model.prefix(image)
-    stop, sizes = stop_ids(tokenizer, model.template), model.sizes(image)
-    asked = [ask_ids(model.family, ask, sizes)[trunk:] for ask, _ in branches]
+    "How likely each answer is, all in one pass behind the pictures."
+    fronts = {front_of(model.template, ask) for ask, _ in branches}
+    if len(fronts) != 1:
+        raise ValueError("branches of one pass begin with the same pictures")
+    front, tokenizer, window = fronts.pop(), model.tokenizer, model.family.window
+    prefix, stop = model.prefix(front), stop_ids(tokenizer, model.template)
     answers = [answer_ids(tokenizer, model.template, answer) for _, answer in branches]
-    rows = [a + t + stop for a, t in zip(asked, answers)]
-    if window and trunk + max(map(len, rows)) > window:
+    rows = [model.row(ask, front, answer + stop) for (ask, _), answer in zip(branches, answers)]
+    longest = prefix.length + max(len(row.ids) for row in rows)
+    if window and longest > window:
         raise UserError(
-            f"{model.name}: looks back over {window} tokens, {trunk + max(map(len, rows))} are asked about: "
+            f"{model.name}: looks back over {window} tokens, {longest} are asked about: "
             "its answers cannot be weighed behind one picture: use another model"
         )
-    hidden = _hidden_states(model.model, cache, trunk, rows)  # [L, D]
+    hidden = _hidden_states(model, prefix, rows)  # [L, D]
     estimates, at = [], 0
-    for a, t, row in zip(asked, answers, rows):
-        where = slice(at + len(a) - 1, at + len(row) - 1)  # the places that predict the answer and its stop
+    for t, row in zip(answers, rows):
+        end = at + len(row.ids) - 1
+        where = slice(end - len(t) - len(stop), end)  # the places that predict the answer and its stop
         logp = model.model.get_output_embeddings()(hidden[where]).double().log_softmax(-1)  # [T, V]
         token = logp.gather(1, torch.tensor(t + stop, device=logp.device)[:, None])[:, 0]  # [T]
         early = 1 + _early(tokenizer, t)
         going = torch.log1p(-logp[1:early, stop[0]].exp()).sum()  # not stopped behind any of them
         estimates.append(Likelihood(-token.mean().item(), token.sum().item(), torch.log(-torch.expm1(going)).item()))
-        at += len(row)
+        at = end + 1
     return estimates
 
 
-def _hidden_states(model, cache, trunk: int, rows: Sequence[list[int]]) -> torch.Tensor:  # [L, D]
-    ids = torch.tensor([[token for row in rows for token in row]], device=model.device)  # [1, L]
-    position = trunk + torch.cat([torch.arange(len(row)) for row in rows])[None].to(model.device)  # [1, L]
-    mask = branch_mask([len(row) for row in rows], trunk).to(model.device)
-    out = model.get_decoder()(
-        input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=deepcopy(cache), use_cache=True
+def _hidden_states(model, prefix: Prefix, rows: Sequence[AskRow]) -> torch.Tensor:  # [L, D]
+    device, pictures = model.model.device, model.shown([image for row in rows for image in row.images])
+    reads = model.model.model if pictures else model.model.get_decoder()
+    out = reads(
+        input_ids=torch.tensor([[token for row in rows for token in row.ids]], device=device),  # [1, L]
+        attention_mask=branch_mask([len(row.ids) for row in rows], prefix.length).to(device),
+        position_ids=placed(
+            model.family, torch.tensor([[place for row in rows for place in row.places]], device=device)
+        ),
+        past_key_values=deepcopy(prefix.cache),
+        use_cache=True,
+        **pictures,
     )
     return out.last_hidden_state[0]

@@ -6,9 +6,9 @@
 __all__ = ['LocalModel']
 
 # %% ../../nbs/models/17_local.ipynb #c105336a
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby, takewhile
 from pathlib import Path
 from threading import Event
@@ -18,19 +18,22 @@ import torch
 from ..files import UserError, digest, digest_of
 from ..images import find_pictures
 from .ask import Ask, Model, Reply, Settings
-from .decoding import ask_ids, draw, greedy, model_inputs, open_checkpoint
+from cocoift.models.decoding import (
+    AskRow,
+    Prefix,
+    ask_ids,
+    draw,
+    front_of,
+    greedy,
+    model_inputs,
+    open_checkpoint,
+    picture_inputs,
+)
+from .family import TREES
 from .template import TEMPLATES, Template
 from ..pictures import open_picture
 
 # %% ../../nbs/models/17_local.ipynb #ba6948f5
-def _unfit(ask: Ask) -> Reply | None:
-    if len(ask.images) > 1:
-        return Reply(status="unfit", why=f"{len(ask.images)} images, this model looks at one")
-    if ask.images != ask.rounds[0].images:
-        return Reply(status="unfit", why="its image comes in a later round, this model looks at it first")
-    return None
-
-
 class LocalModel(Model):
     "A checkpoint folder. Its answers are greedy: the same asks give the same answers."
 
@@ -51,7 +54,8 @@ class LocalModel(Model):
         self.path, self.name, self.most_tokens, self.batch = Path(path), Path(path).as_posix(), most_tokens, batch
         self.pictures = images if isinstance(images, Mapping) else find_pictures(images) if images else {}
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        self._last = ("", None, 0)  # the last image, its prefix's cache and length
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._last: tuple = (None, None)  # the last pictures that asks began with, and their prefix
 
     @cached_property
     def about(self) -> dict:
@@ -69,91 +73,103 @@ class LocalModel(Model):
 
         return likelihoods(self, branches)
 
-    def picture(self, image: str | None):  # a PIL image
-        return open_picture(image, self.pictures) if image else None
+    def sizes(self, images: Iterable[str]) -> list[tuple[int, int] | None]:  # of each
+        "Pictures' sizes, for the families whose ids depend on them; only for those they are opened, once."
+        known = self._sizes
+        for image in set(images) - known.keys() if self.family.sizes_matter else ():
+            known[image] = open_picture(image, self.pictures).size
+        return [known.get(image) for image in images]
 
-    def sizes(self, image: str | None, picture=None) -> dict[str, tuple[int, int]]:
-        "A picture's size, for the families whose ids depend on it; only for those it is opened."
-        if image is None or not self.family.sizes_matter:
-            return {}
-        return {image: (picture or self.picture(image)).size}
+    def prefix_ids(self, front: Sequence[str]) -> list[int]:
+        "What all asks share that begin with the same pictures."
+        return self.family.front_ids(self.sizes(front))
 
-    def prefix_ids(self, image: str | None, picture=None) -> list[int]:
-        "What all asks about an image share."
-        return self.family.prefix_ids(self.sizes(image, picture).get(image), image is not None)
+    def _place(self, front: Sequence[str], ids: list[int]) -> int:  # of what follows them
+        return 1 + max(map(max, self.family.positions(ids, self.sizes(front))), default=-1)
 
     @torch.inference_mode()
-    def prefix(self, image: str | None) -> tuple:  # a key-value cache and its length
-        "What the model computes of an image's prefix; the last one is kept."
+    def prefix(self, front: Sequence[str]) -> Prefix:
+        "What the model computes of what begins with these pictures; the last one is kept."
         if not self.family.trees:
             raise UserError(
                 f"{self.name}: {self.family.reason}: its answers cannot be weighed behind one picture: "
-                "use a llava, llava_next, idefics3 or internvl checkpoint"
+                f"use a checkpoint of {', '.join(TREES)}"
             )
-        if self._last[0] != image:
-            picture = self.picture(image)
-            ids = self.prefix_ids(image, picture)
-            inputs = model_inputs(self.model, self.family, ids, [picture] if picture else [])
-            self._last = (image, self.model.model(**inputs, use_cache=True).past_key_values, len(ids))
-        return self._last[1:]
+        if self._last[0] != front:
+            ids = self.prefix_ids(front)
+            inputs = model_inputs(self.model, self.family, ids, [open_picture(i, self.pictures) for i in front])
+            cache = self.model.model(**inputs, use_cache=True).past_key_values
+            self._last = (front, Prefix(cache, len(ids), self._place(front, ids)))
+        return self._last[1]
+
+    def row(self, ask: Ask, front: Sequence[str], answer: Sequence[int] = ()) -> AskRow:
+        "An ask, and maybe an answer's ids, behind the pictures that it begins with."
+        before, images = self.prefix_ids(front), ask.images[len(front) :]
+        ids = ask_ids(self.family, ask, dict(zip(ask.images, self.sizes(ask.images))))[len(before) :] + list(answer)
+        return AskRow(ids, self.family.positions(ids, self.sizes(images), self._place(front, before)), images)
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
-        "Asks that follow one another about one image share its prefix; one that does not fit is not shortened."
+        "Asks that follow one another and begin with the same pictures share them; one that does not fit is not shortened."
         return [
             reply
-            for image, about_it in groupby(asks, key=lambda ask: ask.image)
-            for reply in self._answer_about(image, [*about_it])
+            for front, together in groupby(asks, key=partial(front_of, self.template))
+            for reply in self._answer_behind(front, [*together])
         ]
 
-    def _answer_about(self, image: str | None, asks: Sequence[Ask]) -> list[Reply]:
-        sizes = self.sizes(image)
-        trunk = len(self.family.prefix_ids(sizes.get(image), image is not None))
-        replies: list[Reply | None] = [_unfit(ask) for ask in asks]
-        rows = [[] if reply else ask_ids(self.family, ask, sizes)[trunk:] for ask, reply in zip(asks, replies)]
+    def _answer_behind(self, front: tuple[str, ...], asks: Sequence[Ask]) -> list[Reply]:
+        trunk = len(self.prefix_ids(front))
+        replies: list[Reply | None] = [self._unfit(ask) for ask in asks]
+        rows = [None if reply else self.row(ask, front) for ask, reply in zip(asks, replies)]
         for k, row in enumerate(rows):
-            need = trunk + len(row) + self.most_tokens
-            if not replies[k] and self.context and need > self.context:
+            if row and self.context and (need := trunk + len(row.ids) + self.most_tokens) > self.context:
                 replies[k] = Reply(status="overflow", why=f"{need} tokens with the answer, {self.context} fit")
         fitting = [k for k, reply in enumerate(replies) if reply is None]
         for start in range(0, len(fitting), self.batch):
             batch = fitting[start : start + self.batch]
-            for k, reply in zip(batch, self._answer_batch(image, [rows[k] for k in batch], trunk)):
+            for k, reply in zip(batch, self._answer_batch(front, [rows[k] for k in batch], trunk)):
                 replies[k] = reply
         return replies
 
-    def _answer_batch(self, image: str | None, rows: list[list[int]], trunk: int) -> list[Reply]:
+    def _unfit(self, ask: Ask) -> Reply | None:
+        why = ask.images != front_of(self.template, ask)[:1] and self.family.one_picture
+        return Reply(status="unfit", why=why) if why else None
+
+    def _answer_batch(self, front: tuple[str, ...], rows: list[AskRow], trunk: int) -> list[Reply]:
         window = self.family.window
-        if self.family.trees and not (window and trunk + max(map(len, rows)) + self.most_tokens > window):
-            answers = greedy(self.model, *self.prefix(image), rows, self.family.stops, self.most_tokens)
+        narrow = window and trunk + max(len(row.ids) for row in rows) + self.most_tokens > window
+        if self.family.trees and not narrow:
+            pictures = self.shown([image for row in rows for image in row.images])
+            answers = greedy(self.model, self.family, self.prefix(front), rows, pictures, self.most_tokens)
         else:
-            answers = self._one_by_one(image, rows)
+            answers = [self._plainly(front, row) for row in rows]
         return [
             Reply(
                 self.tokenizer.decode(answer).strip(),
-                prompt=digest_of([trunk, *row]),
-                tokens=(trunk + len(row), len(answer)),
+                prompt=digest_of([trunk, *row.ids]),
+                tokens=(trunk + len(row.ids), len(answer)),
             )
             for row, answer in zip(rows, answers)
         ]
 
+    def shown(self, images: Sequence[str]) -> dict[str, torch.Tensor]:
+        "Pictures as the model takes them."
+        return picture_inputs(self.model, self.family, [open_picture(image, self.pictures) for image in images])
+
     @torch.inference_mode()
-    def _one_by_one(self, image: str | None, rows: Sequence[list[int]]) -> list[list[int]]:
-        "Greedy answers by transformers' own `generate`, without any shared work."
-        answers, stops, picture = [], sorted(self.family.stops), self.picture(image)
-        start = self.prefix_ids(image, picture)
-        for row in rows:
-            inputs = model_inputs(self.model, self.family, start + row, [picture] if picture else [])
-            out = self.model.generate(
-                **inputs,
-                attention_mask=torch.ones_like(inputs["input_ids"]),
-                max_new_tokens=self.most_tokens,
-                do_sample=False,
-                eos_token_id=stops,
-                pad_token_id=stops[0],
-            )
-            answer = out[0, inputs["input_ids"].shape[1] :].tolist()
-            answers.append(list(takewhile(lambda token: token not in stops, answer)))
-        return answers
+    def _plainly(self, front: tuple[str, ...], row: AskRow) -> list[int]:
+        "A greedy answer by transformers' own `generate`, without any shared work."
+        stops, pictures = sorted(self.family.stops), [open_picture(i, self.pictures) for i in (*front, *row.images)]
+        inputs = model_inputs(self.model, self.family, self.prefix_ids(front) + row.ids, pictures)
+        out = self.model.generate(
+            **inputs,
+            attention_mask=torch.ones_like(inputs["input_ids"]),
+            max_new_tokens=self.most_tokens,
+            do_sample=False,
+            eos_token_id=stops,
+            pad_token_id=stops[0],
+        )
+        answer = out[0, inputs["input_ids"].shape[1] :].tolist()
+        return list(takewhile(lambda token: token not in stops, answer))
 
     @torch.inference_mode()
     def stream(
@@ -179,6 +195,8 @@ class LocalModel(Model):
             yield rest
 
     def _inputs(self, ask: Ask, pictures: Mapping[str, Path]) -> dict:
+        if unfit := self._unfit(ask):
+            raise UserError(unfit.why)
         shown = [(image, open_picture(image, pictures)) for image in ask.images]
         ids = ask_ids(self.family, ask, {image: picture.size for image, picture in shown})
         if self.context and len(ids) + 1 > self.context:

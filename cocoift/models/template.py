@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VICUNA', 'PLAIN', 'TEMPLATES', 'VICUNA_JINJA', 'Template', 'render', 'reader', 'text_ids', 'control_tokens',
-           'piece_ids', 'question_ids', 'goes_on', 'answer_ids', 'stop_ids', 'start_ids', 'prefix_ids', 'with_pictures']
+           'piece_ids', 'goes_on', 'answer_ids', 'stop_ids', 'start_ids', 'prefix_ids', 'cut_question', 'leading',
+           'question_parts', 'filled_parts', 'question_text', 'question_ids', 'with_pictures']
 
 # %% ../../nbs/models/10_template.ipynb #cf530f3d
 import json
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from ..files import UserError
 
@@ -31,6 +33,13 @@ class Template:
     bare: str | None = None  # what `system` is without an image, where it differs
     bos: bool = True  # whether the tokenizer's start token, if it has one, comes first
     end: str = ""  # what stands between an answer and its stop, part of the answer's text
+    image: str = "<image>"  # the mark that a processor turns into a picture's tokens
+    before: str = ""  # what stands before a picture's mark; `system` has the first one's
+    behind: str = ""  # and behind it; `first` has the first one's
+    later_pictured: str | None = None  # what `later` begins with before a picture, where it differs
+    # where a round's pictures stand. placed: where they are put; front: all before the text; lone: a round's only one
+    # before the text, several where they are put; None: nobody knows of more than one
+    order: str | None = "placed"
 
     def start(self, image: bool) -> str:
         "What stands before everything, or before the image."
@@ -55,6 +64,8 @@ VICUNA = Template(
     first_bare=_VICUNA + "{q} ASSISTANT:",
     answer=" ",
     stop="</s>",
+    behind="\n",
+    order="lone",
 )
 
 # %% ../../nbs/models/10_template.ipynb #0b9dee6e
@@ -123,21 +134,22 @@ def control_tokens(tokenizer) -> list[str]:
     )
 
 
-def piece_ids(tokenizer, piece: str, text: str = "") -> list[int]:
-    "The ids of a template's piece with `text` for its `{q}`: control tokens stand where the piece has them alone."
-    marks = control_tokens(tokenizer)
-    parts = re.split("(" + "|".join(map(re.escape, marks)) + ")", piece) if marks else [piece]
-    ids = []
-    for number, part in enumerate(parts):
-        ids += [tokenizer.convert_tokens_to_ids(part)] if number % 2 else text_ids(tokenizer, part.replace("{q}", text))
-    return ids
+@lru_cache(maxsize=16)
+def _cuts(tokenizer) -> re.Pattern:
+    return re.compile("(" + "|".join(map(re.escape, control_tokens(tokenizer) or ["(?!)"])) + ")")
 
 
-def question_ids(tokenizer, template: Template, instruction: str, number: int, image: bool) -> list[int]:
-    "The ids of question `number` (from 0), up to where its answer begins."
-    return piece_ids(
-        tokenizer, template.later if number else template.first if image else template.first_bare, instruction
-    )
+def _part_ids(tokenizer, parts: Sequence[str]) -> list[int]:  # the odd ones are control tokens
+    return [
+        token
+        for number, part in enumerate(parts)
+        for token in ([tokenizer.convert_tokens_to_ids(part)] if number % 2 else text_ids(tokenizer, part))
+    ]
+
+
+def piece_ids(tokenizer, piece: str) -> list[int]:
+    "The ids of a template's piece: control tokens stand where the piece has them alone."
+    return _part_ids(tokenizer, _cuts(tokenizer).split(piece))
 
 
 def goes_on(tokenizer, template: Template) -> bool:
@@ -173,12 +185,79 @@ def prefix_ids(tokenizer, template: Template, image_tokens: int) -> list[int]:
         start_ids(tokenizer, template, image_tokens > 0) + [tokenizer.convert_tokens_to_ids("<image>")] * image_tokens
     )
 
+# %% ../../nbs/models/10_template.ipynb #72ad5345
+def cut_question(template: Template, instruction: str, places: Sequence[int] = ()) -> list[str]:
+    "An instruction as the texts before, between and behind n pictures, n + 1 of them, as the template lets them stand."
+    if "{q}" not in template.first_bare:  # captions: nothing is asked
+        return [""] * (len(places) + 1)
+    if template.order == "front" or template.order == "lone" and len(places) == 1:
+        places = (0,) * len(places)
+    return [instruction[begin:end] for begin, end in pairwise((0, *places, len(instruction)))]
+
+
+def leading(texts: Sequence[str]) -> int:  # of `cut_question`
+    "How many pictures stand in front of all text."
+    return next((k for k, text in enumerate(texts[:-1]) if text), len(texts) - 1)
+
+
+def _runs(template: Template, number: int, filled: Sequence[bool]) -> list[str | int]:
+    "What question `number` is made of: the template's texts, and the places of the instruction's."
+    pictured, pictures = len(filled) > 1 and not filled[0], len(filled) - 1
+    piece = template.later if number else template.first if pictured else template.first_bare
+    head, _, ask = piece.partition("{q}")
+    if number and pictured and template.later_pictured is not None:
+        head = template.later_pictured
+    in_prefix = pictured and not number  # the first picture, whose surroundings stand in `system` and `first`
+    runs = ["" if in_prefix else head, 0]
+    for k in range(1, pictures + 1):
+        first, begun = in_prefix and k == 1, any(filled[:k])
+        behind = head if first else "" if template.order == "lone" and begun else template.behind
+        runs += [("" if first else template.before) + template.image + behind, k]
+    return [*runs, ask]
+
+
+@lru_cache(maxsize=256)
+def question_parts(
+    tokenizer, template: Template, number: int, filled: tuple[bool, ...]
+) -> list[list[str | int]]:  # by turns the pieces of a text, of which numbers are places in `cut_question`, and a mark
+    "A question with control tokens between its texts. `filled` says which of the instruction's texts are not empty."
+    parts: list[list[str | int]] = [[]]
+    for run in _runs(template, min(number, 1), filled):
+        pieces = [run] if isinstance(run, int) else _cuts(tokenizer).split(run)
+        parts[-1].append(pieces[0])
+        parts += [[piece] for piece in pieces[1:]]
+    return parts
+
+
+def filled_parts(parts: Sequence[list[str | int]], texts: Sequence[str]) -> list[str]:  # the odd ones: control tokens
+    "A question's parts with an instruction's texts in their places."
+    return ["".join(texts[piece] if isinstance(piece, int) else piece for piece in part) for part in parts]
+
+
+def question_text(template: Template, number: int, texts: Sequence[str]) -> str:
+    "Question `number` (from 0) as text, for reading and checking; the first picture of all comes with it."
+    runs = _runs(template, number, tuple(map(bool, texts)))
+    return "".join(texts[run] if isinstance(run, int) else run for run in runs)
+
+
+def question_ids(
+    tokenizer, template: Template, instruction: str, number: int = 0, places: Sequence[int] = ()
+) -> list[int]:
+    "The ids of question `number` (from 0), up to where its answer begins; one image token stands for each picture."
+    texts = cut_question(template, instruction, places)
+    parts = question_parts(tokenizer, template, min(number, 1), tuple(map(bool, texts)))
+    return _part_ids(tokenizer, filled_parts(parts, texts))
+
 # %% ../../nbs/models/10_template.ipynb #a81d0f0a
-_CONTENT = (
-    "{%- if m.content is string %}{{ m.content }}{% else %}"
-    "{% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
-    "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endif -%}"
+_PARTS = (  # what a message of parts says
+    "{%- set part = namespace(text='', begun=false) -%}"
+    "{%- set lone = m.content | selectattr('type', 'equalto', 'image') | list | length == 1 -%}"
+    "{%- for c in m.content -%}{%- if c.type == 'image' and lone -%}{%- set part.text = '<image>\n' + part.text -%}"
+    "{%- elif c.type == 'image' -%}{%- set part.text = part.text + ('<image>' if part.begun else '<image>\n') -%}"
+    "{%- elif c.type == 'text' and c.text -%}{%- set part.text = part.text + c.text -%}{%- set part.begun = true -%}"
+    "{%- endif -%}{%- endfor -%}"
 )
+_CONTENT = "{%- if m.content is string %}{{ m.content }}{% else %}" + _PARTS + "{{- part.text }}{% endif -%}"
 VICUNA_JINJA = (
     "{{- bos_token -}}{{- '" + _VICUNA.removesuffix("USER: ").replace("'", "\\'") + "' -}}"
     "{%- for m in messages %}{% if m.role == 'user' %}{{ 'USER: ' }}" + _CONTENT + "{{ ' ASSISTANT:' }}"
@@ -191,10 +270,8 @@ VICUNA_JINJA = (
 _FLATTEN = (
     "{%- set flat = namespace(messages=[]) -%}{%- for m in messages -%}"
     "{%- if not m.content or m.content is string -%}{%- set flat.messages = flat.messages + [m] -%}{%- else -%}"
-    "{%- set part = namespace(pictures='', text='') -%}{%- for c in m.content -%}"
-    "{%- if c.type == 'image' -%}{%- set part.pictures = part.pictures + '<image>\n' -%}"
-    "{%- elif c.type == 'text' -%}{%- set part.text = part.text + c.text -%}{%- endif -%}{%- endfor -%}"
-    "{%- set flat.messages = flat.messages + [dict(m, content=part.pictures + part.text)] -%}"
+    + _PARTS
+    + "{%- set flat.messages = flat.messages + [dict(m, content=part.text)] -%}"
     "{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}"
 )
 
