@@ -28,6 +28,7 @@ from cocoift.models.decoding import (
     model_inputs,
     open_checkpoint,
     picture_inputs,
+    placed,
 )
 from .family import TREES
 from .template import TEMPLATES, Template
@@ -190,7 +191,8 @@ class LocalModel(Model):
             if not text.endswith("\ufffd") and len(text) > len(shown):
                 yield text[len(shown) :]
                 shown = text
-            inputs = {"input_ids": torch.tensor([[following]], device=self.model.device)}
+            place = inputs["position_ids"][..., -1:] + 1  # told each time: some models remember another dialog's
+            inputs = {"input_ids": torch.tensor([[following]], device=self.model.device), "position_ids": place}
         if rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]:
             yield rest
 
@@ -198,10 +200,13 @@ class LocalModel(Model):
         if unfit := self._unfit(ask):
             raise UserError(unfit.why)
         shown = [(image, open_picture(image, pictures)) for image in ask.images]
-        ids = ask_ids(self.family, ask, {image: picture.size for image, picture in shown})
+        sizes = {image: picture.size for image, picture in shown}
+        ids = ask_ids(self.family, ask, sizes)
         if self.context and len(ids) + 1 > self.context:
             raise UserError(
                 f"the dialog has {len(ids):,} tokens and this model reads {self.context:,}: "
                 "shorten the question, or clear and begin again"
             )
-        return model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
+        places = torch.tensor([self.family.positions(ids, [sizes[image] for image in ask.images])])  # [1, L, 3]
+        inputs = model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
+        return inputs | {"position_ids": placed(self.family, places).to(self.model.device)}

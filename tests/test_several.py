@@ -1,0 +1,145 @@
+"""Several pictures in a conversation, in any round and anywhere in its text: ids, answers, losses and gradients of every
+family of checkpoints are those of plain transformers for the same messages."""
+
+from itertools import pairwise
+from pathlib import Path
+from threading import Event
+
+import pytest
+import torch
+from PIL import Image
+from tiny import EXACT
+
+from cocoift.models.ask import Ask, AskRound, Settings
+from cocoift.models.decoding import ask_ids, front_of
+from cocoift.models.family import open_family
+from cocoift.models.local import LocalModel
+from cocoift.models.template import answer_ids, stop_ids
+
+SIZES = {"coco:1": (50, 30), "coco:2": (64, 64), "coco:3": (90, 140)}
+ASKS = {
+    "two in front": Ask.of("Same place?", ("coco:1", "coco:2"), [("Is it safe?", "Yes")]),
+    "one in front": Ask.of("Is it safe?", "coco:1"),
+    "one in front, one later within the text": Ask(
+        (AskRound("Is it safe?", "Yes", ("coco:1",)), AskRound("And this  one?", images=("coco:3",), places=(9,)))
+    ),
+    "the first in a later round": Ask((AskRound("Hi", "Hello"), AskRound("What is it?", images=("coco:2",)))),
+    "behind the text of a later round": Ask(
+        (AskRound("Hi", "Hello"), AskRound("What is it? ", "Calm.", ("coco:2",), (12,)), AskRound("Why?"))
+    ),
+    "text first": Ask((AskRound("Is  or  safe?", images=("coco:1", "coco:3"), places=(3, 7)),)),
+    "alone within the text": Ask((AskRound("Is  safe?", images=("coco:2",), places=(3,)),)),
+    "one in front, one behind it, one again": Ask(
+        (
+            AskRound("Is it like ? Yes?", "No.", ("coco:1", "coco:2", "coco:1"), (0, 11, 17)),
+            AskRound("And these?", images=("coco:3", "coco:2")),
+        )
+    ),
+    "no picture": Ask.of("Hi"),
+}
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, size in enumerate(SIZES.values(), 1):
+        Image.effect_mandelbrot(size, (-2, -number, 1, 1), 50).convert("RGB").save(folder / f"{number:012}.png")
+    return {image: folder / f"{number:012}.png" for number, image in enumerate(SIZES, 1)}
+
+
+def messages_of(ask: Ask) -> list[dict]:
+    "As plain transformers takes them: parts in order."
+    messages = []
+    for r in ask.rounds:
+        content, places = [], [offset for _, offset in r.shown]
+        for k, (begin, end) in enumerate(pairwise((0, *places, len(r.instruction)))):
+            content += [{"type": "image"}] * (k > 0)
+            content += [{"type": "text", "text": r.instruction[begin:end]}] if begin < end else []
+        messages.append({"role": "user", "content": content})
+        if r.response:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": r.response}]})
+    return messages
+
+
+def plain_inputs(family, ask: Ask, album, prompt: bool = True) -> dict:
+    "What the checkpoint's own processor makes of the messages."
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    tokenizer, processor = family.tokenizer, family.processor
+    template = family.chat_template or processor.chat_template or tokenizer.chat_template
+    marks = {name: mark for name, mark in tokenizer.special_tokens_map.items() if isinstance(mark, str)}
+    text = render_jinja_template(
+        conversations=[messages_of(ask)], chat_template=template, add_generation_prompt=prompt, **marks
+    )[0][0]
+    if not prompt:
+        text = text[: text.rindex(family.template.stop) + len(family.template.stop)]
+    pictures = [Image.open(album[image]).convert("RGB") for image in ask.images]
+    return dict(processor(text=[text], images=pictures or None, add_special_tokens=False, return_tensors="pt"))
+
+
+@pytest.fixture(params=EXACT)
+def family(request, folders):
+    return open_family(folders[request.param])
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_ids_are_those_of_the_processor(family, ask, album):
+    wanted = plain_inputs(family, ask, album)["input_ids"][0].tolist()
+    ids = ask_ids(family, ask, SIZES)
+    assert ids == wanted, family.tokenizer.decode(ids) + "\n" + family.tokenizer.decode(wanted)
+    front = family.front_ids([SIZES[image] for image in front_of(family.template, ask)])
+    assert ids[: len(front)] == front
+
+
+def loud(model: torch.nn.Module) -> None:
+    "Large random weights: what is said hangs on every token and every place."
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.5)
+
+
+def test_answers_streams_and_likelihoods_are_those_of_plain_transformers(family, album):
+    chat = LocalModel(family.path, album, most_tokens=5)
+    loud(chat.model)
+    together = chat.answer(list(ASKS.values()))
+    wanted = [generated(chat, ask, album) for ask in ASKS.values()]
+    assert [reply.text for reply in together] == wanted
+    assert (
+        len(set(wanted)) > 3 or family.window
+    )  # the tiny Gemma-3 says the same of everything, its ids are known above
+    for ask, text in zip(ASKS.values(), wanted):
+        assert chat.answer([ask])[0].text == text
+        assert "".join(chat.stream(ask, Settings(most_tokens=5), Event())).strip() == text
+    if family.window:
+        return  # weighed behind a picture within the window only
+    by_front = {}
+    for ask in ASKS.values():
+        by_front.setdefault(front_of(family.template, ask), []).append((ask, "Yes, it is."))
+    for branches in by_front.values():
+        for (ask, answer), likelihood in zip(branches, chat.likelihoods(branches)):
+            assert likelihood.logprob == pytest.approx(logprob(chat, ask, answer, album), abs=2e-3)
+
+
+def generated(chat, ask, album) -> str:
+    inputs, stop = plain_inputs(chat.family, ask, album), sorted(chat.family.stops)
+    with torch.inference_mode():
+        out = chat.model.generate(**inputs, max_new_tokens=5, do_sample=False, eos_token_id=stop, pad_token_id=stop[0])
+    answer = out[0, inputs["input_ids"].shape[1] :].tolist()
+    ends = [answer.index(token) for token in stop if token in answer]
+    return chat.tokenizer.decode(answer[: min(ends, default=len(answer))]).strip()
+
+
+def logprob(chat, ask, answer: str, album) -> float:
+    inputs = plain_inputs(chat.family, ask, album)
+    told = answer_ids(chat.tokenizer, chat.template, answer) + stop_ids(chat.tokenizer, chat.template)
+    before = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([told])], 1)
+    for name in ("attention_mask", "mm_token_type_ids"):
+        if name in inputs:
+            more = torch.full((1, len(told)), int(name == "attention_mask"))
+            inputs[name] = torch.cat([inputs[name], more], 1)
+    with torch.inference_mode():
+        logp = chat.model(**inputs).logits[0, before - 1 : -1].double().log_softmax(-1)
+    return logp.gather(1, torch.tensor(told)[:, None]).sum().item()
