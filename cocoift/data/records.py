@@ -183,6 +183,14 @@ def begins_list(path: Path) -> bool:
             raise UserError(f"{path}: byte {error.start} is not UTF-8 text: is it another file?") from None
 
 
+def _unpaired(record: Any) -> Any:  # a row of The Cauldron or FineVision as messages, anything else as it is
+    texts = record.get("texts") if isinstance(record, dict) and "images" in record else None
+    if not isinstance(texts, list) or not all(isinstance(t, dict) and {"user", "assistant"} <= t.keys() for t in texts):
+        return record
+    messages = [{"role": role, "content": text[role]} for text in texts for role in ("user", "assistant")]
+    return {key: value for key, value in record.items() if key != "texts"} | {"messages": messages}
+
+
 def _one_object(path: Path) -> bool:  # over several lines
     with reading_text(path) as file:
         first = file.readline(1 << 24)
@@ -221,7 +229,7 @@ def read_any(path: str | Path) -> Iterator[Conversation | Unusable]:
         return
     if path.suffix == ".json" and not begins_list(path) and _one_object(path):
         raise _no_record(path, None)
-    records = _numbered(path)
+    records = ((number, _unpaired(record)) for number, record in _numbered(path))
     if (first := next(records, None)) is None:
         return
     keys = first[1] if isinstance(first[1], dict) else ()
