@@ -13,7 +13,12 @@ from cocoift.data.build.recipe import BuildRecipe
 from cocoift.data.inspect.audit import audit_path
 from cocoift.data.inspect.repair import repair
 from cocoift.data.records import Unusable, from_record, read_any
-from cocoift.files import UserError, write_json
+from cocoift.eval.dialog import ask_at
+from cocoift.eval.examine import open_exam, run_exam
+from cocoift.eval.options import EvalOptions
+from cocoift.files import Journal, UserError, write_json
+from cocoift.models.ask import Ask, Model, Reply
+from cocoift.models.replay import ReplayModel
 
 WORD = "Answer the question using a single word or phrase."
 MIX = "llava/llava_v1_5_mix665k.json"
@@ -260,3 +265,88 @@ def test_a_wrong_place_is_one_line(tmp_path):
     (tmp_path / "own.jsonl").write_text(json.dumps(rows[0]))
     with pytest.raises(UserError, match="record 1: rounds.0.shows: image 1 is shown, there are 1"):
         list(read_conversations(tmp_path / "own.jsonl"))
+
+
+# Evaluation
+
+
+class Sees(Model):
+    "Says which pictures it was shown where, in each round."
+
+    name, about = "sees", {"model": "sees"}
+
+    def answer(self, asks):
+        return [Reply("; ".join(str([(k.split(":")[1], at) for k, at in r.shown]) for r in ask.rounds)) for ask in asks]
+
+
+@pytest.fixture
+def infimm(shared, tmp_path):
+    photographs = sorted((shared / "data/coco-mini/images/train2017").glob("*.jpg"))
+    two, three = ([file.name for file in photographs[k:n]] for k, n in ((0, 2), (2, 5)))
+    about = {"answer": "The first.", "steps": ["Look."], "category": "Deductive", "complexity": "High"}
+    rows = {
+        "1": {"images": two, "question": "Is the dog of <image> older than that of <image>?"} | about,
+        "2": {"images": three, "question": "Which is the odd one out?"} | about,
+    }
+    write_json(tmp_path / "bench/infimm.json", rows)
+    return tmp_path / "bench", photographs[0].parent, [[str(int(n[:-4])) for n in names] for names in (two, three)]
+
+
+def test_questions_keep_their_pictures_behind_any_history(infimm, tmp_path):
+    data, images, (two, three) = infimm
+    options = EvalOptions(data=data, out=tmp_path / "run", images=images, histories=["none", "neutral:2", "own:1"])
+    exam = open_exam("infimm", options)
+    result = run_exam(Sees(), exam, tmp_path / "run")
+    assert result["answered"] == result["rounds"] == 8
+    lines = Journal(tmp_path / "run/rounds.jsonl").read()
+    placed = {"1": [(n, at) for n, at in zip(two, (14, 34))], "2": [(n, 0) for n in three]}
+    for line in lines:
+        first, own = [(two if line["item"] == "1" else three)[0]], placed[line["item"]]
+        expected = {"none": [own], "neutral": [[(first[0], 0)], [], own], "own": [[(first[0], 0)], own]}[
+            line["history"]
+        ]
+        if line["prior"]:
+            expected = expected[:1]
+        assert line["response"] == "; ".join(map(str, expected)), line
+    assert ["shows" in line for line in lines if line["history"] == "none"] == [True, False]  # all in front: as ever
+    again = [ReplayModel(tmp_path / "run").answer([ask_at(d, n, told)]) for d, n, told in played(exam, lines)]
+    assert [reply.text for (reply,) in again] == [line["response"] for line in lines]
+    before = (tmp_path / "run/rounds.jsonl").read_bytes()
+    run_exam(Sees(), exam, tmp_path / "run")
+    assert (tmp_path / "run/rounds.jsonl").read_bytes() == before
+
+
+def played(exam, lines):
+    "Each line's dialog, round and the responses before it."
+    by_id = {d.id: d for d in exam.dialogs}
+    for line in lines:
+        dialog, number = by_id[line["dialog"]], line["round"] - 1
+        own = {other["round"] - 1: other["response"] for other in lines if other["dialog"] == dialog.id}
+        yield (
+            dialog,
+            number,
+            [own[k] if turn.response is None else turn.response for k, turn in enumerate(dialog.turns[:number])],
+        )
+
+
+def test_other_counts_in_a_question_are_one_line(infimm, tmp_path):
+    data, images, _ = infimm
+    rows = json.loads((data / "infimm.json").read_text())
+    rows["2"]["question"] = "Is <image> the odd one out?"
+    write_json(data / "infimm.json", rows)
+    with pytest.raises(UserError, match="infimm.json: 2: its question has 1 places for 3 images: write <image> once"):
+        open_exam("infimm", EvalOptions(data=data, out=tmp_path / "run", images=images))
+
+
+def test_a_served_model_gets_parts_in_place(tmp_path):
+    from PIL import Image
+
+    from cocoift.models.endpoint.request import ImageParts, messages_of
+
+    for name in "ab":
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
+    pictures = {name: tmp_path / f"{name}.png" for name in "ab"}
+    ask = Ask.of("Is  like ?", ("a", "b"), [("What is here?", "Red.")], [[(0, 0)], [(1, 3), (0, 9)]])
+    first, _, asked = messages_of(ask, ImageParts(pictures))
+    assert [part["type"] for part in first["content"]] == ["image", "text"]
+    assert [part.get("text", "") for part in asked["content"]] == ["Is ", "", " like ", "", "?"]
