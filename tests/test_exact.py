@@ -37,10 +37,11 @@ def plainly(recipe, steps: int, layout=list) -> tuple[list[float], dict]:
 
 @pytest.fixture(scope="module")
 def told(small, tmp_path_factory) -> dict:
-    "A recipe of four images, and of three and a conversation that has none."
+    """A recipe of four images, and of three, a conversation that has none, one that shows a second picture in its
+    second round and one that begins without."""
     from itertools import islice
 
-    from cocoift.conversation import conversation, read_conversations, write_jsonl
+    from cocoift.conversation import Conversation, Round, conversation, read_conversations, write_jsonl
 
     folder, by_image = tmp_path_factory.mktemp("exact"), {}
     for c in read_conversations(small / "set"):
@@ -48,9 +49,15 @@ def told(small, tmp_path_factory) -> dict:
     images = [some[:3] for some in islice(by_image.values(), 4)]
     text = conversation(None, ("Is there a star?", "No, without an image there is no star."), id="text")
     write_jsonl(folder / "images.jsonl", [c for some in images for c in some])
+    first, second = (some[0].image for some in images[:2])
+    two = Round("And on  ?", "A star.", shows=((1, 7), (0, 8)))
+    several = [
+        Conversation("both", (first, second), (Round("What is here?", "A cross.", shows=((0, 0),)), two)),
+        Conversation("late", (first, second), (Round("Hello", "Hello."), two)),
+    ]
     # a rank gets the one without a picture
     write_jsonl(folder / "mixed.jsonl", [*(c for some in images[:3] for c in some), text])
-    write_jsonl(folder / "few.jsonl", [*(c for some in images[:2] for c in some), *images[2][:1], text])
+    write_jsonl(folder / "few.jsonl", [*(c for some in images[:2] for c in some), *images[2][:1], text, *several])
     return {
         "model": str(small / "start"),
         "data": str(folder / "mixed.jsonl"),

@@ -10,11 +10,20 @@ import torch
 from PIL import Image
 from tiny import EXACT
 
+from cocoift.conversation import Conversation, Round, write_jsonl
 from cocoift.models.ask import Ask, AskRound, Settings
 from cocoift.models.decoding import ask_ids, front_of
 from cocoift.models.family import open_family
 from cocoift.models.local import LocalModel
 from cocoift.models.template import answer_ids, stop_ids
+from cocoift.train.attention import use_trees
+from cocoift.train.cache import cache_tokens
+from cocoift.train.family import load_model
+from cocoift.train.pack import alone, pack
+from cocoift.train.pictures import Pictures
+from cocoift.train.plan import Plan
+from cocoift.train.step import blank_tree
+from cocoift.train.tree import collate, token_loss
 
 SIZES = {"coco:1": (50, 30), "coco:2": (64, 64), "coco:3": (90, 140)}
 ASKS = {
@@ -143,3 +152,63 @@ def logprob(chat, ask, answer: str, album) -> float:
     with torch.inference_mode():
         logp = chat.model(**inputs).logits[0, before - 1 : -1].double().log_softmax(-1)
     return logp.gather(1, torch.tensor(told)[:, None]).sum().item()
+
+
+def conversations() -> list[Conversation]:
+    "The asks, answered, some about the same first picture."
+    made = []
+    for number, ask in enumerate(ASKS.values()):
+        images = tuple(dict.fromkeys(ask.images))
+        rounds = tuple(
+            Round(
+                r.instruction, r.response or "It is calm.", shows=tuple((images.index(i), at) for i, at in r.shown)
+            )
+            for r in ask.rounds
+        )
+        made.append(Conversation(str(number), images, rounds))
+    return made
+
+
+def told(c: Conversation) -> Ask:
+    return Ask(
+        tuple(
+            AskRound(r.instruction, r.response, tuple(i for i, _ in shown), tuple(at for _, at in shown))
+            for r, shown in zip(c.rounds, c.shown)
+        )
+    )
+
+
+def doubled(inputs: dict) -> dict:
+    return {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+
+
+def gradients_of(model) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def test_trees_are_exact(family, album, tmp_path):
+    """Loss and gradients in float64, in trees, in rows of their own and in several rows, against one conversation a call
+    of plain transformers with the processor's own tokens and pixels."""
+    write_jsonl(tmp_path / "set.jsonl", conversations())
+    plan = Plan(cache_tokens(family, tmp_path / "set.jsonl", tmp_path / "plans"), family, 4096, album)
+    trees, model, total = list(plan), load_model(family.path).double(), 0.0
+    assert plan.table()["kept"] == len(ASKS) and len(trees) < len(ASKS)
+    assert [len(tree) for tree in trees] == plan.lengths.tolist()
+    by_id = {c.id: told(c) for c in conversations()}
+    for tree in alone(trees):
+        (branch,) = tree.branches
+        inputs = plain_inputs(family, by_id[branch.id], album, prompt=False)
+        assert tree.prefix + branch.input_ids == inputs["input_ids"][0].tolist()
+        labels = torch.tensor([-100] * len(tree.prefix) + branch.labels)
+        logits = model(**doubled(inputs)).logits[0]
+        loss = torch.nn.functional.cross_entropy(logits[:-1], labels[1:], reduction="sum")
+        loss.backward()
+        total += loss.item()
+    wanted, pictures = gradients_of(model), Pictures(album, family)
+    use_trees(model)
+    for rows in ([trees], pack(trees, 2 * max(map(len, trees))), [alone(trees)]):
+        model.zero_grad()
+        batch = collate(rows, blank=blank_tree(family))
+        loss = token_loss(model, batch, pictures.stack(batch.images, "cpu", torch.float64))
+        loss.backward()
+        assert abs(loss.item() - total) < 1e-8 * total and (gradients_of(model) - wanted).abs().max() < 1e-6

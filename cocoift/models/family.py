@@ -85,9 +85,8 @@ class Family:
         "Why a conversation has one picture at most, in front; empty where it may have any."
         if not self.trees:
             return f"{self.name} is not known to take several pictures, or later ones, exactly: {', '.join(TREES)} do"
-        return (
-            "" if self.template.order else f"{self.path}: its chat template does not say where several pictures stand"
-        )
+        unplaced = f"{self.name}: its chat template does not say where several pictures stand: mend chat_template.jinja"
+        return "" if self.template.order else unplaced
 
     def _stops(self) -> frozenset[int]:
         written = self.path / "generation_config.json"

@@ -71,7 +71,9 @@ def cache_schema() -> pa.Schema:
         {
             "id": pa.string(),
             "image": pa.string(),
-            "unused_rounds": pa.int32(),  # of a conversation about several images
+            "further": pa.list_(pa.string()),  # images of the pictures among the tokens, in order
+            "unused_rounds": pa.int32(),  # of a conversation whose pictures have no place
+            "round_pictures": pa.list_(pa.int32()),  # pictures among the tokens of each round
             "prompt_lengths": pa.list_(pa.int32()),  # tokens of each round that are not learned
             "round_lengths": pa.list_(pa.int32()),  # tokens of each round
             "input_ids": pa.large_list(pa.int32()),
@@ -88,9 +90,12 @@ def tokenise(tokenizer: TemplateTokenizer, records: RecordRange) -> pa.RecordBat
     import pyarrow as pa
 
     conversations = list(_conversations(records))
-    in_trees = [c for c in conversations if len(c.images) < 2]
+    further = [tokenizer.further(c) for c in conversations]
+    unused = [not tokenizer.template.order and any(map(len, own)) for own in further]
+    in_trees = [c for c, is_unused in zip(conversations, unused) if not is_unused]
     tokenised = (rounds for k in range(0, len(in_trees), 2000) for rounds in tokenizer(in_trees[k : k + 2000]))
-    by_conversation = [next(tokenised) if len(c.images) < 2 else [] for c in conversations]
+    by_conversation = [[] if is_unused else next(tokenised) for is_unused in unused]
+    further = [[] if is_unused else own for own, is_unused in zip(further, unused)]
     pairs = [pair for rounds in by_conversation for pair in rounds]
     prompts = np.array([len(prompt) for prompt, _ in pairs], np.int32)  # [R]
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in pairs], np.int32)  # [R]
@@ -100,8 +105,12 @@ def tokenise(tokenizer: TemplateTokenizer, records: RecordRange) -> pa.RecordBat
     return pa.record_batch(
         [
             pa.array([c.id for c in conversations], pa.string()),
-            pa.array([c.image if len(c.images) < 2 else f"none:{c.id}" for c in conversations], pa.string()),
-            pa.array([len(c.rounds) if len(c.images) > 1 else 0 for c in conversations], pa.int32()),
+            pa.array([f"none:{c.id}" if x else tokenizer.trunk(c) for c, x in zip(conversations, unused)], pa.string()),
+            pa.array([[image for images in own for image in images] for own in further], pa.list_(pa.string())),
+            pa.array([len(c.rounds) * is_unused for c, is_unused in zip(conversations, unused)], pa.int32()),
+            pa.ListArray.from_arrays(
+                of_rounds, pa.array(np.array([len(images) for own in further for images in own], np.int32))
+            ),
             pa.ListArray.from_arrays(of_rounds, pa.array(prompts)),
             pa.ListArray.from_arrays(of_rounds, pa.array(lengths)),
             pa.LargeListArray.from_arrays(pa.array(_starts(lengths)[starts]), pa.array(input_ids)),
@@ -177,7 +186,7 @@ def cache_key(family: Family, data: Path) -> str:
     files = {name: digest(family.path / name) for name in _TOKENIZER_FILES if (family.path / name).exists()}
     return digest_of(
         {
-            "format": 2,  # 1: eleven files of raw numbers
+            "format": 3,  # 1: eleven files of raw numbers; 2: one picture a conversation
             "data": [digest(path) for path in dataset_parts(data)],
             "tokenizer": files,
             "template": asdict(family.template),
@@ -233,12 +242,21 @@ class CachedTokens:
         self.round_lengths = lengths.flatten().to_numpy()  # [R]
         self.prompt_lengths = table["prompt_lengths"].combine_chunks().flatten().to_numpy()  # [R]
         self.first_token = _starts(self.round_lengths)  # [R + 1]
+        further = table["further"].combine_chunks()
+        self.first_further = further.offsets.to_numpy()  # [n + 1]  place among the F further pictures
+        named = further.flatten().dictionary_encode()
+        self.further_images: list[str] = named.dictionary.to_pylist()
+        self.further = named.indices.to_numpy()  # [F]  place in `further_images`
+        self.round_pictures = table["round_pictures"].combine_chunks().flatten().to_numpy()  # [R]
 
     def tokens(self, c: int, rounds: int) -> Tokens:
-        "The first `rounds` rounds of a conversation."
+        "The first `rounds` rounds of a conversation; one image token stands for each of its further pictures."
         which = slice(first := self.first_round[c], first + rounds)
         prompts, lengths = self.prompt_lengths[which], self.round_lengths[which]
         runs = np.stack([prompts, lengths - prompts], 1).ravel()  # [2 * rounds]
         mask = np.repeat(np.tile([False, True], rounds), runs)
         ids = self.input_ids[c].values.to_numpy()[: len(mask)]
-        return Tokens(ids.tolist(), mask.tolist(), self.ids[c].as_py())
+        start = self.first_further[c]
+        shown = self.further[start : start + self.round_pictures[which].sum()].tolist()
+        images = tuple(self.further_images[k] for k in shown)
+        return Tokens(ids.tolist(), mask.tolist(), self.ids[c].as_py(), images)

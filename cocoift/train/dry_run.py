@@ -9,6 +9,7 @@ __all__ = ['text_runs', 'row_lines', 'dry_run', 'dry_run_lines']
 from collections.abc import Sequence
 from itertools import groupby
 from math import ceil
+from operator import itemgetter
 
 import torch
 
@@ -30,15 +31,13 @@ from .tree import Tree
 # %% ../../nbs/train/44_dry_run.ipynb #9b27da2c
 def text_runs(tree: Tree, tokenizer, image_token: int) -> list[dict]:  # `text`, `learned`, `branch` (0 the prefix)
     "A tree's text in runs, the picture's tokens as one mark."
-    runs = []
-    for is_image, run in groupby(tree.prefix, key=lambda token: token == image_token):
-        ids = list(run)
-        runs.append(
-            {"text": f"<image> x {len(ids)}" if is_image else tokenizer.decode(ids), "learned": False, "branch": 0}
-        )
-    for number, branch in enumerate(tree.branches, 1):
-        for learned, run in groupby(zip(branch.loss_mask, branch.input_ids), key=lambda pair: pair[0]):
-            runs.append({"text": tokenizer.decode([token for _, token in run]), "learned": learned, "branch": number})
+    runs, prefix = [], (tree.prefix, [False] * len(tree.prefix))
+    for number, (ids, mask) in enumerate([prefix, *((b.input_ids, b.loss_mask) for b in tree.branches)]):
+        kinds = ((token == image_token, learned) for token, learned in zip(ids, mask))
+        for (is_image, learned), run in groupby(zip(kinds, ids), key=itemgetter(0)):
+            own = [token for _, token in run]
+            text = f"<image> x {len(own)}" if is_image else tokenizer.decode(own)
+            runs.append({"text": text, "learned": learned, "branch": number})
     return runs
 
 
@@ -80,13 +79,13 @@ def dry_run(
     sizes = trees.sizes_of(shared)
     sized = recipe if gpu else with_rows(recipe, int(sizes.max()))
     tokens = int(sizes.sum())
-    pictures = trees.pictured() if shared else len(sizes)
+    pictures = trees.pictures(shared)
     return {
         "plan": _spread(sized, run, machine, tokens, pictures, mfu),
         "table": trees.table(),
         "left_out": left_out(recipe, trees),
         "layout": "trees" if shared else "rows",
-        "notes": recipe_notes(recipe, family),
+        "notes": recipe_notes(recipe, family, trees),
         "conversations": run["conversations"],
         "images": run["images"],
         "tokens": tokens,

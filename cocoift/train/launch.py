@@ -33,7 +33,7 @@ def train(recipe: TrainRecipe) -> dict:
     recipe = drawn(recipe)
     ranks = count_ranks(recipe)
     run, plan, family = check_run(recipe)
-    for note in recipe_notes(recipe, family):
+    for note in recipe_notes(recipe, family, plan):
         tqdm.write(f"cocoift train: {note}", file=sys.stderr)
     if not finished(recipe, run):
         paths = [recipe.model, recipe.data, recipe.images, recipe.out.parent]

@@ -24,6 +24,7 @@ from ..models.family import Family
 from ..pictures import picture_size
 from ..texts import read_json
 from .cache import CachedTokens
+from .tokens import Tokens
 from .tree import Tree
 
 # %% ../../nbs/train/34_plan.ipynb #edf3a3f5
@@ -42,10 +43,10 @@ class Plan:
     ):
         self.cached, self.family, self.max_length = CachedTokens(folder), family, max_length
         self.images = self.cached.images  # [m]
-        usable = [pictures is None or image.startswith("none:") or image in pictures for image in self.images]
-        self.missing = [image for image, is_usable in zip(self.images, usable) if not is_usable]
+        shown = dict.fromkeys([*(i for i in self.images if not i.startswith("none:")), *self.cached.further_images])
+        self.missing = [image for image in shown if pictures is not None and image not in pictures]
         self.sizes = (
-            picture_sizes(folder, {image: pictures[image] for image in self.images if image in pictures})
+            picture_sizes(folder, {image: pictures[image] for image in shown if image in pictures})
             if family.sizes_matter and pictures is not None
             else {}
         )
@@ -53,7 +54,7 @@ class Plan:
             lambda size, pictured: (family.prefix_ids(size, pictured), family.places(size) if pictured else None)
         )
         prefixes = np.array([len(self.prefix(image)[0]) for image in self.images], dtype=np.int64)  # [m]
-        self._fit(prefixes, np.array(usable, dtype=bool)[self.cached.image])
+        self._fit(prefixes, self._usable())
 
     def prefix(self, image: str) -> tuple[list[int], tuple | None]:  # ids, and positions where a family has its own
         "What an image's conversations share."
@@ -62,15 +63,35 @@ class Plan:
         except UserError as error:  # a picture that the family cannot tile
             raise UserError(f"{image}: {error}") from None
 
+    def picture_ids(self, image: str) -> list[int]:
+        "What a further picture takes of a row."
+        try:
+            return self.family.image_ids(self.sizes.get(image))
+        except UserError as error:
+            raise UserError(f"{image}: {error}") from None
+
+    def _usable(self) -> np.ndarray:  # [n]  whether all of a conversation's pictures are there
+        c, missing = self.cached, set(self.missing)
+        lost = np.array([image in missing for image in c.further_images], dtype=bool)[c.further]  # [F]
+        lost = np.diff(np.concatenate([[0], np.cumsum(lost)])[c.first_further])  # [n]
+        return ~np.array([image in missing for image in self.images], dtype=bool)[c.image] & (lost == 0)
+
+    def _first_tokens(self) -> np.ndarray:  # [R + 1]  as `cached.first_token`, pictures as long as they are
+        c, missing = self.cached, set(self.missing)
+        more = [0 if image in missing else len(self.picture_ids(image)) - 1 for image in c.further_images]
+        rounds = np.repeat(np.arange(len(c.round_lengths)), c.round_pictures)  # [F]
+        longer = np.bincount(rounds, np.array(more, dtype=np.int64)[c.further], len(c.round_lengths))  # [R]
+        return c.first_token + np.concatenate([[0], np.cumsum(longer.astype(np.int64))])
+
     def _fit(self, prefixes: np.ndarray, usable: np.ndarray) -> None:  # [m], [n]
-        c, image = self.cached, self.cached.image
-        begin = c.first_token[c.first_round[:-1]]  # [n]
-        ends = c.first_token[1:] - np.repeat(begin, c.rounds)  # [R]  of each round, from its conversation's begin
+        c, image, first_token = self.cached, self.cached.image, self._first_tokens()
+        begin = first_token[c.first_round[:-1]]  # [n]
+        ends = first_token[1:] - np.repeat(begin, c.rounds)  # [R]  of each round, from its conversation's begin
         fits = np.cumsum(ends <= np.repeat(self.max_length - prefixes[image], c.rounds))
         fits = np.concatenate([[0], fits])[c.first_round]  # [n + 1]
         self.usable, self.fitting = usable, fits[1:] - fits[:-1]  # [n], [n]  rounds that fit
         in_tree = (self.fitting > 0) & usable  # [n]
-        lengths = c.first_token[c.first_round[:-1] + self.fitting] - begin  # [n]
+        lengths = first_token[c.first_round[:-1] + self.fitting] - begin  # [n]
         counts = np.bincount(image[in_tree], minlength=len(prefixes))  # [m]
         sums = np.bincount(image[in_tree], lengths[in_tree], len(prefixes)).astype(np.int64)  # [m]
         self.image_of_tree = np.flatnonzero(counts)  # [t]
@@ -89,19 +110,34 @@ class Plan:
         image = self.images[self.image_of_tree[k]]
         prefix, positions = self.prefix(image)
         members = self.members[self.begin[k] : self.begin[k + 1]].tolist()
-        branches = tuple(self.cached.tokens(c, int(self.fitting[c])) for c in members)
+        branches = tuple(self._expanded(self.cached.tokens(c, int(self.fitting[c]))) for c in members)
         return Tree(image, prefix, branches, int(self.counts[k]), positions)
+
+    def _expanded(self, tokens: Tokens) -> Tokens:
+        "Each further picture as all the tokens that it takes, and where they stand."
+        if not tokens.images:
+            return tokens
+        images, mark = iter(tokens.images), self.family.image_token_id
+        runs = [self.picture_ids(next(images)) if token == mark else [token] for token in tokens.input_ids]
+        ids = [token for run in runs for token in run]
+        mask = [learned for run, learned in zip(runs, tokens.loss_mask) for _ in run]
+        places = self.family.positions(ids, [self.sizes.get(image) for image in tokens.images])
+        return Tokens(ids, mask, tokens.id, tokens.images, tuple(places) if self.family.type.three_places else None)
 
     def sizes_of(self, shared: bool) -> np.ndarray:  # tokens
         "Of all trees, or of all conversations where each has its image for itself."
         return self.lengths if shared else self.separate
 
-    def pictured(self) -> int:
-        "How many of the trees have a picture."
-        return sum(not self.images[k].startswith("none:") for k in self.image_of_tree)
+    def pictures(self, shared: bool) -> int:
+        "How many pictures an epoch looks at, where conversations share the first one or not."
+        times = np.ones(len(self), dtype=int) if shared else self.counts
+        first = sum(n for k, n in zip(self.image_of_tree, times.tolist()) if not self.images[k].startswith("none:"))
+        ahead = np.concatenate([[0], np.cumsum(self.cached.round_pictures)])  # [R + 1]
+        begin, used = self.cached.first_round[:-1], self.fitting * self.usable
+        return int(first + (ahead[begin + used] - ahead[begin]).sum())
 
     def table(self) -> dict[str, int]:
-        "How many conversations were kept, cut, dropped, had no picture or are about several images; rounds cut off."
+        "How many conversations were kept, cut, dropped, lack a picture or have several and no place; rounds cut off."
         counts = np.bincount(self._fates(), minlength=len(_FATES)).tolist()
         return dict(zip(_FATES, counts)) | {"rounds_cut": int((self.cached.rounds - self.fitting)[self.usable].sum())}
 

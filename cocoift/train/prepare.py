@@ -136,9 +136,12 @@ def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.jso
     return run, plan, family
 
 
-def recipe_notes(recipe: TrainRecipe, family: Family) -> list[str]:
-    "What was found and mended in a checkpoint, and how its conversations share a row if not as trees."
+def recipe_notes(recipe: TrainRecipe, family: Family, plan: Plan) -> list[str]:
+    "What was mended in a checkpoint, what it cannot take, and how conversations share a row if not as trees."
     mended = family.notes if recipe.template is None else []
+    if unplaced := plan.table()["several_images"]:
+        why = plan.family.one_picture
+        mended = [*mended, f"{unplaced} conversations of several pictures, or of a later one, are left out ({why})"]
     if recipe.trees and family.trees:
         return mended
     why = family.reason or "trees=false"

@@ -98,8 +98,8 @@ def own_batches(trees: Sequence[Tree], family: Family, recipe: TrainRecipe) -> l
 
 def blank_tree(family: Family) -> Tree:
     "What a batch without any picture carries, so that the tower runs on every rank."
-    ids, places = family.image_ids(), family.places()
-    return Tree("none:", ids, (), positions=places and places[-len(ids) :])
+    ids = family.image_ids()
+    return Tree("none:", ids, (), positions=tuple(family.positions(ids, [None])) if family.type.three_places else None)
 
 
 class MicroBatch(NamedTuple):
@@ -139,7 +139,7 @@ def run_step(
     family, multiple = pictures.family, FLEX_BLOCK if engine.device.type == "cuda" else 1
     own, next_own = own_batches(trees, family, recipe), own_batches(ahead, family, recipe) if ahead else []
     for part in own, next_own:
-        pictures.expect(tree.image for batch in part for row in batch for tree in row if tree.pictured)
+        pictures.expect(image for batch in part for row in batch for tree in row for image in tree.images)
     blank = blank_tree(family)
     batches = [
         MicroBatch(collate(batch, recipe.weighting, blank, multiple), [tree for row in batch for tree in row])

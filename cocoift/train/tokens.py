@@ -5,12 +5,21 @@
 # %% ../../nbs/train/10_tokens.ipynb #ef39a8d4
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..files import UserError
-from ..models.template import Template, control_tokens, goes_on, reader, stop_ids
+from cocoift.models.template import (
+    Template,
+    control_tokens,
+    cut_question,
+    filled_parts,
+    goes_on,
+    leading,
+    question_parts,
+    reader,
+    stop_ids,
+)
 
 if TYPE_CHECKING:
     from cocoift.conversation import Conversation
@@ -28,6 +37,9 @@ class Tokens(NamedTuple):
     input_ids: list[int]  # [t]
     loss_mask: list[bool]  # [t]
     id: str = ""  # the conversation's
+    images: tuple[str, ...] = ()  # of the pictures among the tokens, in order
+    # [t]  of each token in time, height and width, from the first one's; where a family counts so and there are pictures
+    places: tuple[tuple[int, int, int], ...] | None = None
 
     @property
     def labels(self) -> list[int]:  # [t]
@@ -35,13 +47,18 @@ class Tokens(NamedTuple):
         return [token if learned else IGNORE for token, learned in zip(self.input_ids, self.loss_mask)]
 
     @classmethod
-    def of(cls, rounds: Iterable[tuple[list[int], list[int]]], id: str = "") -> Tokens:  # of each, prompt and answer
+    def of(
+        cls,
+        rounds: Iterable[tuple[list[int], list[int]]],  # of each, prompt and answer
+        id: str = "",
+        images: tuple[str, ...] = (),
+    ) -> Tokens:
         "Rounds, one behind the other; their answers are learned."
         ids, mask = [], []
         for prompt, answer in rounds:
             ids += prompt + answer
             mask += [False] * len(prompt) + [True] * len(answer)
-        return cls(ids, mask, id)
+        return cls(ids, mask, id, images)
 
 # %% ../../nbs/train/10_tokens.ipynb #8ad70e1b
 class TemplateTokenizer:
@@ -51,10 +68,7 @@ class TemplateTokenizer:
         self.tokenizer, self.template = tokenizer, template
         self.stop = stop_ids(tokenizer, template)
         self.behind_text = goes_on(tokenizer, template)  # an answer stands behind text, not behind a control token
-        cuts = "(" + "|".join(map(re.escape, control_tokens(tokenizer) or ["(?!)"])) + ")"
-        self.pieces = {name: re.split(cuts, getattr(template, name)) for name in ("first", "later", "first_bare")}
-        control = {token for pieces in self.pieces.values() for token in pieces[1::2]}
-        self.control = {token: [tokenizer.convert_tokens_to_ids(token)] for token in control}
+        self.control = {token: [tokenizer.convert_tokens_to_ids(token)] for token in control_tokens(tokenizer)}
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[list[tuple[list[int], list[int]]]]:
         "Of each conversation, of each round: the ids of the prompt, and of the answer with its stop."
@@ -70,12 +84,28 @@ class TemplateTokenizer:
             for rounds in zip(prompts, answers)
         ]
 
-    def _prompts(self, c: Conversation) -> list[list[str]]:  # of each round, its parts; the odd ones are control tokens
-        names = ["first" if c.images else "first_bare"] + ["later"] * (len(c.rounds) - 1)
+    def trunk(self, c: Conversation) -> str:
+        "The image in front of everything, by which conversations share a trunk; one without stands for itself."
+        return c.shown[0][0][0] if c.shown[0] and leading(self._texts(c)[0]) else f"none:{c.id}"
+
+    def further(self, c: Conversation) -> list[tuple[str, ...]]:  # of each round
+        "The images of the pictures among its tokens."
+        shown = [tuple(image for image, _ in of_round) for of_round in c.shown]
+        return [shown[0][1:], *shown[1:]] if shown[0] and leading(self._texts(c)[0]) else shown
+
+    def _texts(self, c: Conversation) -> list[list[str]]:  # of each round's instruction, around its pictures
         return [
-            [part if k % 2 else part.replace("{q}", r.instruction) for k, part in enumerate(self.pieces[name])]
-            for name, r in zip(names, c.rounds)
+            cut_question(self.template, r.instruction, [offset for _, offset in shown])
+            for r, shown in zip(c.rounds, c.shown)
         ]
+
+    def _prompts(self, c: Conversation) -> list[list[str]]:  # of each round, its parts; the odd ones are control tokens
+        prompts = []
+        for number, texts in enumerate(self._texts(c)):
+            parts = question_parts(self.tokenizer, self.template, min(number, 1), tuple(map(bool, texts)))
+            in_trunk = 2 * (not number and leading(texts) > 0)  # what stands before the first picture, and its token
+            prompts.append(filled_parts(parts, texts)[in_trunk:])
+        return prompts
 
     def _answers(self, c: Conversation) -> list[str]:
         for number, r in enumerate(c.rounds, 1):

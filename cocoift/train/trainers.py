@@ -37,7 +37,7 @@ def as_dataset(rows: Sequence[Sequence[Tree]]):  # datasets.Dataset, with the co
 
 
 def _as_record(tree: Tree) -> dict:
-    branches = [{"input_ids": branch.input_ids, "loss_mask": branch.loss_mask} for branch in tree.branches]
+    branches = [branch._asdict() for branch in tree.branches]
     return {"image": tree.image, "prefix": tree.prefix, "positions": tree.positions, "branches": branches}
 
 
@@ -48,7 +48,7 @@ def _trees(row) -> list[Tree]:
         Tree(
             record["image"],
             record["prefix"],
-            tuple(Tokens(branch["input_ids"], branch["loss_mask"]) for branch in record["branches"]),
+            tuple(Tokens(**branch | {"images": tuple(branch["images"])}) for branch in record["branches"]),
             positions=record["positions"],
         )
         for record in row["trees"]

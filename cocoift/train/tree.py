@@ -24,7 +24,7 @@ __all__ = ['LOGITS_AT_ONCE', 'Tree', 'branch_weight', 'Rows', 'collate', 'head_l
 class Tree:
     "Conversations about one image behind their common prefix."
 
-    image: str  # its id; "none:..." has no picture
+    image: str  # its id; "none:..." has no picture in front, though branches may have some
     prefix: list[int]  # [P]
     branches: tuple[Tokens, ...]
     siblings: int = 0  # conversations of the image in the whole dataset; 0: as many as there are branches
@@ -36,6 +36,12 @@ class Tree:
     @property
     def pictured(self) -> bool:
         return not self.image.startswith("none:")
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        "Whose pictures it looks at, in order of their tokens: the trunk's, then each branch's own."
+        own = (image for branch in self.branches for image in branch.images)
+        return (*((self.image,) if self.pictured else ()), *own)
 
     @property
     def separate(self) -> int:
@@ -104,7 +110,8 @@ class _Row:
             self.predictors += [own + k - 1 if k else fork - 1 for k in learned]
             self.weights += [branch_weight(tree, branch, weighting)] * len(learned)
             self.input_ids += branch.input_ids
-            self.positions += [(k, k, k) for k in range(after, after + length)]
+            places = branch.places or [(k, k, k) for k in range(length)]
+            self.positions += [tuple(after + step for step in place) for place in places]
             self.labels += branch.labels
             self.spans += [(start, fork, own)] * length
         lengths = [len(branch.input_ids) for branch in tree.branches]
@@ -131,7 +138,7 @@ def collate(
     for row, trees in zip(made, rows):
         for tree in trees:
             row.add(tree, weighting)
-            images += [tree.image] if tree.pictured else []
+            images += tree.images
     if blank and not images:
         min(made, key=lambda row: len(row.input_ids)).add(blank, weighting)
         images = [blank.image]
@@ -144,7 +151,8 @@ def collate(
         return torch.tensor([k * length + place for k, row in enumerate(made) for place in getattr(row, name)]).long()
 
     positions = torch.tensor([row.positions for row in made])  # [B, L, 3]
-    in_three = any(tree.positions for trees in (*rows, [blank] if blank else []) for tree in trees)
+    trees = [tree for row in (*rows, [blank] if blank else []) for tree in row]
+    in_three = any(run for tree in trees for run in (tree.positions, *(branch.places for branch in tree.branches)))
     return Rows(
         input_ids=torch.tensor([row.input_ids for row in made]),
         position_ids=positions.permute(2, 0, 1).contiguous() if in_three else positions[..., 0].contiguous(),
