@@ -160,9 +160,7 @@ def conversations() -> list[Conversation]:
     for number, ask in enumerate(ASKS.values()):
         images = tuple(dict.fromkeys(ask.images))
         rounds = tuple(
-            Round(
-                r.instruction, r.response or "It is calm.", shows=tuple((images.index(i), at) for i, at in r.shown)
-            )
+            Round(r.instruction, r.response or "It is calm.", shows=tuple((images.index(i), at) for i, at in r.shown))
             for r in ask.rounds
         )
         made.append(Conversation(str(number), images, rounds))

@@ -14,8 +14,8 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from .session import Side
 from .store import ArenaStore, read_side, sides_as_json
-from ..data.mentions import unplaced, with_places
 from ..files import atomic_file, with_parent
+from ..places import unplaced, with_places
 
 # %% ../../nbs/arena/18_export.ipynb #234349aa
 def as_markdown(sides: Mapping[str, Side]) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from .session import ShownRound, Side
 from .store import read_side
-from ..data.mentions import unplaced
 from ..files import UserError
+from ..places import unplaced
 from ..texts import read_text
 
 # %% ../../nbs/arena/16_logs.ipynb #4c2b9333

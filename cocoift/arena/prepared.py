@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from .session import Side
-from ..data.mentions import unplaced
 from ..files import UserError
 from ..models.replay import ReplayModel
+from ..places import unplaced
 
 # %% ../../nbs/arena/22_prepared.ipynb #2edd8f3f
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from pathlib import Path
 from threading import Event, Thread
 
 from .marks import mark
-from ..data.mentions import unplaced, with_places
 from ..files import UserError, atomic_file, digest, with_parent
 from ..models.ask import Ask, AskRound, Model, Settings
 from ..pictures import upright
+from ..places import unplaced, with_places
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/arena/12_session.ipynb #6eabd2ed

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..conversation import Conversation, Origin, Round, read_conversations, rows
-from .mentions import HALF, Broken, Mentions, Named, stated, texts_of, unplaced
+from .mentions import HALF, Broken, Mentions, Named, stated, texts_of
 from .turns import ForeignTurn, Shows, agreed, in_short, read_turn, settle_places, shows_of, speaker_of
 from ..files import UserError
 from ..instructions import stated_format
+from ..places import unplaced
 from ..streams import stream_json
 from ..texts import read_jsonl, reading_text
 
@@ -146,7 +147,7 @@ def rounds_of(read: ForeignRecord, record: dict, where: str) -> Conversation:
     if HALF.search(number):
         raise Broken("id: holds half a character, which no file can keep")
     origin = Origin(read.pictures[0].source if read.pictures else "text", number)
-    rounds = tuple(_round(asked, told.text, origin) for asked, told in zip(turns[::2], turns[1::2]))
+    rounds = tuple(_round(asked, answer.text, origin) for asked, answer in zip(turns[::2], turns[1::2]))
     images, files = tuple(picture.image for picture in read.pictures), tuple(picture.file for picture in read.pictures)
     return Conversation(number or where, images, rounds, files)
 

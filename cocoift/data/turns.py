@@ -11,18 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cocoift.data.mentions import (
-    HALF,
-    Broken,
-    Mentions,
-    Named,
-    Sign,
-    begins_or_ends_with_place,
-    marked,
-    stated,
-    texts_of,
-    unplaced,
-)
+from .mentions import HALF, Broken, Mentions, Named, begins_or_ends_with_place, marked, stated, texts_of
+from ..places import Sign, unplaced
 
 # %% ../../nbs/data/11_turns.ipynb #79a3d94d
 _SPEAKERS = {
@@ -103,8 +93,8 @@ def _walk(content: Any, seen: Mentions, signs_too: bool) -> tuple[str, list[Plac
         for text in texts_of([part]):
             bare += "\n" if texts and not waiting else ""  # around a picture, chat templates put nothing between texts
             parts += [Place(len(bare), picture) for picture in waiting]
-            plain, found = unplaced(text) if signs_too else (text, ())
-            signs += [Place(len(bare) + sign.offset, _of_sign(sign, seen), sign.written) for sign in found]
+            plain, in_text = unplaced(text) if signs_too else (text, ())
+            signs += [Place(len(bare) + sign.offset, _of_sign(sign, seen), sign.written) for sign in in_text]
             bare, texts, waiting = bare + plain, texts + 1, []
     return bare, parts + [Place(len(bare), picture) for picture in waiting], signs
 

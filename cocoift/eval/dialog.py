@@ -25,7 +25,7 @@ class Turn:
     instruction: str
     response: str | None = None  # None: the model is asked
     meta: Mapping = field(default_factory=dict)  # plain JSON that is written beside the answer: `bound`, `check`, ...
-    # (which of the dialog's images, offset in the instruction); where no turn shows one, all stand in front of the first
+    # (which of the dialog's images, offset in the instruction); where no turn shows one, all stand before the first
     shows: tuple[tuple[int, int], ...] = ()
 
 

@@ -15,10 +15,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ...conversation import Conversation, read_conversations
-from ..mentions import with_places
 from ...dataset import pictures_of
 from ...files import UserError, atomic_file, write_json
 from ...pictures import picture_bytes
+from ...places import with_places
 from ...texts import read_json
 
 # %% ../../../nbs/data/build/32_export.ipynb #a034b1b0
@@ -53,7 +53,7 @@ def _lies(folder: Path, name: str) -> bool:
 
 # %% ../../../nbs/data/build/32_export.ipynb #feb35c12
 def in_shown_order(c: Conversation, of_images: Sequence) -> list:
-    "What belongs to a conversation's images, in the order in which its rounds show them: a picture shown twice is twice."
+    "What belongs to a conversation's images, as its rounds show them: a picture shown twice is twice."
     order = [k for r in c.rounds for k, _ in r.shows] or range(len(c.images))
     return [of_images[k] for k in order]
 
@@ -91,8 +91,8 @@ def to_messages(
     messages = []
     for r, shown in zip(c.rounds, c.shown):
         asked = _parts(r.instruction, (offset for _, offset in shown)) if in_parts else r.instruction
-        told = _parts(r.response) if in_parts else r.response
-        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]
+        answer = _parts(r.response) if in_parts else r.response
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     return {"id": c.id, "images": in_shown_order(c, picture_names(c) if names is None else names), "messages": messages}
 
 # %% ../../../nbs/data/build/32_export.ipynb #4bc5215f

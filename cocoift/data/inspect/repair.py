@@ -27,10 +27,10 @@ from cocoift.data.inspect.record_text import (
     spliced,
     within,
 )
-from ..mentions import signs_before
 from ..records import Unusable, bare, by_system, from_record, speaker_of, texts_of, turns_field
 from ...files import UserError, atomic_file
 from ...instructions import Governed, governed
+from ...places import signs_before
 
 # %% ../../../nbs/data/inspect/14_repair.ipynb #a3af6077
 class _Survey:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...data.mentions import unplaced
 from ..benchmark import Benchmark, Judging, enter
 from ..judge import Judged
 from ..official import ScoreInput, as_map, by_id, finite_number, official_files, records
 from ..questions import Question
 from ..verdicts import by_length, weighted
 from ...files import UserError
+from ...places import unplaced
 from ...stats import bootstrap
 from ...texts import read_json
 
