@@ -52,6 +52,7 @@ def test_pictures_of_a_later_round_stand_where_the_question_puts_them(chat, stud
         expect(bot(chat, side)).to_contain_text("I was sent image_url text, then text image_url text image_url text.")
         expect(chat.locator(f"#chat-{side}").get_by_test_id("user").locator("img")).to_have_count(3)
     answered(chat)
+    chat.locator("#chat-a").screenshot(path=tmp_path / "a.png")
     send(chat, "Is <image> or <image> red?", tmp_path / "red.png")  # two places for one picture
     expect(chat.get_by_text("write it once for each of them")).to_be_visible()
     fold(chat, "Replay, open a log, take away, link")
