@@ -42,7 +42,7 @@ def any_family(request, folders):
 
 def branch(family, question: str, answer: str) -> list[int]:
     t, template = family.tokenizer, family.template
-    return question_ids(t, template, question, 0, True) + answer_ids(t, template, answer) + stop_ids(t, template)
+    return question_ids(t, template, question, 0, (0,))[1:] + answer_ids(t, template, answer) + stop_ids(t, template)
 
 
 def as_floats(prepared: dict) -> dict:
@@ -87,7 +87,7 @@ def trees_of(family) -> list[Tree]:
         size = BY_NAME[image].size if pictured else None
         asked = [
             (
-                question_ids(family.tokenizer, family.template, q, 0, pictured),
+                question_ids(family.tokenizer, family.template, q, 0, (0,) * pictured)[pictured:],
                 answer_ids(family.tokenizer, family.template, a) + stop_ids(family.tokenizer, family.template),
             )
             for q, a in pairs

@@ -119,7 +119,7 @@ def test_with_a_picture_it_is_plain_transformers(name, wholes, tmp_path):
         inputs = processor(text=text, images=[PICTURE], add_special_tokens=False, return_tensors="pt")
         length = inputs.input_ids.shape[1]
         assert ask_ids(chat.family, ask) == inputs.input_ids[0].tolist(), text
-        assert inputs.input_ids[0].tolist()[: len(prefix := chat.prefix_ids("coco:1"))] == prefix
+        assert inputs.input_ids[0].tolist()[: len(prefix := chat.prefix_ids(("coco:1",)))] == prefix
         out = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, length:].tolist()
         assert [chat.answer([ask])[0].text] == [chat.tokenizer.decode(ended(out, chat.family.stops)).strip()]
 
@@ -319,7 +319,7 @@ def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_p
     ]
     assert train(load_recipe("tiny", TrainRecipe, options))["kept"] == 2
     PICTURE.save(tmp_path / "000000000001.png")
-    assert LocalModel(tmp_path / "run/model", tmp_path, most_tokens=3).prefix("coco:1")[1] > 16
+    assert LocalModel(tmp_path / "run/model", tmp_path, most_tokens=3).prefix(("coco:1",)).length > 16
 
 
 # What cannot be put together: one line

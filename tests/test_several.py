@@ -1,5 +1,5 @@
-"""Several pictures in a conversation, in any round and anywhere in its text: ids, answers, losses and gradients of every
-family of checkpoints are those of plain transformers for the same messages."""
+"""Several pictures in a conversation, in any round and anywhere in its text: ids, answers, losses and gradients of
+every family of checkpoints are those of plain transformers for the same messages."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -142,16 +142,16 @@ def generated(chat, ask, album) -> str:
 
 def logprob(chat, ask, answer: str, album) -> float:
     inputs = plain_inputs(chat.family, ask, album)
-    told = answer_ids(chat.tokenizer, chat.template, answer) + stop_ids(chat.tokenizer, chat.template)
+    spoken = answer_ids(chat.tokenizer, chat.template, answer) + stop_ids(chat.tokenizer, chat.template)
     before = inputs["input_ids"].shape[1]
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([told])], 1)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([spoken])], 1)
     for name in ("attention_mask", "mm_token_type_ids"):
         if name in inputs:
-            more = torch.full((1, len(told)), int(name == "attention_mask"))
+            more = torch.full((1, len(spoken)), int(name == "attention_mask"))
             inputs[name] = torch.cat([inputs[name], more], 1)
     with torch.inference_mode():
         logp = chat.model(**inputs).logits[0, before - 1 : -1].double().log_softmax(-1)
-    return logp.gather(1, torch.tensor(told)[:, None]).sum().item()
+    return logp.gather(1, torch.tensor(spoken)[:, None]).sum().item()
 
 
 def conversations() -> list[Conversation]:
@@ -167,7 +167,7 @@ def conversations() -> list[Conversation]:
     return made
 
 
-def told(c: Conversation) -> Ask:
+def as_ask(c: Conversation) -> Ask:
     return Ask(
         tuple(
             AskRound(r.instruction, r.response, tuple(i for i, _ in shown), tuple(at for _, at in shown))
@@ -185,14 +185,14 @@ def gradients_of(model) -> torch.Tensor:
 
 
 def test_trees_are_exact(family, album, tmp_path):
-    """Loss and gradients in float64, in trees, in rows of their own and in several rows, against one conversation a call
-    of plain transformers with the processor's own tokens and pixels."""
+    """Loss and gradients in float64, in trees, in rows of their own and in several rows, against one conversation a
+    call of plain transformers with the processor's own tokens and pixels."""
     write_jsonl(tmp_path / "set.jsonl", conversations())
     plan = Plan(cache_tokens(family, tmp_path / "set.jsonl", tmp_path / "plans"), family, 4096, album)
     trees, model, total = list(plan), load_model(family.path).double(), 0.0
     assert plan.table()["kept"] == len(ASKS) and len(trees) < len(ASKS)
     assert [len(tree) for tree in trees] == plan.lengths.tolist()
-    by_id = {c.id: told(c) for c in conversations()}
+    by_id = {c.id: as_ask(c) for c in conversations()}
     for tree in alone(trees):
         (branch,) = tree.branches
         inputs = plain_inputs(family, by_id[branch.id], album, prompt=False)

@@ -119,9 +119,9 @@ def _shaped(shape: str) -> list[str | None]:
     return [None if kind == "I" else f"Q{k}seven{' ' * ('T' in shape[k + 1 :])}" for k, kind in enumerate(shape)]
 
 
-def _written(template: Template, number: int, said: list[str | None]) -> str:
+def _written(template: Template, number: int, parts: list[str | None]) -> str:
     text, places = "", []
-    for part in said:
+    for part in parts:
         text += part or ""
         places += [len(text)] * (part is None)
     texts = cut_question(template, text, places)

@@ -15,7 +15,7 @@ import torch
 from ..files import UserError
 from ..formats import TERSE_WORDS, words
 from .ask import Ask
-from .decoding import AskRow, Prefix, front_of, placed
+from .decoding import AskRow, Prefix, front_of, place_ids
 from .template import answer_ids, stop_ids
 
 # %% ../../nbs/models/19_likelihood.ipynb #a31af9c7
@@ -80,7 +80,7 @@ def _hidden_states(model, prefix: Prefix, rows: Sequence[AskRow]) -> torch.Tenso
     out = reads(
         input_ids=torch.tensor([[token for row in rows for token in row.ids]], device=device),  # [1, L]
         attention_mask=branch_mask([len(row.ids) for row in rows], prefix.length).to(device),
-        position_ids=placed(
+        position_ids=place_ids(
             model.family, torch.tensor([[place for row in rows for place in row.places]], device=device)
         ),
         past_key_values=deepcopy(prefix.cache),

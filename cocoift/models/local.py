@@ -28,7 +28,7 @@ from cocoift.models.decoding import (
     model_inputs,
     open_checkpoint,
     picture_inputs,
-    placed,
+    place_ids,
 )
 from .family import TREES
 from .template import TEMPLATES, Template
@@ -110,7 +110,7 @@ class LocalModel(Model):
         return AskRow(ids, self.family.positions(ids, self.sizes(images), self._place(front, before)), images)
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
-        "Asks that follow one another and begin with the same pictures share them; one that does not fit is not shortened."
+        "Asks in a row that begin with the same pictures share them; one that does not fit is not shortened."
         return [
             reply
             for front, together in groupby(asks, key=partial(front_of, self.template))
@@ -209,4 +209,4 @@ class LocalModel(Model):
             )
         places = torch.tensor([self.family.positions(ids, [sizes[image] for image in ask.images])])  # [1, L, 3]
         inputs = model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
-        return inputs | {"position_ids": placed(self.family, places).to(self.model.device)}
+        return inputs | {"position_ids": place_ids(self.family, places).to(self.model.device)}

@@ -38,7 +38,7 @@ class Tokens(NamedTuple):
     loss_mask: list[bool]  # [t]
     id: str = ""  # the conversation's
     images: tuple[str, ...] = ()  # of the pictures among the tokens, in order
-    # [t]  of each token in time, height and width, from the first one's; where a family counts so and there are pictures
+    # [t]  of each token in time, height and width, from the first one's, where a family counts pictures so
     places: tuple[tuple[int, int, int], ...] | None = None
 
     @property
