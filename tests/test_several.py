@@ -210,3 +210,62 @@ def test_trees_are_exact(family, album, tmp_path):
         loss = token_loss(model, batch, pictures.stack(batch.images, "cpu", torch.float64))
         loss.backward()
         assert abs(loss.item() - total) < 1e-8 * total and (gradients_of(model) - wanted).abs().max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def mixed(small, tmp_path_factory) -> dict[str, str]:
+    "A recipe of the small world's first conversations, one of which shows a second picture later."
+    from cocoift.conversation import read_conversations
+
+    some = [c for c in read_conversations(small / "set") if len(c.images) == 1]
+    first, second = list(dict.fromkeys(c.image for c in some))[:2]
+    rounds = (Round("What is here?", "A star.", shows=((0, 0),)), Round("And on ?", "A cross.", shows=((1, 7),)))
+    out = tmp_path_factory.mktemp("mixed")
+    write_jsonl(out / "set.jsonl", [*some[:6], Conversation("several", (first, second), rounds)])
+    options = {
+        "model": small / "start",
+        "data": out / "set.jsonl",
+        "images": small / "world/images",
+        "out": out / "run",
+    }
+    return {name: str(value) for name, value in options.items()} | {"batch": "4", "ranks": "1"}
+
+
+def typed(mixed: dict, **changed) -> list[str]:
+    return ["train", "tiny", *(f"{name}={value}" for name, value in (mixed | changed).items()), "--dry-run"]
+
+
+def test_a_dry_run_shows_a_row_of_several_pictures(mixed, capsys):
+    from cocoift.cli.main import app
+
+    app(typed(mixed), standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if "And on" in line]
+    assert row.endswith("[[ A star.</s>]]USER: <image> x 9\\nAnd on ? ASSISTANT:[[ A cross.</s>]]"), row
+    assert "several images: 0" in lines and "kept: 7" in lines
+
+
+def test_a_template_without_places_for_them_says_so_in_one_line(mixed, tmp_path, capsys):
+    import shutil
+
+    from cocoift.cli.main import app
+
+    shutil.copytree(mixed["model"], tmp_path / "start")
+    (tmp_path / "start/chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {% for c in m.content %}"
+        "{{ c.text if c.type == 'text' else '<image>' if loop.first and m == messages[0] else '' }}"
+        "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    app(typed(mixed, model=tmp_path / "start", out=tmp_path / "run"), standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    (note,) = [line for line in lines if "left out" in line]
+    assert note == (
+        "conversations of several pictures, or of a later one, are left out: 1 (llava: its chat template does not say "
+        "where several pictures stand: mend chat_template.jinja)"
+    )
+    assert "several images: 1" in lines and "kept: 6" in lines
+    assert '"fate": "several_images"' in (tmp_path / "run-left-out.jsonl").read_text()
+    chat = LocalModel(tmp_path / "start", mixed["images"], most_tokens=2)
+    first = next(iter(chat.pictures))
+    one, two = chat.answer([Ask.of("Hi", first), Ask((AskRound("Hi", "Hello"), AskRound("And?", images=(first,))))])
+    assert (one.status, two.status) == ("ok", "unfit") and two.why == chat.family.one_picture

@@ -99,6 +99,11 @@ class Family:
         known = getattr(self.config, "image_token_id", None)
         return known or self.tokenizer.convert_tokens_to_ids(self.processor.image_token)
 
+    @property
+    def mark_id(self) -> int:
+        "The token that stands for a picture before anybody knows how many it takes."
+        return self.tokenizer.convert_tokens_to_ids(self.template.image)
+
     def image_ids(self, size: tuple[int, int] | None = None) -> list[int]:
         "The ids that stand for one picture of `size` (width, height); without one, for a blank one."
         return self._ids(size if self.sizes_matter else None)
@@ -125,10 +130,9 @@ class Family:
 
     def expand(self, ids: Sequence[int], sizes: Iterable[tuple[int, int] | None]) -> list[int]:
         "Ids in which an image token stands for each picture, as all that a picture of its size takes."
-        size = iter(sizes)
-        return [
-            each for token in ids for each in (self.image_ids(next(size)) if token == self.image_token_id else [token])
-        ]
+        size, mark = iter(sizes), self.mark_id
+        runs = (self.image_ids(next(size)) if token == mark else [token] for token in ids)
+        return [token for run in runs for token in run]
 
     def prepare(self, picture=None) -> dict:  # a PIL image, or None for a blank one
         "One picture as the tower takes it."

@@ -191,8 +191,8 @@ class LocalModel(Model):
             if not text.endswith("\ufffd") and len(text) > len(shown):
                 yield text[len(shown) :]
                 shown = text
-            place = inputs["position_ids"][..., -1:] + 1  # told each time: some models remember another dialog's
-            inputs = {"input_ids": torch.tensor([[following]], device=self.model.device), "position_ids": place}
+            place = {name: inputs[name][..., -1:] + 1 for name in ("position_ids",) if name in inputs}
+            inputs = {"input_ids": torch.tensor([[following]], device=self.model.device), **place}
         if rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]:
             yield rest
 
@@ -209,4 +209,7 @@ class LocalModel(Model):
             )
         places = torch.tensor([self.family.positions(ids, [sizes[image] for image in ask.images])])  # [1, L, 3]
         inputs = model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
-        return inputs | {"position_ids": place_ids(self.family, places).to(self.model.device)}
+        # whose places nobody has checked counts them itself
+        return inputs | (
+            {"position_ids": place_ids(self.family, places).to(self.model.device)} if self.family.trees else {}
+        )

@@ -90,7 +90,7 @@ def dry_run(
         "images": run["images"],
         "tokens": tokens,
         "tree_ratio": round(int(trees.separate.sum()) / tokens, 4),
-        "row": text_runs(trees[0], family.tokenizer, family.image_token_id),
+        "row": text_runs(trees.example(), family.tokenizer, family.image_token_id),
     }
 
 

@@ -113,11 +113,16 @@ class Plan:
         branches = tuple(self._expanded(self.cached.tokens(c, int(self.fitting[c]))) for c in members)
         return Tree(image, prefix, branches, int(self.counts[k]), positions)
 
+    def example(self) -> Tree:
+        "A tree to look at: the first with a further picture, else the first."
+        has = np.flatnonzero(np.diff(self.cached.first_further)[self.members])
+        return self[bisect_right(self.begin, has[0]) - 1 if len(has) else 0]
+
     def _expanded(self, tokens: Tokens) -> Tokens:
         "Each further picture as all the tokens that it takes, and where they stand."
         if not tokens.images:
             return tokens
-        images, mark = iter(tokens.images), self.family.image_token_id
+        images, mark = iter(tokens.images), self.family.mark_id
         runs = [self.picture_ids(next(images)) if token == mark else [token] for token in tokens.input_ids]
         ids = [token for run in runs for token in run]
         mask = [learned for run, learned in zip(runs, tokens.loss_mask) for _ in run]

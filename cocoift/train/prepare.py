@@ -141,7 +141,7 @@ def recipe_notes(recipe: TrainRecipe, family: Family, plan: Plan) -> list[str]:
     mended = family.notes if recipe.template is None else []
     if unplaced := plan.table()["several_images"]:
         why = plan.family.one_picture
-        mended = [*mended, f"{unplaced} conversations of several pictures, or of a later one, are left out ({why})"]
+        mended = [*mended, f"conversations of several pictures, or of a later one, are left out: {unplaced} ({why})"]
     if recipe.trees and family.trees:
         return mended
     why = family.reason or "trees=false"
