@@ -1746,6 +1746,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cocoift.data.turns._own_places': ('data/turns.html#_own_places', 'cocoift/data/turns.py'),
                                     'cocoift.data.turns._speaker': ('data/turns.html#_speaker', 'cocoift/data/turns.py'),
                                     'cocoift.data.turns._walk': ('data/turns.html#_walk', 'cocoift/data/turns.py'),
+                                    'cocoift.data.turns._whole': ('data/turns.html#_whole', 'cocoift/data/turns.py'),
                                     'cocoift.data.turns.agreed': ('data/turns.html#agreed', 'cocoift/data/turns.py'),
                                     'cocoift.data.turns.in_short': ('data/turns.html#in_short', 'cocoift/data/turns.py'),
                                     'cocoift.data.turns.read_turn': ('data/turns.html#read_turn', 'cocoift/data/turns.py'),

@@ -135,6 +135,12 @@ def _own_places(parts: list[Place], signs: list[Place], field: list[Named]) -> l
     return _filled(places, field)
 
 # %% ../../nbs/data/11_turns.ipynb #9175980a
+def _whole(text: str, turn: dict) -> str:
+    if not text.isascii() and HALF.search(text):
+        raise Broken(f"{'value' if 'value' in turn else 'content'}: holds half a character, which no file can keep")
+    return text
+
+
 def read_turn(turn: Any, seen: Mentions) -> ForeignTurn:
     "One turn of a record; what it mentions is added to `seen`."
     if not isinstance(turn, dict):
@@ -143,6 +149,8 @@ def read_turn(turn: Any, seen: Mentions) -> ForeignTurn:
     if speaker.lower() in _TOOLS or any(stated(turn.get(key)) for key in ("tool_calls", "function_call")):
         seen.refuse("a tool has a turn in it")
         return ForeignTurn(speaker, "")
+    if isinstance(content, str) and "<" not in content and len(turn) == 2:  # as most are
+        return ForeignTurn(speaker, _whole(content, turn), content)
     human, named, unnamed = speaker == "human", len(seen.entries), seen.unnamed
     if len(turn) > 2:
         seen.field({key: value for key, value in turn.items() if key not in ("value", "content")})
@@ -153,9 +161,7 @@ def read_turn(turn: Any, seen: Mentions) -> ForeignTurn:
     texts = texts_of(content)
     if not texts and not parts and not field and not seen.reason:
         raise Broken(f"{'value' if 'value' in turn or 'from' in turn else 'content'}: a text is needed")
-    text = "\n".join(texts)
-    if not text.isascii() and HALF.search(text):
-        raise Broken(f"{'value' if 'value' in turn else 'content'}: holds half a character, which no file can keep")
+    text = _whole("\n".join(texts), turn)
     if not human:
         return ForeignTurn(speaker, text, text)
     seen.refuse(marked(text))
