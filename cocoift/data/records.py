@@ -134,9 +134,11 @@ def _turns_of(read: ForeignRecord) -> list[_Asked]:
 
 
 def _round(asked: _Asked, answer: str, origin: Origin) -> Round:
-    instruction, before = asked.text.strip(), len(asked.text) - len(asked.text.lstrip())
+    instruction, shows = asked.text.strip(), asked.shows
     format = stated_format(instruction)
-    shows = tuple((which, min(max(offset - before, 0), len(instruction))) for which, offset in asked.shows)
+    if shows:
+        before = len(asked.text) - len(asked.text.lstrip())
+        shows = tuple((which, min(max(offset - before, 0), len(instruction))) for which, offset in shows)
     return Round(instruction, answer.strip(), asked.prompted if format == "free" else format, origin, shows)
 
 

@@ -9,6 +9,7 @@ __all__ = ['Shows', 'in_short', 'agreed', 'speaker_of', 'Place', 'ForeignTurn', 
 import json
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from .mentions import HALF, Broken, Mentions, Named, begins_or_ends_with_place, marked, stated, texts_of
@@ -198,7 +199,7 @@ def settle_places(
     if filled is None:
         return f"its texts have {len(unsure)} places for {len(_distinct(listed))} pictures"
     rest = iter(filled)
-    return [turn._replace(places=tuple(next(rest) for _ in turn.places)) for turn in turns]
+    return [turn._replace(places=tuple(islice(rest, len(turn.places)))) if turn.places else turn for turn in turns]
 
 # %% ../../nbs/data/11_turns.ipynb #9fea7d45
 Shows = tuple[tuple[int, int], ...]  # (which picture, offset), as of a round
@@ -206,7 +207,10 @@ Shows = tuple[tuple[int, int], ...]  # (which picture, offset), as of a round
 
 def shows_of(turns: Sequence[ForeignTurn], images: Sequence[str]) -> list[Shows]:
     "What each turn shows, its places settled; nothing where all pictures stand in front of the first question."
-    shows = [tuple((images.index(place.picture.image), place.offset) for place in turn.places) for turn in turns]
+    shows = [
+        tuple([(images.index(place.picture.image), place.offset) for place in turn.places]) if turn.places else ()
+        for turn in turns
+    ]
     spoken = [k for k, turn in enumerate(turns) if turn.speaker == "human"]
     if not spoken or any(shows[k] for k in spoken[1:]):
         return shows
