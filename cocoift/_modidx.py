@@ -2661,6 +2661,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'cocoift/models/chat_template.py'),
                                               'cocoift.models.chat_template._cut': ( 'models/chat_template.html#_cut',
                                                                                      'cocoift/models/chat_template.py'),
+                                              'cocoift.models.chat_template._guesses': ( 'models/chat_template.html#_guesses',
+                                                                                         'cocoift/models/chat_template.py'),
                                               'cocoift.models.chat_template._keeps_system': ( 'models/chat_template.html#_keeps_system',
                                                                                               'cocoift/models/chat_template.py'),
                                               'cocoift.models.chat_template._pieces': ( 'models/chat_template.html#_pieces',

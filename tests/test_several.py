@@ -1,6 +1,7 @@
 """Several pictures in a conversation, in any round and anywhere in its text: ids, answers, losses and gradients of
 every family of checkpoints are those of plain transformers for the same messages."""
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
@@ -86,9 +87,25 @@ def plain_inputs(family, ask: Ask, album, prompt: bool = True) -> dict:
     return dict(processor(text=[text], images=pictures or None, add_special_tokens=False, return_tensors="pt"))
 
 
-@pytest.fixture(params=EXACT)
-def family(request, folders):
-    return open_family(folders[request.param])
+# As llava-interleave's: pictures first, and a line break before each text.
+INTERLEAVE = (
+    "{% for m in messages %}{{ '<s>' + m.role + ' ' }}{% for c in m.content if c.type == 'image' %}{{ '<image>' }}"
+    "{% endfor %}{% for c in m.content if c.type == 'text' %}{{ '\n' + c.text }}{% endfor %}{{ '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s>assistant \n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(folders, tmp_path_factory) -> dict[str, Path]:
+    interleave = tmp_path_factory.mktemp("interleave") / "llava"
+    shutil.copytree(folders["llava"], interleave)
+    (interleave / "chat_template.jinja").write_text(INTERLEAVE)
+    return folders | {"interleave": interleave}
+
+
+@pytest.fixture(params=[*EXACT, "interleave"])
+def family(request, checkpoints):
+    return open_family(checkpoints[request.param])
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
@@ -246,8 +263,6 @@ def test_a_dry_run_shows_a_row_of_several_pictures(mixed, capsys):
 
 
 def test_a_template_without_places_for_them_says_so_in_one_line(mixed, tmp_path, capsys):
-    import shutil
-
     from cocoift.cli.main import app
 
     shutil.copytree(mixed["model"], tmp_path / "start")

@@ -7,7 +7,9 @@ __all__ = ['probe_template']
 
 # %% ../../nbs/models/11_chat_template.ipynb #81d15e24
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..files import UserError
@@ -143,6 +145,17 @@ def _agrees(processor, template: Template) -> bool:
     return True
 
 
+def _guesses(template: Template, two: str, head: str) -> Iterator[Template]:
+    "What a template may do with several pictures, by what it writes between two, and before one in a later question."
+    behind = template.first.partition("{q}")[0]  # ends each picture, or leads each text
+    for order in ("placed", "lone", "front"):
+        for surroundings in ((two.removeprefix(behind), behind, ""), (two, "", behind)):
+            before, behind_each, lead = surroundings
+            begins = head.removesuffix(before)
+            later = None if begins == template.later.partition("{q}")[0] else begins
+            yield replace(template, before=before, behind=behind_each, lead=lead, later_pictured=later, order=order)
+
+
 def _with_pictures(processor, path, template: Template, notes: list[str]) -> tuple[Template, list[str]]:
     "A template of one picture, with what it does with several."
     mark = processor.image_token
@@ -151,17 +164,13 @@ def _with_pictures(processor, path, template: Template, notes: list[str]) -> tup
         later = _rendered(
             processor, [_say("user", _Q[0]), _say("assistant", _A[0]), _say("user", None, _Q[1])]
         ).partition(_A[0])[2]
-        behind = template.first.partition("{q}")[0]
-        before = two.removeprefix(behind)
-        head = later.partition(mark)[0].removeprefix(template.end).removeprefix(template.stop).removesuffix(before)
-        known = replace(template, before=before, behind=behind, later_pictured=head)
-        if head == template.later.partition("{q}")[0]:
-            known = replace(known, later_pictured=None)
-        orders = (order for order in ("placed", "lone", "front") if _agrees(processor, replace(known, order=order)))
-        order = next(orders, None)
+        head = later.partition(mark)[0].removeprefix(template.end).removeprefix(template.stop)
+        known = next(filter(partial(_agrees, processor), _guesses(template, two, head)), None)
     except Exception:  # refused aloud, or of parts that it does not know
+        known = None
+    if not known:
         return replace(template, order=None), notes
-    if replace(known, name=VICUNA.name, bos=True, order="lone") == VICUNA and order in ("lone", "front"):
+    if replace(known, name=VICUNA.name, bos=True, order="lone") == VICUNA and known.order in ("lone", "front"):
         moved = f"{path}: its chat template moves all of a round's pictures to the front: mended to LLaVA's own order"
-        return VICUNA, notes + [moved] * (order == "front")
-    return replace(known, order=order) if order else replace(template, order=None), notes
+        return VICUNA, notes + [moved] * (known.order == "front")
+    return known, notes

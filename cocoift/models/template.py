@@ -36,6 +36,7 @@ class Template:
     image: str = "<image>"  # the mark that a processor turns into a picture's tokens
     before: str = ""  # what stands before a picture's mark; `system` has the first one's
     behind: str = ""  # and behind it; `first` has the first one's
+    lead: str = ""  # what stands before each text behind a picture; `first` has the first one's
     later_pictured: str | None = None  # what `later` begins with before a picture, where it differs
     # where a round's pictures stand. placed: where they are put; front: all before the text; lone: a round's only one
     # before the text, several where they are put; None: nobody knows of more than one
@@ -190,9 +191,9 @@ def cut_question(template: Template, instruction: str, places: Sequence[int] = (
     "An instruction as the texts before, between and behind n pictures, n + 1 of them, as the template lets them stand."
     if "{q}" not in template.first_bare:  # captions: nothing is asked
         return [""] * (len(places) + 1)
-    if template.order == "front" or template.order == "lone" and len(places) == 1:
-        places = (0,) * len(places)
-    return [instruction[begin:end] for begin, end in pairwise((0, *places, len(instruction)))]
+    texts = [instruction[begin:end] for begin, end in pairwise((0, *places, len(instruction)))]
+    in_front = template.order == "front" or template.order == "lone" and len(places) == 1
+    return [""] * len(places) + [template.lead.join(filter(None, texts))] if in_front else texts
 
 
 def leading(texts: Sequence[str]) -> int:  # of `cut_question`
@@ -207,12 +208,12 @@ def _runs(template: Template, number: int, filled: Sequence[bool]) -> list[str |
     head, _, ask = piece.partition("{q}")
     if number and pictured and template.later_pictured is not None:
         head = template.later_pictured
-    in_prefix = pictured and not number  # the first picture, whose surroundings stand in `system` and `first`
+    in_prefix = pictured and not number  # the first picture, before which stands `system`
     runs = ["" if in_prefix else head, 0]
     for k in range(1, pictures + 1):
-        first, begun = in_prefix and k == 1, any(filled[:k])
-        behind = head if first else "" if template.order == "lone" and begun else template.behind
-        runs += [("" if first else template.before) + template.image + behind, k]
+        before = "" if in_prefix and k == 1 else template.before
+        behind = "" if template.order == "lone" and any(filled[:k]) else template.behind
+        runs += [before + template.image + behind + template.lead * filled[k], k]
     return [*runs, ask]
 
 
