@@ -350,3 +350,18 @@ def test_a_served_model_gets_parts_in_place(tmp_path):
     first, _, asked = messages_of(ask, ImageParts(pictures))
     assert [part["type"] for part in first["content"]] == ["image", "text"]
     assert [part.get("text", "") for part in asked["content"]] == ["Is ", "", " like ", "", "?"]
+
+
+def test_the_browser_shows_all_pictures_in_order(shared, tmp_path):
+    from types import SimpleNamespace
+
+    from apps.panels.place import Study
+    from cocoift.pictures import picture_size
+
+    files = sorted((shared / "data/coco-mini/images/train2017").glob("*.jpg"))[:2]
+    known = {f"coco:{int(file.stem)}": file for file in files}
+    study = Study(tmp_path, SimpleNamespace(pictures=known), None, tmp_path)
+    widths = [round(300 * width / height) for width, height in map(picture_size, files)]
+    assert study.pictures(list(known)).size == (sum(widths) + 16, 300)
+    assert study.pictures([*known, "coco:1"]).size == (sum(widths) + 300 + 24, 300)  # one that is not there
+    assert study.pictures(list(known)[:1]) == str(files[0]) and study.pictures([]) is None
