@@ -62,7 +62,7 @@ class _Survey:
                 rule = number
                 self.once[number] += 1
         self.rule.append(rule)
-        shown = [str(r.shows) for r in c.rounds if r.shows]  # what moves in must be asked when the picture is there
+        shown = [str(r.shows) for r in c.rounds[1:] if r.shows]  # what moves in must be asked when the picture is there
         self.image.append(
             int.from_bytes(
                 blake2b("\n".join([turns_field(record), *c.images, *shown]).encode(), digest_size=8).digest()
@@ -92,7 +92,7 @@ def _may_move(c: Conversation, record: dict, turns: list[Governed]) -> bool:
         and len(fields) == 2 * len(c.rounds)
         and all(list(map(type, turn.values())) == [str, str] for turn in fields)
     )
-    seen_first = len(c.images) == 1 and not any(r.shows for r in c.rounds)
+    seen_first = len(c.images) == 1 and not any(r.shows for r in c.rounds[1:])
     return known and seen_first and all(g.format == "free" and "region" not in g.asked.question for g in turns)
 
 
