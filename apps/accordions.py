@@ -40,8 +40,8 @@ class Accordions:
         with gr.Accordion("The prepared dialog's questions", open=False, elem_id="script-box"):
             self.lines = gr.Textbox(
                 prepared_text(next(iter(self.scripts.values()))),
-                label="One a line (↵ breaks one within); about the picture in the box, or the dialog's own, "
-                "or the last one shown",
+                label="One a line (↵ breaks one within); about the pictures in the box, or the dialog's own, "
+                "or the last one shown; <image> says where each comes",
                 lines=4,
                 max_length=MOST_TEXT,
                 elem_id="script-lines",
@@ -135,15 +135,15 @@ class Accordions:
         dialog = read_prepared(lines or "", getattr(self.scripts.get(name), "image", None))
         if dialog is None:
             raise sorry("Write the questions first, one a line.")
-        shown = (r.images[-1] for r in reversed(sides[0].rounds) if r.images)
-        pictures, last = self.registry.pictures, next((image for image in shown if image in known), None)
-        if message and message.get("files"):
-            image, path = self.sessions.take(message["files"][0])
+        before = (r.images[-1] for r in reversed(sides[0].rounds) if r.images)
+        pictures, last = self.registry.pictures, next((image for image in before if image in known), None)
+        if files := (message or {}).get("files"):
+            shown = page.taken(files)
         else:
             image = dialog.image or last or min(pictures)
-            path = known.get(image) or pictures[image]
+            shown = {image: known.get(image) or pictures[image]}
         return page.ask(
-            (*sides, {**known, image: path}, hidden, a, b, c, d, many), lambda side, model: dialog.begin(model, image)
+            (*sides, {**known, **shown}, hidden, a, b, c, d, many), lambda side, model: dialog.begin(model, *shown)
         )
 
     def objects_of(self, a):

@@ -8,7 +8,7 @@ import gradio as gr
 from apps import accordions
 from apps.sessions import QUIET, Sessions, shows_errors, sorry
 from apps.updates import Updates
-from cocoift.arena.marks import defuse
+from cocoift.arena.marks import as_typed, defuse
 from cocoift.arena.messages import SIDES, WELCOME, messages
 from cocoift.arena.session import MOST_PICTURES, MOST_TEXT, Side, stream_answer
 from cocoift.arena.store import VOTES
@@ -178,7 +178,7 @@ class Page:
             return again(side, len(side.rounds) - 1, known, hidden)
 
         def edit(side, known, hidden, data: gr.EditData):
-            return again(side, data.index // 2, known, hidden, instruction=str(data.value))
+            return again(side, data.index // 2, known, hidden, instruction=as_typed(str(data.value)))
 
         def undo(side, known, hidden, data: gr.UndoData):
             return self.shown(side.undo(data.index // 2), known, hidden)
@@ -216,15 +216,18 @@ class Page:
         if any(side.busy for side in sides):
             raise sorry("Somebody is still answering: wait, or stop.")
 
+    def taken(self, files: list[str]) -> dict:  # image -> its clean copy
+        if len(files) > MOST_PICTURES:
+            raise sorry(f"{len(files):,} pictures are too many: send {MOST_PICTURES} at most.")
+        return dict(map(self.sessions.take, files))
+
     def begin(self, message, *values):
         *sides, known, hidden, a, b, c, d, many = values
         self.wait_for(sides[:many])
         text, files = (message or {}).get("text", "").strip(), (message or {}).get("files", [])
         if not text:
             raise sorry("Write a question first; a picture alone asks nothing." if files else "Write a question first.")
-        if len(files) > MOST_PICTURES:
-            raise sorry(f"{len(files):,} pictures are too many: send {MOST_PICTURES} at most.")
-        taken = dict(map(self.sessions.take, files))
+        taken = self.taken(files)
         return None, *self.ask(
             (*sides, {**known, **taken}, hidden, a, b, c, d, many),
             lambda side, model: Side(model, side.rounds).ask(text, list(taken)),

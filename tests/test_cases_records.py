@@ -381,11 +381,7 @@ def test_a_file_is_what_it_holds(tmp_path, name, content):
             "has 'query' and 'response' and no turns: write each as",
         ),
         ("x.json", b'[{"prompt": "Why?", "completion": "So."}]', "has 'prompt' and 'completion' and no turns"),
-        (
-            "x.jsonl",
-            b'{"images": ["a.jpg"], "texts": [{"user": "Why?", "assistant": "So."}]}',
-            "has 'images' and 'texts' and no",
-        ),
+        ("x.jsonl", b'{"images": ["a.jpg"], "texts": ["Why? So."]}', "has 'images' and 'texts' and no"),
         ("x.jsonl", b'{"image": "a.jpg", "caption": "So."}', "is no LLaVA file"),
         ("x.json", b"", "holds no conversation"),
         ("x.jsonl", b"", "holds no conversation"),

@@ -287,7 +287,7 @@ def test_messages(tmp_path):
         },
         {"images": ["gqa/images/2.jpg"], "messages": message(("user", "What is it?"), ("assistant", "It is a bus."))},
         {
-            "images": ["gqa/images/3.jpg"],
+            "images": ["gqa/images/3.jpg", "gqa/images/4.jpg"],
             "messages": message(
                 ("user", [{"type": "image"}, {"type": "text", "text": f"Is it red?\n{WORD}"}]),
                 ("assistant", [{"type": "text", "text": "No"}]),

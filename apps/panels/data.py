@@ -15,6 +15,7 @@ from cocoift.dashboard.browser import (
     find_datasets,
     removed_images,
     unfinished_datasets,
+    with_numbers,
 )
 from cocoift.files import UserError
 from cocoift.reports.audit_tables import WORD_BINS, binned, marked_rounds, measures, overlaps, varied
@@ -163,10 +164,10 @@ class Data:
         images = html.escape(", ".join(c.images)) or "no image"
         where = f'<p class="where">{place + 1:,} of {len(numbers):,} · {html.escape(c.id)} · {images}</p>'
         rounds = [
-            {"instruction": t["instruction"], "response": t["response"], "marks": marks(t, r.origin)}
-            for t, r in zip(marked_rounds(c, len(c.rounds)), c.rounds)
+            {"instruction": text, "response": t["response"], "marks": marks(t, r.origin)}
+            for text, t, r in zip(with_numbers(c), marked_rounds(c, len(c.rounds)), c.rounds)
         ]
-        return self.study.picture(c.images[0]) if c.images else None, where + rounds_html(rounds)
+        return self.study.pictures(c.images), where + rounds_html(rounds)
 
 
 def marks(r: dict, origin) -> list[tuple[str, str]]:  # kind, text

@@ -2,7 +2,7 @@
 
 import html
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +52,21 @@ class Study:
             return None
         times = max(1, 480 // max(picture.size))
         return picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
+
+    def pictures(self, images: Sequence[str]) -> str | Image.Image | None:
+        "Several of them side by side, in order; one as `picture` has it."
+        if len(images) < 2:
+            return self.picture(images[0]) if images else None
+        shown = [self.picture(image) for image in images]
+        if not any(shown):
+            return None
+        missing = Image.new("RGB", (300, 300), "lightgray")  # its number stays its place
+        shown = [Image.open(picture) if isinstance(picture, str) else picture or missing for picture in shown]
+        shown = [picture.convert("RGB").resize((round(300 * picture.width / picture.height), 300)) for picture in shown]
+        strip = Image.new("RGB", (sum(picture.width + 8 for picture in shown), 300), "white")
+        for k, picture in enumerate(shown):
+            strip.paste(picture, (sum(before.width + 8 for before in shown[:k]), 0))
+        return strip
 
     def _drawn(self) -> dict[str, Path]:
         place = self.root / "world/images"

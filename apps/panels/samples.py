@@ -115,7 +115,7 @@ class Samples:
             row = rows.iloc[place]
             return [
                 *choices,
-                self.study.picture(row.image),
+                self.study.pictures([row.image, *(more if isinstance(more := row.get("more_a"), list) else [])]),
                 self.item(row, a, b, others or [], place, len(rows)),
                 place + 1,
                 item_link(row),

@@ -15,6 +15,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from .session import Side
 from .store import ArenaStore, read_side, sides_as_json
 from ..files import atomic_file, with_parent
+from ..places import unplaced, with_places
 
 # %% ../../nbs/arena/18_export.ipynb #234349aa
 def as_markdown(sides: Mapping[str, Side]) -> str:
@@ -24,7 +25,7 @@ def as_markdown(sides: Mapping[str, Side]) -> str:
         parts.append(f"## {name.upper()}: {side.model}\n")
         for number, r in enumerate(side.rounds, 1):
             pictures = "".join(f" `{image}`" for image in r.images)
-            parts.append(f"**{number}. {r.instruction}**{pictures}\n\n{r.response or f'*{r.status}* {r.why}'}\n")
+            parts.append(f"**{number}. {r.written}**{pictures}\n\n{r.response or f'*{r.status}* {r.why}'}\n")
     return "\n".join(parts)
 
 # %% ../../nbs/arena/18_export.ipynb #9bca3c52
@@ -46,26 +47,20 @@ def _place(image: str, pictures: Mapping[str, Path]) -> str:  # a file name from
 
 
 def as_llava(sides: Mapping[str, Side], pictures: Mapping[str, Path] = {}) -> list[dict]:
-    """The comparison as LLaVA's trainer and `cocoift build` read it; a round that was not finished or shows a later or
-    second picture, and what follows it, is left out."""
+    """The comparison as LLaVA's trainer and `cocoift build` read it; a round that was not finished or speaks of
+    `<image>` and shows none, and what follows it, is left out."""
     rows = []
     for name, side in sides.items():
-        turns, images = [], side.rounds[0].images if side.rounds else ()
-        for number, r in enumerate(side.rounds):
-            if r.status != "done" or not r.response.strip() or len(r.images) > (number == 0):
+        turns, images = [], []
+        for r in side.rounds:
+            if r.status != "done" or not r.response.strip() or unplaced(r.instruction)[1]:
                 break
-            turns += [
-                {"from": "human", "value": ("" if turns or not images else "<image>\n") + r.instruction},
-                {"from": "gpt", "value": r.response},
-            ]
+            asked = with_places(r.instruction, r.places or [0] * len(r.images))
+            turns += [{"from": "human", "value": asked}, {"from": "gpt", "value": r.response}]
+            images += [_place(image, pictures) for image in r.images]
         if turns:
-            rows.append(
-                {
-                    "id": f"chat-{name}",
-                    **({"image": _place(images[0], pictures)} if images else {}),
-                    "conversations": turns,
-                }
-            )
+            shown = {"image": images if len(images) > 1 else images[0]} if images else {}
+            rows.append({"id": f"chat-{name}", **shown, "conversations": turns})
     return rows
 
 
@@ -79,8 +74,9 @@ def dataset_files(
         for number, sides in enumerate(dialogs, 1)
         for row in as_llava(sides, pictures)
     ]
-    shown = {row["image"] for row in rows if "image" in row}
-    asked = {image for sides in dialogs for side in sides.values() for r in side.rounds[:1] for image in r.images}
+    named = (row.get("image", []) for row in rows)
+    shown = {name for names in named for name in (names if isinstance(names, list) else [names])}
+    asked = {image for sides in dialogs for side in sides.values() for r in side.rounds for image in r.images}
     places = {_place(image, pictures): pictures[image] for image in asked if image in pictures}
     return {
         "chat.yaml": _RECIPE,

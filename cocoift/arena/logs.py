@@ -8,13 +8,14 @@ __all__ = ['WINNERS', 'Comparison', 'read_log']
 # %% ../../nbs/arena/16_logs.ipynb #72bf0608
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .session import ShownRound, Side
 from .store import read_side
 from ..files import UserError
+from ..places import unplaced
 from ..texts import read_text
 
 # %% ../../nbs/arena/16_logs.ipynb #4c2b9333
@@ -30,26 +31,25 @@ class Comparison:
     about: str = ""  # where it stood, for people
 
 
-def _text(message: Any) -> tuple[str, tuple[str, ...]]:  # what is said, and the pictures shown with it, by their hashes
-    if isinstance(message, str):
-        return message.replace("<image>", "").strip(), ()
-    if (
-        isinstance(message, list) and message and isinstance(message[0], str)
-    ):  # text, pictures; LLaVA's demo adds how they were cut
+def _said(message: Any) -> ShownRound:  # what is said, and the pictures shown with it, by their hashes
+    if isinstance(message, list) and message and isinstance(message[0], str):
+        # text, pictures; LLaVA's demo adds how they were cut
         shown = message[1] if len(message) > 1 else []
-        shown = shown if isinstance(shown, list) else [shown]
-        return message[0].replace("<image>", "").strip(), tuple(
-            f"file:{name}" for name in shown if isinstance(name, str)
-        )
-    return "", ()
+        names = [name for name in (shown if isinstance(shown, list) else [shown]) if isinstance(name, str)]
+        text, signs = unplaced(message[0].strip())
+        if names and signs and len(signs) != len(names):
+            raise ValueError("other counts of places and pictures")
+        one_behind = len(signs) == 1 and not text[signs[0].offset :].strip()  # a habit of LLaVA's demo: it is in front
+        places = tuple(sign.offset for sign in signs) if names and not one_behind else ()
+        return ShownRound(text, tuple(f"file:{name}" for name in names), places=places if any(places) else ())
+    return ShownRound(message.replace("<image>", "").strip() if isinstance(message, str) else "")
 
 
 def _side(state: Mapping, name: str) -> Side:
     messages, rounds = state["messages"][int(state.get("offset") or 0) :], []
     for question, answer in zip(messages[::2], [*messages[1::2], None]):
-        instruction, images = _text(question[1])
-        response = _text(answer[1])[0] if answer else ""
-        rounds.append(ShownRound(instruction, images, response, "done" if response else "stopped"))
+        response = _said(answer[1]).instruction if answer else ""
+        rounds.append(replace(_said(question[1]), response=response, status="done" if response else "stopped"))
     return Side(str(state.get("model_name") or name), tuple(rounds))
 
 

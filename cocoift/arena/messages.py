@@ -60,7 +60,7 @@ def messages(side: Side, pictures: Mapping[str, Path], blind: bool = False) -> l
         gone = "".join(
             f"\n\n*(picture {defuse(image)[:24]} is not here)*" for image in r.images if image not in pictures
         )
-        asked = defuse(r.instruction) + gone
+        asked = defuse(r.written) + gone
         shown += [
             {"role": "user", "content": [asked, *files] if files else asked},
             {"role": "assistant", "content": _said(side, number, blind)},

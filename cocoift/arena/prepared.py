@@ -8,23 +8,33 @@ __all__ = ['PREPARED', 'PreparedDialog', 'read_prepared', 'prepared_text', 'reco
 # %% ../../nbs/arena/22_prepared.ipynb #8dc06bcd
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from .session import Side
+from ..files import UserError
 from ..models.replay import ReplayModel
+from ..places import unplaced
 
 # %% ../../nbs/arena/22_prepared.ipynb #2edd8f3f
 @dataclass(frozen=True, slots=True)
 class PreparedDialog:
-    "Questions in their order, about one picture."
+    "Questions in their order, about one picture or several."
 
-    questions: tuple[str, ...]
+    questions: tuple[str, ...]  # `<image>` in them, if at all, once for each picture that they are asked about
     image: str | None = None  # None: about any
 
-    def begin(self, model: str, image: str) -> Side:
-        "A side that is asked all of them, one after the other."
-        return Side(model, script=tuple((question, ()) for question in self.questions[1:])).ask(
-            self.questions[0], [image]
-        )
+    def begin(self, model: str, *images: str) -> Side:
+        "A side that is asked all of them, one after the other; without `<image>`, the first one shows all pictures."
+        counts = [len(unplaced(question)[1]) for question in self.questions]
+        if any(counts) and sum(counts) != len(images):
+            raise UserError(
+                f"the prepared questions say <image> {sum(counts):,} times and are asked about {len(images):,} "
+                "pictures: put as many into the box, or write no <image>"
+            )
+        ends = list(accumulate(counts)) if any(counts) else [len(images)] * len(counts)
+        shown = [tuple(images[begin:end]) for begin, end in zip([0, *ends], ends)]
+        (first, with_first), *later = zip(self.questions, shown)
+        return Side(model, script=tuple(later)).ask(first, with_first)
 
 
 PREPARED = {

@@ -21,6 +21,7 @@ from .marks import mark
 from ..files import UserError, atomic_file, digest, with_parent
 from ..models.ask import Ask, AskRound, Model, Settings
 from ..pictures import upright
+from ..places import unplaced, with_places
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/arena/12_session.ipynb #6eabd2ed
@@ -41,6 +42,24 @@ class ShownRound:
     seconds: float = 0.0
     first: float = 0.0  # seconds to the first piece
     tokens: int = 0  # of the answer, by the model's own count; 0 where it is not known
+    places: tuple[int, ...] = ()  # of each image, the offset in the instruction where it stands; (): all in front
+
+    @property
+    def written(self) -> str:
+        "The question as it was typed, `<image>` in the places of its pictures."
+        return with_places(self.instruction, self.places)
+
+
+def _put(text: str, images: Sequence[str]) -> tuple[str, tuple[int, ...]]:  # the text without signs, and the places
+    plain, signs = unplaced(text) if images else (text, ())
+    if not signs or any(sign.path for sign in signs):
+        return text, ()
+    if len(signs) != len(images):
+        raise UserError(
+            f"the question says <image> {len(signs):,} times and shows {len(images):,} pictures: write it once for "
+            "each of them where it belongs, or not at all"
+        )
+    return plain, tuple(sign.offset for sign in signs) if any(sign.offset for sign in signs) else ()
 
 # %% ../../nbs/arena/12_session.ipynb #e50340a2
 @dataclass(frozen=True, slots=True)
@@ -66,12 +85,14 @@ class Side:
                     f"{count:,} {of} are too many, {most:,} are the most: "
                     "shorten it, or clear the dialog and begin anew"
                 )
-        return replace(self, rounds=(*self.rounds, ShownRound(instruction, tuple(images))))
+        plain, places = _put(instruction, images)
+        return replace(self, rounds=(*self.rounds, ShownRound(plain, tuple(images), places=places)))
 
     def retry(self, number: int) -> "Side":  # from 0
         "Ask this round again; what came after it is gone."
         before, again = self.undo(number).rounds, self.rounds[number]
-        return replace(self, rounds=(*before, ShownRound(again.instruction, again.images)), script=())
+        asked = ShownRound(again.instruction, again.images, places=again.places)
+        return replace(self, rounds=(*before, asked), script=())
 
     def edit(self, number: int, instruction: str) -> "Side":
         return self.undo(number).ask(instruction, self.rounds[number].images)
@@ -83,7 +104,7 @@ class Side:
 
     def replay(self, model: str) -> "Side":
         "The same questions, for another model."
-        return Side(model, script=tuple((r.instruction, r.images) for r in self.rounds))
+        return Side(model, script=tuple((r.written, r.images) for r in self.rounds))
 
     def last(self, **changes) -> "Side":
         return replace(self, rounds=(*self.rounds[:-1], replace(self.rounds[-1], **changes)))
@@ -117,7 +138,7 @@ async def stream_answer(
     every: float = 0.06,  # seconds
 ) -> AsyncIterator[Side]:
     "The side as its last answer grows; the last one is settled."
-    ask = Ask(tuple(AskRound(r.instruction, without_thoughts(r.response), r.images) for r in side.rounds))
+    ask = Ask(tuple(AskRound(r.instruction, without_thoughts(r.response), r.images, r.places) for r in side.rounds))
     pieces, began = queue.Queue(), time.perf_counter()
     Thread(target=_stream, args=(model, ask, pictures, settings, stop, pieces), daemon=True).start()
     text, first, ended = "", 0.0, False

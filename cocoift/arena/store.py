@@ -66,14 +66,24 @@ def read_side(value: dict) -> Side:
     "A side from plain data."
     known = ShownRound.__dataclass_fields__
     rounds = tuple(
-        ShownRound(**{**{key: r[key] for key in r if key in known}, "images": tuple(r["images"])})
+        ShownRound(
+            **{key: r[key] for key in r if key in known}
+            | {"images": tuple(r["images"]), "places": tuple(r.get("places", ()))}
+        )
         for r in value["rounds"]
     )
     return Side(value["model"], rounds)
 
 
 def sides_as_json(sides: Mapping[str, Side]) -> dict:
-    return {name: {"model": side.model, "rounds": [asdict(r) for r in side.rounds]} for name, side in sides.items()}
+    rounds = {name: [asdict(r) for r in side.rounds] for name, side in sides.items()}
+    return {
+        name: {
+            "model": side.model,
+            "rounds": [{k: v for k, v in r.items() if v or k != "places"} for r in rounds[name]],
+        }
+        for name, side in sides.items()
+    }
 
 # %% ../../nbs/arena/14_store.ipynb #0492b66a
 def votes_of(

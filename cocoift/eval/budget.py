@@ -28,9 +28,10 @@ def budget(
     "The calls that are left, and at most what they cost."
     calls = prompt = 0
     for dialog in dialogs:
-        length = image_tokens * len(dialog.images)
+        in_place = any(turn.shows for turn in dialog.turns)  # one that is shown twice is read twice
+        length = 0 if in_place else image_tokens * len(dialog.images)
         for number, turn in enumerate(dialog.turns):
-            length += count(turn.instruction)
+            length += count(turn.instruction) + image_tokens * len(turn.shows)
             if turn.response is None and (dialog.id, number + 1) not in known:
                 calls, prompt = calls + 1, prompt + length
             length += most_tokens if turn.response is None else count(turn.response)

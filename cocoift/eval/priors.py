@@ -113,4 +113,5 @@ def questions_digest(questions: Sequence[Question]) -> str:
         [q.id, q.files, q.question, q.instruction, q.short_answer, q.full_answer, repr(q.truth), dict(q.meta)]
         for q in questions
     ]
-    return digest_of([rows, pier_digest()])
+    places = {q.id: q.places for q in questions if q.places}
+    return digest_of([rows, pier_digest(), *([places] if places else [])])

@@ -30,6 +30,7 @@ class Question:
     meta: Mapping = field(default_factory=dict)  # plain JSON that is: capability, category, ...
     by_bytes: bool = False  # its pictures are altered ones: known by their bytes, whatever number their names hold
     images: tuple[str, ...] = ()  # image ids, once they are known
+    places: tuple[int, ...] = ()  # of each, the offset in the question where it stands; (): all in front
     kind: str = ""
     wording: str = ""  # "seen", or "reworded" if training never used it
     rivals: tuple[str, ...] = ()  # short answers that would be wrong

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from .. import __version__
-from .dialog import Dialog, ask_at, check_dialogs, messages_key, picture_digests, round_key
+from .dialog import Dialog, ask_at, check_dialogs, messages_key, picture_digests, round_key, shows_until
 from ..files import Journal, UserError, check_output, write_json
 from ..models.ask import STATUSES, Ask, Model, Reply, replies
 from ..texts import read_object
@@ -82,6 +82,7 @@ def _line(
         "item": dialog.meta.get("item", dialog.id),
         "image": dialog.images[0] if dialog.images else None,
         **({"more": list(dialog.images[1:])} if len(dialog.images) > 1 else {}),
+        **({"shows": shows} if (shows := shows_until(dialog, number)) else {}),
         "history": dialog.history,
         "round": number + 1,
         "instruction": turn.instruction,

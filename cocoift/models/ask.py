@@ -51,11 +51,20 @@ class Ask:
         instruction: str,
         images: str | Sequence[str] | None = (),  # shown with the first round
         before: Sequence[tuple[str, str]] = (),  # (instruction, response) of the rounds before
+        shows: Sequence[Sequence[tuple[int, int]]] = (),  # of each round: (which image, offset); (): all come first
     ) -> "Ask":
         "The usual ask: all of its images, mostly one, come first."
-        first, *later = (*before, (instruction, ""))
-        shown = (images,) if isinstance(images, str) else tuple(images or ())
-        return cls((AskRound(*first, shown), *(AskRound(*pair) for pair in later)))
+        rounds = (*before, (instruction, ""))
+        images = (images,) if isinstance(images, str) else tuple(images or ())
+        if not any(shows):
+            shows = [[(k, 0) for k in range(len(images))], *[()] * (len(rounds) - 1)]
+        placed = [(tuple(images[k] for k, _ in of), tuple(offset for _, offset in of)) for of in shows]
+        return cls(
+            tuple(
+                AskRound(*pair, shown, places if any(places) else ())
+                for pair, (shown, places) in zip(rounds, placed, strict=True)
+            )
+        )
 
     @property
     def instruction(self) -> str:

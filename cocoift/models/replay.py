@@ -32,7 +32,8 @@ def _conversations(lines: Sequence[dict]) -> Iterator[tuple[Ask, dict]]:  # what
     for line in lines:
         before = own.get(line["dialog"], ()) if line["round"] > 1 else ()
         images = (line["image"], *line.get("more", ())) if line["image"] else ()
-        yield Ask.of(line["instruction"], images, (*map(tuple, line.get("told", ())), *before)), line
+        earlier = (*map(tuple, line.get("told", ())), *before)
+        yield Ask.of(line["instruction"], images, earlier, line.get("shows", ())), line
         own[line["dialog"]] = (*before, (line["instruction"], line["response"]))
 
 # %% ../../nbs/models/18_replay.ipynb #56f0eaf4

@@ -5,6 +5,7 @@ import re
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from zipfile import ZipFile
 
 from hands import answered, bot, choose, expect, fold, go, ready, send
 from PIL import Image
@@ -35,6 +36,41 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     expect(chat.locator("#vote-a")).to_be_disabled()
     vote = Journal(study.parent / "app/log.jsonl").read()[-1]
     assert (vote["model_a"], vote["winner"], vote["reason"], vote["round"]) == ("quick", "model_a", "it says more", 2)
+
+
+def test_pictures_of_a_later_round_stand_where_the_question_puts_them(chat, study, tmp_path):
+    for name in ("red", "blue", "green"):
+        Image.new("RGB", (64, 48), name).save(tmp_path / f"{name}.png")
+    for side in "ab":
+        choose(chat, f"model-{side}", "echo")
+    send(chat, "What is here?", tmp_path / "red.png")
+    expect(bot(chat, "b")).to_contain_text("words")
+    answered(chat)
+    asked = "Name your parts: is <image> as dark as <image> here?"
+    send(chat, asked, tmp_path / "blue.png", tmp_path / "green.png")
+    for side in "ab":
+        expect(bot(chat, side)).to_contain_text("I was sent image_url text, then text image_url text image_url text.")
+        expect(chat.locator(f"#chat-{side}").get_by_test_id("user").locator("img")).to_have_count(3)
+    answered(chat)
+    expect(chat.locator("#chat-a").get_by_text(re.compile("is <.?image> as dark as <.?image> here"))).to_be_visible()
+    send(chat, "Is <image> or <image> red?", tmp_path / "red.png")  # two places for one picture
+    expect(chat.get_by_text("write it once for each of them")).to_be_visible()
+    fold(chat, "Replay, open a log, take away, link")
+    chat.locator("#export").click()
+    with chat.expect_download() as download:
+        chat.locator("#files a").last.click()
+    with ZipFile(download.value.path()) as archive:
+        (row, _) = json.loads(archive.read("llava/chat_llava_v1_5_mix665k.json"))
+        assert {f"pictures/{Path(name).name}" for name in row["image"]} <= set(archive.namelist())
+    assert [turn["value"] for turn in row["conversations"][::2]] == ["<image>\nWhat is here?", asked]
+    chat.locator("#save").click()
+    expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="))
+    go(chat, chat.locator("#link textarea, #link input").first.input_value())
+    expect(chat.locator("#chat-b").get_by_test_id("user").locator("img")).to_have_count(3)
+    fold(chat, "Replay, open a log, take away, link")
+    choose(chat, "replay-model", "echo")
+    chat.locator("#replay").click()
+    expect(bot(chat, "b")).to_contain_text("then text image_url text image_url text.")
 
 
 def test_one_side_is_stopped_retried_edited_undone(chat):

@@ -20,7 +20,15 @@ _TEXT, _TEXTS, _BOX = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())
 _OBJECT = pa.struct(
     [("name", _TEXT), ("count", pa.int64()), ("crowd", pa.bool_()), ("area", pa.float64()), ("box", _BOX)]
 )
-_TURN = pa.struct([("question", _TEXT), ("answer", _TEXT), ("stated", _TEXT), ("here", pa.bool_()), ("format", _TEXT)])
+_SHOWS = pa.list_(pa.list_(pa.int32()))
+_TURN = pa.struct(
+    [
+        *((name, _TEXT) for name in ("question", "answer", "stated")),
+        ("here", pa.bool_()),
+        ("format", _TEXT),
+        ("shows", _SHOWS),
+    ]
+)
 _NESTED = {
     "answers": _TEXTS,
     "choices": _TEXTS,
@@ -39,7 +47,7 @@ RECORDS = pa.schema([("seq", pa.int64()), *((name, _NESTED.get(name, _TEXT)) for
 DRAFTS = pa.schema(
     [
         ("seq", pa.int64()),
-        *((name, {"turn": pa.int64(), "here": pa.bool_()}.get(name, _TEXT)) for name in Draft._fields),
+        *((name, {"turn": pa.int64(), "here": pa.bool_(), "shows": _SHOWS}.get(name, _TEXT)) for name in Draft._fields),
     ]
 )
 

@@ -60,7 +60,9 @@ _KINDS = {
         "A row is a conversation: `id`, `images` (who they are: `coco:139` is COCO's image 139, `vg:7` Visual "
         "Genome's 7), "
         "`files` (what their files are called, where that is known), `rounds` with `instruction`, `response`, "
-        "`format` (what the instruction asks for) and `origin` (source, record, template, licence). `cocoift export` "
+        "`format` (what the instruction asks for), `origin` (source, record, template, licence) and `shows` (which "
+        "image stands in front of which character of the instruction; where no round says so, all stand in front of "
+        "the first). `cocoift export` "
         "makes files for trainers of it.",
         _LOAD,
     ),
@@ -88,6 +90,7 @@ _KINDS = {
 def _counts(counts: dict, left_out: int) -> str:
     rows = [[key, counts[key]] for key in ("conversations", "rounds", "images")]
     rows.append(["rounds a conversation", counts["rounds"] / max(1, counts["conversations"])])
+    rows += [["conversations about several images", counts["several"]]] if counts.get("several") else []
     if left_out:
         why = "conversations left out of this file: their texts hold `<image>`, `<video>` or `<audio>`"
         rows.append([why, left_out])

@@ -48,13 +48,13 @@ def _may_be_val2017(record: Record, job: ReadJob) -> bool:
     return (
         not job.knows_val2017
         and not record.subset.endswith("2017")
-        and record.image.startswith("coco:")
+        and any(image.startswith("coco:") for image in (record.image, *record.more))
         and (record.split != "train" or job.foreign)
     )
 
 
 def _by_bytes(record: Record) -> bool:  # then its file's name may still tell what photograph it was made of
-    return record.image.startswith("file:") and len(record.files) > 0
+    return len(record.files) > 0 and any(image.startswith("file:") for image in (record.image, *record.more))
 
 
 def _images_of(record: Record) -> list[str]:
@@ -74,7 +74,7 @@ def _benchmarks_of(record: Record, job: ReadJob) -> tuple[str, ...]:
                 "instances_val2017.json or captions_val2017.json, and neither is there: put one into the data folder, "
                 "or set clean=[]"
             )
-    if job.recipe.clean and not job.knows_genome and record.image.startswith("vg:"):
+    if job.recipe.clean and not job.knows_genome and any(image.startswith("vg:") for image in _images_of(record)):
         raise UserError(
             "clean: which pictures of Visual Genome are COCO's is said by image_data.json, which is not there: "
             "`cocoift fetch vg-qa`, or set clean=[]"

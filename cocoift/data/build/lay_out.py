@@ -151,7 +151,7 @@ def _conversations(
         "response": _whole(picked["response"]),
         "format": pc.if_else(asked, _whole(picked["format"]), "free"),
         "origin": pa.StructArray.from_arrays([origin[f.name] for f in origin_type], fields=list(origin_type)),
-        "shows": pa.nulls(len(picked), round_type.field("shows").type),
+        "shows": _shows(picked, arranged.states, round_type.field("shows").type),
     }
     rounds = pa.StructArray.from_arrays([_whole(round_[f.name]) for f in round_type], fields=list(round_type))
     first = of[arranged.starts[:-1]]
@@ -162,6 +162,15 @@ def _conversations(
         "rounds": pa.ListArray.from_arrays(pa.array(arranged.starts), rounds),
     }
     return pa.table([columns[f.name].cast(f.type) for f in schema], schema=schema)
+
+
+def _shows(picked: pa.Table, states: np.ndarray, type: pa.DataType) -> pa.Array:  # null where all stand in front
+    if not pc.any(pc.greater(pc.list_value_length(picked["shows"]), 0)).as_py():
+        return pa.nulls(len(picked), type)
+    lengths = pc.utf8_length(picked["bare"]).to_pylist()
+    rows = zip(picked["shows"].to_pylist(), states.tolist(), lengths)
+    # A place behind an instruction that is not stated here is behind the question
+    return pa.array([[[k, at if s else min(at, most)] for k, at in shows] or None for shows, s, most in rows], type)
 
 
 def _images(records: pa.Table, first: np.ndarray) -> pa.Array:
@@ -225,6 +234,7 @@ def lay_out(
         "duplicates": duplicates,
         "repeated": repeated,
         "images": len(pc.unique(pc.drop_null(pc.if_else(pc.equal(records["image"], ""), None, records["image"])))),
+        "several": pc.sum(pc.greater(pc.list_value_length(records["more"]), 0)).as_py() or 0,
     }
     if not len(records):
         return parquet_schema().empty_table(), records, counts

@@ -164,7 +164,7 @@ def _build_in(
     settled = settle([stage / "read" / name / "keys.parquet" for name in recipe.sources], limits, stage / "spill")
     written = _write(recipe, settled, buckets, stage, workers)
     files = list(read_json(stage / "plan.json")["files"])
-    manifest = make_manifest(inputs, read, settled, written, files)
+    manifest = make_manifest(inputs, read, settled, written, files, stage / "set")
     rejects = {name: stage / "read" / name / "rejects.jsonl" for name in recipe.sources}
     write_rejects(stage / "set/rejects.jsonl", rejects, settled)
     if not manifest["counts"]["rounds"]:

@@ -81,12 +81,26 @@ def as_json(recipe: BuildRecipe) -> dict:
     return json.loads(recipe.model_dump_json())
 
 
+def _pictures(folder: Path, written: list[dict]) -> dict[str, int]:  # how many images, conversations about several
+    several = sum(part.get("several", 0) for part in written)
+    if not several:  # then no image is in two parts
+        return {"images": sum(part["images"] for part in written)}
+    import duckdb
+
+    records = str(folder / "records/*.parquet").replace("'", "''")
+    count = f"""SELECT count(DISTINCT image) FROM (SELECT image FROM '{records}' WHERE image <> ''
+        UNION ALL SELECT unnest(more) FROM '{records}')"""
+    with duckdb.connect() as db:
+        return {"images": db.execute(count).fetchone()[0], "several": several}
+
+
 def make_manifest(
     inputs: BuildInputs,
     read: dict[str, dict],  # the ledger of each source
     settled: Settled,
     written: list[dict],  # the counts of each part
     files: list[str],  # that the build looked at
+    folder: Path,  # with the parts
 ) -> dict:  # manifest.json
     "What a build did."
     import duckdb
@@ -96,7 +110,7 @@ def make_manifest(
     rows = _by_source(list(recipe.sources), read, settled, written)
     digests = {path: sha for ledger in read.values() for path, sha in ledger["inputs"].items()}
     digests |= {os.path.relpath(path, data): digest(path) for blocklist in blocklists for path in blocklist.files}
-    counts = {key: sum(part[key] for part in written) for key in ("conversations", "images")}
+    counts = {"conversations": sum(part["conversations"] for part in written)} | _pictures(folder, written)
     summed = ("rounds", "rejected", "duplicates", "excluded", "conflicts")
     counts |= {key: sum(row[key] for row in rows.values()) for key in summed}
     return {

@@ -14,6 +14,7 @@ from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .buckets import record_rows
 from .questions import WORDINGS
@@ -86,7 +87,9 @@ def _dialog_repeats(turns: list[int], image: str, keys: list[str], rows: dict[st
 
 # %% ../../../nbs/data/build/22_repeats.ipynb #9fe559aa
 # Places in the table of drafts
-def _repeats(tasks: list[str], images: list[str], rows: dict[str, list], groups: list[list[int]]) -> set[int]:
+def _repeats(
+    tasks: list[str], images: list[str], several: list[bool], rows: dict[str, list], groups: list[list[int]]
+) -> set[int]:
     keys, asked, dropped = list(map(question_key, rows["bare"])), _Asked(), set()
 
     def note(group: Iterable[int]) -> None:
@@ -95,9 +98,9 @@ def _repeats(tasks: list[str], images: list[str], rows: dict[str, list], groups:
 
     note(k for group in groups for k in group if tasks[k] in _SINGLE)
     for group in groups:
-        if tasks[group[0]] == "dialog" and images[group[0]]:
+        if tasks[group[0]] == "dialog" and images[group[0]] and not several[group[0]]:
             dropped.update(_dialog_repeats(group, images[group[0]], keys, rows, asked))
-    note(k for group in groups for k in group if tasks[k] == "dialog" and k not in dropped)
+    note(k for group in groups for k in group if tasks[k] == "dialog" and k not in dropped and not several[k])
     for group in groups:
         if tasks[group[0]] == "objects":
             again = {k for k in group if (images[k], keys[k]) in asked}
@@ -119,7 +122,9 @@ def without_repeats(
     order = np.argsort(drafts["seq"].to_numpy(), kind="stable").tolist()
     groups = [list(group) for _, group in groupby(order, record.__getitem__)]
     rows = {name: drafts[name].to_pylist() for name in ("bare", "response", "format")}
-    dropped = _repeats([tasks[k] for k in record], [images[k] for k in record], rows, groups)
+    several = pc.greater(pc.list_value_length(records["more"]), 0).to_pylist()
+    of_rounds = ([column[k] for k in record] for column in (tasks, images, several))
+    dropped = _repeats(*of_rounds, rows, groups)
     if not dropped:
         return records, drafts, {}, {}
     gone = {record[group[0]] for group in groups if dropped.issuperset(group)}

@@ -49,6 +49,8 @@ def dedup_key(record: Record) -> tuple[str | None, str]:
         return f"point {record.boxes[0]} {_flat(record.question)}", _flat(record.answers[0])
     if task == "dialog":
         texts = "\n".join(_flat(text) for turn in record.turns for text in turn[:2])
+        shows = [turn.shows for turn in record.turns]
+        texts += f"\n{record.more} {shows}" if record.more or any(shows) else ""  # the same words of other pictures
         return f"dialog {blake2b(texts.encode(), digest_size=16).hexdigest()}", ""
     return None, ""
 

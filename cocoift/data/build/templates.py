@@ -32,6 +32,7 @@ class Draft(NamedTuple):
     # From 1: its place in a dialog, whose rounds stay together and in order; 0 for a round that may stand anywhere
     turn: int = 0
     here: bool = True  # whether the dialog's file states the format at this very turn
+    shows: tuple[tuple[int, int], ...] = ()  # (picture of its record, offset in `stated`)
 
 # %% ../../../nbs/data/build/14_templates.ipynb #f9adb353
 def draw_of(seed: int, source: str, id: str) -> int:  # 64 bits
@@ -186,10 +187,10 @@ _stated_format = lru_cache(1 << 12)(stated_format)
 
 def _of_dialog(record: Record) -> list[Draft]:
     rounds = []
-    for number, (question, answer, stated, here, format) in enumerate(record.turns, 1):
+    for number, (question, answer, stated, here, format, shows) in enumerate(record.turns, 1):
         format = format or (_stated_format(stated) if stated else "free")
         template = "dialog-free" if format == "free" else "dialog-stated"
-        rounds.append(Draft(question + stated, question, answer, format, template, number, here))
+        rounds.append(Draft(question + stated, question, answer, format, template, number, here, shows))
     return rounds
 
 

@@ -184,7 +184,7 @@ def _counts(base: Base, role: str, tally: _Tally) -> dict:
     by_source = before["by_source"] | {role: row}
     return (
         before
-        | {key: sum(part[key] for part in counts) for key in ("conversations", "images")}
+        | {"conversations": sum(part["conversations"] for part in counts)}
         | {key: sum(r[key] for r in by_source.values()) for key in ("rounds", "rejected", "duplicates")}
         | {"by_source": by_source}
     )

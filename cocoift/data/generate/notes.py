@@ -17,6 +17,10 @@ from ...files import UserError
 from ...formats import normalise
 
 # %% ../../../nbs/data/generate/16_notes.ipynb #3f2fa35f
+def _turn(turn: dict) -> DialogRound:
+    return DialogRound(**turn | {"shows": tuple(map(tuple, turn.get("shows") or ()))})
+
+
 def _record(row: dict) -> Record:
     plural = {name: tuple(row[name] or ()) for name in ("answers", "choices", "why", "names", "more", "files")}
     objects = tuple(Objects(**{**o, "box": tuple(o["box"] or ())}) for o in row["objects"] or ())
@@ -26,7 +30,7 @@ def _record(row: dict) -> Record:
             **plural,
             "objects": objects,
             "boxes": tuple(map(tuple, row["boxes"] or ())),
-            "turns": tuple(DialogRound(**turn) for turn in row["turns"] or ()),
+            "turns": tuple(map(_turn, row["turns"] or ())),
         }
     )
 

@@ -18,10 +18,19 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from ...conversation import Conversation
-from .record_text import PlacedObject, PlacedText, placed_json, quoted, record_texts, spliced
+from cocoift.data.inspect.record_text import (
+    PlacedObject,
+    PlacedText,
+    placed_json,
+    quoted,
+    record_texts,
+    spliced,
+    within,
+)
 from ..records import Unusable, bare, by_system, from_record, speaker_of, texts_of, turns_field
 from ...files import UserError, atomic_file
 from ...instructions import Governed, governed
+from ...places import signs_before
 
 # %% ../../../nbs/data/inspect/14_repair.ipynb #a3af6077
 class _Survey:
@@ -53,8 +62,11 @@ class _Survey:
                 rule = number
                 self.once[number] += 1
         self.rule.append(rule)
+        shown = [str(r.shows) for r in c.rounds[1:] if r.shows]  # what moves in must be asked when the picture is there
         self.image.append(
-            int.from_bytes(blake2b("\n".join([turns_field(record), *c.images]).encode(), digest_size=8).digest())
+            int.from_bytes(
+                blake2b("\n".join([turns_field(record), *c.images, *shown]).encode(), digest_size=8).digest()
+            )
         )
         self.loose.append(_may_move(c, record, turns))
 
@@ -80,7 +92,8 @@ def _may_move(c: Conversation, record: dict, turns: list[Governed]) -> bool:
         and len(fields) == 2 * len(c.rounds)
         and all(list(map(type, turn.values())) == [str, str] for turn in fields)
     )
-    return known and len(c.images) == 1 and all(g.format == "free" and "region" not in g.asked.question for g in turns)
+    seen_first = len(c.images) == 1 and not any(r.shows for r in c.rounds[1:])
+    return known and seen_first and all(g.format == "free" and "region" not in g.asked.question for g in turns)
 
 
 def _survey(path: Path) -> _Survey:
@@ -120,7 +133,7 @@ def _restated(own: str, turns: list[_Turn]) -> tuple[int, list[tuple[int, int, s
         if not g.stated:
             stated += 1
             for texts in asked.texts:
-                first, last = texts[0].begin + 1, texts[-1].end - 1
+                first, last = within(own, texts[0], signs_before(texts[0])), texts[-1].end - 1
                 edits += [(first, first, quoted(g.asked.before, own)), (last, last, quoted(g.asked.after, own))]
     return stated, edits
 

@@ -81,7 +81,7 @@ class _Tally:
                 len(words(r.response)),
                 asked,
                 -1 if before < 0 else before != terse,
-                _digest(f"{c.image} {normalise(r.instruction)}"),
+                _digest(f"{' '.join(c.images) or c.image} {normalise(r.instruction)}"),
                 _digest(r.instruction),
             )
             for column, value in zip(self.columns.values(), row):

@@ -33,6 +33,9 @@ class DialogRound(NamedTuple):
     stated: str = ""  # the format instruction that it was answered under, with the blank before it; "" if none
     here: bool = True  # whether the dialog's file states it in this very round
     format: str = ""  # what the round asks for, where that is known; "" if it is to be read off `stated`
+    # (picture: 0 is the record's image, 1 the first of `more`; its offset in question and instruction); where no round
+    # shows one, all stand in front of the first
+    shows: tuple[tuple[int, int], ...] = ()
 
 
 class Record(NamedTuple):
@@ -108,7 +111,7 @@ def _empty(name: str, value: Any) -> bool:  # whether a needed field says nothin
     if name == "answers":
         return not value[0].strip()
     if name == "turns":
-        return not all(round_.question.strip() and round_.answer.strip() for round_ in value)
+        return not all((round_.question.strip() or round_.shows) and round_.answer.strip() for round_ in value)
     return type(value[0]) is str and not all(map(str.strip, value))
 
 

@@ -17,6 +17,7 @@ from ..official import ScoreInput, as_map, by_id, finite_number, official_files,
 from ..questions import Question
 from ..verdicts import by_length, weighted
 from ...files import UserError
+from ...places import unplaced
 from ...stats import bootstrap
 from ...texts import read_json
 
@@ -45,11 +46,19 @@ def _images(row: dict) -> tuple[str, ...]:
 
 def read_infimm(data: Path) -> list[Question]:
     "infimm*.json, or core-mm*.json: a list of items, or id -> item"
-    rows = _rows(official_files(data, "infimm*.json", "core-mm*.json")[0], ["question"])
-    return [
-        Question(k, _images(v), v["question"], meta={key: v.get(key) for key in ("category", "complexity")})
-        for k, v in rows.items()
-    ]
+    path = official_files(data, "infimm*.json", "core-mm*.json")[0]
+    asked = []
+    for k, v in _rows(path, ["question"]).items():
+        (text, signs), files = unplaced(v["question"]), _images(v)
+        if signs and len(signs) != len(files):
+            raise UserError(
+                f"{path}: {k}: its question has {len(signs)} places for {len(files)} images: write <image> once for "
+                "each where it belongs, or not at all"
+            )
+        places = tuple(sign.offset for sign in signs)
+        meta = {key: v.get(key) for key in ("category", "complexity")}
+        asked.append(Question(k, files, text, meta=meta, places=places if any(places) else ()))
+    return asked
 
 
 def infimm_items(files: Mapping[str, Path]) -> dict[str, Judged]:

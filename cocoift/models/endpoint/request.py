@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import UserError, digest, digest_of
-from ..ask import Ask
+from ..ask import Ask, AskRound
 from ...pictures import fit_size, picture_bytes, picture_size
 
 # %% ../../../nbs/models/endpoint/10_request.ipynb #f7b91a33
@@ -119,13 +119,22 @@ class Answer:
     cached: bool = False
 
 # %% ../../../nbs/models/endpoint/10_request.ipynb #8d85d7f1
+def _content(r: AskRound, image_parts: ImageParts | None) -> list[dict] | str:
+    if not r.images:
+        return r.instruction
+    parts, at = [], 0
+    for image, offset in r.shown:
+        parts += [{"type": "text", "text": r.instruction[at:offset]}, image_parts.part(image)]
+        at = offset
+    parts.append({"type": "text", "text": r.instruction[at:]})
+    return [part for part in parts if part["type"] == "image" or part["text"]]
+
+
 def messages_of(ask: Ask, image_parts: ImageParts | None = None, system: str = "") -> list[dict]:
     "An ask as chat messages."
     messages = [{"role": "system", "content": system}] if system else []
     for number, r in enumerate(ask.rounds):
-        shown = [image_parts.part(image) for image in r.images]
-        content = [*shown, {"type": "text", "text": r.instruction}] if shown else r.instruction
-        messages.append({"role": "user", "content": content})
+        messages.append({"role": "user", "content": _content(r, image_parts)})
         if number < len(ask.rounds) - 1:
             messages.append({"role": "assistant", "content": r.response})
     return messages
