@@ -52,11 +52,13 @@ def _quickstart(
             estimate_text(arm["carry_over"]),
             *(arm[h]["terse_rate"] for h in histories),
             arm["none"]["content_accuracy"],
+            arm["none"]["blind"],
             estimate_text(arm["leakage"]),
         ]
         for name, arm in result["layouts"].items()
     ]
-    head = ["layout", "data: carry-over", *(f"terse|{h}" for h in histories), "right|none", "model: leakage"]
+    terse = [f"terse|{h}" for h in histories]
+    head = ["layout", "data: carry-over", *terse, "right|none", "blind", "model: leakage"]
     show(result, json, [*columns(rows, head), "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])
 
 # %% ../../nbs/cli/79_studies.ipynb #154720bb
