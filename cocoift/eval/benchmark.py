@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from fastcore.basics import patch
 
-from .balance import blind_answers
 from .dialog import Dialog, pier_dialogs, question_dialogs
 from .from_records import record_questions
 from .history import EFFECTS, parse_histories
@@ -192,12 +191,8 @@ def full_answers(self: Benchmark, questions: Sequence[Question]) -> dict[str, st
 def answer_key(self: Benchmark, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> AnswerKey:
     "What scripted models look up: image and instruction -> both ways to answer."
     yes, key, last = KeyAnswers("Yes", "Yes, that is how it is."), {}, {}
-    blind = blind_answers(questions)
     known = {
-        q.id: KeyAnswers(
-            q.short_answer or yes.terse, q.full_answer or _sentence(q) or yes.full, blind.get(q.kind, yes.blind)
-        )
-        for q in questions
+        q.id: KeyAnswers(q.short_answer or yes.terse, q.full_answer or _sentence(q) or yes.full) for q in questions
     }
     for dialog in dialogs:
         image = dialog.images[0] if dialog.images else None
