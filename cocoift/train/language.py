@@ -38,11 +38,16 @@ class Language:
     gguf: str | None = None  # the file's name, where it is one
 
     @cached_property
-    def _class(self) -> tuple[str, str, dict[str, torch.Size]]:  # what its body's names begin with, its head's, all
+    def blank(self):
+        "The model on the meta device."
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
+            return AutoModelForCausalLM.from_config(self.config)
+
+    @cached_property
+    def _class(self) -> tuple[str, str, dict[str, torch.Size]]:  # what its body's names begin with, its head's, all
+        model = self.blank
         head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         return model.base_model_prefix + ".", head + ".weight", shapes
