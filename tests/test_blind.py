@@ -20,7 +20,7 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture(params=["drawn", "photographs"])
 def data(request, world, shared) -> tuple[Path, tuple[str, ...]]:
-    return (world, ("val",)) if request.param == "drawn" else (shared / "data/coco-photos", ("train", "val"))
+    return (world, ("val",)) if request.param == "drawn" else (shared / "data/coco-mini", ("train", "val"))
 
 
 @pytest.mark.parametrize("per_image", [1, 2, None])

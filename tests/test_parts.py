@@ -302,7 +302,8 @@ def test_trees_are_exact(name, wholes):
         loss.backward()
         losses.append(loss.item())
         gradients.append(gradients_of(model))
-    assert abs(losses[0] - losses[1]) < 1e-9 and (gradients[0] - gradients[1]).abs().max() < 1e-6
+    assert abs(losses[0] - losses[1]) < 1e-9
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-6 * gradients[0].abs().max()  # routers weigh in float32
     if "moe" in name or name == "mixtral":  # the experts learn, too
         learned = [n for n, p in model.named_parameters() if "experts" in n and p.grad is not None and p.grad.any()]
         assert learned
