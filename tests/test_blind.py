@@ -1,4 +1,4 @@
-"A model that never looks is paid nothing for it: what is asked is balanced, and what is left stands beside every score."
+"Who never looks is paid nothing for it: what is asked is balanced, and what is left stands beside every score."
 
 import json
 from collections import Counter
@@ -10,6 +10,7 @@ from cocoift.eval.benchmarks.rounds import annotated_questions
 from cocoift.eval.examine import examine, make_exam, run_exam
 from cocoift.files import Journal
 from cocoift.reports.arms import find_arms, study_tables
+from cocoift.reports.compare import compare
 from cocoift.world import make_world
 
 
@@ -19,8 +20,10 @@ def world(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(params=["drawn", "photographs"])
-def data(request, world, shared) -> tuple[Path, tuple[str, ...]]:
-    return (world, ("val",)) if request.param == "drawn" else (shared / "data/coco-mini", ("train", "val"))
+def data(request) -> tuple[Path, tuple[str, ...]]:
+    if request.param == "drawn":
+        return request.getfixturevalue("world"), ("val",)
+    return request.getfixturevalue("shared") / "data/coco-mini", ("train", "val")
 
 
 @pytest.mark.parametrize("per_image", [1, 2, None])
@@ -64,7 +67,7 @@ def test_it_is_said_wherever_content_is(world, tmp_path, typed):
         assert row.split()[-1] == ("yes" if run.name == "oracle" else "no")
     told = typed("compare", *runs)
     assert "content_accuracy of a blind guess, the most frequent answer of each kind: 0." in told.stdout
-    told = json.loads(typed("compare", *runs, "--json").stdout)
+    told = compare(*runs)
     assert set(told["blind"]) == {"none", "neutral", "terse", "forced_short"}
     assert not any("blind" in metric for metric in told["differences"])
     tables = study_tables(find_arms(runs))
