@@ -41,18 +41,18 @@ def _before_answers(processor, template: str) -> tuple[str, str]:  # of one that
     return to_come.split(_ASKED)[-1], _rendered(processor, template, turns).split(_ASKED)[-1].split(_ANSWERED)[0]
 
 
-def _unlike(to_come: str, given: str) -> tuple[str, str]:  # how they end, from where they differ
-    same = len(commonprefix([to_come, given]))
-    return to_come[same:], given[same:]
+def _unlike(to_come: str, before: str) -> tuple[str, str]:  # how they end, from where they differ
+    same = len(commonprefix([to_come, before]))
+    return to_come[same:], before[same:]
 
 
-def unthinking(template: str, to_come: str, given: str) -> str:
+def unthinking(template: str, to_come: str, before: str) -> str:
     "A chat template that begins an answer as those before it began."
-    opened, kept = _unlike(to_come, given)
+    opened, usual = _unlike(to_come, before)
     if not opened:
         return template
     asked = f"add_generation_prompt is defined and add_generation_prompt and written.endswith({opened!r})"
-    tail = f"{{{{ written[:-{len(opened)}] + {kept!r} if {asked} else written }}}}"
+    tail = f"{{{{ written[:-{len(opened)}] + {usual!r} if {asked} else written }}}}"
     return "{%- set written -%}" + template + "{%- endset -%}" + tail
 
 # %% ../../nbs/models/15_steady.ipynb #48794026
@@ -66,13 +66,13 @@ def steady_template(processor, path) -> tuple[str | None, list[str]]:  # Jinja, 
     if template != own:
         notes.append(f"{path}: its chat template writes today's date: 26 July 2024 is written now")
     try:
-        to_come, given = _before_answers(processor, template)
+        to_come, before = _before_answers(processor, template)
     except Exception:  # by `probe_template`, with the reason
         return None, []
-    thoughtless = unthinking(template, to_come, given)
+    thoughtless = unthinking(template, to_come, before)
     if thoughtless != template:
-        opened, kept = _unlike(to_come, given)
+        opened, usual = _unlike(to_come, before)
         notes.append(
-            f"{path}: its chat template opens an answer with {opened!r}, where those before have {kept[:20]!r}: so now"
+            f"{path}: its chat template opens an answer with {opened!r}, where those before have {usual[:20]!r}: so now"
         )
     return (thoughtless if notes else None), notes
