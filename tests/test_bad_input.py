@@ -529,8 +529,8 @@ def test_nothing_to_ask(refused, command):
         ("train train.yaml ranks=0", ["ranks: ", "greater than 0"]),
         ("train train.yaml zero=4", ["zero: ", "0, 1, 2 or 3"]),
         ("train train.yaml template=poem", ["template: ", "'vicuna_v1'"]),
-        ("train train.yaml epochs=1", ["give either steps or epochs"]),
-        ("train train.yaml steps=", ["give either steps or epochs"]),
+        ("train train.yaml epochs=1", ["epochs=1: a run ends by one of them: write steps=", "or epochs=1 steps=null"]),
+        ("train train.yaml steps=", ["add steps=N or epochs=N"]),
         ("train train.yaml row_tokens=100", ["row_tokens=100 is less than max_length=2048", "raise row_tokens"]),
         ("train train.yaml muon_lr=0.02 zero=1", ["muon_lr=0.02 zero=1", "set zero=0"]),
         (

@@ -2,12 +2,15 @@
 transformers sees it."""
 
 import json
+import re
+from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
-from tiny import LANGUAGES, part
+from tiny import LANGUAGES, as_gguf, bytes_of, part
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -21,10 +24,14 @@ from transformers import (
 
 from cocoift.files import UserError
 from cocoift.models.ask import Ask, Settings
+from cocoift.models.chat_template import probe_template
 from cocoift.models.decoding import ask_ids
+from cocoift.models.family import open_family
 from cocoift.models.local import LocalModel
+from cocoift.models.steady import dated, steady_template
 from cocoift.models.template import render
-from cocoift.train.language import open_language
+from cocoift.train.adapt import copy_processor
+from cocoift.train.language import open_language, own_template
 from cocoift.train.layout import convert
 from cocoift.train.model import assemble
 from cocoift.train.on_disk import assemble_on_disk
@@ -87,6 +94,7 @@ def test_without_a_picture_it_is_the_language_model(name, parts, wholes, tmp_pat
     stops, wanted = own if isinstance(own, list) else [own], []
     for ask in ASKS:
         if tokenizer.chat_template:
+            tokenizer.chat_template = dated(tokenizer.chat_template)  # on the one day that a LLaVA knows
             ids = tokenizer.apply_chat_template(said(ask, False), add_generation_prompt=True, return_dict=True)[
                 "input_ids"
             ]
@@ -173,7 +181,7 @@ def test_padded_pictures_lose_nothing(parts):
         assert (pixels[0, 16] > pixels[16, 16] - 0.5) == cut
 
 
-@pytest.mark.parametrize("name", ["qwen2_5", "smollm2", "gemma3", "llama3"])
+@pytest.mark.parametrize("name", ["qwen2_5", "smollm2", "gemma3", "llama3", "qwen2_moe", "mixtral"])
 def test_what_is_written(name, wholes, parts):
     "vLLM's names, one head at most, a pad token that is no stop, every stop, and no embedding more than needed."
     from safetensors import safe_open
@@ -182,7 +190,9 @@ def test_what_is_written(name, wholes, parts):
     with safe_open(whole / "model.safetensors", "pt") as file:
         names = set(file.keys())
         rows = file.get_tensor("language_model.model.embed_tokens.weight").shape[0]
-    tower = "vision_tower.vision_model." if PAIRED[name] in ("clip", "siglip") else "vision_tower."
+    with safe_open(parts(name) / "model.safetensors", "pt") as file:  # experts apart, as they are published
+        assert {f"language_model.{key}" for key in file.keys()} == {k for k in names if k.startswith("language_model.")}
+    tower = "vision_tower.vision_model." if PAIRED.get(name) in ("clip", "siglip") else "vision_tower."
     assert all(
         key.startswith((tower, "multi_modal_projector.linear_", "language_model.model."))
         or key == "language_model.lm_head.weight"
@@ -270,7 +280,142 @@ def squeezed(text: str) -> str:
     return text.replace("<think>\n\n</think>\n\n", "").replace(" ", "")
 
 
+@pytest.mark.parametrize("name", ["gemma3", "qwen2_moe", "mixtral"])
+def test_trees_are_exact(name, wholes):
+    "Layers with a window and layers of experts: loss and gradients of trees are those of separate rows, in float64."
+    from test_families import BY_NAME, as_floats, gradients_of, trees_of
+
+    from cocoift.train.attention import use_trees
+    from cocoift.train.family import load_model
+    from cocoift.train.pack import alone
+    from cocoift.train.tree import collate, token_loss
+
+    family, losses, gradients = open_family(wholes(name)), [], []
+    model, trees = load_model(family.path).double(), trees_of(family)[:2]
+    model.set_experts_implementation("eager")  # torch multiplies experts together in float32 at most
+    use_trees(model)
+    for rows in ([[tree] for tree in alone(trees)], [trees]):
+        model.zero_grad()
+        batch = collate(rows)
+        pictures = as_floats(family.stack([family.prepare(BY_NAME[image]) for image in batch.images]))
+        loss = token_loss(model, batch, pictures)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(gradients_of(model))
+    assert abs(losses[0] - losses[1]) < 1e-9
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-6 * gradients[0].abs().max()  # routers weigh in float32
+    if "moe" in name or name == "mixtral":  # the experts learn, too
+        learned = [n for n, p in model.named_parameters() if "experts" in n and p.grad is not None and p.grad.any()]
+        assert learned
+
+
+# Templates as they are published
+
+PUBLISHED = {  # TRL's copies: the stop, and whether an answer is opened otherwise than those before it
+    "deepseek_r1_distill": ("<｜end▁of▁sentence｜>", True),
+    "gemma3": ("<end_of_turn>", False),
+    "llama3": ("<|eot_id|>", False),
+    "llama3_1": ("<|eot_id|>", False),
+    "llama3_2": ("<|eot_id|>", False),
+    "phi3": ("<|end|>", False),
+    "phi3_5": ("<|end|>", False),
+    "qwen2_5": ("<|im_end|>", False),
+    "qwen3": ("<|im_end|>", False),
+    "qwen3_5_nothink": ("<|im_end|>", True),
+    "qwen3_6": ("<|im_end|>", True),
+    "qwen3_8": ("<|im_end|>", False),
+    "qwen3_instruct_2507": ("<|im_end|>", False),
+    "nemotron_3_nano": ("<|im_end|>", True),
+}
+MARKS = r"<[|｜]?[\w/▁]+[|｜]?>"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_templates_are_asked_as_they_ask(name):
+    """Pieces, and plain transformers with the template that a checkpoint gets, write the same; on any day, and nothing
+    that was not there before the answers of a conversation."""
+    source = Path(pytest.importorskip("trl").__file__).parent / f"chat_templates/{name}.jinja"
+    if not source.exists():
+        pytest.skip(f"this TRL has no {source.name}")
+    own, (stop, opened) = source.read_text(encoding="utf-8"), PUBLISHED[name]
+    control = sorted({*re.findall(MARKS, own), stop, "<|endoftext|>", "<s>"})
+    tokenizer = bytes_of(control, own, bos_token="<s>", eos_token=stop, pad_token="<|endoftext|>")
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    jinja, _ = own_template(tokenizer, source)
+    speaker = SimpleNamespace(tokenizer=tokenizer, chat_template=jinja, image_token="<image>")
+    steady, notes = steady_template(speaker, source)
+    assert any("opens an answer with" in note for note in notes) is opened
+    assert any("today's date" in note for note in notes) is ("strftime_now" in own)
+    tokenizer.chat_template = speaker.chat_template = steady or jinja
+    template, _ = probe_template(speaker, source)
+    assert template.stop == stop and steady_template(speaker, source) == (None, [])
+    for ask in ASKS:
+        pieces = "<s>" * template.bos + render((*ask.before, (ask.instruction, "")), template, image=False)
+        asked = tokenizer.apply_chat_template(said(ask, False), add_generation_prompt=True, tokenize=False)
+        assert asked == pieces
+        untouched = tokenizer.apply_chat_template(
+            said(ask, False), chat_template=own, add_generation_prompt=True, tokenize=False
+        )
+        assert (untouched == asked) is not bool(notes)
+
+
+def test_the_date_is_kept_with_the_model(wholes, tmp_path):
+    "A checkpoint of others that writes today's date: asked and trained in the words that the trained one has."
+    import shutil
+
+    theirs = shutil.copytree(wholes("smollm3"), tmp_path / "theirs")
+    jinja = theirs / "chat_template.jinja"
+    assert "26 July 2024" in open_family(theirs).template.system and not open_family(theirs).notes
+    jinja.write_text("{{ '' }}" + jinja.read_text().partition("{%- endmacro -%}")[2])
+    family = open_family(theirs)
+    assert ["writes today's date" in note for note in family.notes] == [True]
+    (tmp_path / "trained").mkdir()
+    copy_processor(family, tmp_path / "trained")
+    shutil.copyfile(theirs / "config.json", tmp_path / "trained/config.json")
+    again = open_family(tmp_path / "trained")
+    assert again.template == family.template and not again.notes and "26 July 2024" in again.template.system
+
+
 # What others have put together
+
+
+def test_dinov2_as_meta_ships_it(parts, tmp_path):
+    "518 pixels in its configuration, 224 in its processor: 256 image tokens, the table of places stretched."
+    from transformers import Dinov2Config, Dinov2Model
+
+    size = dict(hidden_size=32, num_hidden_layers=6, num_attention_heads=4, mlp_ratio=2)
+    Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **size)).save_pretrained(tmp_path / "tower")
+    told = json.loads((parts("dinov2") / "preprocessor_config.json").read_text())
+    told |= {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+    (tmp_path / "tower/preprocessor_config.json").write_text(json.dumps(told))
+    tower = open_tower(tmp_path / "tower", "crop")
+    assert (tower.tokens, tower.extra, tower.config.image_size) == (256, 1, 224)
+    family = open_family(assemble_on_disk(tmp_path / "tower", parts("smollm2"), tmp_path / "whole", pad="crop"))
+    assert family.image_ids().count(family.image_token_id) == 256
+    assert family.prepare(PICTURE)["pixel_values"].shape == (1, 3, 224, 224)
+    assert family.config.vision_config.image_size == 224
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_a_gguf_file_is_a_source_of_weights(kind, parts, tmp_path):
+    "As a file and as the folder that holds it alone: the tokens, the stops and the scores that transformers reads."
+    pytest.importorskip("gguf", reason="the gguf package is not installed")
+    file = as_gguf(parts("qwen2"), tmp_path / "passed-on/model.gguf", kind)
+    language = file if kind == "F32" else file.parent
+    whole = assemble_on_disk(parts("dinov2"), language, tmp_path / "whole", pad="crop")
+    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
+    made, chat = AutoModelForImageTextToText.from_pretrained(whole).eval(), LocalModel(whole, most_tokens=3)
+    tokenizer = AutoTokenizer.from_pretrained(parts("qwen2"))
+    ids = tokenizer.apply_chat_template(said(ASKS[2], False), add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert ask_ids(chat.family, ASKS[2]) == ids and chat.template.stop == "<|im_end|>"
+    with torch.no_grad():
+        own, wanted, found = (model(input_ids=torch.tensor([ids])).logits for model in (plain(parts), read, made))
+    assert torch.equal(wanted, found[..., : wanted.shape[-1]])
+    assert (own - wanted).abs().mean() < (1e-4 if kind == "F32" else 0.5)
+
+
+def plain(parts) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(parts("qwen2")).eval()
 
 
 @pytest.mark.parametrize("name", ["dinov2", "siglip"])

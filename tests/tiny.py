@@ -637,6 +637,23 @@ LANGUAGES = {  # configuration class, its own settings, tokenizer, the stops of 
         lambda: bytes_of(TURNS, _SMOLLM3, eos_token="<|im_end|>", pad_token="<|im_end|>"),
         ["<|im_end|>"],
     ),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+        lambda: bytes_of(TURNS, _PLAIN_CHATML % "You are a helpful assistant.", **QWEN),
+        ["<|im_end|>", "<|endoftext|>"],
+    ),
+    "mixtral": (
+        "MixtralConfig",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+        lambda: pieces_of(["<unk>", "<s>", "</s>", "[INST]", "[/INST]"], "first", _MISTRAL, **SPIECE),
+        ["</s>"],
+    ),
     "gemma3": (
         "Gemma3TextConfig",
         {
@@ -716,4 +733,62 @@ def part(name: str, out: Path) -> Path:
     out.mkdir(parents=True)
     torch.manual_seed(1)
     TOWERS[name](out) if name in TOWERS else language(name, out)
+    return out
+
+
+_GGUF_NAMES = {
+    "embed_tokens": "token_embd",
+    "lm_head": "output",
+    "norm": "output_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+def as_gguf(folder: Path, out: Path, kind: str = "F32") -> Path:
+    "The folder of a Qwen-2 as one GGUF file, its matrices in that kind of number."
+    import gguf
+    from safetensors.torch import load_file
+
+    config, tokenizer, marks = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("config", "tokenizer", "tokenizer_config")
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(out, "qwen2")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    control = {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    names = {number: name for name, number in tokenizer["model"]["vocab"].items()} | control
+    types = [gguf.TokenType.CONTROL if number in control else gguf.TokenType.NORMAL for number in sorted(names)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list([names[number] for number in sorted(names)])
+    writer.add_token_types(types)
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    by_name = {name: number for number, name in names.items()}
+    writer.add_eos_token_id(by_name[marks["eos_token"]])
+    writer.add_pad_token_id(by_name[marks["pad_token"]])
+    writer.add_chat_template((folder / "chat_template.jinja").read_text())
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        stem, _, what = name.removeprefix("model.").rpartition(".")
+        layer, number, rest = re.fullmatch(r"(layers\.(\d+)\.)?(.*)", stem).groups()
+        own, values = f"{f'blk.{number}.' if layer else ''}{_GGUF_NAMES[rest]}.{what}", tensor.float().numpy()
+        raw = gguf.GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
+        writer.add_tensor(own, gguf.quants.quantize(values, raw), raw_dtype=raw)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
     return out

@@ -31,6 +31,15 @@ def _level_table(histories: dict) -> list[str]:
     return columns(rows, ["", *histories])
 
 
+def _kind_table(kinds: list[dict]) -> list[str]:  # what each kind of question is worth, beside a blind guess
+    rows = [
+        [row["kind"], row["wording"], estimate_text(row), row["blind"], {True: "yes", False: "no"}.get(row["clear"])]
+        for row in kinds
+        if row.get("blind") is not None
+    ]
+    return ["", *columns(rows, ["kind", "wording", "right", "blind", "clear of it"])] if rows else []
+
+
 def _eval_lines(result: dict, out: Path) -> list[str]:
     from cocoift.eval.examine import lost_rounds
 
@@ -40,6 +49,7 @@ def _eval_lines(result: dict, out: Path) -> list[str]:
     cut = f", {n} rounds truncated" if (n := result["truncated"]) else ""
     return [
         *_level_table(result["histories"]),
+        *_kind_table(result.get("kinds", [])),
         "",
         *([f"prior questions: {from_where}"] if any(priors.values()) else []),
         *(f"{name.replace('_', ' ')}: {estimate_text(e)}" for name, e in result["effects"].items()),
@@ -261,7 +271,7 @@ def compare_command(
     json: Json = False,
 ) -> None:
     "Paired comparison of two runs: differences with intervals, p, and what could not have been seen."
-    from cocoift.reports.compare import compare
+    from cocoift.reports.compare import blind_line, compare
 
     result = compare(a, b, html, images, force)
     rows = [
@@ -272,6 +282,7 @@ def compare_command(
     lines = [
         *columns(rows, ["metric", "A", "B", "B - A", "p", "p (Holm)", "resolves", "n"]),
         "",
+        *([line] if (line := blind_line(result["blind"])) else []),
         *([seeds] if result["seeds"] > 1 else []),
         *([f"{result['unpaired']} observations have no partner in the other run"] if result["unpaired"] else []),
         *([f"page: {html}"] if html else []),

@@ -79,11 +79,13 @@ def _show_study(result: dict, json: bool) -> None:
             estimate_text(arm["carry_over"]) if arm["carry_over"] else "",
             *(arm[h]["terse_rate"] for h in histories),
             arm["none"]["content_accuracy"],
+            arm["none"]["blind"],
             estimate_text(arm["leakage"]),
         ]
         for name, arm in arms.items()
     ]
-    head = ["layout", "data: carry-over", *(f"terse|{h}" for h in histories), "right|none", "model: leakage"]
+    terse = [f"terse|{h}" for h in histories]
+    head = ["layout", "data: carry-over", *terse, "right|none", "blind", "model: leakage"]
     looks = ["right", "blind", "above_blind", "worth", "changed", "caption_gain"]
     seen = [[name, *(estimate_text(look[measure]) for measure in looks)] for name, look in result["sight"].items()]
     tables = [*columns(rows, head), "", *columns(seen, ["picture", *(look.replace("_", " ") for look in looks)])]

@@ -115,16 +115,19 @@ def _assemble(
     if Path(out).exists():
         raise UserError(f"--out {out}: is there already: name another, or delete it")
     from cocoift.models.family import open_family
+    from cocoift.train.language import open_language
     from cocoift.train.on_disk import assemble_on_disk
 
+    mended = open_language(language).notes
     made = assemble_on_disk(tower, language, out, seed, pad, projector=projector)
     family = open_family(made)
     show(
-        {"model": str(made)},
+        {"model": str(made), "notes": [*mended, *family.notes]},
         json,
         [
             f"model: {made}",
             f"a picture takes {len(family.image_ids())} tokens; answers end with {family.template.stop}",
+            *mended,
             *family.notes,
         ],
     )

@@ -105,7 +105,7 @@ def readings(
     column = _READINGS.get(metric.removesuffix("_stated"), metric), history
     if column not in sheet:
         return None
-    if metric == "content_accuracy":
+    if metric in ("content_accuracy", "blind"):
         return sheet[column]
     return sheet[column].where(~free if stated or metric == "format_accuracy" else free)
 

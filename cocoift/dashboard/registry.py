@@ -78,7 +78,7 @@ class Scenes:
 
     def add_world(self, world: Path) -> None:
         "Show the pictures of a drawn world, too."
-        items = annotated_questions(world)
+        items = annotated_questions(world, every=True)
         annotations = read_json(next((world / "coco/annotations").glob("captions_val*.json")))["annotations"]
         captions = {f"coco:{c['image_id']}": c["caption"] for c in reversed(annotations)}  # the first of each
         entries: dict[str, list] = {image: [] for image in captions}

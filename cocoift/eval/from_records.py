@@ -44,7 +44,8 @@ def paired_questions(short: Iterable[Record], full: Iterable[Record]) -> Iterato
 def object_questions(records: Iterable[Record]) -> Iterator[Question]:
     "Questions about the objects of pictures: how many, and whether there are any."
     for r in records:
-        for k, asked in enumerate(ask_objects(r, random.Random(r.id), 6, ["count", "presence"])):
+        candidates = ask_objects(r, random.Random(r.id), 6, ["count", "presence"], absent_first=True)
+        for k, asked in enumerate(candidates):  # numbered as ever; `balanced` chooses among them
             stated, answers = worded(asked.question, asked.format).stated, (asked.short, asked.sentence)
             about = {"images": (r.image,), "kind": asked.kind, "wording": "seen"}
             yield Question(f"{r.source}:{r.id}:{k}", (), asked.question, stated, asked.format, *answers, **about)

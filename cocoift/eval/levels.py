@@ -28,6 +28,7 @@ METRICS = {  # column, and which rounds it is taken over
     "terse_rate": ("terse", lambda f: ~f.bound),
     "format_accuracy": ("kept", lambda f: f.bound),
     "content_accuracy": ("right", lambda f: f.bound | ~f.bound),
+    "blind": ("blind", lambda f: f.bound | ~f.bound),
     "words": ("words", lambda f: ~f.bound),
 }
 
@@ -37,13 +38,17 @@ def clusters(frame: pd.DataFrame) -> tuple[str, ...]:
     return ("seed", "image") if "seed" in frame and frame.seed.nunique() > 1 else ("image",)
 
 
+def _level(frame: pd.DataFrame, metric: str) -> Estimate:  # undefined where an older run has no such reading
+    column, over = METRICS[metric]
+    if column not in frame:
+        return Estimate(None, None, None, 0)
+    counted = frame[over(frame) & frame[column].notna()].astype({column: float})
+    return mean_ci(counted, column, clusters(counted))
+
+
 def levels_under(frame: pd.DataFrame) -> dict[str, Estimate]:
     "Every metric of the rounds of one history."
-    estimates = {}
-    for metric, (column, over) in METRICS.items():
-        counted = frame[over(frame)].astype({column: float})
-        estimates[metric] = mean_ci(counted, column, clusters(counted))
-    return estimates
+    return {metric: _level(frame, metric) for metric in METRICS}
 
 
 def levels(frame: pd.DataFrame) -> pd.DataFrame:  # history, metric, value, low, high, n
@@ -55,12 +60,20 @@ def levels(frame: pd.DataFrame) -> pd.DataFrame:  # history, metric, value, low,
     return pd.DataFrame(rows)
 
 
-def by_kind(frame: pd.DataFrame, history: str = "none") -> pd.DataFrame:  # kind, wording, value, low, high, n
-    "Content accuracy by type of question and wording."
-    under = frame[frame.history == history].astype({"right": float})
+def _beside_blind(group: pd.DataFrame) -> dict:
+    right, blind = _level(group, "content_accuracy"), _level(group, "blind").value
+    clear = None if blind is None or right.low is None else right.low > blind
+    return {**right.as_dict(), "blind": blind, "clear": clear}
+
+
+def by_kind(
+    frame: pd.DataFrame, history: str = "none"
+) -> pd.DataFrame:  # kind, wording, value, low, high, n, blind, clear
+    "Content accuracy by type of question and wording, beside a blind model's, and whether it is clear of that."
+    under = frame[frame.history == history]
     return pd.DataFrame(
         [
-            {"kind": kind, "wording": wording, **mean_ci(group, "right", clusters(group)).as_dict()}
+            {"kind": kind, "wording": wording, **_beside_blind(group)}
             for (kind, wording), group in under.groupby(["kind", "wording"])
         ]
     )

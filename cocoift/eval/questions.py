@@ -36,6 +36,7 @@ class Question:
     rivals: tuple[str, ...] = ()  # short answers that would be wrong
     priors: tuple["Question", ...] = field(default=(), repr=False)  # what stands before it in every history
     prior_source: str = ""  # and where that comes from: records, or the bank `pier`
+    blind: str = ""  # what who sees nothing would answer: its kind's most frequent answer in the exam
 
     @property
     def image(self) -> str | None:

@@ -26,10 +26,11 @@ def says(response: str, question: Question) -> bool:
 
 # %% ../../nbs/eval/44_read.ipynb #f5155501
 def read_answer(question: Question, bound: bool, response: str) -> dict:
-    "The readings of one answer. `kept` is None for a free question: nothing was asked."
+    "The readings of one answer, and whether a blind one is right. `kept` is None for a free question."
     return {
         "terse": is_terse(response),
         "kept": keeps(question.format, response) if bound else None,
         "right": says(response, question),
+        "blind": says(question.blind, question) if question.blind else None,
         "words": len(words(response)),
     }

@@ -24,6 +24,7 @@ from cocoift.models.processor import (
     process_picture,
     tower_states,
 )
+from .steady import steady_template
 from .template import VICUNA, VICUNA_JINJA, Template, piece_ids, start_ids, stop_ids
 from ..texts import read_json, reading
 
@@ -71,6 +72,7 @@ class Family:
     processor: object
     template: Template
     notes: list[str] = field(default_factory=list)  # what was mended
+    steady: str | None = None  # its chat template, where that was mended
 
     def __post_init__(self):
         self.tokenizer, self.type = self.processor.tokenizer, _TYPES.get(self.name, ModelType())
@@ -177,7 +179,7 @@ class Family:
     @property
     def chat_template(self) -> str | None:
         "The Jinja text to write into a checkpoint of this family; None where its own is kept."
-        return VICUNA_JINJA if self.template == VICUNA else None
+        return VICUNA_JINJA if self.template == VICUNA else self.steady
 
 # %% ../../nbs/models/13_family.ipynb #e1415770
 def open_family(path: str | Path) -> Family:
@@ -204,10 +206,12 @@ def open_family(path: str | Path) -> Family:
             f"{path}: its processor has no image token, so pictures have no place in its text: "
             "use llava, idefics3, internvl or the like"
         )
+    steady, mended = steady_template(processor, path)
+    processor.chat_template = steady or processor.chat_template
     template, notes = probe_template(processor, path)
     if _TYPES.get(model_type, ModelType()).one_size:
         _check_llava(config, processor, path)
-    return Family(model_type, path, config, processor, template, notes)
+    return Family(model_type, path, config, processor, template, mended + notes, steady)
 
 
 def _check_llava(config, processor, path) -> None:

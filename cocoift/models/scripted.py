@@ -18,10 +18,11 @@ from .ask import Ask, Model, Reply, Settings
 
 # %% ../../nbs/models/16_scripted.ipynb #e82aca68
 class KeyAnswers(NamedTuple):
-    "Both ways to answer a question."
+    "Both ways to answer a question, and what one would say who never looks."
 
     terse: str
     full: str
+    blind: str = "yes"  # the most frequent answer to questions of its kind
 
 
 AnswerKey = Mapping[tuple[str | None, str], KeyAnswers]  # (image, instruction) -> its answers
@@ -31,6 +32,7 @@ def _asks_tersely(instruction: str) -> bool:
     return stated_format(instruction) in TERSE_FORMATS
 
 
+_GUESSED = ", or so I would guess."
 # what a model says of the two answers, by name
 POLICIES: dict[str, Callable[[Ask, KeyAnswers], str]] = {
     # every instruction holds for its own round
@@ -39,6 +41,8 @@ POLICIES: dict[str, Callable[[Ask, KeyAnswers], str]] = {
     "collapse": lambda ask, key: key.terse if any(_asks_tersely(r.instruction) for r in ask.rounds) else key.full,
     "always_terse": lambda ask, key: key.terse,
     "always_full": lambda ask, key: key.full,
+    # obeys as the oracle does, and sees nothing
+    "blind": lambda ask, key: key.blind if _asks_tersely(ask.instruction) else f"{key.blind.capitalize()}{_GUESSED}",
 }
 
 

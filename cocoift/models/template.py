@@ -279,4 +279,4 @@ _FLATTEN = (
 
 def with_pictures(template: str) -> str:
     "A language model's chat template that takes pictures too; one that does already is left as it is."
-    return template if template.startswith(_FLATTEN) or template == VICUNA_JINJA else _FLATTEN + template
+    return template if _FLATTEN in template or template == VICUNA_JINJA else _FLATTEN + template

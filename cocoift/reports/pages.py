@@ -98,7 +98,10 @@ def _heard(t: Tables, cards: list[DialogCard]) -> Section:
 
 def _known(t: Tables) -> Section:
     kinds = t["kinds"].rename(columns={"kind": "capability"})
-    asked = "Right answers on new images under no history, by type of question and wording"
+    asked = (
+        "Right answers on new images under no history, by type of question and wording; `blind` is what the most "
+        "frequent answer of the kind gets right, and a kind is `clear` of it with the whole of its interval"
+    )
     had = "What the trainings of the first seed had: steps, images and learned tokens, and the loss they ended at"
     blocks = [
         *_chart(kinds, results.by_capability, asked, None, "Right answers, kind by kind"),

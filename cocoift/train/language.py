@@ -16,6 +16,7 @@ import torch
 
 from ..files import UserError
 from ..models.chat_template import probe_template
+from ..models.steady import steady_template
 from ..models.template import VICUNA_JINJA, stop_ids, with_pictures
 from ..texts import read_json, reading
 from .tower import Tower, read_config, silent, tensor_names, tensors
@@ -37,11 +38,16 @@ class Language:
     gguf: str | None = None  # the file's name, where it is one
 
     @cached_property
-    def _class(self) -> tuple[str, str, dict[str, torch.Size]]:  # what its body's names begin with, its head's, all
+    def blank(self):
+        "The model on the meta device."
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
+            return AutoModelForCausalLM.from_config(self.config)
+
+    @cached_property
+    def _class(self) -> tuple[str, str, dict[str, torch.Size]]:  # what its body's names begin with, its head's, all
+        model = self.blank
         head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         return model.base_model_prefix + ".", head + ".weight", shapes
@@ -217,9 +223,10 @@ def open_language(
     _refuse(config, path)
     tokenizer = open_tokenizer(path, gguf)
     tokenizer.chat_template, notes = own_template(tokenizer, path)
-    template, more = probe_template(
-        SimpleNamespace(tokenizer=tokenizer, chat_template=tokenizer.chat_template, image_token="<image>"), path
-    )
+    speaker = SimpleNamespace(tokenizer=tokenizer, chat_template=tokenizer.chat_template, image_token="<image>")
+    steady, mended = steady_template(speaker, path)
+    tokenizer.chat_template = speaker.chat_template = steady or tokenizer.chat_template
+    template, more = probe_template(speaker, path)
     try:
         stops = list(dict.fromkeys([stop_ids(tokenizer, template)[0], *_ends(config, path, tokenizer)]))
     except UserError as error:
@@ -228,7 +235,7 @@ def open_language(
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     config.pad_token_id = tokenizer.pad_token_id
     config.vocab_size = max(config.vocab_size, max(tokenizer.get_vocab().values()) + 1)
-    language = Language(path, config, tokenizer, tokenizer.chat_template, stops, notes + more, gguf)
+    language = Language(path, config, tokenizer, tokenizer.chat_template, stops, notes + mended + more, gguf)
     language.shapes  # what a LLaVA cannot hold is refused before anything is read
     return language
 

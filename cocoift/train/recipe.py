@@ -143,7 +143,15 @@ _FREE_TO_CHANGE = set(
 # %% ../../nbs/train/28_recipe.ipynb #511ea7c1
 def _incomplete(r: TrainRecipe) -> list[tuple[bool, str]]:  # whether it is so, and the refusal
     return [
-        ((r.steps is None) == (r.epochs is None), "give either steps or epochs"),
+        (
+            r.steps is None and r.epochs is None,
+            "says neither how many steps nor how many epochs: add steps=N or epochs=N",
+        ),
+        (
+            r.steps is not None and r.epochs is not None,
+            f"steps={r.steps} epochs={r.epochs or 0:g}: a run ends by one of them: write steps={r.steps} epochs=null, "
+            f"or epochs={r.epochs or 0:g} steps=null",
+        ),
         (not r.draw and not r.model, "model: give the checkpoint folder to start from"),
         (not r.draw and not r.data, "data: give a dataset folder"),
         (not (r.draw and not r.data) and not r.images, "images: give the folder of the dataset's pictures"),

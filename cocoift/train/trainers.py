@@ -20,7 +20,7 @@ def shift_labels(rows: Rows) -> torch.Tensor:  # [B, L], -100 where nothing is l
     if len(rows.predictors.unique()) < len(rows.predictors):
         raise UserError(
             "answers that begin right behind the image cannot share it in a trainer that knows one label a place: "
-            "plant the trees with max_branches=1"
+            "use a chat template instead of plain, or pack the trees alone (cocoift.train.pack.alone)"
         )
     if len(rows.weights) and (rows.weights != 1).any():
         raise UserError("a trainer that knows labels only cannot weigh conversations: set weighting=token")

@@ -113,6 +113,7 @@ METRIC_LABELS = {
     "terse_rate": "P(terse answer to a free round)",
     "format_accuracy": "answers in the format asked for",
     "content_accuracy": "right answers",
+    "blind": "right answers of a blind guess",
 }
 
 

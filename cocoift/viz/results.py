@@ -43,14 +43,31 @@ def _papers(figure: go.Figure, paper: pd.DataFrame, places: dict[str, int]) -> N
         )
 
 
+def _blind(figure: go.Figure, rows: pd.DataFrame, at: list[float], named: bool) -> None:  # a tick beside each dot
+    known = rows.assign(at=at)[rows.blind.notna()]
+    figure.add_scatter(
+        x=known.blind,
+        y=known["at"],
+        mode="markers",
+        name="a blind guess",
+        legendgroup="blind",
+        showlegend=named and len(known) > 0,
+        hoverinfo="text",
+        marker=dict(symbol="line-ns", size=11, line=dict(width=2, color=QUIET)),
+        hovertext=[f"the most frequent answer to {c}<br>{v:.3g}" for c, v in zip(known.capability, known.blind)],
+    )
+
+
 @or_reason
 def by_capability(
     table: pd.DataFrame,  # a row a run and capability: `layout, capability, value, low, high`; `wording` if asked twice
+    # `blind` where it is known what a model scores that never looks
     paper: pd.DataFrame | None = None,  # `capability, value` and `model`
     title: str = "Capability by capability",
 ) -> go.Figure:
     "Dots with intervals, a row a capability; what was asked in two wordings (seen, reworded) has two dots."
     table = tidy(table, "layout capability | value low high n")
+    table = tidy(table, "layout | blind") if "blind" in table else table
     table = table.assign(wording=table.wording.fillna("seen") if "wording" in table else "seen")
     wordings = [w for w in ("seen", "reworded") if w in set(table.wording)]
     figure, named = go.Figure(), looks(table.layout)
@@ -61,11 +78,14 @@ def by_capability(
         at = [places[capability] + dodge(index, len(series)) for capability in rows.capability]
         label = name if wording == "seen" else f"{name}, reworded"
         dots(figure, rows, at, label, named[name], hollow=wording != "seen")
+        if "blind" in rows and rows.blind.notna().any():
+            _blind(figure, rows, at, named=index == 0)
     paper = pd.DataFrame(columns=["capability", "value", "model"]) if paper is None else paper
     paper = paper[paper.capability.isin(places)].assign(low=np.nan, high=np.nan)
     _papers(figure, paper, places)
     rule_rows(figure, len(places))
-    figure.update_xaxes(range=span(table, paper[["value", "low", "high"]].astype(float)))
+    guessed = table.assign(value=table.blind, low=np.nan, high=np.nan) if "blind" in table else paper
+    figure.update_xaxes(range=span(table, *(f[["value", "low", "high"]].astype(float) for f in (paper, guessed))))
     name_rows(figure, places)
     legend = 18 * ((len(series) + paper.model.nunique()) // 3)
     subtitle = "95 % intervals" + ("; filled: wordings seen in training, hollow: reworded" if len(wordings) > 1 else "")

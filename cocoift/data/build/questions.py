@@ -132,9 +132,13 @@ def _count(things: list[Objects], draws: random.Random, say: Say) -> Iterator[Ma
             )
 
 
-def _presence(things: list[Objects], draws: random.Random, say: Say) -> Iterator[MaskQuestion]:
-    there = [o for o in things if o.count]
-    for o in chain.from_iterable(zip((o for o in things if not o.count), there)):
+def _presence(
+    things: list[Objects], draws: random.Random, say: Say, absent_first: bool = False
+) -> Iterator[MaskQuestion]:
+    pairs = [[o for o in things if not o.count], [o for o in things if o.count]]
+    if not absent_first and draws.random() < 0.5:
+        pairs.reverse()
+    for o in chain.from_iterable(zip(*pairs)):
         one, _, be, _ = noun(o.name)
         yield MaskQuestion(
             "presence",
@@ -264,11 +268,13 @@ def ask_objects(
     most: int = 4,
     kinds: Iterable[str] = tuple(QUESTION_KINDS),
     reworded: bool = False,  # draw the wording too
+    absent_first: bool = False,  # of what is there and what is not; drawn, if not said
 ) -> list[MaskQuestion]:
     "Questions that a record of objects answers, at most `most`, the kinds in turn."
     things, kinds = [o for o in record.objects if o.count or not o.crowd], list(kinds)
     say = partial(_worded, draws if reworded else None)
     draws.shuffle(things)
     draws.shuffle(kinds)
-    by_kind = [(QUESTION_KINDS | HELD_BACK_KINDS)[kind](things, draws, say) for kind in kinds]
+    asked = QUESTION_KINDS | HELD_BACK_KINDS | {"presence": partial(_presence, absent_first=absent_first)}
+    by_kind = [asked[kind](things, draws, say) for kind in kinds]
     return list(islice(filter(None, chain.from_iterable(zip_longest(*by_kind))), most))

@@ -9,12 +9,13 @@ __all__ = ['annotated_questions', 'Rounds']
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from ..benchmark import Benchmark, enter
+from ..balance import balanced, blind_answers
+from ..benchmark import Benchmark, enter, read_round
 from ..dialog import Dialog, question_dialogs
 from ..from_records import object_questions, paired_questions, usable_records
 from ..history import EFFECTS, HISTORIES, with_priors
@@ -22,7 +23,7 @@ from ..levels import METRICS, OBSERVED, by_kind, difference, leakage_rows, level
 from ..options import EvalOptions
 from ..questions import Question
 from ..read import read_answer
-from ..run import coverage
+from ..run import Read, coverage
 from ...files import UserError, digest_of
 from ...formats import normalise
 from ...models.scripted import AnswerKey, KeyAnswers
@@ -36,22 +37,15 @@ def _with_rivals(questions: Sequence[Question]) -> list[Question]:
     return [replace(q, rivals=tuple(sorted(answers[q.kind] - {normalise(q.short_answer)}))) for q in questions]
 
 
-def _capped(questions: Sequence[Question], per_image: int) -> list[Question]:  # kinds in turn
-    by_image: dict[str, dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
-    for q in questions:
-        by_image[q.image][q.kind].append(q)
-    turns = [[q for turn in zip_longest(*kinds.values()) for q in turn if q] for kinds in by_image.values()]
-    return [q for of_image in turns for q in of_image[:per_image]]
-
-
 def annotated_questions(
     data: str | Path,  # a folder of sources, as `build` reads it
     splits: Iterable[str] = ("val",),
     rounds: int = 2,  # prior questions each needs
     per_image: int | None = None,  # questions of an image at most, kinds in turn
     seed: int = 0,
+    every: bool = False,  # all that can be asked, as an answer key knows them: not balanced
 ) -> list[Question]:
-    "The questions that the annotations in a folder give, in order of image."
+    "The balanced questions that the annotations in a folder give, in order of image."
     if not Path(data).is_dir():
         raise UserError(f"{data}: no such folder of data: name it with --data")
     paired = list(paired_questions(*usable_records(data, splits, "vqav2", "fsvqa"))) or list(
@@ -64,7 +58,7 @@ def annotated_questions(
             "VQAv2 with FSVQA files, or COCO instances, with at least three questions an image"
         )
     questions = sorted(questions, key=lambda q: (len(q.image), q.image))
-    return questions if per_image is None else _capped(questions, per_image)
+    return questions if every else balanced(questions, per_image, seed)
 
 # %% ../../../nbs/eval/benchmarks/10_rounds.ipynb #dbdd9715
 # What the digest of a run calls a question's fields, since the first of them.
@@ -100,12 +94,17 @@ class Rounds(Benchmark):
         return digest_of([{**row(q), "priors": [p.id for p in q.priors]} for q in questions])
 
     def answer_key(self, questions: Sequence[Question], dialogs: Sequence[Dialog]) -> AnswerKey:
+        blind = blind_answers(questions)
         return {
-            (q.image, instruction): KeyAnswers(q.short_answer, q.full_answer)
+            (q.image, instruction): KeyAnswers(q.short_answer, q.full_answer, blind.get(q.kind, "yes"))
             for asked in questions
             for q in (asked, *asked.priors)
             for instruction in (q.question, q.instruction)
         }
+
+    def reader(self, questions: Sequence[Question]) -> Read:
+        blind = blind_answers(questions)
+        return partial(read_round, self.name, {q.id: replace(q, blind=blind.get(q.kind, "")) for q in questions})
 
     def read_answer(self, question: Question, bound: bool, response: str) -> dict:
         return read_answer(question, bound, response)
@@ -134,6 +133,8 @@ class Rounds(Benchmark):
     def observed(self, lines: Sequence[dict]) -> pd.DataFrame:
         frame, parts = rounds_frame(lines), []
         for metric, (column, counted) in METRICS.items():
+            if metric == "blind":
+                continue  # what the questions give away is no difference between models
             rows = frame[counted(frame)]
             rows = rows.assign(metric=rows.history + "." + metric, value=rows[column].astype(float))
             parts.append(rows[OBSERVED])
