@@ -9,6 +9,7 @@ __all__ = ['SHAPE_NAMES', 'PLACES', 'SIDE', 'SCENE_WORDINGS', 'DrawnShape', 'mak
 # %% ../nbs/11_scenes.ipynb #4cd0e1bb
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -160,12 +161,21 @@ def _listing(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def describe(scene: list[DrawnShape]) -> list[str]:
-    "Two captions that name everything in reading order: what is where, and where is what."
-    things = [f"{_an(t.size)} {t.colour} {t.shape}" for t in scene]
+def describe(scene: list[DrawnShape], draws: random.Random) -> list[str]:
+    "Five captions, each of all things: in reading order, then in orders of their own."
+
+    def listed(say: Callable[[DrawnShape], str]) -> str:
+        return _listing([say(t) for t in draws.sample(scene, len(scene))])
+
+    absent = draws.sample([shape for shape in SHAPE_NAMES if shape not in {t.shape for t in scene}], 2)
+    count = f"{_NUMBERS[len(scene)]} shape{'s' * (len(scene) > 1)}"
+    things = listed(lambda t: f"{_an(t.shape)} in the {t.place}")[:-1].lower()
     return [
-        _listing([f"{thing} in the {t.place}" for thing, t in zip(things, scene)]),
-        _listing([f"in the {t.place} is {thing}" for thing, t in zip(things, scene)]),
+        _listing([f"{_an(t.size)} {t.colour} {t.shape} in the {t.place}" for t in scene]),
+        listed(lambda t: f"in the {t.place} is {_an(t.size)} {t.colour} {t.shape}"),
+        listed(lambda t: f"the {t.shape} is {t.colour} and in the {t.place}"),
+        listed(lambda t: f"the {t.shape} is in the {t.place}"),
+        f"There {'is' if len(scene) == 1 else 'are'} {count}, {things}, but no {' and no '.join(absent)}.",
     ]
 
 

@@ -65,8 +65,9 @@ def _images(scenes: dict[int, list[DrawnShape]], split: str) -> list[dict]:
     ]
 
 
-def _captions(scenes: dict[int, list[DrawnShape]], split: str) -> dict:
-    texts = [(image, text) for image, scene in scenes.items() for text in describe(scene)]
+def _captions(scenes: dict[int, list[DrawnShape]], split: str, seed: int) -> dict:
+    draws = random.Random(f"{seed} {split} captions")
+    texts = [(image, text) for image, scene in scenes.items() for text in describe(scene, draws)]
     return {
         **_HEAD,
         "images": _images(scenes, split),
@@ -115,7 +116,7 @@ def make_world(
             asked[number] = scene_questions(scenes[number], draws, questions, held_back)
             draw_scene(scenes[number], draws).save(folder / "images" / f"{split}2017" / f"{number:012d}.png")
         write_json(folder / f"coco/annotations/instances_{split}2017.json", _instances(scenes, split))
-        write_json(folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split))
+        write_json(folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split, seed))
         for name, prefix, full in (("vqav2", "v2_", False), ("fsvqa", "", True)):
             about, answers = _vqa(asked, split, full)
             write_json(folder / name / f"{prefix}OpenEnded_mscoco_{split}2014_questions.json", about)

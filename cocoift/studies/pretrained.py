@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from .scale import Scale
+
 from ..data.build.compose import LAYOUTS
 from ..files import UserError
 from .parts import fetch_parts, missing_megabytes, open_part
 from .photographs import check_photographs
-from .quickstart import Scale, quickstart
+from .quickstart import quickstart
 
 # %% ../../nbs/studies/12_pretrained.ipynb #ba492950
 PHOTO_PIXELS = 112
