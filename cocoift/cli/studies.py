@@ -49,7 +49,8 @@ def _quickstart(
     json: Json = False,
 ) -> None:
     "The whole lab on the embedded world, without any download; or on real parts."
-    from cocoift.studies import quickstart as study
+    from cocoift.studies.quickstart import quickstart as run_study
+    from cocoift.studies.scale import FULL, TINY, Scale
 
     if full and tiny:
         raise UserError("--full --tiny: a study is one or the other: leave one out")
@@ -58,8 +59,8 @@ def _quickstart(
         raise UserError(f"{alone[0]}: is for a study on real parts: add --pretrained, or leave it out")
     out = out or Path("runs/pretrained" if real else "runs/quickstart")
     if not real:
-        scale = study.FULL if full else study.TINY if tiny else study.Scale()
-        _show_study(study.quickstart(out, scale, seed), json)
+        scale = FULL if full else TINY if tiny else Scale()
+        _show_study(run_study(out, scale, seed), json)
         return
     from cocoift.studies.pretrained import plan_lines, pretrained, pretrained_scale, study_plan
 

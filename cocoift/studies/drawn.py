@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .scale import NEW_SCENES
-
 from ..data.build.export import export
 from ..data.build.make import build
 from ..data.build.recipe import BuildRecipe
@@ -23,6 +21,7 @@ from ..eval.questions import Question
 from ..files import atomic_folder, write_json
 from ..images import find_pictures
 from ..options import load_recipe
+from .scale import NEW_SCENES
 from ..world import make_world
 
 # %% ../../nbs/studies/20_drawn.ipynb #ad6657ec

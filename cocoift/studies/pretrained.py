@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from .scale import Scale
-
 from ..data.build.compose import LAYOUTS
 from ..files import UserError
 from .parts import fetch_parts, missing_megabytes, open_part
 from .photographs import check_photographs
 from .quickstart import quickstart
+from .scale import Scale
 
 # %% ../../nbs/studies/12_pretrained.ipynb #ba492950
 PHOTO_PIXELS = 112
