@@ -135,7 +135,7 @@ def _tuning(scale: Scale, layout: str, s: int, out: Path) -> dict:  # the option
         "lr": 7e-4,
         "lr_floor": 0.05,
         "warmup": 0.03,
-        "decay": 0.3,
+        "decay": 0.8,
     }
 
 

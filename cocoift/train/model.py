@@ -89,7 +89,7 @@ def tiny_parts(
         size={"shortest_edge": image_size}, crop_size=square, image_mean=[0.9] * 3, image_std=[0.2] * 3
     )
     tower = CLIPVisionModel(vision)
-    torch.nn.init.normal_(next(p for name, p in tower.named_parameters() if "position_embedding" in name))
+    torch.nn.init.normal_(next(p for name, p in tower.named_parameters() if "position_embedding" in name), std=0.3)
     with atomic_folder(Path(out)) as folder:
         tower.save_pretrained(folder / "vision")
         processor.save_pretrained(folder / "vision")
