@@ -156,7 +156,8 @@ def example(kind: str, number: int) -> Example:
     q = next(q for q in scene_questions(scene, draws) if q.kind == ("colour", "relation", "count")[number % 3])
     question, short, reworded = _reword(scene[0], number) if kind == "paraphrase" else (q.text, q.short, None)
     captions = [
-        Record("coco-captions", str(k), "coco:0", "caption", answers=(text,)) for k, text in enumerate(describe(scene))
+        Record("coco-captions", str(k), "coco:0", "caption", answers=(text,))
+        for k, text in enumerate(describe(scene, draws)[:2])
     ]
     things = Record("coco-instances", "0", "coco:0", "objects", objects=tuple(map(_spot, scene)))
     writing = {
