@@ -65,9 +65,8 @@ def _images(scenes: dict[int, list[DrawnShape]], split: str) -> list[dict]:
     ]
 
 
-def _captions(scenes: dict[int, list[DrawnShape]], split: str, seed: int) -> dict:
-    draws = random.Random(f"{seed} {split} captions")
-    texts = [(image, text) for image, scene in scenes.items() for text in describe(scene, draws)]
+def _captions(scenes: dict[int, list[DrawnShape]], split: str, draws: random.Random, most: int) -> dict:
+    texts = [(image, text) for image, scene in scenes.items() for text in describe(scene, draws)[:most]]
     return {
         **_HEAD,
         "images": _images(scenes, split),
@@ -105,9 +104,10 @@ def make_world(
     first: int = 1,  # number of the first image; keep worlds that meet apart
     questions: int = 12,  # at most, an image
     held_back: bool = False,  # ask some questions in wordings that a world without it never uses
+    captions: int = 2,  # of an image; five at most, of which the fourth also says what is not there
 ) -> Path:
     "Draw a world and annotate it in official files. The same arguments give the same bytes."
-    draws = random.Random(f"{seed} {split}")
+    draws, said = random.Random(f"{seed} {split}"), random.Random(f"{seed} {split} captions")
     with atomic_folder(out) as folder:
         (folder / "images" / f"{split}2017").mkdir(parents=True)
         scenes, asked = {}, {}
@@ -116,7 +116,7 @@ def make_world(
             asked[number] = scene_questions(scenes[number], draws, questions, held_back)
             draw_scene(scenes[number], draws).save(folder / "images" / f"{split}2017" / f"{number:012d}.png")
         write_json(folder / f"coco/annotations/instances_{split}2017.json", _instances(scenes, split))
-        write_json(folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split, seed))
+        write_json(folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split, said, captions))
         for name, prefix, full in (("vqav2", "v2_", False), ("fsvqa", "", True)):
             about, answers = _vqa(asked, split, full)
             write_json(folder / name / f"{prefix}OpenEnded_mscoco_{split}2014_questions.json", about)

@@ -54,7 +54,7 @@ def plain(conversations: list[Conversation], source: str | None = None) -> dict:
                 terse += [r.format not in TERSE_FORMATS] * is_terse(r.response)
                 switch += [is_terse(c.rounds[number - 1].response) != is_terse(r.response)] * bool(number)
                 kept += [keeps(r.format, r.response)] * (r.format != "free")
-                key = c.image, normalise(r.instruction)
+                key = c.images or c.image, normalise(r.instruction)
                 asked.append(key in seen)
                 seen.add(key)
             before = before or r.format in TERSE_FORMATS

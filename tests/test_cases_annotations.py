@@ -142,8 +142,8 @@ def test_nothing_is_said_of_parents(case, build):
 def test_ids_that_start_anew_with_each_picture(case, build):
     built = build(case("09"))
     assert {picture: {answer for _, answer in rounds} for picture, rounds in built.texts.items()} == {
-        "p1.jpg": {"2"},
-        "p2.jpg": {"5"},
+        "p1.jpg": {"There are two apples in the image."},
+        "p2.jpg": {"There are five apples in the image."},
     }
 
 
@@ -207,8 +207,8 @@ def test_marked_files_and_decomposed_names(case, build, number):
 def test_two_categories_of_one_name(case, build):
     built = build(case("25"))
     assert {picture: {answer for _, answer in rounds} for picture, rounds in built.texts.items()} == {
-        "x.jpg": {"2"},
-        "y.jpg": {"1"},
+        "x.jpg": {"There are two apples in the image."},
+        "y.jpg": {"There is one apple in the image."},
     }
 
 

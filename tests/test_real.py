@@ -100,7 +100,7 @@ def test_build(built, layout):
     assert Counter(r["origin"]["source"] for r in rounds) == Counter(
         {name: row["rounds"] for name, row in counts["by_source"].items() if row["rounds"]}
     )
-    assert (len(read(folder)), len(rounds), len({r["image"] for r in rounds})) == (
+    assert (len(read(folder)), len(rounds), len({image for images in read(folder).images for image in images})) == (
         counts["conversations"],
         counts["rounds"],
         counts["images"],

@@ -124,9 +124,9 @@ def pretrained(
     language: str | None = None,  # a folder, a GGUF file or a hub's name
 ) -> dict:  # as `quickstart`
     "Fetch the parts, then the quickstart with them."
+    own = [open_part(name, option) if name else None for name, option in ((tower, "--tower"), (language, "--language"))]
     for line in plan_lines(study_plan(out, scale, tower, language)):
         print(f"cocoift quickstart: {line}", file=sys.stderr, flush=True)
-    own = [open_part(name, option) if name else None for name, option in ((tower, "--tower"), (language, "--language"))]
     fetched = (None, None) if all(own) else fetch_parts(PHOTO_PIXELS)
     parts = tuple(str((named or known).resolve()) for named, known in zip(own, fetched))
     return quickstart(out, replace(scale, parts=parts), seed)

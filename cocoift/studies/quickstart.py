@@ -44,7 +44,7 @@ def draw_worlds(scale: Scale, seed: int, out: Path) -> None:
                 take_photographs(scale.data, out / folder, split, most, seed)
         return
     if not (out / "world").exists():
-        make_world(out / "world", scale.images, seed=seed, questions=scale.questions)
+        make_world(out / "world", scale.images, seed=seed, questions=scale.questions, captions=5)
     if not (out / "exam").exists():
         make_world(
             out / "exam",
@@ -85,7 +85,7 @@ def start_model(scale: Scale, seed: int, out: Path) -> Path:
         ]
         parts = out / "parts" / f"seed-{seed}"
         if not parts.exists():
-            tiny_parts(parts, texts, width=scale.width, layers=scale.layers, seed=seed)
+            tiny_parts(parts, texts, width=scale.width, layers=scale.layers, seed=seed, drawn=True)
         save_llava(*assemble(parts / "vision", parts / "language", seed=seed), start)
     return start
 

@@ -65,6 +65,7 @@ def tiny_parts(
     width: int = 128,  # of the language model; the vision tower has three quarters of it
     layers: tuple[int, int] = (2, 3),  # vision, language
     seed: int = 0,
+    drawn: bool = False,  # made to learn to see the drawn world
 ) -> tuple[Path, Path]:
     "Save a tiny CLIP vision tower and a tiny Llama with a tokenizer, randomly initialised."
     from transformers import LlavaImageProcessorPil
@@ -85,11 +86,11 @@ def tiny_parts(
         tie_word_embeddings=False,
     )
     square = {"height": image_size, "width": image_size}
-    processor = LlavaImageProcessorPil(
-        size={"shortest_edge": image_size}, crop_size=square, image_mean=[0.9] * 3, image_std=[0.2] * 3
-    )
+    paper = {"image_mean": [0.9] * 3, "image_std": [0.2] * 3} if drawn else {}
+    processor = LlavaImageProcessorPil(size={"shortest_edge": image_size}, crop_size=square, **paper)
     tower = CLIPVisionModel(vision)
-    torch.nn.init.normal_(next(p for name, p in tower.named_parameters() if "position_embedding" in name), std=0.3)
+    if drawn:
+        torch.nn.init.normal_(next(p for name, p in tower.named_parameters() if "position_embedding" in name), std=0.3)
     with atomic_folder(Path(out)) as folder:
         tower.save_pretrained(folder / "vision")
         processor.save_pretrained(folder / "vision")

@@ -309,7 +309,7 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
         for line in Path(download.value.path()).read_text().splitlines()
         if line.startswith("collapse,rounds,difference,leakage")
     )
-    assert leakage.split(",")[7:11] == ["1.0", "1.0", "1.0", "64.0"]  # difference, low, high, pairs
+    assert leakage.split(",")[7:11] == ["1.0", "1.0", "1.0", "59.0"]  # difference, low, high, pairs
     choose(page, "metric", "terse_rate")
     expect(page.locator("#history input")).to_have_value("forced_short")
     assert "baseline=oracle" in page.url and "metric=terse_rate" in page.url
