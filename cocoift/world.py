@@ -107,7 +107,7 @@ def make_world(
     captions: int = 2,  # of an image; five at most, of which the fourth also says what is not there
 ) -> Path:
     "Draw a world and annotate it in official files. The same arguments give the same bytes."
-    draws, said = random.Random(f"{seed} {split}"), random.Random(f"{seed} {split} captions")
+    draws, caption_draws = random.Random(f"{seed} {split}"), random.Random(f"{seed} {split} captions")
     with atomic_folder(out) as folder:
         (folder / "images" / f"{split}2017").mkdir(parents=True)
         scenes, asked = {}, {}
@@ -116,7 +116,9 @@ def make_world(
             asked[number] = scene_questions(scenes[number], draws, questions, held_back)
             draw_scene(scenes[number], draws).save(folder / "images" / f"{split}2017" / f"{number:012d}.png")
         write_json(folder / f"coco/annotations/instances_{split}2017.json", _instances(scenes, split))
-        write_json(folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split, said, captions))
+        write_json(
+            folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split, caption_draws, captions)
+        )
         for name, prefix, full in (("vqav2", "v2_", False), ("fsvqa", "", True)):
             about, answers = _vqa(asked, split, full)
             write_json(folder / name / f"{prefix}OpenEnded_mscoco_{split}2014_questions.json", about)
