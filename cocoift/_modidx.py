@@ -3938,6 +3938,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cocoift.train.step.TreeModel.forward': ('train/step.html#treemodel.forward', 'cocoift/train/step.py'),
                                     'cocoift.train.step._backward': ('train/step.html#_backward', 'cocoift/train/step.py'),
                                     'cocoift.train.step._blame': ('train/step.html#_blame', 'cocoift/train/step.py'),
+                                    'cocoift.train.step._norm': ('train/step.html#_norm', 'cocoift/train/step.py'),
                                     'cocoift.train.step._totals': ('train/step.html#_totals', 'cocoift/train/step.py'),
                                     'cocoift.train.step.blank_tree': ('train/step.html#blank_tree', 'cocoift/train/step.py'),
                                     'cocoift.train.step.dtype_of': ('train/step.html#dtype_of', 'cocoift/train/step.py'),

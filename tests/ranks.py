@@ -77,6 +77,7 @@ def spread(told: dict) -> dict:
 
 
 def with_gradients(engine, trees, pictures, recipe):  # the loss, and what the optimizer is given
+    import torch
     from deepspeed.utils import safe_get_full_grad
 
     step, gradients = engine.step, {}
@@ -94,7 +95,10 @@ def with_gradients(engine, trees, pictures, recipe):  # the loss, and what the o
 
     engine.step = look
     try:
-        return run_step(engine, trees, pictures, recipe).loss, gradients
+        result = run_step(engine, trees, pictures, recipe)
+        whole = float(torch.nn.utils.get_total_norm(gradients.values()))
+        assert abs(result.norm - whole) < 1e-3 * whole, (recipe.zero, result.norm, whole)
+        return result.loss, gradients
     finally:
         del engine.step
 

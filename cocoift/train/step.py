@@ -162,12 +162,17 @@ def run_step(
     dist.all_reduce(total := torch.stack(losses).sum())
     if not math.isfinite(total.item()):
         _blame(losses, batches)
+    whole = None if engine.zero_optimization_stage() else _norm(engine)
     engine.step()
-    return StepResult(
-        total.item() / weight, *map(int, counts), norm=float(engine.get_global_grad_norm() or 0), stop=stops > 0
-    )
+    norm = float(engine.get_global_grad_norm() or 0) if whole is None else whole
+    return StepResult(total.item() / weight, *map(int, counts), norm=norm, stop=stops > 0)
 
 # %% ../../nbs/train/39_step.ipynb #dbd03241
+def _norm(engine) -> float:
+    "Of the gradients at stage 0: DeepSpeed, which has them whole on every rank there, does not tell it."
+    return float(torch.nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None]))
+
+
 def _totals(batches: Sequence[MicroBatch], stop: bool, device) -> list[float]:  # over all ranks
     "Weight of the learned tokens, ranks that were asked to stop, and `MicroBatch.counts`."
     import torch.distributed as dist
