@@ -313,7 +313,7 @@ def test_killed(tmp_path, to, name):
     "Killed while it writes, nothing is there under the name; again, it is as if nothing had happened."
     write_parquet(
         tmp_path / "many.parquet",
-        (replace(c, id=f"{c.id}/{k}") for k in range(4000) for c in unusual(["coco:1", "coco:2"])),
+        (replace(c, id=f"{c.id}/{k}") for k in range(1500) for c in unusual(["coco:1", "coco:2"])),
     )
     command = [COCOIFT, "export", tmp_path / "many.parquet", "--to", to, "--out"]
     partial = tmp_path / f"killed/.{name}.partial"

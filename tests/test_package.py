@@ -72,7 +72,7 @@ def test_what_is_imported_is_required():
     ]
     required = {re.split(r"[<>=~!;]", need)[0].lower().replace("_", "-") for text in needs for need in text.split()}
     brought = {name: {d.lower().replace("_", "-") for d in dists} for name, dists in packages_distributions().items()}
-    required |= {"annotated-types", "httpx2"}  # pydantic's and openai's own
+    required |= {"annotated-types", "httpx2", "typeguard"}  # pydantic's, openai's and inflect's own
     required |= {"ipython", "datasets"}  # only who is in a notebook, or hands its sets to `Trainer`, comes there
     wrong = set()
     for name, text in modules(ROOT / "cocoift").items():

@@ -356,8 +356,8 @@ def peak(path: Path, out: Path) -> float:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("large")
-    written(folder / "small.json", mix(1 << 20))
-    written(folder / "medium.json", mix(2 << 20))
+    written(folder / "small.json", mix(1 << 19))
+    written(folder / "medium.json", mix(1 << 20))
     return written(folder / "large.json", mix(15 << 20))
 
 
@@ -383,7 +383,7 @@ def test_killed(large, tmp_path):
     subprocess.run(command(tmp_path / "whole.json"), check=True)
     out, partial = tmp_path / "killed.json", tmp_path / ".killed.json.partial"
     with subprocess.Popen(command(out), start_new_session=True) as process:
-        while not (partial.exists() and partial.stat().st_size > 1 << 19) and process.poll() is None:
+        while not (partial.exists() and partial.stat().st_size > 1 << 18) and process.poll() is None:
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

@@ -304,7 +304,7 @@ def same(a: Path, b: Path) -> bool:
 
 def test_killed_and_run_again(home, tmp_path):
     "Killed with -9 at two moments: what was stored is never asked again, and the bytes are those of a run in peace."
-    server = MockServer(author, latency=0.15)
+    server = MockServer(author, latency=0.05)
     options = ["kinds=" + json.dumps(KINDS), "json_schema=false"]
     (tmp_path / "prices.yaml").write_text("scribe: {input: 1, output: 2}\n")
     with server as url:
@@ -331,7 +331,7 @@ def test_killed_and_run_again(home, tmp_path):
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            time.sleep(0.5)
+            time.sleep(0.2)
             assert not (tmp_path / "new").exists()
             stored, answered = count(tmp_path / "answers.sqlite"), server.counts["answers"]
             assert answered - stored <= 6, "at most those under way, of both starts"
@@ -352,7 +352,7 @@ def test_killed_and_run_again(home, tmp_path):
 
 def test_two_that_write_the_same_folder(home, tmp_path):
     "The second is told so at once, and asks nothing; the first one's folder is whole."
-    server, plan, asked = MockServer(good, latency=0.3), WriteRecipe(kinds={"sentence": 1}, verdicts="keep"), []
+    server, plan, asked = MockServer(good, latency=0.1), WriteRecipe(kinds={"sentence": 1}, verdicts="keep"), []
     with server as url:
 
         def go() -> dict:

@@ -62,8 +62,14 @@ class Noun(NamedTuple):
 
 @cache
 def _english():
-    import inflect
+    import typeguard
 
+    # with which inflect rewrites its methods as it is imported, to check their types: more than a second a process
+    checked, typeguard.typechecked = typeguard.typechecked, lambda method: method
+    try:
+        import inflect
+    finally:
+        typeguard.typechecked = checked
     return inflect.engine()
 
 
