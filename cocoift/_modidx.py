@@ -3565,6 +3565,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'cocoift/studies/quickstart.py'),
                                             'cocoift.studies.quickstart._estimate': ( 'studies/quickstart.html#_estimate',
                                                                                       'cocoift/studies/quickstart.py'),
+                                            'cocoift.studies.quickstart._examined': ( 'studies/quickstart.html#_examined',
+                                                                                      'cocoift/studies/quickstart.py'),
                                             'cocoift.studies.quickstart._result': ( 'studies/quickstart.html#_result',
                                                                                     'cocoift/studies/quickstart.py'),
                                             'cocoift.studies.quickstart._say': ( 'studies/quickstart.html#_say',

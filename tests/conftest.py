@@ -42,11 +42,11 @@ def pytest_collection_modifyitems(items):
 
 
 class ByFile(LoadScopeScheduling):
-    "A file is a worker's own, a notebook too."
+    "A file is a worker's own, a notebook too, and all that a browser looks at: it takes one app."
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return nodeid if file.endswith("test_notebooks.py") else file
+        return nodeid if file.endswith("test_notebooks.py") else "browser" if "/browser/" in file else file
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -2,8 +2,8 @@
 
 spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted,
         at stages 0, 2 and 3.
-matrix: losses of three steps at every ZeRO stage, with and without accumulation, for batches with pictures and
-        mixed ones.
+matrix: losses of three steps at every ZeRO stage, for batches with pictures and mixed ones; with and without
+        accumulation in turns, so that each of the three meets each value of the others.
 save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
 load:   from each of those checkpoints at every stage: the third step.
 shipped: shipped recipes, each as a whole run with a checkpoint, and taken up from that checkpoint beside it.
@@ -105,14 +105,14 @@ def with_gradients(engine, trees, pictures, recipe):  # the loss, and what the o
 
 def matrix(told: dict) -> dict:
     losses = {}
-    for name, data in ((name, told["sets"][name]) for name in ("images", "mixed")):
+    for number, name in enumerate(("images", "mixed")):
         for zero in STAGES:
-            for micro_batch in (4, 1):
-                recipe = recipe_of(told, data=data, zero=zero, micro_batch=micro_batch)
-                engine, trees, pictures = opened(recipe)
-                losses[f"{name}, zero {zero}, micro-batch {micro_batch}"] = [
-                    run_step(engine, trees, pictures, recipe)[0] for _ in range(3)
-                ]
+            micro_batch = (4, 1)[(zero + number) % 2]
+            recipe = recipe_of(told, data=told["sets"][name], zero=zero, micro_batch=micro_batch)
+            engine, trees, pictures = opened(recipe)
+            losses[f"{name}, zero {zero}, micro-batch {micro_batch}"] = [
+                run_step(engine, trees, pictures, recipe)[0] for _ in range(3)
+            ]
     return losses
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,12 +88,29 @@ OF_NO_USE = {
 }
 
 
+BROKEN_OFF = {None: b'{"id": "x", "choices": [{"mess', 1000: b'{"id": "x", "choices": [{"mess'}  # by what its head says
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> dict:
+    "Each case asked of a server of its own, all at once, since each waits before it asks again."
+
+    folder, bodies = tmp_path_factory.mktemp("asked"), OF_NO_USE | BROKEN_OFF
+
+    def ask(case) -> tuple:
+        server = Teller(bodies[case], size=case if case in BROKEN_OFF else None)
+        cache = Cache(folder / f"{case}.sqlite")
+        with server as url:
+            engine = Engine(url, cache, run="r", role="t", price=PRICE, budget=100.0)
+            return server, cache, engine, ask_all(engine, [question(1)])
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        return dict(zip(bodies, pool.map(ask, bodies)))
+
+
 @pytest.mark.parametrize("case", OF_NO_USE)
-def test_what_was_billed_is_counted_though_it_was_no_answer(tmp_path, case):
-    server, cache = Teller(OF_NO_USE[case]), Cache(tmp_path / "answers.sqlite")
-    with server as url:
-        engine = Engine(url, cache, run="r", role="t", price=PRICE, budget=100.0)
-        answers = ask_all(engine, [question(1)])
+def test_what_was_billed_is_counted_though_it_was_no_answer(asked, case):
+    server, cache, engine, answers = asked[case]
     bill = paid(Spending(cache), "r")
     assert answers[0].text == "Two." and server.billed == pytest.approx(2 * BILL)
     assert bill == {"calls": 2, "tokens_in": 80, "tokens_out": 14, "cost": pytest.approx(server.billed), "owed": 0.0}
@@ -103,11 +121,9 @@ def test_what_was_billed_is_counted_though_it_was_no_answer(tmp_path, case):
     assert cache.usage("r")["t"]["cost"] == pytest.approx(BILL)  # of the answer that was kept
 
 
-@pytest.mark.parametrize("size", [None, 1000])
-def test_what_broke_off_before_its_bill_counts_at_the_most_it_may_have_been(tmp_path, size):
-    server, cache = Teller(b'{"id": "x", "choices": [{"mess', size=size), Cache(tmp_path / "answers.sqlite")
-    with server as url:
-        ask_all(Engine(url, cache, run="r", price=PRICE), [question(1)])
+@pytest.mark.parametrize("size", BROKEN_OFF)
+def test_what_broke_off_before_its_bill_counts_at_the_most_it_may_have_been(asked, size):
+    server, cache, *_ = asked[size]
     bill = paid(Spending(cache), "r")
     assert server.billed == pytest.approx(2 * BILL) and bill["calls"] == 2 and bill["owed"] == 0
     assert bill["tokens_out"] == 7 + 9 and bill["tokens_in"] == 40 + len("Boat 1") + 4

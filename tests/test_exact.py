@@ -121,7 +121,7 @@ def test_packing_layout_accumulation_and_ranks_change_nothing(separate, ranks, r
 
 def test_ranks_accumulation_and_zero_change_nothing(told, two):
     found = two["matrix"]
-    assert len(found) == 2 * 4 * 2
+    assert len(found) == 2 * 4
     for name in "images", "mixed":
         wanted, _ = plainly(recipe_of(told, data=told["sets"][name]), 3)
         assert wanted[2] < wanted[0]

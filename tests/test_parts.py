@@ -419,14 +419,14 @@ def plain(parts) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", ["dinov2", "siglip"])
-def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_path):
+def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, forked, tmp_path):
     """DINOv2's configuration says 56 pixels while its processor cuts out 32; SigLIP's own processor has no crop at all;
     rows without a picture carry a blank one."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     from cocoift.conversation import conversation, write_jsonl
     from cocoift.options import load_recipe
-    from cocoift.train.launch import train
+    from cocoift.train.prepare import check_run, settle_recipe
     from cocoift.train.recipe import TrainRecipe
 
     speaker, tower = open_language(parts("smollm2")), AutoConfig.from_pretrained(parts(name))
@@ -454,6 +454,7 @@ def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_p
         [conversation(None, ("Why?", "Because the sea is calm.")), conversation(None, ("Is it safe?", "Yes, it is."))],
     )
     options = [
+        "draw=false",
         f"model={tmp_path / 'model'}",
         f"data={tmp_path / 'set.jsonl'}",
         f"images={small / 'world/images'}",
@@ -462,7 +463,11 @@ def test_a_llava_put_together_by_hand_opens_and_trains(name, parts, small, tmp_p
         "steps=1",
         "batch=2",
     ]
-    assert train(load_recipe("tiny", TrainRecipe, options))["kept"] == 2
+    recipe = load_recipe("tiny", TrainRecipe, options)
+    run, plan, family = check_run(recipe)
+    settled = settle_recipe(recipe, run["conversations"], plan.sizes_of(family.trees))
+    done = forked(json.loads(settled.model_dump_json()))
+    assert done["codes"] == [0] and json.loads((tmp_path / "run/train.json").read_text())["kept"] == 2, done
     PICTURE.save(tmp_path / "000000000001.png")
     assert LocalModel(tmp_path / "run/model", tmp_path, most_tokens=3).prefix(("coco:1",)).length > 16
 

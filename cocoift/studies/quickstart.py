@@ -167,6 +167,8 @@ def examine_layout(scale: Scale, layout: str, s: int, out: Path) -> None:
 
 def examine_layouts(scale: Scale, arms: Sequence[tuple[str, int]], out: Path) -> None:
     "Examine the models of all arms, each in a process of its own, as many at once as there were ranks."
+    if not (arms := [(layout, s) for layout, s in arms if not _examined(out / "eval" / layout / f"seed-{s}")]):
+        return
     _say("examining " + ", ".join(f"{layout} (seed {s})" for layout, s in arms))
     context, processes = get_context("spawn"), min(RANKS, len(arms))
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_examining) as pool:
@@ -179,6 +181,10 @@ def examine_layouts(scale: Scale, arms: Sequence[tuple[str, int]], out: Path) ->
                 f"{out}: an examination was ended from outside (out of memory, or killed): "
                 "the same command goes on where it stopped"
             ) from None
+
+
+def _examined(folder: Path) -> bool:  # a process that only found this would import torch for it
+    return all((folder / name).exists() for name in ("sight/sight.json", "scope/scores.json", "likelihood/scores.json"))
 
 
 def _begin_examining() -> None:

@@ -19,6 +19,7 @@ expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
 KEY = "sk-never-shown-1234"
 MODELS = """
 - {{name: quick, scripted: oracle, pace: 60}}
+- {{name: brisk, scripted: collapse, pace: 40}}
 - {{name: slow, scripted: collapse, pace: 4}}
 - {{name: snail, scripted: collapse, pace: 1}}
 - {{name: broken, scripted: oracle, pace: 60, fails_at: 2}}

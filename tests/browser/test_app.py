@@ -114,9 +114,8 @@ def test_blind_names_are_revealed_by_the_vote(chat):
     send(chat, "What is here? Answer with a single word.")
     answered(chat, 60_000)
     text = chat.locator("#sides").inner_text()
-    assert (
-        not any(re.search(rf"\b{name}\b", text) for name in ("quick", "slow", "broken", "echo")) and " s ·" not in text
-    )
+    names = ("quick", "brisk", "slow", "broken", "echo")
+    assert not any(re.search(rf"\b{name}\b", text) for name in names) and " s ·" not in text
     chat.locator("#vote-tie").click()
     expect(chat.locator("#note")).to_contain_text("Noted: tie")
     expect(chat.locator("#model-a")).to_be_visible()
