@@ -15,6 +15,7 @@ from pathlib import Path
 # a module's name in a text: for runpy, a launcher's --module, import_module
 DOTTED = re.compile(r"(?:cocoift|apps)(?:\.[a-z_]\w*)+")
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 def sources(folder: Path) -> Iterator[tuple[Path, str, list[str]]]:  # file, code, the package it is in
@@ -62,6 +63,7 @@ def imported(
             yield alias.asname or alias.name, alias.name, base_of(node, package)
 
 
+@cache
 def is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
@@ -80,7 +82,10 @@ def modules_of(
     scope: ast.AST, package: list[str]
 ) -> dict[str, str]:  # of ours, by the names that imports bind in a scope
     bindings = {
-        name: f"{of}.{what}" if of else what for node in ast.walk(scope) for name, what, of in imported(node, package)
+        name: f"{of}.{what}" if of else what
+        for node in ast.walk(scope)
+        if isinstance(node, IMPORTS)
+        for name, what, of in imported(node, package)
     }
     return {
         name: full
@@ -93,12 +98,10 @@ def attributes(
     node: ast.AST, package: list[str], known: dict[str, str]
 ) -> Iterator[tuple[int, str, str]]:  # line, name, module: of `study.FULL`, where `study` is a module of ours
     if isinstance(node, (ast.Module, *SCOPES)):
-        kept = (
-            known
-            if isinstance(node, ast.Module)
-            else {name: full for name, full in known.items() if name not in rebound(node)}
-        )
-        known = kept | modules_of(node, package)
+        again = rebound(node) if known else set()
+        known = {name: full for name, full in known.items() if name not in again} | modules_of(node, package)
+        if isinstance(node, ast.Module) and not known:  # nor is there one further within
+            return
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
         yield node.lineno, node.attr, known[node.value.id]
     for child in ast.iter_child_nodes(node):
@@ -108,7 +111,7 @@ def attributes(
 def look(path: Path, code: str, package: list[str]) -> Iterator[tuple[str, bool]]:
     tree = ast.parse(code)
     for node in ast.walk(tree):
-        for _, name, of in imported(node, package):
+        for _, name, of in imported(node, package) if isinstance(node, IMPORTS) else ():
             yield (
                 f"{path}:{node.lineno}: {f'from {of} import {name}' if of else f'import {name}'}",
                 name == "*" and there(of) or there(name, of),

@@ -215,7 +215,7 @@ def test_ranks_that_waited_for_a_folder_look_again(forked, small, tmp_path):
         waiting = threading.Thread(target=lambda: codes.extend(forked(recipe)["codes"]))
         codes: list[int] = []
         waiting.start()
-        waiting.join(5)
+        waiting.join(2)
         assert waiting.is_alive()
         (tmp_path / "train.json").rename(run / "train.json")
     waiting.join()
