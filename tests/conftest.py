@@ -27,26 +27,35 @@ os.environ["COCOIFT_SHARED"] = str((ROOT / os.environ.get("COCOIFT_SHARED", "../
 
 
 # Two workers take files in this order, long ones first, so that neither waits for the other at the end. Notebooks need
-# nothing of each other: they fill what is left, one by one.
+# nothing of each other: they fill what is left, one by one; first those that start commands and trainings.
 LONG = (
-    "golden resume day_one cases_study cases_train exact lab app safe models load eval real endpoint cases_money"
+    "lab app safe models load golden pretrained resume cases_train exact day_one cases_study eval real endpoint "
+    "cases_money"
 ).split()
+STARTING = ("cli/", "tutorials/", "train/46_launch")
 
 
 def pytest_collection_modifyitems(items):
     def place(item) -> int:
         name = item.path.stem.removeprefix("test_")
-        return LONG.index(name) if name in LONG else len(LONG) + (name == "notebooks")
+        if name == "notebooks":
+            return len(LONG) + 1 + (not item.nodeid.partition("[")[2].startswith(STARTING))
+        return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=place)
 
 
+TOGETHER = {"app": ["/browser/"], "server": ["/test_served.py", "/test_written.py"]}  # what takes long to start
+
+
 class ByFile(LoadScopeScheduling):
-    "A file is a worker's own, a notebook too, and all that a browser looks at: it takes one app."
+    "A file is a worker's own, a notebook too, and files that need the same server."
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return nodeid if file.endswith("test_notebooks.py") else "browser" if "/browser/" in file else file
+        if file.endswith("/test_notebooks.py"):
+            return nodeid
+        return next((scope for scope, parts in TOGETHER.items() if any(part in file for part in parts)), file)
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -47,6 +47,7 @@ _TINY = {
     "per_image": 1,
     "scope_images": 1,
     "most_tokens": 8,
+    "training": PRETRAINED.training | {"ranks": 1},
 }
 _DRAWN = {"records": "world", "captions": {"sources": {"coco-captions": {}}}}  # where there are no photographs
 

@@ -167,8 +167,6 @@ def examine_layout(scale: Scale, layout: str, s: int, out: Path) -> None:
 
 def examine_layouts(scale: Scale, arms: Sequence[tuple[str, int]], out: Path) -> None:
     "Examine the models of all arms, each in a process of its own, as many at once as there were ranks."
-    if not (arms := [(layout, s) for layout, s in arms if not _examined(out / "eval" / layout / f"seed-{s}")]):
-        return
     _say("examining " + ", ".join(f"{layout} (seed {s})" for layout, s in arms))
     context, processes = get_context("spawn"), min(RANKS, len(arms))
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_examining) as pool:
@@ -181,10 +179,6 @@ def examine_layouts(scale: Scale, arms: Sequence[tuple[str, int]], out: Path) ->
                 f"{out}: an examination was ended from outside (out of memory, or killed): "
                 "the same command goes on where it stopped"
             ) from None
-
-
-def _examined(folder: Path) -> bool:  # a process that only found this would import torch for it
-    return all((folder / name).exists() for name in ("sight/sight.json", "scope/scores.json", "likelihood/scores.json"))
 
 
 def _begin_examining() -> None:
@@ -220,6 +214,11 @@ def _result(layouts: Sequence[str], tables: dict) -> dict:  # from the tables of
     return result
 
 # %% ../../nbs/studies/10_quickstart.ipynb #0e1d6197
+def _examined(layout: str, s: int, out: Path) -> bool:  # a process that only found this would import torch for it
+    whole = ("sight/sight.json", "scope/scores.json", "likelihood/scores.json")
+    return all((out / "eval" / layout / f"seed-{s}" / name).exists() for name in whole)
+
+
 @owning("run")
 def quickstart(
     out: str | Path = "runs/quickstart", scale: Scale = Scale(), seed: int = 0
@@ -238,7 +237,8 @@ def quickstart(
     draw_worlds(scale, seed, out)
     _say("laying out the same records " + " and ".join(scale.layouts))
     build_layouts(scale, seed, out)
-    examine_layouts(scale, list(train_layouts(scale, seed, out)), out)
+    if waiting := [arm for arm in train_layouts(scale, seed, out) if not _examined(*arm, out)]:
+        examine_layouts(scale, waiting, out)
     _say("writing the report")
     arms = [*([UNTUNED] if scale.untuned else []), *scale.layouts]
     kinds = {layout: ["eval"] if layout == UNTUNED else ["data", "train", "eval"] for layout in arms}

@@ -16,6 +16,7 @@ from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage"]
 KEY = "sk-never-shown-1234"
 MODELS = """
 - {{name: quick, scripted: oracle, pace: 60}}
@@ -29,17 +30,22 @@ MODELS = """
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if {"page", "browser"} & set(getattr(item, "fixturenames", ())) and not CHROMIUM:
+        if {"page", "browser", "visit"} & set(getattr(item, "fixturenames", ())) and not CHROMIUM:
             item.add_marker(pytest.mark.skip(reason="chromium is not installed: apt-get install chromium"))
 
 
 @pytest.fixture(scope="module")
-def browser():
-    "Chromium for one file: Playwright's event loop ends with it, so that other tests may have loops of their own."
+def chromium():
+    "Playwright for one file: its event loop ends with it, so that other tests may have loops of their own."
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
+        yield playwright.chromium
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    browser = chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
@@ -163,9 +169,14 @@ def url(root, study, parrot_server):
 
 
 @pytest.fixture(scope="module")
-def visit(browser):
-    "One visitor's browser, which has the page's scripts already."
-    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+def visit(chromium, tmp_path_factory):
+    "One visitor's browser, which has the page's scripts already, compiled too: that takes a profile on disk."
+    context = chromium.launch_persistent_context(
+        tmp_path_factory.mktemp("profile"),
+        executable_path=CHROMIUM,
+        args=FLAGS,
+        permissions=["clipboard-read", "clipboard-write"],
+    )
     yield context
     context.close()
 
