@@ -39,6 +39,11 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def walked(tree: ast.AST) -> list[ast.AST]:  # many counts look at the same trees
+    return list(ast.walk(tree))
+
+
 def modules(root: Path) -> dict[str, Path]:  # "eval/run.py" -> its file
     package = root / "cocoift"
     return {
@@ -99,7 +104,7 @@ def silent_functions(root: Path) -> set[str]:
     return SILENT | {
         node.name
         for path in modules(root).values()
-        for node in ast.walk(parsed(path))
+        for node in walked(parsed(path))
         if isinstance(node, FUNCTIONS) and isinstance(node.returns, ast.Constant) and node.returns.value is None
     }
 
@@ -149,7 +154,7 @@ def blind_cells(root: Path) -> tuple[int, list[str]]:  # how many show something
 def benchmark_names(root: Path) -> set[str]:
     names = {"rounds", "scope"}
     for name, path in modules(root).items():
-        for node in ast.walk(parsed(path)):
+        for node in walked(parsed(path)):
             if called(node) == "Benchmark" and not name.startswith("data/"):
                 names |= {k.value.value for k in node.keywords if k.arg == "name" and isinstance(k.value, ast.Constant)}
     return names
@@ -191,7 +196,7 @@ def benchmark_forks(root: Path) -> list[str]:
         for node in tree.body:
             if isinstance(node, ast.Assign):
                 constants.update({name: strings(value, constants) for name, value in assigned(node)})
-        for node in ast.walk(tree):
+        for node in walked(tree):
             pairs = []
             if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
                 pairs = [(node.left, node.comparators[0]), (node.comparators[0], node.left)]
@@ -207,7 +212,7 @@ def benchmark_forks(root: Path) -> list[str]:
 
 def imports(name: str, path: Path, known: set[str]) -> set[str]:  # the files of the package that a file imports
     package, wanted = ["cocoift", *Path(name).parent.parts], set()
-    for node in ast.walk(parsed(path)):
+    for node in walked(parsed(path)):
         if isinstance(node, ast.Import):
             wanted |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -250,7 +255,7 @@ def circles(root: Path) -> list[list[str]]:
 
 
 def bodies(tree: ast.AST) -> Iterator[tuple[str, int]]:  # name, lines, the signature and the docstring aside
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, FUNCTIONS):
             first = node.body[ast.get_docstring(node) is not None :] or node.body
             yield node.name, node.body[-1].end_lineno - first[0].lineno + 1
@@ -287,14 +292,14 @@ def lonely_pages(root: Path) -> list[str]:
 
 
 def bindings(root: Path) -> dict[str, int]:
-    nodes = [node for path in modules(root).values() for node in ast.walk(parsed(path))]
+    nodes = [node for path in modules(root).values() for node in walked(parsed(path))]
     names = [n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     counts = Counter([*names, *(n.arg for n in nodes if isinstance(n, ast.arg))])
     return {word: counts[word] for word in WORDS}
 
 
 def statements(tree: ast.AST) -> int:
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    nodes = [node for node in walked(tree) if isinstance(node, ast.stmt)]
     texts = [
         n
         for n in nodes

@@ -47,9 +47,9 @@ def eval_command(small: Path, out: Path) -> list:
 
 
 @pytest.fixture(scope="module")
-def undisturbed_eval(cocoift, small, tmp_path_factory) -> tuple[Path, str]:
+def undisturbed_eval(typed, small, tmp_path_factory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("eval") / "run"
-    done = cocoift(*eval_command(small, out))
+    done = typed(*eval_command(small, out))
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
