@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from itertools import chain, combinations, islice, zip_longest
+from threading import Lock
 from typing import NamedTuple
 
 from .wordings import read_wordings
@@ -60,16 +61,20 @@ class Noun(NamedTuple):
     counted: bool
 
 
+_ONE_THREAD = Lock()
+
+
 @cache
 def _english():
     import typeguard
 
     # with which inflect rewrites its methods as it is imported, to check their types: more than a second a process
-    checked, typeguard.typechecked = typeguard.typechecked, lambda method: method
-    try:
-        import inflect
-    finally:
-        typeguard.typechecked = checked
+    with _ONE_THREAD:
+        checked, typeguard.typechecked = typeguard.typechecked, lambda method: method
+        try:
+            import inflect
+        finally:
+            typeguard.typechecked = checked
     return inflect.engine()
 
 
