@@ -14,13 +14,12 @@ from itertools import combinations
 from math import sqrt
 from pathlib import Path
 
-from .rewordings import MOST_WORDINGS, lasting
-
 from .asking import Asker, FactQuestion, complying, constraint, factual
 from .checks import Constraint, follows, shows
 from .claims import right
 from .facts import Facts, read_facts
 from .make import LONG_VERSION, ScopeSet, make_scope, sealed
+from .rewordings import MOST_WORDINGS, lasting
 from .scripts import STAYING_KINDS, VISIBLE_KINDS, ScopeRound, Script, scope_round
 from .wordings import seen_questions
 from ...files import UserError
