@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from ..viz.lasting import lasting_by_distance
 
 from ..eval.scope.metrics import scope_result
 from ..eval.scope.play import scope_rounds
@@ -18,6 +17,7 @@ from ..files import Journal
 from ..stats import Estimate
 from ..texts import read_json
 from ..viz import results
+from ..viz.lasting import lasting_by_distance
 from ..viz.report import Chart, Section, Table, Text
 
 # %% ../../nbs/reports/14_scope_page.ipynb #58499547

@@ -206,7 +206,8 @@ _LINKS = (
 _THING = rf"(?:(?!(?:{_LINKS})\b)[\w'-]+ ){{0,2}}{_MARK}"  # and what describes it
 _MORE = rf"(?:(?:, {_THING})*,? (?:or|nor)(?: an?| any)? {_THING}| and {_THING})*"
 _DENIALS = re.compile(
-    rf"\b(?:no|without|neither|nor|lacks?|lacking|devoid of|absence of)(?: signs? of)?(?: an?| any| the)? {_THING}{_MORE}"
+    rf"\b(?:no|without|neither|nor|lacks?|lacking|devoid of|absence of)(?: signs? of)?(?: an?| any| the)?"
+    rf" {_THING}{_MORE}"
     rf"|(?:\bnot|n't|\bnever|\bcannot)(?: (?:see|show|depict|contain|have|include|feature|spot|notice|find|be))?"
     rf"(?: an?| any) {_THING}{_MORE}"
     rf"|{_MARK}(?:(?:,| and|,? or)(?: an?| any| the)? {_THING})*"

@@ -70,7 +70,9 @@ def blind_to(scope: Iterable[Script]) -> dict[str, str]:  # kind -> answer
     return blind_answers(Question("", (), t.bare, kind=t.kind, short_answer=t.terse) for t in steps)
 
 
-def _lasting(s: ScopeRound, response: str, number: int) -> dict:  # rule, rounds since, and whether it is as it should be
+def _lasting(
+    s: ScopeRound, response: str, number: int
+) -> dict:  # rule, rounds since, and whether it is as it should be
     rules = [[c.name, number - at, follows(c, response)] for c, at in zip(s.active, s.given)]
     gone = [(c, number - at, shows(c, response)) for c, at in zip(s.gone, s.ended)]
     return {"rules": rules, "gone": [[c.name, since, not mark] for c, since, mark in gone if mark is not None]}
@@ -202,9 +204,7 @@ _POLICIES: dict[str, Callable[[Ask, Situation], str]] = {
 }
 
 # %% ../../../nbs/eval/scope/24_play.ipynb #ea33f575
-def _situations(
-    dialog: Dialog, script: Script, blind: Mapping[str, str], **about
-) -> Iterator[tuple[tuple, Situation]]:
+def _situations(dialog: Dialog, script: Script, blind: Mapping[str, str], **about) -> Iterator[tuple[tuple, Situation]]:
     steps = script.steps[-1:] if dialog.history == "none" else script.steps
     requested = False
     for k, (turn, s) in enumerate(zip(dialog.turns, steps)):
