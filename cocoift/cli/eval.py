@@ -40,23 +40,9 @@ def _kind_table(kinds: list[dict]) -> list[str]:  # what each kind of question i
     return ["", *columns(rows, ["kind", "wording", "right", "blind", "clear of it"])] if rows else []
 
 
-def _long_lines(result: dict) -> list[str]:  # of COCO-Scope
-    least = result.get("resolves_at_500", {})
-    named = ", ".join(
-        f"{m} {value:.3f}" for m, value in least.items() if m == "leakage" or m.partition("@")[0] == "hold"
-    )
-    over = {n: part for n, part in result.get("long", {}).items() if part["status"] == "overflow"}
-    return [
-        *(
-            f"{n} rounds: no score, {part['overflow']} dialogs did not fit the context (overflow)"
-            for n, part in over.items()
-        ),
-        *([f"on 500 images that vary like these it would resolve: {named}"] if named else []),
-    ]
-
-
 def _eval_lines(result: dict, out: Path) -> list[str]:
     from cocoift.eval.examine import lost_rounds
+    from cocoift.eval.scope.distances import long_lines
 
     priors, least = result.get("priors", {}), result.get("resolves", {}).get("leakage")
     from_where = f"{priors.get('records')} dialogs from records, {priors.get('pier')} from the bank pier"
@@ -69,7 +55,7 @@ def _eval_lines(result: dict, out: Path) -> list[str]:
         *([f"prior questions: {from_where}"] if any(priors.values()) else []),
         *(f"{name.replace('_', ' ')}: {estimate_text(e)}" for name, e in result["effects"].items()),
         *([f"resolves differences in leakage from about {least:.3f} on"] if least else []),
-        *_long_lines(result),
+        *long_lines(result),
         f"{result['items']} items, coverage {result['coverage']:.0%}{lost}{cut}, in {out}",
     ]
 

@@ -63,7 +63,7 @@ def _run_dose(
 ) -> None:
     from cocoift.studies.dose import dose, open_dose
 
-    if unknown := next((key for key, value in others.items() if value is not None), None):
+    if unknown := next((key for key, value in others.items() if value not in (None, [])), None):
         raise UserError(
             f"--{unknown.replace('_', '-')}: is for a paper's study: leave it out; dose has --out and --model"
         )

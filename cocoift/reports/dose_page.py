@@ -35,9 +35,9 @@ def dose_points(
     for name, dose in doses.items():
         data, effects, scores = (t[t.layout == name] for t in (tables[k] for k in ("data", "effects", "scores")))
         right = scores[(scores.history == "none") & (scores.metric == "content_accuracy")]
-        found = data[data.measure == "carry_over"], effects[effects.effect == "leakage"], right
+        measured = data[data.measure == "carry_over"], effects[effects.effect == "leakage"], right
         names = ("carry_over", "leakage", "content_accuracy")
-        points.append({"dose": dose, **{key: _numbers(rows.iloc[0]) for key, rows in zip(names, found)}})
+        points.append({"dose": dose, **{key: _numbers(rows.iloc[0]) for key, rows in zip(names, measured)}})
     return points
 
 

@@ -138,19 +138,19 @@ def _round_blocks(tables: Mapping[str, pd.DataFrame]) -> list[Chart | Table]:
 
 
 def _long_section(tables: Mapping[str, pd.DataFrame]) -> Section:
-    rounds, kept, gone, regimes = (tables[f"long_{part}"] for part in ("by_round", "kept", "gone", "regimes"))
-    if not len(kept):
+    rounds, lasting, ended, regimes = (tables[f"long_{part}"] for part in ("by_round", "kept", "gone", "regimes"))
+    if not len(lasting):
         return Section("How long an instruction lasts")
     text = (
         "Dialogs in which a rule is given near the beginning and may be replaced, joined or taken back about the "
         "middle. A model whose context is too short for one of them has no numbers of that length."
     )
     since = "Rules kept, by the rounds since they were given"
-    ended = "Rules that have ended and leave no mark, by the rounds since"
+    past = "Rules that have ended and leave no mark, by the rounds since"
     blocks = [
         Text(text),
-        Chart(lasting_by_distance(kept, since), since, kept),
-        *([Chart(lasting_by_distance(gone, ended), ended, gone)] if len(gone) else []),
+        Chart(lasting_by_distance(lasting, since), since, lasting),
+        *([Chart(lasting_by_distance(ended, past), past, ended)] if len(ended) else []),
         Chart(results.by_round(rounds, "strict"), "Round by round: answers that keep all that holds", rounds),
         Table(wide(regimes, "layout", "regime", across="metric"), "By how rules come and go"),
     ]

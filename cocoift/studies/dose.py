@@ -20,7 +20,7 @@ from ..data.inspect.mix import mix_layouts
 from ..files import UserError, check_output, write_json
 from ..locks import owning
 from ..options import load_recipe
-from .quickstart import align_model, draw_worlds, examine_layouts, training_options, tune_layout
+from .quickstart import align_model, draw_worlds, examine_layouts, seed_options, tune_layout
 from .scale import RANKS, Scale
 from ..texts import read_json
 
@@ -117,7 +117,7 @@ def _mix(study: DoseStudy, name: str, dose: float) -> dict:
 
 def _start(study: DoseStudy, s: int) -> tuple[dict, Path]:
     if study.model:
-        return training_options(s) | {"images": study.out / "world/images"}, study.model
+        return seed_options(s) | {"images": study.out / "world/images"}, study.model
     return align_model(study.scale, s, study.out)
 
 

@@ -68,8 +68,8 @@ _Rules = tuple[Constraint, ...]
 def _together(rules: _Rules, questions: Sequence[FactQuestion], words: Mapping[str, str]) -> bool:
     for q in questions:
         answer = complying(q, rules)
-        kept = right(q.check, answer, words) and all(follows(c, answer) for c in rules)
-        if not kept or any(follows(c, q.full_answer) for c in rules):
+        good = right(q.check, answer, words) and all(follows(c, answer) for c in rules)
+        if not good or any(follows(c, q.full_answer) for c in rules):
             return False
     return True
 
@@ -115,9 +115,8 @@ def _steps(
             news = {"stated": later, "instruction": text} if text else {}
             stay = begun if regime == "added" else ()
             gone = () if regime == "added" else begun
-            given = (begin,) * len(stay) + (change,) * len(later)
-            ended = (change,) * len(gone)
-            yield scope_round(q, role, active=stay + later, gone=gone, seen=False, given=given, ended=ended, **news)
+            since = {"given": (begin,) * len(stay) + (change,) * len(later), "ended": (change,) * len(gone)}
+            yield scope_round(q, role, active=stay + later, gone=gone, seen=False, **since, **news)
 
 
 def long_scripts(

@@ -178,8 +178,8 @@ def resolves_at(frame: pd.DataFrame, images: int = 500) -> dict[str, float]:
     "What each share, and leakage, would resolve on so many pictures that vary as these do."
     own, paired = frame[frame.history == "own"], frame[frame.scope == "paired"]
     parts = {name: (mean_ci(c, "_v", clusters(c)), c.image.nunique()) for name, c in shares_of(own) if len(c)}
-    if "leakage" in (found := leaks(paired) if len(paired) else {}):
-        parts["leakage"] = found["leakage"], paired.image.nunique()
+    if len(paired):
+        parts["leakage"] = leaks(paired)["leakage"], paired.image.nunique()
     least = {name: (resolved(e), many) for name, (e, many) in parts.items()}
     return {name: round(value * sqrt(many / images), 4) for name, (value, many) in least.items() if value}
 

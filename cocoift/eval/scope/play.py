@@ -181,7 +181,7 @@ _FADES = 8  # rounds
 
 
 def _fades(p: Situation) -> str:
-    return p.step.gold if all(p.at - given < _FADES for given in p.step.given) else p.step.full
+    return p.step.gold if all(p.at - since < _FADES for since in p.step.given) else p.step.full
 
 
 _POLICIES: dict[str, Callable[[Ask, Situation], str]] = {
