@@ -109,13 +109,13 @@ def _steps(
             text = lasting(q.question, "begin", begun, wording) if k == begin else None
             news = {"stated": begun, "instruction": text} if text else {}
             now = "stated" if text else "held"
-            yield scope_round(q, now, active=begun, seen=False, given=(begin,) * len(begun), **news)
+            yield scope_round(q, now, active=begun, seen=False, began=(begin,) * len(begun), **news)
         else:
             text = lasting(q.question, event, later, wording) if k == change else None
             news = {"stated": later, "instruction": text} if text else {}
             stay = begun if regime == "added" else ()
             gone = () if regime == "added" else begun
-            since = {"given": (begin,) * len(stay) + (change,) * len(later), "ended": (change,) * len(gone)}
+            since = {"began": (begin,) * len(stay) + (change,) * len(later), "ended": (change,) * len(gone)}
             yield scope_round(q, role, active=stay + later, gone=gone, seen=False, **since, **news)
 
 

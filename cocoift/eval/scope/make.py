@@ -54,7 +54,7 @@ class ScopeSet:
         return [s for s in self if s.item]
 
 
-_LATER = {"item": "", "variant": None, "given": (), "ended": ()}  # what short dialogs do not have, and never had
+_LATER = {"item": "", "variant": None, "began": (), "ended": ()}  # what short dialogs do not have, and never had
 
 
 def _plain(row: dict) -> dict:
@@ -140,7 +140,7 @@ def _constraints(rows: list[dict]) -> tuple[Constraint, ...]:
 def _script(line: dict) -> Script:
     parts = [
         {name: _constraints(s[name]) for name in ("stated", "active", "gone")}
-        | {name: tuple(s[name]) for name in ("given", "ended") if name in s}
+        | {name: tuple(s[name]) for name in ("began", "ended") if name in s}
         for s in line["steps"]
     ]
     steps = tuple(ScopeRound(**{**s, **constraints}) for s, constraints in zip(line["steps"], parts))

@@ -73,7 +73,7 @@ def blind_to(scope: Iterable[Script]) -> dict[str, str]:  # kind -> answer
 def _lasting(
     s: ScopeRound, response: str, number: int
 ) -> dict:  # rule, rounds since, and whether it is as it should be
-    rules = [[c.name, number - at, follows(c, response)] for c, at in zip(s.active, s.given)]
+    rules = [[c.name, number - at, follows(c, response)] for c, at in zip(s.active, s.began)]
     gone = [(c, number - at, shows(c, response)) for c, at in zip(s.gone, s.ended)]
     return {"rules": rules, "gone": [[c.name, since, not mark] for c, since, mark in gone if mark is not None]}
 
@@ -181,7 +181,7 @@ _FADES = 8  # rounds
 
 
 def _fades(p: Situation) -> str:
-    return p.step.gold if all(p.at - since < _FADES for since in p.step.given) else p.step.full
+    return p.step.gold if all(p.at - since < _FADES for since in p.step.began) else p.step.full
 
 
 _POLICIES: dict[str, Callable[[Ask, Situation], str]] = {

@@ -39,7 +39,7 @@ class ScopeRound:
     terse: str
     full: str
     refers: int = -1  # the round (from 0) that this one is about
-    given: tuple[int, ...] = ()  # of a long dialog: the rounds (from 0) in which the active ones were stated,
+    began: tuple[int, ...] = ()  # of a long dialog: the rounds (from 0) in which the active ones were stated,
     ended: tuple[int, ...] = ()  # and those that ended the gone ones
 
 
