@@ -23,7 +23,7 @@ _PARTS = ("value", "low", "high")
 
 
 def _numbers(row: Mapping) -> dict:  # value, low, high, n
-    return {k: None if row[k] != row[k] else row[k] for k in (*_PARTS, "n")}
+    return {k: None if row[k] != row[k] else float(row[k]) for k in _PARTS} | {"n": int(row["n"])}
 
 
 def dose_points(
