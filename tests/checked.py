@@ -90,10 +90,10 @@ def _claimed(text: str, told: dict, words: dict[str, str]) -> Iterator[tuple[str
 
 
 def _named(text: str, told: dict, words: dict[str, str]) -> Iterator[tuple[str, object, bool, bool]]:
-    from cocoift.data.generate.objects import mentions
+    from cocoift.data.generate.objects import asserted
 
     if "objects" in told:
-        found, label = set(mentions(text, words)), set(told["objects"])
+        found, label = set(asserted(text, words)), set(told["objects"])
         for name in sorted(found | label):
             yield "objects", name, name in label, name in found
 

@@ -6,6 +6,7 @@ import pytest
 
 from cocoift.data.build import questions, wordings
 from cocoift.eval.scope import wordings as asked
+from cocoift.eval.scope.rewordings import LASTING, REWORDED_RULES
 from cocoift.formats import words
 
 THINGS = [("star", "yes"), ("dog", "no")]
@@ -34,7 +35,10 @@ def trained() -> set[tuple[str, ...]]:
 def test_unseen_wordings_are_unseen():
     known = trained()
     mine = [
-        t for table in (asked.UNSEEN, asked.CONSTRAINT_RULES, asked.SCOPES) for some in table.values() for t in some
+        t
+        for table in (asked.UNSEEN, asked.CONSTRAINT_RULES, asked.SCOPES, REWORDED_RULES, LASTING)
+        for some in table.values()
+        for t in some
     ] + [*asked.REPEATED.values(), *asked.RECALL, *asked.PUSHBACK]
     assert not {t: shared for t in mine if (shared := runs(t) & known)}
     assert runs("Describe the image in detail.") & known  # the comparison can fail
@@ -214,3 +218,66 @@ def test_bad_input(typed, benchmark, small, tmp_path):
     assert done.returncode == 2 and "holds something else" in done.stderr
     done = typed("scope", "--data", tmp_path, "--out", tmp_path / "none")
     assert done.returncode == 2 and "holds no instances_val2017.json" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def long(typed, small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scope") / "long"
+    done = typed(
+        *("scope", "--data", small / "exam", "--out", folder, "--images", 2, "--rounds", 10, "--wordings", 2, "--json")
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_long_dialogs_stand_beside_the_short_ones(typed, small, long, tmp_path):
+    folder, about = long
+    assert about["version"] == 2 and about["long"] == {"10": {"items": 2, "wordings": 2}}
+    done = typed("scope", "--data", small / "exam", "--out", tmp_path / "short", "--images", 2, "--json")
+    assert json.loads(done.stdout)["version"] == 1
+    lines = (folder / "dialogs.jsonl").read_text().splitlines()
+    short = (tmp_path / "short/dialogs.jsonl").read_text().splitlines()
+    assert [line for line in lines if "variant" not in json.loads(line)] == short and len(lines) == len(short) + 4
+    runs = {}
+    for bench in (folder, tmp_path / "short"):
+        out = tmp_path / f"run-{bench.name}"
+        done = typed(
+            "eval", "--model", "scripted:collapse", "--bench", "scope", "--data", bench, "--out", out, "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        runs[bench.name] = json.loads(done.stdout)
+    scores = runs["long"]["scores"]
+    old = {name: score for name, score in scores.items() if "@" not in name and name != "blind"}
+    # what the short dialogs say is what they say alone; a blind one knows the long ones' questions too
+    assert old == {name: e for name, e in runs["short"]["scores"].items() if name != "blind"}
+    assert scores["hold@10"]["n"] and {"hold_all@10", "content@10", "blind@10"} <= scores.keys()
+    assert {row["since"] for row in runs["long"]["long"]["10"]["kept"]} >= {0, 1, 2, 4}
+
+
+def test_a_context_that_is_too_short_is_no_score(small, long, tmp_path):
+    from cocoift.eval.examine import make_exam, run_exam
+    from cocoift.eval.scope.make import read_scope
+    from cocoift.models.local import LocalModel
+
+    model = LocalModel(small / "start", small / "exam/images", most_tokens=2)
+    model.context = 200
+    result = run_exam(model, make_exam("scope", read_scope(long[0]), ["own"]), tmp_path / "run")
+    assert result["statuses"]["overflow"] and result["long"]["10"]["status"] == "overflow"
+    assert {e["value"] for name, e in result["scores"].items() if name.endswith("@10")} == {None}
+    assert result["scores"]["content"]["value"] is not None
+
+
+@pytest.mark.parametrize(
+    "more, says",
+    [
+        (["--rounds", 9], "--rounds 9"),
+        (["--rounds", 400], "has 400 questions"),
+        (["--rounds", 10, "--rounds", 10], "twice"),
+        (["--rounds", 10, "--wordings", 7], "--wordings 7"),
+        (["--wordings", 2], "add --rounds"),
+    ],
+)
+def test_bad_lengths(typed, small, tmp_path, more, says):
+    done = typed("scope", "--data", small / "exam", "--out", tmp_path / "none", *more)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and says in done.stderr
+    assert not (tmp_path / "none").exists()

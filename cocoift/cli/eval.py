@@ -42,6 +42,7 @@ def _kind_table(kinds: list[dict]) -> list[str]:  # what each kind of question i
 
 def _eval_lines(result: dict, out: Path) -> list[str]:
     from cocoift.eval.examine import lost_rounds
+    from cocoift.eval.scope.distances import long_lines
 
     priors, least = result.get("priors", {}), result.get("resolves", {}).get("leakage")
     from_where = f"{priors.get('records')} dialogs from records, {priors.get('pier')} from the bank pier"
@@ -54,6 +55,7 @@ def _eval_lines(result: dict, out: Path) -> list[str]:
         *([f"prior questions: {from_where}"] if any(priors.values()) else []),
         *(f"{name.replace('_', ' ')}: {estimate_text(e)}" for name, e in result["effects"].items()),
         *([f"resolves differences in leakage from about {least:.3f} on"] if least else []),
+        *long_lines(result),
         f"{result['items']} items, coverage {result['coverage']:.0%}{lost}{cut}, in {out}",
     ]
 

@@ -11,7 +11,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, show
+from .base import Json, app, columns, estimate_text, show
+from ..files import UserError
 
 # %% ../../nbs/cli/75_experiment.ipynb #da69ec1f
 def _step_rows(result: dict) -> list[list]:
@@ -42,14 +43,58 @@ def _cost_lines(result: dict, gpu_price: float, judge: str) -> list[str]:
     ]
 
 # %% ../../nbs/cli/75_experiment.ipynb #28993c7e
+def _done_lines(result: dict) -> list[str]:
+    written = f"report: {result['report']}  ({result['seconds']:.0f} s)"
+    return [*columns(_step_rows(result), ["step", "seconds", "what came out"]), "", written]
+
+
+def _dose_lines(result: dict) -> list[str]:
+    rows = [
+        [p["dose"], *(estimate_text(p[n]) for n in ("carry_over", "leakage", "content_accuracy"))]
+        for p in result["points"]
+    ]
+    table = columns(rows, ["dose", "data: carry-over", "model: leakage", "right|none"])
+    least = "none" if result["leaks_from"] is None else f"{result['leaks_from']:g}"
+    return [*table, "", f"the least dose that leaks: {least}", "", *_done_lines(result)]
+
+
+def _run_dose(
+    tiny: bool, options: list[str], out: Path | None, model: Path | None, others: dict, dry_run: bool, json: bool
+) -> None:
+    from cocoift.studies.dose import dose, open_dose
+
+    if unknown := next((key for key, value in others.items() if value not in (None, [])), None):
+        raise UserError(
+            f"--{unknown.replace('_', '-')}: is for a paper's study: leave it out; dose has --out and --model"
+        )
+    result = dose(open_dose(tiny, options, out, model), dry_run)
+    lines = (
+        _dose_lines(result)
+        if not dry_run
+        else [
+            *columns(
+                [[s["name"], s["disk_gb"], s["processor_hours"], s["command"]] for s in result["steps"]],
+                ["step", "GB", "processor hours", ""],
+            ),
+            "",
+            f"{result['disk_gb']} GB, {result['processor_hours']} processor hours: {result['hours']} on two processors",
+        ]
+    )
+    show(result, json, lines)
+
+
 @app.command("experiment")
 def experiment_command(
-    name: Annotated[str, typer.Argument(help="Which study: paper, or a YAML file like it.")],
+    name: Annotated[
+        str, typer.Argument(help="Which study: paper, or a YAML file like it; or dose, carry-over against leakage.")
+    ],
     options: Annotated[
         Optional[list[str]],
         typer.Argument(help="Single options: coco=coco-ift-small training='{steps: 100, epochs: null}'"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Study folder to make or to finish.")] = Path("runs/paper"),
+    out: Annotated[
+        Optional[Path], typer.Option(help="Study folder to make or to finish; runs/paper or runs/dose if not given.")
+    ] = None,
     data: Annotated[
         Optional[Path],
         typer.Option(
@@ -88,28 +133,15 @@ def experiment_command(
     json: Json = False,
 ) -> None:
     "A whole study, command by command."
+    more = {"data": data, "images": images, "pretrain": pretrain, "tune": tune, "judge": judge, "price": price}
+    more |= {"without": without, "gpu_price": gpu_price}
+    if name == "dose":
+        _run_dose(tiny, options or [], out, model, more, dry_run, json)
+        return
     from cocoift.studies.paper import paper
     from cocoift.studies.paper_recipe import open_study
 
-    study = open_study(
-        name,
-        tiny,
-        options or [],
-        out=out,
-        data=data,
-        model=model,
-        images=images,
-        pretrain=pretrain,
-        tune=tune,
-        judge=judge,
-        price=price,
-        without=without,
-        gpu_price=gpu_price,
-    )
+    study = open_study(name, tiny, options or [], out=out or Path("runs/paper"), model=model, **more)
     result = paper(study, dry_run)
-    if dry_run:
-        lines = _cost_lines(result, study.gpu_price, study.judge)
-    else:
-        written = f"report: {result['report']}  ({result['seconds']:.0f} s)"
-        lines = [*columns(_step_rows(result), ["step", "seconds", "what came out"]), "", written]
+    lines = _cost_lines(result, study.gpu_price, study.judge) if dry_run else _done_lines(result)
     show(result, json, lines)

@@ -12,8 +12,17 @@ from typing import Annotated, Optional
 import typer
 
 from .base import Json, app, columns, estimate_text, show
+from ..files import UserError
 
 # %% ../../nbs/cli/77_scope.ipynb #fba77398
+def _long_line(rounds: str, part: dict) -> str:
+    from cocoift.eval.scope.long import share_resolves
+
+    least, full = share_resolves(part["items"]), share_resolves(500)
+    dialogs = f"{part['items']} images in {part['wordings']} wordings"
+    return f"{rounds} rounds: {dialogs}; a share of them resolves about {least:.3f} at worst, on 500 images {full:.3f}"
+
+
 @app.command("scope")
 def scope_command(
     data: Annotated[Path, typer.Option(help="Folder with COCO val2017 instances and captions, or a world.")],
@@ -32,12 +41,28 @@ def scope_command(
     pictures: Annotated[
         Optional[Path], typer.Option(help="Where the pictures for lmms-eval lie; the data folder if not given.")
     ] = None,
+    rounds: Annotated[
+        Optional[list[int]],
+        typer.Option(help="Long dialogs of so many rounds beside the short ones, such as 20 and 50: version 2."),
+    ] = None,
+    wordings: Annotated[
+        Optional[int], typer.Option(help="In how many wordings each long dialog is played; 3 if not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     "Make the COCO-Scope benchmark from annotations."
     from cocoift.eval.scope.make import make_scope, write_scope
 
-    about = write_scope(scope := make_scope(data, images, synonyms), out)
+    if wordings is not None and not rounds:
+        raise UserError("--wordings: is for long dialogs: add --rounds, or leave it out")
+    if rounds:
+        from cocoift.eval.scope.long import make_long
+
+        more = {} if wordings is None else {"wordings": wordings}
+        scope = make_long(data, rounds, images=images, synonyms=synonyms, **more)
+    else:
+        scope = make_scope(data, images, synonyms)
+    about = write_scope(scope, out)
     if lmms_eval:
         from cocoift.eval.scope.lmms import write_task
         from cocoift.images import find_pictures
@@ -49,6 +74,7 @@ def scope_command(
         f"{made}, {about['rounds']} rounds of own answers, in {out}",
         f"sha256 {about['sha256']}",
         f"resolves differences in leakage from about {about['resolves']:.3f} on",
+        *(_long_line(n, part) for n, part in about.get("long", {}).items()),
         *([f"lmms-eval: --include_path {lmms_eval.parent} --tasks {lmms_eval.name}"] if lmms_eval else []),
     ]
     show(about, json, lines)

@@ -25,16 +25,21 @@ from cocoift.models.decoding import (
     draw,
     front_of,
     greedy,
+    grow,
     model_inputs,
     open_checkpoint,
     picture_inputs,
     place_ids,
+    round_ends,
 )
 from .family import TREES
 from .template import TEMPLATES, Template
 from ..pictures import open_picture
 
 # %% ../../nbs/models/17_local.ipynb #ba6948f5
+_GROWS = 8  # rounds: after as many more, what stands before them is kept
+
+
 class LocalModel(Model):
     "A checkpoint folder. Its answers are greedy: the same asks give the same answers."
 
@@ -57,6 +62,8 @@ class LocalModel(Model):
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self._sizes: dict[str, tuple[int, int]] = {}
         self._last: tuple = (None, None)  # the last pictures that asks began with, and their prefix
+        self._grown: tuple = (None, None)  # what the last batch of long dialogs began with, and its prefix
+        self.computed = 0  # tokens that went through the model, of prompts and answers
 
     @cached_property
     def about(self) -> dict:
@@ -101,13 +108,36 @@ class LocalModel(Model):
             inputs = model_inputs(self.model, self.family, ids, [open_picture(i, self.pictures) for i in front])
             cache = self.model.model(**inputs, use_cache=True).past_key_values
             self._last = (front, Prefix(cache, len(ids), self._place(front, ids)))
+            self.computed += len(ids)
         return self._last[1]
 
     def row(self, ask: Ask, front: Sequence[str], answer: Sequence[int] = ()) -> AskRow:
         "An ask, and maybe an answer's ids, behind the pictures that it begins with."
         before, images = self.prefix_ids(front), ask.images[len(front) :]
-        ids = ask_ids(self.family, ask, dict(zip(ask.images, self.sizes(ask.images))))[len(before) :] + list(answer)
-        return AskRow(ids, self.family.positions(ids, self.sizes(images), self._place(front, before)), images)
+        ids = ask_ids(self.family, ask, dict(zip(ask.images, self.sizes(ask.images))))[len(before) :]
+        ends = round_ends(self.family, ask, len(ids)) if len(ask.rounds) > _GROWS and not images else ()
+        ids += answer
+        places = self.family.positions(ids, self.sizes(images), self._place(front, before))
+        return AskRow(ids, places, images, tuple(ends))
+
+    def _behind(self, front: tuple[str, ...], rows: list[AskRow]) -> tuple[Prefix, list[AskRow]]:
+        """What a batch stands behind, and the rest of its rows. It depends on the batch alone, in value and rounding:
+        a prefix that is at hand was grown by the same pieces."""
+        blocks = min(len(row.ends) for row in rows) // _GROWS
+        if not blocks:
+            return self.prefix(front), rows
+        cuts = [[0, *row.ends[_GROWS - 1 :: _GROWS]] for row in rows]
+        begun = [(front, *(tuple(row.ids[: cut[b]]) for row, cut in zip(rows, cuts))) for b in range(1, blocks + 1)]
+        known, prefix = self._grown
+        self._grown = (None, None)  # growing uses it up
+        done = begun.index(known) + 1 if known in begun else 0
+        prefix = prefix if done else self.prefix(front)
+        for b in range(done, blocks):
+            pieces = [row.part(cut[b], cut[b + 1]) for row, cut in zip(rows, cuts)]
+            prefix = grow(self.model, self.family, prefix, pieces)
+            self.computed += sum(len(piece.ids) for piece in pieces)
+        self._grown = (begun[-1], prefix)
+        return prefix, [row.part(cut[blocks]) for row, cut in zip(rows, cuts)]
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
         "Asks in a row that begin with the same pictures share them; one that does not fit is not shortened."
@@ -140,9 +170,12 @@ class LocalModel(Model):
         narrow = window and trunk + max(len(row.ids) for row in rows) + self.most_tokens > window
         if self.family.trees and not narrow:
             pictures = self.shown([image for row in rows for image in row.images])
-            answers = greedy(self.model, self.family, self.prefix(front), rows, pictures, self.most_tokens)
+            prefix, rest = self._behind(front, rows)
+            answers = greedy(self.model, self.family, prefix, rest, pictures, self.most_tokens)
         else:
-            answers = [self._plainly(front, row) for row in rows]
+            rest, answers = rows, [self._plainly(front, row) for row in rows]
+            self.computed += trunk * len(rows)
+        self.computed += sum(map(len, answers)) + sum(len(row.ids) for row in rest)
         return [
             Reply(
                 self.tokenizer.decode(answer).strip(),

@@ -17,6 +17,7 @@ from ..files import Journal
 from ..stats import Estimate
 from ..texts import read_json
 from ..viz import results
+from ..viz.lasting import lasting_by_distance
 from ..viz.report import Chart, Section, Table, Text
 
 # %% ../../nbs/reports/14_scope_page.ipynb #58499547
@@ -37,6 +38,7 @@ _MEANS = {
     "strict": "keeps all that holds",
     "loose": "keeps it but for an opening or closing line",
     "content": "is right",
+    "blind": "what who never looks would have right: the most frequent answer to such questions",
     "joint": "is right and keeps all that holds",
     "release": "a local instruction was obeyed, then dropped",
     "hold": 'a "from now on" instruction is kept',
@@ -61,9 +63,30 @@ _MEANS = {
 }
 
 
+_LONG_MEANS = {"added": "both rules are kept once a second one came", "_all": ", in every wording"}
+
+
+def _meaning(metric: str) -> str:
+    name, _, rounds = metric.partition("@")
+    if not rounds:
+        return _MEANS.get(name, "")
+    base = name.removesuffix("_all")
+    text = _MEANS.get(base) or _LONG_MEANS.get(base, "")
+    return text + (_LONG_MEANS["_all"] if name != base else "") + f": dialogs of {rounds} rounds"
+
+
+def _long_rows(results: Mapping[str, dict], part: str) -> list[dict]:
+    return [
+        {"layout": f"{name}, {n} rounds", **row}
+        for name, result in results.items()
+        for n, of in result.get("long", {}).items()
+        for row in of.get(part, ())
+    ]
+
+
 def scope_tables(
     results: Mapping[str, dict],  # model -> its scores.json
-) -> dict[str, pd.DataFrame]:  # numbers, by_round, wordings, constraints, kinds, transitions, each with a `layout`
+) -> dict[str, pd.DataFrame]:  # numbers, by_round, wordings, constraints, kinds, transitions, long_*: with a `layout`
     "The numbers of several models; one row a model and number."
 
     def of(part: str) -> list[dict]:
@@ -73,6 +96,7 @@ def scope_tables(
     numbers = [{"layout": name, "metric": metric, **e} for name, metric, e in scores]
     parts = {part: of(part) for part in ("wordings", "constraints", "kinds", "transitions")}
     tables = {"numbers": numbers, "by_round": of("by_round") + of("objects"), **parts}
+    tables |= {f"long_{part}": _long_rows(results, part) for part in ("by_round", "kept", "gone", "regimes")}
     return {part: pd.DataFrame(rows) for part, rows in tables.items()}
 
 
@@ -113,15 +137,36 @@ def _round_blocks(tables: Mapping[str, pd.DataFrame]) -> list[Chart | Table]:
     ]
 
 
+def _long_section(tables: Mapping[str, pd.DataFrame]) -> Section:
+    rounds, lasting, ended, regimes = (tables[f"long_{part}"] for part in ("by_round", "kept", "gone", "regimes"))
+    if not len(lasting):
+        return Section("How long an instruction lasts")
+    text = (
+        "Dialogs in which a rule is given near the beginning and may be replaced, joined or taken back about the "
+        "middle. A model whose context is too short for one of them has no numbers of that length."
+    )
+    since = "Rules kept, by the rounds since they were given"
+    past = "Rules that have ended and leave no mark, by the rounds since"
+    blocks = [
+        Text(text),
+        Chart(lasting_by_distance(lasting, since), since, lasting),
+        *([Chart(lasting_by_distance(ended, past), past, ended)] if len(ended) else []),
+        Chart(results.by_round(rounds, "strict"), "Round by round: answers that keep all that holds", rounds),
+        Table(wide(regimes, "layout", "regime", across="metric"), "By how rules come and go"),
+    ]
+    return Section("How long an instruction lasts", blocks)
+
+
 def scope_sections(tables: Mapping[str, pd.DataFrame], curve: Sequence[Chart | Table | Text] = ()) -> list[Section]:
     "COCO-Scope's part of a report."
     if not len(tables["numbers"]):
         return []
     numbers = wide(tables["numbers"], "metric")
-    numbers.insert(1, "share of answers, or difference", numbers.metric.map(_MEANS).fillna(""))
+    numbers.insert(1, "share of answers, or difference", numbers.metric.map(_meaning))
     every = "Every number of COCO-Scope, with 95 % intervals by image, over seeds first where there are several"
     blocks = [Text(_LEAD), *curve, Table(numbers, every), *_round_blocks(tables)]
     models = tables["transitions"].groupby("layout", sort=False) if len(tables["transitions"]) else ()
     after = "how often a format is kept, by what the round before asked for"
     matrices = [Chart(results.transition_matrix(rows), f"{name}: {after}", rows) for name, rows in models]
-    return [Section("COCO-Scope", blocks), *([Section("What follows what", matrices)] if matrices else [])]
+    sections = [Section("COCO-Scope", blocks), _long_section(tables), Section("What follows what", matrices)]
+    return [section for section in sections if section.blocks]

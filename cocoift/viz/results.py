@@ -126,6 +126,7 @@ _ALONG_ROUNDS = {  # metric: what it answers, its axis, and where this begins if
     "content": ("What is right, round by round", "right answers"),
     "joint": ("Right and in the format", "right and in the format"),
 }
+_TICKS = 12
 
 
 @or_reason
@@ -145,7 +146,8 @@ def by_round(
         places = rows["round"] + dodge(index, len(named), 0.12)
         dots(figure, rows, places, name, look, along="y", mode="lines+markers", line=look.line(2))
     rounds = sorted(table["round"].unique())
-    figure.update_xaxes(title_text="round (before the first there is nothing)", tickvals=rounds, showgrid=False)
+    ticks = rounds if len(rounds) <= _TICKS else None  # of a long dialog, where plotly puts them
+    figure.update_xaxes(title_text="round (before the first there is nothing)", tickvals=ticks, showgrid=False)
     low, high = span(table)
     figure.update_yaxes(range=[*(least or [low]), high], title_text=unit, **ZERO)
     return dress(figure, title, "In dialogs with the model's own answers; 95 % intervals", 380)

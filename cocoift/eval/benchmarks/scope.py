@@ -17,7 +17,7 @@ from ..levels import OBSERVED, leakage_rows
 from ..options import EvalOptions
 from ..run import Read, coverage
 from ..scope.make import ScopeSet, open_scope, resolves
-from ..scope.metrics import SHARES, scope_result
+from ..scope.metrics import scope_result, shares_of
 from ..scope.play import PAIRED, scope_dialogs, scope_model, scope_reader, scope_rounds
 from ...files import UserError
 from ...models.ask import Model
@@ -81,10 +81,9 @@ class Scope(Benchmark):
         frame, parts = scope_rounds(lines), []
         if frame.empty:
             return pd.DataFrame(columns=OBSERVED)
-        if len(own := frame[frame.history == "own"]):
-            for name, pick in SHARES.items():
-                counted, value = pick(own)
-                parts.append(counted.assign(metric=name, value=value.astype(float)))
+        for name, counted in shares_of(frame[frame.history == "own"]):
+            if not name.startswith("blind") and "_all@" not in name:  # no reading of an answer; seen in its wordings
+                parts.append(counted.assign(metric=name, value=counted["_v"]))
         paired = frame[frame.scope == "paired"]
         for name, column in (("terse_rate", "terse"), ("words", "words")):
             parts.append(paired.assign(metric=paired.history + "." + name, value=paired[column].astype(float)))

@@ -9,7 +9,7 @@ __all__ = ['statements', 'presence', 'count', 'side', 'choice', 'claim', 'found_
 import re
 from collections.abc import Mapping
 
-from ...data.generate.objects import mentions
+from ...data.generate.objects import asserted
 from ...formats import NUMBER_WORDS, words
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #22120455
@@ -32,6 +32,14 @@ def _names(sentence: str, forms: list[str]) -> bool:
 # %% ../../../nbs/eval/scope/14_claims.ipynb #6337a9bc
 _LEADING = 4  # words in which a leading yes or no must come, after "Sure:" or `{"answer":`
 _NO = {"no", "nope"}
+_CLAUSE = re.compile(
+    r";|\b(?:but|while|whereas|however)\b|(?:,|\band\b)\s*(?=(?:no|not|without|never)\b)|\b(?=without\b)", re.I
+)
+
+
+def _denies(sentence: str, forms: list[str]) -> bool:
+    naming = [clause for clause in _CLAUSE.split(sentence) if _names(clause, forms)]
+    return bool(_NEGATION.search(naming[0] if naming else sentence))
 
 
 def presence(text: str, forms: list[str]) -> str | None:
@@ -48,7 +56,7 @@ def presence(text: str, forms: list[str]) -> str | None:
             ):
                 return "no"
         if _names(sentence, forms):
-            return "no" if _NEGATION.search(sentence) else "yes"
+            return "no" if _denies(sentence, forms) else "yes"
     return None
 
 # %% ../../../nbs/eval/scope/14_claims.ipynb #ddc66a68
@@ -181,7 +189,7 @@ def claim(check: dict, response: str) -> str | int | None:
 
 def found_objects(check: dict, response: str, vocabulary: Mapping[str, str]) -> dict:
     "Object words of a listing or caption: how many, how many of them false, how many of the true objects named."
-    named = mentions(" ".join(statements(response)), vocabulary)
+    named = asserted(" ".join(statements(response)), vocabulary)
     true = set(check["true"])
     return {
         "named": len(named),
