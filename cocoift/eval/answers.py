@@ -27,11 +27,12 @@ from .official import by_id, id_text, read_map, records, same_ids
 from .questions import Question
 from ..files import UserError
 from ..images import image_of
-from ..texts import reading_text
+from ..texts import reading, reading_text
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/61_answers.ipynb #858a9289
 _FAILED = ("Failed to obtain answer",)  # VLMEvalKit
+_SENTINEL = "[LMMS_EVAL_REQUEST_FAILED"  # lmms-eval; the last error follows
 _IMAGE_FIELDS = ("image", "image_name", "image_path", "img")
 
 
@@ -53,7 +54,8 @@ def _text_of(value: Any, path: Path, where: str, field: str) -> tuple[str, bool]
         what = "holds no answer" if value is None else f"holds {str(value)[:40]!r}, which is no text"
         raise UserError(f"{path}: {where}: {field!r} {what}: answer it again, or name the answer's field with --field")
     text = value.strip()
-    return value, text == "nan" or text.startswith(_FAILED) and len(text) < 200
+    failed = text.startswith(_FAILED) and len(text) < 200 or text.startswith(_SENTINEL)
+    return value, failed or text.lower() == "nan"
 
 # %% ../../nbs/eval/61_answers.ipynb #3455df73
 def _named(rows: Sequence[dict], path: Path, ids: Sequence[str]) -> tuple[list[dict], list[str | None]]:  # in order
@@ -87,7 +89,30 @@ def _question_of(row: Mapping) -> str:  # the question as a row holds it
     return ""
 
 # %% ../../nbs/eval/61_answers.ipynb #b26b8180
-def _sample(row: dict) -> dict:  # of lmms-eval: what the dataset said of it comes first
+def _documents(path: Path) -> list[dict]:  # of a task, by their numbers
+    if path.suffix != ".parquet":
+        return records(path, ())
+    import pyarrow.parquet as pq
+
+    with reading(path, "file of documents"):
+        names = [name for name in pq.read_schema(path).names if name not in ("image", "images")]
+        return pq.read_table(path, columns=names).to_pylist()
+
+
+def _with_documents(rows: list[dict], path: Path, documents: Path | None) -> list[dict]:
+    if documents is None or all(isinstance(row.get("doc"), dict) for row in rows):
+        return rows
+    docs = _documents(documents)
+    for row in rows:
+        if not isinstance(row["doc_id"], int) or not 0 <= row["doc_id"] < len(docs):
+            raise UserError(
+                f"--documents {documents}: has {len(docs)} documents, {path} is of one numbered {row['doc_id']!r}: "
+                "name the file that the task reads"
+            )
+    return [row | {"doc": docs[row["doc_id"]]} for row in rows]
+
+
+def _sample(row: dict) -> dict:  # what the dataset said of it comes first
     doc, args = row["doc"] if isinstance(row.get("doc"), dict) else {}, row.get("arguments") or []
     if isinstance(args, dict):
         args = [value for values in args.values() if isinstance(values, dict) for value in values.values()]
@@ -133,13 +158,14 @@ def answer_rows(
     questions: Iterable[Question] = (),  # of the references, where they are known
     ids: Sequence[str] = ID_FIELDS,
     own: Sequence[str] = ("text", "answer"),
+    documents: Path | None = None,  # that of --documents
 ) -> list[StoredAnswer]:  # in the order of the file, or of its counts
     "Answers as LLaVA, POPE, VQA, GQA, MM-Vet, lmms-eval, VLMEvalKit, ms-swift or LLaMA-Factory write them."
     path = Path(path)
     if (rows := _mapped(path)) is None:
         rows = records(path, ())
     if all("doc_id" in row and ("filtered_resps" in row or "resps" in row) for row in rows):
-        rows = list(map(_sample, rows))
+        rows = list(map(_sample, _with_documents(rows, path, documents)))
     name = answer_field(rows, path, field, own, {line for q in questions if (line := first_line(q.question))})
     if all(isinstance(row.get("doc_id"), int) for row in rows):
         rows = sorted(rows, key=lambda row: row["doc_id"])
@@ -211,8 +237,8 @@ def _check_order(
         )
     if len(rows) != len(questions):
         raise UserError(
-            f"{path}: has {len(rows)} answers, {where} {len(questions)} questions: "
-            "give predictions and references of one version"
+            f"{path}: has {len(rows)} answers and no {key}, {where} {len(questions)} questions: "
+            "give predictions and references of one version (of lmms-eval: name the task's documents with --documents)"
         )
     check_asked(rows, questions, path, where)
 
