@@ -168,8 +168,8 @@ def babbler(small, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(babbler, tmp_path_factory):
-    """The babbler behind `transformers serve`: pictures, several rounds, streaming. `served.name` is what --model takes.
-    Its generation_config.json has rules, which the server obeys, and so must we.
+    """The babbler behind `transformers serve`: pictures, several rounds, streaming. `served.name` is what --model
+    takes. Its generation_config.json has rules, which the server obeys, and so must we.
     """
     folder = tmp_path_factory.mktemp("served")
     model = shutil.copytree(babbler, folder / "babbler")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..answers import is_failure
 from ..history import EFFECTS
 from .claims import right
 from .make import ScopeSet
@@ -84,9 +85,6 @@ def messages(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None, hom
     ]
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #6f501d80
-_FAILED = "[LMMS_EVAL_REQUEST_FAILED"
-
-
 @cache
 def _words(home: Path) -> dict[str, str]:
     return json.loads((home / "words.json").read_text(encoding="utf-8"))
@@ -108,7 +106,7 @@ def _scored(metric: str, row: Mapping) -> float | None:  # None where a row is n
 
 def read(doc: Mapping, results: Sequence[str], home: Path = Path()) -> dict[str, dict]:
     "An answer's reading, for every metric."
-    answer = "" if results[0].startswith(_FAILED) else without_thoughts(results[0]).strip()
+    answer = "" if is_failure(results[0]) else without_thoughts(results[0]).strip()
     row = {
         "image": doc["image"],
         "item": doc["item"],

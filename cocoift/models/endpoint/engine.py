@@ -193,8 +193,8 @@ class Engine:
         try:
             self.counts["requests"] += 1
             headers = await self._post(request, response)
-            said = read_body(response.data)[0]
-            answer = self._recognised(said, answer_of(said))
+            body = read_body(response.data)[0]
+            answer = self._recognised(body, answer_of(body))
             tokens = response.billed(bound, about, answer)
             answer = replace(answer, tokens=tokens, cost=self.price.cost(*tokens))
             self.limits.answered(headers, about + most, sum(tokens))
@@ -207,9 +207,9 @@ class Engine:
         finally:
             self._count(request, call, response.billed(bound, about, answer), answer)
 
-    def _recognised(self, said: dict, answer: Answer) -> Answer:  # before it is kept
+    def _recognised(self, body: dict, answer: Answer) -> Answer:  # before it is kept
         if self.known:
-            self.known.recognise(said.get("system_fingerprint"))
+            self.known.recognise(body.get("system_fingerprint"))
         return answer
 
     def _body(self, request: Request) -> dict:

@@ -38,13 +38,13 @@ def stated_identity(
     url: str, model: str
 ) -> dict:  # address, model, and where they are told: root, created (seconds since 1970)
     "What a server says of itself in the list of its models."
-    entry, said = _entry(url, model), {"address": address(url), "model": model}
+    entry, stated = _entry(url, model), {"address": address(url), "model": model}
     if isinstance(entry.get("root"), str):
-        said["root"] = entry["root"]
+        stated["root"] = entry["root"]
     created = entry.get("created")
     if isinstance(created, int | float) and created > 0 and abs(time.time() - created) > _NOW:
-        said["created"] = created
-    return said
+        stated["created"] = created
+    return stated
 
 # %% ../../../nbs/models/endpoint/23_identity.ipynb #914e5821
 class KnownServer:
