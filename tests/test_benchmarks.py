@@ -306,7 +306,7 @@ def test_lmms_samples(official, tmp_path):
 
 
 def test_lmms_samples_of_today(official, tmp_path):
-    "Without `doc`: by number through the task's documents; a failed request is no answer; else one line says what to name."
+    "Without `doc`: by number through the task's documents; a failed request is no answer."
     docs = [{"question_id": 139000 + k, "question": row["question"]} for k, row in enumerate(VQA["questions"])]
     (tmp_path / "docs.jsonl").write_text(lines(reversed(docs)))
     texts = ["yes", "yes", "yes", "[LMMS_EVAL_REQUEST_FAILED after 5 retries] Connection error."]
