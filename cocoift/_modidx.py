@@ -2745,6 +2745,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'cocoift/models/chat_template.py')},
             'cocoift.models.decoding': { 'cocoift.models.decoding.AskRow': ('models/decoding.html#askrow', 'cocoift/models/decoding.py'),
                                          'cocoift.models.decoding.Prefix': ('models/decoding.html#prefix', 'cocoift/models/decoding.py'),
+                                         'cocoift.models.decoding.Prefix.length': ( 'models/decoding.html#prefix.length',
+                                                                                    'cocoift/models/decoding.py'),
                                          'cocoift.models.decoding._next_tokens': ( 'models/decoding.html#_next_tokens',
                                                                                    'cocoift/models/decoding.py'),
                                          'cocoift.models.decoding._padded': ('models/decoding.html#_padded', 'cocoift/models/decoding.py'),

@@ -145,6 +145,11 @@ class Prefix(NamedTuple):
     ids: list[int]  # [P]
     place: int  # of the token that follows
 
+    @property
+    def length(self) -> int:
+        "P tokens."
+        return len(self.ids)
+
 
 class AskRow(NamedTuple):
     "What an ask has behind the prefix."
@@ -165,7 +170,7 @@ def _padded(family: Family, prefix: Prefix, rows: Sequence[AskRow], device, pad:
     tokens = torch.tensor([[pad] * k + row.ids for k, row in zip(missing, rows)], device=device)  # [n, w]
     places = torch.tensor([[(0, 0, 0)] * k + row.places for k, row in zip(missing, rows)], device=device)  # [n, w, 3]
     own = torch.arange(width, device=device) >= torch.tensor(missing, device=device)[:, None]  # [n, w]
-    mask = torch.cat([tokens.new_ones(len(rows), len(prefix.ids)), own.long()], 1)  # [n, P + w]
+    mask = torch.cat([tokens.new_ones(len(rows), prefix.length), own.long()], 1)  # [n, P + w]
     return tokens, mask, place_ids(family, places)
 
 
