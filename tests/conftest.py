@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -176,8 +177,14 @@ def babbler(small, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(babbler, tmp_path_factory):
-    "The babbler behind `transformers serve`: pictures, several rounds, streaming. `served.name` is what --model takes."
-    server = serve(babbler, tmp_path_factory.mktemp("served"))
+    """The babbler behind `transformers serve`: pictures, several rounds, streaming. `served.name` is what --model
+    takes. Its generation_config.json has rules, which the server obeys, and so must we.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    model = shutil.copytree(babbler, folder / "babbler")
+    rules = json.loads((model / "generation_config.json").read_text()) | {"repetition_penalty": 1.3}
+    (model / "generation_config.json").write_text(json.dumps(rules))
+    server = serve(model, folder)
     yield server
     server.process.kill()
     server.process.wait()

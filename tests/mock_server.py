@@ -105,9 +105,11 @@ class MockServer:
         headers: Mapping[str, str] | None = None,  # of every answer
         latency: float = 0.0,  # seconds
         bodies: list | None = None,  # all requests, if they are to be kept
+        models: list[dict] | None = None,  # of the list of models, if it has one
+        fingerprint: str = "",  # of every answer
     ):
         self.answer, self.faults, self.headers = answer, faults or Faults(), dict(headers or {})
-        self.latency, self.bodies = latency, bodies
+        self.latency, self.bodies, self.models, self.fingerprint = latency, bodies, models, fingerprint
         self.counts: Counter[str] = Counter()  # requests, answers, and faults by name
         self.answered: Counter[str] = Counter()  # whole answers by digest of their request
         self.authorization = ""  # the last one that came
@@ -134,6 +136,9 @@ class MockServer:
             writer.close()
 
     async def _one(self, line: str, data: bytes, writer: asyncio.StreamWriter) -> bool:  # whether it is kept
+        if line.startswith("GET /v1/models") and self.models is not None:
+            await send(writer, 200, {"object": "list", "data": self.models}, self.headers)
+            return True
         if line.startswith("GET"):
             doubled = sum(n - 1 for n in self.answered.values())
             books = {"counts": self.counts, "answered": len(self.answered), "doubled": doubled}
@@ -184,7 +189,8 @@ class MockServer:
         usage = {"prompt_tokens": asked, "completion_tokens": len(words), "total_tokens": asked + len(words)}
         message = {"role": "assistant", "content": " ".join(words) if cut else text}
         choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
-        whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+        stamp = {"system_fingerprint": self.fingerprint} if self.fingerprint else {}
+        whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage, **stamp}
         await send(writer, 200, whole, self.headers)
 
     def __enter__(self) -> str:

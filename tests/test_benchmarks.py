@@ -305,6 +305,20 @@ def test_lmms_samples(official, tmp_path):
     )
 
 
+def test_lmms_samples_of_today(official, tmp_path):
+    "Without `doc`: by number through the task's documents; a failed request is no answer."
+    docs = [{"question_id": 139000 + k, "question": row["question"]} for k, row in enumerate(VQA["questions"])]
+    (tmp_path / "docs.jsonl").write_text(lines(reversed(docs)))
+    texts = ["yes", "yes", "yes", "[LMMS_EVAL_REQUEST_FAILED after 5 retries] Connection error."]
+    rows = [sample(k, doc, text) for k, (doc, text) in enumerate(zip(reversed(docs), texts))]
+    (tmp_path / "vqa.jsonl").write_text(lines({k: v for k, v in row.items() if k != "doc"} for row in rows))
+    references = official / "vqav2/v2_mscoco_val2014_annotations.json"
+    with pytest.raises(UserError, match="vqa.jsonl: "):
+        score("vqav2", ScoreInput(tmp_path / "vqa.jsonl", references))
+    scores = score("vqav2", ScoreInput(tmp_path / "vqa.jsonl", references, documents=tmp_path / "docs.jsonl"))
+    assert (scores["scores"]["overall"], scores["failed"], scores["coverage"]) == (100, 1, 0.75)
+
+
 RIGHT = [{"question_id": 139000 + k, "answer": "yes"} for k in range(4)]
 
 

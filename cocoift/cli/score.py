@@ -55,13 +55,17 @@ def score_command(
     rules: Annotated[Optional[str], typer.Option(help="Of VQA: 2021, 2015, textvqa or gqa.")] = None,
     mode: Annotated[str, typer.Option(help="official, or open: for models that answer in sentences.")] = "official",
     field: Annotated[Optional[str], typer.Option(help="The field that is the answer, where several could be.")] = None,
+    documents: Annotated[
+        Optional[Path],
+        typer.Option(help="Of lmms-eval's samples without `doc`: the file that the task reads, its rows from 0."),
+    ] = None,
     json: Json = False,
 ) -> None:
     "Score stored predictions by official or open rules."
     from cocoift.eval.official import ScoreInput
     from cocoift.eval.scoring import score
 
-    inputs = ScoreInput(predictions, references, synonyms, questions, rules, mode, field)
+    inputs = ScoreInput(predictions, references, synonyms, questions, rules, mode, field, documents)
     result = {"bench": bench, "mode": mode, **score(bench, inputs)}
     flat = {name.removesuffix(" relative"): e for name, e in result["intervals"].items()}
     rows = []

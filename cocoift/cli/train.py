@@ -139,12 +139,12 @@ def _convert(
     to: Annotated[
         str,
         typer.Option(
-            help="llava: LLaVA's own layout; hf: from LLaVA's own to transformers'; "
-            "projector: the projector alone, mm_projector.bin."
+            help="llava: LLaVA's own layout; hf: from LLaVA's own to transformers', or an older cocoift's weights "
+            "under the names that vLLM reads; projector: the projector alone, mm_projector.bin."
         ),
     ],
     out: Annotated[str, typer.Option(help="The folder to make; the file, for a projector.")],
-    tower: Annotated[Optional[str], typer.Option(help="The vision tower's folder, for --to hf.")] = None,
+    tower: Annotated[Optional[str], typer.Option(help="The vision tower's folder, for --to hf of LLaVA's own.")] = None,
     json: Json = False,
 ) -> None:
     "Write a checkpoint in another layout: LLaVA's own, transformers', or the projector alone."

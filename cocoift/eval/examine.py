@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .benchmark import Benchmark, askable, benchmark_of
-from .budget import budget, by_characters
+from .budget import budget, by_characters, power
 from .dialog import Dialog
 from .options import EvalOptions
 from .run import run_dialogs
@@ -122,7 +122,7 @@ def plan(model: str, exam: Exam, options: EvalOptions) -> dict:
         image_tokens = getattr(config, "image_seq_length", image_tokens)
     price = options.price and read_prices(options.price, model.rpartition("#")[2])
     left = budget([*exam.dialogs, *exam.pier], known, options.most_tokens, count, image_tokens, price)
-    return {"done": len(known), **left}
+    return {"done": len(known), **left, "power": power(exam.dialogs, options.out, exam.benchmark.name)}
 
 
 @owning("examined")

@@ -28,6 +28,7 @@ class ScoreInput:
     rules: str | None = None
     mode: str = "official"
     field: str | None = None  # of the predictions, where several could be the answer
+    documents: Path | None = None  # of lmms-eval's task, where its samples hold their numbers only
 
     def need(self, name: str) -> Path:
         "A file that this benchmark cannot do without."

@@ -33,7 +33,7 @@ def score_each(
 
 def stored_answers(inputs: ScoreInput, questions: Mapping[str, Question]) -> tuple[dict[str, str], dict[str, Any]]:
     "Stored answers by question, and what must be said beside their score."
-    rows = answer_rows(inputs.predictions, inputs.field, questions.values())
+    rows = answer_rows(inputs.predictions, inputs.field, questions.values(), documents=inputs.documents)
     return scorable(
         join_answers(rows, questions, inputs.predictions, inputs.need("references")), inputs.mode, inputs.predictions
     )

@@ -22,6 +22,7 @@ from cocoift.models.decoding import (
     AskRow,
     Prefix,
     ask_ids,
+    decoding_rules,
     draw,
     front_of,
     greedy,
@@ -31,6 +32,8 @@ from cocoift.models.decoding import (
     picture_inputs,
     place_ids,
     round_ends,
+    rule_processors,
+    ruled,
 )
 from .family import TREES
 from .template import TEMPLATES, Template
@@ -55,6 +58,7 @@ class LocalModel(Model):
         template: Template | None = None,  # the checkpoint's own, mended, if none is given
     ):
         self.model, family = open_checkpoint(path)
+        self.rules = decoding_rules(self.model.generation_config, path)
         self.family = replace(family, template=template) if template else family
         self.processor, self.tokenizer, self.template = family.processor, family.tokenizer, self.family.template
         self.path, self.name, self.most_tokens, self.batch = Path(path), Path(path).as_posix(), most_tokens, batch
@@ -71,7 +75,9 @@ class LocalModel(Model):
         weights = {file.name: digest(file) for file in sorted(self.path.glob("*.safetensors"))}
         known = TEMPLATES.get(self.template.name) == self.template
         template = self.template.name if known else digest_of(asdict(self.template))
-        return {"weights": weights, "template": template, "decoding": "greedy", "most_tokens": self.most_tokens}
+        rules = {"generation_config": self.rules} if self.rules else {}
+        about = {"weights": weights, "template": template, "decoding": "greedy", "most_tokens": self.most_tokens}
+        return about | rules
 
     def tokens(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False).input_ids)
@@ -107,7 +113,7 @@ class LocalModel(Model):
             ids = self.prefix_ids(front)
             inputs = model_inputs(self.model, self.family, ids, [open_picture(i, self.pictures) for i in front])
             cache = self.model.model(**inputs, use_cache=True).past_key_values
-            self._last = (front, Prefix(cache, len(ids), self._place(front, ids)))
+            self._last = (front, Prefix(cache, ids, self._place(front, ids)))
             self.computed += len(ids)
         return self._last[1]
 
@@ -171,7 +177,7 @@ class LocalModel(Model):
         if self.family.trees and not narrow:
             pictures = self.shown([image for row in rows for image in row.images])
             prefix, rest = self._behind(front, rows)
-            answers = greedy(self.model, self.family, prefix, rest, pictures, self.most_tokens)
+            answers = greedy(self.model, self.family, prefix, rest, pictures, self.most_tokens, self.rules)
         else:
             rest, answers = rows, [self._plainly(front, row) for row in rows]
             self.computed += trunk * len(rows)
@@ -199,6 +205,7 @@ class LocalModel(Model):
             attention_mask=torch.ones_like(inputs["input_ids"]),
             max_new_tokens=self.most_tokens,
             do_sample=False,
+            num_beams=1,
             eos_token_id=stops,
             pad_token_id=stops[0],
         )
@@ -212,11 +219,13 @@ class LocalModel(Model):
         "The answer, a token at a time."
         inputs = self._inputs(ask, self.pictures if pictures is None else pictures)
         cache, answer, shown, room = None, [], "", settings.most_tokens
+        asked = inputs["input_ids"][0].tolist()
+        rules = rule_processors(self.rules, len(asked), self.family.stops, self.model.device)
         if self.context:
-            room = min(room, self.context - inputs["input_ids"].shape[1])
+            room = min(room, self.context - len(asked))
         for _ in range(room):
             out = self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            following, cache = draw(out.logits[0, -1], settings), out.past_key_values
+            following, cache = draw(ruled(rules, asked + answer, out.logits[0, -1]), settings), out.past_key_values
             if stop.is_set() or following in self.family.stops:
                 break
             answer.append(following)

@@ -20,6 +20,7 @@ import torch
 from ..files import UserError, atomic_folder, write_json
 from ..models.family import Family
 from ..texts import read_json
+from .tower import published
 
 # %% ../../nbs/train/20_adapt.ipynb #4cf3cb66
 PROJECTORS = ("multi_modal_projector", "connector", "merger", "image_newline", "mm_projector")
@@ -193,10 +194,9 @@ def save_model(
         for name, tensor in whole_weights(model, first)
     }
     if first and not Path(out).exists():
-        tied = getattr(model, "all_tied_weights_keys", None) or {}
-        state = {name: tensor for name, tensor in state.items() if name not in tied}
         with saving(out), atomic_folder(out) as folder:
             model.generation_config.eos_token_id = model.generation_config.eos_token_id or family.tokenizer.eos_token_id
-            model.save_pretrained(folder, state_dict=state, max_shard_size="5GB")
+            named = published(model, state)
+            model.save_pretrained(folder, state_dict=named, max_shard_size="5GB", save_original_format=False)
             copy_processor(family, folder)
     return Path(out)

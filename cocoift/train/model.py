@@ -23,7 +23,7 @@ from transformers import (
 
 from ..files import UserError, atomic_folder
 from .language import join, language_weights, open_language
-from .tower import open_tower, tower_weights
+from .tower import open_tower, published, tower_weights
 
 # %% ../../nbs/train/16_model.ipynb #de130838
 def byte_tokenizer(
@@ -128,7 +128,8 @@ def assemble(
 def save_llava(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: str | Path) -> Path:
     "Write a checkpoint folder atomically."
     with atomic_folder(out) as folder:
-        model.save_pretrained(folder)
+        named = published(model, model.state_dict())
+        model.save_pretrained(folder, state_dict=named, save_original_format=False)
         processor.save_pretrained(folder)
     return Path(out)
 

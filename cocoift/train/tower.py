@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_config', 'silent', 'weight_files', 'tensor_names', 'tensors', 'tower_pictures', 'Tower', 'tower_weights',
-           'open_tower']
+           'open_tower', 'disk_name', 'published_name', 'published']
 
 # %% ../../nbs/train/12_tower.ipynb #a705cda1
 from collections.abc import Iterator
@@ -238,3 +238,24 @@ def open_tower(
         )
     extra = shape[1] - patches
     return Tower(folder, config, trained, pictures, layer, shape[1] - bool(extra), extra)
+
+# %% ../../nbs/train/12_tower.ipynb #4e56ad40
+def disk_name(name: str, config) -> str:  # of a tower whose configuration this is
+    "A tower's tensor in a llava-hf checkpoint."
+    own = "vision_model." if getattr(config, "model_type", "") in ("clip_vision_model", "siglip_vision_model") else ""
+    return f"vision_tower.{own}{name.removeprefix(own)}"
+
+
+def published_name(name: str, config) -> str:  # of a whole model
+    "A checkpoint's tensor by the name that llava-hf's has."
+    before, tower, own = name.rpartition("vision_tower.")
+    return before + disk_name(own, getattr(config, "vision_config", None)) if tower else name
+
+
+def published(model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    "A model's weights by the names of its published checkpoints, to be saved with `save_original_format=False`."
+    from transformers.core_model_loading import revert_weight_conversion
+
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    untied = {name: tensor for name, tensor in state.items() if name not in tied}
+    return {published_name(n, model.config): tensor for n, tensor in revert_weight_conversion(model, untied).items()}

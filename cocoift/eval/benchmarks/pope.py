@@ -152,7 +152,7 @@ def split_answers(
 ) -> tuple[dict[str, Question], dict[str, StoredAnswer], int]:  # and how many answers are to other splits
     "Each question with its answer."
     asked = read_pope(inputs.need("references"))
-    rows = answer_rows(inputs.predictions, inputs.field, asked)
+    rows = answer_rows(inputs.predictions, inputs.field, asked, documents=inputs.documents)
     by_kind: dict[str, dict[str, Question]] = {}
     for q in asked:
         by_kind.setdefault(q.meta["category"], {})[q.id] = q

@@ -54,7 +54,9 @@ def _by_image(
 def score_textvqa(inputs: ScoreInput) -> dict:
     "Answers against the official file."
     questions = {q.id: q for q in read_textvqa(inputs.need("references"))}
-    rows = _by_image(answer_rows(inputs.predictions, inputs.field, questions.values()), questions)
+    rows = _by_image(
+        answer_rows(inputs.predictions, inputs.field, questions.values(), documents=inputs.documents), questions
+    )
     rows = join_answers(rows, questions, inputs.predictions, inputs.references)
     answers, notes = scorable(rows, inputs.mode, inputs.predictions)
     return scored(inputs, questions, answers, "textvqa", 4) | notes

@@ -7,16 +7,21 @@ __all__ = ['write_task']
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #5fac44cc
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from ..answers import is_failure
+from ..history import EFFECTS
 from .claims import right
 from .make import ScopeSet
 from .metrics import leaks
 from .play import PAIRED, scope_dialogs
-from ...files import UserError, atomic_folder
+from ...files import UserError, atomic_folder, write_json
 from ...formats import is_terse, words
 from ...pictures import open_picture
 from ...thoughts import without_thoughts
@@ -30,10 +35,11 @@ METRICS = (
     "length",
     *(f"terse_{h}" for h in PAIRED),
     "content",
+    "coverage",
 )
 
 
-def task_docs(scope: ScopeSet, pictures: Mapping[str, Path]) -> list[dict]:
+def task_docs(scope: ScopeSet, pictures: Mapping[str, Path], home: Path) -> list[dict]:
     "A document for every pair and history."
     targets = {s.id: s.steps[-1] for s in scope}
     if missing := sorted(image for image in set(scope.images) if image not in pictures):
@@ -46,19 +52,19 @@ def task_docs(scope: ScopeSet, pictures: Mapping[str, Path]) -> list[dict]:
             "id": d.id,
             "item": d.meta["item"],
             "image": d.images[0],
-            "picture": str(Path(pictures[d.images[0]]).resolve()),
+            "picture": os.path.relpath(Path(pictures[d.images[0]]).resolve(), home.resolve()),
             "history": d.history,
             "turns": json.dumps([[t.instruction, t.response] for t in d.turns[:-1]]),
             "question": d.turns[-1].instruction,
             "check": json.dumps(targets[d.meta["item"]].check),
-            "words": json.dumps(scope.words),
         }
         for d in scope_dialogs(scope, PAIRED)
     ]
 
 
-def visuals(doc: Mapping) -> list:
-    return [open_picture(doc["image"], {doc["image"]: Path(doc["picture"])})]
+def visuals(doc: Mapping, home: Path = Path()) -> list:
+    "Its picture, named by its way from the task's folder."
+    return [open_picture(doc["image"], {doc["image"]: home / doc["picture"]})]
 
 
 def text(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> str:
@@ -67,57 +73,102 @@ def text(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> str:
     return f"{earlier}Question: {doc['question']}\nAnswer:" if earlier else doc["question"]
 
 
-def messages(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None) -> list[dict]:
+def messages(doc: Mapping, lmms_eval_specific_kwargs: Mapping | None = None, home: Path = Path()) -> list[dict]:
     "The rounds as messages, the picture in the first."
     parts = [
         (role, content) for turn in json.loads(doc["turns"]) for role, content in zip(("user", "assistant"), turn)
     ] + [("user", doc["question"])]
-    picture = [{"type": "image", "url": visuals(doc)[0]}]
+    picture = [{"type": "image", "url": visuals(doc, home)[0]}]
     return [
         {"role": role, "content": [*(picture if not k else ()), {"type": "text", "text": content}]}
         for k, (role, content) in enumerate(parts)
     ]
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #6f501d80
-def read(doc: Mapping, results: Sequence[str]) -> dict[str, dict]:
+@cache
+def _words(home: Path) -> dict[str, str]:
+    return json.loads((home / "words.json").read_text(encoding="utf-8"))
+
+
+def _scored(metric: str, row: Mapping) -> float | None:  # None where a row is no part of a metric
+    if metric == "coverage":
+        return float(row["answered"])
+    if not row["answered"]:
+        return None
+    if metric == "content":
+        return float(row["right"])
+    if metric.startswith("terse_"):
+        return float(row["terse"]) if metric == f"terse_{row['history']}" else None
+    more, less = EFFECTS.get(metric, ("forced_short", "neutral"))
+    value = math.log(max(row["words"], 1)) if metric == "length" else float(row["terse"])
+    return {more: 2 * value, less: -2 * value}.get(row["history"])
+
+
+def read(doc: Mapping, results: Sequence[str], home: Path = Path()) -> dict[str, dict]:
     "An answer's reading, for every metric."
-    answer = without_thoughts(results[0])
+    answer = "" if is_failure(results[0]) else without_thoughts(results[0]).strip()
     row = {
         "image": doc["image"],
         "item": doc["item"],
         "history": doc["history"],
         "terse": is_terse(answer),
         "words": len(words(answer)),
-        "right": right(json.loads(doc["check"]), answer, json.loads(doc["words"])),
-        "cut": not answer and bool(results[0]),
+        "right": right(json.loads(doc["check"]), answer, json.loads(doc["words"]) if "words" in doc else _words(home)),
+        "answered": bool(answer),
     }
-    return dict.fromkeys(METRICS, row)
+    scores = {metric: _scored(metric, row) for metric in METRICS}
+    return {metric: row | ({} if s is None else {"score": s}) for metric, s in scores.items()}
 
 
-def score(metric: str, rows: Sequence[dict]) -> float | None:
+def score(metric: str, rows: Sequence[dict]) -> float:  # not a number where nothing was answered
     "A metric over all readings."
-    frame = pd.DataFrame([row for row in rows if not row["cut"]])  # a thought that never ended is no answer
-    return float(frame.right.mean()) if metric == "content" else leaks(frame)[metric].value
+    answered = pd.DataFrame([row for row in rows if row["answered"]])
+    if metric == "coverage":
+        return len(answered) / len(rows)
+    if answered.empty:
+        return math.nan
+    if metric == "content":
+        return float(answered.right.mean())
+    estimate = leaks(answered).get(metric)
+    return math.nan if estimate is None or estimate.value is None else estimate.value
 
 # %% ../../../nbs/eval/scope/30_lmms.ipynb #cebcd524
 _UTILS = """"COCO-Scope's documents and readings; needs cocoift installed beside lmms-eval."
 from functools import partial
+from pathlib import Path
 
-from cocoift.eval.scope.lmms import METRICS, messages, read, score, text, visuals  # noqa: F401
+from cocoift.eval.scope import lmms
+from cocoift.eval.scope.lmms import text  # noqa: F401
 
-globals().update({metric: partial(score, metric) for metric in METRICS})
+HOME = Path(__file__).resolve().parent
+DOCS = str(HOME / "docs.jsonl")
+
+
+def visuals(doc):
+    return lmms.visuals(doc, HOME)
+
+
+def messages(doc, lmms_eval_specific_kwargs=None):
+    return lmms.messages(doc, lmms_eval_specific_kwargs, HOME)
+
+
+def read(doc, results):
+    return lmms.read(doc, results, HOME)
+
+
+globals().update({metric: partial(lmms.score, metric) for metric in lmms.METRICS})
 """
 
 
-def _yaml(name: str, data: Path, sha256: str) -> str:
+def _yaml(name: str, sha256: str) -> str:
     metrics = "".join(
         f"  - metric: {m}\n    aggregation: !function utils.{m}\n    higher_is_better: "
-        f"{'true' if m == 'content' else 'false'}\n"
+        f"{'true' if m in ('content', 'coverage') else 'false'}\n"
         for m in METRICS
     )
     return (
-        f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: "
-        f"{json.dumps(str(data))}\ntest_split: test\noutput_type: generate_until\n"
+        f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: !function utils.DOCS\n"
+        "test_split: test\noutput_type: generate_until\ncluster_key: image\n"
         "doc_to_visual: !function utils.visuals\ndoc_to_text: !function utils.text\ndoc_to_messages: !function "
         "utils.messages\ndoc_to_target: check\n"
         "process_results: !function utils.read\ngeneration_kwargs:\n  max_new_tokens: 128\n  temperature: 0\n  "
@@ -137,10 +188,9 @@ def write_task(
         raise UserError(f"{out}: is there already: name a new folder with --lmms-eval, or delete it")
     with atomic_folder(out) as folder:
         (folder / "docs.jsonl").write_text(
-            "".join(json.dumps(doc) + "\n" for doc in task_docs(scope, pictures)), encoding="utf-8"
+            "".join(json.dumps(doc) + "\n" for doc in task_docs(scope, pictures, out)), encoding="utf-8"
         )
+        write_json(folder / "words.json", dict(scope.words))
         (folder / "utils.py").write_text(_UTILS, encoding="utf-8")
-        (folder / f"{out.name}.yaml").write_text(
-            _yaml(out.name, out.resolve() / "docs.jsonl", scope.sha256), encoding="utf-8"
-        )
+        (folder / f"{out.name}.yaml").write_text(_yaml(out.name, scope.sha256), encoding="utf-8")
     return out

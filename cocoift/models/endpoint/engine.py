@@ -26,6 +26,7 @@ from cocoift.models.endpoint.failures import (
     open_client,
     was_sent,
 )
+from .identity import KnownServer
 from .limits import Limits, back_off
 from .money import Budget, Price, prompt_tokens
 from .reply import RawResponse, answer_of, past_schema, read_body
@@ -66,11 +67,12 @@ class Engine:
         timeout: float = 300.0,  # seconds, of one request
         attempts: int = 12,
         seed: int = 0,  # of the pauses
+        known: KnownServer | None = None,  # the server that the answers must be of
     ):
         self.url, self.where, self.key = url, address(url), key_for(url)
         self.cache, self.image_parts, self.concurrency, self.price = cache, image_parts, concurrency, price
         self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
-        self.limits, self.draws = limits or Limits(), random.Random(seed)
+        self.limits, self.draws, self.known = limits or Limits(), random.Random(seed), known
         # requests, answers, seen (of them with pictures), unheld (to the schema that was sent), cached;
         # tokens_in, tokens_out: billed; saved_in, saved_out: of answers that were paid for before
         self.counts: Counter[str] = Counter()
@@ -164,6 +166,8 @@ class Engine:
             self.cache.release(request.key)
 
     async def _until_answered(self, request: Request) -> Answer:
+        if self.known and not self.known.looked:
+            await asyncio.to_thread(self.known.look)
         for attempt in range(self.attempts):
             try:
                 return self._settled(request, await self._send(request))
@@ -189,7 +193,8 @@ class Engine:
         try:
             self.counts["requests"] += 1
             headers = await self._post(request, response)
-            answer = answer_of(read_body(response.data)[0])
+            body = read_body(response.data)[0]
+            answer = self._recognised(body, answer_of(body))
             tokens = response.billed(bound, about, answer)
             answer = replace(answer, tokens=tokens, cost=self.price.cost(*tokens))
             self.limits.answered(headers, about + most, sum(tokens))
@@ -201,6 +206,11 @@ class Engine:
             return judge_failure(error, self.where, request.model)
         finally:
             self._count(request, call, response.billed(bound, about, answer), answer)
+
+    def _recognised(self, body: dict, answer: Answer) -> Answer:  # before it is kept
+        if self.known:
+            self.known.recognise(body.get("system_fingerprint"))
+        return answer
 
     def _body(self, request: Request) -> dict:
         body = request.body(self.image_parts)

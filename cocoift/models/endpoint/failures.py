@@ -106,7 +106,9 @@ def open_client(url: str, key: str, timeout: Any, asynchronous: bool = False, re
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #32b325d5
 _LONG = re.compile(
-    r"context[ _](?:length|window)|maximum.{0,20}(?:length|tokens|context)|too long|too many tokens|longer than", re.I
+    r"context[ _](?:length|window)|maximum.{0,20}(?:length|tokens|context)|too long|too many tokens|longer than"
+    r"|max_model_len|exceed.{0,20}(?:length|tokens|context)",
+    re.I,
 )
 _EYES = re.compile(r"image|vision|multimodal|modality|picture", re.I)
 _BLIND = re.compile(

@@ -15,6 +15,7 @@ from ..ask import Ask, Model, Reply, Settings
 from .cache import Cache
 from .engine import Engine
 from .failures import address, judge_failure, open_client, without_keys
+from .identity import KnownServer
 from .request import ImageParts, Request, messages_of
 from .tasks import ask_all
 
@@ -50,7 +51,10 @@ class ServedModel(Model):
         self.url, self.name = parse_server(spec)
         self.pictures, self.image_parts = {} if pictures is None else pictures, ImageParts(pictures or {})
         self.most_tokens, self.seed = most_tokens, seed
-        self.engine, self._cache, self._options = Engine(self.url, None, self.image_parts, **options), cache, options
+        path = cache.path if isinstance(cache, Cache) else cache
+        known = path and KnownServer(Path(path).with_name("server.json"), self.url, self.name)
+        self.engine = Engine(self.url, None, self.image_parts, known=known, **options)
+        self._cache, self._options = cache, options
         self.window = self.engine.concurrency
         drawn = {"decoding": "greedy"} if seed is None else {"decoding": "temperature 1", "seed": seed}
         self.about = {"server": self.name, **drawn, "most_tokens": most_tokens, "longest": self.image_parts.longest}
