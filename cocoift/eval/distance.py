@@ -24,7 +24,7 @@ from ..stats import Estimate, mean_ci
 # %% ../../nbs/eval/71_distance.ipynb #c01ce737
 def parse_distances(text: str) -> list[int]:  # ascending, each once
     "`1-20`, or `1,2,5-8`, as numbers of rounds."
-    ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in text.split(",")]
+    ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in text.split(",") if text]
     if not all(ranges):
         raise UserError(f"--distance {text}: is no list of numbers of rounds: write 1-20, or 1,2,5,10")
     ends = [(int(r[1]), int(r[2] or r[1])) for r in ranges]
@@ -102,7 +102,7 @@ def distance_curves(
     frame = pd.DataFrame([line for line in lines if "at" in line])
     if frame.empty:
         return pd.DataFrame()
-    rows, answered = [], frame[frame.status == "ok"]
+    rows, answered = [], frame[(frame.status == "ok") & (frame["cut"].isna() if "cut" in frame else True)]
     for (curve, d), mine in frame[frame.history != "neutral"].groupby(["history", "at"], sort=True):
         rounds = CURVES_OF[curve](d)[0]
         asked = answered[(answered.history == curve) & (answered["at"] == d)]
