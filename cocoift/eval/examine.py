@@ -136,7 +136,7 @@ def plan(model: str, exam: Exam, options: EvalOptions) -> dict:
     "What a run would still ask."
     known = {
         (line["dialog"], line["round"]): line
-        for name in ("rounds.jsonl", "pier.jsonl", "distance.jsonl")
+        for name in ("rounds.jsonl", "pier.jsonl", *["distance.jsonl"] * bool(exam.distances))
         for line in Journal(Path(options.out) / name).read()
     }
     count, image_tokens = by_characters, 576

@@ -45,7 +45,7 @@ def _band(figure: go.Figure, rows: pd.DataFrame, name: str, look, panel: str) ->
     known = rows.dropna(subset=["low"])
     figure.add_scatter(x=known.distance, y=known.high, **edge)
     figure.add_scatter(x=known.distance, y=known.low, fill="tonexty", fillcolor=tint, **edge)
-    options = dict(mode="lines+markers", line=look.line(2), showlegend=not panel, error_y=None, cliponaxis=True)
+    options = dict(mode="lines+markers", line=look.line(2), showlegend=not panel)
     dots(figure, rows, rows.distance, name, look, along="y", panel=panel, **options)
     figure.data[-1].update(marker_size=7)
 
