@@ -38,7 +38,7 @@ def _part_name(row: dict) -> str:
 def _surgery_lines(result: dict, out: Path, page: Path) -> list[str]:
     rows: dict[tuple, dict] = {}
     for row in (row for row in result["parts"] if row["part"]):
-        layers = "all" if row["layers"] is None else "-".join(map(str, row["layers"]))
+        layers = "all" if row["layers"] is None else "-".join(map(str, dict.fromkeys(row["layers"])))
         rows.setdefault((_part_name(row), layers), {})[row["reading"], row["what"]] = estimate_text(row)
     table = [
         [name, layers, e["terse", "difference"], e["terse", "share"], e["odds", "difference"], e["odds", "share"]]
