@@ -2620,6 +2620,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.eval.surgery._reading': ('eval/surgery.html#_reading', 'cocoift/eval/surgery.py'),
                                       'cocoift.eval.surgery._share': ('eval/surgery.html#_share', 'cocoift/eval/surgery.py'),
                                       'cocoift.eval.surgery._wide': ('eval/surgery.html#_wide', 'cocoift/eval/surgery.py'),
+                                      'cocoift.eval.surgery.check_operable': ( 'eval/surgery.html#check_operable',
+                                                                               'cocoift/eval/surgery.py'),
                                       'cocoift.eval.surgery.layer_ranges': ('eval/surgery.html#layer_ranges', 'cocoift/eval/surgery.py'),
                                       'cocoift.eval.surgery.operate': ('eval/surgery.html#operate', 'cocoift/eval/surgery.py'),
                                       'cocoift.eval.surgery.part_table': ('eval/surgery.html#part_table', 'cocoift/eval/surgery.py'),

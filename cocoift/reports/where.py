@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
+from ..eval.benchmark import askable
 from ..eval.distance import distance_curves
 from ..eval.examine import open_exam
 from ..eval.history import FOUR
 from ..eval.options import EvalOptions
-from ..eval.surgery import READINGS, surgery
+from ..eval.surgery import READINGS, check_operable, surgery
 from ..files import Journal
 from ..models.opening import open_model, pictures_for
 from ..stats import Estimate
@@ -129,6 +130,7 @@ def operate_on(
     **more,  # of `EvalOptions`
 ) -> tuple[dict, Path]:  # as `surgery.json` holds it, and the page
     "Operate on a model and write its page."
+    check_operable(askable(bench))
     histories = [h if h == "none" else f"{h}:{rounds}" for h in FOUR]
     options = EvalOptions(out=out, histories=histories, **more)
     exam = open_exam(bench, options)
