@@ -53,8 +53,8 @@ def part_marks(
     tokenizer, template, marks = model.tokenizer, model.template, []
     for number, r in enumerate(ask.rounds):
         if number < len(ask.rounds) - 1:
-            said = answer_ids(tokenizer, template, r.response) + stop_ids(tokenizer, template)
-            own = _question_marks(model, r, number, questions[number]) + ["answers"] * len(said)
+            answered = answer_ids(tokenizer, template, r.response) + stop_ids(tokenizer, template)
+            own = _question_marks(model, r, number, questions[number]) + ["answers"] * len(answered)
         else:
             places = [offset for _, offset in r.shown]
             own = ["question"] * len(question_ids(tokenizer, template, r.instruction, number, places))
