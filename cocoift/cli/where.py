@@ -57,7 +57,7 @@ def _surgery_lines(result: dict, out: Path, page: Path) -> list[str]:
     lost = {status: n for status, n in result["statuses"].items() if n and status != "ok"}
     leaks = f"leakage {estimate_text(result['leakage'])}, in log-odds of stopping early {estimate_text(result['odds'])}"
     return [
-        *columns(table, ["hidden", "layers", "terse: less by", "share", "log-odds: less by", "share"]),
+        *columns(table, ["hidden", "layers", "leakage: less by", "share", "log-odds: less by", "share"]),
         "",
         *columns(compared, ["hidden", "by the text", "surgery", "text", ""]),
         "",

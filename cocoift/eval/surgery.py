@@ -66,10 +66,11 @@ def _operated(model: Model, exam: Exam, dialogs: Mapping[str, Dialog], cuts: Seq
         odds = {h: round(likelihood.odds, 6) for h, likelihood in zip(asks, weighed)}
     plain = {h: _reading(reply.text, odds[h]) for h, reply in replies.items()}
     bare = [prior.question for prior in question.priors[: len(asks["forced_short"].before)]]
-    answers = model.knockouts(asks["forced_short"], bare, question.full_answer, cuts)
+    sides = [model.knockouts(asks[h], bare, question.full_answer, cuts) for h in ("forced_short", "neutral")]
     operated = [
-        {"part": cut.part, "viewers": cut.viewers, "layers": cut.layers and [*cut.layers], **_reading(a.text, a.odds)}
-        for cut, a in zip(cuts, answers)
+        {"part": cut.part, "viewers": cut.viewers, "layers": cut.layers and [*cut.layers]}
+        | {**_reading(answer.text, answer.odds), "control": _reading(control.text, control.odds)}
+        for cut, answer, control in zip(cuts, *sides)
     ]
     return line | {"status": "ok", "histories": plain, "cuts": operated}
 
@@ -132,11 +133,14 @@ def operate(model: Model, exam: Exam, out: str | Path, cuts: Sequence[Cut]) -> l
 _NOTHING = Estimate(None, None, None, 0)
 
 
-def _wide(lines: Sequence[dict], reading: str) -> pd.DataFrame:  # image, item; `h:NAME` a history, then 0, 1, ... a cut
+def _wide(
+    lines: Sequence[dict], reading: str
+) -> pd.DataFrame:  # image, item; `h:NAME` a history, then 0, `0:control`, 1, ... a cut
     rows = [
         {"image": line["image"], "item": line["item"]}
         | {f"h:{name}": plain[reading] for name, plain in line["histories"].items()}
         | {str(k): cut[reading] for k, cut in enumerate(line["cuts"])}
+        | {f"{k}:control": cut["control"][reading] for k, cut in enumerate(line["cuts"])}
         for line in lines
         if line["status"] == "ok"
     ]
@@ -144,17 +148,24 @@ def _wide(lines: Sequence[dict], reading: str) -> pd.DataFrame:  # image, item; 
     return frame.astype({c: float for c in frame.columns[2:]}) if len(frame) else frame
 
 
-def _less(wide: pd.DataFrame, more: str, less: str) -> Estimate:
-    if not len(wide):
-        return _NOTHING
-    rows = wide[["image"]].assign(d=wide[more] - wide[less]).dropna()
+def _left(wide: pd.DataFrame, cut: str) -> pd.Series:
+    return wide[cut] - wide[f"{cut}:control"]
+
+
+def _mean(wide: pd.DataFrame, values: pd.Series) -> Estimate:
+    rows = wide[["image"]].assign(d=values).dropna()
     return mean_ci(rows, "d", clusters(rows)) if len(rows) else _NOTHING
+
+
+def _leakage(lines: Sequence[dict], reading: str) -> Estimate:
+    wide = _wide(lines, reading)
+    return _mean(wide, wide["h:forced_short"] - wide["h:neutral"]) if len(wide) else _NOTHING
 
 
 def _share(wide: pd.DataFrame, leak: Estimate, cut: str) -> Estimate:
     if not leak.low or leak.low <= 0:
         return _NOTHING
-    rows = wide[["image"]].assign(gone=wide["0"] - wide[cut], leak=wide["h:forced_short"] - wide["h:neutral"]).dropna()
+    rows = wide[["image"]].assign(gone=_left(wide, "0") - _left(wide, cut), leak=_left(wide, "0")).dropna()
     return ratio(rows, "gone", "leak", clusters(rows))
 
 
@@ -162,16 +173,17 @@ READINGS = ("terse", "odds")
 
 
 def part_table(lines: Sequence[dict]) -> pd.DataFrame:  # part, viewers, layers, reading, what, value, low, high, n
-    "Of every cut the level under it, what it takes away, and the share of the leak that this is."
+    "Of every cut the levels under it, what it leaves of the leak and takes away, and the share that this is."
     measured, rows = next((line["cuts"] for line in lines if line["status"] == "ok"), []), []
     for reading in READINGS:
         wide = _wide(lines, reading)
-        leak = _less(wide, "h:forced_short", "h:neutral")
+        leak = _leakage(lines, reading)
         for k, cut in enumerate(measured):
-            level = wide.dropna(subset=[str(k)])
             estimates = {
-                "level": mean_ci(level, str(k), clusters(level)) if len(level) else _NOTHING,
-                "difference": _less(wide, "0", str(k)),
+                "level": _mean(wide, wide[str(k)]),
+                "control": _mean(wide, wide[f"{k}:control"]),
+                "left": _mean(wide, _left(wide, str(k))),
+                "difference": _mean(wide, _left(wide, "0") - _left(wide, str(k))),
                 "share": _share(wide, leak, str(k)),
             }
             head = {"part": cut["part"], "viewers": cut["viewers"], "layers": cut["layers"], "reading": reading}
@@ -189,14 +201,14 @@ def text_agreement(
     expected = {
         ("instruction", "all"): ("instruction_carry", "h:forced_short", "h:terse"),
         ("answers", "all"): ("register_copying", "h:terse", "h:neutral"),
-        ("rounds", "round"): ("leakage + history_effect", "h:forced_short", "h:none"),
+        ("rounds", "round"): ("leakage", "h:forced_short", "h:neutral"),
     }
     rows = []
     for cut, (name, more, less) in expected.items() if place else ():
-        both = wide[["image"]].assign(s=wide["0"] - wide[place[cut]], t=wide[more] - wide[less], zero=0.0)
-        difference = _less(both, "s", "t")
+        gone, text = _left(wide, "0") - _left(wide, place[cut]), wide[more] - wide[less]
+        difference = _mean(wide, gone - text)
         agrees = None if difference.value is None or difference.low is None else difference.low <= 0 <= difference.high
-        sides = {"surgery": _less(both, "s", "zero").as_dict(), "text": _less(both, "t", "zero").as_dict()}
+        sides = {"surgery": _mean(wide, gone).as_dict(), "text": _mean(wide, text).as_dict()}
         rows.append({"part": cut[0], "expected": name, **sides, "difference": difference.as_dict(), "agrees": agrees})
     return rows
 
@@ -205,7 +217,7 @@ def surgery_result(exam: Exam, lines: Sequence[dict]) -> dict:
     "What a run's `surgery.json` holds."
     done = [line for line in lines if line["status"] == "ok"]
     same = [line["cuts"][0]["response"] == line["histories"]["forced_short"]["response"] for line in done]
-    leaks = {reading: _less(_wide(lines, reading), "h:forced_short", "h:neutral").as_dict() for reading in READINGS}
+    leaks = {reading: _leakage(lines, reading).as_dict() for reading in READINGS}
     table = part_table(lines)
     return {
         "bench": exam.benchmark.name,

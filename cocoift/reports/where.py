@@ -51,7 +51,8 @@ _AGREES = {True: "yes", False: "no", None: "undefined"}
 _READ = (
     "The text stays as it is; a part of the earlier rounds is **hidden** from attention. *Direct looks*: from the "
     "scored question and its answer alone; tokens between that did look at the part still carry it on. *From all "
-    "behind*: nothing can carry it. All tokens stay at their places."
+    "behind*: nothing can carry it. All tokens stay at their places. What is left of the leak is `forced_short` less "
+    "`neutral`, both with the same part hidden, so that whatever a gap does by itself it does to both."
 )
 
 

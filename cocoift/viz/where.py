@@ -52,8 +52,8 @@ def _band(figure: go.Figure, rows: pd.DataFrame, name: str, look, panel: str) ->
 # %% ../../nbs/viz/53_where.ipynb #17130c52
 _PARTS = {"instruction": "format line", "answers": "earlier answers", "rounds": "earlier rounds"}
 _READINGS = {
-    "terse": ("terse answers", "what P(terse answer) loses"),
-    "odds": ("stopping early", "what the log-odds of stopping early lose (nats)"),
+    "terse": ("terse answers", "What goes of the leak in P(terse answer)"),
+    "odds": ("stopping early", "What goes of the leak in the log-odds of stopping early (nats)"),
 }
 
 
