@@ -98,15 +98,11 @@ def surgery_blocks(result: Mapping, run: str) -> list:  # of one model
     "Heat maps, shares, and what the text says."
     parts = pd.DataFrame(result["parts"])
     measured = [r for r in READINGS if parts[parts.reading == r].value.notna().any()]
-    leaks = f"{run}: leakage {_estimate(result['leakage'])}, {_estimate(result['odds'])} in log-odds of stopping early."
-    charts = [
-        Chart(
-            surgery_map(parts, run, r),
-            f"{run}: {leaks if r == 'terse' else 'before the answer moves'}",
-            parts[parts.reading == r],
-        )
-        for r in measured
-    ]
+    captions = {
+        "terse": f"{run}: leakage {_estimate(result['leakage'])}, and what of it goes",
+        "odds": f"{run}: {_estimate(result['odds'])} in log-odds, which move before an answer does",
+    }
+    charts = [Chart(surgery_map(parts, run, r), captions[r], parts[parts.reading == r]) for r in measured]
     undefined = "undefined where no leak was seen with its whole interval"
     return [
         *charts,

@@ -125,4 +125,4 @@ def surgery_map(
     figure.update_yaxes(autorange="reversed", showgrid=False)
     title = f"Where the leak comes in: {_READINGS[reading][0]}" + (f", {run}" if run else "")
     subtitle = f"{_READINGS[reading][1]} when it is hidden; slanted: the interval holds zero"
-    return dress(figure, title, subtitle, 150 + 46 * len(names))
+    return dress(figure, title, subtitle, 110 + 46 * len(names), bottom=56)
