@@ -253,3 +253,35 @@ def test_what_cannot_be_trained_says_so(folders, tmp_path):
     (copy / "tokenizer_config.json").write_text(json.dumps(told))
     with pytest.raises(UserError, match="stop token"):
         open_family(copy)
+
+
+def test_parts_of_an_ask_can_be_hidden(any_family, tmp_path):
+    """Nothing hidden is the plain answer; earlier rounds hidden as a whole are the question alone at its later places,
+    computed without any mask; and the line that states a format is found to the token."""
+    from cocoift.models.cut import PARTS, Cut
+    from cocoift.models.decoding import AskRow
+    from cocoift.models.knockout import _odds, knockouts, part_marks
+
+    PICTURES[0].save(tmp_path / "000000000001.png")
+    model = LocalModel(any_family.path, tmp_path, most_tokens=4)
+    line, full = " Answer with one word.", "It is a pier in the sea."
+    ask = Ask.of("Why?", "coco:1", [(f"Is it safe?{line}", "Yes"), (f"Is it calm?{line}", "No")])
+    bare, cuts = ["Is it safe?", "Is it calm?"], [Cut(), *map(Cut, PARTS), Cut("answers", "all")]
+    if not any_family.trees or any_family.window:
+        with pytest.raises(UserError, match="weighed behind one picture"):
+            knockouts(model, ask, bare, full, cuts)
+        return
+    plain, stated, answers, rounds, from_all = knockouts(model, ask, bare, full, cuts)
+    assert plain.text == model.answer([ask])[0].text
+    assert plain.odds == pytest.approx(model.likelihoods([(ask, full)])[0].odds, abs=1e-4)
+    t, front = model.tokenizer, ("coco:1",)
+    marks, row = part_marks(model, ask, bare), model.row(ask, front)
+    for k in (0, 1):
+        hidden = t.decode([token for token, mark in zip(row.ids, marks) if mark == (k, "instruction")])
+        assert hidden.strip() == line.strip()
+    led = answer_ids(t, model.template, full)
+    whole, behind = model.row(ask, front, led + stop_ids(t, model.template)), marks.index((2, "question"))
+    with torch.inference_mode():
+        alone = _odds(model, model.prefix(front), AskRow(whole.ids[behind:], whole.places[behind:]), 1, led)[0]
+    assert rounds.odds == pytest.approx(alone, abs=1e-4)
+    assert len({round(a.odds, 7) for a in (plain, stated, answers, rounds, from_all)}) == 5  # and none is another

@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from .base import Json, app, columns, estimate_text, show
+from .where import distance_lines
 from ..files import Failed, Journal
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
@@ -115,6 +116,9 @@ def eval_command(
         ),
     ] = "none",
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
+    distance: Annotated[
+        str, typer.Option(help="Leakage at these numbers of rounds between and before too: 1-20, or 1,2,5,10.")
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell the calls that are left, their tokens and their price.")
     ] = False,
@@ -144,13 +148,14 @@ def eval_command(
         nproc=nproc,
         truncate=truncate,
         most_tokens=most_tokens,
+        distance=distance,
         price=price,
         budget=budget,
     )
     if dry_run:
         _show_plan(result, json)
         return
-    show(result, json, _eval_lines(result, out))
+    show(result, json, [*_eval_lines(result, out), *distance_lines(result.get("distance"))])
     check_answers(result)
 
 # %% ../../nbs/cli/76_eval.ipynb #940767ea

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .distance import parse_distances
 from .run import check_truncate
 from ..files import UserError
 
@@ -28,6 +29,7 @@ class EvalOptions:
     nproc: int = 1  # processes that share the work, each with a GPU of its own where there are several
     truncate: str = "none"  # what is done with rounds that don't fit the context
     most_tokens: int = 64  # of an answer
+    distance: str = ""  # "1-20": leakage is measured at these numbers of rounds too
     price: str | Path | None = None  # a file of prices
     budget: float | None = None  # what all starts may cost together, of a server
     dry_run: bool = False
@@ -37,6 +39,7 @@ class EvalOptions:
         for name in ("nproc", "most_tokens", "per_image"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
+        parse_distances(self.distance)
 
     @property
     def pictures(self) -> str | Path:

@@ -129,6 +129,7 @@ class Model(Protocol):
     window: int = 1  # asks at once that keep it busy
     whole_steps: bool = False  # whether one step's asks go together: a batch of other width rounds otherwise
     slots: int = 64  # answers that it can stream at the same time
+    layers: int | None = None  # of attention in which parts of an ask can be hidden; None: nothing can be
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
         "One reply to each, in order. Asks about one image should come together: a model may share work between them."
@@ -155,6 +156,10 @@ class Model(Protocol):
     def likelihoods(self, branches: Sequence[tuple[Ask, str]]) -> list:
         "How likely each answer is after its ask; only weights at hand can tell."
         raise UserError(f"{self.name}: tells no likelihoods: name a checkpoint folder")
+
+    def knockouts(self, ask: Ask, questions: Sequence[str], answer: str, cuts: Sequence) -> list:
+        "What it says under each cut; only a model whose layers are known can be cut."
+        raise UserError(f"{self.name}: nothing can be hidden from it: name a checkpoint folder, or scripted:NAME")
 
 # %% ../../nbs/models/08_ask.ipynb #bd27e2b6
 def replies(model: Model, asks: Sequence[Ask]) -> list[Reply]:

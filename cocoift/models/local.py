@@ -87,6 +87,16 @@ class LocalModel(Model):
 
         return likelihoods(self, branches)
 
+    @property
+    def layers(self) -> int:
+        "Of its language part."
+        return len(self.model.get_decoder().layers)
+
+    def knockouts(self, ask: Ask, questions: Sequence[str], answer: str, cuts: Sequence) -> list:
+        from cocoift.models.knockout import knockouts
+
+        return knockouts(self, ask, questions, answer, cuts)
+
     def sizes(self, images: Iterable[str]) -> list[tuple[int, int] | None]:  # of each
         "Pictures' sizes, for the families whose ids depend on them; only for those they are opened, once."
         known = self._sizes

@@ -15,6 +15,7 @@ from ..files import UserError
 from ..formats import TERSE_FORMATS, normalise
 from ..instructions import stated_format
 from .ask import Ask, Model, Reply, Settings
+from .cut import Cut, CutAnswer, without_part
 
 # %% ../../nbs/models/16_scripted.ipynb #e82aca68
 class KeyAnswers(NamedTuple):
@@ -70,6 +71,7 @@ class ScriptedModel(Model):
         if policy not in policies:
             raise UserError(f"scripted:{policy}: no such model: scripted ones are {', '.join(policies)}")
         self.name, self.about = f"scripted:{policy}", {"scripted": policy}
+        self.layers = 0
         self.policy, self.answer_key, self.pace, self.fails_at = policies[policy], answer_key, pace, fails_at
 
     def text(self, ask: Ask) -> str:
@@ -79,6 +81,10 @@ class ScriptedModel(Model):
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
         return [Reply(self.text(ask)) for ask in asks]
+
+    def knockouts(self, ask: Ask, questions: Sequence[str], answer: str, cuts: Sequence[Cut]) -> list[CutAnswer]:
+        "It reads text: a part is hidden by taking it out."
+        return [CutAnswer(self.text(without_part(ask, questions, cut.part))) for cut in cuts]
 
     def stream(self, ask: Ask, settings: Settings, stop: Event, pictures=None) -> Iterator[str]:
         yield from paced(self.text(ask), self.pace, stop, self.fails_at)

@@ -20,6 +20,7 @@ from ..eval.sight import sight
 from ..files import Journal, UserError
 from .curve import points_table
 from .scope_page import scope_scores, scope_tables
+from .where import distance_table
 from ..texts import read_json
 
 # %% ../../nbs/reports/28_arms.ipynb #dddb05fb
@@ -32,6 +33,7 @@ class Arm:
     trainings: list[Path] = field(default_factory=list)  # one a seed
     runs: dict[str, list[Path]] = field(default_factory=dict)  # benchmark, or what was judged -> runs, one a seed
     curve: Path | None = None  # likelihoods over a training
+    surgery: Path | None = None  # what is left of its leak when parts of an ask are hidden
 
     def shown_as(self, page: str) -> dict[str, list[Path]]:
         "The runs of benchmarks that have this part of a report; what was judged is a table."
@@ -77,6 +79,8 @@ def _enter(arm: Arm, folder: Path) -> None:
         arm.take(runs, folder, f"judged {read_json(runs[0] / 'scores.json')['bench']} {folder.parent.name}")
     elif runs := _seeds(folder, "likelihoods.jsonl"):
         arm.curve = runs[0]
+    elif runs := _seeds(folder, "surgery.json"):
+        arm.surgery = runs[0]
     else:
         raise UserError(f"{folder}: is no dataset, training or evaluation folder of the lab: leave it out")
 
@@ -190,6 +194,7 @@ def study_tables(arms: Sequence[Arm]) -> dict[str, pd.DataFrame]:
         "seen": _stack(arms, _seen),
         "others": _stack(arms, _others),
         "curve": _stack(arms, _curve),
+        "distance": _stack(arms, lambda arm: distance_table(arm.rounds)),
         "mixture": _stack(arms, lambda arm: DatasetBrowser(arm.dataset).mixture() if arm.dataset else None),
         **{f"scope {part}": table for part, table in scopes.items()},
     }

@@ -17,6 +17,8 @@ from ..images import find_pictures
 from .arms import Arm, find_arms, study_tables
 from .curve import COMPARES, CURVES, beside_sampled
 from .scope_page import scope_sections, wide
+from .where import distance_section, surgery_section
+from ..texts import read_json
 from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
 from ..viz.report import Chart, DialogCard, Dialogs, Section, Table, Text, write_report
@@ -174,7 +176,9 @@ def _looked(t: Tables) -> Section:
     return Section("Do the pictures matter?", [Text(text), Table(table, "What the answers owe to the picture")])
 
 # %% ../../nbs/reports/30_pages.ipynb #9384f82e
-def _sections(t: Tables, cards: list[DialogCard]) -> list[Section]:  # those that say something
+def _sections(
+    t: Tables, cards: list[DialogCard], surgeries: dict[str, dict]
+) -> list[Section]:  # those that say something
     asked = "what the first, second, ... rounds ask for"
     sections = [
         _taught(t),
@@ -184,6 +188,8 @@ def _sections(t: Tables, cards: list[DialogCard]) -> list[Section]:  # those tha
         _known(t),
         _looked(t),
         *_scoped(t),
+        distance_section(t["distance"]),
+        surgery_section(surgeries),
         _others(t["others"]),
         _seen(t["seen"]),
         _papers(),
@@ -207,7 +213,8 @@ def write_pages(
     names = ", ".join(arm.name for arm in arms)
     about = "What data teaches about the length of an instruction's life, and what models learned from it"
     seeds = {f"{arm.name}: seeds": max(len(arm.rounds), len(arm.trainings)) for arm in arms}
-    sections = [*first, *_sections(tables, study_dialogs(arms, pictures))]
+    surgeries = {arm.name: read_json(arm.surgery / "surgery.json") for arm in arms if arm.surgery}
+    sections = [*first, *_sections(tables, study_dialogs(arms, pictures), surgeries)]
     write_report(
         out, title, lead or f"{about}: {names}.", sections, {"cocoift": __version__} | seeds | (provenance or {})
     )
