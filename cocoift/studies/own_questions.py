@@ -81,9 +81,10 @@ def dataset_questions(
     seed: int = 0,
 ) -> list[OwnQuestion]:
     "What a dataset asks about pictures, each question freely and in a format."
+    wanted = set(images)
     asked: dict[str, dict[str, tuple[dict[str, str], bool]]] = {}
     for c in read_conversations(path):
-        if len(c.images) == 1 and c.image in images:
+        if len(c.images) == 1 and c.image in wanted:
             for question, instruction, format, could in _by_question(c):
                 ways, could_so_far = asked.setdefault(c.image, {}).get(question, ({}, False))
                 ways |= {} if format == "free" or instruction == question else {format: instruction}
