@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from cocoift.studies.cure_steps import CureOptions
 from mock_server import MockServer
 
 from cocoift.dataset import Dataset
@@ -13,6 +12,7 @@ from cocoift.files import Journal, UserError
 from cocoift.formats import TERSE_FORMATS
 from cocoift.instructions import stated_format
 from cocoift.studies import cure as study
+from cocoift.studies.cure_steps import CureOptions
 
 TRAINING = ("steps=2", "batch=8", "checkpoint=1", "lora_r=4", "lora_alpha=8", "ranks=1", "lora_dropout=0")
 
@@ -21,12 +21,12 @@ def answer(body: dict) -> str:
     "A word where one is asked for, else a sentence."
     content = [m for m in body["messages"] if m["role"] == "user"][-1]["content"]
     asked = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
-    return "a star" if stated_format(asked) in TERSE_FORMATS else "There is a star in it."
+    return "a star" if stated_format(asked) in TERSE_FORMATS else "It is a star."
 
 
 def options(small, out, **more) -> CureOptions:
     places = {"images": small / "world/images", "exam": small / "exam", "questions": small / "set"}
-    told = {"model": small / "start", "out": out, "pictures": 6, "per_image": 3, "exam_pictures": 3, "most_tokens": 8}
+    told = {"model": small / "start", "out": out, "pictures": 6, "per_image": 3, "exam_pictures": 3, "most_tokens": 16}
     return CureOptions(**{**places, **told, "training": TRAINING, **more})
 
 
@@ -113,5 +113,5 @@ def test_plan(small, tmp_path, typed):
     done = typed("cure", small / "start", *words, "--json")
     plan = json.loads(done.stdout)
     assert plan["calls"] > plan["pictures"] * 12 and plan["llava_7b"]["calls"] == 24_000
-    assert 0 < plan["llava_7b"]["gpu_hours"]["total"] < 1.05 and not (tmp_path / "cured").exists()
+    assert 0 < plan["llava_7b"]["gpu_hours"]["total"] < 1 and not (tmp_path / "cured").exists()
     assert Counter(map(type, plan["arithmetic"])) == {str: 4}

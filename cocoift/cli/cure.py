@@ -89,9 +89,8 @@ def cure_command(
     json: Json = False,
 ) -> None:
     "Mend a model that leaks, from its own answers."
-    from cocoift.studies.cure_steps import CureOptions
-
     from cocoift.studies.cure import cure
+    from cocoift.studies.cure_steps import CureOptions
 
     told = CureOptions(
         model=model,

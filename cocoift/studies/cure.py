@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from .cure_dose import cure_doses
-from .cure_plan import plan_cure
-from .cure_steps import CURES, CureOptions, cure_questions, own_answers, own_set, say_cure, train_cure
-
 from ..files import UserError, atomic_file, check_output, write_json
 from ..images import find_pictures
 from ..locks import owning
 from ..models.opening import open_model
+from .cure_dose import cure_doses
 from .cure_exam import CureExam, cure_effects, examine_for_cure, is_cured, leaks, moved, open_cure_exam
+from .cure_plan import plan_cure
+from .cure_steps import CURES, CureOptions, cure_questions, own_answers, own_set, say_cure, train_cure
 from ..texts import read_json
 
 # %% ../../nbs/studies/36_cure.ipynb #5b8f39bf

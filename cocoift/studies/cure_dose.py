@@ -9,12 +9,11 @@ __all__ = ['DOSES', 'leakage_at', 'smallest_dose', 'cure_doses']
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .cure_steps import CURES, CureOptions, own_set, say_cure, train_cure
-
 from ..eval.examine import make_exam, run_exam
 from ..files import write_json
 from ..reports.curve import State, open_state, states_of
 from .cure_exam import CureExam, is_cured
+from .cure_steps import CURES, CureOptions, own_set, say_cure, train_cure
 from ..texts import read_json
 
 # %% ../../nbs/studies/34_cure_dose.ipynb #cc071c22

@@ -138,8 +138,9 @@ def own_set(options: CureOptions, lines: Sequence[dict], out: Path) -> dict:  # 
     "The dataset of own answers in `out/set`, and the histories in `out/histories.jsonl`."
     learned, left = sift(lines, _longest(options))
     if not learned:
+        reasons = ", ".join(f"{number} {why}" for why, number in left.items() if number)
         raise UserError(
-            f"{out}: no answer of the model can be learned from ({', '.join(f'{n} {why}' for why, n in left.items() if n)}): "
+            f"{out}: no answer of the model can be learned from ({reasons}): "
             "ask what it was trained on, with --questions"
         )
     counts = write_labels(learned, out / "data", options.seed)

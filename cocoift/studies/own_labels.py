@@ -122,7 +122,7 @@ def _lasting(pairs: Sequence[OwnPair], draws: random.Random) -> list[OwnPair]:  
 
 
 def lasting_rounds(pairs: Sequence[OwnPair], seed: int = 0) -> list[dict]:  # question, stated, answer, format
-    "A dialog in which an instruction goes on for a round and is then taken back; none without two questions of one format."
+    "A dialog in which an instruction goes on for a round and is then taken back; none without two of one format."
     if not pairs:
         return []
     draws = random.Random(f"{seed} lasting {pairs[0].image}")
