@@ -131,7 +131,8 @@ class MicroBatch(NamedTuple):
         trees = [tree for row in batch for tree in row]
         if teachers is None:
             return cls(collate(batch, recipe.weighting, **how), trees)
-        return cls(*with_twin(batch, teachers, weighting=recipe.weighting, **how), trees=trees)
+        rows, twin = with_twin(batch, teachers, weighting=recipe.weighting, **how)
+        return cls(rows, trees, twin)
 
     def counts(self) -> tuple[int, int, int, int]:  # learned, tokens, separate, padded
         separate = sum(tree.separate for tree in self.trees)
