@@ -26,8 +26,8 @@ def answer(body: dict) -> str:
 
 def options(small, out, **more) -> CureOptions:
     places = {"images": small / "world/images", "exam": small / "exam", "questions": small / "set"}
-    told = {"model": small / "start", "out": out, "pictures": 6, "per_image": 3, "exam_pictures": 3, "most_tokens": 16}
-    return CureOptions(**{**places, **told, "training": TRAINING, **more})
+    how = {"model": small / "start", "out": out, "pictures": 6, "per_image": 3, "exam_pictures": 3, "most_tokens": 16}
+    return CureOptions(**{**places, **how, "training": TRAINING, **more})
 
 
 class Ended(BaseException):
@@ -48,13 +48,13 @@ def test_ends_and_goes_on(small, tmp_path, monkeypatch):
         monkeypatch.setattr(study, "say_cure", say)
 
     with MockServer(answer) as url:
-        told = options(small, out, served=f"{url}#tiny", loss="both", anyway=True)
+        mine = options(small, out, served=f"{url}#tiny", loss="both", anyway=True)
         for step in range(1, 7):
             end_at(step)
             with pytest.raises(Ended):
-                study.cure(told)
+                study.cure(mine)
         end_at(0)
-        result = study.cure(told)
+        result = study.cure(mine)
     assert [text.partition(" ")[0] for text in begun] == ["examining", "asking", *("training", "examining") * 2]
     lines = Journal(out / "answers/rounds.jsonl").read()
     assert len(lines) == len({line["dialog"] for line in lines}) == result["answers"]["asked"]
@@ -69,10 +69,10 @@ def test_ends_and_goes_on(small, tmp_path, monkeypatch):
     assert [m["name"] for m in json.loads((out / "models.yaml").read_text())] == ["before", *study.CURES.values()]
     never_learned = {line["image"] for line in Journal(out / "exam/before/rounds.jsonl").read()}
     assert not never_learned & {c.image for c in Dataset(out / "set")}
-    again = study.cure(replace(told, served=told.served))
+    again = study.cure(mine)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
     with pytest.raises(UserError, match="holds a cure with other settings"):
-        study.cure(replace(told, seed=1))
+        study.cure(replace(mine, seed=1))
 
 
 def test_one_that_does_not_leak(small, tmp_path, typed):
@@ -86,7 +86,7 @@ def test_one_that_does_not_leak(small, tmp_path, typed):
 def test_what_is_refused(small, tmp_path, typed):
     "Each in one line, before anything is written."
     words = ["--images", small / "world/images", "--exam", small / "exam", "--out", tmp_path / "cured"]
-    for told, line in [
+    for command, line in [
         (["cure", "http://localhost:1/v1#llava", *words], "a cure trains the weights, which a server does not give"),
         (["cure", small / "world", *words], "is no checkpoint folder"),
         (["cure", small / "start", *words, "--loss", "kl"], "--loss kl: is answers, history or both"),
@@ -94,7 +94,7 @@ def test_what_is_refused(small, tmp_path, typed):
         (["cure", small / "start", *words, "--questions", other(small, tmp_path)], "of the 12 pictures"),
         (["cure", small / "start", *words, "--served", "llava"], "is no server"),
     ]:
-        done = typed(*told)
+        done = typed(*command)
         assert done.returncode == 2 and line in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "cured").exists()
 

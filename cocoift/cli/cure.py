@@ -92,7 +92,7 @@ def cure_command(
     from cocoift.studies.cure import cure
     from cocoift.studies.cure_steps import CureOptions
 
-    told = CureOptions(
+    settings = CureOptions(
         model=model,
         images=images,
         out=out,
@@ -111,5 +111,5 @@ def cure_command(
         seed=seed,
         training=tuple(options or ()),
     )
-    result = cure(told, dry_run)
+    result = cure(settings, dry_run)
     show(result, json, _plan_lines(result) if dry_run else _cure_lines(result))

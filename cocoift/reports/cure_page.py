@@ -161,8 +161,8 @@ def _dialogs(runs: Sequence[Path], pictures: Mapping[str, Path]) -> Section:
     from cocoift.eval.paired import pair
 
     pairs, _ = pair(*runs)
-    told = pairs[pairs.metric.str.startswith("forced_short.")]
-    cards = side_by_side(*runs, changes(told), pictures)[:12]
+    after_word = pairs[pairs.metric.str.startswith("forced_short.")]
+    cards = side_by_side(*runs, changes(after_word), pictures)[:12]
     return Section(
         "Before and after", [Dialogs(cards, "After rounds that asked for a word: the dialogs that changed most")]
     )

@@ -17,7 +17,15 @@ from ..images import find_pictures
 from ..locks import owning
 from ..models.opening import open_model
 from .cure_dose import cure_doses
-from .cure_exam import CureExam, cure_effects, examine_for_cure, is_cured, leaks, moved, open_cure_exam
+from cocoift.studies.cure_exam import (
+    CureExam,
+    cure_effects,
+    examine_for_cure,
+    is_cured,
+    is_leaking,
+    moved,
+    open_cure_exam,
+)
 from .cure_plan import plan_cure
 from .cure_steps import CURES, CureOptions, cure_questions, own_answers, own_set, say_cure, train_cure
 from ..texts import read_json
@@ -67,7 +75,7 @@ def cure(
     opening = partial(open_model, str(options.model), album, options.images, most_tokens=options.most_tokens)
     before = examine_for_cure(opening, exam, out / "exam/before", options.nproc, pictures=album)
     pictures = list(dict.fromkeys(q.image for q in questions))
-    about = {"before": _side(before), "leaks": leaks(before["leakage"]), "pictures": len(pictures)}
+    about = {"before": _side(before), "leaks": is_leaking(before["leakage"]), "pictures": len(pictures)}
     about |= {"after": None, "content": None, "hold": None}
     if not (about["leaks"] or options.anyway):
         return about | {"seconds": round(time.perf_counter() - started, 1)}

@@ -180,8 +180,8 @@ def cure_recipe(options: CureOptions, loss: str, data: Path, out: Path):  # a `T
     own |= {"lr": round(_RATES[options.full] * (_WIDTH / width) ** 0.5, 8), "precision": native_precision()}
     own |= {"train": "language", "lora_r": None} if options.full else {}
     own |= {"recompute": on_gpu} | ({} if on_gpu else {"ranks": RANKS, "zero": 0})
-    told = [f"{name}={json.dumps(value, default=str)}" for name, value in own.items()]
-    return load_recipe("cure", TrainRecipe, [*told, *options.training])
+    overrides = [f"{name}={json.dumps(value, default=str)}" for name, value in own.items()]
+    return load_recipe("cure", TrainRecipe, [*overrides, *options.training])
 
 
 def train_cure(options: CureOptions, loss: str, home: Path, name: str) -> dict:

@@ -132,7 +132,7 @@ class TrainRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self):
-        for is_wrong, refusal in (*_incomplete(self), *_unlearnable(self), *_unspreadable(self)):
+        for is_wrong, refusal in (*_incomplete(self), *_unlearnable(self), *_unadaptable(self), *_unspreadable(self)):
             if is_wrong:
                 raise ValueError(refusal)
         return self
@@ -171,15 +171,6 @@ def _unlearnable(r: TrainRecipe) -> list[tuple[bool, str]]:
             "set train=language or leave lora_r out",
         ),
         (
-            r.train == "adapters" and r.lora_r is None,
-            "train=adapters: says not of which rank: add lora_r=64, or leave train out",
-        ),
-        (
-            r.loss == "history" and (r.train != "adapters" or r.tower),
-            f"loss=history train={r.train}: its teacher is the model without adapters, so nothing else may learn: "
-            "set train=adapters and lora_r=64",
-        ),
-        (
             r.train == "projector" and r.tower,
             "train=projector tower=true: alignment leaves the tower as it is: leave tower out, or set train=language",
         ),
@@ -196,6 +187,20 @@ def _unlearnable(r: TrainRecipe) -> list[tuple[bool, str]]:
             r.muon_lr is not None and r.zero != 0,
             f"muon_lr={r.muon_lr or 0:g} zero={r.zero}: Muon takes matrices whole, which only stage 0 leaves so: "
             "set zero=0, or leave muon_lr out",
+        ),
+    ]
+
+
+def _unadaptable(r: TrainRecipe) -> list[tuple[bool, str]]:
+    return [
+        (
+            r.train == "adapters" and r.lora_r is None,
+            "train=adapters: says not of which rank: add lora_r=64, or leave train out",
+        ),
+        (
+            r.loss == "history" and (r.train != "adapters" or r.tower),
+            f"loss=history train={r.train}: its teacher is the model without adapters, so nothing else may learn: "
+            "set train=adapters and lora_r=64",
         ),
     ]
 
