@@ -177,7 +177,7 @@ def cure_recipe(options: CureOptions, loss: str, data: Path, out: Path):  # a `T
         "loss": loss,
         "seed": options.seed,
     }
-    own |= {"lr": round(_RATES[options.full] * (_WIDTH / width) ** 0.5, 8), "precision": native_precision()}
+    own |= {"lr": round(_RATES[options.full] * _WIDTH / width, 8), "precision": native_precision()}
     own |= {"train": "language", "lora_r": None} if options.full else {}
     own |= {"recompute": on_gpu} | ({} if on_gpu else {"ranks": RANKS, "zero": 0})
     overrides = [f"{name}={json.dumps(value, default=str)}" for name, value in own.items()]
