@@ -93,6 +93,7 @@ def test_what_is_refused(small, tmp_path, typed):
         (["cure", small / "start", *words, "--loss", "history", "--full"], "--full has none"),
         (["cure", small / "start", *words, "--questions", other(small, tmp_path)], "of the 12 pictures"),
         (["cure", small / "start", *words, "--served", "llava"], "is no server"),
+        (["cure", small / "start", *words, "rank=4"], "rank"),
     ]:
         done = typed(*command)
         assert done.returncode == 2 and line in done.stderr and done.stderr.count("\n") == 1, done.stderr

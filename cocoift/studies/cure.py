@@ -27,7 +27,16 @@ from cocoift.studies.cure_exam import (
     open_cure_exam,
 )
 from .cure_plan import plan_cure
-from .cure_steps import CURES, CureOptions, cure_questions, own_answers, own_set, say_cure, train_cure
+from cocoift.studies.cure_steps import (
+    CURES,
+    CureOptions,
+    cure_questions,
+    cure_recipe,
+    own_answers,
+    own_set,
+    say_cure,
+    train_cure,
+)
 from ..texts import read_json
 
 # %% ../../nbs/studies/36_cure.ipynb #5b8f39bf
@@ -69,6 +78,8 @@ def cure(
     questions = cure_questions(options, learned, exam)
     if dry_run:
         return plan_cure(options, exam, questions)
+    for loss in options.losses:
+        cure_recipe(options, loss, out / "set", out / "train")  # an option that is refused, is refused now
     album = ChainMap(learned, find_pictures(options.exam)) if options.exam else learned
     _begin(options)
     say_cure(f"examining before, on {len(exam.images)} pictures")
