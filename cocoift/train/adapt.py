@@ -49,19 +49,21 @@ class LoraOptions(NamedTuple):
 
 def adapt(
     model,
-    train: str = "language",  # "all", "language" (with the projector), or "projector"
+    train: str = "language",  # "all", "language" (with the projector), "projector", or "adapters" alone
     lora: LoraOptions | None = None,  # instead of the language model's own weights
     tower: bool = False,  # whether the tower learns too; it does under "all"
 ) -> list[torch.nn.Parameter]:  # what is trained
     "Leave gradients to the parts that are trained; add low-rank weights if asked."
-    if train not in ("all", "language", "projector"):
-        raise UserError(f"train={train}: is all, language or projector")
+    if train not in ("all", "language", "projector", "adapters"):
+        raise UserError(f"train={train}: is all, language, projector or adapters")
+    if train == "adapters" and not lora:
+        raise UserError("train=adapters: there are none: give lora_r")
     if lora and train == "projector":
         raise UserError("lora with train=projector: there is no language model to add to: set train=language")
     parts = {
-        "projector",
+        *(["projector"] if train != "adapters" else []),
         *(["tower"] if tower or train == "all" else []),
-        *(["language"] if train != "projector" else []),
+        *(["language"] if train in ("all", "language") else []),
     }
     if not any(part_of(name) == "projector" for name, _ in model.named_parameters()):
         raise UserError(

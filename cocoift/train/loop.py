@@ -28,6 +28,7 @@ from ..texts import read_json
 from .adapt import save_model
 from .cache import cache_tokens
 from .checkpoint import Checkpoints
+from .history import asked_alone
 from .pictures import Pictures, known_pictures
 from .plan import Plan, TreeSampler
 from .recipe import TrainRecipe, schedule
@@ -105,6 +106,7 @@ class Worker:
         self.plan, paths = read_plan(recipe, self.family)
         self.pictures = Pictures(paths, self.family, max(1, (os.cpu_count() or 1) // recipe.ranks))
         self.sampler = TreeSampler(self.plan, recipe.batch, recipe.seed)
+        self.teachers = asked_alone(self.plan, recipe.data) if recipe.loss == "history" else None
         self.sampled: dict[int, list[Tree]] = {}  # of the step at hand and the one ahead
         self.steps = total_steps(recipe, self.sampler.total)
         note = (lambda text: tell_parent("note", text)) if self.first else (lambda text: None)
@@ -141,7 +143,8 @@ class Worker:
         stop = self.asked or self.first and (self.recipe.out / "stop").exists()
         trees = self.trees(step)
         try:
-            result = run_step(self.engine, trees, self.pictures, self.recipe, stop, self.sampled.get(step + 1, ()))
+            ahead = self.sampled.get(step + 1, ())
+            result = run_step(self.engine, trees, self.pictures, self.recipe, stop, ahead, self.teachers)
         except FloatingPointError as error:
             raise UserError(
                 f"{self.recipe.out}: the loss is no number at step {step + 1} (conversations {error}): lower lr or "

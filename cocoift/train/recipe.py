@@ -32,8 +32,10 @@ class TrainRecipe(BaseModel):
     "Where no model or no data is named, draw the embedded world and a tiny model."
 
     # ---- what is learned, and how
-    train: Literal["all", "language", "projector"] = "language"
-    "LLaVA: the projector alone for alignment, then with the language model; `all` adds the tower."
+    train: Literal["all", "language", "projector", "adapters"] = "language"
+    "LLaVA: the projector alone for alignment, then with the language model; `all` adds the tower; `adapters` alone."
+    loss: Literal["answers", "history"] = "answers"
+    "Of the answers; or of what stands before a question: it shall not change what the model says without adapters."
     tower: bool = False
     "The vision tower too, beside what `train` says."
     lora_r: int | None = Field(None, gt=0)
@@ -125,11 +127,12 @@ class TrainRecipe(BaseModel):
     @property
     def learned(self) -> dict:
         "What decides what is learned, without paths: a run may be taken up again only with the same."
-        return self.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
+        ordinary = {"loss"} if self.loss == "answers" else set()  # runs from before there was another say nothing of it
+        return self.model_dump(mode="json", exclude=_FREE_TO_CHANGE | ordinary)
 
     @model_validator(mode="after")
     def _possible(self):
-        for is_wrong, refusal in (*_incomplete(self), *_unlearnable(self), *_unspreadable(self)):
+        for is_wrong, refusal in (*_incomplete(self), *_unlearnable(self), *_unadaptable(self), *_unspreadable(self)):
             if is_wrong:
                 raise ValueError(refusal)
         return self
@@ -163,7 +166,7 @@ def _unlearnable(r: TrainRecipe) -> list[tuple[bool, str]]:
     trains_tower = r.tower or r.train == "all"
     return [
         (
-            r.lora_r is not None and r.train != "language",
+            r.lora_r is not None and r.train not in ("language", "adapters"),
             f"lora_r={r.lora_r} train={r.train}: adapters are for the language model: "
             "set train=language or leave lora_r out",
         ),
@@ -184,6 +187,20 @@ def _unlearnable(r: TrainRecipe) -> list[tuple[bool, str]]:
             r.muon_lr is not None and r.zero != 0,
             f"muon_lr={r.muon_lr or 0:g} zero={r.zero}: Muon takes matrices whole, which only stage 0 leaves so: "
             "set zero=0, or leave muon_lr out",
+        ),
+    ]
+
+
+def _unadaptable(r: TrainRecipe) -> list[tuple[bool, str]]:
+    return [
+        (
+            r.train == "adapters" and r.lora_r is None,
+            "train=adapters: says not of which rank: add lora_r=64, or leave train out",
+        ),
+        (
+            r.loss == "history" and (r.train != "adapters" or r.tower),
+            f"loss=history train={r.train}: its teacher is the model without adapters, so nothing else may learn: "
+            "set train=adapters and lora_r=64",
         ),
     ]
 

@@ -8,7 +8,7 @@ __all__ = ['dtype_of', 'native_precision', 'lora_of', 'groups', 'TreeModel', 'me
 
 # %% ../../nbs/train/39_step.ipynb #532c43f8
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,10 +18,12 @@ from .adapt import LoraOptions, adapt, parameter_groups
 from .attention import FLEX_BLOCK, use_trees
 from .checkpoint import prepare
 from .family import load_model
+from .history import Twin, history_loss, with_twin
 from .optimizer import make_optimizer
 from .pack import alone, micro_batches, pack
 from .pictures import Pictures
 from .recipe import TrainRecipe, deepspeed_config
+from .tokens import Tokens
 from .tree import Rows, Tree, collate, token_loss
 
 # %% ../../nbs/train/39_step.ipynb #7a9579b2
@@ -57,9 +59,9 @@ class TreeModel(torch.nn.Module):
         super().__init__()
         self.llava, self.autocast = llava, autocast
 
-    def forward(self, rows: Rows, pictures: dict[str, torch.Tensor]) -> torch.Tensor:  # []
+    def forward(self, rows: Rows, pictures: dict[str, torch.Tensor], twin: Twin | None = None) -> torch.Tensor:  # []
         with torch.autocast(rows.input_ids.device.type, torch.bfloat16, enabled=self.autocast):
-            return token_loss(self.llava, rows, pictures)
+            return history_loss(self.llava, rows, twin, pictures) if twin else token_loss(self.llava, rows, pictures)
 
 
 def meet() -> None:
@@ -119,6 +121,18 @@ class MicroBatch(NamedTuple):
 
     rows: Rows
     trees: list[Tree]
+    twin: Twin | None = None  # what the teacher reads, where what stands before a question is what is learned
+
+    @classmethod
+    def of(
+        cls, batch: Sequence[Sequence[Tree]], recipe: TrainRecipe, teachers: Mapping[str, Tokens] | None = None, **how
+    ) -> "MicroBatch":
+        "Rows of trees; `how` goes to `collate`."
+        trees = [tree for row in batch for tree in row]
+        if teachers is None:
+            return cls(collate(batch, recipe.weighting, **how), trees)
+        rows, twin = with_twin(batch, teachers, weighting=recipe.weighting, **how)
+        return cls(rows, trees, twin)
 
     def counts(self) -> tuple[int, int, int, int]:  # learned, tokens, separate, padded
         separate = sum(tree.separate for tree in self.trees)
@@ -144,6 +158,7 @@ def run_step(
     recipe: TrainRecipe,
     stop: bool = False,  # whether this rank was asked to stop
     ahead: Sequence[Tree] = (),  # of the next step, whose pictures are prepared meanwhile
+    teachers: Mapping[str, Tokens] | None = None,  # from `asked_alone`, where histories are what is learned
 ) -> StepResult:
     "One optimizer step."
     import torch.distributed as dist
@@ -152,12 +167,10 @@ def run_step(
     own, next_own = own_batches(trees, family, recipe), own_batches(ahead, family, recipe) if ahead else []
     for part in own, next_own:
         pictures.expect(image for batch in part for row in batch for tree in row for image in tree.images)
-    blank = blank_tree(family)
-    batches = [
-        MicroBatch(collate(batch, recipe.weighting, blank, multiple), [tree for row in batch for tree in row])
-        for batch in own
-    ]
+    how = {"blank": blank_tree(family), "multiple": multiple}
+    batches = [MicroBatch.of(batch, recipe, teachers, **how) for batch in own]
     weight, stops, *counts = _totals(batches, stop, engine.device)
+    weight = weight or 1.0  # of histories without their question alone nothing is learned
     losses = _backward(engine, batches, pictures, dist.get_world_size() / weight, dtype_of(recipe))
     dist.all_reduce(total := torch.stack(losses).sum())
     if not math.isfinite(total.item()):
@@ -185,10 +198,10 @@ def _totals(batches: Sequence[MicroBatch], stop: bool, device) -> list[float]:  
 
 def _backward(engine, batches: Sequence[MicroBatch], pictures: Pictures, scale: float, dtype) -> list[torch.Tensor]:
     losses = []
-    for number, (rows, _) in enumerate(batches, 1):
+    for number, (rows, _, twin) in enumerate(batches, 1):
         pixels = pictures.stack(rows.images, engine.device, dtype)
         engine.set_gradient_accumulation_boundary(number == len(batches))
-        loss = engine(rows.to(engine.device), pixels)
+        loss = engine(rows.to(engine.device), pixels, twin and twin.to(engine.device))
         losses.append(loss.detach().double())
         engine.backward(loss * scale)
         if number < len(batches):
@@ -199,7 +212,7 @@ def _backward(engine, batches: Sequence[MicroBatch], pictures: Pictures, scale: 
 def _blame(losses: list[torch.Tensor], batches: Sequence[MicroBatch]) -> None:  # all ranks name their wrong rows
     import torch.distributed as dist
 
-    wrong = [trees for loss, (_, trees) in zip(losses, batches) if not math.isfinite(loss.item())]
+    wrong = [batch.trees for loss, batch in zip(losses, batches) if not math.isfinite(loss.item())]
     mine = [branch.id for trees in wrong for tree in trees for branch in tree.branches]
     dist.all_gather_object(all_ids := [None] * dist.get_world_size(), mine)
     ids = sorted({id for of_rank in all_ids for id in of_rank})

@@ -5,7 +5,7 @@
 # %% ../../nbs/train/24_tree.ipynb #f0ae9f61
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import sqrt
 
@@ -16,8 +16,8 @@ from .attention import NAME, Cuts, block_mask, bucket, dense_mask, lone, tree_ma
 from .tokens import IGNORE, Tokens
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'Tree', 'branch_weight', 'Rows', 'collate', 'head_loss', 'window_masks', 'attention_of',
-           'token_loss']
+__all__ = ['LOGITS_AT_ONCE', 'Tree', 'branch_weight', 'Rows', 'collate', 'over_head', 'loss_kind', 'head_loss', 'window_masks',
+           'attention_of', 'predicting_states', 'token_loss']
 
 # %% ../../nbs/train/24_tree.ipynb #d1dc7cba
 @dataclass(frozen=True, slots=True)
@@ -169,27 +169,23 @@ def collate(
 LOGITS_AT_ONCE = 1024  # tokens whose logits exist at the same time
 
 
-def head_loss(
+def over_head(
     head,  # the module that turns [.., D] into [.., V]
+    loss_of: Callable[..., torch.Tensor],  # how to make logits, and n of each of the N -> their summed loss
     hidden: torch.Tensor,  # [N, D]
-    targets: torch.Tensor,  # [N]
-    weights: torch.Tensor,  # [N]
+    *others: torch.Tensor,  # [N, ..]
     chunk: int = LOGITS_AT_ONCE,
 ) -> torch.Tensor:  # []
-    "Weighted cross-entropy of N tokens, summed in float32, in float64 for a model that has it."
+    "A loss of N tokens whose logits never exist all at once."
     from torch.utils.checkpoint import checkpoint
 
-    kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     logits_of, own = head.forward, "forward" in vars(head)
 
-    def loss_of(hidden, targets, weights):  # [n, D], [n], [n]
-        losses = torch.nn.functional.cross_entropy(logits_of(hidden).to(kind), targets, reduction="none")  # [n]
-        return (losses * weights.to(kind)).sum()
-
     def forward(hidden):
-        starts = range(0, max(1, len(targets)), chunk)
-        *parts, last = ([x[k : k + chunk] for x in (hidden, targets, weights)] for k in starts)
-        return torch.stack([*(checkpoint(loss_of, *part, use_reentrant=False) for part in parts), loss_of(*last)]).sum()
+        starts = range(0, max(1, len(hidden)), chunk)
+        *parts, last = ([x[k : k + chunk] for x in (hidden, *others)] for k in starts)
+        again = (checkpoint(loss_of, logits_of, *part, use_reentrant=False) for part in parts)
+        return torch.stack([*again, loss_of(logits_of, *last)]).sum()
 
     head.forward = forward  # called as a module, so that what hangs on calls (ZeRO-3, adapters) happens once
     try:
@@ -198,6 +194,28 @@ def head_loss(
         head.forward = logits_of
         if not own:
             del head.forward
+
+
+def loss_kind(hidden: torch.Tensor) -> torch.dtype:
+    "What a loss is summed in: float32, float64 for a model that has it."
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+def head_loss(
+    head,
+    hidden: torch.Tensor,  # [N, D]
+    targets: torch.Tensor,  # [N]
+    weights: torch.Tensor,  # [N]
+    chunk: int = LOGITS_AT_ONCE,
+) -> torch.Tensor:  # []
+    "Weighted cross-entropy of N tokens, summed."
+    kind = loss_kind(hidden)
+
+    def loss_of(logits_of, hidden, targets, weights):  # [n, D], [n], [n]
+        losses = torch.nn.functional.cross_entropy(logits_of(hidden).to(kind), targets, reduction="none")  # [n]
+        return (losses * weights.to(kind)).sum()
+
+    return over_head(head, loss_of, hidden, targets, weights, chunk=chunk)
 
 # %% ../../nbs/train/24_tree.ipynb #1689b16d
 def window_masks(config, rows: Rows, window: int):  # [B, 1, L, L], or by kind of layer
@@ -228,13 +246,12 @@ def attention_of(model, rows: Rows):  # a table, a BlockMask, or tables by kind 
     return tree_mask(rows.spans, rows.cuts) if kind == NAME else rows.attention_mask
 
 
-def token_loss(
+def predicting_states(
     model,  # any AutoModelForImageTextToText whose family takes trees
     rows: Rows,
     pictures: dict[str, torch.Tensor],  # of `rows.images`, in their order, as the model takes them
-    chunk: int = LOGITS_AT_ONCE,
-) -> torch.Tensor:  # []  summed over the N learned tokens
-    "Weighted cross-entropy of the learned tokens, summed."
+) -> torch.Tensor:  # [N, D]
+    "What predicts the N learned tokens."
     if not rows.images and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         raise ValueError(
             "a batch without a picture runs other modules than those of other ranks, "
@@ -248,5 +265,12 @@ def token_loss(
         use_cache=False,
         **pictures,
     )
-    hidden = out.last_hidden_state.flatten(0, 1)[rows.predictors]  # [N, D]
+    return out.last_hidden_state.flatten(0, 1)[rows.predictors]
+
+
+def token_loss(
+    model, rows: Rows, pictures: dict[str, torch.Tensor], chunk: int = LOGITS_AT_ONCE
+) -> torch.Tensor:  # []  summed over the N learned tokens
+    "Weighted cross-entropy of the learned tokens, summed."
+    hidden = predicting_states(model, rows, pictures)
     return head_loss(model.get_output_embeddings(), hidden, rows.targets, rows.weights, chunk)

@@ -1,0 +1,118 @@
+"`cocoift cure`: a tiny cure end to end, interrupted in each of its steps, and what it refuses."
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from mock_server import MockServer
+
+from cocoift.dataset import Dataset
+from cocoift.files import Journal, UserError
+from cocoift.formats import TERSE_FORMATS
+from cocoift.instructions import stated_format
+from cocoift.studies import cure as study
+from cocoift.studies.cure_steps import CureOptions
+
+TRAINING = ("steps=2", "batch=8", "checkpoint=1", "lora_r=4", "lora_alpha=8", "ranks=1", "lora_dropout=0")
+
+
+def answer(body: dict) -> str:
+    "A word where one is asked for, else a sentence."
+    content = [m for m in body["messages"] if m["role"] == "user"][-1]["content"]
+    asked = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+    return "a star" if stated_format(asked) in TERSE_FORMATS else "It is a star."
+
+
+def options(small, out, **more) -> CureOptions:
+    places = {"images": small / "world/images", "exam": small / "exam", "questions": small / "set"}
+    how = {"model": small / "start", "out": out, "pictures": 6, "per_image": 3, "exam_pictures": 3, "most_tokens": 16}
+    return CureOptions(**{**places, **how, "training": TRAINING, **more})
+
+
+class Ended(BaseException):
+    "What a signal does to a command."
+
+
+def test_ends_and_goes_on(small, tmp_path, monkeypatch):
+    "Ended before each step, a cure goes on; nothing is asked or trained twice, and both losses leave a model."
+    out, begun = tmp_path / "cured", []
+
+    def end_at(last: int):
+        def say(text: str) -> None:
+            begun.append(text)
+            if len(begun) == last:
+                raise Ended(text)
+
+        begun.clear()
+        monkeypatch.setattr(study, "say_cure", say)
+
+    with MockServer(answer) as url:
+        mine = options(small, out, served=f"{url}#tiny", loss="both", anyway=True)
+        for step in range(1, 7):
+            end_at(step)
+            with pytest.raises(Ended):
+                study.cure(mine)
+        end_at(0)
+        result = study.cure(mine)
+    assert [text.partition(" ")[0] for text in begun] == ["examining", "asking", *("training", "examining") * 2]
+    lines = Journal(out / "answers/rounds.jsonl").read()
+    assert len(lines) == len({line["dialog"] for line in lines}) == result["answers"]["asked"]
+    assert result["answers"]["lasting"] > 0 and not sum(result["answers"]["left_out"].values())
+    assert {r.origin.source for c in Dataset(out / "set") for r in c.rounds} == {"self"}
+    for loss, arm in result["losses"].items():
+        assert [line["step"] for line in Journal(out / "train" / study.CURES[loss] / "metrics.jsonl").read()] == [1, 2]
+        assert arm["hold"] and arm["content"] and arm["after"]["leakage"]["value"] is not None
+        assert "| leakage |" in (out / "train" / study.CURES[loss] / "model/README.md").read_text()
+    page = (out / "report.html").read_text()
+    assert "What it cost, and what it brought" in page and "Before and after" in page
+    assert [m["name"] for m in json.loads((out / "models.yaml").read_text())] == ["before", *study.CURES.values()]
+    never_learned = {line["image"] for line in Journal(out / "exam/before/rounds.jsonl").read()}
+    assert not never_learned & {c.image for c in Dataset(out / "set")}
+    again = study.cure(mine)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    with pytest.raises(UserError, match="holds a cure with other settings"):
+        study.cure(replace(mine, seed=1))
+
+
+def test_one_that_does_not_leak(small, tmp_path, typed):
+    "It is left alone, and that is no failure."
+    words = ["--images", small / "world/images", "--exam", small / "exam", "--out", tmp_path / "cured"]
+    done = typed("cure", small / "start", *words, "--exam-pictures", 2, "--most-tokens", 4)
+    assert done.returncode == 0 and "does not leak" in done.stdout
+    assert not (tmp_path / "cured/train").exists()
+
+
+def test_what_is_refused(small, tmp_path, typed):
+    "Each in one line, before anything is written."
+    words = ["--images", small / "world/images", "--exam", small / "exam", "--out", tmp_path / "cured"]
+    for command, line in [
+        (["cure", "http://localhost:1/v1#llava", *words], "a cure trains the weights, which a server does not give"),
+        (["cure", small / "world", *words], "is no checkpoint folder"),
+        (["cure", small / "start", *words, "--loss", "kl"], "--loss kl: is answers, history or both"),
+        (["cure", small / "start", *words, "--loss", "history", "--full"], "--full has none"),
+        (["cure", small / "start", *words, "--questions", other(small, tmp_path)], "of the 12 pictures"),
+        (["cure", small / "start", *words, "--served", "llava"], "is no server"),
+        (["cure", small / "start", *words, "rank=4"], "rank"),
+    ]:
+        done = typed(*command)
+        assert done.returncode == 2 and line in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "cured").exists()
+
+
+def other(small, tmp_path):
+    "A file that asks about no picture of the world."
+    from cocoift.conversation import conversation, write_jsonl
+
+    write_jsonl(tmp_path / "other.jsonl", [conversation("coco:999", ("What is it?", "A pier."))])
+    return tmp_path / "other.jsonl"
+
+
+def test_plan(small, tmp_path, typed):
+    "Calls, tokens and hours, and nothing is written."
+    words = ["--images", small / "world/images", "--exam", small / "exam", "--out", tmp_path / "cured", "--dry-run"]
+    done = typed("cure", small / "start", *words, "--json")
+    plan = json.loads(done.stdout)
+    assert plan["calls"] > plan["pictures"] * 12 and plan["llava_7b"]["calls"] == 24_000
+    assert 0 < plan["llava_7b"]["gpu_hours"]["total"] < 1 and not (tmp_path / "cured").exists()
+    assert Counter(map(type, plan["arithmetic"])) == {str: 4}
