@@ -26,6 +26,7 @@ PRETRAINED = Scale(
     images=600,
     exam=40,
     align_steps=120,
+    closer_steps=0,
     align_images=4,
     tune_steps=26,
     tune_images=8,
