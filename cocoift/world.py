@@ -65,13 +65,13 @@ def _images(scenes: dict[int, list[DrawnShape]], split: str) -> list[dict]:
     ]
 
 
-def _captions(scenes: dict[int, list[DrawnShape]], split: str, draws: random.Random, most: int) -> dict:
-    texts = [(image, text) for image, scene in scenes.items() for text in describe(scene, draws)[:most]]
+def _captions(texts: dict[int, list[str]], images: list[dict]) -> dict:
+    rows = [(image, text) for image, captions in texts.items() for text in captions]
     return {
         **_HEAD,
-        "images": _images(scenes, split),
+        "images": images,
         "annotations": [
-            {"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(texts, 1)
+            {"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(rows, 1)
         ],
     }
 
@@ -104,7 +104,7 @@ def make_world(
     first: int = 1,  # number of the first image; keep worlds that meet apart
     questions: int = 12,  # at most, an image
     held_back: bool = False,  # ask some questions in wordings that a world without it never uses
-    captions: int = 2,  # of an image; five at most, of which the fourth also says what is not there
+    closer: bool = False,  # write captions by thing too, in `closer/`, a data folder of their own
 ) -> Path:
     "Draw a world and annotate it in official files. The same arguments give the same bytes."
     draws, caption_draws = random.Random(f"{seed} {split}"), random.Random(f"{seed} {split} captions")
@@ -116,9 +116,10 @@ def make_world(
             asked[number] = scene_questions(scenes[number], draws, questions, held_back)
             draw_scene(scenes[number], draws).save(folder / "images" / f"{split}2017" / f"{number:012d}.png")
         write_json(folder / f"coco/annotations/instances_{split}2017.json", _instances(scenes, split))
-        write_json(
-            folder / f"coco/annotations/captions_{split}2017.json", _captions(scenes, split, caption_draws, captions)
-        )
+        texts = {image: describe(scene, caption_draws) for image, scene in scenes.items()}
+        for home, kept in ({"coco": slice(2)} | ({"closer": slice(1, None)} if closer else {})).items():
+            captions = _captions({image: text[kept] for image, text in texts.items()}, _images(scenes, split))
+            write_json(folder / home / f"annotations/captions_{split}2017.json", captions)
         for name, prefix, full in (("vqav2", "v2_", False), ("fsvqa", "", True)):
             about, answers = _vqa(asked, split, full)
             write_json(folder / name / f"{prefix}OpenEnded_mscoco_{split}2014_questions.json", about)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 import typer
 
 # each adds its commands
-from . import archives, dataset, endpoint, eval, experiment, scope, score, studies, train, where  # noqa: F401
+from . import archives, cure, dataset, endpoint, eval, experiment, scope, score, studies, train, where  # noqa: F401  # noqa: F401
 from .base import app
 from ..files import Failed, UserError
 
@@ -63,8 +63,8 @@ EXTRAS = {
 
 
 _ORDER = (  # of the commands in `--help`, whatever order they were imported in
-    "sources fetch build audit repair export rewrite label train assemble convert eval judge compare experiment scope "
-    "likelihood surgery score report quickstart app"
+    "sources fetch build audit repair export rewrite label train cure assemble convert eval judge compare experiment "
+    "scope likelihood surgery score report quickstart app"
 ).split()
 
 

@@ -16,7 +16,10 @@ from typing import Any
 from .benchmark import Benchmark, askable, benchmark_of
 from .budget import budget, by_characters, power
 from .dialog import Dialog
+from .distance import distance_dialogs, distance_result, parse_distances
+from .from_records import record_questions
 from .options import EvalOptions
+from .questions import Question
 from .run import run_dialogs
 from .share import runner
 from ..files import Failed, Journal, UserError, atomic_file, write_json
@@ -35,6 +38,8 @@ class Exam:
     questions: Sequence[Any]  # its own: `Question`s, or COCO-Scope's dialogs
     histories: Sequence[tuple[str, int]]  # (name, rounds)
     pictures: Mapping[str, Path] = field(default_factory=dict)  # image -> its file, of those known by their bytes
+    distances: Sequence[int] = ()  # numbers of rounds at which leakage is measured too
+    others: Sequence[Question] = ()  # what may stand before the questions then
 
     @cached_property
     def dialogs(self) -> list[Dialog]:
@@ -45,6 +50,20 @@ class Exam:
     def pier(self) -> list[Dialog]:
         "And what is played beside it."
         return self.benchmark.pier(self.questions)
+
+    @cached_property
+    def distant(self) -> list[Dialog]:
+        "What is asked at its distances."
+        if not self.distances:
+            return []
+        if self.benchmark.own_dialogs or not (
+            dialogs := distance_dialogs(self.questions, [*self.questions, *self.others], self.distances)
+        ):
+            raise UserError(
+                f"--distance: no question of {self.benchmark.name} has two others about its image with a short and a "
+                "full answer: take another benchmark, or name annotations with --records"
+            )
+        return dialogs
 
     @property
     def settings(self) -> dict:
@@ -68,7 +87,11 @@ def open_exam(bench: str, options: EvalOptions) -> Exam:
     benchmark = askable(bench)
     histories = benchmark.histories(options.histories)
     questions, pictures = benchmark.load(options, histories)
-    return Exam(benchmark, questions, histories, pictures)
+    distances, others = parse_distances(options.distance), []
+    if distances and not benchmark.own_dialogs:
+        by_image = record_questions(options.annotations, {image for q in questions for image in q.images})
+        others = [q for records in by_image.values() for q in records]
+    return Exam(benchmark, questions, histories, pictures, distances, others)
 
 # %% ../../nbs/eval/59_examine.ipynb #b52374d1
 def _one_length(exam: Exam, out: Path) -> None:
@@ -89,9 +112,9 @@ def run_exam(
     out: str | Path,  # the run folder
     run: Callable[..., list[dict]] = run_dialogs,  # or a way that shares the work between processes
     **options,  # of `run_dialogs`
-) -> dict:  # as `scores.json` holds it
+) -> dict:  # as `scores.json` holds it; and `distance`, as `distance.json` does
     "Ask whatever is not yet answered, score all that the folder holds, and play the pier; resumable."
-    benchmark, out = exam.benchmark, Path(out)
+    benchmark, out, _ = exam.benchmark, Path(out), exam.distant  # what cannot be asked is refused before anything is
     _one_length(exam, out)
     settings, read = exam.settings, benchmark.reader(exam.questions)
     lines = run(model, exam.dialogs, out, settings, read, **options)
@@ -102,6 +125,10 @@ def run_exam(
     write_json(out / "scores.json", result)
     if exam.pier:
         run(model, exam.pier, out, settings, read, file="pier.jsonl", **options)
+    if exam.distant:
+        far = run(model, exam.distant, out, settings, read, file="distance.jsonl", **options)
+        write_json(out / "distance.json", distance := distance_result(exam.distant, far))
+        return result | {"distance": distance}
     return result
 
 # %% ../../nbs/eval/59_examine.ipynb #1d0c5b78
@@ -109,7 +136,7 @@ def plan(model: str, exam: Exam, options: EvalOptions) -> dict:
     "What a run would still ask."
     known = {
         (line["dialog"], line["round"]): line
-        for name in ("rounds.jsonl", "pier.jsonl")
+        for name in ("rounds.jsonl", "pier.jsonl", *["distance.jsonl"] * bool(exam.distances))
         for line in Journal(Path(options.out) / name).read()
     }
     count, image_tokens = by_characters, 576
@@ -121,7 +148,7 @@ def plan(model: str, exam: Exam, options: EvalOptions) -> dict:
         count = cache(lambda text: len(tokenizer(text, add_special_tokens=False).input_ids))
         image_tokens = getattr(config, "image_seq_length", image_tokens)
     price = options.price and read_prices(options.price, model.rpartition("#")[2])
-    left = budget([*exam.dialogs, *exam.pier], known, options.most_tokens, count, image_tokens, price)
+    left = budget([*exam.dialogs, *exam.pier, *exam.distant], known, options.most_tokens, count, image_tokens, price)
     return {"done": len(known), **left, "power": power(exam.dialogs, options.out, exam.benchmark.name)}
 
 

@@ -20,7 +20,14 @@ from ..data.inspect.mix import mix_layouts
 from ..files import UserError, check_output, write_json
 from ..locks import owning
 from ..options import load_recipe
-from .quickstart import align_model, draw_worlds, examine_layouts, seed_options, tune_layout
+from cocoift.studies.quickstart import (
+    align_model,
+    build_captions,
+    draw_worlds,
+    examine_layouts,
+    seed_options,
+    tune_layout,
+)
 from .scale import RANKS, Scale
 from ..texts import read_json
 
@@ -36,13 +43,14 @@ class DoseStudy(BaseModel):
     doses: list[float] = [0, 0.1, 0.25, 0.5, 0.75, 1]  # carry-over of the training sets
     seed: int = 0  # of the world, and of the first training
     seeds: int = Field(1, gt=0)  # trainings of each dose
-    images: int = Field(8000, gt=0)  # of the training world
-    exam: int = Field(60, gt=0)  # new scenes
-    width: int = Field(128, gt=0)  # of the language model
-    align_steps: int = Field(400, gt=0)
-    align_images: int = Field(40, gt=1)  # a step
-    tune_steps: int = Field(1000, gt=0)
-    tune_images: int = Field(16, gt=1)
+    images: int = Field(Scale.images, gt=0)  # of the training world
+    exam: int = Field(Scale.exam, gt=0)  # new scenes
+    width: int = Field(Scale.width, gt=0)  # of the language model
+    align_steps: int = Field(Scale.align_steps, gt=0)
+    closer_steps: int = Field(Scale.closer_steps, ge=0)  # of the second alignment
+    align_images: int = Field(Scale.align_images, gt=1)  # a step
+    tune_steps: int = Field(Scale.tune_steps, gt=0)
+    tune_images: int = Field(Scale.tune_images, gt=1)
     model: Path | None = None  # an aligned model to start from, of every seed; else one is aligned for each
 
     @field_validator("doses")
@@ -60,7 +68,7 @@ class DoseStudy(BaseModel):
     @property
     def scale(self) -> Scale:
         "The same as the quickstart is told it."
-        names = ("seeds", "images", "exam", "width", "align_steps", "align_images", "tune_steps", "tune_images")
+        names = vars(Scale()).keys() & DoseStudy.model_fields.keys()
         training = {**Scale().training, "keep": 1}
         return Scale(layouts=tuple(self.arms), training=training, **{name: getattr(self, name) for name in names})
 
@@ -101,8 +109,8 @@ def _build_both(study: DoseStudy) -> dict:
     recipe = load_recipe("world", BuildRecipe, [f"seed={study.seed}"])
     for layout in (LEAKING, KEEPING):
         build(recipe.model_copy(update={"layout": layout}), study.out / "world", study.out / "layouts" / layout)
-    captions = BuildRecipe(name="captions", layout="independent", seed=study.seed, **study.scale.captions)
-    return {"captions": build(captions, study.out / "world", study.out / "captions")["conversations"]}
+    build_captions(study.scale, study.seed, study.out)
+    return {"captions": read_json(study.out / "captions/manifest.json")["counts"]["conversations"]}
 
 
 def _draw(study: DoseStudy) -> dict:
@@ -117,7 +125,7 @@ def _mix(study: DoseStudy, name: str, dose: float) -> dict:
 
 def _start(study: DoseStudy, s: int) -> tuple[dict, Path]:
     if study.model:
-        return seed_options(s) | {"images": study.out / "world/images"}, study.model
+        return seed_options(s, study.out), study.model
     return align_model(study.scale, s, study.out)
 
 
@@ -159,11 +167,11 @@ def steps_of_dose(study: DoseStudy) -> Iterator[DoseStep]:
     for name, dose in study.arms.items():
         mixes = f"(mixes both by image to a carry-over of {dose:g})"
         yield DoseStep(f"mix {name}", mixes, lambda name=name, dose=dose: _mix(study, name, dose), study.images * 2e-7)
-    aligning = study.align_steps * study.align_images * _ALIGN_SECONDS / 3600
+    aligning = (study.align_steps + study.closer_steps) * study.align_images * _ALIGN_SECONDS / 3600
     tuning = study.tune_steps * study.tune_images * _TUNE_SECONDS / 3600
     for s in range(study.seed, study.seed + study.seeds):
         if not study.model:
-            about = f"(trains on captions, {study.align_steps} steps of {study.align_images} pictures)"
+            about = f"(trains on captions, {study.align_steps} and {study.closer_steps} steps of {study.align_images} pictures)"
             yield DoseStep(
                 f"align seed {s}", about, lambda s=s: {"model": str(_start(study, s)[1])}, _MODEL_GB, aligning
             )

@@ -26,6 +26,7 @@ PRETRAINED = Scale(
     images=600,
     exam=60,
     align_steps=200,
+    closer_steps=0,
     align_images=4,
     tune_steps=26,
     tune_images=8,

@@ -14,7 +14,7 @@ from ..data.build.compose import LAYOUTS
 # %% ../../nbs/studies/09_scale.ipynb #8b6bfec4
 _FROM_NOTHING = {"zero": 0, "muon_lr": 0.02}
 # captions are short: rows of one picture each would be a third padding
-_PACKED = {"row_tokens": 1024, "max_length": 1024, "micro_batch": 4}
+_PACKED = {"row_tokens": 1024, "max_length": 1024, "micro_batch": 4, "warmup": 0.03, "decay": 0.2}
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Scale:
     exam: int = 60  # new scenes, six questions each under four histories in two ways
     width: int = 128  # of the language model
     layers: tuple[int, int] = (3, 3)  # of the vision tower, of which the last is not read, and of the language model
-    align_steps: int = 400
-    align_images: int = 40  # a step
-    tune_steps: int = 1000
+    align_steps: int = 220
+    closer_steps: int = 360  # of a second alignment, on captions by thing
+    align_images: int = 48  # a step
+    tune_steps: int = 600
     tune_images: int = 16
     data: str = ""  # a folder of COCO's photographs and annotations, instead of drawn worlds
     parts: tuple[str, str] | None = None  # a vision tower and a language model, instead of tiny random ones
@@ -38,14 +39,14 @@ class Scale:
     captions: dict[str, Any] = field(default_factory=lambda: {"sources": {"coco-captions": {}}})  # and of the alignment
     training: dict[str, Any] = field(default_factory=lambda: dict(_FROM_NOTHING))  # options of all trainings,
     align: dict[str, Any] = field(default_factory=lambda: dict(_PACKED))  # of the alignment,
-    tune: dict[str, Any] = field(default_factory=dict)  # and of the fine-tunings
+    tune: dict[str, Any] = field(default_factory=lambda: {"muon_lr": 0.01})  # and of the fine-tunings
     per_image: int | None = None  # questions of the examination, at most
     scope_images: int = 500  # of COCO-Scope, at most
     most_tokens: int = 24  # of an answer
     untuned: bool = False  # whether the aligned model is examined beside the tuned ones
 
 
-TINY = Scale(images=48, exam=8, width=32, align_steps=4, align_images=16, tune_steps=4, tune_images=8)
+TINY = Scale(images=48, exam=8, width=32, align_steps=4, closer_steps=2, align_images=16, tune_steps=4, tune_images=8)
 FULL = replace(Scale(), layouts=tuple(LAYOUTS), seeds=5)
 RANKS = 2
 TRAINING = {  # options of every training here

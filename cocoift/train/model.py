@@ -19,6 +19,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from ..files import UserError, atomic_folder
@@ -67,7 +69,7 @@ def tiny_parts(
     seed: int = 0,
     drawn: bool = False,  # made to learn to see the drawn world
 ) -> tuple[Path, Path]:
-    "Save a tiny CLIP vision tower and a tiny Llama with a tokenizer, randomly initialised."
+    "Save a tiny CLIP vision tower and a tiny Llama (`drawn`: Qwen3) with a tokenizer, randomly initialised."
     from transformers import LlavaImageProcessorPil
 
     torch.manual_seed(seed)
@@ -75,15 +77,17 @@ def tiny_parts(
     vision = CLIPVisionConfig(
         **_transformer(width * 3 // 4, width * 3, layers[0], 4), image_size=image_size, patch_size=patch
     )
-    language = LlamaConfig(
+    config, model = (Qwen3Config, Qwen3ForCausalLM) if drawn else (LlamaConfig, LlamaForCausalLM)
+    language = config(
         vocab_size=len(tokenizer),
         **_transformer(width, width * 4, layers[1], 4),
         num_key_value_heads=4,
+        head_dim=width // 4,
         max_position_embeddings=4096,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
+        tie_word_embeddings=drawn,
     )
     square = {"height": image_size, "width": image_size}
     paper = {"image_mean": [0.9] * 3, "image_std": [0.2] * 3} if drawn else {}
@@ -94,7 +98,7 @@ def tiny_parts(
     with atomic_folder(Path(out)) as folder:
         tower.save_pretrained(folder / "vision")
         processor.save_pretrained(folder / "vision")
-        LlamaForCausalLM(language).save_pretrained(folder / "language")
+        model(language).save_pretrained(folder / "language")
         tokenizer.save_pretrained(folder / "language")
     return Path(out) / "vision", Path(out) / "language"
 
