@@ -117,8 +117,8 @@ def make_world(
             draw_scene(scenes[number], draws).save(folder / "images" / f"{split}2017" / f"{number:012d}.png")
         write_json(folder / f"coco/annotations/instances_{split}2017.json", _instances(scenes, split))
         texts = {image: describe(scene, caption_draws) for image, scene in scenes.items()}
-        for home, kept in ({"coco": slice(2)} | ({"closer": slice(1, None)} if closer else {})).items():
-            captions = _captions({image: text[kept] for image, text in texts.items()}, _images(scenes, split))
+        for home, part in ({"coco": slice(2)} | ({"closer": slice(1, None)} if closer else {})).items():
+            captions = _captions({image: text[part] for image, text in texts.items()}, _images(scenes, split))
             write_json(folder / home / f"annotations/captions_{split}2017.json", captions)
         for name, prefix, full in (("vqav2", "v2_", False), ("fsvqa", "", True)):
             about, answers = _vqa(asked, split, full)

@@ -17,16 +17,12 @@ from ..files import Failed, Journal
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
 def _show_plan(result: dict, json: bool) -> None:
+    from cocoift.eval.budget import power_line
+
     cost = "" if result["price"] is None else f", at most {result['price']:.2f} by the price file"
     calls = f"{result['calls']} calls ({result['done']} are done)"
     tokens = f"{result['prompt_tokens']} tokens to read, at most {result['answer_tokens']} to write"
-    show(result, json, [f"{calls}, {tokens}{cost}", *([_power_line(power)] if (power := result.get("power")) else [])])
-
-
-def _power_line(power: dict) -> str:
-    by = f"if they vary as in {power['of']}" if power["of"] else "if a fifth of them change"
-    needed = ", ".join(f"{least} takes {count:,}" for least, count in power["needed"].items())
-    return f"{power['questions']} questions show a difference in terse rate of {power['resolves']:.3f}, {by}; {needed}"
+    show(result, json, [f"{calls}, {tokens}{cost}", *([power_line(power)] if (power := result.get("power")) else [])])
 
 
 def _level_table(histories: dict) -> list[str]:

@@ -171,7 +171,9 @@ def steps_of_dose(study: DoseStudy) -> Iterator[DoseStep]:
     tuning = study.tune_steps * study.tune_images * _TUNE_SECONDS / 3600
     for s in range(study.seed, study.seed + study.seeds):
         if not study.model:
-            about = f"(trains on captions, {study.align_steps} and {study.closer_steps} steps of {study.align_images} pictures)"
+            about = (
+                f"(trains on captions, {study.align_steps + study.closer_steps} steps of {study.align_images} pictures)"
+            )
             yield DoseStep(
                 f"align seed {s}", about, lambda s=s: {"model": str(_start(study, s)[1])}, _MODEL_GB, aligning
             )

@@ -21,7 +21,7 @@ from ..data.sources.own_answers import OWN_ANSWERS
 from ..eval.dialog import Dialog, Turn
 from ..files import UserError, atomic_file, with_parent
 from ..formats import keeps, words
-from .own_questions import LASTING, OVER, OwnQuestion, is_brief
+from .own_questions import FROM_NOW_ON, OVER, OwnQuestion, is_brief
 
 # %% ../../nbs/studies/31_own_labels.ipynb #e84c5a19
 def alone_dialogs(questions: Iterable[OwnQuestion]) -> list[Dialog]:
@@ -129,7 +129,10 @@ def lasting_rounds(pairs: Sequence[OwnPair], seed: int = 0) -> list[dict]:  # qu
     if not (chosen := _lasting(pairs, draws)):
         return []
     first, later, free = chosen
-    begin, end = draws.choice(LASTING).replace("{}", first.instruction), draws.choice(OVER).replace("{}", free.question)
+    begin, end = (
+        draws.choice(FROM_NOW_ON).replace("{}", first.instruction),
+        draws.choice(OVER).replace("{}", free.question),
+    )
     rounds = [(begin, first.bound, first.format), (later.question, later.bound, later.format), (end, free.full, "free")]
     return [{"question": q, "stated": "", "answer": a, "format": f} for q, a, f in rounds]
 
@@ -164,7 +167,7 @@ def write_labels(
 def _told(pair: OwnPair, prior: OwnPair, draws: random.Random) -> dict[str, tuple[list[tuple[str, str]], str]]:
     "Of each free history what stands before a question, and how the question is put."
     over = draws.choice(OVER).replace("{}", pair.question)
-    lasting = draws.choice(LASTING).replace("{}", prior.instruction)
+    lasting = draws.choice(FROM_NOW_ON).replace("{}", prior.instruction)
     return {
         "none": ([], pair.question),
         "neutral": ([(prior.question, prior.full)], pair.question),
@@ -185,7 +188,7 @@ def _branches(pair: OwnPair, others: Sequence[OwnPair], draws: random.Random) ->
         first = draws.choice(same)
         yield (
             "bound/sticky",
-            [(draws.choice(LASTING).replace("{}", first.instruction), first.bound)],
+            [(draws.choice(FROM_NOW_ON).replace("{}", first.instruction), first.bound)],
             pair.question,
             pair.bound,
         )

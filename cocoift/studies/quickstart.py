@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['draw_worlds', 'build_layouts', 'build_captions', 'start_model', 'align_model', 'seed_options', 'tune_layout',
-           'train_layouts', 'aligned_run', 'examine_layout', 'examine_layouts', 'quickstart', 'tiny_study']
+           'train_layouts', 'examine_layout', 'examine_layouts', 'quickstart', 'tiny_study']
 
 # %% ../../nbs/studies/10_quickstart.ipynb #aa9eaeaf
 import json
@@ -67,10 +67,9 @@ def build_layouts(scale: Scale, seed: int, out: Path) -> None:
 
 def build_captions(scale: Scale, seed: int, out: Path) -> None:
     "The captions for alignment, those for the closer look apart."
-    captions = BuildRecipe(name="captions", layout="independent", seed=seed, **scale.captions)
-    build(captions, out / "world", out / "captions")
-    if scale.closer_steps:
-        build(captions.model_copy(update={"name": "closer"}), out / "world/closer", out / "closer")
+    for name in scale.alignments:
+        recipe = BuildRecipe(name=name, layout="independent", seed=seed, **scale.captions)
+        build(recipe, out / {"captions": "world", "closer": "world/closer"}[name], out / name)
 
 
 def start_model(scale: Scale, seed: int, out: Path) -> Path:
@@ -105,7 +104,7 @@ def align_model(scale: Scale, s: int, out: Path) -> tuple[dict, Path]:  # option
     from cocoift.train.recipe import TrainRecipe
 
     options, model = seed_options(s, out), start_model(scale, s, out)
-    for captions in _captions(scale):
+    for captions in scale.alignments:
         _say(f"aligning on {captions} (seed {s})")
         train(recipe := TrainRecipe(**options | {"model": model} | _aligning(scale, captions, s, out)))
         model = recipe.out / "model"
@@ -139,25 +138,13 @@ def train_layouts(scale: Scale, seed: int, out: Path) -> Iterator[tuple[str, int
             yield layout, s
 
 
-def _captions(scale: Scale) -> list[str]:  # the datasets of the alignments, in their order
-    return ["captions", *(["closer"] if scale.closer_steps else [])]
-
-
-def aligned_run(scale: Scale, s: int, out: Path) -> Path:  # its folder
-    "The run that ended the alignment of a seed."
-    return _align_run(_captions(scale)[-1], s, out)
-
-
-def _align_run(captions: str, s: int, out: Path) -> Path:
-    return out / {"captions": "align", "closer": "align-closer"}[captions] / f"seed-{s}"
-
-
 def _aligning(scale: Scale, captions: str, s: int, out: Path) -> dict:  # options of its recipe
+    folder, steps = scale.alignments[captions]
     options = {
         "data": out / captions,
-        "out": _align_run(captions, s, out),
+        "out": out / folder / f"seed-{s}",
         "template": "plain",
-        "steps": {"captions": scale.align_steps, "closer": scale.closer_steps}[captions],
+        "steps": steps,
         "batch": _batch(out / captions, scale.align_images),
         "micro_batch": scale.align_images // RANKS,
         "lr": 1e-3,
@@ -195,7 +182,7 @@ def examine_layout(scale: Scale, layout: str, s: int, out: Path) -> None:
     from cocoift.models.local import LocalModel
     from cocoift.reports.curve import likelihood_curve
 
-    run = aligned_run(scale, s, out) if layout == UNTUNED else out / "train" / layout / f"seed-{s}"
+    run = scale.aligned_run(s, out) if layout == UNTUNED else out / "train" / layout / f"seed-{s}"
     model = LocalModel(run / "model", out / "exam/images", most_tokens=scale.most_tokens)
     folder, scope = (
         out / "eval" / layout / f"seed-{s}",

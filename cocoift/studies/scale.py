@@ -7,6 +7,7 @@ __all__ = ['TINY', 'FULL', 'RANKS', 'TRAINING', 'NEW_SCENES', 'UNTUNED', 'Scale'
 
 # %% ../../nbs/studies/09_scale.ipynb #21f7c2bf
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..data.build.compose import LAYOUTS
@@ -44,6 +45,17 @@ class Scale:
     scope_images: int = 500  # of COCO-Scope, at most
     most_tokens: int = 24  # of an answer
     untuned: bool = False  # whether the aligned model is examined beside the tuned ones
+
+    @property
+    def alignments(self) -> dict[str, tuple[str, int]]:
+        "The sets of captions in the order in which they are learned: the folder of the runs, and their steps."
+        closer = {"closer": ("align-closer", self.closer_steps)} if self.closer_steps else {}
+        return {"captions": ("align", self.align_steps), **closer}
+
+    def aligned_run(self, s: int, out: Path) -> Path:  # its folder
+        "The run that ends the alignment of a seed."
+        *_, (folder, _) = self.alignments.values()
+        return out / folder / f"seed-{s}"
 
 
 TINY = Scale(images=48, exam=8, width=32, align_steps=4, closer_steps=2, align_images=16, tune_steps=4, tune_images=8)

@@ -37,7 +37,8 @@ def word_vectors(
     tokens = [token for token, many in sorted(pictures.items()) if _RARE <= many <= _COMMON * len(texts)]
     known, rare = table[tokens].float(), [math.log(len(texts) / pictures[token]) for token in tokens]
     weights = [
-        [own[token] / len(said) * weight for token, weight in zip(tokens, rare)] for own, said in zip(counts, texts)
+        [own[token] / len(captions) * weight for token, weight in zip(tokens, rare)]
+        for own, captions in zip(counts, texts)
     ]
     return torch.tensor(weights).reshape(len(texts), len(tokens)) @ known, known.sum(0) / max(1, len(tokens))
 

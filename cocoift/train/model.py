@@ -96,10 +96,9 @@ def tiny_parts(
     if drawn:
         torch.nn.init.normal_(next(p for name, p in tower.named_parameters() if "position_embedding" in name), std=0.3)
     with atomic_folder(Path(out)) as folder:
-        tower.save_pretrained(folder / "vision")
-        processor.save_pretrained(folder / "vision")
-        model(language).save_pretrained(folder / "language")
-        tokenizer.save_pretrained(folder / "language")
+        for name, parts in {"vision": (tower, processor), "language": (model(language), tokenizer)}.items():
+            for part in parts:
+                part.save_pretrained(folder / name)
     return Path(out) / "vision", Path(out) / "language"
 
 
