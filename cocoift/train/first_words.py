@@ -77,7 +77,7 @@ _PICTURES = 2000  # looked at, at most
 
 def _features(model, family: Family, paths: Mapping[str, Path], images: Sequence[str]) -> Iterator[torch.Tensor]:
     seen, pictures = [], Pictures(paths, family, 1, cache_mb=16)
-    hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda _, features: seen.append(features[0]))
     with torch.no_grad():
         for start in range(0, len(images), 8):
             model.model.get_image_features(**pictures.stack(images[start : start + 8], "cpu", torch.float32))
