@@ -567,21 +567,22 @@ def assemble(lab: Lab) -> dict:
 
 @document
 def convert(lab: Lab) -> dict:
-    told = lab(f"convert {SEED}/model --to llava --out own --json") | {"own": checkpoint(lab, "own")}
-    told |= lab("convert own --to hf --tower study/parts/seed-0/vision --out back --json") | {
-        "back": checkpoint(lab, "back")
-    }
-    told |= lab(f"convert {SEED}/model --to projector --out mm_projector.bin")
-    same = (lab.home / "back/model.safetensors").read_bytes() == (
-        lab.home / SEED / "model/model.safetensors"
-    ).read_bytes()
-    told["there and back gives the same file"] = same
+    from cocoift.train.model import tiny_parts
+
+    tiny_parts(lab.home / "llama", ["Is it safe? Yes, it is calm."], width=32)  # LLaVA's own layout holds no Qwen3
+    lab("assemble --tower llama/vision --language llama/language --out llava")
+    told = lab("convert llava --to llava --out own --json") | {"own": checkpoint(lab, "own")}
+    told |= lab("convert own --to hf --tower llama/vision --out back --json") | {"back": checkpoint(lab, "back")}
+    told |= lab("convert llava --to projector --out mm_projector.bin")
+    same, ours = ((lab.home / name / "model.safetensors").read_bytes() for name in ("back", "llava"))
+    told["there and back gives the same file"] = same == ours
     return told | lab.refused(
-        f"convert {SEED}/model --to gguf --out x",
+        "convert llava --to gguf --out x",
         "convert nowhere --to llava --out x",
         "convert own --to hf --out x",
-        f"convert {SEED}/model --to llava --out study",
-        "convert study/parts/seed-0/vision --to projector --out x",
+        "convert llava --to llava --out study",
+        f"convert {SEED}/model --to llava --out x",
+        "convert llama/vision --to projector --out x",
     )
 
 
