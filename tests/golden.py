@@ -638,7 +638,7 @@ def eval_rounds(lab: Lab) -> dict:
     told["two processes write the bytes of one"] = alone == several
     told |= lab("eval --model scripted:collapse --data study/exam --out runs/lines")
     told |= lab.plain(f"eval --model scripted:oracle --data study/exam --out runs/new {SPECS} --dry-run")
-    told |= lab.plain(f"eval --model scripted:oracle --data study/exam --out runs/oracle {SPECS} --dry-run")
+    told |= lab(f"eval --model scripted:oracle --data study/exam --out runs/oracle {SPECS} --dry-run")
     told |= {"folder": lab.folder(lab.home / "runs/oracle")}
     return told | lab.refused(
         "eval",
@@ -670,7 +670,7 @@ def eval_scope(lab: Lab) -> dict:
     told |= run_of(
         lab, asked("replay:runs/scope-oracle", "scope", "scope", "scope-replayed", ""), "scope-replayed", room=400
     )
-    told |= lab.plain("eval --model scripted:oracle --bench scope --data scope --out runs/new --dry-run")
+    told |= lab("eval --model scripted:oracle --bench scope --data scope --out runs/new --dry-run")
     return told | lab.refused(
         "eval --model scripted:oracle --bench scope --data shared --out runs/x",
         "eval --model scripted:oracle --bench scope --data scope --out runs/x --history never",
@@ -759,7 +759,7 @@ def eval_official(lab: Lab) -> dict:
         "pope-replayed",
         room=400,
     )
-    told |= lab.plain("eval --model scripted:oracle --bench gqa --data official/gqa --out runs/new --dry-run")
+    told |= lab("eval --model scripted:oracle --bench gqa --data official/gqa --out runs/new --dry-run")
     drawn = asked(
         "scripted:oracle", "vqav2", "study/exam/vqav2", "vqav2", f"{SPECS} --per-image 8 --records study/exam"
     )
