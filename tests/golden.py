@@ -63,7 +63,8 @@ CHANGES = r"seconds|ended|wall|wall_s|peak_mb|mb_per_s|tokens_per_s|gb_there|dat
 def normal(text: str, paths: dict[str, str]) -> str:
     "A text without what changes from run to run."
     for path, name in sorted(paths.items(), key=lambda pair: -len(pair[0])):
-        text = text.replace(path, name)
+        from_root = rf"(?:/|(?:\.\./)+){re.escape(path[1:])}(?![\w-])"  # or relative to a folder
+        text = re.sub(from_root, lambda _: name, text)
     text = re.sub(rf'("(?:{CHANGES})": )(?:-?[\d.]+(?:e-?\d+)?|"[^"]*")', r'\1"<changes>"', text)
     text = re.sub(r'("cocoift": )"[\d.]+[^"]*"', r'\1"<version>"', text)
     text = re.sub(r'("versions": )\{[^}]*\}', r'\1"<version>"', text)

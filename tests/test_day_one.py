@@ -306,7 +306,7 @@ def part(name: str) -> str:
             ["pytorch_model.bin: is no projector between these two models"],
         ),
         ("assemble --tower {clip} --language {vicuna} --pad round --out x", ["--pad round: is square or crop"]),
-        ("convert {clip} --to hf --out x", ["--to hf", "--tower"]),
+        ("convert {clip} --to hf --out x", ["clip: is a clip checkpoint"]),
         ("convert {clip} --to gguf --out x", ["--to gguf: is llava, hf or projector"]),
         ("convert {clip} --to llava --out x", ["clip: is a clip checkpoint"]),
         ("convert {clip} --to projector --out x", ["clip: has no projector of LLaVA's"]),

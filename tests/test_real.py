@@ -52,7 +52,8 @@ def built(typed, shared, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
 
 def test_sources(typed):
     rows = {row["name"]: row for row in told(typed, "sources")}
-    assert sorted(rows) == sorted([*NAMES, "coco-format"])  # a folder of one's own is no data set with a name
+    own = ["coco-format", "self"]  # a folder of one's own and a model's own answers are no data sets with a name
+    assert sorted(rows) == sorted([*NAMES, *own])
     assert all(
         row["files"] and row["licence"] and row["url"] and row["family"] and set(row["needs"]) <= set(NAMES)
         for row in rows.values()
