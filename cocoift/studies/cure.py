@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from ..files import UserError, atomic_file, check_output, write_json
+from ..files import atomic_file, write_json
 from ..images import find_pictures
 from ..locks import owning
 from ..models.opening import open_model
+from ..options import keep_settings
 from .cure_dose import cure_doses
 from cocoift.studies.cure_exam import (
     CureExam,
@@ -37,7 +38,6 @@ from cocoift.studies.cure_steps import (
     say_cure,
     train_cure,
 )
-from ..texts import read_json
 
 # %% ../../nbs/studies/36_cure.ipynb #5b8f39bf
 def _side(scores: Mapping) -> dict:  # of `before` and `after`
@@ -60,13 +60,6 @@ def cured(options: CureOptions, exam: CureExam, album: Mapping[str, Path], loss:
     return {**facts, "after": _side(after), "cured": is_cured(after["leakage"]), "moved": moved(effects), **effects}
 
 # %% ../../nbs/studies/36_cure.ipynb #6d57e23b
-def _begin(options: CureOptions) -> None:
-    out = Path(options.out)
-    if check_output(out, "cure.json", "cure") and read_json(out / "cure.json") != options.settings:
-        raise UserError(f"{out}: holds a cure with other settings: name a new folder with --out, or delete it")
-    write_json(out / "cure.json", options.settings)
-
-
 @owning("cured")
 def cure(
     options: CureOptions, dry_run: bool = False
@@ -81,7 +74,7 @@ def cure(
     for loss in options.losses:
         cure_recipe(options, loss, out / "set", out / "train")  # an option that is refused, is refused now
     album = ChainMap(learned, find_pictures(options.exam)) if options.exam else learned
-    _begin(options)
+    keep_settings(out, "cure.json", options.settings, "cure", "cure")
     say_cure(f"examining before, on {len(exam.images)} pictures")
     opening = partial(open_model, str(options.model), album, options.images, most_tokens=options.most_tokens)
     before = examine_for_cure(opening, exam, out / "exam/before", options.nproc, pictures=album)

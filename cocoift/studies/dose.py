@@ -6,8 +6,6 @@
 __all__ = ['LEAKING', 'KEEPING', 'DoseStudy', 'open_dose', 'DoseStep', 'examine_dose', 'steps_of_dose', 'dose']
 
 # %% ../../nbs/studies/28_dose.ipynb #3295879e
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ..data.build.make import build
 from ..data.build.recipe import BuildRecipe
 from ..data.inspect.mix import mix_layouts
-from ..files import UserError, check_output, write_json
+from ..files import UserError
 from ..locks import owning
-from ..options import load_recipe
+from ..options import keep_settings, load_recipe
+from .paper import run_steps
 from cocoift.studies.quickstart import (
     align_model,
     build_captions,
@@ -206,18 +205,10 @@ def dose(
     if dry_run:
         total = _cost_row(steps)
         return {"steps": rows, **total, "hours": round(total["processor_hours"] / RANKS, 2)}
-    known = study.out / "dose.json"
-    if check_output(study.out, known.name, "experiment dose") and read_json(known) != study.settings:
-        raise UserError(f"{study.out}: holds a study with other settings: name a new folder with --out, or delete it")
     import cocoift.train.launch  # noqa: F401  what is not installed is missed here, not after the drawing
 
-    write_json(known, study.settings)
-    started = time.perf_counter()
-    for number, (step, row) in enumerate(zip(steps, rows), 1):
-        print(f"cocoift experiment: {number}/{len(steps)} {step.name}", file=sys.stderr, flush=True)
-        begun = time.perf_counter()
-        row["result"] = step.do()
-        row["seconds"] = round(time.perf_counter() - begun, 1)
+    keep_settings(study.out, "dose.json", study.settings, "experiment dose", "study")
+    seconds = run_steps(steps, rows)
     result = rows[-1].pop("result")
     rows[-1]["result"] = {"report": result["report"]}
-    return {"steps": rows, **result, "seconds": round(time.perf_counter() - started, 1)}
+    return {"steps": rows, **result, "seconds": seconds}

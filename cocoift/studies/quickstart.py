@@ -22,9 +22,9 @@ from pathlib import Path
 from ..data.build.make import BuildRecipe, build
 from ..eval.share import end_with_parent
 from ..eval.sight import look
-from ..files import Failed, UserError, check_output, write_json
+from ..files import Failed, UserError
 from ..locks import owning
-from ..options import load_recipe
+from ..options import keep_settings, load_recipe
 from .photographs import exam_captions, take_photographs
 from .scale import NEW_SCENES, RANKS, TINY, TRAINING, UNTUNED, Scale
 from ..texts import read_json
@@ -259,11 +259,9 @@ def quickstart(
 
     start, out = time.perf_counter(), Path(out)
     settings = {"seed": seed, "scale": json.loads(json.dumps(asdict(scale)))}
-    if check_output(out, "quickstart.json", "quickstart") and read_json(out / "quickstart.json") != settings:
-        raise UserError(f"{out}: holds a quickstart with other settings: name a new folder with --out, or delete it")
     import cocoift.train.launch  # noqa: F401  what is not installed is missed here, not after the drawing
 
-    write_json(out / "quickstart.json", settings)
+    keep_settings(out, "quickstart.json", settings, "quickstart", "quickstart")
     _say("drawing a world")
     draw_worlds(scale, seed, out)
     _say("laying out the same records " + " and ".join(scale.layouts))
