@@ -91,6 +91,7 @@ def _counts(counts: dict, left_out: int) -> str:
     rows = [[key, counts[key]] for key in ("conversations", "rounds", "images")]
     rows.append(["rounds a conversation", counts["rounds"] / max(1, counts["conversations"])])
     rows += [["conversations about several images", counts["several"]]] if counts.get("several") else []
+    rows += [["conversations under rules", counts["governed"]]] if counts.get("governed") else []
     if left_out:
         why = "conversations left out of this file: their texts hold `<image>`, `<video>` or `<audio>`"
         rows.append([why, left_out])

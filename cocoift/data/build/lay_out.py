@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...conversation import Origin, parquet_schema
+from ...conversation import Origin, check_conversation, parquet_schema, plain
 from .buckets import DRAFTS, RECORDS, record_rows
 from .compose import LAYOUTS, LayoutRound, compose, place
 from .curate import no_collector
 from .recipe import BuildRecipe
 from .repeats import without_repeats
+from .rules import with_rules
 from ..sources.base import load_sources
 from ...files import atomic_file, write_json
 
@@ -210,6 +211,18 @@ def _write(table: pa.Table, path: Path) -> None:
         pq.write_table(table, file, compression="zstd", row_group_size=20_000)
 
 # %% ../../../nbs/data/build/26_lay_out.ipynb #bf2828e6
+def _governed(table: pa.Table, recipe: BuildRecipe) -> tuple[pa.Table, int]:  # conversations, how many have rules
+    placement, rows, governed = LAYOUTS[recipe.layout].placement, table.to_pylist(), {}
+    for k, row in enumerate(rows):
+        draws = random.Random(f"{recipe.seed} {row['id']} rules")
+        if draws.random() < recipe.rules:
+            before = check_conversation(row, row["id"])
+            if (under := with_rules(before, placement, draws)) != before:
+                governed[k] = plain(under)
+    after = [governed.get(k, row) for k, row in enumerate(rows)]
+    return pa.Table.from_pylist(after, schema=table.schema), len(governed)
+
+# %% ../../../nbs/data/build/26_lay_out.ipynb #d9393418
 def lay_out(
     records: pa.Table,  # as RECORDS
     drafts: pa.Table,  # their rounds, as DRAFTS
@@ -238,7 +251,10 @@ def lay_out(
     }
     if not len(records):
         return parquet_schema().empty_table(), records, counts
-    return _conversations(arranged, drafts, records, record, written, recipe), records, counts
+    conversations = _conversations(arranged, drafts, records, record, written, recipe)
+    if recipe.rules:
+        conversations, counts["governed"] = _governed(conversations, recipe)
+    return conversations, records, counts
 
 
 def _counts(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:

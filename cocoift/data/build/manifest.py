@@ -113,6 +113,8 @@ def make_manifest(
     counts = {"conversations": sum(part["conversations"] for part in written)} | _pictures(folder, written)
     summed = ("rounds", "rejected", "duplicates", "excluded", "conflicts")
     counts |= {key: sum(row[key] for row in rows.values()) for key in summed}
+    if recipe.rules:
+        counts["governed"] = sum(part.get("governed", 0) for part in written)
     return {
         "cocoift": __version__,
         "recipe": as_json(recipe),

@@ -7,9 +7,9 @@ __all__ = ['DEFAULT_BLOCKLISTS', 'SourceOptions', 'BuildRecipe']
 
 # %% ../../../nbs/data/build/20_recipe.ipynb #4f64c8be
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .blocklist import KNOWN_BLOCKLISTS
 from .compose import LAYOUTS, Lengths
@@ -85,12 +85,19 @@ class BuildRecipe(BaseModel):
     # Of a conversation's text at most, at four characters each; 2048 less LLaVA's 576 of the picture
     tokens: int = Field(1400, gt=0)
     free: float = Field(0.25, ge=0, le=1)  # share of free rounds where a task can be worded both ways
+    rules: float = Field(0, ge=0, le=1)  # share of conversations put under rules that hold as long as they say
     votes: float = Field(0.3, ge=0, le=1)  # share of the people asked who must have given an answer, where people voted
     # Benchmarks, or files of benchmarks, whose images must not be in the set
     clean: list[Annotated[str, AfterValidator(_benchmark)]] = list(DEFAULT_BLOCKLISTS)
     seed: int = 0
     rewrite: WriteRecipe | None = None  # what `cocoift rewrite` shall add, where its command line does not say
     label: WriteRecipe | None = None  # and `cocoift label`
+
+    @model_validator(mode="after")
+    def _no_rules_on_files_as_they_are(self) -> Self:
+        if self.rules and LAYOUTS[self.layout].placement == "own":
+            raise ValueError(f"rules: the layout {self.layout} leaves dialogs as they are: choose another, or rules=0")
+        return self
 
     @property
     def lengths(self) -> Lengths:
