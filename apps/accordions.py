@@ -12,7 +12,8 @@ from cocoift.arena.messages import SIDES, messages
 from cocoift.arena.prepared import prepared_text, read_prepared
 from cocoift.arena.session import MOST_TEXT, Side
 from cocoift.arena.store import sides_as_json
-from cocoift.dashboard.registry import ModelRegistry, offered_dialogs
+from cocoift.dashboard.offers import offered_dialogs
+from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
 
 

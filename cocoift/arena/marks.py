@@ -59,8 +59,10 @@ def mark(rounds: Sequence[tuple[str, str]]) -> Mark:  # (instruction, response),
         return Mark(format, None, None, _obeys(lasting[-1], response), count)
     ended = [
         number
-        for number, kind, _ in earlier
-        if (kind in TERSE_FORMATS or kind.partition(":")[0] in _TELLING) and _obeys(kind, response)
+        for (number, kind, _), (_, answer) in zip(earlier, before)
+        if (kind in TERSE_FORMATS or kind.partition(":")[0] in _TELLING)
+        and _obeys(kind, answer)
+        and _obeys(kind, response)
     ]
     return Mark(format, None, ended[-1] if ended else None, None, count)
 
@@ -84,7 +86,9 @@ _SHOWN = 4000  # characters: longer answers are compared that far
 
 
 def word_difference(a: str, b: str) -> str:  # HTML
-    "What only the first says is struck through, what only the second says is underlined."
+    "What only the first says is struck through, what only the second says is underlined; a word where nothing is."
+    if a == b:
+        return '<p class="difference same">The answers are the same, word for word.</p>'
     one, other = _TOKEN.findall(a[:_SHOWN]), _TOKEN.findall(b[:_SHOWN])
     pieces = []
     for kind, i, j, m, n in SequenceMatcher(

@@ -80,7 +80,7 @@ def sides_as_json(sides: Mapping[str, Side]) -> dict:
     return {
         name: {
             "model": side.model,
-            "rounds": [{k: v for k, v in r.items() if v or k != "places"} for r in rounds[name]],
+            "rounds": [{k: v for k, v in r.items() if v or k not in ("places", "cut", "by")} for r in rounds[name]],
         }
         for name, side in sides.items()
     }

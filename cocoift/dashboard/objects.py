@@ -12,13 +12,23 @@ from ..pictures import open_picture
 from ..texts import read_json
 
 # %% ../../nbs/dashboard/18_objects.ipynb #2929ddd8
+def _outline(mask, wide: int):  # [h, w] of bool, pixels -> [h, w] of 0 and 1
+    import numpy as np
+
+    inner = mask.copy()
+    for _ in range(wide):
+        framed = np.pad(inner, 1)
+        inner = framed[1:-1, 1:-1] & framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
+    return (mask & ~inner).astype(float)
+
+# %% ../../nbs/dashboard/18_objects.ipynb #9a45e12a
 def outlined_objects(
     world: str | Path,  # a folder with coco/annotations/instances_*.json
     image: str,
     picture: str | Path,
     side: int = 384,  # pixels of the shorter side at least
-):  # (PIL image, [(mask as [h, w] array, name of its category)]), as gradio's AnnotatedImage takes it
-    "A picture and the masks of its COCO objects."
+):  # (PIL image, [(outline as [h, w] array, name of its category)]), as gradio's AnnotatedImage takes it
+    "A picture and the outlines of its COCO objects: what is inside them stays to be seen."
     import numpy as np
     from PIL import Image
     from pycocotools import mask as masks
@@ -36,6 +46,6 @@ def outlined_objects(
                 packed = masks.merge(masks.frPyObjects(outline, height, width))
             else:
                 packed = outline if isinstance(outline["counts"], str) else masks.frPyObjects(outline, height, width)
-            mask = np.kron(masks.decode(packed), np.ones((grow, grow), "uint8")).astype(float)
-            objects.append((mask, names[a["category_id"]]))
+            mask = np.kron(masks.decode(packed), np.ones((grow, grow), "uint8")).astype(bool)
+            objects.append((_outline(mask, max(2, side // 128)), names[a["category_id"]]))
     return opened.resize((width * grow, height * grow), Image.NEAREST), objects

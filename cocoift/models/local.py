@@ -17,7 +17,7 @@ import torch
 
 from ..files import UserError, digest, digest_of
 from ..images import find_pictures
-from .ask import Ask, Model, Reply, Settings
+from .ask import Ask, Cut, Model, Reply, Settings
 from cocoift.models.decoding import (
     AskRow,
     Prefix,
@@ -228,7 +228,7 @@ class LocalModel(Model):
     ) -> Iterator[str]:
         "The answer, a token at a time."
         inputs = self._inputs(ask, self.pictures if pictures is None else pictures)
-        cache, answer, shown, room = None, [], "", settings.most_tokens
+        cache, answer, shown, room, piece = None, [], "", settings.most_tokens, str
         asked = inputs["input_ids"][0].tolist()
         rules = rule_processors(self.rules, len(asked), self.family.stops, self.model.device)
         if self.context:
@@ -245,8 +245,10 @@ class LocalModel(Model):
                 shown = text
             place = {name: inputs[name][..., -1:] + 1 for name in ("position_ids",) if name in inputs}
             inputs = {"input_ids": torch.tensor([[following]], device=self.model.device), **place}
-        if rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]:
-            yield rest
+        else:
+            piece = Cut
+        if (rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]) or piece is Cut:
+            yield piece(rest)
 
     def _inputs(self, ask: Ask, pictures: Mapping[str, Path]) -> dict:
         if unfit := self._unfit(ask):

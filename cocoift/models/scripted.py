@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..files import UserError
 from ..formats import TERSE_FORMATS, normalise
 from ..instructions import stated_format
-from .ask import Ask, Model, Reply, Settings
+from .ask import Ask, Model, Reply, Settings, refuse_system
 from .cut import Cut, CutAnswer, without_part
 
 # %% ../../nbs/models/16_scripted.ipynb #e82aca68
@@ -87,6 +87,7 @@ class ScriptedModel(Model):
         return [CutAnswer(self.text(without_part(ask, questions, cut.part))) for cut in cuts]
 
     def stream(self, ask: Ask, settings: Settings, stop: Event, pictures=None) -> Iterator[str]:
+        refuse_system(self.name, settings)
         yield from paced(self.text(ask), self.pace, stop, self.fails_at)
 
 # %% ../../nbs/models/16_scripted.ipynb #486f3b0a

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 
 from ...files import UserError
-from ..ask import Ask, Model, Reply, Settings
+from ..ask import Ask, Cut, Model, Reply, Settings
 from .cache import Cache
 from .engine import Engine
 from .failures import address, judge_failure, open_client, without_keys
@@ -88,7 +88,9 @@ class ServedModel(Model):
         "The answer as the server writes it."
         image_parts = self.image_parts if pictures is None else ImageParts(pictures)
         drawn = {"temperature": settings.temperature, "top_p": settings.top_p}
-        request = Request(self.name, messages_of(ask, image_parts), {"max_tokens": settings.most_tokens, **drawn})
+        request = Request(
+            self.name, messages_of(ask, image_parts, settings.system), {"max_tokens": settings.most_tokens, **drawn}
+        )
         begun = False
         try:
             for piece in self._pieces(request.body(image_parts), stop):
@@ -114,6 +116,7 @@ class ServedModel(Model):
                     if choice.delta.content:
                         yield choice.delta.content
                     if choice.finish_reason:
+                        yield from [Cut()] * (choice.finish_reason == "length")
                         return
         raise ConnectionError("the server ended the answer before its end")
 
