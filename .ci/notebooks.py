@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 FLOORS = "ground models data train eval viz arena dashboard reports studies cli tutorials".split()  # from the bottom up
 PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a number that only a running kernel can look up
 SKIPPED = re.compile(r"^#\s*\|\s*(slow|gpu|eval: false)\b", re.MULTILINE)
 
 
@@ -72,6 +73,8 @@ def settled(output: NotebookNode) -> NotebookNode:
     data = output.get("data", {})
     if PLOTLY in data:
         output.data = {"image/png": drawn(data[PLOTLY]), "text/plain": "Figure"}
+    if WIDGET in data:
+        output.data = {"text/html": data["text/html"], "text/plain": "Widget"}
     return output
 
 
@@ -89,6 +92,7 @@ def run(path: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs = [settled(output) for output in cell.outputs if output.get("name") != "stderr"]
     notebook.cells = cells
+    notebook.metadata.pop("widgets", None)
     notebook.metadata["outputs_of"] = stamp(notebook)
     nbformat.write(notebook, path)
 

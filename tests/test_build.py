@@ -15,6 +15,7 @@ import pytest
 
 from cocoift.conversation import read_conversations
 from cocoift.data.build.recipe import DEFAULT_BLOCKLISTS
+from cocoift.formats import keeps
 from cocoift.world import make_world
 
 COCOIFT = Path(sys.executable).with_name("cocoift")
@@ -137,6 +138,30 @@ def test_processes_and_order_decide_nothing(cocoift, whole, here):
     done = cocoift(*RECIPE[:3], "--jobs", "1", *RECIPE[5:], "set", cwd=here)
     assert done.returncode == 0, done.stderr
     assert contents(here / "set") == contents(whole / "set")
+
+
+def test_rules_touch_free_rounds_alone(typed, here):
+    def built(name: str, *options: str) -> dict:
+        done = typed("build", "world", "--data", here / "world", "--out", here / name, *options)
+        assert done.returncode == 0, done.stderr
+        return {c.id: c for c in read_conversations(here / name)}
+
+    plain, ruled = built("plain"), built("ruled", "rules=0.5")
+    changed = [id for id in plain if plain[id] != ruled[id]]
+    assert list(plain) == list(ruled) and 0.4 < len(changed) / len(plain) < 0.6
+    counts = json.loads((here / "ruled/manifest.json").read_text())["counts"]
+    assert (
+        counts["governed"] == len(changed)
+        and "governed" not in json.loads((here / "plain/manifest.json").read_text())["counts"]
+    )
+    for id in changed:
+        for before, after in zip(plain[id].rounds, ruled[id].rounds, strict=True):
+            assert keeps(after.format, after.response) in (True, None)
+            assert before.format == "free" or after.response == before.response
+            assert (after.origin.template == before.origin.template) == (after == before)
+    done = typed("build", "world", "--data", here / "world", "--out", here / "no", "layout=verbatim", "rules=0.5")
+    assert done.returncode == 2 and "rules: the layout verbatim leaves dialogs as they are" in done.stderr
+    assert not (here / "no").exists()
 
 
 def test_two_at_once(here):

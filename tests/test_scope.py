@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cocoift.data.build import questions, wordings
+from cocoift.data.build.rules import RULES
 from cocoift.eval.scope import wordings as asked
 from cocoift.eval.scope.rewordings import LASTING, REWORDED_RULES
 from cocoift.formats import words
@@ -28,6 +29,7 @@ def trained() -> set[tuple[str, ...]]:
     texts += [
         t for table in (wordings.QUESTION_WORDINGS, wordings.INSTRUCTIONS) for some in table.values() for t in some
     ]
+    texts += [t for some in RULES.values() for t in some]
     texts += [t for template in (*wordings.PAPER, *wordings.DIVERSE) for t in (template.stated, template.bare)]
     return set().union(*map(runs, texts))
 

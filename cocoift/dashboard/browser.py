@@ -105,13 +105,23 @@ class DatasetBrowser:
         terse = np.array([is_terse(response) for response in responses], bool)
         return np.unique(table.conversation.to_numpy()[rows[terse]])
 
-    def pick(self, source: str = "", format: str = "", fault: bool = False) -> np.ndarray:  # conversation numbers
-        "The conversations that a reader asked for."
+    def holding(self, text: str) -> np.ndarray:  # conversation numbers
+        "The conversations in which a text occurs, in whatever case."
+        import pyarrow.compute as pc
+
+        rounds = self._rounds("instruction", "response")
+        sides = [pc.struct_field(pc.list_flatten(rounds), side) for side in ("instruction", "response")]
+        hits = pc.or_(*(pc.match_substring(side, text, ignore_case=True) for side in sides))
+        return np.unique(pc.list_parent_indices(rounds).filter(hits).to_numpy())
+
+    def pick(self, source: str = "", format: str = "", fault: bool = False, text: str = "") -> np.ndarray:
+        "The conversations (their numbers) that a reader asked for."
         table = self.rounds
         table = table[table.source == source] if source else table
         table = table[table.format == format] if format else table
         numbers = np.unique(table.conversation.to_numpy())
-        return np.intersect1d(numbers, self.faulty) if fault else numbers
+        numbers = np.intersect1d(numbers, self.faulty) if fault else numbers
+        return np.intersect1d(numbers, self.holding(text)) if text else numbers
 
     def conversation(self, number: int) -> Conversation:  # from 0
         "One conversation, read alone."
