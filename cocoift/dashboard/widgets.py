@@ -17,6 +17,7 @@ from .browser import FAULT, DatasetBrowser
 from .samples import FILTERS, filter_rounds, paired_rounds, scored_rounds
 from ..files import UserError
 from ..images import find_pictures
+from ..instructions import stated_format
 from ..models.ask import Ask, Model, Settings
 from ..models.opening import open_model
 from ..pictures import show_pictures, thumbnail
@@ -127,7 +128,7 @@ def _paged(pages: Pages) -> Any:
 
     menus = {name: Dropdown(options=offers, description=name) for name, offers in pages.choices.items()}
     words = Text(placeholder="holds these words", continuous_update=False)
-    back, on, where, shown = Button(description="Back"), Button(description="On"), Label(), HTML()
+    back, following, where, shown = Button(description="Back"), Button(description="Next"), Label(), HTML()
     at, picked = [0], []
 
     def draw() -> None:
@@ -136,7 +137,7 @@ def _paged(pages: Pages) -> Any:
         begin = at[0] * pages.many
         entries = picked[begin : begin + pages.many]
         where.value = f"{begin + 1:,} to {begin + len(entries):,} of {len(picked):,}" if picked else "none"
-        back.disabled, on.disabled = at[0] == 0, at[0] == last
+        back.disabled, following.disabled = at[0] == 0, at[0] == last
         shown.value = "<hr>".join(map(pages.show, entries)) or "<p>Nothing passes these filters: change one.</p>"
 
     def pick(_=None) -> None:
@@ -151,10 +152,10 @@ def _paged(pages: Pages) -> Any:
     for control in (*menus.values(), words):
         control.observe(pick, "value")
     back.on_click(lambda _: turn(-1))
-    on.on_click(lambda _: turn(1))
+    following.on_click(lambda _: turn(1))
     pick()
     still = f"<p><small>{escape(where.value)}; filters and pages live in JupyterLab</small></p>{shown.value}"
-    return _framed([HBox([*menus.values(), words]), HBox([back, on, where]), shown], still)
+    return _framed([HBox([*menus.values(), words]), HBox([back, following, where]), shown], still)
 
 
 def browse(
@@ -193,7 +194,7 @@ def ask(
     again, rounds = Button(description="Begin anew"), []
 
     def draw(growing: tuple[str, str] | None = None) -> str:
-        told = tuple(Round(*pair) for pair in [*rounds, *([growing] if growing else [])])
+        told = tuple(Round(q, a, stated_format(q)) for q, a in [*rounds, *([growing] if growing else [])])
         talk = Conversation("this dialog", (image,) if image else (), told)._repr_html_() if told else ""
         shown.value = talk or f"{thumbnail(image) if image else ''}<p>Nothing has been asked yet.</p>"
         return shown.value
