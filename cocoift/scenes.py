@@ -161,35 +161,26 @@ def _listing(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def describe(scene: list[DrawnShape], draws: random.Random) -> list[str]:
+    "Six captions: two by place, in reading order; four by thing, in any: what and where, and thrice only where."
+
+    def listed(say: Callable[[DrawnShape], str]) -> str:
+        return _listing([say(t) for t in draws.sample(scene, len(scene))])
+
+    return [
+        _listing([f"{_an(t.size)} {t.colour} {t.shape} in the {t.place}" for t in scene]),
+        _listing([f"in the {t.place} is {_an(t.size)} {t.colour} {t.shape}" for t in scene]),
+        listed(lambda t: f"the {t.shape} is {t.colour} and in the {t.place}"),
+        *(listed(lambda t: f"the {t.shape} is in the {t.place}") for _ in range(3)),
+    ]
+
+
 def _sides(a: DrawnShape, b: DrawnShape) -> list[str]:
     (ax, ay), (bx, by) = a.centre, b.centre
     return [
         side
         for side, holds in (("left of", ax < bx), ("right of", ax > bx), ("above", ay < by), ("below", ay > by))
         if holds
-    ]
-
-
-def describe(scene: list[DrawnShape], draws: random.Random) -> list[str]:
-    """Six captions: two by place, in reading order; four by thing, in any: what and where, twice only where, and on
-    which side of each other, where there is another."""
-
-    def listed(say: Callable[[DrawnShape], str]) -> str:
-        return _listing([say(t) for t in draws.sample(scene, len(scene))])
-
-    def where(t: DrawnShape) -> str:
-        return f"the {t.shape} is in the {t.place}"
-
-    pairs = list(permutations(scene, 2))
-    pairs = draws.sample(pairs, min(len(pairs), len(scene)))
-    beside = [f"the {a.shape} is {draws.choice(_sides(a, b))} the {b.shape}" for a, b in pairs]
-    return [
-        _listing([f"{_an(t.size)} {t.colour} {t.shape} in the {t.place}" for t in scene]),
-        _listing([f"in the {t.place} is {_an(t.size)} {t.colour} {t.shape}" for t in scene]),
-        listed(lambda t: f"the {t.shape} is {t.colour} and in the {t.place}"),
-        listed(where),
-        listed(where),
-        _listing(beside) if beside else listed(where),
     ]
 
 # %% ../nbs/11_scenes.ipynb #b71a4114
