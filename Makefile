@@ -63,7 +63,7 @@ links: setup ## write the list of lessons, and the way from page to page
 	$(BIN)/python .ci/notebooks.py --links && $(BIN)/nbdev-clean
 
 lab: setup ## open the notebooks in JupyterLab
-	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m jupyterlab nbs
+	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m jupyterlab nbs --LabApp.default_url=/lab/tree/start.ipynb
 
 clean: ## remove .venv and everything built; runs/ and data/ stay
 	rm -rf .venv .compat .parts build dist *.egg-info .pytest_cache .hypothesis

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['draw_worlds', 'build_layouts', 'build_captions', 'start_model', 'align_model', 'seed_options', 'tune_layout',
-           'train_layouts', 'examine_layout', 'examine_layouts', 'quickstart', 'tiny_study']
+           'train_layouts', 'examine_layout', 'examine_layouts', 'quickstart', 'study_at_hand']
 
 # %% ../../nbs/studies/10_quickstart.ipynb #aa9eaeaf
 import json
@@ -284,8 +284,13 @@ def quickstart(
     }
 
 # %% ../../nbs/studies/10_quickstart.ipynb #c05cf113
-def tiny_study() -> Path:
-    "The folder of a tiny study, made where it is not there yet: `$COCOIFT_STUDY`, else `runs/tiny`."
+def study_at_hand() -> Path:
+    "The folder of a study: `$COCOIFT_STUDY`, or a finished `runs/quickstart` here or above, or `runs/tiny`, made now."
+    here = Path.cwd()
+    if "COCOIFT_STUDY" not in os.environ:
+        for folder in (above / "runs/quickstart" for above in (here, *here.parents)):
+            if (folder / "report.html").exists():
+                return folder
     folder = Path(os.environ.get("COCOIFT_STUDY", "runs/tiny"))
     if not (folder / "report.html").exists():
         quickstart(folder, TINY)
