@@ -31,6 +31,9 @@ def _training(folder: Path) -> pd.DataFrame:
     if times and len(lines):
         derived["seconds"] = lines.step.map({line["step"]: line["seconds"] for line in times})
         derived["tokens_per_s"] = lines.tokens / derived["seconds"]
+        for name in ("waited", "mfu"):  # runs of earlier versions do not say
+            derived[name] = lines.step.map({line["step"]: line.get(name) for line in times}).astype(float)
+        derived["waiting"] = derived.pop("waited") / derived["seconds"]
     if "separate" in lines:
         derived["tree_ratio"] = lines.separate.cumsum() / lines.tokens.cumsum()
     return lines.assign(**derived)
@@ -38,7 +41,9 @@ def _training(folder: Path) -> pd.DataFrame:
 
 def trainings(
     root: str | Path, cache: FileCache | None = None
-) -> tuple[pd.DataFrame, list[str]]:  # run, step, loss, lr, tokens, seconds, tokens_per_s, tree_ratio, done
+) -> tuple[
+    pd.DataFrame, list[str]
+]:  # run, step, loss, lr, tokens, seconds, tokens_per_s, waiting, mfu, tree_ratio, done
     "The metrics of all trainings, running ones up to their last whole line."
     cache, frames, wrong = cache or FileCache(), [], []
     for name, folder in find_folders(root, "metrics.jsonl").items():

@@ -16,6 +16,7 @@ from ..texts import read_json
 from .hosts import meet_hosts
 from .prepare import check_run, count_ranks, drawn, left_out, recipe_notes, settle_recipe
 from .processes import launch
+from .rates import speeds
 from .recipe import TrainRecipe
 
 # %% ../../nbs/train/46_launch.ipynb #ad8bacef
@@ -44,11 +45,9 @@ def train(recipe: TrainRecipe) -> dict:
                 settled = settle_recipe(counted, run["conversations"], plan.sizes_of(recipe.trees and family.trees))
                 write_json(recipe.out / "run.json", run)
                 launch(settled, run["steps"], met)
-    seconds = sum(line["seconds"] for line in Journal(recipe.out / "times.jsonl").read())
-    tokens = sum(line["tokens"] for line in Journal(recipe.out / "metrics.jsonl").read())
     return {
         **read_json(recipe.out / "train.json"),
-        "tokens_per_s": round(tokens / seconds, 1),
+        **speeds(Journal(recipe.out / "metrics.jsonl").read(), Journal(recipe.out / "times.jsonl").read()),
         "model": str(recipe.out / "model"),
         "left_out": left_out(recipe, plan),
     }

@@ -31,6 +31,7 @@ from .checkpoint import Checkpoints
 from .history import asked_alone
 from .pictures import Pictures, known_pictures
 from .plan import Plan, TreeSampler
+from .rates import device_name, peak_flops, step_costs, step_flops, utilisation
 from .recipe import TrainRecipe, schedule
 from .step import StepResult, make_engine, run_step
 from .tree import Tree
@@ -109,6 +110,8 @@ class Worker:
         self.teachers = asked_alone(self.plan, recipe.data) if recipe.loss == "history" else None
         self.sampled: dict[int, list[Tree]] = {}  # of the step at hand and the one ahead
         self.steps = total_steps(recipe, self.sampler.total)
+        self.costs = step_costs(self.model) if self.teachers is None else None  # who teaches costs too
+        self.devices, self.peak = dist.get_world_size(), peak_flops(device_name())
         note = (lambda text: tell_parent("note", text)) if self.first else (lambda text: None)
         self.checkpoints = Checkpoints(recipe.out, recipe.keep, note)
         self.metrics, self.times = Journal(recipe.out / "metrics.jsonl"), Journal(recipe.out / "times.jsonl")
@@ -164,8 +167,11 @@ class Worker:
         "A step's lines."
         line = {"step": number, "loss": result.loss, "lr": lr, "norm": result.norm, "learned": result.learned}
         line |= {"tokens": result.tokens, "separate": result.separate, "places": result.padded}
-        self.metrics.append([line])
-        self.times.append([{"step": number, "seconds": seconds}])
+        flops = self.costs and step_flops(self.costs, result.tokens, result.pairs, result.learned, result.pictures)
+        self.metrics.append([line | {"pictures": result.pictures, "flops": flops}])
+        waited, self.pictures.waited = self.pictures.waited, 0.0
+        times = {"step": number, "seconds": seconds, "waited": round(waited, 4), "devices": self.devices}
+        self.times.append([times | {"mfu": utilisation(flops, seconds, self.devices, self.peak)}])
 
     def finish(self) -> None:
         "The model, and what came out."

@@ -8,6 +8,7 @@ __all__ = ['known_pictures', 'Pictures']
 # %% ../../nbs/train/36_pictures.ipynb #dcd54ade
 import json
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,7 @@ class Pictures:
     def __init__(self, paths: Mapping[str, Path], family: Family, workers: int | None = None, cache_mb: int = 512):
         self.paths, self.family = paths, family
         self.room, self.ready, self.coming = cache_mb * 2**20, OrderedDict(), {}
+        self.waited = 0.0  # seconds that somebody waited for a picture
         self.pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), "pictures")
 
     def _prepare(self, image: str) -> dict[str, torch.Tensor]:
@@ -78,8 +80,10 @@ class Pictures:
         self, images: Sequence[str], device, dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:  # keyword arguments of the model
         "The pictures of a batch."
+        began = time.perf_counter()
         self.expect(images)
         stacked = self.family.stack([self(image) for image in images])
+        self.waited += time.perf_counter() - began
         return {
             name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
             for name, tensor in stacked.items()

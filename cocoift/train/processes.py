@@ -109,9 +109,20 @@ class Bar:
     "A progress bar that follows `metrics.jsonl`."
 
     def __init__(self, recipe: TrainRecipe, steps: int):
-        self.metrics, self.at = recipe.out / "metrics.jsonl", 0
+        self.metrics, self.times, self.at = recipe.out / "metrics.jsonl", recipe.out / "times.jsonl", 0
         self.bar = tqdm(total=steps, desc=f"training {recipe.out.name}", unit="step", disable=None)
         self.since, self.tokens = time.monotonic(), 0
+
+    def pace(self) -> str:  # of the last step: what the device gives, and whether it waits
+        try:
+            with open(self.times, "rb") as file:
+                file.seek(max(0, self.times.stat().st_size - 1000))
+                last = json.loads(file.read().splitlines()[-1])
+        except (OSError, ValueError, IndexError):
+            return ""  # being written
+        waiting = last.get("waited", 0.0) / last["seconds"]
+        mfu, slow = last.get("mfu"), waiting > 0.05
+        return f", MFU {mfu or 0:.0%}" * (mfu is not None) + f", {waiting:.0%} waiting for pictures" * slow
 
     def follow(self) -> None:
         "Read on."
@@ -129,7 +140,8 @@ class Bar:
             self.bar.initial = self.bar.n = lines[-1]["step"] - 1
         self.tokens += sum(line["tokens"] for line in lines) * (not first)
         speed = self.tokens / (time.monotonic() - self.since)
-        self.bar.set_postfix_str(f"loss {lines[-1]['loss']:.3f}, {speed:.0f} tokens/s", refresh=False)
+        told = f"loss {lines[-1]['loss']:.3f}, {speed:.0f} tokens/s{self.pace()}"
+        self.bar.set_postfix_str(told, refresh=False)
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
 # %% ../../nbs/train/45_processes.ipynb #b4f171e8

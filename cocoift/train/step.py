@@ -22,6 +22,7 @@ from .history import Twin, history_loss, with_twin
 from .optimizer import make_optimizer
 from .pack import alone, micro_batches, pack
 from .pictures import Pictures
+from .rates import seen_pairs
 from .recipe import TrainRecipe, deepspeed_config
 from .tokens import Tokens
 from .tree import Rows, Tree, collate, token_loss
@@ -134,9 +135,10 @@ class MicroBatch(NamedTuple):
         rows, twin = with_twin(batch, teachers, weighting=recipe.weighting, **how)
         return cls(rows, trees, twin)
 
-    def counts(self) -> tuple[int, int, int, int]:  # learned, tokens, separate, padded
-        separate = sum(tree.separate for tree in self.trees)
-        return len(self.rows.learned), sum(map(len, self.trees)), separate, self.rows.input_ids.numel()
+    def counts(self) -> tuple[int, ...]:  # learned, tokens, separate, padded, pairs, pictures
+        tokens, separate = sum(map(len, self.trees)), sum(tree.separate for tree in self.trees)
+        padded, pictures = self.rows.input_ids.numel(), len(self.rows.images)
+        return len(self.rows.learned), tokens, separate, padded, seen_pairs(self.trees), pictures
 
 # %% ../../nbs/train/39_step.ipynb #9c36e857
 class StepResult(NamedTuple):
@@ -147,6 +149,8 @@ class StepResult(NamedTuple):
     tokens: int
     separate: int  # tokens that rows of their own would have taken
     padded: int  # tokens with the padding
+    pairs: int  # of a token and one that it sees
+    pictures: int  # that the tower looked at
     norm: float  # of the gradients, before clipping
     stop: bool  # a rank was asked to
 
