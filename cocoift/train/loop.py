@@ -34,6 +34,7 @@ from .plan import Plan, TreeSampler
 from .rates import device_name, peak_flops, step_costs, step_flops, utilisation
 from .recipe import TrainRecipe, schedule
 from .step import StepResult, make_engine, run_step
+from .trackers import Trackers
 from .tree import Tree
 
 # %% ../../nbs/train/40_loop.ipynb #326f469f
@@ -126,8 +127,15 @@ class Worker:
                 journal.keep(lambda line: line["step"] <= done)
             if done:
                 tell_parent("note", f"going on after step {done}")
-        for step in range(done, self.steps):
-            self.step(step)
+        told = self.recipe.report_to if self.first else ()
+        self.trackers = Trackers(
+            told, self.recipe.out, self.recipe.model_dump(mode="json"), done, self.checkpoints.note
+        )
+        try:
+            for step in range(done, self.steps):
+                self.step(step)
+        finally:
+            self.trackers.close()
         self.finish()
 
     def trees(self, step: int) -> list[Tree]:
@@ -168,10 +176,11 @@ class Worker:
         line = {"step": number, "loss": result.loss, "lr": lr, "norm": result.norm, "learned": result.learned}
         line |= {"tokens": result.tokens, "separate": result.separate, "places": result.padded}
         flops = self.costs and step_flops(self.costs, result.tokens, result.pairs, result.learned, result.pictures)
-        self.metrics.append([line | {"pictures": result.pictures, "flops": flops}])
+        self.metrics.append([line := line | {"pictures": result.pictures, "flops": flops}])
         waited, self.pictures.waited = self.pictures.waited, 0.0
         times = {"step": number, "seconds": seconds, "waited": round(waited, 4), "devices": self.devices}
-        self.times.append([times | {"mfu": utilisation(flops, seconds, self.devices, self.peak)}])
+        self.times.append([times := times | {"mfu": utilisation(flops, seconds, self.devices, self.peak)}])
+        self.trackers.log(line | times)
 
     def finish(self) -> None:
         "The model, and what came out."

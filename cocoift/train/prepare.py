@@ -25,6 +25,7 @@ from .memory import fit, model_size
 from .plan import Plan
 from .recipe import TrainRecipe
 from .step import lora_of
+from .trackers import check_trackers
 
 # %% ../../nbs/train/43_prepare.ipynb #3c07ff9a
 def count_ranks(recipe: TrainRecipe) -> int:  # over all hosts
@@ -109,6 +110,7 @@ def _digest_of_ends(path: Path) -> str:  # sha256
 
 def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.json says
     "Refuse what cannot be trained; say what will be."
+    check_trackers(recipe.report_to)
     family = open_family(recipe.model)
     if family.name not in TREES:
         raise UserError(

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..models.template import TEMPLATES
+from .trackers import TRACKERS
 
 # %% ../../nbs/train/28_recipe.ipynb #345bde8d
 class TrainRecipe(BaseModel):
@@ -108,6 +109,8 @@ class TrainRecipe(BaseModel):
     "Steps between checkpoints."
     keep: int = Field(2, gt=0)
     "Checkpoints that stay."
+    report_to: list[Literal[*TRACKERS]] = []
+    "Who shall hear of each step beside the run folder; nothing leaves the machine unasked."
 
     @property
     def row(self) -> int:
@@ -140,7 +143,7 @@ class TrainRecipe(BaseModel):
 
 _FREE_TO_CHANGE = set(
     "model data images out draw ranks hostfile ssh_port interface master zero row_tokens trees micro_batch recompute "
-    "checkpoint keep".split()
+    "checkpoint keep report_to".split()
 )
 
 # %% ../../nbs/train/28_recipe.ipynb #511ea7c1
