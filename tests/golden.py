@@ -8,7 +8,7 @@ typed before is not run again. All run in one folder that holds `study/` (a `qui
 What is made equal, since it changes from run to run or from machine to machine:
 
 - the folder's own path becomes `<tmp>`, the shared data's `<shared>`, the package's `<lab>`, a server's `<address>`;
-- values of `seconds`, `ended`, `wall`, `peak_mb`, `mb_per_s`, `tokens_per_s`, `gb_there`, and dates: `<changes>`;
+- values of `seconds`, `ended`, `wall`, `peak_mb`, `mb_per_s`, `tokens_per_s` and other rates, `gb_there`, and dates: `<changes>`;
 - the version of the lab and the `versions` of libraries: `<version>`;
 - floats keep 10 significant digits, since processors add in different orders;
 - parquet files are compared by their rows, without the pictures in them; HTML by its headings, its visible text and the
@@ -54,7 +54,9 @@ LOOSE = {  # document -> relative and absolute tolerance of its numbers
     "eval-checkpoint": (1e-3, 0.1),
 }
 SHORT, LEAST, MANY = 60, 110, 24  # characters of a part that stays, and of one that is folded; keys of a table
-CHANGES = r"seconds|ended|wall|wall_s|peak_mb|mb_per_s|tokens_per_s|gb_there|date|when"
+CHANGES = (
+    r"seconds|ended|wall|wall_s|peak_mb|mb_per_s|(?:tokens|pictures)_per_s\w*|tflops|waiting|waited|gb_there|date|when"
+)
 
 
 # ---------------------------------------------------------------- normalised

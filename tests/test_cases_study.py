@@ -296,7 +296,7 @@ KEYS = {  # of the documents, by the table of design.md
     "label": "written rejected reasons requests cached tokens cost",
     "assemble": "model",
     "convert": "model",
-    "train": "steps loss tokens_per_s tree_ratio kept cut dropped",
+    "train": "steps loss tokens_per_s tokens_per_s_per_device mfu waiting tree_ratio kept cut dropped",
     "eval": "items coverage scores leakage",
     "scope": "items images sha256",
     "likelihood": "points",

@@ -68,12 +68,13 @@ def _train(
     from cocoift.train.launch import train
 
     done = train(chosen)
+    share = f"MFU {done['mfu']:.0%}, " if done["mfu"] else ""  # of a processor nobody tells the peak
     show(
         done,
         json,
         [
             f"{done['steps']} steps, loss {done['loss']:.3f}, {done['tokens_per_s']:.0f} tokens/s, "
-            f"trees save {done['tree_ratio']:.2f}x",
+            f"{share}trees save {done['tree_ratio']:.2f}x",
             f"conversations: {done['kept']} kept, {done['cut']} cut, {done['dropped']} dropped",
             f"model: {done['model']}",
         ],

@@ -11,8 +11,6 @@ from itertools import groupby
 from math import ceil
 from operator import itemgetter
 
-import torch
-
 from ..files import UserError
 from .memory import GPUS, fit, hours, model_size
 from cocoift.train.prepare import (
@@ -25,6 +23,7 @@ from cocoift.train.prepare import (
     recipe_notes,
     with_rows,
 )
+from .rates import device_name, peak_flops
 from .recipe import TrainRecipe
 from .tree import Tree
 
@@ -57,9 +56,8 @@ def row_lines(runs: Sequence[dict], colour: bool = False) -> list[str]:
 def _machine(recipe: TrainRecipe, gpu: str | None) -> tuple[int, int, float | None]:  # ranks, bytes each, TFLOP/s
     if gpu is None:
         ranks = count_ranks(recipe)
-        name = torch.cuda.get_device_name(0).lower() if torch.cuda.is_available() else ""
-        known = (tflops for kind, (_, tflops) in GPUS.items() if kind.partition("-")[0] in name)
-        return ranks, memory_of_rank(ranks), next(known, None)
+        peak = peak_flops(device_name())
+        return ranks, memory_of_rank(ranks), peak and peak / 1e12
     if gpu not in GPUS:
         raise UserError(f"--gpu {gpu}: is not known: there are {', '.join(GPUS)}")
     memory, tflops = GPUS[gpu]
