@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,8 @@ def check_trackers(names: Sequence[str]) -> None:
 
 class _TensorBoard:
     def __init__(self, run: Path, recipe: Mapping[str, Any], done: int):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(run / "tensorboard", purge_step=done + 1 if done else None)
+        package = import_module("torch.utils.tensorboard")
+        self.writer = package.SummaryWriter(run / "tensorboard", purge_step=done + 1 if done else None)
         self.writer.add_text("recipe", "\n".join(f"    {name}: {value}" for name, value in recipe.items()))
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -43,8 +43,6 @@ class _TensorBoard:
 
 class _Tracked:  # Trackio has wandb's functions
     def __init__(self, package: str, run: Path, recipe: Mapping[str, Any], done: int):
-        from importlib import import_module
-
         self.module, self.done = import_module(package), done
         name, own = f"{run.parent.name}/{run.name}", {}
         if package == "wandb":
