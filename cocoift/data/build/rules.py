@@ -126,7 +126,7 @@ def with_rules(
     if any(r.shows or r.origin.template.startswith("dialog-") for r in c.rounds):
         return c
     free = [k for k, r in enumerate(c.rounds) if r.format == "free"]
-    if not free:
+    if not free or placement == "first" and len(free) < len(c.rounds):  # what is not stated may be meant there
         return c
     rounds = list(c.rounds) if placement == "first" else [_reworded(r, draws) for r in c.rounds]
     regime, rules, apart = draw_regime(len(free), placement, draws), {}, set()
