@@ -217,6 +217,8 @@ def take_picture(
         raise UserError(f"{path.name}: is larger than {MOST_BYTES // 1_000_000} MB: send a smaller picture")
     try:
         with Image.open(io.BytesIO(path.read_bytes()), formats=_PICTURE_FORMATS) as picture:
+            if picture.format == "JPEG":
+                picture.draft("RGB", (MOST_SIDE, MOST_SIDE))  # a photograph is read no larger than it is needed
             if picture.width * picture.height > MOST_PIXELS:
                 raise UserError(
                     f"{path.name}: has {picture.width:,} x {picture.height:,} pixels: send a smaller picture"

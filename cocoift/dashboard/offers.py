@@ -49,7 +49,7 @@ def describe_model(registry: ModelRegistry, name: str) -> str:
     if entry.scripted:
         return _SCRIPTS.get(entry.scripted, "A script, no model.")
     layout = name.removeprefix(RECORDED).partition(" (")[0]
-    made = f"Trained on {LAYOUT_WORDS[layout]}." if layout in LAYOUT_WORDS else ""
+    made = f"Training data: {LAYOUT_WORDS[layout]}." if layout in LAYOUT_WORDS else ""
     made = "Before any fine-tuning." if layout == "untuned" else made
     return f"{'Recorded. ' * bool(entry.replay)}{made}".strip()
 
