@@ -25,6 +25,7 @@ MODELS = """
 - {{name: snail, scripted: collapse, pace: 1}}
 - {{name: broken, scripted: oracle, pace: 60, fails_at: 2}}
 - {{name: echo, server: '{server}#echo'}}
+- {{name: mirror, server: '{server}#mirror'}}
 """
 
 

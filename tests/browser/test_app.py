@@ -12,6 +12,8 @@ from PIL import Image
 
 from cocoift.files import Journal
 
+FILES = "Earlier dialogs, logs, files and links"
+
 
 def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     for name in ("red", "blue"):
@@ -22,14 +24,15 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     answered(chat)
     send(chat, "Describe what you see.", tmp_path / "blue.png")
     expect(bot(chat, "a")).to_contain_text("I know only the pictures")
-    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked")
+    expect(bot(chat, "b")).to_contain_text("leaked: still obeys question 1")
     expect(chat.locator("#chat-a").get_by_test_id("user").locator("img")).to_have_count(2)
     answered(chat)
     chat.locator("#chat-b").get_by_role("button", name="Copy", exact=False).last.click()
     # as it was said
     chat.wait_for_function("navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=60_000)
     fold(chat, "Difference between the answers")
-    expect(chat.locator("#difference ins")).to_contain_text("Unknown")
+    expect(chat.locator("#difference .legend")).to_contain_text("only B says this")
+    expect(chat.locator("#difference p:not(.legend) ins")).to_contain_text("Unknown")
     chat.locator("#reason textarea, #reason input").first.fill("it says more")
     chat.keyboard.press("Alt+1")
     expect(chat.locator("#note")).to_contain_text("A was quick")
@@ -55,7 +58,7 @@ def test_pictures_of_a_later_round_stand_where_the_question_puts_them(chat, stud
     expect(chat.locator("#chat-a").get_by_text(re.compile("is <.?image> as dark as <.?image> here"))).to_be_visible()
     send(chat, "Is <image> or <image> red?", tmp_path / "red.png")  # two places for one picture
     expect(chat.get_by_text("write it once for each of them")).to_be_visible()
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     chat.locator("#export").click()
     with chat.expect_download() as download:
         chat.locator("#files a").last.click()
@@ -67,7 +70,7 @@ def test_pictures_of_a_later_round_stand_where_the_question_puts_them(chat, stud
     expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="))
     go(chat, chat.locator("#link textarea, #link input").first.input_value())
     expect(chat.locator("#chat-b").get_by_test_id("user").locator("img")).to_have_count(3)
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     choose(chat, "replay-model", "echo")
     chat.locator("#replay").click()
     expect(bot(chat, "b")).to_contain_text("then text image_url text image_url text.")
@@ -92,7 +95,7 @@ def test_one_side_is_stopped_retried_edited_undone(chat):
     chat.locator("#chat-b").get_by_role("button", name="Edit").last.click()
     chat.locator("#chat-b textarea").fill("Is it red? Answer yes or no.")
     chat.locator("#chat-b").get_by_role("button", name="Submit").click()
-    expect(bot(chat, "b")).to_contain_text("yes_no")
+    expect(bot(chat, "b")).to_contain_text("asked for yes or no")
     expect(chat.locator("#chat-b").get_by_test_id("user").last).to_contain_text("Is it red?")
     assert bot(chat, "a").inner_text() == told
     chat.locator("#chat-b").get_by_role("button", name="Undo").last.click()
@@ -114,11 +117,13 @@ def test_blind_names_are_revealed_by_the_vote(chat):
     send(chat, "What is here? Answer with a single word.")
     answered(chat, 60_000)
     text = chat.locator("#sides").inner_text()
-    names = ("quick", "brisk", "slow", "broken", "echo")
+    names = ("quick", "brisk", "slow", "broken", "echo", "mirror")  # of which only the last two are no scripts
     assert not any(re.search(rf"\b{name}\b", text) for name in names) and " s ·" not in text
     chat.locator("#vote-tie").click()
     expect(chat.locator("#note")).to_contain_text("Noted: tie")
+    expect(chat.locator("#note")).to_have_attribute("aria-live", "polite")
     expect(chat.locator("#model-a")).to_be_visible()
+    assert {chat.locator(f"#model-{side} input").input_value() for side in "ab"} == {"echo", "mirror"}
 
 
 def test_hostile_text_is_text(chat):
@@ -145,28 +150,29 @@ def test_hostile_text_is_text(chat):
 
 def test_a_script_a_link_and_an_export(chat, tmp_path):
     chat.locator("#run-script").click()
-    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(3)
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(4)
     answered(chat, 60_000)
+    expect(bot(chat, "b")).to_contain_text("leaked: still obeys question 2")
     fold(chat, "The picture and its COCO objects")
     chat.locator("#show-objects").click()
     expect(chat.locator("#objects img").first).to_be_visible()
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     chat.locator("#export").click()
     expect(chat.locator("#files a[download], #files a").first).to_be_visible()
     with chat.expect_download() as download:
         chat.locator("#files a").first.click()
     sides = json.loads(Path(download.value.path()).read_text())
-    assert [len(side["rounds"]) for side in sides.values()] == [3, 3]
+    assert [len(side["rounds"]) for side in sides.values()] == [4, 4]
     chat.locator("#save").click()
     expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="))
     link = chat.locator("#link textarea, #link input").first.input_value()
     go(chat, link)
-    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3)
-    fold(chat, "Replay, open a log, take away, link")
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(4)
+    fold(chat, FILES)
     choose(chat, "replay-model", "quick")
     chat.locator("#replay").click()
     expect(chat.locator("#model-b input")).to_have_value("quick")
-    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3)
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(4)
 
 
 def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
@@ -195,9 +201,9 @@ def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
         )
         + "\n"
     )
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     chat.locator("#log input[type=file]").set_input_files(tmp_path / "conv.json")
-    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked")
+    expect(bot(chat, "b")).to_contain_text("leaked: still obeys question 1")
     expect(chat.locator("#chat-c")).to_be_hidden()
 
 
