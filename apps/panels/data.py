@@ -55,7 +55,7 @@ class Data:
     def arrive(self, query: Query) -> list:
         there = list(find_datasets(self.study.root))
         chosen = query.one(
-            "set", there, next((name for name in there if name in look.LAYOUT_ORDER), next(iter(there), None))
+            "set", there, next((name for name in there if name in LAYOUT_ORDER), next(iter(there), None))
         )
         return [
             gr.update(choices=there, value=chosen),

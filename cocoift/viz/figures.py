@@ -16,18 +16,17 @@ from cocoift.viz.look import (
     QUIET,
     RULE,
     ZERO,
-    Look,
     NothingToDraw,
     dodge,
     dots,
     dress,
-    looks,
     mark_undefined,
     name_rows,
     or_reason,
     span,
     tidy,
 )
+from .names import Look, looks
 
 # %% ../../nbs/viz/50_figures.ipynb #3a328f34
 _PANELS = ("carry-over<br>in the data", "leakage<br>in the model")

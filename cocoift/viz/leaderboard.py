@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .figures import EFFECT_ROWS, METRIC_LABELS
-from .look import INK, QUIET, ZERO, Look, NothingToDraw, dots, dress, looks, name_rows, or_reason, tidy
+from .look import INK, QUIET, ZERO, NothingToDraw, dots, dress, name_rows, or_reason, tidy
+from .names import Look, looks
 
 # %% ../../nbs/viz/56_leaderboard.ipynb #0b21e439
 _GAP = ["difference", "difference_low", "difference_high", "pairs"]

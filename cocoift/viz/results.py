@@ -20,13 +20,13 @@ from cocoift.viz.look import (
     dots,
     dress,
     heatmap,
-    looks,
     name_rows,
     or_reason,
     rule_rows,
     span,
     tidy,
 )
+from .names import looks
 
 # %% ../../nbs/viz/57_results.ipynb #3ecaf938
 def _papers(figure: go.Figure, paper: pd.DataFrame, places: dict[str, int]) -> None:  # a mark a model and capability

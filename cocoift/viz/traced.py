@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Look, NothingToDraw, dress, looks, or_reason, tidy
+from .look import NothingToDraw, dress, or_reason, tidy
+from .names import Look, looks
 
 # %% ../../nbs/viz/58_traced.ipynb #d3ef4439
 _MOST_POINTS = 400  # of a curve
