@@ -3444,6 +3444,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'cocoift.places.signs_before': ('places.html#signs_before', 'cocoift/places.py'),
                                 'cocoift.places.unplaced': ('places.html#unplaced', 'cocoift/places.py'),
                                 'cocoift.places.with_places': ('places.html#with_places', 'cocoift/places.py')},
+            'cocoift.plain': { 'cocoift.plain.format_in_words': ('plain.html#format_in_words', 'cocoift/plain.py'),
+                               'cocoift.plain.in_words': ('plain.html#in_words', 'cocoift/plain.py')},
             'cocoift.reports.arms': { 'cocoift.reports.arms.Arm': ('reports/arms.html#arm', 'cocoift/reports/arms.py'),
                                       'cocoift.reports.arms.Arm.others': ('reports/arms.html#arm.others', 'cocoift/reports/arms.py'),
                                       'cocoift.reports.arms.Arm.rounds': ('reports/arms.html#arm.rounds', 'cocoift/reports/arms.py'),

@@ -20,8 +20,8 @@ import cocoift
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUND = (
-    "conversation dataset files formats images instructions locks options pictures places scenes stats streams texts "
-    "thoughts world"
+    "conversation dataset files formats images instructions locks options pictures places plain scenes stats streams "
+    "texts thoughts world"
 ).split()
 # Rooms that a room may import besides itself; from the bottom up.
 BELOW = {
