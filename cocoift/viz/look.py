@@ -149,16 +149,20 @@ def _hover(frame: pd.DataFrame, name: str) -> list[str]:
 
 
 def mark_undefined(figure: go.Figure, places: Iterable[float], along: str, panel: str, word: str = "undefined") -> None:
-    "The word for what has no number, at its place."
+    "The word for what has no number, at its place; once where several stand close."
     for place in places:
+        key, value = "x" if along == "y" else "y", f"<i>{word}</i>"
+        near = (
+            note for note in figure.layout.annotations if note.text == value and note[f"{key}ref"] == f"{key}{panel}"
+        )
+        if along == "y" and any(abs(note[key] - place) < 0.4 for note in near):
+            continue
         where = (
             {"x": 0.5, "xref": f"x{panel} domain", "y": place, "yref": f"y{panel}"}
             if along == "x"
             else {"y": 0.5, "yref": f"y{panel} domain", "x": place, "xref": f"x{panel}", "textangle": -90}
         )
-        figure.add_annotation(
-            text=f"<i>{word}</i>", showarrow=False, font=dict(size=12, color=QUIET), bgcolor="white", **where
-        )
+        figure.add_annotation(text=value, showarrow=False, font=dict(size=12, color=QUIET), bgcolor="white", **where)
 
 
 _LINKS = ("folder", "bench", "history", "capability", "metric", "effect", "measure")  # what a point is of

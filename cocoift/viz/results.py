@@ -77,7 +77,7 @@ def by_capability(
         rows = table[(table.layout == name) & (table.wording == wording)]
         at = [places[capability] + dodge(index, len(series)) for capability in rows.capability]
         label = name if wording == "seen" else f"{name}, reworded"
-        dots(figure, rows, at, label, named[name], hollow=wording != "seen")
+        dots(figure, rows, at, label, named[name], hollow=wording != "seen", legendgroup=name)
         if "blind" in rows and rows.blind.notna().any():
             _blind(figure, rows, at, named=index == 0)
     paper = pd.DataFrame(columns=["capability", "value", "model"]) if paper is None else paper
