@@ -24,6 +24,7 @@ from starlette.middleware import Middleware  # noqa: E402
 
 from apps import chat, dashboard  # noqa: E402
 from apps.guard import Gate, Guard  # noqa: E402
+from apps.panels import page as panels_page  # noqa: E402
 from apps.sessions import Sessions  # noqa: E402
 from apps.theme import CSS, HEAD, THEME  # noqa: E402
 from cocoift.arena.session import MOST_BYTES  # noqa: E402
@@ -36,8 +37,8 @@ FORGET = (300, 1800)
 LOOKS = dict(
     ssr_mode=False,
     theme=THEME,
-    css=CSS,
-    head=HEAD,
+    css=CSS + panels_page.CSS,
+    head=HEAD + panels_page.HEAD,
     footer_links=[],
     show_error=False,
     run_history=False,

@@ -76,14 +76,6 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; }
 .difference ins { background: #56b4e955; text-decoration: underline; }
 .difference.legend { font-size: .85rem; margin-bottom: 6px; }
-.figure {
-  position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px;
-  background: white; overflow: hidden;
-}
-.figure .csv {
-  position: absolute; top: 10px; right: 10px; width: auto !important; min-width: 0 !important; font-size: .72rem;
-  padding: 2px 8px; z-index: 2;
-}
 .where { font-size: .85rem; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); margin: 0 0 10px; }
 .question { font-size: 1.1rem; font-weight: 600; margin: 0 0 4px; }
 .truth { margin: 0 0 12px; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
@@ -119,8 +111,6 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; }
   #count label { padding: 4px 8px; font-size: .85rem; } #blind label { white-space: nowrap; font-size: .85rem; }
   #votes > * { flex: 1 1 22% !important; min-width: 0 !important; } #votes #reason { flex: 1 1 44% !important; }
   #title, #tabs { margin: 0 -20px; width: calc(100% + 40px) !important; } #tabs { margin-bottom: 76px; }
-  .row:has(> .figure) { flex-direction: column; } .figure { min-width: 100% !important; }
-  .figure .csv { position: static; margin: 0 8px 8px auto; }
 }
 """
 

@@ -20,13 +20,13 @@ from cocoift.viz.look import (
     dots,
     dress,
     heatmap,
-    looks,
     name_rows,
     or_reason,
     rule_rows,
     span,
     tidy,
 )
+from .names import looks
 
 # %% ../../nbs/viz/57_results.ipynb #3ecaf938
 def _papers(figure: go.Figure, paper: pd.DataFrame, places: dict[str, int]) -> None:  # a mark a model and capability
@@ -77,7 +77,7 @@ def by_capability(
         rows = table[(table.layout == name) & (table.wording == wording)]
         at = [places[capability] + dodge(index, len(series)) for capability in rows.capability]
         label = name if wording == "seen" else f"{name}, reworded"
-        dots(figure, rows, at, label, named[name], hollow=wording != "seen")
+        dots(figure, rows, at, label, named[name], hollow=wording != "seen", legendgroup=name)
         if "blind" in rows and rows.blind.notna().any():
             _blind(figure, rows, at, named=index == 0)
     paper = pd.DataFrame(columns=["capability", "value", "model"]) if paper is None else paper
