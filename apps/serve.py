@@ -116,8 +116,8 @@ def serve(options: dict) -> None:
     signal.signal(signal.SIGTERM, leave)
     host, port, password = options["host"], options["port"], options["password"]
     past_proxies(host)
-    blocks = page(options).queue(max_size=400, default_concurrency_limit=40)
     try:
+        blocks = page(options).queue(max_size=400, default_concurrency_limit=40)
         blocks.launch(
             server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
@@ -128,6 +128,8 @@ def serve(options: dict) -> None:
             app_kwargs={"middleware": [Middleware(Guard, share=options["share"])], **CLOSED},
             **LOOKS,
         )
+    except UserError:
+        raise
     except Exception as error:  # before it serves: afterwards errors are a visitor's, and logged
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(

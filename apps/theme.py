@@ -24,7 +24,8 @@ CSS = """
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
 .facts.leaks { border-top: 2px solid var(--leak); }
 .facts i { font-style: normal; font-weight: 600; }
-.message, .message * { opacity: 1; } input.subdued { color: var(--body-text-color) !important; }
+.message .md { opacity: 1 !important; } .wrap .or { color: inherit !important; }
+input.subdued { color: var(--body-text-color) !important; }
 #bar { flex-wrap: nowrap; } #bar #script { flex: 1 1 260px; } #scene-picture .icon-button-wrapper { display: none; }
 #scene {
   gap: 14px; align-items: flex-start; position: sticky; top: 0; z-index: 15; padding: 4px 0; flex-wrap: nowrap;
@@ -66,7 +67,7 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; }
 }
 #examples .container p { margin: 0; }
 #examples .container img { width: 60px; height: 60px; flex: none; object-fit: contain; border-radius: 4px; }
-#sides .head { align-items: stretch; flex-wrap: wrap; } #sides .head > .block { flex: 1 1 150px; }
+#sides .head { align-items: stretch; flex-wrap: wrap; } #sides .head > .block { flex: 1 1 250px; }
 .plain {
   background: transparent !important; border: 1px solid var(--border-color-primary) !important;
   font-weight: 400 !important;

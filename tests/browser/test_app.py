@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from zipfile import ZipFile
 
+import pytest
 from hands import answered, bot, choose, expect, fold, go, ready, send
 from PIL import Image
 
@@ -251,6 +252,104 @@ def test_what_goes_wrong_is_said(chat, tmp_path):
     expect(chat.get_by_text(re.compile("is no picture that can be read|send a smaller picture")).last).to_be_visible(
         timeout=60_000
     )
+
+
+def test_what_cannot_be_sent_takes_nothing_away(chat, tmp_path):
+    send(chat, "What is here?")
+    answered(chat)
+    before = bot(chat, "a").inner_text()
+    chat.locator("#prompt textarea").press("Enter")
+    expect(chat.get_by_text("Write a question first").last).to_be_visible()
+    (tmp_path / "torn.png").write_bytes(b"no picture" * 1_100_000)  # too large, and nothing to make smaller
+    send(chat, "And on this?", tmp_path / "torn.png")
+    expect(chat.get_by_text("torn.png: is no picture that can be read").last).to_be_visible()
+    assert bot(chat, "a").inner_text() == before and not chat.locator("#sides .error").count()
+    expect(chat.locator("#chat-a").get_by_test_id("user")).to_have_count(1)  # the question did not go without it
+    expect(chat.locator("#prompt textarea")).to_have_value("And on this?")
+    chat.locator("#prompt button[aria-label*=emove], #prompt .delete-button").first.click()
+    Image.new("RGB", (3300, 3200), "teal").save(tmp_path / "photo.bmp")  # 31 MB
+    send(chat, "And on this?", tmp_path / "photo.bmp")
+    sent = chat.locator("#chat-a").get_by_test_id("user").locator("img")
+    expect(sent).to_be_visible()
+    assert sent.evaluate("e => e.naturalWidth") == 2048
+    answered(chat)
+    before = bot(chat, "a").inner_text()
+    fold(chat, "How each model answers")
+    for most, says in (("9999", "1 to 1024 are possible"), ("64", "words")):
+        chat.locator("#most-tokens-a input").fill(most)
+        chat.locator("#most-tokens-a input").press("Tab")
+        chat.locator("#retry-a").click()
+        expect(bot(chat, "a")).to_contain_text(says)
+
+
+def test_answers_are_set_and_gone_on_from(chat):
+    for side, model in (("a", "echo"), ("b", "mirror")):
+        choose(chat, f"model-{side}", model)
+    fold(chat, "How each model answers")
+    chat.locator("#system-b textarea").fill("Be a mirror.")
+    table = "| a long heading | another |\n|---|---|\n| internationalisation | b |"
+    send(chat, f"Tell your system. So $x^2$, for $5 or $6:\n\n$$y$$\n\nمرحبا بالعالم\n\n{table}")
+    answered(chat)
+    expect(bot(chat, "b")).to_contain_text("Be a mirror.")
+    expect(bot(chat, "a")).not_to_contain_text("Be a mirror.")
+    expect(bot(chat, "a").locator(".katex")).to_have_count(2)
+    expect(bot(chat, "a").get_by_text("for $5 or $6")).to_be_visible()
+    arabic = bot(chat, "a").locator("p", has_text="مرحبا")
+    assert arabic.evaluate("e => getComputedStyle(e).unicodeBidi") == "plaintext"
+    cell = chat.locator("#chat-a").get_by_test_id("user").locator("td").first
+    assert cell.evaluate("e => e.getClientRects().length === 1 && e.clientHeight < 60")
+    first = chat.locator("#chat-b").get_by_test_id("user").first
+    chat.locator("#chat-b").get_by_role("button", name="Edit").first.click()
+    box = chat.locator("#chat-b textarea").bounding_box()
+    assert box["width"] > 0.7 * chat.locator("#chat-b").bounding_box()["width"], box
+    chat.locator("#chat-b textarea").fill("Only here?")
+    chat.locator("#chat-b").get_by_role("button", name="Submit").click()
+    expect(first).to_contain_text("Only here?")
+    answered(chat)
+    chat.locator("#chat-b").get_by_text("All go on from B").click()
+    expect(bot(chat, "a")).to_contain_text("mirror's answer, not this model's")
+    expect(chat.locator("#vote-a")).to_be_disabled()  # there is but one answer
+    send(chat, "And now?")
+    answered(chat)
+    chat.locator("#clear").click()
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0)
+    ready(chat, chat.url)
+    fold(chat, FILES)
+    chat.locator("#earlier input").click()
+    chat.locator("#earlier").get_by_role("option").first.click()
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(2)
+    expect(chat.locator("#chat-b")).to_contain_text("Only here?")
+
+
+def serious(page) -> list[str]:
+    "What axe finds that keeps somebody from using the page."
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{v['id']}: {node['html'][:120]}"
+        for v in found
+        if v["impact"] in ("critical", "serious")
+        for node in v["nodes"]
+    ]
+
+
+def test_everybody_can_use_it(chat, url):
+    assert serious(chat) == []
+    chat.locator("#run-script").click()
+    answered(chat)
+    for title in ("Difference between", "The picture and", "How each model", FILES):
+        fold(chat, title)
+    chat.locator("#show-objects").click()
+    expect(chat.locator("#objects img").first).to_be_visible()
+    chat.wait_for_timeout(700)
+    assert serious(chat) == []
+    chat.locator("#script input").focus()
+    reached = set()
+    for _ in range(24):  # no list stays open behind the one who tabs on
+        chat.keyboard.press("Tab")
+        reached.add(chat.evaluate("document.activeElement.closest('[id]')?.id"))
+        assert chat.locator("[role=listbox]:visible").count() <= 1
+    assert {"run-script", "stop-a", "retry-b"} <= reached
 
 
 def test_models_that_become_unreadable_are_named_on_the_page(chat, study):
