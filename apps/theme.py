@@ -160,6 +160,9 @@ document.addEventListener("scroll", e => {
 """
 
 _KEYS = """
+addEventListener("keydown", e => {  // gradio would take the Tab for typing, and open the list that was left
+  if (e.key === "Tab" && e.target.matches?.("[role=combobox]")) e.stopPropagation();
+}, true);
 document.addEventListener("keydown", e => {
   const votes = {1: "vote-a", 2: "vote-b", 3: "vote-c", 4: "vote-d", 0: "vote-tie", 9: "vote-bad"};
   const id = e.altKey && votes[e.key] || (e.key === "Escape" && "stop");
