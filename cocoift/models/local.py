@@ -17,7 +17,7 @@ import torch
 
 from ..files import UserError, digest, digest_of
 from ..images import find_pictures
-from .ask import Ask, Cut, Model, Reply, Settings
+from .ask import Ask, CutPiece, Model, Reply, Settings
 from .chat_template import with_system
 from cocoift.models.decoding import (
     AskRow,
@@ -247,8 +247,8 @@ class LocalModel(Model):
             place = {name: inputs[name][..., -1:] + 1 for name in ("position_ids",) if name in inputs}
             inputs = {"input_ids": torch.tensor([[following]], device=self.model.device), **place}
         else:
-            piece = Cut
-        if (rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]) or piece is Cut:
+            piece = CutPiece
+        if (rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]) or piece is CutPiece:
             yield piece(rest)
 
     def _inputs(self, ask: Ask, pictures: Mapping[str, Path], system: str = "") -> dict:

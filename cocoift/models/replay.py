@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..files import Journal, UserError
 from ..formats import TERSE_FORMATS, is_terse
 from ..instructions import stated_format
-from .ask import Ask, Given, Model, Reply, Settings, refuse_system
+from .ask import Ask, GivenPiece, Model, Reply, Settings, refuse_system
 from .scripted import paced
 from ..texts import read_object
 
@@ -131,4 +131,4 @@ class ReplayModel(Model):
         "What the run answered, a word at a time."
         refuse_system(self.name, settings)
         answer = self.nearest(ask)
-        yield from map(Given if answer.given else str, paced(answer.text, self.pace, stop))
+        yield from map(GivenPiece if answer.given else str, paced(answer.text, self.pace, stop))
