@@ -63,8 +63,8 @@ def _round_messages(side: Side, number: int, pictures: Mapping[str, Path], blind
     files = [{"path": str(pictures[image]), "alt_text": f"picture {image[:24]}"} for image in shown]
     gone = "".join(f"\n\n*(picture {defuse(image)[:24]} is not here)*" for image in r.images if image not in pictures)
     asked = [*files, as_formulas(defuse(r.written)) + gone]
-    said = {"role": "assistant", "content": _said(side, number, blind)}
-    return [*({"role": "user", "content": content} for content in asked), said]
+    answer = {"role": "assistant", "content": _said(side, number, blind)}
+    return [*({"role": "user", "content": content} for content in asked), answer]
 
 
 def messages(side: Side, pictures: Mapping[str, Path], blind: bool = False) -> list[dict]:  # role and content

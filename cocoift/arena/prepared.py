@@ -115,9 +115,9 @@ def recorded(runs: Mapping[str, ReplayModel], most: int = 6) -> dict[str, Prepar
     common, ranked = [place for place, names in having.items() if len(names) >= min(2, len(runs))], []
     for place in common[:_MOST_LOOKED_AT]:
         names = having[place]
-        found = {name: _leaks(runs[name], *place) for name in names}
-        best, worst = min(names, key=lambda name: found[name]), max(names, key=lambda n: (found[n][0], -found[n][1]))
-        shows = (found[best][0] - found[worst][0], found[best][1] + found[worst][1])
+        counts = {name: _leaks(runs[name], *place) for name in names}
+        best, worst = min(names, key=lambda name: counts[name]), max(names, key=lambda n: (counts[n][0], -counts[n][1]))
+        shows = (counts[best][0] - counts[worst][0], counts[best][1] + counts[worst][1])
         order = names.index(best) + names.index(worst)  # the runs that are listed first, where all show the same
         ranked.append((*shows, order, place, tuple(dict.fromkeys((worst, best, *names)))))
     best_of = {}
