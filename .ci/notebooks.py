@@ -78,6 +78,11 @@ def settled(output: NotebookNode) -> NotebookNode:
     return output
 
 
+def is_kept(output: NotebookNode) -> bool:  # no warnings, no progress bars
+    data = output.get("data", {})
+    return output.get("name") != "stderr" and not (WIDGET in data and "text/html" not in data)
+
+
 def run(path: Path) -> None:
     "Run a notebook in its folder and keep what it shows."
     from nbclient import NotebookClient
@@ -90,7 +95,7 @@ def run(path: Path) -> None:
     ).execute()
     for cell in cells:
         if cell.cell_type == "code":
-            cell.outputs = [settled(output) for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [settled(output) for output in cell.outputs if is_kept(output)]
     notebook.cells = cells
     notebook.metadata.pop("widgets", None)
     notebook.metadata["outputs_of"] = stamp(notebook)

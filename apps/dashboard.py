@@ -1,20 +1,23 @@
-"Results, samples, data, training and votes of what lies below a folder: five panels, their choices in the address."
+"Results, samples, data, training, runs and votes of what lies below a folder: panels, their choices in the address."
 
 from pathlib import Path
 
 import gradio as gr
 
 from apps.panels.data import Data
+from apps.panels.figure import TakeAway
 from apps.panels.place import NOTHING, Query, Study
 from apps.panels.results import Results
+from apps.panels.runs import Runs
 from apps.panels.samples import Samples
 from apps.panels.training import Training
 from apps.panels.votes import Votes
-from apps.sessions import QUIET
+from apps.sessions import QUIET, shows_errors
 from cocoift.arena.store import ArenaStore
 from cocoift.dashboard.registry import ModelRegistry
 
-PANELS = {"results": Results, "samples": Samples, "data": Data, "training": Training, "votes": Votes}
+PANELS = {"results": Results, "samples": Samples, "data": Data, "training": Training, "runs": Runs, "votes": Votes}
+OPENED = """document.addEventListener("cocoift:open", e => trigger("click", e.detail));"""  # a point of a figure
 
 
 def build(
@@ -26,6 +29,7 @@ def build(
         for name, panel in PANELS.items():
             with gr.Tab(name.capitalize(), id=name) as tabs[name]:
                 panels[name] = panel(study)
+    opened, taken = gr.HTML(visible="hidden", elem_id="opened", js_on_load=OPENED), TakeAway(study.csv)
 
     def arrive(request: gr.Request):
         query = Query(request)
@@ -33,6 +37,9 @@ def build(
             *(value for panel in panels.values() for value in panel.arrive(query)),
             gr.Tabs(selected=query.one("panel", PANELS, "results")),
         ]
+
+    def lead(event: gr.EventData):
+        return [*panels["samples"].opened(event._data), gr.Tabs(selected="samples")]
 
     places = [*(part for panel in panels.values() for part in panel.choices.values()), chosen]
     came = where.load(arrive, None, places, **QUIET)
@@ -42,3 +49,6 @@ def build(
         panel.wire()
         if name != "results":
             panel.after(tabs[name].select(None, None, None, js=NOTHING))
+    samples = [*panels["samples"].choices.values(), chosen]
+    panels["samples"].after(opened.click(shows_errors(lead), None, samples, **QUIET))
+    taken.wire(place for panel in panels.values() for place in panel.places)

@@ -24,6 +24,7 @@ from starlette.middleware import Middleware  # noqa: E402
 
 from apps import chat, dashboard  # noqa: E402
 from apps.guard import Gate, Guard  # noqa: E402
+from apps.panels import page as panels_page  # noqa: E402
 from apps.sessions import Sessions  # noqa: E402
 from apps.theme import CSS, HEAD, THEME  # noqa: E402
 from cocoift.arena.session import MOST_BYTES  # noqa: E402
@@ -36,8 +37,8 @@ FORGET = (300, 1800)
 LOOKS = dict(
     ssr_mode=False,
     theme=THEME,
-    css=CSS,
-    head=HEAD,
+    css=CSS + panels_page.CSS,
+    head=HEAD + panels_page.HEAD,
     footer_links=[],
     show_error=False,
     run_history=False,
@@ -115,8 +116,8 @@ def serve(options: dict) -> None:
     signal.signal(signal.SIGTERM, leave)
     host, port, password = options["host"], options["port"], options["password"]
     past_proxies(host)
-    blocks = page(options).queue(max_size=400, default_concurrency_limit=40)
     try:
+        blocks = page(options).queue(max_size=400, default_concurrency_limit=40)
         blocks.launch(
             server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
@@ -127,6 +128,8 @@ def serve(options: dict) -> None:
             app_kwargs={"middleware": [Middleware(Guard, share=options["share"])], **CLOSED},
             **LOOKS,
         )
+    except UserError:
+        raise
     except Exception as error:  # before it serves: afterwards errors are a visitor's, and logged
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(

@@ -19,19 +19,17 @@ from cocoift.files import UserError
 QUIET = dict(show_progress="hidden", api_visibility="private")
 
 
-def sorry(text: str) -> gr.Error:
-    return gr.Error(html.escape(text), print_exception=False)
-
-
 def shows_errors(handler):
-    "A handler whose `UserError` the visitor reads: the server can be called with more than its page would send."
+    """A handler whose `UserError` the visitor reads as a toast, while all that the page shows stays as it is: gradio
+    would blank every output of one that raises. The server can be called with more than its page would send, too."""
 
     @wraps(handler)
     def handled(*arguments, **named):
         try:
             return handler(*arguments, **named)
         except UserError as error:
-            raise sorry(str(error)) from None
+            gr.Warning(html.escape(str(error)), title="Not done")
+            return gr.skip()
 
     return handled
 
@@ -47,6 +45,7 @@ class Sessions:
     def __init__(self, registry: ModelRegistry, store: ArenaStore, folder: Path, cache: Path):
         self.registry, self.store, self.folder, self.cache = registry, store, folder, cache
         self.live: dict[tuple[str, str], Event] = {}
+        self.expected: set[tuple[str, str]] = set()  # sides that were asked and have not begun
         self.sent: dict[str, set[Path]] = defaultdict(set)  # as they were uploaded
 
     def stop(self, session: str, sides: str = SIDES) -> None:
@@ -58,6 +57,19 @@ class Sessions:
         "These sides are about to answer: who presses stop before they do has stopped them."
         for side in sides:
             self.live[visitor(), side] = Event()
+            self.expected.add((visitor(), side))
+
+    def begin(self, session: str, side: str) -> Event | None:
+        "What stops the answer that this side was asked for; None where it was asked for none since the last one began."
+        if (session, side) not in self.expected:
+            return None
+        self.expected.remove((session, side))
+        return self.live[session, side]
+
+    def go_on(self, session: str, side: str) -> Event:
+        "What stops the next answer of a dialog that plays."
+        event = self.live[session, side] = Event()
+        return event
 
     def stopper(self, sides: str):
         def stop(request: gr.Request):
@@ -70,8 +82,8 @@ class Sessions:
         session, image = visitor(), ""
         try:
             image, clean = take_picture(path, self.folder / session, self.registry.known())
-        except (UserError, OSError) as error:
-            raise sorry(str(error)) from None
+        except OSError as error:
+            raise UserError(f"{Path(path).name}: is not here any more ({error}): send it again") from None
         finally:
             if image not in self.registry.pictures:  # those are the lab's own, and everybody's
                 self.sent[session].add(Path(path))
@@ -83,6 +95,7 @@ class Sessions:
         self.stop(session)
         for side in SIDES:
             self.live.pop((session, side), None)
+            self.expected.discard((session, side))
         made = [path for path in (self.folder / session).rglob("*") if path.is_file()]
         served = [copy for path in made for copy in self.cache.glob(f"*/{path.name}") if cmp(copy, path, shallow=False)]
         for path in (*served, *self.sent.pop(session, ())):

@@ -2,7 +2,15 @@
 
 import gradio as gr
 
-THEME = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+from cocoift.arena.session import MOST_BYTES, MOST_SIDE
+
+THEME = gr.themes.Default(
+    primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+).set(  # white on blue that can be read
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
+)
 
 CSS = """
 :root { --leak: #a8430a; --good: #0b6b4f; } .dark { --leak: #ffb27d; --good: #6fd3b1; }
@@ -15,6 +23,34 @@ CSS = """
 }
 .facts .leaked { color: var(--leak); font-weight: 600; } .facts .kept { color: var(--good); }
 .facts.leaks { border-top: 2px solid var(--leak); }
+.facts i { font-style: normal; font-weight: 600; }
+.message .md { opacity: 1 !important; } .wrap .or { color: inherit !important; }
+input.subdued { color: var(--body-text-color) !important; }
+#bar { flex-wrap: nowrap; } #bar #script { flex: 1 1 260px; } #scene-picture .icon-button-wrapper { display: none; }
+#scene {
+  gap: 14px; align-items: flex-start; position: sticky; top: 0; z-index: 15; padding: 4px 0; flex-wrap: nowrap;
+  background: var(--body-background-fill);
+}
+#scene-picture { flex: none !important; width: 168px; min-width: 0 !important; }
+#scene-picture img { width: 168px; height: 116px; object-fit: contain; border-radius: 6px; }
+#scene-text { font-size: .9rem; min-width: 0; flex: 1 1 auto; padding: 0 !important; }
+#scene-text .idea { margin: 0 0 6px; font-weight: 600; }
+#scene-text .questions { margin: 0; padding-left: 1.3em; columns: 2; column-gap: 2em; list-style: decimal; }
+#scene-text .questions li { break-inside: avoid; }
+.asks {
+  font-size: .78rem; padding: 0 6px; border-radius: 99px; border: 1px solid var(--border-color-primary);
+  white-space: nowrap;
+}
+.about { font-size: .8rem; min-height: 1.3em; } .about p { margin: 0; }
+/* each paragraph in the direction of its own script */
+.message p, .message li, .message td, .message th, .message h1, .message h2, .message h3, textarea {
+  unicode-bidi: plaintext; text-align: start;
+}
+.message table { display: block; overflow-x: auto; max-width: 100%; }
+.message td, .message th { overflow-wrap: normal; word-break: normal; min-width: 4em; }
+.message .edit-textarea { width: 100% !important; min-height: 4.5em; }
+.message:has(.edit-textarea) { width: 100% !important; }
+.message-row:has(.edit-textarea), .flex-wrap:has(.edit-textarea) { width: 100% !important; max-width: 100% !important; }
 .placeholder-content { padding: 0 16px; } .message img { max-height: 240px; }
 img[data-small] { image-rendering: pixelated; }
 .message img[data-small] { width: 168px; height: 168px; object-fit: contain !important; }
@@ -31,7 +67,7 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; }
 }
 #examples .container p { margin: 0; }
 #examples .container img { width: 60px; height: 60px; flex: none; object-fit: contain; border-radius: 4px; }
-#sides .head { align-items: stretch; flex-wrap: nowrap; }
+#sides .head { align-items: stretch; flex-wrap: wrap; } #sides .head > .block { flex: 1 1 250px; }
 .plain {
   background: transparent !important; border: 1px solid var(--border-color-primary) !important;
   font-weight: 400 !important;
@@ -39,15 +75,8 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; }
 #votes { align-items: stretch; } #note p { margin: 0; }
 .tight { gap: 8px !important; } .turn { justify-content: center; gap: 8px !important; }
 .difference { line-height: 1.7; } .difference del { background: #e69f0055; text-decoration: line-through; }
-.difference ins { background: #56b4e955; }
-.figure {
-  position: relative; gap: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px;
-  background: white; overflow: hidden;
-}
-.figure .csv {
-  position: absolute; top: 10px; right: 10px; width: auto !important; min-width: 0 !important; font-size: .72rem;
-  padding: 2px 8px; z-index: 2;
-}
+.difference ins { background: #56b4e955; text-decoration: underline; }
+.difference.legend { font-size: .85rem; margin-bottom: 6px; }
 .where { font-size: .85rem; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); margin: 0 0 10px; }
 .question { font-size: 1.1rem; font-weight: 600; margin: 0 0 4px; }
 .truth { margin: 0 0 12px; color: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
@@ -74,18 +103,66 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; }
   #chat-a, #chat-b, #chat-c, #chat-d { height: 31dvh !important; min-height: 0 !important; flex: none !important; }
   #prompt { position: fixed; left: 0; right: 0; bottom: 0; z-index: 20; border-radius: 0; }
   /* within reach of the thumb, whatever is looked at */
+  #scene-picture, #scene-picture img { width: 104px; height: 78px; }
+  #scene-text { font-size: .78rem; } #scene-text .questions { display: none; } #scene { gap: 8px; padding: 4px 0; }
+  .about:empty, .about:not(:has(p)) { display: none; }
   #bar { flex-wrap: wrap; } #bar > * { min-width: 0 !important; } #bar #script { flex: 1 1 55% !important; }
   #bar #run-script { flex: 0 0 auto !important; }
   #bar #count, #bar #blind { flex: 0 0 auto !important; overflow: visible !important; padding: 0; }
   #count label { padding: 4px 8px; font-size: .85rem; } #blind label { white-space: nowrap; font-size: .85rem; }
   #votes > * { flex: 1 1 22% !important; min-width: 0 !important; } #votes #reason { flex: 1 1 44% !important; }
   #title, #tabs { margin: 0 -20px; width: calc(100% + 40px) !important; } #tabs { margin-bottom: 76px; }
-  .row:has(> .figure) { flex-direction: column; } .figure { min-width: 100% !important; }
-  .figure .csv { position: static; margin: 0 8px 8px auto; }
 }
 """
 
-HEAD = """<script>
+_SHRINKS = """
+// a photograph that is too large to send is made smaller before it leaves; what cannot be read arrives empty under its
+// name, so that the server refuses it, and the question with it
+const shrunk = async file => {
+  if (file.size <= MOST_BYTES) return file;
+  try {
+    const picture = await createImageBitmap(file), k = Math.min(1, MOST_SIDE / Math.max(picture.width, picture.height));
+    const canvas = new OffscreenCanvas(Math.round(picture.width * k), Math.round(picture.height * k));
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    const small = await canvas.convertToBlob({type: "image/jpeg", quality: .92});
+    return new File([small], file.name.replace(/[.][^.]*$/, "") + ".jpg", {type: "image/jpeg"});
+  } catch { return new File([], file.name, {type: file.type}); }
+};
+const sent = new WeakSet();
+const hand = async (input, files) => {
+  const carrier = new DataTransfer();
+  for (const file of files) carrier.items.add(await shrunk(file));
+  const change = new Event("change", {bubbles: true});
+  sent.add(change);
+  input.files = carrier.files;
+  input.dispatchEvent(change);
+};
+const large = files => [...files ?? []].some(file => file.size > MOST_BYTES);
+for (const [name, files] of [["change", e => e.target.files], ["drop", e => e.dataTransfer?.files],
+                             ["paste", e => e.clipboardData?.files]])
+  document.addEventListener(name, e => {
+    const box = e.target.closest?.("#prompt"), input = box?.querySelector("input[type=file]");
+    if (!input || sent.has(e) || !large(files(e))) return;
+    e.preventDefault(); e.stopImmediatePropagation();
+    hand(input, [...files(e)]);
+  }, true);
+"""
+
+_SCROLLS = """
+// the pane that somebody scrolls takes the others along
+document.addEventListener("scroll", e => {
+  const pane = e.target, side = pane.closest?.("#sides [id^=chat-]");
+  if (!side || !side.matches(":hover, :focus-within")) return;
+  const part = pane.scrollTop / Math.max(1, pane.scrollHeight - pane.clientHeight);
+  for (const other of document.querySelectorAll("#sides [id^=chat-] [role=log]"))
+    if (other !== pane) other.scrollTop = part * (other.scrollHeight - other.clientHeight);
+}, true);
+"""
+
+_KEYS = """
+addEventListener("keydown", e => {  // gradio would take the Tab for typing, and open the list that was left
+  if (e.key === "Tab" && e.target.matches?.("[role=combobox]")) e.stopPropagation();
+}, true);
 document.addEventListener("keydown", e => {
   const votes = {1: "vote-a", 2: "vote-b", 3: "vote-c", 4: "vote-d", 0: "vote-tie", 9: "vote-bad"};
   const id = e.altKey && votes[e.key] || (e.key === "Escape" && "stop");
@@ -97,8 +174,15 @@ const write = navigator.clipboard?.writeText.bind(navigator.clipboard), facts = 
 if (write) navigator.clipboard.writeText = text => write(text.replace(facts, "").replaceAll("\\u2060", ""));
 document.addEventListener("load", e => {  // a drawn world's pictures are small: larger, with crisp edges
   const picture = e.target, width = picture.naturalWidth;
-  if (picture.tagName === "IMG") picture.toggleAttribute("data-small", width > 0 && width <= 128);
+  if (picture.tagName !== "IMG") return;
+  picture.toggleAttribute("data-small", width > 0 && width <= 128);
+  const button = picture.closest("button:not([aria-label])");  // gradio gives it no name
+  if (button && !button.innerText.trim()) button.setAttribute("aria-label", picture.alt || "The picture");
 }, true);
+// gradio names what is empty, but does not say what it is
+const tidy = () => { for (const e of document.querySelectorAll(".empty[aria-label]:not([role])")) e.role = "img"; };
+addEventListener("click", () => setTimeout(tidy, 400));
+addEventListener("load", () => setTimeout(tidy, 2000));
 document.addEventListener("click", e => {  // which tab is open stands in the address
   const tab = e.target.closest?.("button[role=tab]");
   if (!tab) return;
@@ -107,4 +191,7 @@ document.addEventListener("click", e => {  // which tab is open stands in the ad
   else if (tab.closest("#panels")) { q.set("tab", "dashboard"); q.set("panel", name); }
   history.replaceState(null, "", "?" + q);
 });
-</script>"""
+"""
+
+_LIMITS = f"const MOST_BYTES = {MOST_BYTES}, MOST_SIDE = {MOST_SIDE};"
+HEAD = f"<script>{_LIMITS}{_SHRINKS}{_SCROLLS}{_KEYS}</script>"

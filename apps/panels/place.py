@@ -1,23 +1,25 @@
-"What all panels share: the study they look at, a figure's place on the page, cards of text, choices in the address."
+"What all panels share: the study they look at, cards of text, choices in the address."
 
 import html
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import gradio as gr
 import pandas as pd
 from PIL import Image
 
-from apps.sessions import visitor
+from apps.panels.figure import tables_of
 from cocoift.arena.store import ArenaStore
 from cocoift.dashboard import run_index
+from cocoift.dashboard.leaderboard import View
 from cocoift.dashboard.registry import ModelRegistry
 from cocoift.files import UserError
 from cocoift.images import find_pictures
 from cocoift.pictures import TINY_PX, open_picture, picture_size
-from cocoift.viz import look
+from cocoift.plain import in_words
+from cocoift.viz.names import model_of
 
 NOTHING = "() => {}"  # javascript: an event to hang others on
 
@@ -37,13 +39,16 @@ class Study:
 
     def csv(self) -> Path:
         "Where this visitor's tables lie."
-        return self.folder / str(visitor()) / "csv"
+        return tables_of(self.folder)
+
+    def path(self, image: str) -> Path | None:
+        "Where the picture of that name lies."
+        return self.registry.pictures.get(image) or self._drawn().get(image)
 
     def picture(self, image: str) -> str | Image.Image | None:
         "The picture of that name; a tiny one enlarged, with its pixels as squares."
         try:
-            path = self.registry.pictures.get(image) or self._drawn().get(image)
-            if path is None:
+            if (path := self.path(image)) is None:
                 return None
             if max(picture_size(path)) > TINY_PX:
                 return str(path)
@@ -76,6 +81,37 @@ class Study:
             return {}
 
 
+class Shown(NamedTuple):
+    "What a panel shows of what was measured."
+
+    tables: dict[str, pd.DataFrame]  # under labels
+    view: View
+    wrong: list[str]  # what cannot be read
+    labels: dict[str, str]  # run -> label, of all that lies there
+    chosen: list[str]  # labels
+    raw: pd.DataFrame  # the scores under the runs' own names
+
+    @property
+    def names(self) -> list[str]:  # of all, for a page's looks
+        return list(dict.fromkeys(self.labels.values()))
+
+    def has(self, model: str) -> bool:  # whether a figure of this page may show it
+        named = self.chosen or [*self.view.runs, *self.tables["rounds"].get("layout", ())]
+        return model in map(model_of, named)
+
+
+def labelled(metric: str) -> str:
+    "A metric with its words."
+    words = in_words(metric)
+    return f"{metric}: {words}" if words != metric else metric
+
+
+def worded(history: str) -> str:
+    "A history as a reader would say it, and its code."
+    words = in_words(history)
+    return f"{words} ({history})" if words != history else history
+
+
 class Query:
     "What the address asks for, as far as it is there."
 
@@ -93,6 +129,12 @@ class Query:
         value = self.values.get(key, "")
         return gr.update(choices=["", value] if value else [""], value=value)
 
+    def share(self, key: str, most: float, otherwise: float) -> float:
+        try:
+            return min(max(float(self.values[key]), 0.0), most)
+        except (KeyError, ValueError):
+            return otherwise
+
     def number(self, key: str) -> int:
         value = self.values.get(key, "")
         return max(1, int(value)) if value.isdecimal() and len(value) < 10 else 1
@@ -109,67 +151,16 @@ def address(names: Iterable[str], link: bool = False) -> str:  # javascript
 
 
 def remember(
-    part, choices: Mapping[str, gr.components.Component], link: gr.Textbox | None = None
+    part, choices: Mapping[str, gr.components.Component], link: gr.Textbox | None = None, event: str = "input"
 ):  # the event, to go on from
     "Put all choices of a panel into the address when one of them is touched."
-    return part.input(None, list(choices.values()), link, js=address(choices, bool(link)))
-
-
-def failsafe(draw: Callable, *args):
-    "A figure that cannot be drawn says why."
-    try:
-        return draw(*args)
-    except Exception as error:  # a panel that dies would tell nothing
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return look.empty(f"This figure cannot be drawn: {why}"[:300])
-
-
-class FigurePlace:
-    "A figure's place on the page, and its numbers to take away."
-
-    def __init__(self, name: str):
-        self.name = name
-        with gr.Column(min_width=380, elem_classes="figure"):
-            self.plot = gr.Plot(elem_id=f"plot-{name}", show_label=False)
-            self.csv = gr.DownloadButton("CSV", size="sm", elem_id=f"csv-{name}", elem_classes="csv", interactive=False)
-
-    @property
-    def parts(self) -> list:
-        return [self.plot, self.csv]
-
-    def drawn(self, folder: Path, table: pd.DataFrame | None, draw: Callable, *args) -> list:
-        "The figure of a table, `draw(table, *args)`, and the table itself."
-        figure = failsafe(draw, table, *args)
-        if table is None or not len(table):
-            return [figure, gr.update(interactive=False, value=None)]
-        path = folder / f"{self.name}.csv"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            table.to_csv(path, index=False)
-        except OSError:  # whoever asked for it has left, and their folder with them
-            return [figure, gr.update(interactive=False, value=None)]
-        return [figure, gr.update(interactive=True, value=str(path))]
+    return getattr(part, event)(None, list(choices.values()), link, js=address(choices, bool(link)))
 
 
 def picture_place(elem_id: str) -> gr.Image:
     return gr.Image(
         height=300, format="png", elem_id=elem_id, show_label=False, interactive=False, buttons=["fullscreen"]
     )
-
-
-def figure_places(*rows: Iterable[str]) -> dict[str, FigurePlace]:
-    "Places for figures, row by row."
-    places = {}
-    for names in rows:
-        with gr.Row():
-            places |= {name: FigurePlace(name) for name in names}
-    return places
-
-
-def parts_of(places: Iterable[FigurePlace]) -> list:
-    return [part for place in places for part in place.parts]
 
 
 def not_shown(wrong: list[str]) -> str:  # Markdown

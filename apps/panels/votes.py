@@ -2,7 +2,8 @@
 
 import gradio as gr
 
-from apps.panels.place import FigurePlace, Query, Study, not_shown
+from apps.panels.figure import FigurePlace
+from apps.panels.place import Query, Study, not_shown
 from apps.sessions import QUIET
 from cocoift.dashboard import run_index
 from cocoift.files import UserError
@@ -15,6 +16,10 @@ class Votes:
     def __init__(self, study: Study):
         self.study = study
         self.note, self.rated = gr.Markdown(elem_id="votes-note"), FigurePlace("ratings")
+
+    @property
+    def places(self) -> list[FigurePlace]:
+        return [self.rated]
 
     def arrive(self, query: Query) -> list:
         return []

@@ -114,15 +114,16 @@ def recorded(runs: Mapping[str, ReplayModel], most: int = 6) -> dict[str, Prepar
             having.setdefault(place, []).append(name)
     common, ranked = [place for place, names in having.items() if len(names) >= min(2, len(runs))], []
     for place in common[:_MOST_LOOKED_AT]:
-        found = {name: _leaks(runs[name], *place) for name in having[place]}
-        best, worst = min(found, key=lambda name: found[name]), max(found, key=lambda n: (found[n][0], -found[n][1]))
-        models = tuple(dict.fromkeys((worst, best, *found)))
-        ranked.append((found[best][0] - found[worst][0], found[best][1] + found[worst][1], place, models))
-    ranked.sort(key=lambda row: row[:2])  # of equals the run's own order
-    by_image = {place[0]: (place[1], models) for *_, place, models in reversed(ranked)}  # of each picture the best
-    order = dict.fromkeys(place[0] for _, _, place, _ in ranked)
+        names = having[place]
+        counts = {name: _leaks(runs[name], *place) for name in names}
+        best, worst = min(names, key=lambda name: counts[name]), max(names, key=lambda n: (counts[n][0], -counts[n][1]))
+        shows = (counts[best][0] - counts[worst][0], counts[best][1] + counts[worst][1])
+        order = names.index(best) + names.index(worst)  # the runs that are listed first, where all show the same
+        ranked.append((*shows, order, place, tuple(dict.fromkeys((worst, best, *names)))))
+    best_of = {}
+    for *_, (image, questions), models in sorted(ranked, key=lambda row: row[:3]):
+        best_of.setdefault(image, (questions, models))
     return {
-        f"Recorded: {dialog_name(by_image[image][0])} ({image})": PreparedDialog(by_image[image][0], image, models)
-        for image in list(order)[:most]
-        for models in [by_image[image][1]]
+        f"Recorded: {dialog_name(questions)} ({image})": PreparedDialog(questions, image, models)
+        for image, (questions, models) in list(best_of.items())[:most]
     }

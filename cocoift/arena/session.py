@@ -19,7 +19,7 @@ from threading import Event, Thread
 
 from .marks import mark
 from ..files import UserError, atomic_file, digest, with_parent
-from ..models.ask import Ask, AskRound, Cut, Given, Model, Settings
+from ..models.ask import Ask, AskRound, CutPiece, GivenPiece, Model, Settings
 from ..pictures import upright
 from ..places import unplaced, with_places
 from ..thoughts import without_thoughts
@@ -177,7 +177,7 @@ async def stream_answer(
                 ended = piece is None
                 if not ended:
                     text, first = text + piece, first or time.perf_counter() - began
-                    cut, by = isinstance(piece, Cut), EXAMINATION if isinstance(piece, Given) else by
+                    cut, by = isinstance(piece, CutPiece), EXAMINATION if isinstance(piece, GivenPiece) else by
             if len(text) > new and not ended:
                 yield with_answer("speaking")
         tokens = int(model.tokens(text) or 0) if text else 0
@@ -217,6 +217,8 @@ def take_picture(
         raise UserError(f"{path.name}: is larger than {MOST_BYTES // 1_000_000} MB: send a smaller picture")
     try:
         with Image.open(io.BytesIO(path.read_bytes()), formats=_PICTURE_FORMATS) as picture:
+            if picture.format == "JPEG":
+                picture.draft("RGB", (MOST_SIDE, MOST_SIDE))  # a photograph is read no larger than it is needed
             if picture.width * picture.height > MOST_PIXELS:
                 raise UserError(
                     f"{path.name}: has {picture.width:,} x {picture.height:,} pixels: send a smaller picture"

@@ -19,7 +19,7 @@ from .run_index import find_folders
 from ..data.inspect.audit import audit_path
 from ..data.sources.base import load_sources
 from ..files import UserError, digest, write_json
-from ..formats import TERSE_FORMATS, is_terse
+from ..formats import TERSE_FORMATS, is_terse, words
 from ..texts import read_json
 
 # %% ../../nbs/dashboard/16_browser.ipynb #c207807c
@@ -114,11 +114,32 @@ class DatasetBrowser:
         hits = pc.or_(*(pc.match_substring(side, text, ignore_case=True) for side in sides))
         return np.unique(pc.list_parent_indices(rounds).filter(hits).to_numpy())
 
-    def pick(self, source: str = "", format: str = "", fault: bool = False, text: str = "") -> np.ndarray:
-        "The conversations (their numbers) that a reader asked for."
+    @cached_property
+    def lengths(self) -> np.ndarray:  # words of each response, a round a row
+        "How long every answer is."
+        import pyarrow.compute as pc
+
+        responses = pc.struct_field(pc.list_flatten(self._rounds("response")), "response").to_pylist()
+        return np.array([len(words(response)) for response in responses], int)
+
+    def pick(
+        self,
+        source: str = "",
+        format: str = "",  # `words` stands for `words:20`, too
+        fault: bool = False,
+        length: str = "",  # words of an answer: `3`, `4–5`, `501+`
+        text: str = "",  # that some round holds
+    ) -> np.ndarray:  # conversation numbers
+        "The conversations that a reader asked for; a format and a length are of one round."
         table = self.rounds
+        if length:
+            low, _, high = length.rstrip("+").partition("–")
+            most = np.inf if length.endswith("+") else int(high or low)
+            table = table[(self.lengths >= int(low)) & (self.lengths <= most)]
         table = table[table.source == source] if source else table
-        table = table[table.format == format] if format else table
+        if format:
+            formats = table.format.astype(str)
+            table = table[(formats == format) | formats.str.startswith(f"{format}:")]
         numbers = np.unique(table.conversation.to_numpy())
         numbers = np.intersect1d(numbers, self.faulty) if fault else numbers
         return np.intersect1d(numbers, self.holding(text)) if text else numbers

@@ -47,5 +47,5 @@ def outlined_objects(
             else:
                 packed = outline if isinstance(outline["counts"], str) else masks.frPyObjects(outline, height, width)
             mask = np.kron(masks.decode(packed), np.ones((grow, grow), "uint8")).astype(bool)
-            objects.append((_outline(mask, max(2, side // 128)), names[a["category_id"]]))
+            objects.append((_outline(mask, max(3, side // 96)), names[a["category_id"]]))
     return opened.resize((width * grow, height * grow), Image.NEAREST), objects

@@ -25,13 +25,13 @@ def offered_dialogs(registry: ModelRegistry) -> dict[str, PreparedDialog]:  # by
                 runs[entry.name] = registry.model(entry.name)
             except UserError:  # its side will say so when it is chosen
                 continue
-    told = {name: dialog for name, dialog in recorded(runs).items() if dialog.image in registry.pictures}
+    replayed = {name: dialog for name, dialog in recorded(runs).items() if dialog.image in registry.pictures}
     asked = {}
     for dialog in pier_dialogs(registry.items.values()):
         if dialog.images[0] in registry.pictures and len(asked) < _ANNOTATED:
             questions = tuple(turn.instruction for turn in dialog.turns)
             asked[f"{dialog_name(questions)} ({dialog.images[0]})"] = PreparedDialog(questions, dialog.images[0])
-    return told | asked | PREPARED
+    return replayed | asked | PREPARED
 
 # %% ../../nbs/dashboard/11_offers.ipynb #629c3e73
 _SCRIPTS = {
@@ -49,7 +49,7 @@ def describe_model(registry: ModelRegistry, name: str) -> str:
     if entry.scripted:
         return _SCRIPTS.get(entry.scripted, "A script, no model.")
     layout = name.removeprefix(RECORDED).partition(" (")[0]
-    made = f"Trained on {LAYOUT_WORDS[layout]}." if layout in LAYOUT_WORDS else ""
+    made = f"Training data: {LAYOUT_WORDS[layout]}." if layout in LAYOUT_WORDS else ""
     made = "Before any fine-tuning." if layout == "untuned" else made
     return f"{'Recorded. ' * bool(entry.replay)}{made}".strip()
 

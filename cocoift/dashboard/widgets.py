@@ -22,6 +22,7 @@ from ..models.ask import Ask, Model, Settings
 from ..models.opening import open_model
 from ..pictures import show_pictures, thumbnail
 from ..plain import HISTORY_WORDS
+from ..viz.names import short_names
 
 # %% ../../nbs/dashboard/22_widgets.ipynb #5785a5d5
 class Pages(Protocol):
@@ -55,7 +56,7 @@ class SetPages:
 
     def pick(self, text: str, **chosen: str) -> Sequence[int]:
         source, format, rounds = ("" if chosen[name] == _ANY else chosen[name] for name in self.choices)
-        return [int(number) for number in self.set.pick(source, format, rounds == FAULT, text)]
+        return [int(number) for number in self.set.pick(source, format, rounds == FAULT, text=text)]
 
     def show(self, entry: int) -> str:
         return self.set.conversation(entry)._repr_html_()
@@ -80,7 +81,7 @@ class RunPages:
 
     def __init__(self, *runs: str | Path):
         tables = [scored_rounds(run) for run in runs]
-        self.names = [str(run) for run in runs]
+        self.names = [*short_names(map(str, runs)).values()]
         self.table = tables[0] if len(runs) == 1 else paired_rounds(*tables)
         if not len(self.table):
             raise UserError(f"{' and '.join(self.names)}: have no scored round in common: name runs of one benchmark")

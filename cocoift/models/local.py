@@ -17,7 +17,8 @@ import torch
 
 from ..files import UserError, digest, digest_of
 from ..images import find_pictures
-from .ask import Ask, Cut, Model, Reply, Settings
+from .ask import Ask, CutPiece, Model, Reply, Settings
+from .chat_template import with_system
 from cocoift.models.decoding import (
     AskRow,
     Prefix,
@@ -227,7 +228,7 @@ class LocalModel(Model):
         self, ask: Ask, settings: Settings, stop: Event, pictures: Mapping[str, Path] | None = None
     ) -> Iterator[str]:
         "The answer, a token at a time."
-        inputs = self._inputs(ask, self.pictures if pictures is None else pictures)
+        inputs = self._inputs(ask, self.pictures if pictures is None else pictures, settings.system)
         cache, answer, shown, room, piece = None, [], "", settings.most_tokens, str
         asked = inputs["input_ids"][0].tolist()
         rules = rule_processors(self.rules, len(asked), self.family.stops, self.model.device)
@@ -246,23 +247,26 @@ class LocalModel(Model):
             place = {name: inputs[name][..., -1:] + 1 for name in ("position_ids",) if name in inputs}
             inputs = {"input_ids": torch.tensor([[following]], device=self.model.device), **place}
         else:
-            piece = Cut
-        if (rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]) or piece is Cut:
+            piece = CutPiece
+        if (rest := self.tokenizer.decode(answer).lstrip()[len(shown) :]) or piece is CutPiece:
             yield piece(rest)
 
-    def _inputs(self, ask: Ask, pictures: Mapping[str, Path]) -> dict:
+    def _inputs(self, ask: Ask, pictures: Mapping[str, Path], system: str = "") -> dict:
+        family = self.family
+        if system:
+            family = replace(family, template=with_system(self.processor, self.template, system))
         if unfit := self._unfit(ask):
             raise UserError(unfit.why)
         shown = [(image, open_picture(image, pictures)) for image in ask.images]
         sizes = {image: picture.size for image, picture in shown}
-        ids = ask_ids(self.family, ask, sizes)
+        ids = ask_ids(family, ask, sizes)
         if self.context and len(ids) + 1 > self.context:
             raise UserError(
                 f"the dialog has {len(ids):,} tokens and this model reads {self.context:,}: "
                 "shorten the question, or clear and begin again"
             )
         places = torch.tensor([self.family.positions(ids, [sizes[image] for image in ask.images])])  # [1, L, 3]
-        inputs = model_inputs(self.model, self.family, ids, [picture for _, picture in shown])
+        inputs = model_inputs(self.model, family, ids, [picture for _, picture in shown])
         # whose places nobody has checked counts them itself
         return inputs | (
             {"position_ids": place_ids(self.family, places).to(self.model.device)} if self.family.trees else {}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..files import Journal, UserError
 from ..formats import TERSE_FORMATS, is_terse
 from ..instructions import stated_format
-from .ask import Ask, Given, Model, Reply, Settings, refuse_system
+from .ask import Ask, GivenPiece, Model, Reply, Settings, refuse_system
 from .scripted import paced
 from ..texts import read_object
 
@@ -32,7 +32,7 @@ class ReplayAnswer(NamedTuple):
     "What a run holds at a place of a dialog."
 
     text: str
-    given: bool = False  # by the examination, as an earlier answer; not said by the model
+    prescribed: bool = False  # by the examination, as an earlier answer; not said by the model
     right: bool | None = None  # None: nobody can tell
 
 
@@ -61,7 +61,7 @@ def _told_places(conversations: Iterable[tuple[Ask, dict]]) -> Iterator[tuple[_P
             continue
         asked = tuple(r.instruction for r in ask.rounds)
         for number, (_, response) in enumerate(line.get("told", ()), 1):
-            yield (line["image"], asked[:number]), ReplayAnswer(response, given=True)
+            yield (line["image"], asked[:number]), ReplayAnswer(response, prescribed=True)
         yield from _places([(ask, line)])
 
 # %% ../../nbs/models/18_replay.ipynb #bb11020e
@@ -131,4 +131,4 @@ class ReplayModel(Model):
         "What the run answered, a word at a time."
         refuse_system(self.name, settings)
         answer = self.nearest(ask)
-        yield from map(Given if answer.given else str, paced(answer.text, self.pace, stop))
+        yield from map(GivenPiece if answer.prescribed else str, paced(answer.text, self.pace, stop))

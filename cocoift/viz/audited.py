@@ -14,7 +14,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from cocoift.viz.look import (
-    COLOURS,
     QUIET,
     RULE,
     ZERO,
@@ -23,13 +22,13 @@ from cocoift.viz.look import (
     dots,
     dress,
     heatmap,
-    looks,
     name_rows,
     or_reason,
     rule_rows,
     span,
     tidy,
 )
+from .names import COLOURS, looks
 
 # %% ../../nbs/viz/52_audited.ipynb #e6c4d616
 @or_reason

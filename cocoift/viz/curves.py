@@ -9,7 +9,8 @@ __all__ = ['over_training']
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import ZERO, dress, looks, or_reason, tidy
+from .look import ZERO, dress, or_reason, tidy
+from .names import looks
 
 # %% ../../nbs/viz/51_curves.ipynb #9cb97f6c
 @or_reason

@@ -16,18 +16,17 @@ from cocoift.viz.look import (
     QUIET,
     RULE,
     ZERO,
-    Look,
     NothingToDraw,
     dodge,
     dots,
     dress,
-    looks,
     mark_undefined,
     name_rows,
     or_reason,
     span,
     tidy,
 )
+from .names import Look, looks
 
 # %% ../../nbs/viz/50_figures.ipynb #3a328f34
 _PANELS = ("carry-over<br>in the data", "leakage<br>in the model")
@@ -182,15 +181,15 @@ def _slopes(figure: go.Figure, rows: pd.DataFrame, panel: int, named: dict[str, 
             look,
             along="y",
             panel=str(panel) if panel > 1 else "",
-            label=True,
-            mode="lines+markers+text",
+            label=len(named) < 3,
+            mode="lines+markers+text" if len(named) < 3 else "lines+markers",
             line=look.line(),
             showlegend=panel == 1,
         )
-        figure.data[-1].update(
-            text=[f"{value:.1f}" for value in mine.value],
-            textposition=["top center" if up else "bottom center" for up in best[mine.index]],
-        )
+        if len(named) < 3:
+            texts = [f"{value:.1f}" for value in mine.value]
+            sides = ["top center" if up else "bottom center" for up in best[mine.index]]
+            figure.data[-1].update(text=texts, textposition=sides)
 
 
 @or_reason

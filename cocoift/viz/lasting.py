@@ -9,7 +9,8 @@ __all__ = ['lasting_by_distance', 'dose_curve']
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import ZERO, dodge, dots, dress, looks, or_reason, span, tidy
+from .look import ZERO, dodge, dots, dress, or_reason, span, tidy
+from .names import looks
 
 # %% ../../nbs/viz/53_lasting.ipynb #8c8148ff
 def _class_name(since: int, until: int) -> str:

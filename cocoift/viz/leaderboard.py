@@ -14,8 +14,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..plain import in_words
 from .figures import EFFECT_ROWS, METRIC_LABELS
-from .look import INK, QUIET, ZERO, Look, NothingToDraw, dots, dress, looks, name_rows, or_reason, tidy
+from .look import INK, QUIET, ZERO, NothingToDraw, dots, dress, name_rows, or_reason, tidy
+from .names import Look, looks
 
 # %% ../../nbs/viz/56_leaderboard.ipynb #0b21e439
 _GAP = ["difference", "difference_low", "difference_high", "pairs"]
@@ -39,6 +41,7 @@ def leaderboard_table(
     "Every number of every run, beside the baseline's and the paper's."
     table = scores.assign(bench=scores.bench if "bench" in scores else "").rename(columns={"layout": "run"})
     columns = ["run", *_KEYS, "value", "low", "high", *_GAP, "paper"]
+    columns += [column for column in ("folder", "each") if column in table]  # of pooled seeds
     if not len(table):
         return pd.DataFrame(columns=columns)
     numbers = table.assign(value=pd.to_numeric(table.value, errors="coerce"))
@@ -72,7 +75,12 @@ def _best_first(table: pd.DataFrame, metric: str, history: str) -> tuple[str, pd
     rows = table[table.history == history].sort_values(
         "value", ascending=metric in LESS_IS_BETTER, kind="stable", na_position="last"
     )
-    return history, rows.drop_duplicates("run").head(_MOST_RUNS)
+    return history, rows.drop_duplicates("run")
+
+
+def _asked(history: str) -> str:  # as a reader would say it
+    words = in_words(history)
+    return f"Asked {words.removeprefix('asked ')} ({history})" if words != history else f"History: {history}"
 
 
 @or_reason
@@ -87,6 +95,7 @@ def leaderboard_figure(
     history, rows = _best_first(table, metric, history)
     if not len(rows):
         raise NothingToDraw(f"Nothing to draw: {metric} was not measured")
+    many, rows = len(rows), rows.head(_MOST_RUNS)
     named, beside, figure = looks(table.run), bool(rows.difference.notna().any()), go.Figure()
     if beside:
         figure = make_subplots(1, 2, shared_yaxes=True, column_widths=[0.58, 0.42], horizontal_spacing=0.14)
@@ -96,7 +105,12 @@ def leaderboard_figure(
     name_rows(figure, rows.run)
     figure.update_xaxes(title_text=_narrow(_titled(metric)), selector=dict(anchor="y"))
     better = "less is better" if metric in LESS_IS_BETTER else "more is better"
-    subtitle = [f"History: {history}", "95 % intervals", *([] if metric in _NEITHER_IS_BETTER else [better])]
+    seeds = "each" in rows and rows.each.map(len).max() > 1
+    subtitle = [] if metric in EFFECT_ROWS else [_asked(history)]
+    subtitle += ["rings: seeds, line: all their 95 % intervals"] if seeds else ["95 % intervals"]
+    subtitle += [] if metric in _NEITHER_IS_BETTER else [better]
+    subtitle += [f"{len(rows)} of {many} shown"] if many > len(rows) else []
+    subtitle[0] = subtitle[0][0].upper() + subtitle[0][1:]
     title = f"{metric.replace('_', ' ').capitalize()}, run by run"
     height, bottom = 176 + 30 * len(rows), 98 if beside else 68
     return dress(figure, title, "; ".join(subtitle), height, 24, bottom, margin_r=76)
@@ -104,6 +118,10 @@ def leaderboard_figure(
 # %% ../../nbs/viz/56_leaderboard.ipynb #43226f70
 def _note(text: str, **where) -> dict:  # set all at once: plotly checks all of them each time one is added
     return dict(text=text.replace("-", "−"), showarrow=False, font=dict(size=11, color=QUIET)) | where
+
+
+def _short(value: float) -> str:  # as wide as there is room for
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _narrow(text: str, width: int = 24) -> str:  # two axes stand side by side on a phone
@@ -137,7 +155,7 @@ def _values(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper
     numbers = np.r_[rows[["value", "low", "high"]].to_numpy().ravel(), [] if paper is None else [paper]]
     figure.update_xaxes(range=_scale(numbers), selector=dict(anchor="y"), **ZERO)
     notes = [
-        _note("undefined" if np.isnan(value) else f"{value:.3g}", x=1.02, xref="x domain", y=place, xanchor="left")
+        _note("undefined" if np.isnan(value) else _short(value), x=1.02, xref="x domain", y=place, xanchor="left")
         for place, value in enumerate(rows.value)
     ]
     if paper is None:
@@ -149,7 +167,7 @@ def _values(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], paper
 
 def _differences(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], baseline: str) -> list[dict]:  # notes
     rows = rows.assign(place=range(len(rows)), value=rows.difference, n=pd.to_numeric(rows.pairs))
-    rows = rows.assign(low=rows.difference_low, high=rows.difference_high)
+    rows = rows.assign(low=rows.difference_low, high=rows.difference_high).drop(columns="each", errors="ignore")
     without, rows = rows[rows.value.isna()], rows[rows.value.notna()]
     signs = [sign(*gap) for gap in rows[["value", "low", "high"]].to_numpy()]
     _one_trace(figure, rows, named, "2", [mark in "=?" for mark in signs])
@@ -162,6 +180,8 @@ def _differences(figure: go.Figure, rows: pd.DataFrame, named: dict[str, Look], 
         for name, place in zip(without.run, without.place)
     ]
     return blank + [
-        _note(f"{mark} {value:+.2g}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left")
+        _note(
+            f"{mark} {'+' * (value >= 0)}{_short(value)}", x=1.03, xref="x2 domain", y=place, yref="y2", xanchor="left"
+        )
         for mark, value, place in zip(signs, rows.value, rows.place)
     ]

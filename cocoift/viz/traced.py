@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Look, NothingToDraw, dress, looks, or_reason, tidy
+from .look import NothingToDraw, dress, or_reason, tidy
+from .names import Look, looks
 
 # %% ../../nbs/viz/58_traced.ipynb #d3ef4439
 _MOST_POINTS = 400  # of a curve
@@ -45,15 +46,18 @@ _FEW = 8  # runs of which each measured point is shown, too
 _SMOOTH = ("loss", "tokens_per_s")
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:  # a mean over a twentieth of the curve; a gap stays one
-    near = pd.Series(values).rolling(2 * (len(values) // 40) + 1, center=True, min_periods=1)
+def _smoothed(values: np.ndarray, share: float) -> np.ndarray:  # a mean over that share of the curve; a gap stays one
+    near = pd.Series(values).rolling(2 * int(len(values) * share / 2) + 1, center=True, min_periods=1)
     return near.mean().where(~np.isnan(values)).to_numpy()
 
 
 @or_reason
 def trace(
     metrics: pd.DataFrame,  # a row a run and step: `run, step` and the column that is drawn; `done` where that is known
+    # `folder`, where several of them, seeds, have one name
     column: str = "loss",
+    log: bool = False,  # a logarithmic axis
+    smooth: float = 0.05,  # the share of a curve that is averaged at each step; of speed and loss
 ) -> go.Figure:
     "One number of every run along its steps; a running one ends in an open mark."
     title, subtitle, axis = _TRACES[column]
@@ -63,19 +67,31 @@ def trace(
         raise NothingToDraw(f"{title}: {str(reason)[0].lower()}{str(reason)[1:]}")
     if metrics[column].isna().all():
         raise NothingToDraw(f"{title}: nothing to draw: no run has written {axis} yet")
-    named, smooth, curves = looks(metrics.run.unique()), column in _SMOOTH, []
-    for name, rows in metrics.groupby("run", sort=False):
-        rows = rows.sort_values("step")
-        steps, values = thin(rows.step.to_numpy(), rows[column].to_numpy())
-        done = "done" not in rows or bool(rows.done.iloc[-1])
-        label, look = name if done else f"{name} (running)", named[name]
-        if smooth and len(named) <= _FEW:
-            curves.append(_curve(label, steps, values, line=dict(color=look.colour, width=1), opacity=0.25, **_MUTE))
-        curves += _line(label, look, steps, _smoothed(values) if smooth else values, axis, done)
+    folders = metrics.folder if "folder" in metrics else metrics.run
+    smooth, named, curves = smooth if column in _SMOOTH else 0.0, looks(metrics.run.unique()), []
+    shown: set[str] = set()  # a name stands in the legend once
+    few = folders.nunique() <= _FEW
+    for _, rows in metrics.assign(folder=folders).groupby("folder", sort=False):
+        curves += _one_run(rows.sort_values("step"), column, named[rows.run.iloc[0]], smooth, few, shown)
     figure, legend = go.Figure(curves), 18 * (len(named) // 3)
     figure.update_xaxes(title_text="optimizer step", showgrid=False)
-    figure.update_yaxes(title_text=axis, rangemode="tozero")
+    figure.update_yaxes(title_text=axis, **(dict(type="log", dtick=1) if log else dict(rangemode="tozero")))
     return dress(figure, title, subtitle, 330 + legend, bottom=84 + legend)
+
+
+def _one_run(rows: pd.DataFrame, column: str, look: Look, smooth: float, few: bool, shown: set[str]) -> list[dict]:
+    steps, values = thin(rows.step.to_numpy(), rows[column].to_numpy())
+    done, name, axis = "done" not in rows or bool(rows.done.iloc[-1]), rows.run.iloc[0], _TRACES[column][2]
+    label, curves = name if done else f"{name} (running)", []
+    if smooth and few:
+        curves.append(_curve(label, steps, values, line=dict(color=look.colour, width=1), opacity=0.25, **_MUTE))
+    curves += _line(label, look, steps, _smoothed(values, smooth) if smooth else values, done)
+    if label in shown:
+        curves[-2]["showlegend"] = False
+    shown.add(label)
+    note = f"{rows.folder.iloc[0]}<br>step %{{x:,}}<br>{axis} %{{y:.4g}}<extra></extra>"
+    curves[-2]["hovertemplate"] = note
+    return curves
 
 
 _MUTE = dict(showlegend=False, hoverinfo="skip")
@@ -86,12 +102,8 @@ def _curve(name: str, steps: np.ndarray, values: np.ndarray, **options) -> dict:
     return style | dict(x=steps.astype(np.int32), y=values.astype(np.float32)) | options
 
 
-def _line(name: str, look: Look, steps: np.ndarray, values: np.ndarray, axis: str, done: bool) -> list[dict]:
+def _line(name: str, look: Look, steps: np.ndarray, values: np.ndarray, done: bool) -> list[dict]:
     last = np.flatnonzero(~np.isnan(values))[-1:]
-    note = f"{name}<br>step %{{x:,}}<br>{axis} %{{y:.4g}}<extra></extra>"
     symbol = look.symbol + ("" if done else "-open")
     end = dict(mode="markers", marker=dict(color=look.colour, size=9, symbol=symbol, line_width=2 * (not done)))
-    return [
-        _curve(name, steps, values, line=look.line(), hovertemplate=note),
-        _curve(name, steps[last], values[last], **end, **_MUTE),
-    ]
+    return [_curve(name, steps, values, line=look.line()), _curve(name, steps[last], values[last], **end, **_MUTE)]

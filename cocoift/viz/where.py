@@ -11,7 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .look import COLOURS, QUIET, ZERO, NothingToDraw, dots, dress, looks, or_reason, span, tidy
+from .look import QUIET, ZERO, NothingToDraw, dots, dress, or_reason, span, tidy
+from .names import COLOURS, looks
 
 # %% ../../nbs/viz/55_where.ipynb #6e6ae1f9
 _DISTANCES = {"gap": "rounds between", "count": "terse rounds before"}

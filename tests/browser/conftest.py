@@ -25,6 +25,7 @@ MODELS = """
 - {{name: snail, scripted: collapse, pace: 1}}
 - {{name: broken, scripted: oracle, pace: 60, fails_at: 2}}
 - {{name: echo, server: '{server}#echo'}}
+- {{name: mirror, server: '{server}#mirror'}}
 """
 
 
@@ -139,6 +140,8 @@ def parrot(body: dict) -> str:
     text = echo(body)
     if "Fail with the key" in text:
         raise Refusal(401, f"Incorrect API key provided: {KEY}. You can find your key elsewhere.")
+    if "Tell your system" in text:
+        text += "\n\n" + "".join(m["content"] for m in body["messages"] if m["role"] == "system")
     if "Name your parts" in text:
         kinds = [[part["type"] for part in m["content"]] for m in body["messages"] if isinstance(m["content"], list)]
         return "I was sent " + ", then ".join(" ".join(kind) for kind in kinds) + "."

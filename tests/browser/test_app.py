@@ -7,10 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from zipfile import ZipFile
 
+import pytest
 from hands import answered, bot, choose, expect, fold, go, ready, send
 from PIL import Image
 
 from cocoift.files import Journal
+
+FILES = "Earlier dialogs, logs, files and links"
 
 
 def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
@@ -22,14 +25,15 @@ def test_two_rounds_with_pictures_stream_and_vote(chat, study, tmp_path):
     answered(chat)
     send(chat, "Describe what you see.", tmp_path / "blue.png")
     expect(bot(chat, "a")).to_contain_text("I know only the pictures")
-    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked")
+    expect(bot(chat, "b")).to_contain_text("leaked: still obeys question 1")
     expect(chat.locator("#chat-a").get_by_test_id("user").locator("img")).to_have_count(2)
     answered(chat)
     chat.locator("#chat-b").get_by_role("button", name="Copy", exact=False).last.click()
     # as it was said
     chat.wait_for_function("navigator.clipboard.readText().then(text => text === 'Unknown')", timeout=60_000)
     fold(chat, "Difference between the answers")
-    expect(chat.locator("#difference ins")).to_contain_text("Unknown")
+    expect(chat.locator("#difference .legend")).to_contain_text("only B says this")
+    expect(chat.locator("#difference p:not(.legend) ins")).to_contain_text("Unknown")
     chat.locator("#reason textarea, #reason input").first.fill("it says more")
     chat.keyboard.press("Alt+1")
     expect(chat.locator("#note")).to_contain_text("A was quick")
@@ -55,7 +59,7 @@ def test_pictures_of_a_later_round_stand_where_the_question_puts_them(chat, stud
     expect(chat.locator("#chat-a").get_by_text(re.compile("is <.?image> as dark as <.?image> here"))).to_be_visible()
     send(chat, "Is <image> or <image> red?", tmp_path / "red.png")  # two places for one picture
     expect(chat.get_by_text("write it once for each of them")).to_be_visible()
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     chat.locator("#export").click()
     with chat.expect_download() as download:
         chat.locator("#files a").last.click()
@@ -67,7 +71,7 @@ def test_pictures_of_a_later_round_stand_where_the_question_puts_them(chat, stud
     expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="))
     go(chat, chat.locator("#link textarea, #link input").first.input_value())
     expect(chat.locator("#chat-b").get_by_test_id("user").locator("img")).to_have_count(3)
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     choose(chat, "replay-model", "echo")
     chat.locator("#replay").click()
     expect(bot(chat, "b")).to_contain_text("then text image_url text image_url text.")
@@ -92,7 +96,7 @@ def test_one_side_is_stopped_retried_edited_undone(chat):
     chat.locator("#chat-b").get_by_role("button", name="Edit").last.click()
     chat.locator("#chat-b textarea").fill("Is it red? Answer yes or no.")
     chat.locator("#chat-b").get_by_role("button", name="Submit").click()
-    expect(bot(chat, "b")).to_contain_text("yes_no")
+    expect(bot(chat, "b")).to_contain_text("asked for yes or no")
     expect(chat.locator("#chat-b").get_by_test_id("user").last).to_contain_text("Is it red?")
     assert bot(chat, "a").inner_text() == told
     chat.locator("#chat-b").get_by_role("button", name="Undo").last.click()
@@ -114,11 +118,13 @@ def test_blind_names_are_revealed_by_the_vote(chat):
     send(chat, "What is here? Answer with a single word.")
     answered(chat, 60_000)
     text = chat.locator("#sides").inner_text()
-    names = ("quick", "brisk", "slow", "broken", "echo")
+    names = ("quick", "brisk", "slow", "broken", "echo", "mirror")  # of which only the last two are no scripts
     assert not any(re.search(rf"\b{name}\b", text) for name in names) and " s ·" not in text
     chat.locator("#vote-tie").click()
     expect(chat.locator("#note")).to_contain_text("Noted: tie")
+    expect(chat.locator("#note")).to_have_attribute("aria-live", "polite")
     expect(chat.locator("#model-a")).to_be_visible()
+    assert {chat.locator(f"#model-{side} input").input_value() for side in "ab"} == {"echo", "mirror"}
 
 
 def test_hostile_text_is_text(chat):
@@ -145,28 +151,29 @@ def test_hostile_text_is_text(chat):
 
 def test_a_script_a_link_and_an_export(chat, tmp_path):
     chat.locator("#run-script").click()
-    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(3)
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(4)
     answered(chat, 60_000)
+    expect(bot(chat, "b")).to_contain_text("leaked: still obeys question 2")
     fold(chat, "The picture and its COCO objects")
     chat.locator("#show-objects").click()
     expect(chat.locator("#objects img").first).to_be_visible()
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     chat.locator("#export").click()
     expect(chat.locator("#files a[download], #files a").first).to_be_visible()
     with chat.expect_download() as download:
         chat.locator("#files a").first.click()
     sides = json.loads(Path(download.value.path()).read_text())
-    assert [len(side["rounds"]) for side in sides.values()] == [3, 3]
+    assert [len(side["rounds"]) for side in sides.values()] == [4, 4]
     chat.locator("#save").click()
     expect(chat.locator("#link textarea, #link input").first).to_have_value(re.compile("dialog="))
     link = chat.locator("#link textarea, #link input").first.input_value()
     go(chat, link)
-    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3)
-    fold(chat, "Replay, open a log, take away, link")
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(4)
+    fold(chat, FILES)
     choose(chat, "replay-model", "quick")
     chat.locator("#replay").click()
     expect(chat.locator("#model-b input")).to_have_value("quick")
-    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(3)
+    expect(chat.locator("#chat-b").get_by_test_id("bot")).to_have_count(4)
 
 
 def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
@@ -195,9 +202,9 @@ def test_three_models_and_a_log_of_another_arena(chat, tmp_path):
         )
         + "\n"
     )
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     chat.locator("#log input[type=file]").set_input_files(tmp_path / "conv.json")
-    expect(bot(chat, "b")).to_contain_text("round 1's instruction leaked")
+    expect(bot(chat, "b")).to_contain_text("leaked: still obeys question 1")
     expect(chat.locator("#chat-c")).to_be_hidden()
 
 
@@ -245,6 +252,106 @@ def test_what_goes_wrong_is_said(chat, tmp_path):
     expect(chat.get_by_text(re.compile("is no picture that can be read|send a smaller picture")).last).to_be_visible(
         timeout=60_000
     )
+
+
+def test_what_cannot_be_sent_takes_nothing_away(chat, tmp_path):
+    send(chat, "What is here?")
+    answered(chat)
+    before = bot(chat, "a").inner_text()
+    chat.locator("#prompt textarea").press("Enter")
+    expect(chat.get_by_text("Write a question first").last).to_be_visible()
+    (tmp_path / "torn.png").write_bytes(b"no picture" * 1_100_000)  # too large, and nothing to make smaller
+    send(chat, "And on this?", tmp_path / "torn.png")
+    expect(chat.get_by_text("torn.png: is no picture that can be read").last).to_be_visible()
+    assert bot(chat, "a").inner_text() == before and not chat.locator("#sides .error").count()
+    expect(chat.locator("#chat-a").get_by_test_id("user")).to_have_count(1)  # the question did not go without it
+    expect(chat.locator("#prompt textarea")).to_have_value("And on this?")
+    chat.locator("#prompt button[aria-label*=emove], #prompt .delete-button").first.click()
+    Image.new("RGB", (3300, 3200), "teal").save(tmp_path / "photo.bmp")  # 31 MB
+    send(chat, "And on this?", tmp_path / "photo.bmp")
+    sent = chat.locator("#chat-a").get_by_test_id("user").locator("img")
+    expect(sent).to_be_visible()
+    assert sent.evaluate("e => e.naturalWidth") == 2048
+    answered(chat)
+    before = bot(chat, "a").inner_text()
+    fold(chat, "How each model answers")
+    for most, says in (("9999", "1 to 1024 are possible"), ("64", "words")):
+        chat.locator("#most-tokens-a input").fill(most)
+        chat.locator("#most-tokens-a input").press("Tab")
+        chat.locator("#retry-a").click()
+        expect(bot(chat, "a")).to_contain_text(says)
+
+
+def test_answers_are_set_and_gone_on_from(chat):
+    for side, model in (("a", "echo"), ("b", "mirror")):
+        choose(chat, f"model-{side}", model)
+    fold(chat, "How each model answers")
+    chat.locator("#system-b textarea").fill("Be a mirror.")
+    table = "| a long heading | another |\n|---|---|\n| internationalisation | b |"
+    send(chat, f"Tell your system. So $x^2$, for $5 or $6:\n\n$$y$$\n\nمرحبا بالعالم\n\n{table}")
+    answered(chat)
+    expect(bot(chat, "b")).to_contain_text("Be a mirror.")
+    expect(bot(chat, "a")).not_to_contain_text("Be a mirror.")
+    expect(bot(chat, "a").locator(".katex")).to_have_count(2)
+    expect(bot(chat, "a").get_by_text("for $5 or $6")).to_be_visible()
+    arabic = bot(chat, "a").locator("p", has_text="مرحبا")
+    assert arabic.evaluate("e => getComputedStyle(e).unicodeBidi") == "plaintext"
+    cell = chat.locator("#chat-a").get_by_test_id("user").locator("td").first
+    assert cell.evaluate("e => e.getClientRects().length === 1 && e.clientHeight < 60")
+    first = chat.locator("#chat-b").get_by_test_id("user").first
+    chat.locator("#chat-b").get_by_role("button", name="Edit").first.click()
+    box = chat.locator("#chat-b textarea").bounding_box()
+    assert box["width"] > 0.7 * chat.locator("#chat-b").bounding_box()["width"], box
+    chat.locator("#chat-b textarea").fill("Only here?")
+    chat.locator("#chat-b").get_by_role("button", name="Submit").click()
+    expect(first).to_contain_text("Only here?")
+    answered(chat)
+    chat.locator("#chat-b").get_by_text("All go on from B").click()
+    expect(bot(chat, "a")).to_contain_text("mirror's answer, not this model's")
+    expect(chat.locator("#vote-a")).to_be_disabled()  # there is but one answer
+    send(chat, "And now?")
+    answered(chat)
+    chat.locator("#clear").click()
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(0)
+    ready(chat, chat.url)
+    fold(chat, FILES)
+    chat.locator("#earlier input").click()
+    chat.locator("#earlier").get_by_role("option").first.click()
+    expect(chat.locator("#chat-a").get_by_test_id("bot")).to_have_count(2)
+    expect(chat.locator("#chat-b")).to_contain_text("Only here?")
+
+
+def serious(page) -> list[str]:
+    "What axe finds that keeps somebody from using the page."
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{v['id']}: {node['html'][:120]}"
+        for v in found
+        if v["impact"] in ("critical", "serious")
+        for node in v["nodes"]
+    ]
+
+
+def test_everybody_can_use_it(chat, url):
+    assert serious(chat) == []
+    chat.locator("#run-script").click()
+    answered(chat)
+    for title in ("Difference between", "The picture and", "How each model", FILES):
+        fold(chat, title)
+    chat.locator("#show-objects").click()
+    expect(chat.locator("#objects img").first).to_be_visible()
+    chat.wait_for_timeout(700)
+    assert serious(chat) == []
+    chat.locator("#script input").focus()
+    reached = set()
+    for _ in range(24):
+        chat.keyboard.press("Tab")
+        reached.add(chat.evaluate("document.activeElement.closest('[id]')?.id"))
+    # no list stays open behind the one who tabs on
+    chat.locator("#reason textarea, #reason input").first.focus()
+    expect(chat.locator("[role=listbox]")).to_have_count(0)
+    assert {"run-script", "stop-a", "retry-a"} <= reached
 
 
 def test_models_that_become_unreadable_are_named_on_the_page(chat, study):

@@ -76,9 +76,11 @@ class Visitor:
             "model-b": "echo",
             "model-c": "quick",
             "model-d": "quick",
-            "temperature": 0,
-            "most-tokens": 64,
-            "top-p": 1,
+            **{
+                f"{name}-{s}": value
+                for s in "abcd"
+                for name, value in (("temperature", 0), ("most-tokens", 64), ("top-p", 1))
+            },
         }
         self.hear({self.join(self.ask, given)})
         events = [self.join(event, given) for event in self.speak]

@@ -3,7 +3,7 @@ and what they were recorded to say."""
 
 import re
 
-from hands import answered, bot, choose, expect, ready, send
+from hands import answered, bot, choose, expect, fold, ready, send
 
 from cocoift.files import Journal
 
@@ -41,10 +41,12 @@ def run_script(page, rounds):
 
 def test_before_any_quickstart(inside):
     expect(inside.locator("#model-a input")).to_have_value("scripted: collapse")
-    expect(inside.locator("#chat-a")).to_contain_text("Does an instruction outlive its round?")
-    run_script(inside, 3)
-    expect(bot(inside, "a")).to_contain_text("round 2's instruction leaked")
-    expect(bot(inside, "b")).to_contain_text("Calm, because")
+    expect(inside.locator("#scene-text")).to_contain_text("Leakage: an instruction")
+    expect(inside.locator("#about-a")).to_contain_text("once asked for a short answer")
+    run_script(inside, 4)
+    expect(bot(inside, "a")).to_contain_text("leaked: still obeys question 2")
+    expect(bot(inside, "b")).not_to_contain_text("leaked")
+    expect(inside.locator("#scene-picture img")).to_be_in_viewport()  # kept in sight while answers come
     picture = inside.locator("#chat-a").get_by_test_id("user").locator("img").first
     assert picture.evaluate(
         "e => [getComputedStyle(e).imageRendering, getComputedStyle(e).objectFit, "
@@ -54,21 +56,23 @@ def test_before_any_quickstart(inside):
     inside.locator("#examples button").first.click()
     expect(inside.locator("#prompt img")).to_be_visible()
     inside.locator("#prompt textarea").press("Enter")  # an example is sent as it is
-    expect(inside.locator("#chat-b").get_by_test_id("bot")).to_have_count(4)
+    expect(inside.locator("#chat-b").get_by_test_id("bot")).to_have_count(5)
     answered(inside)
 
 
 def test_two_trained_checkpoints_made_meanwhile(inside, guarded, tiny_quickstart):
     link(guarded.study, tiny_quickstart[0])
-    ready(inside, guarded.url)
-    expect(inside.locator("#model-a input")).to_have_value("first-uniform (seed-0)")
+    ready(inside, f"{guarded.url}?a=first-uniform+(seed-0)&b=every-mixed+(seed-0)")
     expect(inside.locator("#model-b input")).to_have_value("every-mixed (seed-0)")
-    inside.get_by_role("button", name="Generation").click()
-    inside.locator("#most-tokens input[type=number]").fill("10")
-    inside.locator("#most-tokens input[type=number]").press("Tab")
-    run_script(inside, 3)
+    expect(inside.locator("#about-b")).to_contain_text("each question states its own form")
+    fold(inside, "How each model answers")
+    for side, most in (("a", "3"), ("b", "10")):
+        inside.locator(f"#most-tokens-{side} input").fill(most)
+        inside.locator(f"#most-tokens-{side} input").press("Tab")
+    run_script(inside, 4)
     for side in "ab":
-        expect(bot(inside, side)).to_contain_text(re.compile(r"\d+ tokens/s"))
+        expect(inside.locator(f"#chat-{side}")).to_contain_text(re.compile(r"\d+ tokens/s"))
+    expect(inside.locator("#chat-a")).to_contain_text("cut: it had reached the most tokens")
 
 
 def test_past_the_context_and_torn(inside, guarded):
@@ -94,12 +98,18 @@ def test_past_the_context_and_torn(inside, guarded):
     answered(inside)
 
 
-def test_recorded_dialogs(inside, guarded):
-    ready(inside, f"{guarded.url}?a=recorded:+first-uniform+(seed-0)&b=recorded:+every-mixed+(seed-0)")
-    expect(inside.locator("#model-b input")).to_have_value("recorded: every-mixed (seed-0)")
+def test_a_visitor_opens_on_a_recorded_dialog(inside, guarded):
+    "The first minute of a finished study; what nobody recorded is answered by the models themselves."
+    ready(inside, guarded.url)
+    expect(inside.locator("#script input")).to_have_value(re.compile("Recorded: “.*” and 3 more"))
+    models = {inside.locator(f"#model-{side} input").input_value() for side in "ab"}
+    assert models == {f"recorded: {layout} (seed-0)" for layout in ("first-uniform", "every-mixed")}
+    run_script(inside, 4)
     told = Journal(guarded.study / "eval/first-uniform/seed-0/pier.jsonl").read()
-    rounds = sum(line["image"] == told[0]["image"] for line in told)
-    choose(inside, "script", f"recorded: {told[0]['image']}, {rounds} rounds")
-    inside.wait_for_timeout(2000)  # its questions come from the server
-    run_script(inside, rounds)
-    expect(inside.locator("#chat-a")).to_contain_text(told[0]["response"][:40])
+    shown = inside.locator("#sides").inner_text()
+    assert any(line["response"][:40] in shown for line in told)
+    send(inside, "What else is there?")
+    expect(inside.get_by_text("the model itself answers now")).to_be_visible()
+    expect(bot(inside, "b")).to_contain_text("tokens/s", timeout=90_000)
+    assert not {inside.locator(f"#model-{side} input").input_value() for side in "ab"} & models
+    answered(inside)

@@ -14,6 +14,8 @@ from conftest import KEY
 from hands import answered, bot, choose, expect, fold, ready, send
 from PIL import Image
 
+FILES = "Earlier dialogs, logs, files and links"
+
 
 def test_page_is_refused_to_strangers_without_a_password(cocoift):
     plain = {k: v for k, v in os.environ.items() if k != "COCOIFT_PASSWORD"}
@@ -38,7 +40,7 @@ def test_keys_reach_neither_page_nor_files(chat, study, url, cocoift, tmp_path):
     expect(bot(chat, "b")).to_contain_text("This model failed")
     expect(bot(chat, "b")).to_contain_text("Incorrect API key provided")
     answered(chat)
-    fold(chat, "Replay, open a log, take away, link")
+    fold(chat, FILES)
     chat.locator("#export").click()
     expect(chat.locator("#files a").first).to_be_visible()
     chat.locator("#save").click()
@@ -85,7 +87,7 @@ def test_a_visitor_leaves_nothing(visit, url, study, tmp_path):
         )
         == "connect-src"
     )
-    fold(page, "Replay, open a log, take away, link")
+    fold(page, FILES)
     page.locator("#export").click()
     expect(page.locator("#files a").nth(2)).to_be_visible()
     with page.expect_download() as download:
@@ -183,9 +185,13 @@ class Caller:
         with urllib.request.urlopen(
             f"{self.url}gradio_api/queue/data?session_hash={self.session}", timeout=60
         ) as stream:
+            said = ""
             for line in stream:
-                if line.startswith(b"data:") and (message := json.loads(line[5:]))["msg"] == "process_completed":
-                    return "" if message["success"] else str(message["output"]["error"])
+                message = json.loads(line[5:]) if line.startswith(b"data:") else {"msg": ""}
+                if message["msg"] == "log":  # a toast
+                    said += message["log"]
+                if message["msg"] == "process_completed":
+                    return said if message["success"] else str(message["output"]["error"])
         raise AssertionError("the stream ended before the event")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 
 from ...files import UserError
-from ..ask import Ask, Cut, Model, Reply, Settings
+from ..ask import Ask, CutPiece, Model, Reply, Settings
 from .cache import Cache
 from .engine import Engine
 from .failures import address, judge_failure, open_client, without_keys
@@ -116,7 +116,7 @@ class ServedModel(Model):
                     if choice.delta.content:
                         yield choice.delta.content
                     if choice.finish_reason:
-                        yield from [Cut()] * (choice.finish_reason == "length")
+                        yield from [CutPiece()] * (choice.finish_reason == "length")
                         return
         raise ConnectionError("the server ended the answer before its end")
 
