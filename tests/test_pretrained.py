@@ -57,7 +57,7 @@ def test_three_arms_are_examined(study):
     for arm in ARMS:
         run = out / "eval" / arm / "seed-0"
         assert all((run / name / "scores.json").exists() for name in ("scope", "likelihood"))
-        assert {"changed", "above_blind", "worth", "caption_gain"} <= json.loads(
+        assert {"changed", "above_blind", "worth", "answer_gain", "caption_gain"} <= json.loads(
             (run / "sight/sight.json").read_text()
         ).keys()
     report = (out / "report.html").read_text()

@@ -163,6 +163,7 @@ _SIGHT = {
     "blind": "right answers of the most frequent answer to each type of question",
     "above_blind": "right, less blind",
     "worth": "right about the own picture, less right about another",
+    "answer_gain": "nats a token by which the right answer is likelier with its own picture than with another",
     "caption_gain": "nats a token by which a caption is likelier with its own picture than with another",
 }
 
