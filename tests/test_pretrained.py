@@ -181,7 +181,7 @@ def test_without_an_index_it_is_one_line(cocoift, tmp_path):
 def test_killed_in_each_stage_it_goes_on(study, shared, random_parts, tmp_path):
     "SIGKILL once each stage has begun; what comes out at last is what the undisturbed study has."
     out, document = tmp_path / "study", study[1]
-    command = [sys.executable, "-m", "cocoift.cli.main", "quickstart", "--pretrained", "--tiny", *random_parts]
+    command = [Path(sys.executable).with_name("cocoift"), "quickstart", "--pretrained", "--tiny", *random_parts]
     command = [*map(str, command), "--data", str(shared / "data/coco-mini"), "--out", str(out), "--json"]
     for stage in STAGES:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
