@@ -3584,6 +3584,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cocoift.reports.pages._others': ('reports/pages.html#_others', 'cocoift/reports/pages.py'),
                                        'cocoift.reports.pages._papers': ('reports/pages.html#_papers', 'cocoift/reports/pages.py'),
                                        'cocoift.reports.pages._per_arm': ('reports/pages.html#_per_arm', 'cocoift/reports/pages.py'),
+                                       'cocoift.reports.pages._resolved': ('reports/pages.html#_resolved', 'cocoift/reports/pages.py'),
                                        'cocoift.reports.pages._scoped': ('reports/pages.html#_scoped', 'cocoift/reports/pages.py'),
                                        'cocoift.reports.pages._sections': ('reports/pages.html#_sections', 'cocoift/reports/pages.py'),
                                        'cocoift.reports.pages._seen': ('reports/pages.html#_seen', 'cocoift/reports/pages.py'),

@@ -61,7 +61,11 @@ def test_three_arms_are_examined(study):
             (run / "sight/sight.json").read_text()
         ).keys()
     report = (out / "report.html").read_text()
-    assert "Do the pictures matter?" in report and "untuned" in report and "data:image/" in report
+    assert (
+        "With the whole interval above zero: more right answers" in report
+        and "untuned" in report
+        and "data:image/" in report
+    )
 
 
 def test_nobody_is_asked_about_what_was_learned(study):
