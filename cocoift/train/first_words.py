@@ -120,14 +120,15 @@ class PlaceMap:
 
     def add(
         self,
-        features: torch.Tensor,  # [P, D_v]
+        features: torch.Tensor,  # [P, D_v]; what stands before the places, as registers do, is passed over
         things: Sequence[Objects],
         places: torch.Tensor,  # [P, 4]
     ) -> None:
         "Learn from a picture."
-        there = torch.zeros(len(features), len(self.names))
+        features, there = features[-len(places) :], torch.zeros(len(places), len(self.names))
         for thing in things:
-            there[:, self.names.index(thing.name)] = on_place(thing.box, places)
+            column = self.names.index(thing.name)
+            there[:, column] = torch.maximum(there[:, column], on_place(thing.box, places))
         self.number += len(features)
         self.features += features.sum(0)
         self.squares += features.T @ features
