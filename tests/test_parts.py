@@ -57,13 +57,14 @@ def parts(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def wholes(parts, tmp_path_factory):
-    "`wholes('gemma3')`: the folder of a LLaVA with that language model."
+    "`wholes('gemma3')`: the folder of a LLaVA with that language model, and its own tower or a named one."
     home = tmp_path_factory.mktemp("wholes")
 
-    def make(language: str):
-        if not (home / language).exists():
-            assemble_on_disk(parts(PAIRED.get(language, "dinov2")), parts(language), home / language, pad="crop")
-        return home / language
+    def make(language: str, tower: str | None = None):
+        tower = tower or PAIRED.get(language, "dinov2")
+        if not (folder := home / f"{tower}-{language}").exists():
+            assemble_on_disk(parts(tower), parts(language), folder, pad="crop")
+        return folder
 
     return make
 
@@ -84,10 +85,8 @@ def ended(ids: list[int], stops) -> list[int]:
     return ids[: next((k for k, token in enumerate(ids) if token in stops), len(ids))]
 
 
-@pytest.mark.parametrize("name", LANGUAGES)
-def test_without_a_picture_it_is_the_language_model(name, parts, wholes, tmp_path):
+def check_as_the_language_model(folder: Path, whole: Path) -> None:
     "The very tokens of the prompt, and the answers word for word, alone, together and token by token."
-    folder, whole = parts(name), wholes(name)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     chat = LocalModel(whole, most_tokens=12)
     own = GenerationConfig.from_pretrained(folder).eos_token_id
@@ -113,8 +112,11 @@ def test_without_a_picture_it_is_the_language_model(name, parts, wholes, tmp_pat
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_with_a_picture_it_is_plain_transformers(name, wholes, tmp_path):
-    whole = wholes(name)
+def test_without_a_picture_it_is_the_language_model(name, parts, wholes):
+    check_as_the_language_model(parts(name), wholes(name))
+
+
+def check_as_plain_transformers(whole: Path, tmp_path: Path) -> None:
     PICTURE.save(tmp_path / "000000000001.png")
     processor, model = (
         AutoProcessor.from_pretrained(whole, backend="pil"),
@@ -132,6 +134,11 @@ def test_with_a_picture_it_is_plain_transformers(name, wholes, tmp_path):
         assert [chat.answer([ask])[0].text] == [chat.tokenizer.decode(ended(out, chat.family.stops)).strip()]
 
 
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_with_a_picture_it_is_plain_transformers(name, wholes, tmp_path):
+    check_as_plain_transformers(wholes(name), tmp_path)
+
+
 def own_features(folder, pixels: torch.Tensor) -> torch.Tensor:
     "What a tower alone sees in the last but one layer, at the size of its pictures, whatever size it was trained at."
     config = AutoConfig.from_pretrained(folder)
@@ -143,15 +150,18 @@ def own_features(folder, pixels: torch.Tensor) -> torch.Tensor:
     return model(pixel_values=pixels, output_hidden_states=True, **stretch).hidden_states[-2]
 
 
-@pytest.mark.parametrize(
-    "name, tokens, first",
-    [("clip", 16, 1), ("siglip", 16, 0), ("dinov2", 16, 1), ("registers", 20, 1), ("dinov3", 20, 1)],
-)
-@torch.no_grad()
+SEES = [("clip", 16, 1), ("siglip", 16, 0), ("dinov2", 16, 1), ("registers", 20, 1), ("dinov3", 20, 1)]
+
+
+@pytest.mark.parametrize("name, tokens, first", SEES)
 def test_it_sees_what_the_tower_sees(name, tokens, first, parts, wholes):
+    check_as_the_tower(name, tokens, first, parts(name), wholes(PAIRS[name]))
+
+
+@torch.no_grad()
+def check_as_the_tower(name: str, tokens: int, first: int, folder: Path, whole: Path) -> None:
     """Its pixels, its features, its count of tokens: at the processor's 32 pixels, also where the tower was trained at
     48 or 56."""
-    folder, whole = parts(name), wholes(PAIRS[name])
     processor, model = (
         AutoProcessor.from_pretrained(whole, backend="pil"),
         AutoModelForImageTextToText.from_pretrained(whole).eval(),
@@ -224,8 +234,7 @@ def test_one_path_in_memory_and_on_disk(parts, tmp_path):
     assert processor.chat_template == AutoProcessor.from_pretrained(tmp_path / "out", backend="pil").chat_template
 
 
-@pytest.mark.parametrize("name", LANGUAGES)
-def test_training_writes_the_own_template(name, wholes, small, tmp_path):
+def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
     """A row of the dry run is, letter for letter, what the checkpoint's template makes of the conversation; each answer
     is learned with its stop."""
     from cocoift.conversation import read_conversations
@@ -233,7 +242,6 @@ def test_training_writes_the_own_template(name, wholes, small, tmp_path):
     from cocoift.train.dry_run import dry_run
     from cocoift.train.recipe import TrainRecipe
 
-    whole = wholes(name)
     options = [
         f"model={whole}",
         f"data={small / 'set'}",
@@ -272,6 +280,22 @@ def test_training_writes_the_own_template(name, wholes, small, tmp_path):
         assert [one.removesuffix(stop).strip() for one in learned] == answers and all(
             one.endswith(stop) for one in learned
         )
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_training_writes_the_own_template(name, wholes, small, tmp_path):
+    check_training_row(wholes(name), small, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower, tokens, first", SEES)
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_every_tower_with_every_language_model(name, tower, tokens, first, parts, wholes, small, tmp_path):
+    folder, whole = parts(name), wholes(name, tower)
+    check_as_the_language_model(folder, whole)
+    check_as_plain_transformers(whole, tmp_path)
+    check_as_the_tower(tower, tokens, first, parts(tower), whole)
+    check_training_row(whole, small, tmp_path)
 
 
 def squeezed(text: str) -> str:

@@ -57,11 +57,15 @@ def test_three_arms_are_examined(study):
     for arm in ARMS:
         run = out / "eval" / arm / "seed-0"
         assert all((run / name / "scores.json").exists() for name in ("scope", "likelihood"))
-        assert {"changed", "above_blind", "worth", "caption_gain"} <= json.loads(
+        assert {"changed", "above_blind", "worth", "answer_gain", "caption_gain"} <= json.loads(
             (run / "sight/sight.json").read_text()
         ).keys()
     report = (out / "report.html").read_text()
-    assert "Do the pictures matter?" in report and "untuned" in report and "data:image/" in report
+    assert (
+        "With the whole interval above zero: more right answers" in report
+        and "untuned" in report
+        and "data:image/" in report
+    )
 
 
 def test_nobody_is_asked_about_what_was_learned(study):
@@ -181,7 +185,7 @@ def test_without_an_index_it_is_one_line(cocoift, tmp_path):
 def test_killed_in_each_stage_it_goes_on(study, shared, random_parts, tmp_path):
     "SIGKILL once each stage has begun; what comes out at last is what the undisturbed study has."
     out, document = tmp_path / "study", study[1]
-    command = [sys.executable, "-m", "cocoift.cli.main", "quickstart", "--pretrained", "--tiny", *random_parts]
+    command = [Path(sys.executable).with_name("cocoift"), "quickstart", "--pretrained", "--tiny", *random_parts]
     command = [*map(str, command), "--data", str(shared / "data/coco-mini"), "--out", str(out), "--json"]
     for stage in STAGES:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -31,7 +31,7 @@ def test_what_the_picture_is_worth(tiny_quickstart):
     folder, document = tiny_quickstart
     for layout in LAYOUTS:
         sight = document["sight"][layout]
-        asked = ("changed", "right", "blind", "above_blind", "worth")
+        asked = ("changed", "right", "blind", "above_blind", "worth", "answer_gain")
         assert all(sight[name]["n"] == sight["right"]["n"] > 0 for name in asked) and sight["caption_gain"]["n"] > 0
         assert sight["above_blind"]["value"] == pytest.approx(sight["right"]["value"] - sight["blind"]["value"])
     assert "Do the pictures matter?" in (folder / "report.html").read_text()

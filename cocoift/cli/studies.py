@@ -87,7 +87,7 @@ def _show_study(result: dict, json: bool) -> None:
     ]
     terse = [f"terse|{h}" for h in histories]
     head = ["layout", "data: carry-over", *terse, "right|none", "blind", "model: leakage"]
-    looks = ["right", "blind", "above_blind", "worth", "changed", "caption_gain"]
+    looks = ["right", "blind", "above_blind", "worth", "changed", "answer_gain", "caption_gain"]
     seen = [[name, *(estimate_text(look[measure]) for measure in looks)] for name, look in result["sight"].items()]
     tables = [*columns(rows, head), "", *columns(seen, ["picture", *(look.replace("_", " ") for look in looks)])]
     show(result, json, [*tables, "", f"report: {result['report']}  ({result['seconds']:.0f} s)"])

@@ -30,7 +30,8 @@ _CAPTIONS = 2  # of a picture
 
 
 def _asked(model: Model, shown: str, questions: Sequence[Question], blind: Mapping[str, str]) -> list[dict]:
-    replies = model.answer([Ask.of(q.instruction, shown) for q in questions])
+    asks = [Ask.of(q.instruction, shown) for q in questions]
+    weights = model.likelihoods([(ask, q.short_answer) for ask, q in zip(asks, questions)]) if asks else []
     return [
         {
             "item": q.id,
@@ -40,8 +41,9 @@ def _asked(model: Model, shown: str, questions: Sequence[Question], blind: Mappi
             "answer": normalise(reply.text),
             "right": read_answer(q, True, reply.text)["right"],
             "blind": normalise(q.short_answer) == blind[q.kind],
+            "loss": weight.loss,
         }
-        for q, reply in zip(questions, replies)
+        for q, reply, weight in zip(questions, model.answer(asks), weights)
     ]
 
 
@@ -81,10 +83,12 @@ def _pairs(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:  # a ro
     return sides[0].join(sides[1], how="inner", rsuffix="_other").reset_index()
 
 
-def sight(lines: Sequence[dict]) -> dict[str, Estimate]:  # changed, right, blind, above_blind, worth, caption_gain
+def sight(
+    lines: Sequence[dict],
+) -> dict[str, Estimate]:  # changed, right, blind, above_blind, worth, answer_gain, caption_gain
     "What the lines of `look` come to; what was not asked is undefined."
     frame = pd.DataFrame(lines, columns=["item", "image", "kind", "own", "answer", "right", "blind", "loss"])
-    asked = _pairs(frame[frame.kind != ""], ["answer", "right", "blind"])
+    asked = _pairs(frame[frame.kind != ""], ["answer", "right", "blind", "loss"])
     weighed = _pairs(frame[frame.kind == ""], ["loss"])
     right, blind, other = (asked[column].astype(float) for column in ("right", "blind", "right_other"))
     differences = {
@@ -95,4 +99,5 @@ def sight(lines: Sequence[dict]) -> dict[str, Estimate]:  # changed, right, blin
         "worth": right - other,
     }
     estimates = {name: mean_ci(asked.assign(_v=values), "_v") for name, values in differences.items()}
-    return estimates | {"caption_gain": mean_ci(weighed.assign(_v=weighed.loss_other - weighed.loss), "_v")}
+    gains = {"answer_gain": asked.dropna(subset=["loss", "loss_other"]), "caption_gain": weighed}
+    return estimates | {name: mean_ci(p.assign(_v=p.loss_other - p.loss), "_v") for name, p in gains.items()}

@@ -163,14 +163,29 @@ _SIGHT = {
     "blind": "right answers of the most frequent answer to each type of question",
     "above_blind": "right, less blind",
     "worth": "right about the own picture, less right about another",
+    "answer_gain": "nats a token by which the right answer is likelier with its own picture than with another",
     "caption_gain": "nats a token by which a caption is likelier with its own picture than with another",
 }
 
 
+_RESOLVED = {
+    "above_blind": "more right answers than a blind guess has",
+    "caption_gain": "captions likelier with their picture",
+}
+
+
+def _resolved(seen: pd.DataFrame) -> str:  # which models are above zero with the whole interval
+    above = {m: list(seen[(seen.measure == m) & (seen.low > 0)].layout) for m in _RESOLVED}
+    return "; ".join(f"{text}: {', '.join(above[m]) or 'none of the models'}" for m, text in _RESOLVED.items())
+
+
 def _looked(t: Tables) -> Section:
-    text = "Each question was asked about its own picture and about another one. Zero: the picture makes no difference."
     if not len(t["sight"]):
         return Section("Do the pictures matter?")
+    text = (
+        "Each question was asked about its own picture and about another one. Zero: the picture makes no difference. "
+        f"With the whole interval above zero: {_resolved(t['sight'])}."
+    )
     table = wide(t["sight"], "measure")
     table.insert(1, "share of answers, or difference", table.measure.map(_SIGHT))
     return Section("Do the pictures matter?", [Text(text), Table(table, "What the answers owe to the picture")])
