@@ -135,10 +135,8 @@ def test_different_pictures_are_answered_in_one_batch(family, album, monkeypatch
     monkeypatch.setattr(local, "greedy", lambda *given: widths.append(len(given[3])) or greedy(*given))
     asks = [Ask.of("Is it safe?", image, before) for image in album for before in ((), [("Why?", "It is calm here.")])]
     together = [reply.text for reply in chat.answer(asks)]
-    lengths = sorted(len(chat.prefix_ids((image,))) for image in album)
-    batches = sum(long > 1.25 * short for short, long in pairwise(lengths)) + 1 if chat.family.trees else 0
-    if not family.window:
-        assert len(widths) <= batches and sum(widths) == len(asks) * family.trees
+    if family.trees and not family.window:
+        assert widths == [len(asks)] if family.type.one_size else sum(widths) == len(asks) and max(widths) > 1
     assert together == [generated(chat, ask, album) for ask in asks]
     assert together == [chat.answer([ask])[0].text for ask in asks]
 
