@@ -93,7 +93,7 @@ def test_a_set_that_is_written_stays_with_its_server(world, tmp_path):
     (file,) = tmp_path.glob("server-*.json")
     with MockServer(answering("Yes, a pier."), models=[]) as other:
         for out in ("new", "twin"):  # another folder would be filled by the same answers
-            with pytest.raises(UserError, match=f"{out}: was begun on another server .* name another cache with --cache"):
+            with pytest.raises(UserError, match=f"{out}: was begun on another server .* another cache with --cache"):
                 written(other, out)
         assert not (tmp_path / "new").exists()
         file.unlink()  # the user says that it is the same
