@@ -16,13 +16,15 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+WHAT = ("seconds", "answering")  # from start to end; without imports and opening the model
 
 
-def ours(job: dict) -> list[str]:
+def ours(job: dict) -> tuple[list[str], float]:  # answers, seconds of answering
     from cocoift.eval.dialog import ask_at
     from cocoift.eval.examine import open_exam
     from cocoift.eval.options import EvalOptions
@@ -33,15 +35,17 @@ def ours(job: dict) -> list[str]:
     exam = open_exam("rounds", EvalOptions(data=Path(job["data"]), out=out, histories=(), per_image=job["per_image"]))
     dialogs = [d for d in exam.dialogs if not d.meta["bound"]][: 4 * job["items"]]
     model = LocalModel(job["model"], job["data"], most_tokens=job["answer"])
+    opened = time.process_time()
     lines = run_dialogs(model, dialogs, out / "run", exam.settings)
+    seconds = time.process_time() - opened
     asks = [ask_at(d, d.asked[0], [turn.response for turn in d.turns[:-1]]) for d in dialogs]
     rounds = [[[r.instruction, r.response] for r in ask.rounds] for ask in asks]
     pictures = [str(model.pictures[ask.image]) for ask in asks]
     (out / "asks.json").write_text(json.dumps({"rounds": rounds, "pictures": pictures}))
-    return [line["response"] for line in lines]
+    return [line["response"] for line in lines], seconds
 
 
-def lmms(job: dict) -> list[str]:
+def lmms(job: dict) -> tuple[list[str], float]:  # as `ours`
     from lmms_eval.api.instance import Instance
     from lmms_eval.models.chat.llava_hf import LlavaHf
     from PIL import Image
@@ -50,13 +54,13 @@ def lmms(job: dict) -> list[str]:
     docs = list(zip(asks["rounds"], asks["pictures"]))
 
     def messages(doc: tuple) -> list[dict]:
-        told = []
+        spoken = []
         for number, (instruction, response) in enumerate(doc[0]):
             picture = [{"type": "image", "url": Image.open(doc[1]).convert("RGB")}] if not number else []
-            told.append({"role": "user", "content": [*picture, {"type": "text", "text": instruction}]})
+            spoken.append({"role": "user", "content": [*picture, {"type": "text", "text": instruction}]})
             if number < len(doc[0]) - 1:
-                told.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-        return told
+                spoken.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
+        return spoken
 
     model = LlavaHf(pretrained=job["model"], device="cpu", device_map="cpu", dtype="float32", batch_size=1)
     model.task_dict = {"asks": {"all": docs}}
@@ -66,13 +70,17 @@ def lmms(job: dict) -> list[str]:
         Instance("generate_until", ("", messages, dict(settings), k, "asks", "all"), k, about | {"doc_id": k})
         for k in range(len(docs))
     ]
-    return [getattr(result, "text", result).strip() for result in model.generate_until(requests)]
+    opened = time.process_time()
+    results = model.generate_until(requests)
+    seconds = time.process_time() - opened
+    return [getattr(result, "text", result).strip() for result in results], seconds
 
 
 def child(way: str, job: dict) -> None:
-    answers = {"lmms": lmms}.get(way, ours)(job)
+    answers, answering = {"lmms": lmms}.get(way, ours)(job)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    Path(job["result"]).write_text(json.dumps({"answers": answers, "seconds": used.ru_utime + used.ru_stime}))
+    done = {"answers": answers, "answering": answering, "seconds": used.ru_utime + used.ru_stime}
+    Path(job["result"]).write_text(json.dumps(done))
 
 
 def timed(way: str, job: dict, python: str, checkout: Path) -> dict:
@@ -104,25 +112,27 @@ def measure(args, folder: Path) -> dict:
     ways = {"now": (sys.executable, ROOT)}
     ways |= {"before": (sys.executable, args.before)} if args.before else {}
     ways |= {"lmms": (args.lmms, ROOT)} if args.lmms else {}
-    seconds, answers = {way: [] for way in ways}, {}
+    runs: dict[str, list[dict]] = {way: [] for way in ways}
     for turn in range(1 if args.quick else args.repeats):
         for way, (python, checkout) in ways.items():
             out = folder / f"{way}-{turn}"
             out.mkdir()
             job = {"model": str(model), "data": str(scenes), "items": items, "per_image": args.per_image}
             job |= {"answer": answer, "out": str(out), "result": str(out / "result.json")}
-            done = timed(way, job | {"asks": str(folder / "now-0/asks.json")}, python, checkout)
-            answers[way] = done["answers"]
-            seconds[way].append(done["seconds"])
-            print(f"{way}: {len(answers[way])} answers, {done['seconds']:.1f} processor seconds", file=sys.stderr)
-    best = {way: min(each) for way, each in seconds.items()}
+            runs[way].append(done := timed(way, job | {"asks": str(folder / "now-0/asks.json")}, python, checkout))
+            print(f"{way}: {len(done['answers'])} answers, {done['seconds']:.1f} processor seconds", file=sys.stderr)
+    best = {what: {way: min(run[what] for run in each) for way, each in runs.items()} for what in WHAT}
+    answers = {way: each[0]["answers"] for way, each in runs.items()}
     return {
         "answers": len(answers["now"]),
         "pictures": -(-items // args.per_image),
-        "processor_s": {way: round(s, 2) for way, s in best.items()},
-        "answers_per_processor_s": {way: round(len(answers["now"]) / s, 1) for way, s in best.items()},
-        "vs": {way: round(s / best["now"], 2) for way, s in best.items() if way != "now"},
-        "equal": {way: sum(map(str.__eq__, told, answers["now"])) for way, told in answers.items() if way != "now"},
+        "processor_s": {way: round(s, 2) for way, s in best["seconds"].items()},
+        "answering_s": {way: round(s, 2) for way, s in best["answering"].items()},
+        "answers_per_processor_s": {way: round(len(answers["now"]) / s, 1) for way, s in best["seconds"].items()},
+        "vs": {
+            way: {what: round(best[what][way] / best[what]["now"], 2) for what in WHAT} for way in ways if way != "now"
+        },
+        "equal": {way: sum(map(str.__eq__, theirs, answers["now"])) for way, theirs in answers.items() if way != "now"},
     }
 
 

@@ -66,7 +66,7 @@ def repair(packages: Path) -> None:
     fakes.write_text("".join(line for line in lines if not line.startswith("@torch.library.register_fake")))
 
 
-def start_vllm(env: Path, model: Path, folder: Path, seconds: float = 600) -> Served:
+def start_vllm(env: Path, model: Path, folder: Path, seconds: float = 1200) -> Served:
     "vLLM on a checkpoint; returns when it answers."
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
