@@ -259,8 +259,8 @@ def test_parts_of_an_ask_can_be_hidden(any_family, tmp_path):
     """Nothing hidden is the plain answer; earlier rounds hidden as a whole are the question alone at its later places,
     computed without any mask; and the line that states a format is found to the token."""
     from cocoift.models.cut import PARTS, Cut
-    from cocoift.models.decoding import AskRow
     from cocoift.models.knockout import _odds, knockouts, part_marks
+    from cocoift.models.prefix import AskRow
 
     PICTURES[0].save(tmp_path / "000000000001.png")
     model = LocalModel(any_family.path, tmp_path, most_tokens=4)

@@ -6,8 +6,12 @@ from itertools import count
 import pytest
 from mock_server import MockServer, Refusal
 
+from cocoift.data.build.make import build
+from cocoift.data.build.recipe import BuildRecipe
+from cocoift.data.generate.jobs import WriteRecipe
+from cocoift.data.generate.write import Service, write
 from cocoift.eval.examine import examine
-from cocoift.files import Journal, UserError
+from cocoift.files import Failed, Journal, UserError
 from cocoift.world import make_world
 
 
@@ -73,3 +77,25 @@ def test_other_weights_at_the_same_address_are_refused(world, tmp_path, changed)
         assert len(Journal(out / "rounds.jsonl").read()) == lines
         server.models, server.fingerprint = listed("runs/a"), "fp_a"
         assert asked(url, world, out)["coverage"] == 1
+
+
+def test_a_set_that_is_written_stays_with_its_server(world, tmp_path):
+    build(BuildRecipe(name="w", sources={"vqav2": {"splits": ["val"]}}, clean=[]), world, tmp_path / "set")
+    plan = WriteRecipe(kinds={"sentence": 2})
+
+    def written(url: str, out: str = "new") -> dict:
+        service = Service(url, "scribe", concurrency=1)
+        return write("rewrite", tmp_path / "set", tmp_path / out, service, plan)
+
+    with MockServer(answering("It is a long pier in the rain.", failing=True), models=[]) as first:
+        with pytest.raises(Failed, match="the engine is dead"):
+            written(first)
+    (file,) = tmp_path.glob("server-*.json")
+    with MockServer(answering("Yes, a pier."), models=[]) as other:
+        for out in ("new", "twin"):  # another folder would be filled by the same answers
+            with pytest.raises(UserError, match=f"{out}: was begun on another server .* another cache with --cache"):
+                written(other, out)
+        assert not (tmp_path / "new").exists()
+        file.unlink()  # the user says that it is the same
+        done = written(other)
+    assert done["cached"] and done["requests"] and not list(tmp_path.glob("server-*.json.*"))

@@ -12,10 +12,12 @@ from PIL import Image
 from tiny import EXACT
 
 from cocoift.conversation import Conversation, Round, write_jsonl
+from cocoift.models import local
 from cocoift.models.ask import Ask, AskRound, Settings
 from cocoift.models.decoding import ask_ids, front_of
 from cocoift.models.family import open_family
 from cocoift.models.local import LocalModel
+from cocoift.models.prefix import greedy
 from cocoift.models.template import answer_ids, stop_ids
 from cocoift.train.attention import use_trees
 from cocoift.train.cache import cache_tokens
@@ -124,6 +126,19 @@ def loud(model: torch.nn.Module) -> None:
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.normal_(0, 0.5)
+
+
+def test_different_pictures_are_answered_in_one_batch(family, album, monkeypatch):
+    "As alone, and as by plain transformers; only pictures that take far more tokens than others wait for their own."
+    chat, widths = LocalModel(family.path, album, most_tokens=5), []
+    loud(chat.model)
+    monkeypatch.setattr(local, "greedy", lambda *given: widths.append(len(given[3])) or greedy(*given))
+    asks = [Ask.of("Is it safe?", image, before) for image in album for before in ((), [("Why?", "It is calm here.")])]
+    together = [reply.text for reply in chat.answer(asks)]
+    if family.trees and not family.window:
+        assert widths == [len(asks)] if family.type.one_size else sum(widths) == len(asks) and max(widths) > 1
+    assert together == [generated(chat, ask, album) for ask in asks]
+    assert together == [chat.answer([ask])[0].text for ask in asks]
 
 
 def test_answers_streams_and_likelihoods_are_those_of_plain_transformers(family, album):

@@ -204,22 +204,24 @@ def run_dialogs(
     pictures: Mapping[str, Path] | None = None,  # image -> its file, for the keys; the model's own if not given
     file: str = "rounds.jsonl",
     known: Mapping[tuple[str, int], dict] | None = None,  # what another folder has already
+    share: tuple[int, int] = (0, 1),  # of the groups: which process of how many this is
 ) -> list[dict]:  # every line of the run, in order
     "Ask whatever is not yet answered."
     check_truncate(truncate)
     dialogs, out = check_dialogs(dialogs), Path(out)
+    groups = list(grouped_dialogs(dialogs, model.window))[share[0] :: share[1]]
     absorb(out)
     journal, started = Journal(out / file), time.perf_counter()
     about = {"cocoift": __version__, **settings, "model": model.about, "truncate": truncate}
     done = open_run(out, about, journal) | dict(known or {})
     digests = picture_digests(pictures if pictures is not None else model.pictures)
-    rounds, total = 0, left(dialogs, done)
+    rounds, total = 0, sum(left(group, done) for group in groups)
 
     def keys(ask: Ask) -> tuple[str, str]:
         return round_key(model.about, ask, digests), messages_key(ask, digests)
 
     with tqdm(total=total, desc=f"asking {model.name.rstrip('/').split('/')[-1]}", unit="round", disable=None) as bar:
-        for group in grouped_dialogs(dialogs, model.window):
+        for group in groups:
             if left(group, done):
                 for lines in play_group(model, Group(group, done), keys, truncate, read):
                     journal.append(lines)

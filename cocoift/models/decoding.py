@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['front_of', 'ask_ids', 'round_ends', 'open_checkpoint', 'model_inputs', 'picture_inputs', 'decoding_rules',
-           'rule_processors', 'ruled', 'Prefix', 'AskRow', 'place_ids', 'grow', 'greedy', 'draw']
+           'rule_processors', 'ruled', 'draw']
 
 # %% ../../nbs/models/14_decoding.ipynb #402813bb
 def front_of(template: Template, ask: Ask) -> tuple[str, ...]:
@@ -151,124 +150,6 @@ def ruled(processors: LogitsProcessorList, ids: Sequence[int], logits: torch.Ten
     if not processors:
         return logits
     return processors(torch.tensor([list(ids)], device=logits.device), logits[None].to(torch.float32, copy=True))[0]
-
-# %% ../../nbs/models/14_decoding.ipynb #7dba7371
-class Prefix(NamedTuple):
-    "What a model computed of tokens that many asks begin with."
-
-    cache: object  # of keys and values, batch 1
-    ids: list[int]  # [P], of a batch those that all share
-    place: int  # of the token that follows
-    mask: torch.Tensor | None = None  # [n, P] of a batch of n: which tokens are the row's own
-    behind: Sequence[list[int]] = ()  # n texts of such a batch, which each row has behind the ids that all share
-
-    @property
-    def length(self) -> int:
-        "P tokens."
-        return len(self.ids) if self.mask is None else self.mask.shape[1]
-
-    def texts(self, rows: Sequence["AskRow"]) -> list[list[int]]:  # n of n rows
-        "All that stands before each row's answer."
-        return [self.ids + own + row.ids for own, row in zip(self.behind or [[]] * len(rows), rows)]
-
-
-class AskRow(NamedTuple):
-    "What an ask has behind the prefix."
-
-    ids: list[int]  # [w]
-    places: list[tuple[int, int, int]]  # [w]  in time, height and width
-    images: tuple[str, ...] = ()  # of the pictures among its tokens
-    ends: tuple[int, ...] = ()  # where its earlier rounds end, if no picture is among them
-
-    def part(self, start: int, end: int | None = None) -> "AskRow":
-        "Some of its tokens."
-        return AskRow(self.ids[start:end], self.places[start:end], self.images)
-
-
-def place_ids(family: Family, places: torch.Tensor) -> torch.Tensor:  # [n, w] of [n, w, 3], or [3, n, w]
-    "Places as a family's model takes them."
-    return places.permute(2, 0, 1) if family.type.three_places else places[..., 0]
-
-
-def _padded(family: Family, prefix: Prefix, rows: Sequence[AskRow], device, pad: int) -> tuple[torch.Tensor, ...]:
-    width = max(len(row.ids) for row in rows)
-    missing = [width - len(row.ids) for row in rows]
-    tokens = torch.tensor([[pad] * k + row.ids for k, row in zip(missing, rows)], device=device)  # [n, w]
-    places = torch.tensor([[(0, 0, 0)] * k + row.places for k, row in zip(missing, rows)], device=device)  # [n, w, 3]
-    own = torch.arange(width, device=device) >= torch.tensor(missing, device=device)[:, None]  # [n, w]
-    before = tokens.new_ones(len(rows), prefix.length) if prefix.mask is None else prefix.mask
-    mask = torch.cat([before, own.long()], 1)  # [n, P + w]
-    return tokens, mask, place_ids(family, places)
-
-
-def _batched(prefix: Prefix, many: int):  # a cache of its own for so many rows
-    cache = deepcopy(prefix.cache)
-    if prefix.mask is None:
-        cache.batch_repeat_interleave(many)
-    return cache
-
-
-@torch.inference_mode()
-def grow(
-    model,
-    family: Family,
-    prefix: Prefix,  # of a batch of these rows: it is used up; of one that they share: it is not changed
-    rows: Sequence[AskRow],  # n of them
-) -> Prefix:  # of a batch of n
-    "A prefix with a piece of text behind it, another one for each row."
-    ends = sorted(family.stops)
-    tokens, mask, places = _padded(family, prefix, rows, model.device, ends[0])
-    cache = prefix.cache if prefix.mask is not None else _batched(prefix, len(rows))
-    model.get_decoder()(
-        input_ids=tokens, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
-    )
-    shared = len(prefix.ids)
-    return Prefix(cache, prefix.ids, prefix.place, mask, [ids[shared:] for ids in prefix.texts(rows)])
-
-
-def _next_tokens(prefix: Prefix, rows: Sequence[AskRow], rules: Mapping, ends: torch.Tensor):
-    if not rules:
-        return lambda logits, answers: logits.argmax(-1)
-    before = prefix.texts(rows)
-    processors = [rule_processors(rules, len(ids), ends.tolist(), ends.device) for ids in before]
-
-    def likeliest(logits: torch.Tensor, answers: Sequence[list[int]]) -> torch.Tensor:  # [n] of [n, V]
-        each = zip(processors, before, answers, logits)
-        return torch.stack([ruled(own, ids + answer, row).argmax() for own, ids, answer, row in each])
-
-    return likeliest
-
-
-@torch.inference_mode()
-def greedy(
-    model,
-    family: Family,  # whose prefixes can be shared
-    prefix: Prefix,  # it is not changed
-    rows: Sequence[AskRow],  # n of them
-    pictures: dict[str, torch.Tensor],  # of the rows' own images, in order, as the model takes them
-    most_tokens: int,  # of an answer
-    rules: Mapping = {},  # what the checkpoint says of its answers, from `decoding_rules`
-) -> list[list[int]]:  # n answers, without the stop
-    "Greedy answers to n runs behind one prefix."
-    ends = torch.tensor(sorted(family.stops), device=model.device)  # [s]
-    tokens, mask, places = _padded(family, prefix, rows, model.device, ends[0].item())
-    head, cache = model.get_output_embeddings(), _batched(prefix, len(rows))
-    following_of, answers = _next_tokens(prefix, rows, rules, ends), [[] for _ in rows]
-    going = torch.ones(len(rows), dtype=torch.bool, device=model.device)  # [n]
-    for number in range(most_tokens):
-        reads, seen = (model.model, pictures) if pictures and not number else (model.get_decoder(), {})
-        out = reads(
-            input_ids=tokens, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, **seen
-        )
-        following = following_of(head(out.last_hidden_state[:, -1]), answers)  # [n]
-        going &= ~torch.isin(following, ends)
-        if not going.any():
-            break
-        for k in going.nonzero().flatten().tolist():
-            answers[k].append(following[k].item())
-        tokens, places = following[:, None], places[..., -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-    return answers
 
 # %% ../../nbs/models/14_decoding.ipynb #dd94b594
 def draw(

@@ -18,8 +18,9 @@ import torch
 from ..files import UserError
 from .ask import Ask, AskRound
 from .cut import Cut, CutAnswer, format_spans
-from .decoding import AskRow, Prefix, front_of, greedy, place_ids
+from .decoding import front_of
 from .likelihood import check_window, weigh
+from .prefix import AskRow, Prefix, greedy, place_ids
 from .template import answer_ids, cut_question, question_ids, question_parts, reader, stop_ids
 
 # %% ../../nbs/models/21_knockout.ipynb #70925963
@@ -152,7 +153,7 @@ def knockouts(
         spans = [cut.layers or (0, layers - 1) for cut in batch]
         active = torch.tensor([[first <= k <= last for k in range(layers)] for first, last in spans])  # [n, layers]
         with _closing(model, _Closed(table.to(model.model.device), active.to(model.model.device), prefix.length)):
-            texts = greedy(model.model, model.family, prefix, [row] * len(batch), {}, model.most_tokens)
+            texts = greedy(model.model, model.family, prefix, [row] * len(batch), {}, model.most_tokens, whole=True)
             odds = _odds(model, prefix, whole, len(batch), led)
         answers += [CutAnswer(model.tokenizer.decode(ids).strip(), weight) for ids, weight in zip(texts, odds)]
     return answers

@@ -15,7 +15,8 @@ import torch
 from ..files import UserError
 from ..formats import TERSE_WORDS, words
 from .ask import Ask
-from .decoding import AskRow, Prefix, front_of, place_ids
+from .decoding import front_of
+from .prefix import AskRow, Prefix, place_ids
 from .template import answer_ids, stop_ids
 
 # %% ../../nbs/models/19_likelihood.ipynb #a31af9c7

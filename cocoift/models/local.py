@@ -6,10 +6,12 @@
 __all__ = ['LocalModel']
 
 # %% ../../nbs/models/17_local.ipynb #c105336a
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
-from functools import cached_property, partial
-from itertools import groupby, takewhile
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from threading import Event
 
@@ -20,34 +22,32 @@ from ..images import find_pictures
 from .ask import Ask, CutPiece, Model, Reply, Settings
 from .chat_template import with_system
 from cocoift.models.decoding import (
-    AskRow,
-    Prefix,
     ask_ids,
     decoding_rules,
     draw,
     front_of,
-    greedy,
-    grow,
     model_inputs,
     open_checkpoint,
     picture_inputs,
-    place_ids,
     round_ends,
     rule_processors,
     ruled,
 )
 from .family import TREES
+from .prefix import AskRow, Prefix, beside, greedy, grow, place_ids, rows_that_fit
 from .template import TEMPLATES, Template
 from ..pictures import open_picture
 
 # %% ../../nbs/models/17_local.ipynb #ba6948f5
 _GROWS = 8  # rounds: after as many more, what stands before them is kept
+_PADDED = 1.25  # times the shortest prefix of a batch: a longer one begins another
 
 
 class LocalModel(Model):
     "A checkpoint folder. Its answers are greedy: the same asks give the same answers."
 
     whole_steps = True
+    window = 32  # asks about different pictures are one batch
     slots = 1  # two answers at a time would only share the same processor
 
     def __init__(
@@ -66,8 +66,8 @@ class LocalModel(Model):
         self.pictures = images if isinstance(images, Mapping) else find_pictures(images) if images else {}
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self._sizes: dict[str, tuple[int, int]] = {}
-        self._last: tuple = (None, None)  # the last pictures that asks began with, and their prefix
-        self._grown: tuple = (None, None)  # what the last batch of long dialogs began with, and its prefix
+        self._prefixes: dict[tuple, Prefix] = {}  # by the pictures that the last asks began with
+        self._grown: dict[tuple, Prefix] = {}  # by what the last batches of long dialogs began with
         self.computed = 0  # tokens that went through the model, of prompts and answers
 
     @cached_property
@@ -113,20 +113,21 @@ class LocalModel(Model):
         return 1 + max(map(max, self.family.positions(ids, self.sizes(front))), default=-1)
 
     @torch.inference_mode()
-    def prefix(self, front: Sequence[str]) -> Prefix:
-        "What the model computes of what begins with these pictures; the last one is kept."
+    def prefix(self, front: tuple[str, ...], others: Iterable[tuple[str, ...]] = ()) -> Prefix:
+        "What the model computes of what begins with these pictures; it is kept, and those of others asked beside it."
         if not self.family.trees:
             raise UserError(
                 f"{self.name}: {self.family.reason}: its answers cannot be weighed behind one picture: "
                 f"use a checkpoint of {', '.join(TREES)}"
             )
-        if self._last[0] != front:
+        self._prefixes = {known: self._prefixes[known] for known in {front, *others} & self._prefixes.keys()}
+        if front not in self._prefixes:
             ids = self.prefix_ids(front)
             inputs = model_inputs(self.model, self.family, ids, [open_picture(i, self.pictures) for i in front])
             cache = self.model.model(**inputs, use_cache=True).past_key_values
-            self._last = (front, Prefix(cache, ids, self._place(front, ids)))
+            self._prefixes[front] = Prefix(cache, ids, self._place(front, ids))
             self.computed += len(ids)
-        return self._last[1]
+        return self._prefixes[front]
 
     def row(self, ask: Ask, front: Sequence[str], answer: Sequence[int] = ()) -> AskRow:
         "An ask, and maybe an answer's ids, behind the pictures that it begins with."
@@ -137,70 +138,90 @@ class LocalModel(Model):
         places = self.family.positions(ids, self.sizes(images), self._place(front, before))
         return AskRow(ids, places, images, tuple(ends))
 
-    def _behind(self, front: tuple[str, ...], rows: list[AskRow]) -> tuple[Prefix, list[AskRow]]:
+    def _shared(self, fronts: Sequence[tuple[str, ...]]) -> Prefix:  # of each row, those of one picture together
+        together = Counter(fronts)
+        prefixes = [(self.prefix(front, together), rows) for front, rows in together.items()]
+        return prefixes[0][0] if len(prefixes) == 1 else beside(prefixes)
+
+    def _behind(self, fronts: list[tuple[str, ...]], rows: list[AskRow], known: dict) -> tuple[Prefix, list[AskRow]]:
         """What a batch stands behind, and the rest of its rows. It depends on the batch alone, in value and rounding:
         a prefix that is at hand was grown by the same pieces."""
         blocks = min(len(row.ends) for row in rows) // _GROWS
         if not blocks:
-            return self.prefix(front), rows
+            return self._shared(fronts), rows
         cuts = [[0, *row.ends[_GROWS - 1 :: _GROWS]] for row in rows]
-        begun = [(front, *(tuple(row.ids[: cut[b]]) for row, cut in zip(rows, cuts))) for b in range(1, blocks + 1)]
-        known, prefix = self._grown
-        self._grown = (None, None)  # growing uses it up
-        done = begun.index(known) + 1 if known in begun else 0
-        prefix = prefix if done else self.prefix(front)
+        begun = [
+            tuple((front, *row.ids[: cut[b]]) for front, row, cut in zip(fronts, rows, cuts))
+            for b in range(1, blocks + 1)
+        ]
+        done = next((b for b in range(blocks, 0, -1) if begun[b - 1] in known), 0)
+        prefix = known.pop(begun[done - 1]) if done else self._shared(fronts)  # growing uses it up
         for b in range(done, blocks):
             pieces = [row.part(cut[b], cut[b + 1]) for row, cut in zip(rows, cuts)]
             prefix = grow(self.model, self.family, prefix, pieces)
             self.computed += sum(len(piece.ids) for piece in pieces)
-        self._grown = (begun[-1], prefix)
-        return prefix, [row.part(cut[blocks]) for row, cut in zip(rows, cuts)]
+        self._grown[begun[-1]] = prefix
+        own = prefix._replace(cache=deepcopy(prefix.cache))
+        return own, [row.part(cut[blocks]) for row, cut in zip(rows, cuts)]
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
-        "Asks in a row that begin with the same pictures share them; one that does not fit is not shortened."
-        return [
-            reply
-            for front, together in groupby(asks, key=partial(front_of, self.template))
-            for reply in self._answer_behind(front, [*together])
-        ]
-
-    def _answer_behind(self, front: tuple[str, ...], asks: Sequence[Ask]) -> list[Reply]:
-        trunk = len(self.prefix_ids(front))
+        "Asks that begin with the same pictures share them; one that does not fit is not shortened."
+        fronts = [front_of(self.template, ask) for ask in asks]
         replies: list[Reply | None] = [self._unfit(ask) for ask in asks]
-        rows = [None if reply else self.row(ask, front) for ask, reply in zip(asks, replies)]
-        for k, row in enumerate(rows):
-            if row and self.context and (need := trunk + len(row.ids) + self.most_tokens) > self.context:
+        rows = [None if reply else self.row(ask, front) for ask, front, reply in zip(asks, fronts, replies)]
+        trunks = {front: len(self.prefix_ids(front)) for front in {*fronts}}
+        whole = [row and trunks[front] + len(row.ids) + self.most_tokens for row, front in zip(rows, fronts)]
+        for k, need in enumerate(whole):
+            if need and self.context and need > self.context:
                 replies[k] = Reply(status="overflow", why=f"{need} tokens with the answer, {self.context} fit")
-        fitting = [k for k, reply in enumerate(replies) if reply is None]
-        for start in range(0, len(fitting), self.batch):
-            batch = fitting[start : start + self.batch]
-            for k, reply in zip(batch, self._answer_batch(front, [rows[k] for k in batch], trunk)):
-                replies[k] = reply
+        fitting, window = [k for k, reply in enumerate(replies) if reply is None], self.family.window
+        alone = [k for k in fitting if not self.family.trees or window and whole[k] > window]
+        shared, known = [k for k in fitting if k not in alone], self._grown
+        self._grown = {}
+        for batch in [*([k] for k in alone), *self._batches(shared, fronts, trunks, whole)]:
+            answers = self._answers([fronts[k] for k in batch], [rows[k] for k in batch], known, batch[0] in alone)
+            for k, answer in zip(batch, answers):
+                replies[k] = self._reply(trunks[fronts[k]], rows[k], answer)
         return replies
+
+    def _batches(
+        self, asks: Sequence[int], fronts: Sequence[tuple], trunks: Mapping[tuple, int], whole: Sequence[int]
+    ) -> list[list[int]]:
+        "Asks of the same pictures together, and those whose prefixes are nearly as long."
+        if not asks:
+            return []
+        ordered = [*dict.fromkeys(sorted((fronts[k] for k in asks), key=trunks.get))]
+        longest, order = max(whole[k] for k in asks), {front: place for place, front in enumerate(ordered)}
+        most = min(self.batch, rows_that_fit(self.prefix(ordered[0], ordered), longest, self.model.device))
+        batches: list[list[int]] = []
+        for k in sorted(asks, key=lambda k: order[fronts[k]]):
+            last = batches[-1] if batches else []
+            if last and len(last) < most and trunks[fronts[k]] <= _PADDED * trunks[fronts[last[0]]]:
+                last.append(k)
+            else:
+                batches.append([k])
+        return batches
+
+    def _answers(
+        self, fronts: list[tuple[str, ...]], rows: list[AskRow], known: dict[tuple, Prefix], alone: bool
+    ) -> list[list[int]]:
+        if alone:
+            rest, answers = rows, [self._plainly(front, row) for front, row in zip(fronts, rows)]
+            self.computed += sum(len(self.prefix_ids(front)) for front in fronts)
+        else:
+            pictures = self.shown([image for row in rows for image in row.images])
+            prefix, rest = self._behind(fronts, rows, known)
+            answers = greedy(self.model, self.family, prefix, rest, pictures, self.most_tokens, self.rules)
+        self.computed += sum(map(len, answers)) + sum(len(row.ids) for row in rest)
+        return answers
+
+    def _reply(self, trunk: int, row: AskRow, answer: Sequence[int]) -> Reply:
+        prompt, tokens = digest_of([trunk, *row.ids]), (trunk + len(row.ids), len(answer))
+        return Reply(self.tokenizer.decode(answer).strip(), prompt=prompt, tokens=tokens)
 
     def _unfit(self, ask: Ask) -> Reply | None:
         why = ask.images != front_of(self.template, ask)[:1] and self.family.one_picture
         return Reply(status="unfit", why=why) if why else None
-
-    def _answer_batch(self, front: tuple[str, ...], rows: list[AskRow], trunk: int) -> list[Reply]:
-        window = self.family.window
-        narrow = window and trunk + max(len(row.ids) for row in rows) + self.most_tokens > window
-        if self.family.trees and not narrow:
-            pictures = self.shown([image for row in rows for image in row.images])
-            prefix, rest = self._behind(front, rows)
-            answers = greedy(self.model, self.family, prefix, rest, pictures, self.most_tokens, self.rules)
-        else:
-            rest, answers = rows, [self._plainly(front, row) for row in rows]
-            self.computed += trunk * len(rows)
-        self.computed += sum(map(len, answers)) + sum(len(row.ids) for row in rest)
-        return [
-            Reply(
-                self.tokenizer.decode(answer).strip(),
-                prompt=digest_of([trunk, *row.ids]),
-                tokens=(trunk + len(row.ids), len(answer)),
-            )
-            for row, answer in zip(rows, answers)
-        ]
 
     def shown(self, images: Sequence[str]) -> dict[str, torch.Tensor]:
         "Pictures as the model takes them."

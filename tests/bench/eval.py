@@ -104,7 +104,7 @@ def main() -> None:
                 ("ours", lambda: [r.text for r in chat.answer(asks)]),
                 ("plain", lambda: plain(chat, asks, args.answer)),
             ):
-                chat._last = ("", None, 0)  # no prefix from the turn before
+                chat._prefixes.clear()  # none from the turn before
                 started = time.perf_counter()
                 answers[way] = run()
                 seconds[way].append(time.perf_counter() - started)

@@ -21,6 +21,7 @@ from ...locks import only_one
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine
 from ...models.endpoint.failures import address
+from ...models.endpoint.identity import KnownServer
 from ...models.endpoint.limits import Limits
 from ...models.endpoint.money import Price
 from ...models.endpoint.request import ImageParts
@@ -108,8 +109,10 @@ def _earlier(run: GenerationRun, out: Path) -> dict:  # its entry in the manifes
     return entry
 
 
-def _engine(run: GenerationRun, service: Service, cache: Cache, name: str) -> Engine:
+def _engine(run: GenerationRun, service: Service, cache: Cache, name: str, out: Path) -> Engine:
     limits = Limits(service.requests_per_minute, service.tokens_per_minute)
+    file = cache.path.with_name(f"server-{name}.json")
+    known = KnownServer(file, service.endpoint, service.model, out, "name another cache with --cache")
     return Engine(
         service.endpoint,
         cache,
@@ -121,6 +124,7 @@ def _engine(run: GenerationRun, service: Service, cache: Cache, name: str) -> En
         name,
         run.setup.role,
         service.timeout,
+        known=known,
     )
 
 
@@ -149,7 +153,7 @@ def write(
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
         cache = Cache(store)
-        engine = _engine(run, service, cache, name)
+        engine = _engine(run, service, cache, name, out)
         failed = run.ask(engine, service.skip_failed)
 
         def answer_of(request):

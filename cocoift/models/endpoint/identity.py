@@ -55,8 +55,11 @@ class KnownServer:
         file: str | Path,  # server.json
         url: str,
         model: str,
+        run: str | Path | None = None,  # what is begun on it; if not given, the folder of the file
+        instead: str = "name a new folder with --out",  # what else can be done
     ):
-        self.file, self.url, self.model = Path(file), url, model
+        self.file, self.url, self.model, self.instead = Path(file), url, model, instead
+        self.run = self.file.parent if run is None else run
         self.looked, self._earlier, self._seen, self._looking = False, frozenset(), set(), Lock()
 
     def _remembered(self) -> dict:
@@ -65,8 +68,8 @@ class KnownServer:
 
     def _refuse(self, name: str, before, now) -> None:
         raise UserError(
-            f"{self.file.parent}: was begun on another server ({name} {before}, now {now}): start that one again, name "
-            f"a new folder with --out, or delete {self.file} if both serve the same weights"
+            f"{self.run}: was begun on another server ({name} {before}, now {now}): start that one again, "
+            f"{self.instead}, or delete {self.file} if both serve the same weights"
         )
 
     def _locked(self):

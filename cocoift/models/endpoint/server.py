@@ -29,6 +29,7 @@ def parse_server(model: str) -> tuple[str, str]:  # address, model
     return url, name
 
 # %% ../../../nbs/models/endpoint/24_server.ipynb #585d943a
+_WAVES = 4  # times what is under way: dialogs that are asked in step, so that few wait for the last of a step
 _STREAM_TIMEOUT = 120.0  # seconds: nobody looks at a page for longer
 
 
@@ -55,7 +56,7 @@ class ServedModel(Model):
         known = path and KnownServer(Path(path).with_name("server.json"), self.url, self.name)
         self.engine = Engine(self.url, None, self.image_parts, known=known, **options)
         self._cache, self._options = cache, options
-        self.window = self.engine.concurrency
+        self.window = _WAVES * self.engine.concurrency
         drawn = {"decoding": "greedy"} if seed is None else {"decoding": "temperature 1", "seed": seed}
         self.about = {"server": self.name, **drawn, "most_tokens": most_tokens, "longest": self.image_parts.longest}
 
