@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NeedsJudge', 'unconnected', 'reading_number', 'document_scores', 'own_scores']
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #355032df
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #3592ef58
 import inspect
 import re
 import socket
@@ -18,7 +18,7 @@ from typing import Any
 
 from .tasks import TaskRef, as_guest, harness_module, open_task
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #7f4f1c44
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #eed7afc4
 class NeedsJudge(BaseException):
     "A scorer has tried to reach a judge; not an `Exception`, as scorers catch those and give 0.0."
 
@@ -37,7 +37,18 @@ def unconnected() -> Iterator[None]:
     finally:
         socket.socket.connect, socket.getaddrinfo = connect, lookup
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #59e399f2
+
+@contextmanager
+def _scoring() -> Iterator[None]:  # scorers tell what they do, for every score again
+    log = harness_module("api.task").eval_logger
+    log.disable("")
+    try:
+        with as_guest(), unconnected():
+            yield
+    finally:
+        log.enable("")
+
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #aa616e4f
 def _processed(task: Any, answers: Mapping[int, str]) -> dict[str, dict[int, Any]]:  # metric -> document -> reading
     instance, readings = harness_module("api.instance").Instance, defaultdict(dict)
     docs = [task.eval_docs[at] for at in answers]
@@ -69,7 +80,7 @@ def _aggregated(aggregate: Any, readings: Sequence[Any]) -> float | None:
         value = aggregate(list(readings), **files)
     return float(value) if isinstance(value, (bool, int, float)) or hasattr(value, "item") else None
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #78f2dac7
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #09fa0cb8
 _JUDGED: dict[TaskRef, str] = {}  # tasks whose readings were seen to need a judge
 
 
@@ -79,7 +90,7 @@ def _readings(
     if ref in _JUDGED:
         return {}, _JUDGED[ref]
     try:
-        with as_guest(), unconnected():
+        with _scoring():
             return _processed(open_task(ref), answers), ""
     except NeedsJudge as judge:
         return {}, _JUDGED.setdefault(ref, str(judge))
@@ -110,16 +121,17 @@ def own_scores(
     if why:
         return {"score": {"value": None, "why": why, "documents": {}, "scale": None}}
     scores, aggregation = {}, open_task(ref).aggregation()
-    for metric, readings in processed.items():
-        score = _score(aggregation[metric.partition(",")[0]], readings)
-        if score["value"] is not None or score["why"]:
-            scores[metric] = score
+    with _scoring():
+        for metric, readings in processed.items():
+            score = _score(aggregation[metric.partition(",")[0]], readings)
+            if score["value"] is not None or score["why"]:
+                scores[metric] = score
     return scores
 
 
 def _score(aggregate: Any, readings: Mapping[int, Any]) -> dict:
     try:
-        with as_guest(), unconnected():
+        with unconnected():
             value = _aggregated(aggregate, list(readings.values()))
             numbers = {at: reading_number(reading) for at, reading in readings.items()}
             scale = _scale(aggregate, list(readings.values()), list(numbers.values()), value)
