@@ -9,7 +9,7 @@ from pathlib import Path
 from cocoift.eval.examine import examine
 from cocoift.eval.harness.tasks import harness_module, harness_version
 from cocoift.eval.scope.lmms import write_task
-from cocoift.eval.scope.make import make_scope, open_scope
+from cocoift.eval.scope.make import make_scope
 from cocoift.files import Journal, UserError
 from cocoift.images import find_pictures
 from cocoift.world import make_world
@@ -108,12 +108,10 @@ def check_scores(table: dict, scores: dict, task: str) -> None:
 def scope(data: Path, model: Path, manager_of) -> dict:
     "COCO-Scope's folder through lmms-eval's own `llava_hf`, against `cocoift eval --bench scope`."
     world = make_world(data / "world", 20, split="val")
-    make_scope(world / "coco", data / "scope")
-    asked = open_scope(data / "scope", 20)
-    write_task(asked, find_pictures(world / "images"), data / "tasks" / "coco_scope")
+    write_task(make_scope(world, 8), find_pictures(world / "images"), data / "tasks" / "coco_scope")
     paired = ("none", "neutral", "terse", "forced_short")
-    more = {"per_image": 20, "images": world / "images", "most_tokens": 128}
-    ours = examine(str(model), "scope", data / "scope", data / "ours" / "scope", paired, **more)
+    more = {"per_image": 8, "images": world / "images", "most_tokens": 128}
+    ours = examine(str(model), "scope", world, data / "ours" / "scope", paired, **more)
     result = harness_module("evaluator").simple_evaluate(
         "llava_hf",
         f"pretrained={model},device=cpu,device_map=cpu,dtype=float32",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['round_content', 'ask_messages', 'read_reply', 'InnerModel']
 
-# %% ../../../nbs/eval/harness/14_inner.ipynb #be9ee3e1
+# %% ../../../nbs/eval/harness/14_inner.ipynb #6d94e08b
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
@@ -19,7 +19,7 @@ from ...files import UserError
 from ...models.ask import Ask, AskRound, Model, Reply
 from ...pictures import open_picture
 
-# %% ../../../nbs/eval/harness/14_inner.ipynb #f0dd04e3
+# %% ../../../nbs/eval/harness/14_inner.ipynb #093fc5fe
 def round_content(r: AskRound, picture: Any) -> list[dict]:  # `picture`: image id -> what is handed on
     "What a user's message shows and says."
     shown = [{"type": "image", "url": picture(image)} for image in r.images]
@@ -42,13 +42,13 @@ def ask_messages(ask: Ask, picture: Any) -> list[dict]:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": r.response}]})
     return messages[:-1]
 
-# %% ../../../nbs/eval/harness/14_inner.ipynb #7bf6c243
+# %% ../../../nbs/eval/harness/14_inner.ipynb #6fb46cff
 def read_reply(text: Any) -> Reply:
     "What lmms-eval's adapter gave for a request."
-    text = str(text)
+    text = str(text).strip()
     if is_failure(text):
-        return Reply(status="error", why=text.strip()[:200])
-    if not text.strip():
+        return Reply(status="error", why=text[:200])
+    if not text:
         return Reply(
             status="error", why="an empty answer, which is what adapters of lmms-eval give where a call failed"
         )
