@@ -2,7 +2,8 @@
 
 lmms-eval gets an environment of its own in .harness, which sees the lab's (torch is not installed twice). There a real
 `lmms-eval` answers through `with_history` on twenty scenes, and every answer is compared with that of `cocoift eval`;
-COCO-Scope's task folder likewise; then each family of tasks is asked. See README.md beside this file."""
+COCO-Scope's task folder likewise; then each family of tasks is asked. What was
+seen goes into results.json, which the tutorial shows. See README.md beside this file."""
 
 import json
 import os
@@ -76,6 +77,7 @@ def main() -> int:
         print(done.stdout, "harness: FAILED", sep="\n")
         return 1
     seen = json.loads(report.read_text())
+    (HERE / "results.json").write_text(json.dumps(seen, indent=1, ensure_ascii=False) + "\n")
     for row in [*seen["equal"], *seen["families"]]:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     print(f"harness: lmms-eval {seen['version']}, {seen['seconds']} processor seconds")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['score_document', 'read_share', 'with_history_of', 'HarnessBench', 'harness_bench']
 
-# %% ../../../nbs/eval/benchmarks/70_lmms.ipynb #fe8aa19b
+# %% ../../../nbs/eval/benchmarks/70_lmms.ipynb #55cd2671
 import atexit
 import shutil
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from ..questions import Question
 from ...files import UserError, digest_of
 from ...stats import Estimate, mean_ci
 
-# %% ../../../nbs/eval/benchmarks/70_lmms.ipynb #1f0b84ee
+# %% ../../../nbs/eval/benchmarks/70_lmms.ipynb #55c42d2a
 def score_document(
     question: Question,
     answer: str,
@@ -44,7 +44,7 @@ def read_share(answered: pd.DataFrame, questions: Mapping[str, Question]) -> dic
     "Accuracy by the open rules, over the documents whose answers a rule can read."
     return right_share(answered[answered["right"].notna()], questions) if "right" in answered else {}
 
-# %% ../../../nbs/eval/benchmarks/70_lmms.ipynb #8ee8f824
+# %% ../../../nbs/eval/benchmarks/70_lmms.ipynb #6c798750
 def with_history_of(apart: Documents, annotations: str | Path, rounds: int) -> list[Question]:
     "A task's questions, each with what stands before it."
     known = record_questions(annotations, set(apart.named.values())) if rounds and apart.named else {}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_form', 'listed_options', 'target_kind', 'open_reading']
 
-# %% ../../../nbs/eval/harness/08_forms.ipynb #d6bd8def
+# %% ../../../nbs/eval/harness/08_forms.ipynb #64662efa
 import re
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from ..parsing import OPTION_LETTERS, number, option, phrases, yes_no
 from ...formats import normalise, words
 from ...instructions import split_instruction, stated_format
 
-# %% ../../../nbs/eval/harness/08_forms.ipynb #e855ce46
+# %% ../../../nbs/eval/harness/08_forms.ipynb #84630b5e
 def open_form(
     text: str,
     places: Sequence[int] = (),  # of its pictures
@@ -26,7 +26,7 @@ def open_form(
         return text, format
     return turn.question, format
 
-# %% ../../../nbs/eval/harness/08_forms.ipynb #045baf2a
+# %% ../../../nbs/eval/harness/08_forms.ipynb #2a8719d1
 _MARKER = re.compile(r"(?:(?<=[\s(,;])|^)([A-H])[.:)]\s+")
 
 
@@ -51,7 +51,7 @@ def target_kind(target: str, options: Sequence[str]) -> str:
         return "number"
     return "phrase" if plain and len(words(target)) <= 3 and not options else ""
 
-# %% ../../../nbs/eval/harness/08_forms.ipynb #31ae8bdc
+# %% ../../../nbs/eval/harness/08_forms.ipynb #5ba289ae
 def open_reading(
     kind: str,  # from `target_kind`; "" for none: nothing is read
     target: str,

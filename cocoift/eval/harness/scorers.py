@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NeedsJudge', 'unconnected', 'reading_number', 'document_scores', 'own_scores']
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #3592ef58
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #34a17d79
 import inspect
 import re
 import socket
@@ -17,8 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from .tasks import TaskRef, as_guest, harness_module, open_task
+from ...files import UserError
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #eed7afc4
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #ce6e77eb
 class NeedsJudge(BaseException):
     "A scorer has tried to reach a judge; not an `Exception`, as scorers catch those and give 0.0."
 
@@ -48,7 +49,7 @@ def _scoring() -> Iterator[None]:  # scorers tell what they do, for every score 
     finally:
         log.enable("")
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #aa616e4f
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #ffc975b3
 def _processed(task: Any, answers: Mapping[int, str]) -> dict[str, dict[int, Any]]:  # metric -> document -> reading
     instance, readings = harness_module("api.instance").Instance, defaultdict(dict)
     docs = [task.eval_docs[at] for at in answers]
@@ -80,7 +81,7 @@ def _aggregated(aggregate: Any, readings: Sequence[Any]) -> float | None:
         value = aggregate(list(readings), **files)
     return float(value) if isinstance(value, (bool, int, float)) or hasattr(value, "item") else None
 
-# %% ../../../nbs/eval/harness/12_scorers.ipynb #09fa0cb8
+# %% ../../../nbs/eval/harness/12_scorers.ipynb #0c299d08
 _JUDGED: dict[TaskRef, str] = {}  # tasks whose readings were seen to need a judge
 
 
@@ -94,6 +95,8 @@ def _readings(
             return _processed(open_task(ref), answers), ""
     except NeedsJudge as judge:
         return {}, _JUDGED.setdefault(ref, str(judge))
+    except UserError as error:
+        return {}, str(error)
     except Exception as error:  # a scorer's own assertions, of whatever kind
         return {}, _failed(error)
 
