@@ -2339,6 +2339,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'cocoift/eval/harness/scorers.py'),
                                               'cocoift.eval.harness.scorers._aggregated': ( 'eval/harness/scorers.html#_aggregated',
                                                                                             'cocoift/eval/harness/scorers.py'),
+                                              'cocoift.eval.harness.scorers._drawn': ( 'eval/harness/scorers.html#_drawn',
+                                                                                       'cocoift/eval/harness/scorers.py'),
                                               'cocoift.eval.harness.scorers._failed': ( 'eval/harness/scorers.html#_failed',
                                                                                         'cocoift/eval/harness/scorers.py'),
                                               'cocoift.eval.harness.scorers._processed': ( 'eval/harness/scorers.html#_processed',

@@ -20,11 +20,11 @@ ASKED = ("mmstar", "pope", "mmmu_val")  # options; yes or no; a picture between 
 # The checkpoint's chat template puts a picture in front of all text, `cocoift eval` leaves it between.
 MOVED = {"mmmu_val"}
 FAMILIES = {  # each in its official layout, and what of it there must be: an own score, or the reason why not
-    "mmbench_en_dev": "",
+    "mmbench_en_dev": "judge",
     "mmbench_en_dev_static": "own",
     "mme": "own",
     "seedbench": "own",
-    "mmmu_val": "own",
+    "mmmu_val": "random",
     "mmstar": "own",
     "scienceqa_img": "own",
     "textvqa_val": "own",
@@ -73,7 +73,8 @@ def with_history(data: Path, model: Path, manager) -> list[dict]:
         if task not in MOVED:
             assert scores["leakage"] == ours["leakage"] and scores["histories"] == ours["histories"]
         check_samples(result["samples"][task], theirs, task)
-        check_scores(result["results"][task], scores["scores"], task)
+        if FAMILIES[task] == "own":
+            check_scores(result["results"][task], scores["scores"], task)
         leak = ours["leakage"]
         interval = f"{leak['value']:.2f} [{leak['low']:.2f}, {leak['high']:.2f}]"
         rows.append({"with_history": task, "answers": len(mine), "the same": same, "leakage": interval})
@@ -145,8 +146,8 @@ def families(data: Path, model: Path) -> list[dict]:
         out = data / "families" / task
         result = examine(str(model), f"lmms:{task}", data / "hub", out, HISTORIES, per_image=8, most_tokens=TOKENS)
         own = [name for name in result["scores"] if name.startswith("own.")]
-        assert result["coverage"] == 1 and bool(own) == (expected == "own") or not expected, (task, result)
-        assert expected != "judge" or any("judge" in note for note in result["notes"]), (task, result["notes"])
+        assert result["coverage"] == 1 and bool(own) == (expected == "own"), (task, result["scores"], result["notes"])
+        assert expected == "own" or any(expected in note for note in result["notes"]), (task, result["notes"])
         leak = result["leakage"]["value"]
         rows.append(
             {"family": task, "items": result["items"], "leakage": leak, "own": ", ".join(own) or result["notes"]}

@@ -45,9 +45,10 @@ def read_share(answered: pd.DataFrame, questions: Mapping[str, Question]) -> dic
     return right_share(answered[answered["right"].notna()], questions) if "right" in answered else {}
 
 # %% ../../../nbs/eval/benchmarks/70_lmms.ipynb #6c798750
-def with_history_of(apart: Documents, annotations: str | Path, rounds: int) -> list[Question]:
+def with_history_of(apart: Documents, annotations: str | Path | None, rounds: int) -> list[Question]:
     "A task's questions, each with what stands before it."
-    known = record_questions(annotations, set(apart.named.values())) if rounds and apart.named else {}
+    looked_for = set(apart.named.values()) if rounds and annotations else set()
+    known = record_questions(annotations, looked_for) if looked_for else {}
     records = {image: known[official] for image, official in apart.named.items() if official in known}
     return equipped(apart.questions, records, rounds)
 

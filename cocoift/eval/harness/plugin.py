@@ -84,7 +84,7 @@ class HistoryPlayer:
         if apart.left_out:
             raise ref.refused(f"document {apart.left_out[0]} has no picture, and the rounds before it speak of one")
         rounds = max(rounds for _, rounds in self.histories)
-        questions = with_history_of(apart, self.records or "", rounds)
+        questions = with_history_of(apart, self.records, rounds)
         exam = Exam(bench, questions, self.histories, apart.pictures)
         model = InnerModel(self.inner, self.about["inner"], self.about, generation, apart.pictures)
         result = run_exam(model, exam, out, truncate="none")
@@ -149,6 +149,8 @@ def _player(
     histories = named_histories(history, int(rounds), out)
     if out and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("with_history: out=DIR is written by one process: start lmms-eval once, not on several ranks")
+    if records and not Path(records).is_dir():
+        raise UserError(f"with_history: records={records}: no such folder of annotations")
     plain = {key: str(value) for key, value in options.items() if not _SECRET.search(key)}
     about = {"lmms_eval": harness_version(), "inner": inner, "arguments": plain}
     return HistoryPlayer(_inner(inner, options), about, histories, out, records, _flag(open))

@@ -7,6 +7,7 @@ __all__ = ['NeedsJudge', 'unconnected', 'reading_number', 'document_scores', 'ow
 
 # %% ../../../nbs/eval/harness/12_scorers.ipynb #34a17d79
 import inspect
+import random
 import re
 import socket
 from collections import defaultdict
@@ -83,22 +84,33 @@ def _aggregated(aggregate: Any, readings: Sequence[Any]) -> float | None:
 
 # %% ../../../nbs/eval/harness/12_scorers.ipynb #0c299d08
 _JUDGED: dict[TaskRef, str] = {}  # tasks whose readings were seen to need a judge
+_GUESSES = "its scorer draws an answer at random where it reads none, so the same answers score otherwise each time"
 
 
 def _readings(
     ref: TaskRef, answers: Mapping[int, str]
-) -> tuple[dict[str, dict[int, Any]], str]:  # and why there are none
+) -> tuple[dict[str, dict[int, Any]], dict[str, str]]:  # and why a metric has none; "score": none has
     if ref in _JUDGED:
-        return {}, _JUDGED[ref]
+        return {}, {"score": _JUDGED[ref]}
+    state = random.getstate()
     try:
         with _scoring():
-            return _processed(open_task(ref), answers), ""
+            one, other = (_drawn(open_task(ref), answers, seed) for seed in (0, 1))
+        guessed = {metric for metric in one if repr(one[metric]) != repr(other[metric])}
+        return {m: of for m, of in one.items() if m not in guessed}, dict.fromkeys(sorted(guessed), _GUESSES)
     except NeedsJudge as judge:
-        return {}, _JUDGED.setdefault(ref, str(judge))
+        return {}, {"score": _JUDGED.setdefault(ref, str(judge))}
     except UserError as error:
-        return {}, str(error)
+        return {}, {"score": str(error)}
     except Exception as error:  # a scorer's own assertions, of whatever kind
-        return {}, _failed(error)
+        return {}, {"score": _failed(error)}
+    finally:
+        random.setstate(state)
+
+
+def _drawn(task: Any, answers: Mapping[int, str], seed: int) -> dict[str, dict[int, Any]]:
+    random.seed(seed)
+    return _processed(task, answers)
 
 
 def _failed(error: Exception) -> str:
@@ -120,10 +132,11 @@ def own_scores(
     "What a task's scorer makes of answers."
     if not answers:
         return {}
-    processed, why = _readings(ref, answers)
-    if why:
-        return {"score": {"value": None, "why": why, "documents": {}, "scale": None}}
-    scores, aggregation = {}, open_task(ref).aggregation()
+    processed, whys = _readings(ref, answers)
+    scores = {metric: {"value": None, "why": why, "documents": {}, "scale": None} for metric, why in whys.items()}
+    if not processed:
+        return scores
+    aggregation = open_task(ref).aggregation()
     with _scoring():
         for metric, readings in processed.items():
             score = _score(aggregation[metric.partition(",")[0]], readings)
