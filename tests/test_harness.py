@@ -1,4 +1,4 @@
-"lmms-eval's tasks where lmms-eval is not: what is said then, and what is read from what it left. `make harness` runs it."
+"lmms-eval's tasks where lmms-eval is not: what is said then, and what is read of it. `make harness` runs it."
 
 import json
 from importlib.util import find_spec

@@ -187,9 +187,8 @@ def write(folder: str | Path, number: int = 20) -> None:  # scenes
         pictured |= {f"image_{n}": Image() for n in range(2, 8) if "image_2" in documents[0]}
         order = {k: (pictured | dict(found))[k] for k in documents[0]}
         Dataset.from_list(documents, features=Features(order)).to_parquet(home / f"{split}.parquet")
-        (home / "README.md").write_text(
-            f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n  - split: {split}\n    path: {split}.parquet\n---\n"
-        )
+        files = f"- config_name: {configuration}\n  data_files:\n  - split: {split}\n    path: {split}.parquet\n"
+        (home / "README.md").write_text(f"---\nconfigs:\n{files}---\n")
 
 
 def is_picture(value: object) -> bool:

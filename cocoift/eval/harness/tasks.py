@@ -112,7 +112,7 @@ _ENTRY = re.compile(r"^(task|group):[ ]*['\"]?([^'\"\s#]+)['\"]?", re.M)
 
 
 def task_files(*folders: str | Path) -> dict[str, tuple[str, Path]]:  # name -> task or group, and its file
-    "The tasks and groups in some folders by name; the first one counts. Their lines are looked at, not parsed: half a minute less."
+    "Tasks and groups by name, the first of each. Lines are looked at, not parsed: half a minute less."
     entries: dict[str, tuple[str, Path]] = {}
     for folder in folders:
         for path in sorted(Path(folder).rglob("*.yaml")):
@@ -161,9 +161,8 @@ def _loaded(ref: TaskRef, kind: type, config: dict) -> Any:
     except Exception as error:  # whatever a loader of datasets raises, five times over
         cause = error.last_attempt.exception() if hasattr(error, "last_attempt") else error
         why = " ".join(str(cause).split())[:160] or type(cause).__name__
-        raise ref.refused(
-            f"its documents {path} cannot be read ({why}): put a copy of that dataset into {ref.data or '--data'}/{path}"
-        ) from error
+        copy = f"put a copy of that dataset into {ref.data or '--data'}/{path}"
+        raise ref.refused(f"its documents {path} cannot be read ({why}): {copy}") from error
 
 # %% ../../../nbs/eval/harness/10_tasks.ipynb #85feb9f4
 class DocumentPictures:
