@@ -127,6 +127,13 @@ def test_samples_of_with_history_are_scored(tmp_path):
     assert score("pope", given)["scores"]["f1"] == 1
 
 
+def test_the_first_documents(tmp_path):
+    keep_task(TaskRef("first", str(tmp_path)), Task("Yes No Yes"))
+    for first, count in ((2, 2), (9, 3)):
+        options = EvalOptions(data=tmp_path, out=tmp_path / "out", per_image=first)
+        assert len(askable("lmms:first").load(options, [("none", 0)])[0]) == count
+
+
 def test_a_task_is_opened_once(tmp_path):
     keep_task(ref := TaskRef("once", str(tmp_path)), task := Task("Yes"))
     assert open_task(ref) is task

@@ -66,7 +66,7 @@ class HarnessBench(Benchmark):
             raise UserError(f"{options.data}: no such folder of data: name it with --data")
         ref, folder = TaskRef(self.name.partition(":")[2], str(options.data)), mkdtemp(prefix="cocoift-")
         atexit.register(shutil.rmtree, folder, True)
-        apart = take_apart(ref, options.per_image, folder)
+        apart = take_apart(ref, range(options.per_image) if options.per_image else None, folder)
         self.left_out[:] = apart.left_out
         if not apart.questions:
             raise ref.refused(

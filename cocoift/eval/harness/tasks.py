@@ -229,13 +229,14 @@ class Documents:
 
 def take_apart(
     ref: TaskRef,
-    which: Sequence[int] | None,  # documents by number; None: all
+    which: Sequence[int] | None,  # documents by number, as far as there are such; None: all
     folder: str | Path,  # where their pictures are kept
     openly: bool = True,  # whether a format is taken off, where that can be
 ) -> Documents:
     "Documents as questions, which are named by their number."
     task, shown, apart = open_task(ref), DocumentPictures(folder), Documents([], {}, {}, [])
-    for at in range(len(task.eval_docs)) if which is None else which:
+    everything = range(len(task.eval_docs))
+    for at in everything if which is None else (at for at in which if at in everything):
         with as_guest():
             doc = task.eval_docs[at]
             try:
