@@ -172,8 +172,9 @@ def main(data: Path, model: Path, report: Path) -> None:
     few = manager(include_path=[f"{folder}/" for folder in asked], include_defaults=False)
     equal = [*with_history(data, model, few), scope(data, model, manager_of)]
     seen = {"version": harness_version(), "equal": equal, "families": families(data, model)}
+    wrong = [row for row in seen["families"] if row.pop("wrong")]
     report.write_text(json.dumps(seen | {"seconds": round(time.process_time())}))
-    assert not (wrong := [row for row in seen["families"] if row.pop("wrong")]), wrong
+    assert not wrong, wrong
 
 
 if __name__ == "__main__":
