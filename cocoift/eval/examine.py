@@ -168,7 +168,10 @@ def examine(
     exam = open_exam(bench, options)
     if options.dry_run:
         return {"bench": bench, "items": len(exam.questions), **plan(model, exam, options)}
-    pictures = ChainMap(dict(exam.pictures), pictures_for(model, options.pictures))
+    wanted = sorted({image for dialog in exam.dialogs for image in dialog.images})
+    pictures = exam.pictures  # of a benchmark that brings its own
+    if not wanted or not all(image in pictures for image in wanted):
+        pictures = ChainMap(dict(exam.pictures), pictures_for(model, options.pictures))
     opening = partial(
         open_model,
         model,
@@ -176,7 +179,7 @@ def examine(
         options.pictures,
         exam.scripted,
         options.most_tokens,
-        sorted({image for dialog in exam.dialogs for image in dialog.images}),
+        wanted,
         out=out,
         price=options.price,
         budget=options.budget,

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'OBSERVED', 'rounds_frame', 'clusters', 'levels_under', 'levels', 'by_kind', 'difference', 'leakage_rows',
-           'effects', 'numeric_readings', 'length_by_round']
+           'right_share', 'effects', 'numeric_readings', 'length_by_round']
 
 # %% ../../nbs/eval/47_levels.ipynb #b5bf182c
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from .history import EFFECTS, HISTORIES
+from .questions import Question
 from ..files import UserError
 from ..stats import Estimate, mean_ci
 
@@ -97,6 +98,12 @@ def leakage_rows(frame: pd.DataFrame) -> list[pd.DataFrame]:  # of scored rounds
         return []
     gap = (free.forced_short - free.neutral).dropna().rename("value").reset_index()
     return [gap.assign(metric="leakage", dialog=gap["item"])]
+
+
+def right_share(frame: pd.DataFrame, questions: Mapping[str, Question]) -> dict[str, Estimate]:
+    "Accuracy, and the share of answers in which nothing was decided."
+    columns = {"accuracy": "right", "unparsed": "unparsed"}
+    return {name: mean_ci(frame.astype({c: float}), c) for name, c in columns.items() if c in frame}
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:  # effect, value, low, high, n

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ScoreInput', 'records', 'id_text', 'by_id', 'same_ids', 'finite_number', 'official_files', 'as_map', 'as_list',
-           'as_lines', 'read_map']
+           'as_lines', 'as_answers', 'read_map']
 
 # %% ../../nbs/eval/60_official.ipynb #b39b0af3
 import json
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .questions import Question
 from ..files import UserError, find_files
 from ..texts import read_json, read_jsonl, read_text, reading_text
 
@@ -119,6 +120,11 @@ def as_list(rows: Iterable[dict]) -> str:
 def as_lines(rows: Iterable[dict]) -> str:
     "Answers as LLaVA and POPE take them: an object a line."
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def as_answers(rows: Iterable[tuple[Question, str]]) -> str:
+    "LLaVA's answers.jsonl."
+    return as_lines({"question_id": q.id, "prompt": q.instruction or q.question, "text": text} for q, text in rows)
 
 # %% ../../nbs/eval/60_official.ipynb #c93d8d4b
 def read_map(path: str | Path, what: str) -> dict[str, Any]:  # `what`: "grade file of MM-Vet (...)", for the complaint
