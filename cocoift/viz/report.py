@@ -24,8 +24,9 @@ from plotly.offline import get_plotlyjs
 
 from ..files import UserError, atomic_file
 from ..pictures import embed
-from ..stats import Estimate
-from .look import TITLE_PX
+from ..stats import Estimate, PValue
+from .explained import explain
+from .look import untitled
 
 # %% ../../nbs/viz/54_report.ipynb #a7141de7
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ def _(block: Tiles) -> str:
 def _cell(value, places: int = 4) -> tuple[str, bool]:  # its HTML, and whether it is a number
     if isinstance(value, bool):
         return "yes" if value else "no", False
+    if isinstance(value, PValue):
+        return escape(str(value)), True
     if value is None or value is pd.NA or (isinstance(value, numbers.Real) and value != value):
         return "<i>undefined</i>", True
     if isinstance(value, numbers.Integral):
@@ -164,15 +167,16 @@ def _csv_link(frame: pd.DataFrame, name: str) -> str:
     return f"<details><summary>data</summary>{link}, {len(frame):,} rows</details>"
 
 
+def _explained(figure: go.Figure) -> str:  # for whoever sees such a figure for the first time
+    if not (about := explain(figure)):
+        return ""
+    text = f"<b>Shows:</b> {escape(about.shows)}<br><b>Bad would be:</b> {escape(about.bad)}"
+    return f"<details><summary>what this shows, and what would be bad</summary>{text}</details>"
+
+
 @block_html.register
 def _(block: Chart) -> str:
-    figure = go.Figure(block.figure)  # a copy: the title is taken out of this one only
-    title, subtitle = figure.layout.title.text or "", figure.layout.title.subtitle.text or ""
-    if title:
-        layout = figure.layout
-        layout.title = None
-        if layout.height and layout.margin.t and layout.margin.t > TITLE_PX:
-            figure.update_layout(height=layout.height - TITLE_PX, margin_t=layout.margin.t - TITLE_PX)
+    figure, title, subtitle = untitled(block.figure)
     value = figure.to_json().replace("<", "\\u003c")
     return (
         '<figure class="chart">'
@@ -181,6 +185,7 @@ def _(block: Chart) -> str:
         + f'<div class="plot" style="height:{figure.layout.height or 400}px"></div>'
         + f'<script type="application/json">{value}</script>'
         + _caption(block)
+        + _explained(block.figure)
         + ("" if block.data is None else _csv_link(block.data, title or block.caption))
         + "</figure>"
     )
@@ -230,13 +235,26 @@ def _(block: Dialogs) -> str:
 
 # %% ../../nbs/viz/54_report.ipynb #0cdcaf50
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_PAGE_PX = 680  # of a printed page, A4 or letter, between its margins
 _DRAW = """
-for (const place of document.querySelectorAll(".plot")) {
+const plots = [...document.querySelectorAll(".plot")];
+for (const place of plots) {
   const figure = JSON.parse(place.nextElementSibling.textContent);
   const options = {responsive: true, displaylogo: false, modeBarButtons: [["toImage"]]};
   Plotly.newPlot(place, figure.data, figure.layout, options);
 }
-"""
+const drawn = width => plots.forEach(place => Plotly.relayout(place, {width: width, autosize: !width}));
+const tables = paper => {  // one that is wider than the page shrinks
+  document.body.classList.toggle("paper", paper);
+  for (const table of document.querySelectorAll("table")) {
+    Object.assign(table.style, {zoom: "", width: paper ? "min-content" : ""});
+    if (paper) Object.assign(table.style, {zoom: Math.min(1, PAGE_PX / table.offsetWidth), width: ""});
+  }
+};
+// a figure as wide as the screen would be cut by the page; Chromium lays the page out for paper before it says so
+addEventListener("beforeprint", () => { drawn(PAGE_PX); tables(true); });
+addEventListener("afterprint", () => { drawn(null); tables(false); });
+""".replace("PAGE_PX", str(_PAGE_PX))
 
 
 def _provenance(facts: dict) -> str:
@@ -249,7 +267,10 @@ def _provenance(facts: dict) -> str:
 
 
 def _page(title: str, lead: str, sections: list[Section], provenance: dict) -> str:  # up to the scripts
-    css = resources.files("cocoift.viz").joinpath("report.css").read_text(encoding="utf-8")
+    css, dark = (
+        resources.files("cocoift.viz").joinpath(f"{name}.css").read_text("utf-8") for name in ("report", "dark")
+    )
+    css += f"@media screen and (prefers-color-scheme: dark) {{ .plot {{\n{dark}\n}} }}\n"
     heads = {f"part-{number}": _inline(section.title) for number, section in enumerate(sections, 1)}
     links = "".join(f'<a href="#{part}">{head}</a>' for part, head in heads.items())
     parts = "\n".join(
@@ -281,7 +302,8 @@ def write_report(
     page = _page(title, lead, sections, provenance)
     if any(isinstance(block, Chart) for section in sections for block in section.blocks):
         # once, and after the text: it can be read while 5 MB of script are parsed
-        page += f"\n<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>"
+        page += f"\n<script>{get_plotlyjs()}</script>"
+    page += f"\n<script>{_DRAW}</script>"
     with atomic_file(path) as file:
         file.write(f"{page}\n</body></html>\n")
     return path
