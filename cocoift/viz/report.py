@@ -302,8 +302,7 @@ def write_report(
     page = _page(title, lead, sections, provenance)
     if any(isinstance(block, Chart) for section in sections for block in section.blocks):
         # once, and after the text: it can be read while 5 MB of script are parsed
-        page += f"\n<script>{get_plotlyjs()}</script>"
-    page += f"\n<script>{_DRAW}</script>"
+        page += f"\n<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script>"
     with atomic_file(path) as file:
         file.write(f"{page}\n</body></html>\n")
     return path
