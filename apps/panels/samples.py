@@ -105,7 +105,7 @@ class Samples:
         a = asked.get("folder", "")
         if a not in played:
             raise UserError("The answers behind this point are not here: only its numbers are.")
-        b = next((run for run in reversed(before) if run != a), a)
+        b = next((run for run in reversed(before) if run and run != a), a)
         want = asked["filter"] if asked.get("filter") in FILTERS else "all"
         later = [
             gr.update(choices=["", value], value=value) for value in (asked.get("kind", ""), asked.get("under", ""))
