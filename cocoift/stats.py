@@ -34,7 +34,10 @@ class Estimate:
 
 # %% ../nbs/04_stats.ipynb #d609343f
 class PValue(float):
-    "How likely chance alone gives a difference as large; NaN where that is not known."
+    "How likely chance alone gives a difference as large; NaN, also of None, where that is not known."
+
+    def __new__(cls, value: float | None):
+        return super().__new__(cls, "nan" if value is None else value)
 
     def __str__(self) -> str:
         return "undefined" if self != self else "<0.001" if self < 0.0005 else f"{self:.3f}"

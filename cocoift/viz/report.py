@@ -25,7 +25,7 @@ from plotly.offline import get_plotlyjs
 from ..files import UserError, atomic_file
 from ..pictures import embed
 from ..stats import Estimate, PValue
-from .explained import explain
+from .explained import explanation_html
 from .look import untitled
 
 # %% ../../nbs/viz/54_report.ipynb #a7141de7
@@ -167,13 +167,6 @@ def _csv_link(frame: pd.DataFrame, name: str) -> str:
     return f"<details><summary>data</summary>{link}, {len(frame):,} rows</details>"
 
 
-def _explained(figure: go.Figure) -> str:  # for whoever sees such a figure for the first time
-    if not (about := explain(figure)):
-        return ""
-    text = f"<b>Shows:</b> {escape(about.shows)}<br><b>Bad would be:</b> {escape(about.bad)}"
-    return f"<details><summary>what this shows, and what would be bad</summary>{text}</details>"
-
-
 @block_html.register
 def _(block: Chart) -> str:
     figure, title, subtitle = untitled(block.figure)
@@ -185,7 +178,7 @@ def _(block: Chart) -> str:
         + f'<div class="plot" style="height:{figure.layout.height or 400}px"></div>'
         + f'<script type="application/json">{value}</script>'
         + _caption(block)
-        + _explained(block.figure)
+        + explanation_html(block.figure)
         + ("" if block.data is None else _csv_link(block.data, title or block.caption))
         + "</figure>"
     )
@@ -235,8 +228,8 @@ def _(block: Dialogs) -> str:
 
 # %% ../../nbs/viz/54_report.ipynb #0cdcaf50
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-_PAGE_PX = 680  # of a printed page, A4 or letter, between its margins
 _DRAW = """
+const PAGE_PX = 680;  // of a printed page, A4 or letter, between its margins
 const plots = [...document.querySelectorAll(".plot")];
 for (const place of plots) {
   const figure = JSON.parse(place.nextElementSibling.textContent);
@@ -251,10 +244,9 @@ const tables = paper => {  // one that is wider than the page shrinks
     if (paper) Object.assign(table.style, {zoom: Math.min(1, PAGE_PX / table.offsetWidth), width: ""});
   }
 };
-// a figure as wide as the screen would be cut by the page; Chromium lays the page out for paper before it says so
 addEventListener("beforeprint", () => { drawn(PAGE_PX); tables(true); });
 addEventListener("afterprint", () => { drawn(null); tables(false); });
-""".replace("PAGE_PX", str(_PAGE_PX))
+"""
 
 
 def _provenance(facts: dict) -> str:
