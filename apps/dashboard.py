@@ -39,7 +39,7 @@ def build(
         ]
 
     def lead(a, b, event: gr.EventData):
-        return [*panels["samples"].opened(event._data, (a, b)), gr.Tabs(selected="samples")]
+        return [*panels["samples"].opened(event._data or {}, (a, b)), gr.Tabs(selected="samples")]
 
     places = [*(part for panel in panels.values() for part in panel.choices.values()), chosen]
     came = where.load(arrive, None, places, **QUIET)

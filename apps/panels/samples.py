@@ -136,10 +136,12 @@ class Samples:
 
     @staticmethod
     def clicked(event: gr.EventData):
-        page, item = str(event._data.get("page", "")), str(event._data.get("item", ""))
+        page, item = (str((event._data or {}).get(name, "")) for name in ("page", "item"))
         return (page, "") if page else (gr.skip(), item)
 
     def tag(self, key: str, text: str) -> str:
+        if "/" not in (key or ""):
+            raise UserError("Open a sample first.")
         line = tag_line(key.rsplit("/", 3)[0], text)
         line["on"] = line["item"] not in self.tags().get(line["tag"], ())
         self.study.store.add(line)
