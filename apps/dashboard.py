@@ -38,8 +38,8 @@ def build(
             gr.Tabs(selected=query.one("panel", PANELS, "results")),
         ]
 
-    def lead(event: gr.EventData):
-        return [*panels["samples"].opened(event._data), gr.Tabs(selected="samples")]
+    def lead(a, b, event: gr.EventData):
+        return [*panels["samples"].opened(event._data or {}, (a, b)), gr.Tabs(selected="samples")]
 
     places = [*(part for panel in panels.values() for part in panel.choices.values()), chosen]
     came = where.load(arrive, None, places, **QUIET)
@@ -50,5 +50,5 @@ def build(
         if name != "results":
             panel.after(tabs[name].select(None, None, None, js=NOTHING))
     samples = [*panels["samples"].choices.values(), chosen]
-    panels["samples"].after(opened.click(shows_errors(lead), None, samples, **QUIET))
+    panels["samples"].after(opened.click(shows_errors(lead), samples[:2], samples, **QUIET))
     taken.wire(place for panel in panels.values() for place in panel.places)

@@ -121,10 +121,8 @@ class Data:
     @staticmethod
     def filtered(event: gr.EventData):
         "The conversations behind a bar; what it does not say is left as it is."
-        asked = {name: str(event._data.get(name, "")) for name in ("source", "format", "length")}
-        lists = [
-            gr.update(choices=["", value], value=value) if value else gr.skip() for value in list(asked.values())[:2]
-        ]
+        asked = {name: str((event._data or {}).get(name, "")) for name in ("source", "format", "length")}
+        lists = [value or gr.skip() for value in (asked["source"], asked["format"])]
         return [*lists, asked["length"] if asked["length"] in LENGTHS else gr.skip(), 1]
 
     def open(self, name: str | None) -> DatasetBrowser:

@@ -133,11 +133,18 @@ class TakeAway:
         self.folder, self.file = folder, gr.File(visible="hidden", elem_id="taken")
 
     def wire(self, places: Iterable[FigurePlace]) -> None:
-        taken = gr.on([place.head.click for place in places], shows_errors(self.taken), None, self.file, **QUIET)
+        taken = gr.on(
+            [place.head.click for place in places],
+            shows_errors(self.taken),
+            None,
+            self.file,
+            concurrency_limit=2,
+            **QUIET,
+        )
         taken.then(None, self.file, None, js=FETCH)
 
     def taken(self, event: gr.EventData):
-        name, kind, width = f"{event._data['take']} ".split(" ", 3)[:3]
+        name, kind, width = f"{(event._data or {}).get('take', '')}   ".split(" ")[:3]
         known = self.folder() / f"{Path(name).name}.{'csv' if kind == 'csv' else 'json'}"
         if kind not in ("csv", "pdf", "svg") or not known.is_file():
             raise UserError("This figure is gone: load the page again.")
@@ -147,7 +154,7 @@ class TakeAway:
 
         figure = from_json(known.read_text(encoding="utf-8"))
         millimetres = int(width) if width.isdecimal() and int(width) in WIDTHS.values() else WIDTHS["two columns"]
-        return str(save_figure(figure, known.with_name(f"{name}-{millimetres}mm.{kind}"), millimetres))
+        return str(save_figure(figure, known.with_name(f"{known.stem}-{millimetres}mm.{kind}"), millimetres))
 
 
 def figure_places(*rows: Iterable[str], what: Mapping[str, str] = {}) -> dict[str, FigurePlace]:

@@ -62,6 +62,7 @@ CSS = (
 @media (max-width: 640px) {
   .row:has(> .figure) { flex-direction: column; } .figure { min-width: 100% !important; }
   .figure-head { flex-direction: column; gap: 6px; } .tools details > div { right: auto; left: 0; }
+  #metric, #history, #under { min-width: 100% !important; }
   .wall { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 8px; }
   #scoreboard-words dl { grid-template-columns: 1fr; } #scoreboard-words dd { margin-bottom: 4px; }
 }

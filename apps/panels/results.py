@@ -44,14 +44,14 @@ class Results:
         with gr.Row():
             bench = gr.Dropdown([], label="Benchmark", elem_id="bench")
             metric = gr.Dropdown([], label="What is measured", elem_id="metric", scale=3)
-            history = gr.Dropdown([], label="The question is asked", elem_id="history", scale=2)
+            history = gr.Dropdown([], label="The question is asked", elem_id="history", scale=3)
         lists = {"bench": bench, "baseline": baseline, "metric": metric, "history": history}
         self.choices = {"runs": runs, "seeds": seeds} | lists
         self.note, self.legend = gr.Markdown("Reading the runs …", elem_id="board-note"), gr.HTML(elem_id="legend")
         self.standings = FigurePlace("standings")
         self.table = gr.Dataframe(
             elem_id="scoreboard",
-            label="Scoreboard: a row a model, the best of each column in bold; a click on a heading sorts",
+            label="Scoreboard: a row a model, the best of each column in bold; ⋮ beside a heading sorts by it",
             interactive=False,
             show_search="filter",
             pinned_columns=1,

@@ -10,6 +10,7 @@ from apps.sessions import QUIET, shows_errors
 from cocoift.dashboard.configs import config_table, configured_runs, run_config
 from cocoift.dashboard.samples import MOST_NOTE, note_line, read_notes
 from cocoift.files import UserError
+from cocoift.viz.names import model_of
 
 PLAIN = {"evaluation": "how it was asked", "training": "how it was trained", "likelihood": "how it was weighed"}
 
@@ -34,7 +35,8 @@ class Runs:
     def arrive(self, query: Query) -> list:
         there = list(configured_runs(self.study.root))
         a = query.one("config_a", there, next(iter(there), None))
-        b = query.one("config_b", there, next((name for name in there if name != a), a))
+        others = sorted((name for name in there if name != a), key=lambda name: model_of(name) == model_of(a or ""))
+        b = query.one("config_b", there, next(iter(others), a))
         differ = query.values.get("differ", "true") != "false"
         return [gr.update(choices=there, value=a), gr.update(choices=there, value=b), differ]
 

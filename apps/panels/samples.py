@@ -44,7 +44,10 @@ class Samples:
         with gr.Row():
             want = gr.Dropdown(list(FILTERS), value="all", label="Show", elem_id="filter")
             labels = {"kind": "Kind of question", "under": "The question is asked", "tag": "Tag"}
-            lists = {name: gr.Dropdown([""], value="", label=label, elem_id=name) for name, label in labels.items()}
+            lists = {
+                name: gr.Dropdown([""], value="", label=label, elem_id=name, scale=2 if name == "under" else 1)
+                for name, label in labels.items()
+            }
             search = gr.Textbox(label="Search questions and answers", elem_id="search", max_lines=1, max_length=200)
         self.at, self.page = gr.Textbox("", visible=False), gr.Textbox("", visible=False)  # for the address
         with gr.Column() as self.wall:
@@ -96,13 +99,13 @@ class Samples:
             query.values.get("item", ""),
         ]
 
-    def opened(self, asked: dict) -> list:
-        "The choices that lead to the answers behind a point of a figure."
+    def opened(self, asked: dict, before: tuple[str, str]) -> list:
+        "The choices that lead to the answers behind a point of a figure, beside the run that was looked at."
         played = list(self.study.find("rounds.jsonl"))
         a = asked.get("folder", "")
         if a not in played:
             raise UserError("The answers behind this point are not here: only its numbers are.")
-        b = gr.skip() if asked.get("beside") not in played else asked["beside"]
+        b = next((run for run in reversed(before) if run and run != a), a)
         want = asked["filter"] if asked.get("filter") in FILTERS else "all"
         later = [
             gr.update(choices=["", value], value=value) for value in (asked.get("kind", ""), asked.get("under", ""))
@@ -133,10 +136,12 @@ class Samples:
 
     @staticmethod
     def clicked(event: gr.EventData):
-        page, item = str(event._data.get("page", "")), str(event._data.get("item", ""))
+        page, item = (str((event._data or {}).get(name, "")) for name in ("page", "item"))
         return (page, "") if page else (gr.skip(), item)
 
     def tag(self, key: str, text: str) -> str:
+        if "/" not in (key or ""):
+            raise UserError("Open a sample first.")
         line = tag_line(key.rsplit("/", 3)[0], text)
         line["on"] = line["item"] not in self.tags().get(line["tag"], ())
         self.study.store.add(line)
@@ -215,7 +220,7 @@ class Samples:
             for to, text in ((at - 1, "‹ before"), (at + 1, "next ›"))
         )
         where = f"page {at:,} of {pages:,}" if pages > 1 else ""
-        count = f'<p class="where">{len(rows):,} sample{"s" * (len(rows) != 1)} {where}</p>'
+        count = f'<p class="where">{len(rows):,} sample{"s" * (len(rows) != 1)}{f", {where}" * (pages > 1)}</p>'
         return f'<div class="pager">{count}{turn * (pages > 1)}</div><div class="wall">{cards}</div>'
 
     def brick(self, row, tags) -> str:  # HTML

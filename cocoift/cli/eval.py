@@ -281,15 +281,16 @@ def compare_command(
     json: Json = False,
 ) -> None:
     "Paired comparison of two runs: differences with intervals, p, and what could not have been seen."
-    from cocoift.reports.compare import blind_line, compare
+    from cocoift.reports.compare import PValue, blind_line, compare, run_names
 
-    result = compare(a, b, html, images, force)
+    result, (first, second) = compare(a, b, html, images, force), run_names(a, b)
     rows = [
-        [name, d["a"], d["b"], estimate_text(d), f"{d['p']:.3f}", f"{d['holm']:.3f}", d["resolves"], d["n"]]
+        [name, d["a"], d["b"], estimate_text(d), *(str(PValue(d[k])) for k in ("p", "holm")), d["resolves"], d["n"]]
         for name, d in result["differences"].items()
     ]
     seeds = f"{result['seeds']} seeds: intervals speak of trainings like these, p of these ones"
     lines = [
+        *[f"A: {first}, B: {second}", ""],
         *columns(rows, ["metric", "A", "B", "B - A", "p", "p (Holm)", "resolves", "n"]),
         "",
         *([line] if (line := blind_line(result["blind"])) else []),

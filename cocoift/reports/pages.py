@@ -21,6 +21,7 @@ from .where import distance_section, surgery_section
 from ..texts import read_json
 from ..viz import audited, figures, results, traced
 from ..viz.curves import over_training
+from ..viz.names import cast
 from ..viz.report import Chart, DialogCard, Dialogs, Section, Table, Text, write_report
 
 # %% ../../nbs/reports/30_pages.ipynb #cb4c378c
@@ -223,6 +224,13 @@ def write_pages(
 ) -> Tables:  # those that it shows
     "Write the report of a study, as one offline page."
     arms = find_arms(folders)
+    with cast(arm.name for arm in arms):
+        return _write_arms(arms, out, images, title, provenance, lead, first)
+
+
+def _write_arms(
+    arms: Sequence[Arm], out, images, title: str, provenance, lead: str, first: Sequence[Section]
+) -> Tables:
     pictures = find_pictures(images) if images else {}
     tables = study_tables(arms)
     names = ", ".join(arm.name for arm in arms)

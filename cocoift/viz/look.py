@@ -215,8 +215,7 @@ def dots(
         "yaxis": f"y{panel}",
     } | options
     if "each" in frame:
-        where = dict(xaxis=f"x{panel}", yaxis=f"y{panel}", legendgroup=options["legendgroup"])
-        _seed_marks(figure, frame, places, look, along, **where)
+        _seed_marks(figure, frame, places, look, along, **{k: options[k] for k in ("xaxis", "yaxis", "legendgroup")})
     figure.add_scatter(
         name=name,
         marker=marker,

@@ -24,8 +24,9 @@ from plotly.offline import get_plotlyjs
 
 from ..files import UserError, atomic_file
 from ..pictures import embed
-from ..stats import Estimate
-from .look import TITLE_PX
+from ..stats import Estimate, PValue
+from .explained import explanation_html
+from .look import untitled
 
 # %% ../../nbs/viz/54_report.ipynb #a7141de7
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ def _(block: Tiles) -> str:
 def _cell(value, places: int = 4) -> tuple[str, bool]:  # its HTML, and whether it is a number
     if isinstance(value, bool):
         return "yes" if value else "no", False
+    if isinstance(value, PValue):
+        return escape(str(value)), True
     if value is None or value is pd.NA or (isinstance(value, numbers.Real) and value != value):
         return "<i>undefined</i>", True
     if isinstance(value, numbers.Integral):
@@ -166,13 +169,7 @@ def _csv_link(frame: pd.DataFrame, name: str) -> str:
 
 @block_html.register
 def _(block: Chart) -> str:
-    figure = go.Figure(block.figure)  # a copy: the title is taken out of this one only
-    title, subtitle = figure.layout.title.text or "", figure.layout.title.subtitle.text or ""
-    if title:
-        layout = figure.layout
-        layout.title = None
-        if layout.height and layout.margin.t and layout.margin.t > TITLE_PX:
-            figure.update_layout(height=layout.height - TITLE_PX, margin_t=layout.margin.t - TITLE_PX)
+    figure, title, subtitle = untitled(block.figure)
     value = figure.to_json().replace("<", "\\u003c")
     return (
         '<figure class="chart">'
@@ -181,6 +178,7 @@ def _(block: Chart) -> str:
         + f'<div class="plot" style="height:{figure.layout.height or 400}px"></div>'
         + f'<script type="application/json">{value}</script>'
         + _caption(block)
+        + explanation_html(block.figure)
         + ("" if block.data is None else _csv_link(block.data, title or block.caption))
         + "</figure>"
     )
@@ -231,11 +229,23 @@ def _(block: Dialogs) -> str:
 # %% ../../nbs/viz/54_report.ipynb #0cdcaf50
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _DRAW = """
-for (const place of document.querySelectorAll(".plot")) {
+const PAGE_PX = 680;  // of a printed page, A4 or letter, between its margins
+const plots = [...document.querySelectorAll(".plot")];
+for (const place of plots) {
   const figure = JSON.parse(place.nextElementSibling.textContent);
   const options = {responsive: true, displaylogo: false, modeBarButtons: [["toImage"]]};
   Plotly.newPlot(place, figure.data, figure.layout, options);
 }
+const drawn = width => plots.forEach(place => Plotly.relayout(place, {width: width, autosize: !width}));
+const tables = paper => {  // one that is wider than the page shrinks
+  document.body.classList.toggle("paper", paper);
+  for (const table of document.querySelectorAll("table")) {
+    Object.assign(table.style, {zoom: "", width: paper ? "min-content" : ""});
+    if (paper) Object.assign(table.style, {zoom: Math.min(1, PAGE_PX / table.offsetWidth), width: ""});
+  }
+};
+addEventListener("beforeprint", () => { drawn(PAGE_PX); tables(true); });
+addEventListener("afterprint", () => { drawn(null); tables(false); });
 """
 
 
@@ -249,7 +259,10 @@ def _provenance(facts: dict) -> str:
 
 
 def _page(title: str, lead: str, sections: list[Section], provenance: dict) -> str:  # up to the scripts
-    css = resources.files("cocoift.viz").joinpath("report.css").read_text(encoding="utf-8")
+    css, dark = (
+        resources.files("cocoift.viz").joinpath(f"{name}.css").read_text("utf-8") for name in ("report", "dark")
+    )
+    css += f"@media screen and (prefers-color-scheme: dark) {{ .plot {{\n{dark}\n}} }}\n"
     heads = {f"part-{number}": _inline(section.title) for number, section in enumerate(sections, 1)}
     links = "".join(f'<a href="#{part}">{head}</a>' for part, head in heads.items())
     parts = "\n".join(

@@ -416,12 +416,12 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
         if line.startswith("collapse,rounds,difference,leakage")
     )
     assert leakage.split(",")[7:11] == ["1.0", "1.0", "1.0", "59.0"]  # difference, low, high, pairs
-    choose(page, "metric", "terse_rate")
-    expect(page.locator("#history input")).to_have_value("forced_short")
+    choose(page, "metric", "terse_rate: open questions that got a short answer")
+    expect(page.locator("#history input")).to_have_value("after short answers that were asked for (forced_short)")
     assert "baseline=oracle" in page.url and "metric=terse_rate" in page.url
     page.get_by_role("tab", name="Chat").click()
     page.get_by_role("tab", name="Dashboard").click()  # and back: what was chosen still is
-    expect(page.locator("#plot-standings")).to_contain_text("Terse rate, run by run")
+    expect(page.locator("#figure-standings")).to_contain_text("Terse rate, run by run")
     expect(page.locator("#baseline input")).to_have_value("oracle")
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -440,6 +440,8 @@ def test_samples_are_filtered_and_linked(watched, url):
         under="forced_short",
         run_more="oracle",
     )
+    expect(page.locator("#grid .brick").first).to_be_visible(timeout=60_000)
+    page.locator("#grid .brick").first.click()
     # what was said before, both answers, and one beside them
     expect(page.locator("#item-text .card")).to_have_count(4, timeout=60_000)
     expect(page.locator("#item-text .card").nth(2)).to_contain_text("terse")
@@ -454,7 +456,9 @@ def test_samples_are_filtered_and_linked(watched, url):
     where, address = page.locator("#item-text .where").inner_text(), link.input_value()
     go(page, address)
     expect(page.locator("#item-text .where")).to_have_text(where)
-    choose(page, "kind", "count")
+    choose(page, "kind", "count")  # another choice leads back to the wall
+    expect(page.locator("#item-text")).to_be_hidden()
+    page.locator("#grid .brick").first.click()
     expect(page.locator("#item-text .where")).to_contain_text("count")
     assert "kind=count" in page.url
 
@@ -481,7 +485,7 @@ def test_data_is_drawn_read_and_linked(watched, url):
 def test_trainings_and_votes_are_drawn_while_they_change(watched, url, study):
     page = panel(watched, url, "training", trainings="running,done")
     drawn(page, "loss", "lr", "speed", "trees")
-    expect(page.locator("#plot-loss")).to_contain_text("running (running)")
+    expect(page.locator("#training-legend li", has_text="running")).to_contain_text("running")
     expect(page.locator("#training-note")).to_contain_text("bad/metrics.jsonl: holds a line that is not JSON")
     last = (
         "document.querySelector('#plot-loss .js-plotly-plot')._fullData.filter(t => t.mode === 'markers').at(-1).x[0]"
@@ -511,7 +515,7 @@ def test_torn_files_leave_no_dead_panel(watched, url, study):
     page.get_by_role("tab", name="Samples").click()
     for run, why in (("torn-rounds", "holds a line that is not JSON"), ("unanswered", "no item in common")):
         choose(page, "run-a", run)
-        expect(page.locator("#item-text")).to_contain_text(why)
+        expect(page.locator("#grid")).to_contain_text(why)
 
 
 def test_two_people_do_not_meet(chat, visit, url):
