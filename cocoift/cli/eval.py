@@ -45,7 +45,7 @@ def _kind_table(kinds: list[dict]) -> list[str]:  # what each kind of question i
 
 def _eval_lines(result: dict, out: Path) -> list[str]:
     from cocoift.eval.examine import lost_rounds
-    from cocoift.eval.scope.distances import long_lines
+    from cocoift.eval.expired.obedience import dialog_lines
 
     priors, least = result.get("priors", {}), result.get("resolves", {}).get("leakage")
     from_where = f"{priors.get('records')} dialogs from records, {priors.get('pier')} from the bank pier"
@@ -58,7 +58,7 @@ def _eval_lines(result: dict, out: Path) -> list[str]:
         *([f"prior questions: {from_where}"] if any(priors.values()) else []),
         *(f"{name.replace('_', ' ')}: {estimate_text(e)}" for name, e in result["effects"].items()),
         *([f"resolves differences in leakage from about {least:.3f} on"] if least else []),
-        *long_lines(result),
+        *dialog_lines(result),
         f"{result['items']} items, coverage {result['coverage']:.0%}{lost}{cut}, in {out}",
     ]
 
@@ -76,7 +76,7 @@ def eval_command(
         str,
         typer.Option(
             help="rounds (from annotations), scope, or a benchmark by its official files: mm-vet, llava-bench, "
-            "infimm, pope, vqav2, okvqa, vqa, textvqa, gqa, aokvqa, coco-caption, chair."
+            "infimm, pope, vqav2, okvqa, vqa, textvqa, gqa, aokvqa, coco-caption, chair, expired."
         ),
     ] = "rounds",
     history: Annotated[

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from .expired_page import expired_section
 
 from .. import __version__
 from ..files import Journal, UserError
@@ -177,7 +178,7 @@ def _looked(t: Tables) -> Section:
 
 # %% ../../nbs/reports/30_pages.ipynb #9384f82e
 def _sections(
-    t: Tables, cards: list[DialogCard], surgeries: dict[str, dict]
+    t: Tables, cards: list[DialogCard], surgeries: dict[str, dict], ruled: dict[str, dict]
 ) -> list[Section]:  # those that say something
     asked = "what the first, second, ... rounds ask for"
     sections = [
@@ -190,6 +191,7 @@ def _sections(
         *_scoped(t),
         distance_section(t["distance"]),
         surgery_section(surgeries),
+        expired_section(ruled),
         _others(t["others"]),
         _seen(t["seen"]),
         _papers(),
@@ -214,7 +216,8 @@ def write_pages(
     about = "What data teaches about the length of an instruction's life, and what models learned from it"
     seeds = {f"{arm.name}: seeds": max(len(arm.rounds), len(arm.trainings)) for arm in arms}
     surgeries = {arm.name: read_json(arm.surgery / "surgery.json") for arm in arms if arm.surgery}
-    sections = [*first, *_sections(tables, study_dialogs(arms, pictures), surgeries)]
+    ruled = {arm.name: read_json(arm.ruled / "scores.json") for arm in arms if arm.ruled}
+    sections = [*first, *_sections(tables, study_dialogs(arms, pictures), surgeries, ruled)]
     write_report(
         out, title, lead or f"{about}: {names}.", sections, {"cocoift": __version__} | seeds | (provenance or {})
     )

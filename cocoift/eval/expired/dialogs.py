@@ -17,7 +17,7 @@ from .kinds import foreign_rules
 from ..official import records
 from ..scope.checks import Constraint
 from ...files import UserError, digest_of, find_files
-from ...texts import reading
+from ...texts import read_json, reading
 from ...thoughts import without_thoughts
 
 # %% ../../../nbs/eval/expired/12_dialogs.ipynb #93417fa9
@@ -203,6 +203,9 @@ def _rows(path: Path) -> list[dict]:
 
         with reading(path, "table"):
             return pq.read_table(path).to_pylist()
+    if path.suffix == ".json":  # other things than records are in such files, too
+        rows = read_json(path)
+        return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
     return records(path, ())
 
 
