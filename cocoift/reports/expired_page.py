@@ -19,12 +19,12 @@ _STATES = {
     "hold": "still holds",
     "expired": "was taken back or replaced",
     "away": "its topic is not talked about",
-    "blind": "was not given yet",
-    "leakage": "expired less blind, rule by rule",
+    "chance": "was not given yet",
+    "leakage": "expired less chance, rule by rule",
 }
 _READ = (
     "Rules are kept while they hold (hold) and should be kept no oftener after their end (expired) than before they "
-    "were given (blind): leakage is that difference, over the rules that have both. A rule that leaves no mark counts "
+    "were given (chance): leakage is that difference, over the rules that have both. A rule that leaves no mark counts "
     "in hold only. Intervals are drawn by dialog."
 )
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from .expired_page import expired_section
 
 from .. import __version__
 from ..files import Journal, UserError
 from ..images import find_pictures
 from .arms import Arm, find_arms, study_tables
 from .curve import COMPARES, CURVES, beside_sampled
+from .expired_page import expired_section
 from .scope_page import scope_sections, wide
 from .where import distance_section, surgery_section
 from ..texts import read_json

@@ -139,11 +139,12 @@ class Expired(Benchmark):
     def observed(self, lines: Sequence[dict]) -> pd.DataFrame:
         "The shares rule by rule and round by round."
         frame = ruled_frame(lines)
-        names = {"holds": "hold", "ended": "expired", "away": "away", "before": "blind"}
-        place = frame.dialog + " " + frame["round"].astype(str) + " " + frame["rule"].astype(str)
-        rows = frame.assign(metric=frame.state.map(names), item=frame.dialog, dialog=place, value=frame.kept)
+        names = {"holds": "hold", "ended": "expired", "away": "away", "before": "chance"}
+        place, item = (frame.dialog + " " + frame[name].astype(str) for name in ("round", "rule"))
+        rows = frame.assign(metric=frame.state.map(names), item="rule " + item, dialog=place, value=frame.kept)
         gaps = excess(frame)
-        again = gaps.assign(metric="leakage", item=gaps.dialog, dialog=gaps.dialog + " " + gaps["rule"].astype(str))
+        item = "rule " + gaps.dialog.astype(str) + " " + gaps["rule"].astype(str)
+        again = gaps.assign(metric="leakage", item=item, dialog=item)
         shown = rows[rows.marked | (rows.state == "holds")]
         return pd.concat([shown[OBSERVED], again.assign(value=gaps.d)[OBSERVED]], ignore_index=True)
 

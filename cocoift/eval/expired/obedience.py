@@ -63,7 +63,7 @@ def ruled_reading(dialog: RuledDialog, number: int, response: str) -> dict:
     return {"terse": is_terse(response), "words": len(words(response)), "rules": rules}
 
 # %% ../../../nbs/eval/expired/14_obedience.ipynb #992524f7
-_STATES = {"hold": "holds", "expired": "ended", "away": "away", "blind": "before"}
+_STATES = {"hold": "holds", "expired": "ended", "away": "away", "chance": "before"}
 _COLUMNS = ["image", "dialog", "round", "rule", "kind", "state", "since", "kept", "marked"]
 _NOTHING = Estimate(None, None, None, 0)
 
