@@ -15,7 +15,7 @@ import pandas as pd
 from ..benchmark import Benchmark, enter
 from ..dialog import Dialog, Turn
 from ..expired.dialogs import RuledDialog, RuledSet, read_ruled
-from ..expired.obedience import excess, obedience, ruled_frame
+from ..expired.obedience import excess, rule_shares, ruled_frame
 from ..expired.stored import read_stored, reader_of, stored_lines
 from ..levels import OBSERVED
 from ..official import ScoreInput
@@ -79,7 +79,7 @@ def _read(dialogs: Mapping[str, Callable[[int, str], dict]], dialog: Dialog, num
 def _score(inputs: ScoreInput) -> dict:
     ruled = read_stored(inputs.predictions, inputs.references)
     lines = list(stored_lines(ruled))
-    result, answered = obedience(lines), sum(line["status"] == "ok" for line in lines)
+    result, answered = rule_shares(lines), sum(line["status"] == "ok" for line in lines)
     values = {name: e["value"] for name, e in result["scores"].items()}
     lost = {"failed": len(lines) - answered} if answered < len(lines) else {}
     return {
@@ -127,7 +127,7 @@ class Expired(Benchmark):
         return partial(_read, {d.id: reader_of(d) for d in questions})
 
     def scores(self, lines: Sequence[dict], history: str = "") -> dict:
-        result = obedience(lines)
+        result = rule_shares(lines)
         levels = {name: e for name, e in result["scores"].items() if name != "leakage"}
         return {**result, "histories": {"own": levels}, "effects": {"leakage": result["leakage"]}}
 

@@ -161,8 +161,8 @@ def _multi_if(rows: Sequence[dict], name: str, path: Path) -> Iterator[Outcome]:
         if str(row.get("language", "English")) != "English":
             yield "multi-if: not in English"
             continue
-        said = [m["content"] for m in _parsed(row, "turns", where) or [] if m.get("role") == "assistant"]
-        said += [row["responses"]] if said and row.get("responses") not in (None, "", "None") else []
+        responses = [m["content"] for m in _parsed(row, "turns", where) or [] if m.get("role") == "assistant"]
+        responses += [row["responses"]] if responses and row.get("responses") not in (None, "", "None") else []
         turns = []
         for k in _TURNS:
             if not (prompt := _parsed(row, f"turn_{k}_prompt", where)):
@@ -170,7 +170,7 @@ def _multi_if(rows: Sequence[dict], name: str, path: Path) -> Iterator[Outcome]:
             kinds, settings = (_parsed(row, f"turn_{k}_{of}", where) for of in ("instruction_id_list", "kwargs"))
             settings = [json.loads(s) if isinstance(s, str) else s for s in settings]
             turns.append(
-                (prompt["content"], list(zip(kinds, settings, strict=True)), "", dict(enumerate(said, 1)).get(k))
+                (prompt["content"], list(zip(kinds, settings, strict=True)), "", dict(enumerate(responses, 1)).get(k))
             )
         yield _made("multi-if", str(row.get("key", f"{name} {at}")), turns, path)
 
