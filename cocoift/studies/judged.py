@@ -16,7 +16,7 @@ from ..eval.dialog import Dialog, Turn
 from ..eval.judge import ChatJudge, Judge, ReplayJudge, RuleJudge, answered
 from ..eval.judging import judge_answers, judging, to_judge
 from ..eval.rubric import load_rubric
-from ..files import Journal, UserError, write_json
+from ..files import Failed, Journal, UserError, write_json
 from ..locks import owning
 from ..models.ask import Model
 from ..models.endpoint.cache import Cache
@@ -176,7 +176,10 @@ def run_judge(
             raise UserError("--canary: regrades with one judge: leave --small out, or --canary")
         to_judge(bench, predictions, files, history, field)
         cascade = open_cascade(small, judge, out, most_tokens, price, budget)
-        return judge_answers(bench, predictions, cascade, out, files, prompt, history, repeats, field)
+        try:
+            return judge_answers(bench, predictions, cascade, out, files, prompt, history, repeats, field)
+        except Failed as error:
+            raise Failed(f"--budget {budget} for both judges: {error}" if budget is not None else error) from None
     regraded = Path(f"{out}-canary")
     spends = regraded if canary else out  # one budget for both
     opened = open_judge(judge, most_tokens, role="judge", price=price, budget=budget, out=spends)
