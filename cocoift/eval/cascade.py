@@ -105,8 +105,8 @@ def cascade_items(
         cascade.strong,
         {p for p, what in decided.items() if what == "disputed" or p in agreed and _audited(p)},
     )
-    of = {"stages": {stage: digest_of([line["key"] for line in lines.values()]) for stage, lines in verdicts.items()}}
-    mark = open_judgement(out, cascade, rubric, {"items": of["stages"]["rule"], "repeats": repeats})
+    of = {"items": digest_of([line["key"] for line in verdicts["rule"].values()]), "repeats": repeats}
+    mark = open_judgement(out, cascade, rubric, of)
     lines = [
         {**verdicts[_TAKEN[what]][place], "stage": _TAKEN[what], "judge": mark.short} for place, what in decided.items()
     ]

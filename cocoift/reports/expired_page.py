@@ -50,6 +50,10 @@ def _distances(run: str, result: Mapping) -> list[Chart]:
     ]
     if not rows:
         return []
+    classes = {(row["since"], row["until"]) for row in rows}
+    if (chance := result["scores"]["chance"])["value"] is not None:  # has no distance: a level line
+        layout = f"chance: {_STATES['chance']}"
+        rows += [{"layout": layout, "since": a, "until": b, **chance} for a, b in sorted(classes)]
     frame, title = pd.DataFrame(rows), f"{run}: rules kept, by the rounds since they were given, or since they ended"
     return [Chart(lasting_by_distance(frame, title, "dialog"), title, frame)]
 

@@ -15,8 +15,8 @@ import pandas as pd
 from ..benchmark import Benchmark, enter
 from ..dialog import Dialog, Turn
 from ..expired.dialogs import RuledDialog, RuledSet, read_ruled
-from ..expired.obedience import excess, rule_shares, ruled_frame
-from ..expired.stored import read_stored, reader_of, stored_lines
+from ..expired.obedience import excess, reader_of, rule_shares, ruled_frame
+from ..expired.stored import read_stored, stored_lines
 from ..levels import OBSERVED
 from ..official import ScoreInput
 from ..options import EvalOptions

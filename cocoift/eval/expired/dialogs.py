@@ -39,7 +39,6 @@ class RuledDialog:
     benchmark: str
     rounds: tuple[RuledRound, ...]
     unchecked: tuple[str, ...] = ()  # its rules that no kind of ours means, one a rule and round
-    failed: int = 0  # rounds whose stored answer is none
 
     @property
     def rules(self) -> list[Constraint]:
@@ -77,13 +76,13 @@ def _plain(c: Constraint) -> list:
     return [c.kind, c.relation, c.n, c.text, list(c.keys)]
 
 
-def _stored(text, where: str) -> tuple[str | None, bool]:  # the answer, and whether the call failed
+def _stored(text, where: str) -> str | None:  # the answer; None where there is none, or the call failed
     if text is None:
-        return None, False
+        return None
     if not isinstance(text, str):
         raise UserError(f"{where}: its answer is {str(text)[:40]!r}, which is no text: give the benchmark's own file")
     plain = without_thoughts(text)
-    return (None, True) if is_failure(plain) or not plain.strip() else (plain, False)
+    return None if is_failure(plain) or not plain.strip() else plain
 
 # %% ../../../nbs/eval/expired/12_dialogs.ipynb #b921589a
 def _rules(benchmark: str, stated: Sequence[tuple], where: str) -> tuple[tuple[Constraint, ...], list[str]]:
@@ -103,14 +102,13 @@ def _name(benchmark: str, kind: str, settings) -> str:  # under which a rule tha
 
 def _made(benchmark: str, name: str, rows: Sequence[tuple], path: Path) -> RuledDialog:
     # rows: (instruction, [(kind, settings)], topic, stored answer)
-    rounds, unchecked, failed = [], [], 0
+    rounds, unchecked = [], []
     for number, (instruction, stated, topic, stored) in enumerate(rows, 1):
         where = f"{path}: {name}, round {number}"
         rules, missed = _rules(benchmark, stated, where)
-        response, lost = _stored(stored, where)
-        unchecked, failed = unchecked + missed, failed + lost
-        rounds.append(RuledRound(instruction, rules, topic, response))
-    return RuledDialog(name, benchmark, tuple(rounds), tuple(unchecked), failed)
+        unchecked += missed
+        rounds.append(RuledRound(instruction, rules, topic, _stored(stored, where)))
+    return RuledDialog(name, benchmark, tuple(rounds), tuple(unchecked))
 
 
 Outcome = RuledDialog | str  # a dialog, or why there is none
@@ -218,6 +216,14 @@ def _reader(rows: Sequence[dict], path: Path):
     return None
 
 
+def _dialogs_of(read, rows: Sequence[dict], name: str, path: Path) -> list[Outcome]:
+    try:
+        return list(read(rows, name, path))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: is written otherwise than its benchmark does ({what}): give its own file") from None
+
+
 _UNKNOWN = "files of no known format"
 
 
@@ -236,7 +242,7 @@ def read_ruled(
             left_out[_UNKNOWN] += 1
             continue
         name = path.stem if path == data else path.relative_to(data).with_suffix("").as_posix()
-        for dialog in read(rows, name, path):
+        for dialog in _dialogs_of(read, rows, name, path):
             if isinstance(dialog, str):
                 left_out[dialog] += 1
             elif dialog.id in dialogs:
