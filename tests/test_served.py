@@ -332,12 +332,23 @@ def test_a_served_judge_that_cannot_grade_gives_no_score(typed, served, shared, 
     assert told["statuses"]["parse_error"] == 2 and told["coverage"] == 0 and told["fingerprint"]["backend"] == "server"
     assert told["scores"]["total"]["value"] is None
 
+    files = {"references": tmp_path / "references.json"}
+    (tmp_path / "strong.jsonl").write_text(  # asked about all that a small judge cannot grade
+        "".join(json.dumps({"question_id": name, "content": "0.5"}) + "\n" for name in references)
+    )
+    strong, out = f"replay:{tmp_path / 'strong.jsonl'}", tmp_path / "cascade"
+    told = run_judge("mm-vet", tmp_path / "answers.json", strong, out, files, small=served.name)
+    assert [(s["judgements"], s["statuses"]["scored"], s["final"]) for s in told["stages"][1:]] == [
+        (2, 0, 0),
+        (2, 2, 2),
+    ]
+    assert told["scores"]["total"]["value"] == 50 and told["stages"][1]["calls"] == 2
+
     def answer(body):  # a judge that grades one and declines the other
         if list(answers[name] for name in references)[0] in json.dumps(body, ensure_ascii=False):
             return "0.5"
         raise Refusal(400, "blocked by our content policy")
 
-    files = {"references": tmp_path / "references.json"}
     with MockServer(answer) as url:
         told = run_judge("mm-vet", tmp_path / "answers.json", f"{url}#grader", tmp_path / "graded", files)
         assert (told["statuses"]["scored"], told["statuses"]["refused"], told["scores"]["total"]["value"]) == (1, 1, 50)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 import typer
 
 # each adds its commands
-from . import archives, cure, dataset, endpoint, eval, experiment, scope, score, studies, train, where
+from . import archives, cure, dataset, endpoint, eval, experiment, judge, scope, score, studies, train, where
 from .base import app
 from ..files import Failed, UserError
 

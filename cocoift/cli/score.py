@@ -27,6 +27,7 @@ def _flat(scores: dict, before: str = "") -> list[list[Any]]:
 
 def _notes(result: dict) -> list[str]:  # what a reader must know beside the scores
     from cocoift.eval.benchmark import known_benchmark
+    from cocoift.eval.expired.obedience import obedience_lines
 
     lost = sum(result["failed"].values()) if isinstance(result.get("failed"), dict) else result.get("failed", 0)
     share = f", coverage {result['coverage']:.1%}" if result.get("coverage") is not None else ""
@@ -36,6 +37,7 @@ def _notes(result: dict) -> list[str]:  # what a reader must know beside the sco
         *([f"{lost} {known_benchmark(result['bench']).failures} failed and are left out{share}"] if lost else []),
         *([thinking] if "thoughts" in result else []),
         *([f"{result['other_splits']} answers are to other splits"] if "other_splits" in result else []),
+        *obedience_lines(result),
     ]
 
 # %% ../../nbs/cli/78_score.ipynb #2d04d1ac
@@ -45,7 +47,7 @@ def score_command(
         str,
         typer.Argument(
             help="mm-vet, llava-bench, infimm, pope, vqa, vqav2, okvqa, textvqa, gqa, aokvqa, chair, coco-caption, "
-            "arena, pairwise, single or paired-test."
+            "arena, pairwise, single, paired-test or expired."
         ),
     ],
     predictions: Annotated[Path, typer.Option(help="What was answered, or graded: its own format, or another kit's.")],

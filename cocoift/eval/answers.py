@@ -32,7 +32,7 @@ from ..texts import reading, reading_text
 from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/61_answers.ipynb #858a9289
-_FAILED = ("Failed to obtain answer",)  # VLMEvalKit
+_FAILED = ("Failed to obtain answer", "[Error: Unable to generate response]")  # VLMEvalKit, SEQUOR
 _SENTINEL = "[LMMS_EVAL_REQUEST_FAILED"  # lmms-eval; the last error follows
 _IMAGE_FIELDS = ("image", "image_name", "image_path", "img")
 

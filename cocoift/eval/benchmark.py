@@ -74,7 +74,7 @@ class Benchmark:
     coco_pictures: bool = False  # its pictures are files of COCO
     own_dialogs: bool = False  # its questions are dialogs: a history of it has a name, and no number of rounds
     percent: float | None = 1  # its scores times this are percent; None: they have no common scale
-    page: str = "table"  # its part of a report: table, levels (with effects and kinds), or dialogs (COCO-Scope's own)
+    page: str = "table"  # its part of a report: table, levels (effects, kinds), dialogs (COCO-Scope's), rules
 
 # %% ../../nbs/eval/57_benchmark.ipynb #13046df8
 BENCHMARKS: dict[str, Benchmark] = {}

@@ -66,6 +66,11 @@ class Exam:
         return dialogs
 
     @property
+    def unpaired(self) -> bool:
+        "Whether all that is asked are dialogs of their own, with nothing to be paired."
+        return self.benchmark.own_dialogs and [name for name, _ in self.histories] == ["own"]
+
+    @property
     def settings(self) -> dict:
         "What a run remembers of it."
         return {"bench": self.benchmark.name, "items": self.benchmark.digest(self.questions)}
@@ -149,7 +154,11 @@ def plan(model: str, exam: Exam, options: EvalOptions) -> dict:
         image_tokens = getattr(config, "image_seq_length", image_tokens)
     price = options.price and read_prices(options.price, model.rpartition("#")[2])
     left = budget([*exam.dialogs, *exam.pier, *exam.distant], known, options.most_tokens, count, image_tokens, price)
-    return {"done": len(known), **left, "power": power(exam.dialogs, options.out, exam.benchmark.name)}
+    return {
+        "done": len(known),
+        **left,
+        "power": None if exam.unpaired else power(exam.dialogs, options.out, exam.benchmark.name),
+    }
 
 
 @owning("examined")
@@ -169,8 +178,8 @@ def examine(
     if options.dry_run:
         return {"bench": bench, "items": len(exam.questions), **plan(model, exam, options)}
     wanted = sorted({image for dialog in exam.dialogs for image in dialog.images})
-    pictures = exam.pictures  # of a benchmark that brings its own
-    if not wanted or not all(image in pictures for image in wanted):
+    pictures = exam.pictures  # of a benchmark that brings its own, or shows none
+    if not all(image in pictures for image in wanted):
         pictures = ChainMap(dict(exam.pictures), pictures_for(model, options.pictures))
     opening = partial(
         open_model,

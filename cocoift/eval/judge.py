@@ -10,7 +10,7 @@ __all__ = ['Fingerprint', 'Judged', 'Judge', 'ChatJudge', 'RuleJudge', 'keyword_
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import product
@@ -31,7 +31,7 @@ from ..thoughts import without_thoughts
 class Fingerprint:
     "What a judgement depends on, besides what is judged."
 
-    backend: str  # server, local, replay, rule
+    backend: str  # server, local, replay, rule, cascade
     provider: str  # the server's address, the replayed file's digest, ...
     model: str
     prompt: str
@@ -171,7 +171,7 @@ def verdict(rubric: Rubric, reply: Reply) -> dict:  # status, why or score, and 
 
 def fingerprint(judge: Judge, rubric: Rubric, date: str = "") -> Fingerprint:
     "A judge with its prompt, today."
-    dated = judge.backend in ("server", "local")
+    dated = judge.backend in ("server", "local", "cascade")
     return Fingerprint(
         judge.backend,
         judge.provider,
@@ -220,6 +220,7 @@ def judge_items(
     repeats: int = 1,
     swap: bool = False,  # also with the two answers in the other order (for `prefer`)
     batch: int = 16,
+    only: Collection[tuple[str, int, int]] | None = None,  # item, repeat, order: what of it shall be judged
 ) -> list[dict]:  # a line a judgement
     "Judge whatever is not yet judged; calls that failed are made again."
     if len({item.id for item in items}) < len(items):
@@ -231,7 +232,8 @@ def judge_items(
     journal, started = Journal(Path(out) / "verdicts.jsonl"), time.perf_counter()
     journal.keep(lambda line: line["status"] != "api_error")
     done, places = set(map(_place, journal.read())), list(product(items, range(repeats), orders))
-    waiting = [(item, *place) for item, *place in places if (item.id, *place) not in done]
+    wanted = (set(only) if only is not None else {(item.id, *place) for item, *place in places}) - done
+    waiting = [(item, *place) for item, *place in places if (item.id, *place) in wanted]
     name, width = judge.model.rstrip("/").split("/")[-1], max(batch, getattr(getattr(judge, "chat", None), "window", 1))
     with tqdm(total=len(waiting), desc=f"judging with {name}", unit="answer", disable=None) as bar:
         for start in range(0, len(waiting), width):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .answers import answers_by_id
 from .benchmark import Judging, benchmark, load_benchmarks
+from .cascade import Cascade, cascade_items
 from .judge import Judge, Judged, fingerprint, judge_items
 from .rubric import load_rubric
 from .verdicts import count_statuses
@@ -89,7 +90,7 @@ def to_judge(
 def judge_answers(
     bench: str,
     predictions: str | Path,  # id -> text json, answers jsonl, or a run folder
-    judge: Judge,
+    judge: Judge | Cascade,
     out: str | Path,
     files: Mapping[str, Path],  # references, questions, context, against
     prompt: str | None = None,  # a file; ours for this benchmark if not given
@@ -100,7 +101,10 @@ def judge_answers(
     "Judge a model's answers; resumable."
     how, rubric = judging(bench), load_rubric(prompt or bench)
     items = to_judge(bench, predictions, files, history, field)
-    lines = judge_items(judge, rubric, items, out, repeats, swap=how.swap)
+    if isinstance(judge, Cascade):
+        lines, account = cascade_items(judge, rubric, items, out, repeats, how.swap)
+    else:
+        lines, account = judge_items(judge, rubric, items, out, repeats, swap=how.swap), {}
     date = read_object(Path(out) / "judge.json", "name a new folder with --out, or delete it")["fingerprint"]["date"]
     result = {
         "bench": bench,
@@ -109,6 +113,7 @@ def judge_answers(
         "judge": lines[0]["judge"],
         **count_statuses(lines),
         **how.summary(lines),
+        **account,
     }
     write_json(Path(out) / "scores.json", result)
     if how.official and all(line["status"] == "scored" for line in lines):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['count_statuses', 'what_helps', 'graded', 'by_tag', 'by_length', 'relative', 'weighted', 'preferred', 'kappa',
-           'canary']
+           'canary', 'grades_apart']
 
 # %% ../../nbs/eval/64_verdicts.ipynb #72818435
 from collections import Counter
@@ -215,4 +215,27 @@ def canary(
         "intervals": {name: e.as_dict() for name, e in agreement.items()},
         "kappa": kappa(mine, theirs) if pairs else None,
         "judge": lines[0]["judge"],
+    }
+
+# %% ../../nbs/eval/64_verdicts.ipynb #5b0a2678
+def grades_apart(
+    before: Sequence[dict],
+    after: Sequence[dict],  # verdicts of the same answers
+) -> dict:  # n, difference (after less before), apart (mean absolute), kappa; `unpaired`: judgements graded once only
+    "How two gradings of the same answers differ, judgement by judgement; intervals are by image."
+    first, second = (
+        {(line["item"], line["repeat"], line["order"]): line for line in lines if line["status"] == "scored"}
+        for lines in (before, after)
+    )
+    both = [place for place in first if place in second]
+    rows = [(first[p]["image"], second[p]["score"] - first[p]["score"]) for p in both]
+    frame = pd.DataFrame(rows, columns=["image", "difference"]).assign(apart=lambda f: f.difference.abs())
+    nothing = Estimate(None, None, None, 0)
+    numbers = {name: (mean_ci(frame, name) if both else nothing).as_dict() for name in ("difference", "apart")}
+    grades = [[side[p]["score"] for p in both] for side in (first, second)]
+    return {
+        "n": len(both),
+        **numbers,
+        "kappa": kappa(*grades) if both else None,
+        "unpaired": len(first) + len(second) - 2 * len(both),
     }

@@ -50,6 +50,16 @@ class Arm:
         return next(iter(self.shown_as("dialogs").values()), [])
 
     @property
+    def judged(self) -> dict[str, Path]:
+        "One folder of judgements of each thing that was judged."
+        return {bench: runs[0] for bench, runs in self.runs.items() if (runs[0] / "judge.json").exists()}
+
+    @property
+    def ruled(self) -> Path | None:
+        "One run on others' dialogs."
+        return next((runs[0] for runs in self.shown_as("rules").values()), None)
+
+    @property
     def others(self) -> dict[str, Path]:
         "One run of each of the other benchmarks, and of what was judged."
         return {bench: runs[0] for bench, runs in self.shown_as("table").items()}

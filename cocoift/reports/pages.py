@@ -16,6 +16,8 @@ from ..files import Journal, UserError
 from ..images import find_pictures
 from .arms import Arm, find_arms, study_tables
 from .curve import COMPARES, CURVES, beside_sampled
+from .expired_page import expired_section
+from .judged_page import judged_sections
 from .scope_page import scope_sections, wide
 from .where import distance_section, surgery_section
 from ..texts import read_json
@@ -193,7 +195,7 @@ def _looked(t: Tables) -> Section:
 
 # %% ../../nbs/reports/30_pages.ipynb #9384f82e
 def _sections(
-    t: Tables, cards: list[DialogCard], surgeries: dict[str, dict]
+    t: Tables, cards: list[DialogCard], surgeries: dict[str, dict], ruled: dict[str, dict], judged: list[Section]
 ) -> list[Section]:  # those that say something
     asked = "what the first, second, ... rounds ask for"
     sections = [
@@ -206,7 +208,9 @@ def _sections(
         *_scoped(t),
         distance_section(t["distance"]),
         surgery_section(surgeries),
+        expired_section(ruled),
         _others(t["others"]),
+        *judged,
         _seen(t["seen"]),
         _papers(),
     ]
@@ -237,7 +241,9 @@ def _write_arms(
     about = "What data teaches about the length of an instruction's life, and what models learned from it"
     seeds = {f"{arm.name}: seeds": max(len(arm.rounds), len(arm.trainings)) for arm in arms}
     surgeries = {arm.name: read_json(arm.surgery / "surgery.json") for arm in arms if arm.surgery}
-    sections = [*first, *_sections(tables, study_dialogs(arms, pictures), surgeries)]
+    ruled = {arm.name: read_json(arm.ruled / "scores.json") for arm in arms if arm.ruled}
+    judged = judged_sections({f"{arm.name}, {bench}": of for arm in arms for bench, of in arm.judged.items()})
+    sections = [*first, *_sections(tables, study_dialogs(arms, pictures), surgeries, ruled, judged)]
     write_report(
         out, title, lead or f"{about}: {names}.", sections, {"cocoift": __version__} | seeds | (provenance or {})
     )

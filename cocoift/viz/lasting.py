@@ -21,6 +21,7 @@ def _class_name(since: int, until: int) -> str:
 def lasting_by_distance(
     table: pd.DataFrame,  # one row a run and class: `layout, since, until, value, low, high, n`
     title: str,
+    by: str = "image",  # what the intervals are drawn by
 ) -> go.Figure:
     "A share by rounds since an instruction began or ended, a line a run, with 95 % intervals."
     table = tidy(table, "layout | since until value low high n").sort_values("since")
@@ -34,7 +35,7 @@ def lasting_by_distance(
     texts = [_class_name(a, b) for a, b in zip(classes.since, classes.until)]
     figure.update_xaxes(title_text="rounds since", tickvals=list(places.values()), ticktext=texts, showgrid=False)
     figure.update_yaxes(range=span(table), title_text="share of rules", **ZERO)
-    return dress(figure, title, "95 % intervals by image; 0 is the round that says so", 360)
+    return dress(figure, title, f"95 % intervals by {by}; 0 is the round that says so", 360)
 
 # %% ../../nbs/viz/53_lasting.ipynb #2e8a8de5
 @or_reason
