@@ -26,6 +26,7 @@ MEANINGS = {
     "format": "answers in the format that is asked for, with nothing before the question",
     "length": "words of a free answer, with nothing before the question",
     "terse": "terse answers to free questions, with nothing before the question",
+    "lasting": "terse answers to free questions after an earlier round asked for a word and said that it lasts",
     "hold": "rounds that keep an instruction which goes on",
     "release": "local instructions that were obeyed and then dropped",
     "revoke": "rounds without an instruction that was taken back",
