@@ -104,7 +104,7 @@ def _summary(result: Mapping, arms: Mapping[str, Mapping]) -> Section:
         Tile(f"{after['value']:.2f}", "leakage after", _text(after)),
         *(
             Tile(f"{e['value']:+.2f}", f"{name}, difference", _text(e))
-            for name in ("content", "hold")
+            for name in ("content", "lasting", "hold")
             if (e := first.get(name))
         ),
         Tile(str(result["pictures"]), "pictures learned from", f"{result['answers']['answers']} own answers"),

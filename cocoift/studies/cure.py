@@ -82,7 +82,7 @@ def cure(
     before = _examined(options, exam, album, options.model, "before")
     pictures = list(dict.fromkeys(q.image for q in questions))
     about = {"before": _side(before), "leaks": is_leaking(before["leakage"]), "pictures": len(pictures)}
-    about |= {"after": None, "content": None, "hold": None}
+    about |= {"after": None, "content": None, "lasting": None, "hold": None}
     if not (about["leaks"] or options.anyway):
         return about | {"seconds": round(time.perf_counter() - started, 1)}
     say_cure(f"asking {len(questions)} questions, each alone, about {len(pictures)} pictures")
