@@ -1,6 +1,7 @@
 "`cocoift cure`: a tiny cure end to end, interrupted and killed in each of its steps, and what it refuses."
 
 import json
+import shutil
 import subprocess
 from collections import Counter
 from dataclasses import replace
@@ -150,6 +151,7 @@ def test_what_is_refused(small, tmp_path, typed):
         (["cure", small / "start", *words, "--loss", "kl"], "--loss kl: is answers, history or both"),
         (["cure", small / "start", *words, "--loss", "history", "--full"], "--full has none"),
         (["cure", small / "start", *words, "--questions", other(small, tmp_path)], "of the 12 pictures"),
+        (["cure", small / "start", *words, "--loss", "history", "--questions", single(small, tmp_path)], "asks more"),
         (["cure", small / "start", *words, "--served", "llava"], "is no server"),
         (["cure", small / "start", *words, "rank=4"], "rank"),
     ]:
@@ -164,6 +166,28 @@ def other(small, tmp_path):
 
     write_jsonl(tmp_path / "other.jsonl", [conversation("coco:999", ("What is it?", "A pier."))])
     return tmp_path / "other.jsonl"
+
+
+def single(small, tmp_path):
+    "A file that asks one question in both ways about each picture."
+    from cocoift.conversation import conversation, write_jsonl
+    from cocoift.images import find_pictures
+
+    asked = "Is it red? Answer the question using a single word or phrase."
+    images = sorted(find_pictures(small / "world/images"))
+    write_jsonl(tmp_path / "single.jsonl", [conversation(image, (asked, "No", "short")) for image in images])
+    return tmp_path / "single.jsonl"
+
+
+def test_torn_captions(small, tmp_path, typed):
+    "A file that is there and cannot be read is no file that is not there."
+    shutil.copytree(small / "exam", tmp_path / "exam")
+    captions = next((tmp_path / "exam").rglob("captions_val*.json"))
+    captions.write_text(captions.read_text()[:2000])
+    words = ["--images", small / "world/images", "--exam", tmp_path / "exam", "--out", tmp_path / "cured"]
+    done = typed("cure", small / "start", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and captions.name in done.stderr, done.stderr
+    assert not (tmp_path / "cured").exists()
 
 
 def test_plan(small, tmp_path, typed):

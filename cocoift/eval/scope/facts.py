@@ -131,7 +131,7 @@ def read_facts(
     files, instances, captions = _files(data, split)
     with expecting(files, "coco-instances"):
         entities, outlined = _outlined(files, instances)
-    name_of, texts = entities.categories.names, _texts(files, captions)
+    name_of, texts = entities.categories.names, _texts(files.of("coco-captions"), captions)
     words = words if words is not None else vocabulary(name_of.values())
     number_of = {name: number for number, name in name_of.items()}
     named = {
