@@ -113,8 +113,8 @@ def cure_questions(options: CureOptions, album: Mapping[str, Path], exam: CureEx
     questions = [q for q in questions if q.image in chosen]
     if "history" in options.losses and max(Counter(q.image for q in questions if q.format != "free").values()) < 2:
         raise UserError(
-            f"{options.questions}: asks one question in both ways about each picture, and --loss history puts a question "
-            "behind another of its picture: name a dataset that asks more, or leave --questions out"
+            f"{options.questions}: asks one question in both ways about each picture, and --loss history puts "
+            "questions behind others: name a dataset that asks more, or leave --questions out"
         )
     return questions
 

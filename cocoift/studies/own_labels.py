@@ -155,7 +155,7 @@ def _record(line: Mapping) -> dict:
     return own | {"answer": line["response"], "format": line["format"]}
 
 
-_LASTING_EVERY = 4  # pictures: a dialog about each would be a fourth of all conversations, and look like the fault
+_LASTING_EVERY = 2  # pictures
 
 
 def write_labels(
