@@ -30,8 +30,8 @@ def lasting_questions(questions: Sequence[Question]) -> list[Question]:  # for t
         first, *later = q.priors
         frame = SCOPES["sticky"][number % len(SCOPES["sticky"])]
         text = frame.replace("{q}", first.instruction).replace("{rule}", "be put in this way")
-        held = [replace(prior, instruction=prior.question) for prior in later]
-        asked.append(replace(q, instruction="", priors=(replace(first, instruction=text), *held)))
+        bare = [replace(prior, instruction=prior.question) for prior in later]
+        asked.append(replace(q, instruction="", priors=(replace(first, instruction=text), *bare)))
     return asked
 
 # %% ../../nbs/studies/32_cure_exam.ipynb #457a7d68

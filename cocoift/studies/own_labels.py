@@ -186,20 +186,20 @@ def _before(priors: Sequence[OwnPair], draws: random.Random) -> dict[str, list[t
     }
 
 
-def _some(pairs: Sequence[OwnPair], draws: random.Random) -> list[OwnPair]:
+def _up_to_four(pairs: Sequence[OwnPair], draws: random.Random) -> list[OwnPair]:
     return draws.sample(pairs, min(len(pairs), draws.randint(1, _MOST_BEFORE)))
 
 
 def _branches(pair: OwnPair, others: Sequence[OwnPair], draws: random.Random) -> Iterator[tuple[str, list, str, str]]:
     "Name, what stands before, instruction and answer of each branch of a question."
-    priors = _some([other for other in others if other.brief] or others, draws)
+    priors = _up_to_four([other for other in others if other.brief] or others, draws)
     for history, before in _before(priors, draws).items():
         asked = draws.choice(OVER) if history == "revoked" else "{}"
         yield f"free/{history}", before, asked.replace("{}", pair.question), pair.full
     yield "bound/none", [], pair.instruction, pair.bound
     yield "bound/neutral", [(prior.question, prior.full) for prior in priors], pair.instruction, pair.bound
     if same := [other for other in others if other.format == pair.format]:
-        yield "bound/sticky", _going_on(_some(same, draws), draws), pair.question, pair.bound
+        yield "bound/sticky", _going_on(_up_to_four(same, draws), draws), pair.question, pair.bound
 
 
 def history_conversations(
