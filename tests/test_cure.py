@@ -1,10 +1,13 @@
-"`cocoift cure`: a tiny cure end to end, interrupted in each of its steps, and what it refuses."
+"`cocoift cure`: a tiny cure end to end, interrupted and killed in each of its steps, and what it refuses."
 
 import json
+import shutil
+import subprocess
 from collections import Counter
 from dataclasses import replace
 
 import pytest
+from killed import COCOIFT, contents, kill_when
 from mock_server import MockServer
 
 from cocoift.dataset import Dataset
@@ -75,6 +78,62 @@ def test_ends_and_goes_on(small, tmp_path, monkeypatch):
         study.cure(replace(mine, seed=1))
 
 
+WRITTEN = "answers/rounds.jsonl train/cured/metrics.jsonl data set exam train/cured/model report.html models.yaml"
+
+
+def result_of(out) -> dict[str, bytes]:
+    "What a cure leaves behind, without what tells how it came about."
+    parts = [out / name for name in WRITTEN.split()]
+    files = {p.name: p.read_bytes() for p in parts if p.is_file()}
+    return files | {f"{p.name}/{name}": data for p in parts if p.is_dir() for name, data in contents(p).items()}
+
+
+@pytest.mark.slow
+def test_killed_in_each_stage_it_goes_on(small, tmp_path):
+    "SIGKILL as soon as each stage has left its first trace; at last all is as if nobody had interfered."
+    out, train = tmp_path / "killed/runs", tmp_path / "killed/runs/train/cured"
+    stages = [
+        lambda: lines_in(out / "exam/before/rounds.jsonl") and not (out / "exam/before/scores.json").exists(),
+        lambda: (out / "exam/before/lasting/rounds.jsonl").exists(),
+        lambda: (out / "exam/before/scope/rounds.jsonl").exists(),
+        lambda: (out / "answers/run.json").exists(),
+        lambda: (out / "data").exists(),
+        lambda: 1 <= lines_in(train / "metrics.jsonl") < 6,
+        lambda: (train / "model").exists(),
+        lambda: lines_in(out / "exam/cured/rounds.jsonl") and not (out / "exam/cured/scores.json").exists(),
+        lambda: (train / "model/README.md").exists(),
+    ]
+    with MockServer(answer) as url:
+        words = [
+            "cure",
+            small / "start",
+            "steps=6",
+            *TRAINING[1:],
+            "--out",
+            "runs",
+            "--served",
+            f"{url}#tiny",
+            "--anyway",
+        ]
+        words += ["--images", small / "world/images", "--exam", small / "exam", "--questions", small / "set"]
+        words += ["--pictures", 6, "--per-image", 3, "--exam-pictures", 3, "--most-tokens", 16, "--anyway", "--json"]
+        (tmp_path / "killed").mkdir()
+        for begun in stages:
+            kill_when(begun, *words, cwd=tmp_path / "killed")
+        (tmp_path / "whole").mkdir()
+        killed, whole = (
+            subprocess.run([COCOIFT, *map(str, words)], cwd=tmp_path / name, capture_output=True, text=True)
+            for name in ("killed", "whole")
+        )
+    assert (killed.returncode, whole.returncode) == (0, 0), killed.stderr + whole.stderr
+    assert {**json.loads(killed.stdout), "seconds": 0} == {**json.loads(whole.stdout), "seconds": 0}
+    assert result_of(out) == result_of(tmp_path / "whole/runs")
+
+
+def lines_in(file) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
 def test_one_that_does_not_leak(small, tmp_path, typed):
     "It is left alone, and that is no failure."
     words = ["--images", small / "world/images", "--exam", small / "exam", "--out", tmp_path / "cured"]
@@ -92,6 +151,7 @@ def test_what_is_refused(small, tmp_path, typed):
         (["cure", small / "start", *words, "--loss", "kl"], "--loss kl: is answers, history or both"),
         (["cure", small / "start", *words, "--loss", "history", "--full"], "--full has none"),
         (["cure", small / "start", *words, "--questions", other(small, tmp_path)], "of the 12 pictures"),
+        (["cure", small / "start", *words, "--loss", "history", "--questions", single(small, tmp_path)], "asks more"),
         (["cure", small / "start", *words, "--served", "llava"], "is no server"),
         (["cure", small / "start", *words, "rank=4"], "rank"),
     ]:
@@ -106,6 +166,28 @@ def other(small, tmp_path):
 
     write_jsonl(tmp_path / "other.jsonl", [conversation("coco:999", ("What is it?", "A pier."))])
     return tmp_path / "other.jsonl"
+
+
+def single(small, tmp_path):
+    "A file that asks one question in both ways about each picture."
+    from cocoift.conversation import conversation, write_jsonl
+    from cocoift.images import find_pictures
+
+    asked = "Is it red? Answer the question using a single word or phrase."
+    images = sorted(find_pictures(small / "world/images"))
+    write_jsonl(tmp_path / "single.jsonl", [conversation(image, (asked, "No", "short")) for image in images])
+    return tmp_path / "single.jsonl"
+
+
+def test_torn_captions(small, tmp_path, typed):
+    "A file that is there and cannot be read is no file that is not there."
+    shutil.copytree(small / "exam", tmp_path / "exam")
+    captions = next((tmp_path / "exam").rglob("captions_val*.json"))
+    captions.write_text(captions.read_text()[:2000])
+    words = ["--images", small / "world/images", "--exam", tmp_path / "exam", "--out", tmp_path / "cured"]
+    done = typed("cure", small / "start", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and captions.name in done.stderr, done.stderr
+    assert not (tmp_path / "cured").exists()
 
 
 def test_plan(small, tmp_path, typed):

@@ -11,7 +11,18 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate_text, show, show_plan
+from cocoift.cli.base import (
+    AskedImages,
+    AskedSplits,
+    Json,
+    PerImage,
+    PriorRecords,
+    app,
+    columns,
+    estimate_text,
+    show,
+    show_plan,
+)
 from .where import distance_lines
 
 # %% ../../nbs/cli/76_eval.ipynb #580936e8
@@ -77,20 +88,10 @@ def eval_command(
             "forced_short brings neutral along, for leakage."
         ),
     ] = None,
-    images: Annotated[
-        Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")
-    ] = None,
-    records: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="Annotations that prior questions come from (COCO's instances, VQAv2 with FSVQA, GQA); the data "
-            "folder if not given. Images without get the bank `pier`."
-        ),
-    ] = None,
-    split: Annotated[Optional[list[str]], typer.Option(help="Splits to ask from: val if not given.")] = None,
-    per_image: Annotated[
-        Optional[int], typer.Option(min=1, help="Questions an image at most; of a question file, so many in all.")
-    ] = None,
+    images: AskedImages = None,
+    records: PriorRecords = None,
+    split: AskedSplits = None,
+    per_image: PerImage = None,
     nproc: Annotated[
         int,
         typer.Option(min=1, help="Processes that share the work, each with a GPU of its own where there are several."),

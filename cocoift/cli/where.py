@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate_text, show
+from .base import AskedImages, AskedSplits, Json, PerImage, PriorRecords, app, columns, estimate_text, show
 
 # %% ../../nbs/cli/82_where.ipynb #0b796263
 _CURVES = {"gap": "rounds between", "count": "terse rounds before"}
@@ -74,16 +74,10 @@ def surgery_command(
     bench: Annotated[
         str, typer.Option(help="rounds, or another benchmark whose files give a short and a full answer: pope, gqa.")
     ] = "rounds",
-    images: Annotated[
-        Optional[Path], typer.Option(help="Where the pictures lie; the data folder if not given.")
-    ] = None,
-    records: Annotated[
-        Optional[Path], typer.Option(help="Annotations that prior questions come from; the data folder if not given.")
-    ] = None,
-    split: Annotated[Optional[list[str]], typer.Option(help="Splits to ask from: val if not given.")] = None,
-    per_image: Annotated[
-        Optional[int], typer.Option(min=1, help="Questions an image at most; of a question file, so many in all.")
-    ] = None,
+    images: AskedImages = None,
+    records: PriorRecords = None,
+    split: AskedSplits = None,
+    per_image: PerImage = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds before a question.")] = 2,
     layers: Annotated[
         Optional[list[str]],

@@ -26,14 +26,19 @@ MEANINGS = {
     "format": "answers in the format that is asked for, with nothing before the question",
     "length": "words of a free answer, with nothing before the question",
     "terse": "terse answers to free questions, with nothing before the question",
+    "lasting": "terse answers to free questions after an earlier round asked for a word and said that it lasts",
     "hold": "rounds that keep an instruction which goes on",
     "release": "local instructions that were obeyed and then dropped",
     "revoke": "rounds without an instruction that was taken back",
 }
 
 
+def _estimate(e: Mapping | None) -> Estimate | None:
+    return e and Estimate(e["value"], e["low"], e["high"], 0)
+
+
 def _text(e: Mapping | None) -> str:
-    return "unknown" if e is None else str(Estimate(e["value"], e["low"], e["high"], 0))
+    return "unknown" if e is None else str(_estimate(e))
 
 
 def price(arm: Mapping) -> str:
@@ -95,6 +100,14 @@ def cure_card(result: Mapping, settings: Mapping) -> str:
     )
 
 # %% ../../nbs/reports/34_cure_page.ipynb #8c71b585
+def _measures(arm: Mapping) -> pd.DataFrame:
+    rows = [
+        {"measure": name, **{key: e[key] if e else None for key in ("before", "after")}, "difference": _estimate(e)}
+        for name, e in ((name, arm.get(name)) for name in MEANINGS)
+    ]
+    return pd.DataFrame(rows).assign(**{"what it is": MEANINGS.values()})
+
+
 def _summary(result: Mapping, arms: Mapping[str, Mapping]) -> Section:
     first = next(iter(arms.values()))
     before, after = result["before"]["leakage"], first["after"]["leakage"]
@@ -103,21 +116,12 @@ def _summary(result: Mapping, arms: Mapping[str, Mapping]) -> Section:
         Tile(f"{after['value']:.2f}", "leakage after", _text(after)),
         *(
             Tile(f"{e['value']:+.2f}", f"{name}, difference", _text(e))
-            for name in ("content", "hold")
+            for name in ("content", "lasting", "hold")
             if (e := first.get(name))
         ),
         Tile(str(result["pictures"]), "pictures learned from", f"{result['answers']['answers']} own answers"),
     ]
-    tables = [
-        Table(
-            pd.DataFrame(
-                [[*row, MEANINGS[row[0]]] for row in _rows(arm)],
-                columns=["measure", "before", "after", "difference", "what it is"],
-            ),
-            f"{_NAMES[loss]}: {price(arm)}",
-        )
-        for loss, arm in arms.items()
-    ]
+    tables = [Table(_measures(arm), f"{_NAMES[loss]}: {price(arm)}") for loss, arm in arms.items()]
     return Section("What it cost, and what it brought", [Tiles(tiles), *tables])
 
 

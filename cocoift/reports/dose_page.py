@@ -71,8 +71,8 @@ _ASK = [k / 10 for k in range(11)]
 def _sections(points: Sequence[Mapping], tables: Mapping[str, pd.DataFrame]) -> list[Section]:
     curve = pd.DataFrame([{"carry_over": p["carry_over"]["value"], **p["leakage"]} for p in points])
     names = ("carry_over", "leakage", "content_accuracy")
-    texts = [{"dose": p["dose"], **{n: str(Estimate(*(p[n][k] for k in _PARTS), 0)) for n in names}} for p in points]
-    guesses = pd.DataFrame([{"carry-over": c, "leakage": str(forecast(points, c))} for c in _ASK])
+    texts = [{"dose": p["dose"], **{n: Estimate(*(p[n][k] for k in _PARTS), 0) for n in names}} for p in points]
+    guesses = pd.DataFrame([{"carry-over": c, "leakage": forecast(points, c)} for c in _ASK])
     least = leaks_from(points)
     text = f"The least dose whose models leak: **{'none' if least is None else f'{least:g}'}**."
     every = "Every level, with 95 % intervals by image, over seeds first where there are several"

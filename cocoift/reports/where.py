@@ -56,8 +56,8 @@ _READ = (
 )
 
 
-def _estimate(e: Mapping) -> str:
-    return str(Estimate(*(None if e[k] is None or e[k] != e[k] else float(e[k]) for k in ("value", "low", "high")), 0))
+def _estimate(e: Mapping) -> Estimate:
+    return Estimate(*(None if e[k] is None or e[k] != e[k] else float(e[k]) for k in ("value", "low", "high")), 0)
 
 
 def _agreement_table(result: Mapping, run: str) -> pd.DataFrame:

@@ -45,16 +45,20 @@ def _side(scores: Mapping) -> dict:  # of `before` and `after`
     return {"leakage": scores["leakage"], "terse_rate": rates}
 
 
+def _examined(options: CureOptions, exam: CureExam, album: Mapping[str, Path], model: str | Path, name: str) -> dict:
+    "The scores of a model, asked as every other one of this cure."
+    say_cure(f"examining {name}, on {len(exam.images)} pictures")
+    home = options.exam or options.images
+    opening = partial(open_model, str(model), album, home, most_tokens=options.most_tokens)
+    return examine_for_cure(opening, exam, Path(options.out) / "exam" / name, options.nproc, pictures=album)
+
+
 def cured(options: CureOptions, exam: CureExam, album: Mapping[str, Path], loss: str) -> dict:
     "Train by one loss and examine: what came of it."
     out, name = Path(options.out), CURES[loss]
     say_cure(f"training on {'its own answers' if loss == 'answers' else 'what histories do'}")
     trained = train_cure(options, loss, out, name)
-    say_cure(f"examining {name}")
-    opening = partial(
-        open_model, trained["model"], album, options.exam or options.images, most_tokens=options.most_tokens
-    )
-    after = examine_for_cure(opening, exam, out / "exam" / name, options.nproc, pictures=album)
+    after = _examined(options, exam, album, trained["model"], name)
     effects = cure_effects(out / "exam/before", out / "exam" / name)
     facts = {"model": trained["model"], "steps": trained["steps"], "loss": trained["loss"]}
     return {**facts, "after": _side(after), "cured": is_cured(after["leakage"]), "moved": moved(effects), **effects}
@@ -75,12 +79,10 @@ def cure(
         cure_recipe(options, loss, out / "set", out / "train")  # an option that is refused, is refused now
     album = ChainMap(learned, find_pictures(options.exam)) if options.exam else learned
     keep_settings(out, "cure.json", options.settings, "cure", "cure")
-    say_cure(f"examining before, on {len(exam.images)} pictures")
-    opening = partial(open_model, str(options.model), album, options.images, most_tokens=options.most_tokens)
-    before = examine_for_cure(opening, exam, out / "exam/before", options.nproc, pictures=album)
+    before = _examined(options, exam, album, options.model, "before")
     pictures = list(dict.fromkeys(q.image for q in questions))
     about = {"before": _side(before), "leaks": is_leaking(before["leakage"]), "pictures": len(pictures)}
-    about |= {"after": None, "content": None, "hold": None}
+    about |= {"after": None, "content": None, "lasting": None, "hold": None}
     if not (about["leaks"] or options.anyway):
         return about | {"seconds": round(time.perf_counter() - started, 1)}
     say_cure(f"asking {len(questions)} questions, each alone, about {len(pictures)} pictures")

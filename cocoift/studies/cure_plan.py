@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..eval.budget import budget
-from ..eval.examine import make_exam
 from .cure_exam import CureExam
 from .cure_steps import CureOptions, cure_recipe
 from .own_labels import alone_dialogs
@@ -34,7 +33,7 @@ class CureSize:
     batch: int  # conversations of a step
 
 
-LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 48, 7, 64, 120, 64)
+LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 60, 7, 64, 120, 64)
 _GPU, _TFLOPS, _TERABYTES = "A100 80 GB", 312, 2.0  # its data sheet
 _COUNTED, _MOVED = 0.4, 0.7  # what is believed to be reached of the two
 _PROMPT, _QUESTION, _ROUNDS = 35, 30, 4  # tokens of the template and of a question with it; rounds of a conversation
@@ -65,7 +64,7 @@ def _size(options: CureOptions, exam: CureExam, questions: Sequence[OwnQuestion]
 
     recipe = cure_recipe(options, options.losses[0], Path(options.out) / "set", Path(options.out) / "train")
     pictures = len({q.image for q in questions})
-    asked, scope = make_exam("rounds", exam.questions).dialogs, exam.scope
+    asked, scope = [d for name in ("", "lasting") for d in exam.parts()[name].dialogs], exam.scope
     rounds = 1 + max((len(script.steps) for script in scope), default=0) if scope else 1
     examined = max(1, len({d.images for d in asked}))
     return CureSize(
@@ -86,8 +85,7 @@ def plan_cure(
     options: CureOptions, exam: CureExam, questions: Sequence[OwnQuestion]
 ) -> dict:  # calls, prompt_tokens, answer_tokens, gpu_hours, llava_7b, arithmetic
     "What a cure would ask and train, and how long that takes."
-    asked = [*alone_dialogs(questions), *(2 * make_exam("rounds", exam.questions).dialogs)]
-    asked += 2 * make_exam("scope", exam.scope).dialogs if exam.scope else []
+    asked = [*alone_dialogs(questions), *(d for part in exam.parts().values() for d in 2 * part.dialogs)]
     size = _size(options, exam, questions)
     calls = budget(asked, {}, options.most_tokens, image_tokens=size.picture)
     return {

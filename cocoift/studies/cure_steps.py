@@ -9,6 +9,7 @@ __all__ = ['CURES', 'CureOptions', 'say_cure', 'cure_questions', 'own_answers', 
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -109,7 +110,13 @@ def cure_questions(options: CureOptions, album: Mapping[str, Path], exam: CureEx
             f"of {options.images}: name a dataset about them, or leave --questions out"
         )
     chosen = set(usable[: options.pictures])
-    return [q for q in questions if q.image in chosen]
+    questions = [q for q in questions if q.image in chosen]
+    if "history" in options.losses and max(Counter(q.image for q in questions if q.format != "free").values()) < 2:
+        raise UserError(
+            f"{options.questions}: asks one question in both ways about each picture, and --loss history puts "
+            "questions behind others: name a dataset that asks more, or leave --questions out"
+        )
+    return questions
 
 
 def own_answers(options: CureOptions, album: Mapping[str, Path], questions: Sequence[OwnQuestion]) -> list[dict]:

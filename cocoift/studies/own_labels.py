@@ -110,30 +110,41 @@ def own_pairs(lines: Iterable[Mapping]) -> dict[str, list[OwnPair]]:  # by image
     }
 
 
-def _lasting(pairs: Sequence[OwnPair], draws: random.Random) -> list[OwnPair]:  # three: of one format, and then any
+_MOST_HELD, _MOST_BEFORE = 3, 4  # rounds under an instruction that goes on; rounds before a question
+
+
+def _going_on(pairs: Sequence[OwnPair], draws: random.Random) -> list[tuple[str, str]]:  # instruction, answer
+    "Rounds in one format that only the first states, and says that it lasts."
+    first, *later = pairs
+    begin = draws.choice(FROM_NOW_ON).replace("{}", first.instruction)
+    return [(begin, first.bound), *((pair.question, pair.bound) for pair in later)]
+
+
+def _lasting(pairs: Sequence[OwnPair], draws: random.Random) -> tuple[list[OwnPair], list[OwnPair]]:
+    "Two or more of one format, and one or two others, which are asked when the instruction is over."
     by_format: dict[str, list[OwnPair]] = {}
     for pair in pairs:
         by_format.setdefault(pair.format, []).append(pair)
     fitting = [own for _, own in sorted(by_format.items()) if len(own) > 1]
     if not fitting or len(pairs) < 3:
-        return []
-    first = draws.sample(draws.choice(fitting), 2)
-    return [*first, draws.choice([pair for pair in pairs if pair not in first])]
+        return [], []
+    own = draws.choice(fitting)
+    bound = draws.sample(own, min(len(own), len(pairs) - 1, 1 + draws.randint(1, _MOST_HELD)))
+    rest = [pair for pair in pairs if pair not in bound]
+    return bound, draws.sample(rest, min(len(rest), 2))
 
 
 def lasting_rounds(pairs: Sequence[OwnPair], seed: int = 0) -> list[dict]:  # question, stated, answer, format
-    "A dialog in which an instruction goes on for a round and is then taken back; none without two of one format."
+    "A dialog in which an instruction goes on for some rounds and is then taken back; none without two of one format."
     if not pairs:
         return []
     draws = random.Random(f"{seed} lasting {pairs[0].image}")
-    if not (chosen := _lasting(pairs, draws)):
+    bound, free = _lasting(pairs, draws)
+    if not bound:
         return []
-    first, later, free = chosen
-    begin, end = (
-        draws.choice(FROM_NOW_ON).replace("{}", first.instruction),
-        draws.choice(OVER).replace("{}", free.question),
-    )
-    rounds = [(begin, first.bound, first.format), (later.question, later.bound, later.format), (end, free.full, "free")]
+    rounds = [(q, a, bound[0].format) for q, a in _going_on(bound, draws)]
+    ends = [draws.choice(OVER), "{}"]
+    rounds += [(end.replace("{}", pair.question), pair.full, "free") for end, pair in zip(ends, free)]
     return [{"question": q, "stated": "", "answer": a, "format": f} for q, a, f in rounds]
 
 # %% ../../nbs/studies/31_own_labels.ipynb #37418be7
@@ -144,7 +155,7 @@ def _record(line: Mapping) -> dict:
     return own | {"answer": line["response"], "format": line["format"]}
 
 
-_LASTING_EVERY = 4  # pictures: a dialog about each would be a fourth of all conversations, and look like the fault
+_LASTING_EVERY = 2  # pictures
 
 
 def write_labels(
@@ -164,34 +175,31 @@ def write_labels(
     return {"answers": len(rows), "lasting": len(dialogs)}
 
 # %% ../../nbs/studies/31_own_labels.ipynb #f6818189
-def _told(pair: OwnPair, prior: OwnPair, draws: random.Random) -> dict[str, tuple[list[tuple[str, str]], str]]:
-    "Of each free history what stands before a question, and how the question is put."
-    over = draws.choice(OVER).replace("{}", pair.question)
-    lasting = draws.choice(FROM_NOW_ON).replace("{}", prior.instruction)
+def _before(priors: Sequence[OwnPair], draws: random.Random) -> dict[str, list[tuple[str, str]]]:
+    "Of each history that leaves a question free, what stands before it."
     return {
-        "none": ([], pair.question),
-        "neutral": ([(prior.question, prior.full)], pair.question),
-        "terse": ([(prior.question, prior.bound)], pair.question),
-        "forced_short": ([(prior.instruction, prior.bound)], pair.question),
-        "revoked": ([(lasting, prior.bound)], over),
+        "none": [],
+        "neutral": [(prior.question, prior.full) for prior in priors],
+        "terse": [(prior.question, prior.bound) for prior in priors],
+        "forced_short": [(prior.instruction, prior.bound) for prior in priors],
+        "revoked": _going_on([prior for prior in priors if prior.format == priors[0].format], draws),
     }
+
+
+def _up_to_four(pairs: Sequence[OwnPair], draws: random.Random) -> list[OwnPair]:
+    return draws.sample(pairs, min(len(pairs), draws.randint(1, _MOST_BEFORE)))
 
 
 def _branches(pair: OwnPair, others: Sequence[OwnPair], draws: random.Random) -> Iterator[tuple[str, list, str, str]]:
     "Name, what stands before, instruction and answer of each branch of a question."
-    for history, (before, asked) in _told(pair, draws.choice(others), draws).items():
-        yield f"free/{history}", before, asked, pair.full
-    prior = draws.choice(others)
+    priors = _up_to_four([other for other in others if other.brief] or others, draws)
+    for history, before in _before(priors, draws).items():
+        asked = draws.choice(OVER) if history == "revoked" else "{}"
+        yield f"free/{history}", before, asked.replace("{}", pair.question), pair.full
     yield "bound/none", [], pair.instruction, pair.bound
-    yield "bound/neutral", [(prior.question, prior.full)], pair.instruction, pair.bound
+    yield "bound/neutral", [(prior.question, prior.full) for prior in priors], pair.instruction, pair.bound
     if same := [other for other in others if other.format == pair.format]:
-        first = draws.choice(same)
-        yield (
-            "bound/sticky",
-            [(draws.choice(FROM_NOW_ON).replace("{}", first.instruction), first.bound)],
-            pair.question,
-            pair.bound,
-        )
+        yield "bound/sticky", _going_on(_up_to_four(same, draws), draws), pair.question, pair.bound
 
 
 def history_conversations(
@@ -203,9 +211,7 @@ def history_conversations(
     for image, pairs in own_pairs(lines).items():
         draws = random.Random(f"{seed} histories {image}")
         for number, pair in enumerate(draws.sample(pairs, min(per_image, len(pairs))) if len(pairs) > 1 else []):
-            others = [other for other in pairs if other is not pair and other.brief] or [
-                o for o in pairs if o is not pair
-            ]
+            others = [other for other in pairs if other is not pair]
             for name, before, asked, answer in _branches(pair, others, draws):
                 format = pair.format if name.startswith("bound") else "free"
                 rounds = [Round(q, a, "free", Origin("self", image)) for q, a in before]
