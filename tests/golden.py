@@ -8,7 +8,7 @@ typed before is not run again. All run in one folder that holds `study/` (a `qui
 What is made equal, since it changes from run to run or from machine to machine:
 
 - the folder's own path becomes `<tmp>`, the shared data's `<shared>`, the package's `<lab>`, a server's `<address>`;
-- values of `seconds`, `ended`, `wall`, `peak_mb`, `mb_per_s`, `tokens_per_s` and other rates, `gb_there`, dates: `<changes>`;
+- `seconds`, `ended`, `wall`, `peak_mb`, `mb_per_s`, `tokens_per_s` and other rates, `gb_there`, dates: `<changes>`;
 - the version of the lab and the `versions` of libraries: `<version>`;
 - floats keep 10 significant digits, since processors add in different orders;
 - parquet files are compared by their rows, without the pictures in them; HTML by its headings, its visible text and the

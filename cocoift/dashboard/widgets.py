@@ -124,39 +124,45 @@ def _framed(children: Sequence[Any], still: str) -> Any:  # a widget that shows 
     return Framed(children)
 
 
-def _paged(pages: Pages) -> Any:
-    from ipywidgets import HTML, Button, Dropdown, HBox, Label, Text
+class _Turner:
+    "The pages of something, and the controls that pick and turn them."
 
-    menus = {name: Dropdown(options=offers, description=name) for name, offers in pages.choices.items()}
-    words = Text(placeholder="holds these words", continuous_update=False)
-    back, following, where, shown = Button(description="Back"), Button(description="Next"), Label(), HTML()
-    at, picked = [0], []
+    def __init__(self, pages: Pages):
+        from ipywidgets import HTML, Button, Dropdown, Label, Text
 
-    def draw() -> None:
-        last = max(0, (len(picked) - 1) // pages.many)
-        at[0] = min(max(at[0], 0), last)
-        begin = at[0] * pages.many
-        entries = picked[begin : begin + pages.many]
-        where.value = f"{begin + 1:,} to {begin + len(entries):,} of {len(picked):,}" if picked else "none"
-        back.disabled, following.disabled = at[0] == 0, at[0] == last
-        shown.value = "<hr>".join(map(pages.show, entries)) or "<p>Nothing passes these filters: change one.</p>"
+        self.pages, self.at, self.picked = pages, 0, []
+        self.menus = {name: Dropdown(options=offers, description=name) for name, offers in pages.choices.items()}
+        self.words = Text(placeholder="holds these words", continuous_update=False)
+        self.back, self.next = Button(description="Back"), Button(description="Next")
+        self.where, self.shown = Label(), HTML()
+        for control in (*self.menus.values(), self.words):
+            control.observe(self.pick, "value")
+        self.back.on_click(lambda _: self.turn(-1))
+        self.next.on_click(lambda _: self.turn(1))
+        self.pick()
 
-    def pick(_=None) -> None:
-        picked[:] = pages.pick(words.value.strip(), **{name: menu.value for name, menu in menus.items()})
-        at[0] = 0
-        draw()
+    def pick(self, _=None) -> None:
+        chosen = {name: menu.value for name, menu in self.menus.items()}
+        self.at, self.picked = 0, self.pages.pick(self.words.value.strip(), **chosen)
+        self.turn(0)
 
-    def turn(step: int) -> None:
-        at[0] += step
-        draw()
+    def turn(self, step: int) -> None:
+        many, total = self.pages.many, len(self.picked)
+        last = max(0, (total - 1) // many)
+        self.at = min(max(self.at + step, 0), last)
+        entries = self.picked[self.at * many : (self.at + 1) * many]
+        begin = self.at * many + 1
+        self.where.value = f"{begin:,} to {begin + len(entries) - 1:,} of {total:,}" if total else "none"
+        self.back.disabled, self.next.disabled = self.at == 0, self.at == last
+        page = "<hr>".join(map(self.pages.show, entries))
+        self.shown.value = page or "<p>Nothing passes these filters: change one.</p>"
 
-    for control in (*menus.values(), words):
-        control.observe(pick, "value")
-    back.on_click(lambda _: turn(-1))
-    following.on_click(lambda _: turn(1))
-    pick()
-    still = f"<p><small>{escape(where.value)}; filters and pages live in JupyterLab</small></p>{shown.value}"
-    return _framed([HBox([*menus.values(), words]), HBox([back, following, where]), shown], still)
+    def widget(self) -> Any:
+        from ipywidgets import HBox
+
+        note = f"<p><small>{escape(self.where.value)}; filters and pages live in JupyterLab</small></p>"
+        pager = HBox([self.back, self.next, self.where])
+        return _framed([HBox([*self.menus.values(), self.words]), pager, self.shown], note + self.shown.value)
 
 
 def browse(
@@ -168,14 +174,56 @@ def browse(
     if images is not None:
         show_pictures(images)
     if len(folders) == 1 and (folders[0] / "conversations").is_dir():
-        return _paged(SetPages(folders[0]))
+        return _Turner(SetPages(folders[0])).widget()
     if strange := [folder for folder in folders if not (folder / "rounds.jsonl").is_file()]:
         raise UserError(f"{strange[0]}: is neither a dataset folder nor a run with rounds.jsonl: check the path")
     if len(folders) not in (1, 2):
         raise UserError(f"browse: shows one set, one run or two, not {len(folders)}: name fewer")
-    return _paged(RunPages(*folders))
+    return _Turner(RunPages(*folders)).widget()
 
 # %% ../../nbs/dashboard/22_widgets.ipynb #7d8e5b95
+class _Talk:
+    "A dialog with one model, about one picture or none."
+
+    def __init__(self, model: Model, image: str | None, pictures: Mapping[str, Path], most_tokens: int):
+        from ipywidgets import HTML, Button, Text
+
+        self.model, self.image, self.pictures, self.most_tokens = model, image, pictures, most_tokens
+        self.rounds: list[tuple[str, str]] = []
+        self.shown, self.again = HTML(), Button(description="Begin anew")
+        self.box = Text(placeholder="Ask, and press Enter", continuous_update=False)
+        self.box.observe(self.put, "value")
+        self.again.on_click(self.clear)
+        self.draw()
+
+    def draw(self, *growing: tuple[str, str]) -> None:
+        rounds = tuple(Round(q, a, stated_format(q)) for q, a in (*self.rounds, *growing))
+        images = (self.image,) if self.image else ()
+        blank = f"{thumbnail(self.image) if self.image else ''}<p>Nothing has been asked yet.</p>"
+        self.shown.value = Conversation("this dialog", images, rounds)._repr_html_() if rounds else blank
+
+    def put(self, _) -> None:
+        question, answer = self.box.value.strip(), ""
+        if not question:
+            return
+        self.box.value = ""
+        asked, settings = Ask.of(question, self.image, self.rounds), Settings(self.most_tokens)
+        try:
+            for piece in self.model.stream(asked, settings, Event(), self.pictures):
+                answer += piece
+                self.draw((question, answer))
+        except UserError as error:
+            self.draw()
+            self.shown.value += f"<p><b>{escape(str(error))}</b></p>"
+            return
+        self.rounds.append((question, answer))
+        self.draw()
+
+    def clear(self, _) -> None:
+        self.rounds.clear()
+        self.draw()
+
+
 def ask(
     model: Model | str,  # or a checkpoint folder, URL#NAME, replay:RUN
     image: str | None = None,  # who the dialog is about: "coco:139"
@@ -183,7 +231,7 @@ def ask(
     most_tokens: int = 64,  # of an answer
 ) -> Any:  # a widget
     "Talk with a model in a notebook."
-    from ipywidgets import HTML, Button, HBox, Text
+    from ipywidgets import HBox
 
     if images is not None:
         show_pictures(images)
@@ -191,34 +239,5 @@ def ask(
     if image is not None and image not in pictures:
         raise UserError(f"ask: there is no picture of {image} in {images}: name the folder that has it with images=")
     speaker = open_model(model, pictures, images, most_tokens=most_tokens) if isinstance(model, str) else model
-    shown, box = HTML(), Text(placeholder="Ask, and press Enter", continuous_update=False)
-    again, rounds = Button(description="Begin anew"), []
-
-    def draw(growing: tuple[str, str] | None = None) -> str:
-        told = tuple(Round(q, a, stated_format(q)) for q, a in [*rounds, *([growing] if growing else [])])
-        talk = Conversation("this dialog", (image,) if image else (), told)._repr_html_() if told else ""
-        shown.value = talk or f"{thumbnail(image) if image else ''}<p>Nothing has been asked yet.</p>"
-        return shown.value
-
-    def put(_) -> None:
-        question, answer = box.value.strip(), ""
-        if not question:
-            return
-        box.value = ""
-        try:
-            for piece in speaker.stream(Ask.of(question, image, rounds), Settings(most_tokens), Event(), pictures):
-                answer += piece
-                draw((question, answer))
-        except UserError as error:
-            shown.value = f"{draw()}<p><b>{escape(str(error))}</b></p>"
-            return
-        rounds.append((question, answer))
-        draw()
-
-    def clear(_) -> None:
-        rounds.clear()
-        draw()
-
-    box.observe(put, "value")
-    again.on_click(clear)
-    return _framed([shown, HBox([box, again])], draw())
+    talk = _Talk(speaker, image, pictures, most_tokens)
+    return _framed([talk.shown, HBox([talk.box, talk.again])], talk.shown.value)

@@ -140,8 +140,8 @@ class Bar:
             self.bar.initial = self.bar.n = lines[-1]["step"] - 1
         self.tokens += sum(line["tokens"] for line in lines) * (not first)
         speed = self.tokens / (time.monotonic() - self.since)
-        told = f"loss {lines[-1]['loss']:.3f}, {speed:.0f} tokens/s{self.pace()}"
-        self.bar.set_postfix_str(told, refresh=False)
+        pace = f"loss {lines[-1]['loss']:.3f}, {speed:.0f} tokens/s{self.pace()}"
+        self.bar.set_postfix_str(pace, refresh=False)
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
 # %% ../../nbs/train/45_processes.ipynb #b4f171e8

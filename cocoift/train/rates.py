@@ -115,7 +115,7 @@ def speeds(metrics: Sequence[Mapping], times: Sequence[Mapping]) -> dict[str, fl
     tokens, pictures, flops = (rate(metrics, name) for name in ("tokens", "pictures", "flops"))
     waiting, peak_share = rate(times, "waited"), [line.get("mfu") for line in times]
     weighed = [share * line["seconds"] for share, line in zip(peak_share, times) if share is not None]
-    found = {
+    rates = {
         "tokens_per_s": tokens,
         "tokens_per_s_per_device": tokens / devices if tokens and devices else None,
         "pictures_per_s": pictures,
@@ -123,4 +123,4 @@ def speeds(metrics: Sequence[Mapping], times: Sequence[Mapping]) -> dict[str, fl
         "waiting": waiting,
         "mfu": sum(weighed) / seconds if weighed and len(weighed) == len(times) else None,
     }
-    return {name: value and float(f"{value:.4g}") for name, value in found.items()}
+    return {name: value and float(f"{value:.4g}") for name, value in rates.items()}
