@@ -97,8 +97,8 @@ class RunPages:
             column, value = wanted
             table = table[table[column].map(lambda x: x is not None and x == x and bool(x) == value)]
         if text:
-            said = [name for name in table if name == "instruction" or name.startswith("response")]
-            table = table[table[said].apply(lambda row: text.lower() in " ".join(map(str, row)).lower(), axis=1)]
+            columns = [name for name in table if name == "instruction" or name.startswith("response")]
+            table = table[table[columns].apply(lambda row: text.lower() in " ".join(map(str, row)).lower(), axis=1)]
         return table.to_dict("records")
 
     def show(self, entry: dict) -> str:

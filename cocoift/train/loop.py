@@ -127,9 +127,9 @@ class Worker:
                 journal.keep(lambda line: line["step"] <= done)
             if done:
                 tell_parent("note", f"going on after step {done}")
-        told = self.recipe.report_to if self.first else ()
+        names = self.recipe.report_to if self.first else ()
         self.trackers = Trackers(
-            told, self.recipe.out, self.recipe.model_dump(mode="json"), done, self.checkpoints.note
+            names, self.recipe.out, self.recipe.model_dump(mode="json"), done, self.checkpoints.note
         )
         try:
             for step in range(done, self.steps):

@@ -54,11 +54,11 @@ def draw_rule(kind: str, answer: str, draws: random.Random) -> Rule:
     keys = [draws.choice(RULES[f"{of} keys"]) for of in ("answer", "question")]
     text = draws.choice(RULES[{"start": "first words", "end": "last words"}.get(kind, "words left out")])
     name = kind.partition(":")[0]
-    said = draws.choice(RULES[kind]).format(
+    wording = draws.choice(RULES[kind]).format(
         n=in_numbers(name, count + more), text=text, keys=" and ".join(f'"{key}"' for key in keys)
     )
     format = f"{name}:{count}" if kind.endswith(":N") else kind if kind in ("json", "short") else "free"
-    return Rule(kind, said, format, _keeping(kind, text, keys))
+    return Rule(kind, wording, format, _keeping(kind, text, keys))
 
 # %% ../../../nbs/data/build/19_rules.ipynb #13f361e5
 class Governing(NamedTuple):
