@@ -128,7 +128,7 @@ def page_of(page: str) -> dict:
     heads = [visible(head) for _, head in re.findall(r"(?s)<h([1-6])\b[^>]*>(.*?)</h\1>", page)]
     plots = re.findall(r'(?s)<script type="application/json">(.*?)</script>', page)
     numbers = [one_line(unpacked(json.loads(plot))) for plot in plots]
-    told = {"headings": " | ".join(heads)[:400], "text": f"<{len(visible(page))} characters, {sha(visible(page))}>"}
+    told = {"headings": " | ".join(heads)[:320], "text": f"<{len(visible(page))} characters, {sha(visible(page))}>"}
     return told | {"plots": len(plots), "plotted": sha(normal("".join(numbers), {}))}
 
 

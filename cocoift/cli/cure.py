@@ -73,7 +73,9 @@ def cure_command(
     pictures: Annotated[int, typer.Option(min=2, help="To learn from, at most.")] = 400,
     per_image: Annotated[int, typer.Option(min=2, help="Questions a picture, each freely and in a format.")] = 6,
     exam_pictures: Annotated[int, typer.Option(min=2, help="To examine with, at most.")] = 60,
-    loss: Annotated[str, typer.Option(help="answers, history (its own teacher), or both.")] = "answers",
+    loss: Annotated[
+        str | None, typer.Option(help="history (itself with nothing before it; if not said), answers, or both.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Train the language model itself, not adapters.")] = False,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Also a model whose leakage these pictures don't show.")
@@ -101,7 +103,7 @@ def cure_command(
         pictures=pictures,
         per_image=per_image,
         exam_pictures=exam_pictures,
-        loss=loss,
+        loss=loss or "",
         full=full,
         dose=dose,
         anyway=anyway,

@@ -33,7 +33,7 @@ class CureSize:
     batch: int  # conversations of a step
 
 
-LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 60, 7, 64, 120, 64)
+LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 60, 7, 64, 320, 64)
 _GPU, _TFLOPS, _TERABYTES = "A100 80 GB", 312, 2.0  # its data sheet
 _COUNTED, _MOVED = 0.4, 0.7  # what is believed to be reached of the two
 _PROMPT, _QUESTION, _ROUNDS = 35, 30, 4  # tokens of the template and of a question with it; rounds of a conversation
