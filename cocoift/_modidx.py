@@ -3150,6 +3150,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.eval.scoring.stored_answers': ( 'eval/scoring.html#stored_answers',
                                                                                'cocoift/eval/scoring.py')},
             'cocoift.eval.share': { 'cocoift.eval.share._await_parent': ('eval/share.html#_await_parent', 'cocoift/eval/share.py'),
+                                    'cocoift.eval.share._busy': ('eval/share.html#_busy', 'cocoift/eval/share.py'),
                                     'cocoift.eval.share._results': ('eval/share.html#_results', 'cocoift/eval/share.py'),
                                     'cocoift.eval.share._work': ('eval/share.html#_work', 'cocoift/eval/share.py'),
                                     'cocoift.eval.share.end_with_parent': ('eval/share.html#end_with_parent', 'cocoift/eval/share.py'),

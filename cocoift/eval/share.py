@@ -7,9 +7,10 @@ __all__ = ['end_with_parent', 'run_shared', 'runner']
 
 # %% ../../nbs/eval/49_share.ipynb #151f5e98
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
@@ -32,6 +33,15 @@ def _await_parent() -> None:
 def end_with_parent() -> None:
     "A process whose parent was killed must not go on: called in the child."
     Thread(target=_await_parent, daemon=True).start()
+
+
+@contextmanager
+def _busy(file: Path) -> Iterator[None]:
+    write_json(file, os.getpid())
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _work(
@@ -62,7 +72,8 @@ def _work(
                 read_object(out / "run.json", "name a new folder with --out, or delete it"),
             )
         folder = out / "ranks" / str(rank)
-        run_dialogs(opening(), dialogs, folder, settings, known=finished, share=(rank, ranks), **options)
+        with _busy(out / "ranks" / f"{rank}.pid"):
+            run_dialogs(opening(), dialogs, folder, settings, known=finished, share=(rank, ranks), **options)
 
 # %% ../../nbs/eval/49_share.ipynb #4dd9ce73
 def run_shared(
@@ -96,8 +107,10 @@ def run_shared(
             while wait(work, timeout=0.5).not_done:
                 bar.update(before + sum(path.read_bytes().count(b"\n") for path in out.glob(f"ranks/*/{file}")) - bar.n)
         except KeyboardInterrupt:  # nobody asks on; answers of a server that are under way are taken in
+            busy = {int(path.read_text()) for path in out.glob("ranks/*.pid")}
             for process in active_children():
-                process.terminate()
+                if process.pid in busy:  # an idle one holds the lock of the pool's queue: it ends with the pool
+                    process.terminate()
             raise
         _results(work, out)
     absorb(out)
