@@ -29,7 +29,9 @@ def link(study, tiny):
     (study / "eval/torn/seed-0/rounds.jsonl").write_text('{"image": "coco:1000000", "instr')
 
 
-def run_script(page, rounds):
+def run_script(page):
+    more = re.search(r"and (\d+) more", page.locator("#script input").input_value())  # of a recorded dialog
+    rounds = int(more[1]) + 1 if more else 4
     page.locator("#run-script").click()
     for side in "ab":
         expect(page.locator(f"#chat-{side}").get_by_test_id("bot"), page.locator("#sides").inner_text()).to_have_count(
@@ -43,7 +45,7 @@ def test_before_any_quickstart(inside):
     expect(inside.locator("#model-a input")).to_have_value("scripted: collapse")
     expect(inside.locator("#scene-text")).to_contain_text("Leakage: an instruction")
     expect(inside.locator("#about-a")).to_contain_text("once asked for a short answer")
-    run_script(inside, 4)
+    run_script(inside)
     expect(bot(inside, "a")).to_contain_text("leaked: still obeys question 2")
     expect(bot(inside, "b")).not_to_contain_text("leaked")
     expect(inside.locator("#scene-picture img")).to_be_in_viewport()  # kept in sight while answers come
@@ -69,7 +71,7 @@ def test_two_trained_checkpoints_made_meanwhile(inside, guarded, tiny_quickstart
     for side, most in (("a", "3"), ("b", "10")):
         inside.locator(f"#most-tokens-{side} input").fill(most)
         inside.locator(f"#most-tokens-{side} input").press("Tab")
-    run_script(inside, 4)
+    run_script(inside)
     for side in "ab":
         expect(inside.locator(f"#chat-{side}")).to_contain_text(re.compile(r"\d+ tokens/s"))
     expect(inside.locator("#chat-a")).to_contain_text("cut: it had reached the most tokens")
@@ -101,11 +103,12 @@ def test_past_the_context_and_torn(inside, guarded):
 def test_a_visitor_opens_on_a_recorded_dialog(inside, guarded):
     "The first minute of a finished study; what nobody recorded is answered by the models themselves."
     ready(inside, guarded.url)
-    expect(inside.locator("#script input")).to_have_value(re.compile("Recorded: “.*” and 3 more"))
+    expect(inside.locator("#script input")).to_have_value(re.compile(r"Recorded: “.*” and \d more"))
     models = {inside.locator(f"#model-{side} input").input_value() for side in "ab"}
     assert models == {f"recorded: {layout} (seed-0)" for layout in ("first-uniform", "every-mixed")}
-    run_script(inside, 4)
-    told = Journal(guarded.study / "eval/first-uniform/seed-0/pier.jsonl").read()
+    run_script(inside)
+    run = guarded.study / "eval/first-uniform/seed-0"
+    told = [line for name in ("pier", "rounds") for line in Journal(run / f"{name}.jsonl").read()]
     shown = inside.locator("#sides").inner_text()
     assert any(line["response"][:40] in shown for line in told)
     send(inside, "What else is there?")
