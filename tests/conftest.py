@@ -131,6 +131,19 @@ class Served:
         return f"{self.url}#{self.model}"
 
 
+def until_it_answers(server: Served, seconds: float) -> Served:
+    "A server that has been started, as soon as it is ready."
+    for _ in range(int(seconds * 4)):
+        assert server.process.poll() is None, server.log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(f"{server.url.removesuffix('/v1')}/health", timeout=5):
+                return server
+        except OSError:
+            time.sleep(0.25)
+    server.process.kill()
+    raise AssertionError(f"no server after {seconds} s: {server.log.read_text()[-3000:]}")
+
+
 def serve(model: Path, folder: Path, port: int | None = None, seconds: float = 180) -> Served:
     "`transformers serve` on a checkpoint; returns when it answers."
     if port is None:
@@ -156,15 +169,7 @@ def serve(model: Path, folder: Path, port: int | None = None, seconds: float = 1
             stderr=file,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-    for _ in range(int(seconds * 4)):
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return Served(f"http://127.0.0.1:{port}/v1", model, process, log)
-        except OSError:
-            time.sleep(0.25)
-    process.kill()
-    raise AssertionError(f"no server after {seconds} s: {log.read_text()[-3000:]}")
+    return until_it_answers(Served(f"http://127.0.0.1:{port}/v1", model, process, log), seconds)
 
 
 @pytest.fixture(scope="session")

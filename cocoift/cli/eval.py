@@ -16,7 +16,9 @@ from cocoift.cli.base import (
     AskedSplits,
     Json,
     PerImage,
+    PriceFile,
     PriorRecords,
+    SpendingLimit,
     app,
     columns,
     estimate_text,
@@ -110,13 +112,8 @@ def eval_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell the calls that are left, their tokens and their price.")
     ] = False,
-    price: Annotated[
-        Optional[Path], typer.Option(help="YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.")
-    ] = None,
-    budget: Annotated[
-        Optional[float],
-        typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price."),
-    ] = None,
+    price: PriceFile = None,
+    budget: SpendingLimit = None,
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."

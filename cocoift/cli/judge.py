@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, estimate_text, show, show_plan
+from .base import Json, PriceFile, SpendingLimit, app, columns, estimate_text, show, show_plan
 from ..files import Failed, Journal
 
 # %% ../../nbs/cli/83_judge.ipynb #f34a5122
@@ -124,13 +124,8 @@ def judge_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell the judgements that are left, their tokens and their price.")
     ] = False,
-    price: Annotated[
-        Optional[Path], typer.Option(help="YAML of prices: MODEL: {input: 2.5, output: 10}, for a million tokens each.")
-    ] = None,
-    budget: Annotated[
-        Optional[float],
-        typer.Option(min=0, help="What all starts of this command may cost together, of a server; needs --price."),
-    ] = None,
+    price: PriceFile = None,
+    budget: SpendingLimit = None,
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."

@@ -13,36 +13,21 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+
+from environments import ROOT, beside_the_lab  # noqa: E402
+
 WORK = ROOT / ".harness"
 QUICKSTART = "train/first-uniform/seed-0/model"
 
 
 def environment() -> Path:
-    "The Python of lmms-eval's environment, made once for each content of its list of versions."
-    folder, versions = WORK / "env", HERE / "lmms-eval.txt"
-    done, python = folder / "installed.txt", folder / "bin/python"
-    if not done.exists() or done.read_bytes() != versions.read_bytes():
-        print(f"harness: installing lmms-eval into {folder.relative_to(ROOT)} (100 MB)", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        packages = next(folder.glob("lib/python*/site-packages"))
-        lab = [p for p in sys.path if p.endswith("site-packages")]
-        (packages / "lab.pth").write_text("\n".join(lab) + "\n")
-        install = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            python,
-            "install",
-            "--disable-pip-version-check",
-            "--no-input",
-        ]
-        subprocess.run([*install, "-q", "--no-deps", "-r", versions], check=True)
-        subprocess.run([*install, "-q", "--no-deps", "--no-build-isolation", "-e", ROOT], check=True)
-        shutil.copy(versions, done)
-    return python
+    "The Python of lmms-eval's environment, in which the lab is installed too: its entry point is looked up there."
+
+    def finish(packages: Path, install: list) -> None:
+        subprocess.run([*install, "--no-build-isolation", "-e", ROOT], check=True)
+
+    return beside_the_lab(WORK / "env", HERE / "lmms-eval.txt", "harness", "100 MB", finish) / "bin/python"
 
 
 def checkpoint() -> Path:

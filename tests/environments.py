@@ -1,0 +1,34 @@
+"Environments of other tools, beside the lab's own packages."
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def beside_the_lab(
+    folder: Path,  # the environment
+    versions: Path,  # exact versions, installed without a resolver
+    name: str,  # of the target of make, and
+    size: str,  # what it says of the time and the disk
+    finish: Callable[[Path, list], None] = lambda packages, install: None,  # its site-packages, pip's command
+) -> Path:
+    "An environment that sees the lab's packages behind its own, made once for each content of its list of versions."
+    done = folder / "installed.txt"
+    if done.exists() and done.read_bytes() == versions.read_bytes():
+        return folder
+    print(f"{name}: installing into {folder.relative_to(ROOT)} ({size})", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    lab = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "lab.pth").write_text("\n".join(lab) + "\n")  # behind its own: torch is not installed twice
+    install = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "-qq", "--no-deps"]
+    install += ["--disable-pip-version-check", "--no-input"]
+    subprocess.run([*install, "-r", versions], check=True)
+    finish(packages, install)
+    shutil.copy(versions, done)
+    return folder
