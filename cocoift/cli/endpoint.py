@@ -17,10 +17,11 @@ from ..files import UserError
 # %% ../../nbs/cli/73_endpoint.ipynb #b33dba5f
 _Dataset = Annotated[Path, typer.Argument(help="A dataset folder.")]
 _Address = Annotated[
-    str,
+    list[str],
     typer.Option(
         help="Address of an OpenAI-compatible server: http://localhost:8000/v1. Its key, if it wants one, comes from "
-        "OPENAI_API_KEY."
+        "OPENAI_API_KEY. Several that serve the same model share the work: repeat the option, or name a file of "
+        "addresses (one a line, or YAML)."
     ),
 ]
 _Model = Annotated[str, typer.Option(help="The model's name, as the server calls it.")]
@@ -52,7 +53,14 @@ _Budget = Annotated[
 _Dry = Annotated[
     bool, typer.Option("--dry-run", help="Only tell requests, tokens (of pictures too) and cost; nothing is asked.")
 ]
-_AtOnce = Annotated[int, typer.Option(min=1, help="Requests under way.")]
+_AtOnce = Annotated[int, typer.Option(min=1, help="Requests under way, for each server.")]
+_Together = Annotated[
+    bool,
+    typer.Option(
+        "--shared-budget",
+        help="Let --budget be for all commands that share the file of paid answers, not for this one.",
+    ),
+]
 _Paid = Annotated[
     Optional[Path],
     typer.Option(
@@ -89,6 +97,7 @@ def _rewrite(
     recipe: _From = None,
     price: _Prices = None,
     budget: _Budget = None,
+    shared_budget: _Together = False,
     dry_run: _Dry = False,
     concurrency: _AtOnce = 16,
     cache: _Paid = None,
@@ -119,6 +128,7 @@ def _label(
     recipe: _From = None,
     price: _Prices = None,
     budget: _Budget = None,
+    shared_budget: _Together = False,
     dry_run: _Dry = False,
     concurrency: _AtOnce = 16,
     cache: _Paid = None,

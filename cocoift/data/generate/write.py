@@ -6,7 +6,7 @@
 __all__ = ['Service', 'write']
 
 # %% ../../../nbs/data/generate/30_write.ipynb #ab308ebe
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from ...files import UserError, check_output, digest_of
 from ...locks import only_one
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine
-from ...models.endpoint.failures import address
 from ...models.endpoint.identity import KnownServer
 from ...models.endpoint.limits import Limits
 from ...models.endpoint.money import Price
+from ...models.endpoint.replicas import endpoints
 from ...models.endpoint.request import ImageParts
 from ...models.endpoint.spending import Spending, paid
 from ...texts import read_json
@@ -33,11 +33,12 @@ from ...texts import read_json
 class Service:
     "Whom to ask, and how."
 
-    endpoint: str
+    endpoint: str | Sequence[str]  # servers of the same model, and files that list them
     model: str
     price: Price = field(default_factory=Price)
     budget: float | None = None
-    concurrency: int = 16
+    shared_budget: bool = False  # of all runs that share the cache
+    concurrency: int = 16  # for each server
     cache: Path | None = None  # if not given, answers.sqlite beside the new set
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -112,9 +113,10 @@ def _earlier(run: GenerationRun, out: Path) -> dict:  # its entry in the manifes
 def _engine(run: GenerationRun, service: Service, cache: Cache, name: str, out: Path) -> Engine:
     limits = Limits(service.requests_per_minute, service.tokens_per_minute)
     file = cache.path.with_name(f"server-{name}.json")
-    known = KnownServer(file, service.endpoint, service.model, out, "name another cache with --cache")
+    urls = endpoints(service.endpoint)
+    known = KnownServer(file, urls, service.model, out, "name another cache with --cache")
     return Engine(
-        service.endpoint,
+        urls,
         cache,
         run.setup.gallery,
         service.concurrency,
@@ -125,6 +127,7 @@ def _engine(run: GenerationRun, service: Service, cache: Cache, name: str, out: 
         run.setup.role,
         service.timeout,
         known=known,
+        shared=service.shared_budget,
     )
 
 
@@ -140,7 +143,7 @@ def write(
 ) -> dict:  # as the command prints it
     "Make a dataset folder of another one and what a model writes about its images."
     out, base = Path(out), open_base(dataset, role)
-    address(service.endpoint)
+    endpoints(service.endpoint)
     recipe = recipe or recipe_for(role, base)
     run = _open_run(role, base, recipe, service, _pictures(role, base, images), synonyms)
     name, store = digest_of(run.identity())[:16], service.cache or out.absolute().parent / "answers.sqlite"
