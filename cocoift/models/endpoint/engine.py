@@ -112,12 +112,11 @@ class Engine:
             " ".join(f"{n}x{kind}" for kind, n in sorted(self.errors.items()) if (kind in _FINAL) == final)
             for final in (False, True)
         )
+        spent = self._account.spent()[0] if of and self._account else self.cost
         parts = [
             f"{counts['cached']} cached" if counts["cached"] else "",
             f"{(counts['tokens_in'] + counts['tokens_out']) / 1000:.1f}k tokens",
-            f"{self._account.spent()[0] if of and self._account else self.cost:.4f}{of} spent"
-            if self.cost or of
-            else "",
+            f"{spent:.4f}{of} spent" if spent or of else "",
             f"asked again {again}" if again else "",
             f"failed {failed}" if failed else "",
             "without schema" if any("response_format" in replica.spelled for replica in self.replicas) else "",

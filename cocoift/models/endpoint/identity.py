@@ -168,8 +168,8 @@ class KnownServer:
         if first:
             return stated | known
         started = {name: value for name, value in stated.items() if name == "created"}
-        told = {name: value for name, value in stated.items() if name in ("model", "root")}
-        return told | known | {"replicas": replicas | {place: started | replicas.get(place, {})}}
+        common = {name: value for name, value in stated.items() if name in ("model", "root")}
+        return common | known | {"replicas": replicas | {place: started | replicas.get(place, {})}}
 
     def recognise(self, fingerprint: object) -> None:
         "With each answer, before it is kept: fail on a fingerprint that no earlier start of the folder saw."
