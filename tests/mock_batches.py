@@ -25,7 +25,6 @@ class BatchServer(MockServer):
         self.polls, self.lost, self.ends, self.broken = polls, lost, ends, broken
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict] = {}
-        self.money_lines = 0  # lines that were answered, and are paid for
 
     async def _one(self, line: str, data: bytes, writer) -> bool:
         method, path = line.split()[:2]
@@ -81,7 +80,7 @@ class BatchServer(MockServer):
         for line in whole[::-1]:  # in no order
             try:
                 text = self.answer(line["body"])
-                usage = {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55}
+                usage = {"prompt_tokens": 8, "completion_tokens": 5, "total_tokens": 13}
                 choices = [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
                 body, into, status = {"choices": choices, "usage": usage}, output, 200
                 self.counts["answers"] += 1

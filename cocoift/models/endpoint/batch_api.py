@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .batch_file import BATCH_PATH
-
 from ...files import Failed, UserError
+from .batch_file import BATCH_PATH
 from .failures import TransientError, address, judge_failure, key_for, open_client
 from .identity import KnownServer
 

@@ -57,7 +57,12 @@ def _reply(line: dict) -> BatchReply:
             return BatchReply(key, Answer(status="error", why=f"an answer that is none ({error})"), raw)
     why = _complaint(line.get("error") or body)
     name, other = complained_of(raw.status, why)
-    answer = failed_answer(raw.status, why) if status else Answer(status="error", why=why)
+    own = status and status < 500 and status not in (408, 409, 425, 429)  # of the request, and not of the moment
+    answer = (
+        failed_answer(raw.status, why)
+        if own
+        else Answer(status="error", why=f"HTTP {status}: {why}" if status else why)
+    )
     return BatchReply(key, answer, raw, (name, other) if name else None)
 
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .batch_api import BatchApi, BatchFiles
-from .batch_file import MOST_BYTES, MOST_REQUESTS, BatchReply, batch_line, read_replies
 from tqdm.auto import tqdm
 
 from ...files import Failed, UserError, write_json
+from .batch_api import BatchApi, BatchFiles
+from .batch_file import MOST_BYTES, MOST_REQUESTS, BatchReply, batch_line, read_replies
 from .cache import Cache
 from .money import Budget, Price, prompt_tokens
 from .request import Answer, ImageParts, Request

@@ -147,7 +147,7 @@ def failed_answer(status: int, message: str) -> Answer:
     "What one request failed of, which another of the same run may not."
     failure = f"HTTP {status}: {message}"
     for pattern, kind in ((_LONG, "overflow"), (_DECLINED, "refused"), (_EYES, "unfit")):
-        if status < 500 and pattern.search(message):
+        if pattern.search(message):
             return Answer(status=kind, why=failure)
     return Answer(status="error", why=failure)
 
