@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ...files import Failed, UserError, write_json
 from .batch_api import BatchApi, BatchFiles
-from .batch_file import MOST_BYTES, MOST_REQUESTS, BatchReply, batch_line, read_replies
+from .batch_file import BATCH_BYTES, BATCH_REQUESTS, BatchReply, batch_line, read_replies
 from .cache import Cache
 from .money import Budget, Price, prompt_tokens
 from .request import Answer, ImageParts, Request
@@ -124,7 +124,7 @@ class Batches:
             while waiting or (waiting := next(requests, None)):
                 bound, line = self._bound(waiting), batch_line(waiting.key, self._body(waiting))
                 more = (bounds[0] + bound[0], bounds[1] + bound[1])
-                full = count and (count == MOST_REQUESTS or size + len(line) > MOST_BYTES)
+                full = count and (count == BATCH_REQUESTS or size + len(line) > BATCH_BYTES)
                 if full or self.price.cost(*more) > room:
                     break
                 file.write(line)

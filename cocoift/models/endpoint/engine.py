@@ -279,7 +279,8 @@ class Engine:
                 self._unseen.update(request.pictures)
                 if request.pictures and (is_blind(answer.why) or len(self._unseen) >= _UNSEEN):
                     raise UserError(
-                        f"{self.replicas.where}: {request.model} takes no pictures ({answer.why}): serve a model that sees"
+                        f"{self.replicas.where}: {request.model} takes no pictures ({answer.why}): "
+                        "serve a model that sees"
                     )
         return answer
 
