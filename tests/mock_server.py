@@ -144,6 +144,9 @@ class MockServer:
             books = {"counts": self.counts, "answered": len(self.answered), "doubled": doubled}
             await send(writer, 200, books, self.headers)
             return True
+        if "/chat/completions" not in line:
+            await send(writer, 404, {"error": {"message": "Not Found"}}, self.headers)
+            return True
         self.counts["requests"] += 1
         fault, body = self._fault(), json.loads(data)
         if self.bodies is not None:

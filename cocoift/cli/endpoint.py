@@ -17,10 +17,18 @@ from ..files import UserError
 # %% ../../nbs/cli/73_endpoint.ipynb #b33dba5f
 _Dataset = Annotated[Path, typer.Argument(help="A dataset folder.")]
 _Address = Annotated[
-    str,
+    Optional[list[str]],
     typer.Option(
         help="Address of an OpenAI-compatible server: http://localhost:8000/v1. Its key, if it wants one, comes from "
-        "OPENAI_API_KEY."
+        "OPENAI_API_KEY. Several that serve the same model share the work: repeat the option, or name a file of "
+        "addresses (one a line, or YAML)."
+    ),
+]
+_Batch = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Send the requests as batches, which take hours and cost half: api (OpenAI's files and batches, of the "
+        "endpoint) or file (written for `vllm run-batch`; without --endpoint). The same command goes on."
     ),
 ]
 _Model = Annotated[str, typer.Option(help="The model's name, as the server calls it.")]
@@ -52,7 +60,14 @@ _Budget = Annotated[
 _Dry = Annotated[
     bool, typer.Option("--dry-run", help="Only tell requests, tokens (of pictures too) and cost; nothing is asked.")
 ]
-_AtOnce = Annotated[int, typer.Option(min=1, help="Requests under way.")]
+_AtOnce = Annotated[int, typer.Option(min=1, help="Requests under way, for each server.")]
+_Together = Annotated[
+    bool,
+    typer.Option(
+        "--shared-budget",
+        help="Let --budget be for all commands that share the file of paid answers, not for this one.",
+    ),
+]
 _Paid = Annotated[
     Optional[Path],
     typer.Option(
@@ -82,13 +97,14 @@ _Seconds = Annotated[float, typer.Option(min=1, help="Seconds that a request may
 @app.command("rewrite")
 def _rewrite(
     dataset: _Dataset,
-    endpoint: _Address,
     model: _Model,
     out: _NewSet,
+    endpoint: _Address = None,
     options: _Changes = None,
     recipe: _From = None,
     price: _Prices = None,
     budget: _Budget = None,
+    shared_budget: _Together = False,
     dry_run: _Dry = False,
     concurrency: _AtOnce = 16,
     cache: _Paid = None,
@@ -98,6 +114,7 @@ def _rewrite(
     tokens_per_minute: _PerMinute = None,
     timeout: _Seconds = 300,
     skip_failed: _Skip = False,
+    batch: _Batch = None,
     json: Json = False,
 ) -> None:
     "Add what a text model writes from a set's annotations: sentences, descriptions, dialogs, reasoning, other words."
@@ -107,7 +124,6 @@ def _rewrite(
 @app.command("label")
 def _label(
     dataset: _Dataset,
-    endpoint: _Address,
     model: _Model,
     out: _NewSet,
     images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
@@ -115,10 +131,12 @@ def _label(
         Optional[int],
         typer.Option(min=32, help="Pixels of a picture's longer side, as it is sent; 1024 if the recipe does not say."),
     ] = None,
+    endpoint: _Address = None,
     options: _Changes = None,
     recipe: _From = None,
     price: _Prices = None,
     budget: _Budget = None,
+    shared_budget: _Together = False,
     dry_run: _Dry = False,
     concurrency: _AtOnce = 16,
     cache: _Paid = None,
@@ -128,6 +146,7 @@ def _label(
     tokens_per_minute: _PerMinute = None,
     timeout: _Seconds = 300,
     skip_failed: _Skip = False,
+    batch: _Batch = None,
     json: Json = False,
 ) -> None:
     "Add what a vision model writes about a set's pictures, checked against its annotations."
@@ -155,6 +174,9 @@ def _write(
     from cocoift.models.endpoint.money import read_prices
     from cocoift.options import change, load_recipe
 
+    if not service["endpoint"] and service["batch"] != "file":
+        raise UserError(f"Missing option '--endpoint': `cocoift {role} --help` shows what can be given")
+    service["endpoint"] = service["endpoint"] or ()
     changes = _changed(options, schema, longest)
     if service["budget"] is not None and price is None:
         raise UserError("--budget: without prices nothing costs anything: name them with --price")
@@ -163,7 +185,7 @@ def _write(
         raise UserError(f"--recipe {recipe}: has no section {role}: add one, or take another")
     asked = Service(price=read_prices(price, service["model"]), **service)
     done = write(role, dataset, out, asked, change(wanted, changes), images, synonyms, dry_run)
-    show(done, json, _foreseen(done, price) if dry_run else _written(done, price, out))
+    show(done, json, _foreseen(done, price, asked) if dry_run else _written(done, price, out))
 
 
 def _changed(options: list[str] | None, schema: str | None, longest: int | None) -> list[str]:  # as changes of a recipe
@@ -176,10 +198,11 @@ def _changed(options: list[str] | None, schema: str | None, longest: int | None)
     ]
 
 
-def _foreseen(done: dict, price: Path | None) -> list[str]:
+def _foreseen(done: dict, price: Path | None, asked) -> list[str]:
     kinds = ", ".join(f"{n} {kind}" for kind, n in done["kinds"].items())
     tokens = f"{done['tokens_in']} tokens to read, at most {done['tokens_out']} to write"
-    cost = f", at most {done['cost']:.2f} by the price file" if price else ""
+    share = f" (as batches, {asked.price.batch:g} of it)" if asked.batch else ""
+    cost = f", at most {done['cost']:.2f} by the price file{share}" if price else ""
     return [
         f"{done['orders']} generation jobs on {done['images']} images ({kinds}); {done['cached']} are answered already",
         f"{done['requests']} requests, {tokens}{cost}; answers that are sent back once cost as much again",

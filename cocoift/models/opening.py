@@ -13,6 +13,7 @@ from ..files import UserError
 from ..images import find_pictures
 from .ask import Model
 from .endpoint.money import read_prices
+from .endpoint.replicas import is_server
 from .replay import ReplayModel
 
 # %% ../../nbs/models/24_opening.ipynb #f28b3e16
@@ -42,7 +43,7 @@ def open_model(
             f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): "
             "add them or change --images"
         )
-    if spec.startswith(("http://", "https://")):
+    if is_server(spec):
         return _served(spec, pictures, most_tokens, option, **pay)
     if not Path(spec).is_dir():
         others = (

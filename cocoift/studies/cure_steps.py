@@ -19,6 +19,7 @@ from ..data.build.make import build
 from ..data.build.recipe import BuildRecipe
 from ..eval.share import runner
 from ..files import Failed, UserError, digest_of
+from ..models.endpoint.replicas import is_server
 from ..models.opening import open_model
 from ..options import load_recipe
 from .cure_exam import CureExam
@@ -61,7 +62,7 @@ class CureOptions:
                 f"--full --loss {self.loss}: the teacher is the model without its adapters, and --full has none: "
                 "leave one out"
             )
-        if self.served and not self.served.startswith(("http://", "https://")):
+        if self.served and not is_server(self.served):
             raise UserError(f"--served {self.served}: is no server: write URL#NAME, or leave it out")
 
     @property
@@ -79,7 +80,7 @@ class CureOptions:
 
 
 def _check_model(model: str) -> None:
-    if model.startswith(("http://", "https://")):
+    if is_server(model):
         raise UserError(
             f"{model}: a cure trains the weights, which a server does not give: "
             "name the checkpoint folder, and the server with --served"

@@ -21,6 +21,7 @@ from ..locks import owning
 from ..models.ask import Model
 from ..models.endpoint.cache import Cache
 from ..models.endpoint.money import read_prices
+from ..models.endpoint.replicas import is_server
 from ..models.endpoint.spending import Spending, paid
 from ..models.opening import open_model
 from ..texts import read_json
@@ -35,7 +36,7 @@ def known_judge(name: str, option: str = "--judge") -> None:
         raise UserError(
             f"{option} {name}: scripted models know no grades: give a server, a checkpoint folder, replay:FILE or rule"
         )
-    served = name.startswith(("http://", "https://"))
+    served = is_server(name)
     if not (served or name == "rule" or name.startswith("replay:") or Path(name).is_dir()):
         raise UserError(f"{option} {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
 
@@ -52,7 +53,7 @@ def open_judge(
         return RuleJudge()
     if name.startswith("replay:"):
         return ReplayJudge(name.removeprefix("replay:"))
-    served = name.startswith(("http://", "https://"))
+    served = is_server(name)
     chat: Model = open_model(name, most_tokens=most_tokens, option=option, **pay)
     return ChatJudge(chat, "server", name.partition("#")[0]) if served else ChatJudge(chat, "local", "this machine")
 
@@ -83,7 +84,7 @@ def _left(bench: str, items, rubric, judge: str, out: Path, repeats: int, price)
     prompts = {item.id: rubric.prompt({**item.fields, "id": item.id}) for item in items if answered(item)}
     left = [place for place in product(prompts, range(repeats), orders) if place not in done]
     dialogs = [Dialog("/".join(map(str, place)), (), (Turn(prompts[place[0]]),)) for place in left]
-    served = judge.startswith(("http://", "https://"))
+    served = is_server(judge)
     prices = price and served and read_prices(price, judge.rpartition("#")[2]) or None
     return {"done": len(done), **budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=prices)}
 

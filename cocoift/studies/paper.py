@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..files import UserError
 from ..locks import owning
+from ..models.endpoint.replicas import is_server
 from ..options import keep_settings
 from cocoift.studies.arms import (
     STUDY_HISTORIES,
@@ -117,7 +118,7 @@ def _judge_tokens(study: Study, bench: str) -> tuple[int, int]:
     from cocoift.eval.rubric import load_rubric
     from cocoift.studies.judged import JUDGE_TOKENS
 
-    if not study.judge.startswith(("http://", "https://")):
+    if not is_server(study.judge):
         return 0, 0
     rubric, questions = load_rubric(bench), _count(study, bench)
     read = by_characters(rubric.text) + BENCHES[bench].judge_reads + study.answer

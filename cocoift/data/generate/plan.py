@@ -23,6 +23,7 @@ from .requests import GenerationSetup, JobContext, job_context
 from .results import JobResult, write_job
 from ..sources.record import Record
 from ...files import Failed, UserError, digest, digest_of
+from ...models.endpoint.batches import Batches
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine
 from ...models.endpoint.money import Price, estimate
@@ -163,13 +164,19 @@ class GenerationRun:
             for job in jobs:
                 yield job_context(self.setup, job, records, facts)
 
-    def ask(self, engine: Engine, skip_failed: bool = False) -> dict[str, Answer]:
+    def tasks(self) -> Iterator[Task]:
+        "All jobs."
+        return (write_job(self.setup, context) for part in self.base.parts for context in self.contexts(part))
+
+    def ask(self, engine: Engine | Batches, skip_failed: bool = False) -> dict[str, Answer]:
         "Phase one: every job's answers into the cache. What is not in it comes back, by the key of its request."
-        failed: dict[str, Answer] = {}
-        contexts = (context for part in self.base.parts for context in self.contexts(part))
-        tasks = (_noting(write_job(self.setup, context), failed) for context in contexts)
         head = f"{self.setup.role} by {self.setup.model}"
-        run(engine, tasks, lambda number, result: None, head, self.plan.kinds.total())
+        if isinstance(engine, Batches):
+            failed = engine.ask(self.tasks, head)
+        else:
+            failed = {}
+            tasks = (_noting(task, failed) for task in self.tasks())
+            run(engine, tasks, lambda number, result: None, head, self.plan.kinds.total())
         lost = [answer for answer in failed.values() if answer.status == "error"]
         if lost and not skip_failed:
             raise Failed(

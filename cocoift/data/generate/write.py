@@ -6,7 +6,8 @@
 __all__ = ['Service', 'write']
 
 # %% ../../../nbs/data/generate/30_write.ipynb #ab308ebe
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from .requests import GenerationSetup
 from ...dataset import pictures_of
 from ...files import UserError, check_output, digest_of
 from ...locks import only_one
+from ...models.endpoint.batch_api import BatchApi, BatchFiles
+from ...models.endpoint.batches import Batches
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine
-from ...models.endpoint.failures import address
 from ...models.endpoint.identity import KnownServer
 from ...models.endpoint.limits import Limits
 from ...models.endpoint.money import Price
+from ...models.endpoint.replicas import endpoints
 from ...models.endpoint.request import ImageParts
 from ...models.endpoint.spending import Spending, paid
 from ...texts import read_json
@@ -33,16 +36,33 @@ from ...texts import read_json
 class Service:
     "Whom to ask, and how."
 
-    endpoint: str
+    endpoint: str | Sequence[str]  # servers of the same model, and files that list them
     model: str
     price: Price = field(default_factory=Price)
     budget: float | None = None
-    concurrency: int = 16
+    shared_budget: bool = False  # of all runs that share the cache
+    concurrency: int = 16  # for each server
     cache: Path | None = None  # if not given, answers.sqlite beside the new set
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     timeout: float = 300.0  # seconds, of one request
     skip_failed: bool = False  # let requests that got no answer be rejects
+    batch: str | None = None  # api: a batch of the endpoint; file: a file for `vllm run-batch`; else asked one by one
+
+    def __post_init__(self):
+        if self.batch not in (None, "api", "file"):
+            raise UserError(f"--batch {self.batch}: is api or file")
+        if self.batch == "file" and self.endpoint:
+            raise UserError(
+                "--batch file: nobody is asked, `vllm run-batch` carries the file out: leave --endpoint out"
+            )
+        if self.batch != "file" and len(urls := endpoints(self.endpoint)) > 1 and self.batch:
+            raise UserError(f"--batch api: one server keeps a batch, {len(urls)} are named: name one with --endpoint")
+
+    @property
+    def paid(self) -> Price:
+        "What a request costs, sent in this way."
+        return self.price.batched() if self.batch else self.price
 
 
 def _pictures(role: str, base: Base, images: str | Path | None) -> dict[str, Path] | None:
@@ -109,12 +129,32 @@ def _earlier(run: GenerationRun, out: Path) -> dict:  # its entry in the manifes
     return entry
 
 
+def _known(service: Service, cache: Cache, name: str, out: Path) -> KnownServer:
+    file = cache.path.with_name(f"server-{name}.json")
+    return KnownServer(file, endpoints(service.endpoint), service.model, out, "name another cache with --cache")
+
+
+def _batches(run: GenerationRun, service: Service, cache: Cache, name: str, out: Path) -> Batches:
+    return Batches(
+        cache.path.with_name(f"batches-{name}"),
+        BatchFiles()
+        if service.batch == "file"
+        else BatchApi(*endpoints(service.endpoint), _known(service, cache, name, out)),
+        cache,
+        run.setup.gallery,
+        service.paid,
+        service.budget,
+        name,
+        run.setup.role,
+        service.shared_budget,
+    )
+
+
 def _engine(run: GenerationRun, service: Service, cache: Cache, name: str, out: Path) -> Engine:
     limits = Limits(service.requests_per_minute, service.tokens_per_minute)
-    file = cache.path.with_name(f"server-{name}.json")
-    known = KnownServer(file, service.endpoint, service.model, out, "name another cache with --cache")
+    known, urls = _known(service, cache, name, out), endpoints(service.endpoint)
     return Engine(
-        service.endpoint,
+        urls,
         cache,
         run.setup.gallery,
         service.concurrency,
@@ -125,6 +165,7 @@ def _engine(run: GenerationRun, service: Service, cache: Cache, name: str, out: 
         run.setup.role,
         service.timeout,
         known=known,
+        shared=service.shared_budget,
     )
 
 
@@ -140,12 +181,11 @@ def write(
 ) -> dict:  # as the command prints it
     "Make a dataset folder of another one and what a model writes about its images."
     out, base = Path(out), open_base(dataset, role)
-    address(service.endpoint)
     recipe = recipe or recipe_for(role, base)
     run = _open_run(role, base, recipe, service, _pictures(role, base, images), synonyms)
     name, store = digest_of(run.identity())[:16], service.cache or out.absolute().parent / "answers.sqlite"
     if dry_run:
-        return run.estimate(service.price, Cache(store) if store.exists() else None)
+        return run.estimate(service.paid, Cache(store) if store.exists() else None)
     if check_output(out, "manifest.json", role):
         entry = _earlier(run, out)
         return _summary(entry, {}, 0.0, 0.0, _billed(store, name, entry["usage"]))
@@ -153,8 +193,9 @@ def write(
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
         cache = Cache(store)
-        engine = _engine(run, service, cache, name, out)
-        failed = run.ask(engine, service.skip_failed)
+        engine = (_batches if service.batch else _engine)(run, service, cache, name, out)
+        with only_one(store.with_name(f"batches-{name}"), "asked") if service.batch else nullcontext():
+            failed = run.ask(engine, service.skip_failed)
 
         def answer_of(request):
             return cache.get(request.key) or failed[request.key]

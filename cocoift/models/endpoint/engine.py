@@ -10,25 +10,18 @@ import asyncio
 import random
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tqdm.auto import tqdm
 
 from ...files import Failed, UserError
 from .cache import Cache
-from cocoift.models.endpoint.failures import (
-    TransientError,
-    address,
-    is_blind,
-    judge_failure,
-    key_for,
-    not_taken,
-    open_client,
-    was_sent,
-)
-from .identity import KnownServer
+from .failures import TransientError, is_blind, judge_failure, was_sent
+from .identity import KnownServer, stated_identities
 from .limits import Limits, back_off
 from .money import Budget, Price, prompt_tokens
+from .replicas import Replica, Replicas
 from .reply import RawResponse, answer_of, past_schema, read_body
 from .request import Answer, ImageParts, Request
 from .spending import Spending
@@ -51,39 +44,41 @@ _FINAL = ("error", "overflow", "unfit")  # kinds of failures after which nothing
 
 
 class Engine:
-    "Everything that is asked of one server."
+    "Everything that is asked of one model."
 
     def __init__(
         self,
-        url: str,  # "http://localhost:8000/v1"
+        url: str | Sequence[str],  # "http://localhost:8000/v1"; of several servers of the same model, all
         cache: Cache | None = None,
         image_parts: ImageParts | None = None,  # where requests show pictures
-        concurrency: int = 32,  # requests under way
+        concurrency: int = 32,  # requests under way, for each server; a dead one's go to the others
         limits: Limits | None = None,
         price: Price = Price(),
-        budget: float | None = None,  # of `run`, over all its starts
+        budget: float | None = None,  # of `run`, over all its starts and processes
         run: str = "",
         role: str = "",  # who pays
         timeout: float = 300.0,  # seconds, of one request
         attempts: int = 12,
         seed: int = 0,  # of the pauses
         known: KnownServer | None = None,  # the server that the answers must be of
+        shared: bool = False,  # the budget is of all runs that share the cache
     ):
-        self.url, self.where, self.key = url, address(url), key_for(url)
-        self.cache, self.image_parts, self.concurrency, self.price = cache, image_parts, concurrency, price
-        self.run_id, self.role, self.timeout, self.attempts, self.budget = run, role, timeout, attempts, budget
-        self.limits, self.draws, self.known = limits or Limits(), random.Random(seed), known
+        urls, self.limits = [url] if isinstance(url, str) else list(url), limits or Limits()
+        self.replicas, self.concurrency = Replicas(urls, self.limits, timeout), concurrency * len(urls)
+        self.cache, self.image_parts, self.price = cache, image_parts, price
+        self.run_id, self.role, self.attempts, self.budget, self.shared = run, role, attempts, budget, shared
+        self.draws, self.known = random.Random(seed), known
         # requests, answers, seen (of them with pictures), unheld (to the schema that was sent), cached;
         # tokens_in, tokens_out: billed; saved_in, saved_out: of answers that were paid for before
         self.counts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()  # kinds of failures
         self.cost = self.saved = 0.0  # money spent; what the cache's answers had cost
-        self.spelled: dict[str, str | None] = {}  # parameters that this server calls otherwise, or does not take (None)
         self._flying: dict[str, asyncio.Future] = {}  # by the name of a request
         self._lost, self._unseen = 0, set()
         self._spending: Spending | None = None
         self._account: Budget | None = None  # of the run under way
-        self._client = None  # of the loop that runs
+        self._looking: asyncio.Task | None = None
+        self._looked = False  # at the servers
 
     @property
     def spending(self) -> Spending:
@@ -95,8 +90,9 @@ class Engine:
     # A run, from its begin to its end
 
     def begin(self) -> None:
-        self._account = Budget(self.spending, self.run_id, self.role, self.budget)
-        self.limits.begin()
+        self._account = Budget(self.spending, self.run_id, self.role, self.budget, self.shared)
+        self._looking = None
+        self.replicas.begin()
 
     def send_no_more(self) -> None:
         self._account.close()
@@ -107,9 +103,7 @@ class Engine:
         return self._account.calls
 
     async def end(self) -> None:
-        if self._client:
-            await self._client.close()
-            self._client = None
+        await self.replicas.end()
 
     def progress(self) -> str:
         "How far it is, in a line."
@@ -118,13 +112,15 @@ class Engine:
             " ".join(f"{n}x{kind}" for kind, n in sorted(self.errors.items()) if (kind in _FINAL) == final)
             for final in (False, True)
         )
+        spent = self._account.spent()[0] if of and self._account else self.cost
         parts = [
             f"{counts['cached']} cached" if counts["cached"] else "",
             f"{(counts['tokens_in'] + counts['tokens_out']) / 1000:.1f}k tokens",
-            f"{self.spending.total(self.run_id)[0] if of else self.cost:.4f}{of} spent" if self.cost or of else "",
+            f"{spent:.4f}{of} spent" if spent or of else "",
             f"asked again {again}" if again else "",
             f"failed {failed}" if failed else "",
-            "without schema" if "response_format" in self.spelled else "",
+            "without schema" if any("response_format" in replica.spelled for replica in self.replicas) else "",
+            f"{dead} of {len(self.replicas)} servers dead" if (dead := sum(r.dead for r in self.replicas)) else "",
             f"{counts['unheld']} past the schema" if counts["unheld"] else "",
         ]
         return ", ".join(part for part in parts if part)
@@ -166,86 +162,91 @@ class Engine:
             self.cache.release(request.key)
 
     async def _until_answered(self, request: Request) -> Answer:
-        if self.known and not self.known.looked:
-            await asyncio.to_thread(self.known.look)
+        await self._look(request.model)
+        empty = 0
         for attempt in range(self.attempts):
-            try:
-                return self._settled(request, await self._send(request))
-            except TransientError as failure:
-                self.errors[failure.kind] += 1
-                if failure.kind == "429":
-                    self.limits.refused(failure.pause or 1.0)
-                if failure.kind in _NONE_THERE and not self.counts["answers"] and attempt + 1 >= _FIRST:
-                    raise UserError(f"{self.where}: {_NONE_THERE[failure.kind].format(failure)}") from None
-                last = failure
-                if attempt + 1 == self.attempts or failure.kind == "empty" and attempt + 1 >= _EMPTY:
-                    break
-                pause = back_off(attempt, self.draws, 0.1 if failure.pause else 0.5)
-                await asyncio.sleep((failure.pause or 0) + pause)
-        return self._settled(request, Answer(status="error", why=f"{attempt + 1} attempts failed, the last: {last}"))
+            tried: list[Replica] = []
+            while replica := self.replicas.choose(tried):
+                try:
+                    return self._settled(request, await self._send(request, replica), replica)
+                except TransientError as failure:
+                    tried.append(replica)
+                    last, empty = failure, empty + (failure.kind == "empty")
+            if last.kind in _NONE_THERE and not self.counts["answers"] and attempt + 1 >= _FIRST:
+                raise UserError(f"{self.replicas.where}: {_NONE_THERE[last.kind].format(last)}")
+            if attempt + 1 == self.attempts or empty >= _EMPTY:
+                break
+            await asyncio.sleep((last.pause or 0) + back_off(attempt, self.draws, 0.1 if last.pause else 0.5))
+        why = f"{attempt + 1} attempts failed, the last: {last}"
+        return self._settled(request, Answer(status="error", why=why), replica)
 
-    async def _send(self, request: Request) -> Answer:
+    async def _look(self, model: str) -> None:  # before the first request
+        if not self._looked:
+            self._looking = self._looking or asyncio.create_task(asyncio.to_thread(self._see_servers, model))
+            await asyncio.shield(self._looking)
+            self._looked = True
+
+    def _see_servers(self, model: str) -> None:
+        if self.known:
+            self.known.look()
+        elif len(self.replicas) > 1:
+            stated_identities([replica.url for replica in self.replicas], model)
+
+    def _failed(self, replica: Replica, failure: TransientError) -> None:
+        self.errors[failure.kind] += 1
+        self.replicas.failed(replica, failure.kind, failure)
+        if failure.kind == "429":
+            replica.limits.refused(failure.pause or 1.0)
+
+    async def _send(self, request: Request, replica: Replica) -> Answer:
         about = prompt_tokens(request, self.price, self.image_parts)
         most = request.params.get("max_tokens") or request.params.get("max_completion_tokens") or 4096
         bound = (prompt_tokens(request, self.price, self.image_parts, bound=True), most)
-        await self.limits.enter(about + most)
-        call, response, answer = await self._account.reserve(bound, self.price.cost(*bound)), RawResponse(), None
+        replica.under_way += 1
+        try:
+            await self._back_as_it_was(replica)
+            await self.replicas.enter(replica, about + most)
+            call = await self._account.reserve(bound, self.price.cost(*bound))
+            answer = await self._asked(request, replica, call, bound, about)
+            self.replicas.answered(replica)
+            return answer
+        except TransientError as failure:
+            self._failed(replica, failure)
+            raise
+        finally:
+            replica.under_way -= 1
+
+    async def _asked(self, request: Request, replica: Replica, call: int, bound: tuple[int, int], about: int) -> Answer:
+        response, answer = RawResponse(), None
         try:
             self.counts["requests"] += 1
-            headers = await self._post(request, response)
+            headers = await replica.post(request.body(self.image_parts), response)
             body = read_body(response.data)[0]
             answer = self._recognised(body, answer_of(body))
             tokens = response.billed(bound, about, answer)
             answer = replace(answer, tokens=tokens, cost=self.price.cost(*tokens))
-            self.limits.answered(headers, about + most, sum(tokens))
+            self.replicas.learn(replica, headers, about + bound[1], sum(tokens))
             return answer
         except (Failed, UserError, TransientError):
             raise
         except Exception as error:
             response.sent &= was_sent(error)
-            return judge_failure(error, self.where, request.model)
+            return judge_failure(error, replica.where, request.model)
         finally:
             self._count(request, call, response.billed(bound, about, answer), answer)
+
+    async def _back_as_it_was(self, replica: Replica) -> None:  # of one that is tried again: is it the same server?
+        if replica.dead and self.known:
+            try:
+                await asyncio.to_thread(self.known.look_again, replica.url)
+            except UserError as error:
+                self.replicas.exclude(replica, error)
+                raise TransientError("another", str(error)) from None
 
     def _recognised(self, body: dict, answer: Answer) -> Answer:  # before it is kept
         if self.known:
             self.known.recognise(body.get("system_fingerprint"))
         return answer
-
-    def _body(self, request: Request) -> dict:
-        body = request.body(self.image_parts)
-        for name, other in self.spelled.items():
-            body |= {other: body[name]} if other and name in body else {}
-            body.pop(name, None)
-        return body
-
-    async def _post(self, request: Request, response: RawResponse):  # the headers
-        import httpx2
-        import openai
-
-        if self._client is None:
-            wait = httpx2.Timeout(self.timeout, connect=min(20.0, self.timeout))
-            self._client = open_client(self.url, self.key, wait, asynchronous=True)
-        body, types = self._body(request), {"cast_to": httpx2.Response, "stream_cls": openai.AsyncStream}
-        try:
-            async with asyncio.timeout(self.timeout):
-                response.sent = True
-                reply = await self._client.post("/chat/completions", body=body, stream=True, **types)
-                response.status = reply.status_code
-                try:
-                    async for piece in reply.aiter_bytes():
-                        response.data += piece
-                finally:
-                    await reply.aclose()
-                return reply.headers
-        except openai.APIStatusError as error:
-            response.status, response.data = error.status_code, error.response.content
-            self.limits.learn(error.response.headers)
-            name, other = not_taken(error)
-            if name in body:
-                self.spelled[name] = other
-                raise TransientError("400", f"the server does not take {name}") from None
-            raise
 
     def _count(self, request: Request, call: int, tokens: tuple[int, int] | None, answer: Answer | None) -> None:
         try:
@@ -261,29 +262,30 @@ class Engine:
         finally:
             self._account.settled()
 
-    def _settled(self, request: Request, answer: Answer) -> Answer:
+    def _settled(self, request: Request, answer: Answer, replica: Replica | None) -> Answer:
         if answer.status == "ok" or answer.status == "refused" and answer.tokens != (0, 0):
             self.counts.update(answers=1, seen=bool(request.pictures))
-            if "response_format" not in self.spelled and past_schema(request, answer):
-                self._tell_unheld(answer)
+            if "response_format" not in replica.spelled and past_schema(request, answer):
+                self._tell_unheld(answer, replica)
         elif answer.status != "refused":
             self.errors[answer.status] += 1
             self._lost += answer.status == "error"
             if self._lost >= _FAILED and not self.counts["answers"]:
                 raise UserError(
-                    f"{self.where}: none of the first {self._lost} requests was answered ({answer.why}): "
+                    f"{self.replicas.where}: none of the first {self._lost} requests was answered ({answer.why}): "
                     "is this the right server and model?"
                 )
             if answer.status == "unfit" and not self.counts["seen"]:
                 self._unseen.update(request.pictures)
                 if request.pictures and (is_blind(answer.why) or len(self._unseen) >= _UNSEEN):
                     raise UserError(
-                        f"{self.where}: {request.model} takes no pictures ({answer.why}): serve a model that sees"
+                        f"{self.replicas.where}: {request.model} takes no pictures ({answer.why}): "
+                        "serve a model that sees"
                     )
         return answer
 
-    def _tell_unheld(self, answer: Answer) -> None:  # once
+    def _tell_unheld(self, answer: Answer, replica: Replica) -> None:  # once
         self.counts["unheld"] += 1
         if self.counts["unheld"] == 1:
             begins = f"an answer begins {' '.join(answer.text.split())[:40]!r}"
-            tqdm.write(f"{self.where}: {_UNHELD.format(begins)}", file=sys.stderr)
+            tqdm.write(f"{replica.where}: {_UNHELD.format(begins)}", file=sys.stderr)

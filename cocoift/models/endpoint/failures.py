@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEY', 'address', 'is_here', 'key_for', 'without_key', 'without_keys', 'check_proxies', 'open_client', 'is_blind',
-           'TransientError', 'EmptyAnswer', 'not_taken', 'was_sent', 'judge_failure']
+           'TransientError', 'EmptyAnswer', 'failed_answer', 'not_taken', 'complained_of', 'was_sent', 'judge_failure']
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #888ea418
 import os
@@ -143,6 +143,15 @@ class EmptyAnswer(ValueError):
     "A chat answer without text: the server works, and was paid, and the same question would get the same nothing."
 
 
+def failed_answer(status: int, message: str) -> Answer:
+    "What one request failed of, which another of the same run may not."
+    failure = f"HTTP {status}: {message}"
+    for pattern, kind in ((_LONG, "overflow"), (_DECLINED, "refused"), (_EYES, "unfit")):
+        if pattern.search(message):
+            return Answer(status=kind, why=failure)
+    return Answer(status="error", why=failure)
+
+
 def _of_status(status: int, message: str, url: str, model: str) -> Answer:
     failure = f"HTTP {status}: {message}"
     if status in (401, 403):
@@ -155,10 +164,7 @@ def _of_status(status: int, message: str, url: str, model: str) -> Answer:
         raise UserError(
             f"{url}: a request is too large for it (HTTP 413): send smaller pictures, or raise the server's limit"
         )
-    for pattern, kind in ((_LONG, "overflow"), (_DECLINED, "refused"), (_EYES, "unfit")):
-        if pattern.search(message):
-            return Answer(status=kind, why=failure)
-    return Answer(status="error", why=failure)
+    return failed_answer(status, message)
 
 # %% ../../../nbs/models/endpoint/19_failures.ipynb #0c4b836e
 def _message(error: Exception) -> str:
@@ -175,7 +181,12 @@ def not_taken(
     error,
 ) -> tuple[str, str | None]:  # the parameter and its other name, if it has one; "" if it is something else
     "Which parameter a server complains of that it need not be sent so."
-    message = _message(error) if error.status_code in (400, 422) else ""
+    return complained_of(error.status_code, _message(error))
+
+
+def complained_of(status: int, message: str) -> tuple[str, str | None]:
+    "The same of a status and its message."
+    message = message if status in (400, 422) else ""
     if "max_completion_tokens" in message:
         return "max_tokens", "max_completion_tokens"
     return ("response_format" if _SCHEMA.search(message) else "", None)

@@ -29,6 +29,7 @@ class Price(BaseModel):
     output: float = Field(0.0, ge=0)
     image: int = Field(576, ge=0)  # tokens of a picture, or of its overview where it is tiled
     tile: int = Field(0, ge=0)  # tokens of each tile of 512 pixels; 0 where pictures are not tiled
+    batch: float = Field(0.5, ge=0)  # of the price, for what is sent as a batch: OpenAI asks half
 
     def picture(self, width: int, height: int) -> int:  # tokens
         "How many tokens a picture is."
@@ -37,6 +38,10 @@ class Price(BaseModel):
         share = min(1.0, 2048 / max(width, height))
         share *= min(1.0, 768 / (min(width, height) * share))
         return self.image + self.tile * math.ceil(width * share / 512) * math.ceil(height * share / 512)
+
+    def batched(self) -> "Price":
+        "The price of what is sent as a batch."
+        return self.model_copy(update={name: getattr(self, name) * self.batch for name in ("input", "output")})
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.input + tokens_out * self.output) / 1e6
@@ -85,10 +90,13 @@ def estimate(
 
 # %% ../../../nbs/models/endpoint/16_money.ipynb #f3d9b673
 class Budget:
-    "What a run may spend, over all its starts and processes."
+    "What a run may spend, over all its starts and processes; `shared`: what all runs of a cache may."
 
-    def __init__(self, spending: Spending, run: str = "", role: str = "", limit: float | None = None):
+    def __init__(
+        self, spending: Spending, run: str = "", role: str = "", limit: float | None = None, shared: bool = False
+    ):
         self.spending, self.run, self.role, self.limit = spending, run, role, limit
+        self.of = None if shared else run  # whose spending counts
         self.calls = 0  # of ours, under way
         self._closed = False
         self._settled = asyncio.Event()
@@ -98,18 +106,27 @@ class Budget:
         while True:
             if self._closed:
                 await asyncio.get_running_loop().create_future()  # for ever: the run is ending
-            if (call := self.spending.begin(self.run, self.role, tokens, most, self.limit)) is not None:
+            if (call := self.enter(tokens, most)) is not None:
                 self.calls += 1
                 return call
-            if not self.calls and not under_way(self.spending, self.run):
-                raise Failed(self._why_not(most))
+            if not self.calls and not under_way(self.spending, self.of):
+                raise Failed(self.why_not(most))
             self._settled.clear()
             with suppress(TimeoutError):  # other processes' calls end unheard
                 async with asyncio.timeout(0.2):
                     await self._settled.wait()
 
-    def _why_not(self, most: float) -> str:
-        spent, owed = self.spending.total(self.run)
+    def enter(self, tokens: tuple[int, int], most: float) -> int | None:  # the call's number
+        "Enter a call at the most it may cost, if the budget covers it."
+        return self.spending.begin(self.run, self.role, tokens, most, self.limit, self.of is None)
+
+    def spent(self) -> tuple[float, float]:  # spent; under way, or never known, at most
+        "What was spent of it."
+        return self.spending.total(self.of)
+
+    def why_not(self, most: float) -> str:
+        "Why a call is not made."
+        spent, owed = self.spent()
         more = f", {owed:.4f} more may have been billed for calls whose answer was lost," if owed > 5e-5 else ""
         return (
             f"--budget {self.limit:g}: {spent:.4f} is spent{more} and the next call may cost {most:.4f}: "

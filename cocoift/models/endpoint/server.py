@@ -14,19 +14,20 @@ from ...files import UserError
 from ..ask import Ask, CutPiece, Model, Reply, Settings
 from .cache import Cache
 from .engine import Engine
-from .failures import address, judge_failure, open_client, without_keys
+from .failures import judge_failure, open_client, without_keys
 from .identity import KnownServer
+from .replicas import Replica, endpoints
 from .request import ImageParts, Request, messages_of
 from .tasks import ask_all
 
 # %% ../../../nbs/models/endpoint/24_server.ipynb #c5b5ddf6
-def parse_server(model: str) -> tuple[str, str]:  # address, model
-    "The two parts of `URL#NAME`."
-    url, sharp, name = model.partition("#")
+def parse_server(model: str) -> tuple[tuple[str, ...], str]:  # addresses, model
+    "The two parts of `URL#NAME`, or of `FILE#NAME` with a file of addresses."
+    where, sharp, name = model.partition("#")
+    urls = endpoints(where)
     if not (sharp and name):
-        raise UserError(f"{address(url)}: a server needs the model's name too: write {address(url)}#NAME")
-    address(url)
-    return url, name
+        raise UserError(f"{where}: a server needs the model's name too: write {where}#NAME")
+    return urls, name
 
 # %% ../../../nbs/models/endpoint/24_server.ipynb #585d943a
 _WAVES = 4  # times what is under way: dialogs that are asked in step, so that few wait for the last of a step
@@ -40,7 +41,7 @@ class ServedModel(Model):
 
     def __init__(
         self,
-        spec: str,  # URL#NAME
+        spec: str,  # URL#NAME, or FILE#NAME with a file of addresses
         pictures: Mapping[str, Path] | None = None,
         most_tokens: int = 64,  # of an answer
         # of this run, opened when something is asked; to share one among runs is dangerous: a local server may hold
@@ -49,12 +50,12 @@ class ServedModel(Model):
         seed: int | None = None,  # draw instead of taking the likeliest
         **options,  # of the engine: concurrency, limits, price, budget, timeout
     ):
-        self.url, self.name = parse_server(spec)
+        (self.urls, self.name), self.spec = parse_server(spec), spec
         self.pictures, self.image_parts = {} if pictures is None else pictures, ImageParts(pictures or {})
         self.most_tokens, self.seed = most_tokens, seed
         path = cache.path if isinstance(cache, Cache) else cache
-        known = path and KnownServer(Path(path).with_name("server.json"), self.url, self.name)
-        self.engine = Engine(self.url, None, self.image_parts, known=known, **options)
+        known = path and KnownServer(Path(path).with_name("server.json"), self.urls, self.name)
+        self.engine = Engine(self.urls, None, self.image_parts, known=known, **options)
         self._cache, self._options = cache, options
         self.window = _WAVES * self.engine.concurrency
         drawn = {"decoding": "greedy"} if seed is None else {"decoding": "temperature 1", "seed": seed}
@@ -63,7 +64,7 @@ class ServedModel(Model):
     def repeat(self, seed: int) -> "ServedModel":
         "The same model, drawing its answers."
         cache = self.engine.cache or self._cache
-        return ServedModel(f"{self.url}#{self.name}", self.pictures, self.most_tokens, cache, seed, **self._options)
+        return ServedModel(self.spec, self.pictures, self.most_tokens, cache, seed, **self._options)
 
     def request(self, ask: Ask) -> Request:
         "What the server is sent."
@@ -92,22 +93,22 @@ class ServedModel(Model):
         request = Request(
             self.name, messages_of(ask, image_parts, settings.system), {"max_tokens": settings.most_tokens, **drawn}
         )
-        begun = False
+        begun, replica = False, self.engine.replicas.choose()
         try:
-            for piece in self._pieces(request.body(image_parts), stop):
+            for piece in self._pieces(replica, request.body(image_parts), stop):
                 begun = True
                 yield piece
         except UserError:
             raise
         except Exception as error:
-            where = self.engine.where
+            where = replica.where
             raise UserError(
                 f"{where}: the answer broke off: ask again" if begun else _why(error, where, self.name)
             ) from None
 
-    def _pieces(self, body: dict, stop: Event) -> Iterator[str]:
+    def _pieces(self, replica: Replica, body: dict, stop: Event) -> Iterator[str]:
         with (
-            open_client(self.url, self.engine.key, _STREAM_TIMEOUT, retries=2) as client,
+            open_client(replica.url, replica.key, _STREAM_TIMEOUT, retries=2) as client,
             client.chat.completions.create(**body, stream=True) as chunks,
         ):
             for chunk in chunks:

@@ -36,9 +36,12 @@ def _owner(process: int) -> str:  # a name that no other process has
     return token_hex(32)
 
 
-def _sums(db: sqlite3.Connection, run: str) -> tuple[float, float]:
+_OF = "(?1 IS NULL OR run = ?1)"  # a run, or all
+
+
+def _sums(db: sqlite3.Connection, run: str | None) -> tuple[float, float]:
     return tuple(
-        db.execute(f"SELECT coalesce(sum(cost), 0.0) FROM {table} WHERE run = ?", (run,)).fetchone()[0]
+        db.execute(f"SELECT coalesce(sum(cost), 0.0) FROM {table} WHERE {_OF}", (run,)).fetchone()[0]
         for table in ("spent", "calls")
     )
 
@@ -60,12 +63,13 @@ class Spending:
         tokens: tuple[int, int],
         cost: float,  # at most
         budget: float | None = None,  # of the run
+        shared: bool = False,  # it is of all runs
     ) -> int | None:  # the call's number; None where the budget does not cover it
         "Enter a call that is about to be sent."
         owner = _owner(os.getpid())
         self.cache.claim(owner)  # as long as this process lives
         with self.cache.writing() as db:
-            if budget is not None and sum(_sums(db, run)) + cost > budget + 1e-9:
+            if budget is not None and sum(_sums(db, None if shared else run)) + cost > budget + 1e-9:
                 return None
             return db.execute(
                 "INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", (owner, run, role, *tokens, cost, time.time())
@@ -85,17 +89,17 @@ class Spending:
         with self.cache.writing() as db:
             db.execute("UPDATE calls SET owner = '' WHERE id = ?", (call,))
 
-    def total(self, run: str) -> tuple[float, float]:  # spent; under way, or never known, at most
-        "What a run has cost and may have cost beside that, over all its starts."
+    def total(self, run: str | None) -> tuple[float, float]:  # spent; under way, or never known, at most
+        "What a run (all runs, for None) has cost and may have cost beside that, over all its starts."
         with self.cache.writing() as db:
             return _sums(db, run)
 
 # %% ../../../nbs/models/endpoint/13_spending.ipynb #7add5ee0
-def under_way(spending: Spending, run: str) -> bool:
+def under_way(spending: Spending, run: str | None) -> bool:  # None: any run
     "Whether another process that lives waits for an answer, which may turn out cheaper than it was entered."
     with spending.cache.writing() as db:
         owners = [
-            owner for (owner,) in db.execute("SELECT DISTINCT owner FROM calls WHERE run = ? AND owner != ''", (run,))
+            owner for (owner,) in db.execute(f"SELECT DISTINCT owner FROM calls WHERE {_OF} AND owner != ''", (run,))
         ]
     return any(owner != _owner(os.getpid()) and not _ended(spending.cache, owner) for owner in owners)
 
