@@ -8,6 +8,7 @@ __all__ = ['FLEX_BLOCK', 'Cuts', 'NAME', 'dense_mask', 'seen_blocks', 'block_mas
            'guard']
 
 # %% ../../nbs/train/22_attention.ipynb #0cc1393e
+from collections.abc import Callable
 from functools import cache, partial
 
 import torch
@@ -154,7 +155,10 @@ def tree_attention(module, query, key, value, attention_mask, **kwargs):
     return attend(module, query, key, value, attention_mask, **kwargs)
 
 
-def use_trees(model) -> None:
+def use_trees(
+    model,
+    mask: Callable | None = None,  # of a kernel: spans, cuts -> what the layers carry to it
+) -> None:
     "Let a model's language part attend by `tree_attention`."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -162,11 +166,12 @@ def use_trees(model) -> None:
     AttentionInterface.register(NAME, tree_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation({"text_config": NAME})
+    model.tree_mask = mask
 
 
 def bucket(length: int, multiple: int = 1) -> int:  # at least `length`
     "A length that others are likely to share."
-    step = max(multiple, 2 ** max(0, length.bit_length() - 5))
+    step = -(-(2 ** max(0, length.bit_length() - 5)) // multiple) * multiple
     return -(-length // step) * step
 
 # %% ../../nbs/train/22_attention.ipynb #6f7cd3fb
