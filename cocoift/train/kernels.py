@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
-from .cross_entropy import liger_loss, liger_missing
 
 from ..files import UserError
 from .attention import Cuts, attend_by_mask, block_mask, dense_mask, tree_mask
+from .cross_entropy import liger_loss, liger_missing
 from .runs import ranges_mask, runs_mask
 from .tree import head_loss
 
@@ -276,12 +276,9 @@ def prove_loss(name: str, even: bool, device: torch.device, dtype: torch.dtype, 
     if name == "liger" and (reason := liger_missing(device)):
         return Proof(reason)
     try:
-        runs = [
-            _loss_trial(way, even, (300, 64, 500), device, kind)
-            for way, kind in ((name, dtype), ("chunked", torch.float32))
-        ]
-        pairs = zip(*(run() for run in runs))
-        off = max(((a.float() - b).norm() / b.norm()).item() for a, b in pairs)
+        ways = ((name, dtype), ("chunked", torch.float32))
+        reached, exact = (_loss_trial(way, even, (300, 64, 500), device, kind)() for way, kind in ways)
+        off = max(((a.float() - b).norm() / b.norm()).item() for a, b in zip(reached, exact))
         if not off <= LIMITS[dtype]:
             return Proof(f"loss or gradients are off by {off:.2g} of their length ({LIMITS[dtype]:g} is rounding)", off)
         if device.type != "cuda":
