@@ -1,4 +1,4 @@
-"""LLaVA-1.5-7B's shapes in FlagPerf's units: tokens a second of one GPU and MFU, for LLaVA's way, packed rows and trees.
+"""LLaVA-1.5-7B's shapes in FlagPerf's units: tokens a second of a GPU and MFU; LLaVA's way, packed rows, trees.
 
     python tests/bench/train.py --flagperf [--toy] [--lengths FILE] [--kernel NAME] [--repeats 2]
 

@@ -289,9 +289,9 @@ def ways_of(trees: list[Tree], cuda: bool) -> dict[str, Way]:
 # Exactness and DeepSpeed ------------------------------------------------------------------------------------------
 
 
-def exactness(model, trees: list[Tree]) -> dict:
+def exactness(model, trees: list[Tree], prepare: Callable | None = None) -> dict:
     """How far gradients are from those of separate rows in float32, as a part of their length: of trees, and of rows
-    as such."""
+    as such. `prepare` is done to the copy in bf16."""
 
     def gradient(model, rows):
         model.zero_grad(set_to_none=True)
@@ -309,6 +309,7 @@ def exactness(model, trees: list[Tree]) -> dict:
     found = {"float32_trees": off(gradient(exact, both))}
     del exact
     low = copy.deepcopy(model).to(torch.bfloat16)
+    prepare(low) if prepare else None
     return {
         name: float(f"{value:.3g}")
         for name, value in (
@@ -342,7 +343,12 @@ class Summed(torch.nn.Module):
         return our_loss(self.llava, batch)[0]
 
 
-def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
+def deepspeed_cells(
+    make: Callable,  # whether activations are recomputed -> a model
+    trees: list[Tree],
+    steps: int = 3,
+    cells: tuple = ((False, True), (True, True)),  # low-rank, recomputed
+) -> dict:
     "ZeRO 2 and 3, whole and low-rank, on one rank: losses of some steps, and how far they are from plain torch's."
     try:
         import deepspeed
@@ -363,10 +369,11 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
     cuda, found = torch.cuda.is_available(), {}
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo")
     batch = [[tree] for tree in trees]
-    for lora in (False, True):
+    for lora, recomputed in cells:
+        kind = f"{'lora' if lora else 'full'}{'' if recomputed else ', not recomputed'}"
         for stage in (0, 2, 3):  # 0 is plain torch
             try:
-                model = make()
+                model = make(recomputed)
                 low_rank(model) if lora else None
             except ImportError as error:
                 found["lora"] = {"left_out": str(error)}
@@ -398,9 +405,9 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
                     torch.nn.utils.clip_grad_norm_(learns, 1.0)
                     optimizer.step()
                     optimizer.zero_grad()
-            name = f"{'lora' if lora else 'full'} zero {stage}"
+            name = f"{kind} zero {stage}"
             found[name] = {"losses": [round(x, 5) for x in losses], "seconds": round(time.perf_counter() - start, 2)}
-            plain = found[f"{'lora' if lora else 'full'} zero 0"]["losses"]
+            plain = found[f"{kind} zero 0"]["losses"]
             found[name]["off"] = max(abs(a - b) for a, b in zip(plain, losses)) if stage else 0.0
             del model, optimizer, learns
             if stage:
@@ -489,7 +496,7 @@ def main() -> None:
     if asked.deepspeed:
         small = grove([[20, 30]] * 2, draws)
         del model
-        out["deepspeed"] = deepspeed_cells(lambda: llava(cuda, layers, width), small)
+        out["deepspeed"] = deepspeed_cells(lambda recomputed: llava(cuda, layers, width), small)
     print(json.dumps(out))
 
 
