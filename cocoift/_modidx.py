@@ -4985,7 +4985,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'cocoift.train.runs.ranges_mask': ('train/runs.html#ranges_mask', 'cocoift/train/runs.py'),
                                     'cocoift.train.runs.ranges_of': ('train/runs.html#ranges_of', 'cocoift/train/runs.py'),
                                     'cocoift.train.runs.runs_mask': ('train/runs.html#runs_mask', 'cocoift/train/runs.py'),
-                                    'cocoift.train.runs.runs_of': ('train/runs.html#runs_of', 'cocoift/train/runs.py')},
+                                    'cocoift.train.runs.tree_runs': ('train/runs.html#tree_runs', 'cocoift/train/runs.py')},
             'cocoift.train.sequence': { 'cocoift.train.sequence._across': ('train/sequence.html#_across', 'cocoift/train/sequence.py'),
                                         'cocoift.train.sequence._piece': ('train/sequence.html#_piece', 'cocoift/train/sequence.py'),
                                         'cocoift.train.sequence._share_mask': ( 'train/sequence.html#_share_mask',

@@ -119,7 +119,7 @@ def _off(reached: list[torch.Tensor], wanted: list[torch.Tensor], real: torch.Te
         a, b = _pieces(a, real), _pieces(b, real)
         lengths = b.norm(dim=1)
         error = ((a - b).norm(dim=1) / lengths.clamp(min=lengths.square().mean().sqrt())).max().item()
-        worst = max(worst, error if error == error else float("inf"))
+        worst = max(worst, error if error == error else float("inf"))  # NaN is no small number
     return worst
 
 
@@ -229,8 +229,7 @@ def choose(
     passing = {name: proof.ms or 0.0 for name, proof in proofs.items() if not proof.refusal}
     if not passing:
         wrong = "; ".join(f"{name}: {proof.refusal}" for name, proof in proofs.items())
-        mend = f"leave {option} out" if asked != "auto" else "update torch"
-        raise UserError(f"{option}={asked}: is not used on this device: {wrong}: {mend}, or name another")
+        raise UserError(f"{option}={asked}: is not used on this device: {wrong}: leave {option} out, or name another")
     return Choice(min(passing, key=passing.get), proofs)
 
 

@@ -129,8 +129,8 @@ def _check_shared_rows(recipe: TrainRecipe) -> None:
     heads, keys, _ = heads_of(config.get_text_config())
     if heads % ranks or keys % ranks:
         raise UserError(
-            f"sequence_parallel={ranks}: the model has {heads} heads of queries and {keys} of keys, which so many ranks "
-            f"cannot share: set it to a divisor of {gcd(heads, keys)}"
+            f"sequence_parallel={ranks}: the model has {heads} heads of queries and {keys} of keys, which so many "
+            f"ranks cannot share: set it to a divisor of {gcd(heads, keys)}"
         )
     if config.model_type != "llava":
         raise UserError(

@@ -231,8 +231,8 @@ def _unspreadable(r: TrainRecipe) -> list[tuple[bool, str]]:
         ),
         (
             r.loss == "history" and (r.sequence_parallel > 1 or r.cross_entropy == "liger"),
-            f"loss=history sequence_parallel={r.sequence_parallel} cross_entropy={r.cross_entropy}: it compares the states "
-            "of whole rows by logits of its own: leave both out",
+            f"loss=history sequence_parallel={r.sequence_parallel} cross_entropy={r.cross_entropy}: it compares "
+            "states of whole rows by logits of its own: leave both out",
         ),
         (max(r.betas) >= 1 or min(r.betas) < 0, f"betas={list(r.betas)}: must lie in [0, 1)"),
     ]

@@ -90,6 +90,8 @@ def zero(toy: bool) -> dict:
     from train import deepspeed_cells, grove, llava
 
     cuda = torch.cuda.is_available()
+    if not cuda:
+        os.environ["DS_ACCELERATOR"] = "cpu"
     layers, width = (1, 128) if toy else (8, 2048)
     trees = grove([[20, 30]] * 2, random.Random(0))
 

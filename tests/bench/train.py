@@ -367,6 +367,9 @@ def deepspeed_cells(
             "MASTER_PORT": str(s.getsockname()[1]),
         }
     cuda, found = torch.cuda.is_available(), {}
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
+        False  # or it is compiled, behind a lock that a kill leaves
+    )
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo")
     batch = [[tree] for tree in trees]
     for lora, recomputed in cells:
