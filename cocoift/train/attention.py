@@ -105,6 +105,10 @@ def compiled_flex():
     "FlexAttention, compiled once for all lengths."
     from torch.nn.attention.flex_attention import flex_attention
 
+    limits = (
+        torch._dynamo.config
+    )  # each head size, kind of number and scale is compiled; one too many would run unfused
+    limits.recompile_limit = max(32, limits.recompile_limit)
     return torch.compile(flex_attention, dynamic=True)
 
 
@@ -152,6 +156,8 @@ def attend_by_mask(
 def tree_attention(module, query, key, value, attention_mask, **kwargs):
     "Attention as transformers' models call it."
     attend = getattr(attention_mask, "attend", attend_by_mask)
+    if query.is_cuda:  # under autocast, rotary positions leave queries and keys in float32
+        query, key = query.to(value.dtype), key.to(value.dtype)
     return attend(module, query, key, value, attention_mask, **kwargs)
 
 
