@@ -2,6 +2,7 @@
 
 spread: loss and gradients of one step, however it is packed into rows, laid out as trees, accumulated and weighted,
         at stages 0, 2 and 3.
+shared: as spread, with rows that all ranks share (DeepSpeed Ulysses), by several kernels.
 matrix: losses of three steps at every ZeRO stage, for batches with pictures and mixed ones; with and without
         accumulation in turns, so that each of the three meets each value of the others.
 save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
@@ -67,12 +68,35 @@ def spread(told: dict) -> dict:
                 max_length=least,
                 trees=layout != "separate",
             )
-            loss, gradients = with_gradients(engine, trees, pictures, recipe)
-            far = max(
-                (gradients[name] - value).abs().max().item() / value.abs().max().clamp(min=1e-6).item()
-                for name, value in wanted[weighting].items()
-            )
-            found[f"zero {zero}, {layout}, rows of {row_tokens}, micro-batch {micro_batch}, {weighting}"] = [loss, far]
+            cell = f"zero {zero}, {layout}, rows of {row_tokens}, micro-batch {micro_batch}, {weighting}"
+            found[cell] = compared(engine, trees, pictures, recipe, wanted)
+    return found
+
+
+def compared(engine, trees, pictures, recipe, wanted) -> list[float]:  # the loss, and how far gradients are
+    loss, gradients = with_gradients(engine, trees, pictures, recipe)
+    return [
+        loss,
+        max(
+            (gradients[name] - value).abs().max().item() / value.abs().max().clamp(min=1e-6).item()
+            for name, value in wanted[recipe.weighting].items()
+        ),
+    ]
+
+
+def shared(told: dict) -> dict:
+    import torch
+
+    wanted, found = torch.load(told["gradients"]), {}
+    for zero, attention, recompute in ((0, "by-tree", False), (2, "varlen", True), (3, "dense", True)):
+        options = {"zero": zero, "attention": attention, "recompute": recompute, "sequence_parallel": told["ranks"]}
+        options |= {"data": told["sets"]["few"], "micro_batch": 1, "lr": 1e-12}
+        engine, trees, pictures = opened(recipe_of(told, **options))
+        for weighting, row_tokens, micro_batch in (("token", None, 2), ("root", 1000, 1), ("equal", None, 1)):
+            changed = {"weighting": weighting, "row_tokens": row_tokens, "micro_batch": micro_batch}
+            recipe = recipe_of(told, **options | changed, max_length=row_tokens or 2048)
+            cell = f"zero {zero}, {attention}, rows of {row_tokens}, {weighting}"
+            found[cell] = compared(engine, trees, pictures, recipe, wanted)
     return found
 
 
@@ -232,7 +256,7 @@ def run_ours(recipe: TrainRecipe) -> list[float]:
 
 def find(what: str, job: Path, out: Path) -> int:  # exit code
     "`WHAT[+WHAT...]` for the job in a file; rank 0 writes what was found."
-    parts = {part.__name__: part for part in (spread, matrix, save, load, shipped, naive)}
+    parts = {part.__name__: part for part in (spread, shared, matrix, save, load, shipped, naive)}
     found = {name: parts[name](json.loads(job.read_text())["told"]) for name in what.split("+")}
     import torch.distributed as dist
 

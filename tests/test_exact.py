@@ -97,7 +97,7 @@ def separate(told) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def two(told, separate, ranked) -> dict:
-    return ranked("spread+matrix+save+naive", 2, told)
+    return ranked("spread+shared+matrix+save+naive", 2, told)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,18 @@ def test_packing_layout_accumulation_and_ranks_change_nothing(separate, ranks, r
     accumulation, the stage and the number of ranks, under each weighting."""
     found = request.getfixturevalue(ranks)["spread"]
     assert len(found) == 3 * 5 and len({round(loss, 4) for loss in separate.values()}) == 3
+    wrong = {
+        cell: (loss, far)
+        for cell, (loss, far) in found.items()
+        if loss != pytest.approx(separate[cell.split(", ")[-1]], abs=2e-5) or far > 1e-3
+    }
+    assert wrong == {}, separate
+
+
+def test_rows_that_ranks_share_change_nothing(separate, two):
+    "Ulysses: each of two ranks has half of every row's tokens and half of the heads."
+    found = two["shared"]
+    assert len(found) == 3 * 3
     wrong = {
         cell: (loss, far)
         for cell, (loss, far) in found.items()

@@ -1,4 +1,4 @@
-"Loss, learning rate, speed and what trees save, of finished and running trainings; drawn again while a run goes on."
+"Loss, learning rate, speed, use of the device and what trees save, of trainings; drawn again while a run goes on."
 
 from collections import Counter
 
@@ -13,7 +13,14 @@ from cocoift.dashboard.seeds import run_labels
 from cocoift.viz import traced
 from cocoift.viz.names import cast
 
-PLACES = {"loss": "loss", "lr": "lr", "tokens_per_s": "speed", "tree_ratio": "trees"}  # column: its place
+PLACES = {  # column: its place
+    "loss": "loss",
+    "lr": "lr",
+    "tokens_per_s": "speed",
+    "tree_ratio": "trees",
+    "mfu": "mfu",
+    "waiting": "waiting",
+}
 LOG = ("loss", "lr")  # what a logarithmic axis is for
 EVERY = 4  # seconds
 
@@ -28,7 +35,7 @@ class Training:
             smooth = gr.Slider(0, 0.3, 0.05, step=0.01, label="Smooth over this share of a curve", elem_id="smooth")
         self.note, self.legend = gr.Markdown(elem_id="training-note"), gr.HTML(elem_id="training-legend")
         what = {place: column for column, place in PLACES.items()}
-        self.plots = figure_places(("loss", "lr"), ("speed", "trees"), what=what)
+        self.plots = figure_places(("loss", "lr"), ("speed", "trees"), ("mfu", "waiting"), what=what)
         self.stamp, self.timer = gr.State(""), gr.Timer(EVERY)
         self.choices = {"trainings": runs, "log": log, "smooth": smooth}
 

@@ -15,6 +15,7 @@ from ..files import UserError
 from .memory import GPUS, fit, hours, model_size
 from cocoift.train.prepare import (
     check_run,
+    check_ways,
     count_ranks,
     drawn,
     left_out,
@@ -72,6 +73,8 @@ def dry_run(
     "The plan of a run, its table, and one of its rows."
     recipe = drawn(recipe)
     machine = _machine(recipe, gpu)
+    if gpu is None:
+        check_ways(recipe)
     run, trees, family = check_run(recipe)
     shared = recipe.trees and family.trees
     sizes = trees.sizes_of(shared)

@@ -14,7 +14,7 @@ from ..files import Journal, UserError, check_output, write_json
 from ..locks import only_one
 from ..texts import read_json
 from .hosts import meet_hosts
-from .prepare import check_run, count_ranks, drawn, left_out, recipe_notes, settle_recipe
+from .prepare import check_run, check_ways, count_ranks, drawn, left_out, recipe_notes, settle_recipe
 from .processes import launch
 from .rates import speeds
 from .recipe import TrainRecipe
@@ -29,10 +29,16 @@ def finished(recipe: TrainRecipe, run: dict) -> bool:  # `run` as `check_run` te
     return (recipe.out / "train.json").exists()
 
 
+def _ways(recipe: TrainRecipe) -> dict[str, str]:
+    listed = recipe.out / "kernels.json"  # runs of an earlier version have none
+    return {option: way["taken"] for option, way in read_json(listed).items()} if listed.exists() else {}
+
+
 def train(recipe: TrainRecipe) -> dict:
     "Train, or finish a training that was interrupted, or hand back one that is done. The model lies in `out/model`."
     recipe = drawn(recipe)
     ranks = count_ranks(recipe)
+    check_ways(recipe)
     run, plan, family = check_run(recipe)
     for note in recipe_notes(recipe, family, plan):
         tqdm.write(f"cocoift train: {note}", file=sys.stderr)
@@ -48,6 +54,7 @@ def train(recipe: TrainRecipe) -> dict:
     return {
         **read_json(recipe.out / "train.json"),
         **speeds(Journal(recipe.out / "metrics.jsonl").read(), Journal(recipe.out / "times.jsonl").read()),
+        **_ways(recipe),
         "model": str(recipe.out / "model"),
         "left_out": left_out(recipe, plan),
     }

@@ -115,7 +115,17 @@ class Worker:
         self.devices, self.peak = dist.get_world_size(), peak_flops(device_name())
         note = (lambda text: tell_parent("note", text)) if self.first else (lambda text: None)
         self.checkpoints = Checkpoints(recipe.out, recipe.keep, note)
+        self.say_ways()
         self.metrics, self.times = Journal(recipe.out / "metrics.jsonl"), Journal(recipe.out / "times.jsonl")
+
+    def say_ways(self) -> None:
+        "What attends, and what comes to the loss, with their proofs."
+        chosen = self.model.chosen
+        if self.first:
+            write_json(self.recipe.out / "kernels.json", {option: way.table() for option, way in chosen.items()})
+        for option, way in chosen.items():
+            if torch.cuda.is_available():
+                self.checkpoints.note(way.line(option))
 
     def run(self) -> None:
         "From start or the last checkpoint to the finished model. Nothing, if others finished it meanwhile."

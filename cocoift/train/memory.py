@@ -53,6 +53,7 @@ _FREE = 0.1  # of a device's memory
 def bytes_of_rank(size: ModelSize, recipe: TrainRecipe, zero: int, ranks: int, rows: int) -> dict[str, int]:
     "Bytes that each rank holds at its fullest, by what for."
     cell, weight, tokens = 2 if recipe.precision == "bf16" else 4, recipe.weight_bytes(zero), rows * recipe.row
+    tokens = -(-tokens // recipe.sequence_parallel)
     inside = tokens * (8 * size.width + 4 * size.inner) * cell * 2  # of one layer
     between = tokens * size.width * cell * size.layers  # the inputs of all layers
     gradients = size.trained * 4 // (ranks if zero >= 2 else 1)  # summed in float32

@@ -105,6 +105,12 @@ class TrainRecipe(BaseModel):
     "Rows that a rank takes at once: as many as fit, if not said."
     recompute: bool = True
     "Gradient checkpointing."
+    attention: Literal["auto", "flex", "flex-flash", "varlen", "ffa", "by-tree", "dense"] = "auto"
+    "Kernel that attends trees; the fastest that proves itself on the device, if not said."
+    cross_entropy: Literal["auto", "chunked", "liger"] = "auto"
+    "The head's loss: in chunks, or Liger's fused kernel; the faster that proves itself, if not said."
+    sequence_parallel: int = Field(1, gt=0)
+    "Ranks that share each row's tokens (DeepSpeed Ulysses), for rows that one device does not hold."
     checkpoint: int = Field(500, gt=0)
     "Steps between checkpoints."
     keep: int = Field(2, gt=0)
@@ -143,7 +149,7 @@ class TrainRecipe(BaseModel):
 
 _FREE_TO_CHANGE = set(
     "model data images out draw ranks hostfile ssh_port interface master zero row_tokens trees micro_batch recompute "
-    "checkpoint keep report_to".split()
+    "attention cross_entropy sequence_parallel checkpoint keep report_to".split()
 )
 
 # %% ../../nbs/train/28_recipe.ipynb #511ea7c1
@@ -217,6 +223,16 @@ def _unspreadable(r: TrainRecipe) -> list[tuple[bool, str]]:
         (
             r.hostfile is None and bool(r.between),
             f"{' '.join(r.between)}: is for several hosts: name them with hostfile=, or leave it out",
+        ),
+        (
+            r.ranks is not None and r.ranks % r.sequence_parallel != 0,
+            f"sequence_parallel={r.sequence_parallel} ranks={r.ranks}: so many ranks share each row: "
+            "set ranks to a multiple of it, or leave sequence_parallel out",
+        ),
+        (
+            r.loss == "history" and (r.sequence_parallel > 1 or r.cross_entropy == "liger"),
+            f"loss=history sequence_parallel={r.sequence_parallel} cross_entropy={r.cross_entropy}: it compares "
+            "states of whole rows by logits of its own: leave both out",
         ),
         (max(r.betas) >= 1 or min(r.betas) < 0, f"betas={list(r.betas)}: must lie in [0, 1)"),
     ]

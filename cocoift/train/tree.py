@@ -241,6 +241,8 @@ def attention_of(model, rows: Rows):  # a table, a BlockMask, or tables by kind 
         raise ValueError("FlexAttention has no backward pass on a CPU: set attn_implementation='sdpa' there")
     if (window := window_of(model.config)) and rows.position_ids.max() >= window:
         return window_masks(config, rows, window)
+    if kind == NAME and (mask := getattr(model, "tree_mask", None)) and not lone(rows.cuts):
+        return mask(rows.spans, rows.cuts)
     if kind == "flex_attention" or kind == NAME and on_gpu and not lone(rows.cuts):
         return block_mask(rows.spans)
     return tree_mask(rows.spans, rows.cuts) if kind == NAME else rows.attention_mask
@@ -258,9 +260,10 @@ def predicting_states(
             "whose gradients would be mixed up: collate it with blank="
         )
     pictures = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in pictures.items()}
+    share = getattr(model, "share_mask", None)  # where several ranks share a row
     out = model.model(
         input_ids=rows.input_ids,
-        attention_mask=attention_of(model, rows),
+        attention_mask=share(attention_of(model, rows)) if share else attention_of(model, rows),
         position_ids=rows.position_ids,
         use_cache=False,
         **pictures,
@@ -272,5 +275,7 @@ def token_loss(
     model, rows: Rows, pictures: dict[str, torch.Tensor], chunk: int = LOGITS_AT_ONCE
 ) -> torch.Tensor:  # []  summed over the N learned tokens
     "Weighted cross-entropy of the learned tokens, summed."
-    hidden = predicting_states(model, rows, pictures)
+    hidden, fused = predicting_states(model, rows, pictures), getattr(model, "fused_loss", None)
+    if fused and len(hidden):
+        return fused(model.get_output_embeddings(), hidden, rows.targets, rows.weights)
     return head_loss(model.get_output_embeddings(), hidden, rows.targets, rows.weights, chunk)

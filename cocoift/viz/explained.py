@@ -108,6 +108,14 @@ EXPLANATIONS = {  # the function that draws a figure, and what it draws where it
         "Pieces of text trained on in a second.",
         "A fall that stays: another program wants the machine, or reading data is the limit.",
     ),
+    "trace:mfu": Explanation(
+        "How much of what the devices could compute went into the model itself: 0.4 is what good trainings reach.",
+        "A low curve: small batches, slow kernels, or waiting. Without a known device nothing is drawn.",
+    ),
+    "trace:waiting": Explanation(
+        "The part of each step in which the model waited for pictures to be read and decoded.",
+        "Anything clearly above zero: more processors, or smaller picture files, would make training faster.",
+    ),
     "trace:tree_ratio": Explanation(
         (
             "How much computing is saved because several conversations about one picture share it: 1.5 means "

@@ -38,12 +38,14 @@ _TRACES = {  # column: title, subtitle, axis
     "loss": ("Training loss", "Mean over what is learned; faint: as measured, line: smoothed", "loss"),
     "lr": ("Learning rate", "As the schedule gave it", "learning rate"),
     "tokens_per_s": ("Speed", "Tokens a second, all ranks together; smoothed", "tokens/s"),
+    "mfu": ("Use of the device", "Model FLOPs as a share of the devices' peak (MFU); smoothed", "MFU"),
+    "waiting": ("Waiting for pictures", "Share of a step in which the first rank waited; smoothed", "share"),
     "tree_ratio": ("What trees save", "Tokens of separate rows over tokens computed; 1 saves nothing", "tree ratio"),
 }
 
 
 _FEW = 8  # runs of which each measured point is shown, too
-_SMOOTH = ("loss", "tokens_per_s")
+_SMOOTH = ("loss", "tokens_per_s", "mfu", "waiting")
 
 
 def _smoothed(values: np.ndarray, share: float) -> np.ndarray:  # a mean over that share of the curve; a gap stays one

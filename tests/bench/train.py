@@ -3,6 +3,7 @@ by side in one run.
 
     python tests/bench/train.py [--quick] [--threads 2] [--data SOURCES] \\
         [--layers 4 --width 384 --repeats 3] [--deepspeed]
+    python tests/bench/train.py --flagperf [--toy] [--lengths FILE]        LLaVA-1.5-7B's shapes: flagperf.py
 
 Needs torch and transformers alone, so that it runs from a bare checkout on a GPU machine: there a LLaVA of about
 1.5 billion random parameters in bf16, FlexAttention, activation checkpointing. With `--data` (and the package
@@ -99,29 +100,36 @@ def batches(rows: list[list[Tree]], tokens: int) -> list[list[list[Tree]]]:  # o
     return found
 
 
-def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-ift` its conversations' tokens
-    """Built from the sources at hand; counted by a tokenizer of LLaMA's kind and size that is made from the texts
-    themselves."""
+def counted_lengths(path: Path) -> list[tuple[str | None, list[int]]]:  # of each image its conversations' tokens
+    """Of a dataset that the package reads, counted by a tokenizer of LLaMA's kind and size that is made from the texts
+    themselves. Conversations without a picture stand alone."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     from cocoift.conversation import read_conversations
-    from cocoift.data.build.make import BuildRecipe, build
-    from cocoift.options import load_recipe
 
-    with tempfile.TemporaryDirectory() as folder:
-        build(load_recipe("coco-ift", BuildRecipe), sources, Path(folder) / "set")
-        conversations = list(read_conversations(Path(folder) / "set"))
+    conversations = list(read_conversations(path))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     said = [[f"USER: {r.instruction} ASSISTANT: {r.response}" for r in c.rounds] for c in conversations]
     tokenizer.train_from_iterator(
         (text for texts in said for text in texts), trainers.BpeTrainer(vocab_size=32000, show_progress=False)
     )
-    lengths = defaultdict(list)
+    lengths, bare = defaultdict(list), []
     for c, texts in zip(conversations, said):
-        if c.images:
-            lengths[c.image].append(sum(len(tokenizer.encode(text).ids) + 1 for text in texts))
-    return [[min(t, 1400) for t in some[k : k + 16]] for some in lengths.values() for k in range(0, len(some), 16)]
+        tokens = sum(len(tokenizer.encode(text).ids) + 1 for text in texts)
+        lengths[c.image].append(tokens) if c.images else bare.append((None, [tokens]))
+    return [(image, some[k : k + 16]) for image, some in lengths.items() for k in range(0, len(some), 16)] + bare
+
+
+def real_lengths(sources: Path) -> list[list[int]]:  # of each image of `coco-ift` its conversations' tokens
+    "Built from the sources at hand."
+    from cocoift.data.build.make import BuildRecipe, build
+    from cocoift.options import load_recipe
+
+    with tempfile.TemporaryDirectory() as folder:
+        build(load_recipe("coco-ift", BuildRecipe), sources, Path(folder) / "set")
+        counted = counted_lengths(Path(folder) / "set")
+    return [[min(t, 1400) for t in some] for image, some in counted if image]
 
 
 # How it is trained on ------------------------------------------------------------------------------------------
@@ -132,6 +140,8 @@ def pixels(rows: Rows, model) -> dict:
         image: torch.randn(3, 336, 336, generator=torch.Generator().manual_seed(int(image)))
         for image in set(rows.images)
     }
+    if not rows.images:
+        return {}
     return {"pixel_values": torch.stack([one[image] for image in rows.images]).to(model.device, model.dtype)}
 
 
@@ -279,9 +289,9 @@ def ways_of(trees: list[Tree], cuda: bool) -> dict[str, Way]:
 # Exactness and DeepSpeed ------------------------------------------------------------------------------------------
 
 
-def exactness(model, trees: list[Tree]) -> dict:
+def exactness(model, trees: list[Tree], prepare: Callable | None = None) -> dict:
     """How far gradients are from those of separate rows in float32, as a part of their length: of trees, and of rows
-    as such."""
+    as such. `prepare` is done to the copy in bf16."""
 
     def gradient(model, rows):
         model.zero_grad(set_to_none=True)
@@ -299,6 +309,7 @@ def exactness(model, trees: list[Tree]) -> dict:
     found = {"float32_trees": off(gradient(exact, both))}
     del exact
     low = copy.deepcopy(model).to(torch.bfloat16)
+    prepare(low) if prepare else None
     return {
         name: float(f"{value:.3g}")
         for name, value in (
@@ -332,7 +343,12 @@ class Summed(torch.nn.Module):
         return our_loss(self.llava, batch)[0]
 
 
-def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
+def deepspeed_cells(
+    make: Callable,  # whether activations are recomputed -> a model
+    trees: list[Tree],
+    steps: int = 3,
+    cells: tuple = ((False, True), (True, True)),  # low-rank, recomputed
+) -> dict:
     "ZeRO 2 and 3, whole and low-rank, on one rank: losses of some steps, and how far they are from plain torch's."
     try:
         import deepspeed
@@ -351,12 +367,16 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
             "MASTER_PORT": str(s.getsockname()[1]),
         }
     cuda, found = torch.cuda.is_available(), {}
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
+        False  # or it is compiled, behind a lock that a kill leaves
+    )
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo")
     batch = [[tree] for tree in trees]
-    for lora in (False, True):
+    for lora, recomputed in cells:
+        kind = f"{'lora' if lora else 'full'}{'' if recomputed else ', not recomputed'}"
         for stage in (0, 2, 3):  # 0 is plain torch
             try:
-                model = make()
+                model = make(recomputed)
                 low_rank(model) if lora else None
             except ImportError as error:
                 found["lora"] = {"left_out": str(error)}
@@ -388,9 +408,9 @@ def deepspeed_cells(make: Callable, trees: list[Tree], steps: int = 3) -> dict:
                     torch.nn.utils.clip_grad_norm_(learns, 1.0)
                     optimizer.step()
                     optimizer.zero_grad()
-            name = f"{'lora' if lora else 'full'} zero {stage}"
+            name = f"{kind} zero {stage}"
             found[name] = {"losses": [round(x, 5) for x in losses], "seconds": round(time.perf_counter() - start, 2)}
-            plain = found[f"{'lora' if lora else 'full'} zero 0"]["losses"]
+            plain = found[f"{kind} zero 0"]["losses"]
             found[name]["off"] = max(abs(a - b) for a, b in zip(plain, losses)) if stage else 0.0
             del model, optimizer, learns
             if stage:
@@ -404,12 +424,20 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--quick", action="store_true", help="a small model, once: under a minute")
     asked.add_argument("--deepspeed", action="store_true")
+    asked.add_argument("--flagperf", action="store_true", help="LLaVA-1.5-7B's shapes, in FlagPerf's units")
+    asked.add_argument("--toy", action="store_true", help="with --flagperf: small numbers, the same functions")
+    asked.add_argument("--lengths", type=Path, help="with --flagperf: whose lengths, a JSON list or a dataset")
+    asked.add_argument("--kernel", help="with --flagperf: a kernel by name")
     asked.add_argument("--data", type=Path, help="a folder of sources, for the lengths of `coco-ift`")
     for name in ("layers", "width", "repeats", "threads"):
         asked.add_argument(f"--{name}", type=int)
     asked = asked.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
+    if asked.flagperf:
+        from flagperf import measure
+
+        return print(json.dumps(measure(asked.toy, asked.lengths, asked.kernel, asked.repeats or 2)))
     cuda, draws = torch.cuda.is_available(), random.Random(0)
     layers, width = (
         asked.layers or (24 if cuda else 2 if asked.quick else 4),
@@ -471,7 +499,7 @@ def main() -> None:
     if asked.deepspeed:
         small = grove([[20, 30]] * 2, draws)
         del model
-        out["deepspeed"] = deepspeed_cells(lambda: llava(cuda, layers, width), small)
+        out["deepspeed"] = deepspeed_cells(lambda recomputed: llava(cuda, layers, width), small)
     print(json.dumps(out))
 
 
