@@ -63,7 +63,7 @@ _PLACES = (
 )
 _NUMBERS = ("image_id", "imageId", "img_id", "cocoid")
 _COCO_END, _VG_END = 582_000, 2_418_000
-_OURS = re.compile(r"(?:coco|vg):\d+")
+_OURS = re.compile(r"(?:coco|vg):\d+|file:[0-9a-f]{64}|path:.+")  # as `cocoift overlap` lists them
 _STEM = re.compile(r"(?:^|/)(?:v7w_)?(\d{6,7})\.\w+$")
 
 
