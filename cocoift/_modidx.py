@@ -1369,6 +1369,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'cocoift/data/inspect/neighbours.py'),
                                                  'cocoift.data.inspect.neighbours._ordered': ( 'data/inspect/neighbours.html#_ordered',
                                                                                                'cocoift/data/inspect/neighbours.py'),
+                                                 'cocoift.data.inspect.neighbours._words': ( 'data/inspect/neighbours.html#_words',
+                                                                                             'cocoift/data/inspect/neighbours.py'),
                                                  'cocoift.data.inspect.neighbours.comparisons': ( 'data/inspect/neighbours.html#comparisons',
                                                                                                   'cocoift/data/inspect/neighbours.py'),
                                                  'cocoift.data.inspect.neighbours.hamming': ( 'data/inspect/neighbours.html#hamming',
