@@ -37,15 +37,42 @@ def _plan_lines(plan: dict) -> list[str]:
     ]
 
 
+def _compare_questions(path: Path, out: Path, against: list[Path], least: Optional[float], as_json: bool) -> None:
+    from cocoift.data.inspect.reworded import reworded
+    from cocoift.reports.near_page import write_reworded
+
+    result = reworded(path, out, against, **({} if least is None else {"least": least}))
+    page = write_reworded(result, out, path)
+    rows = [[name, r["rounds"], r["on_its_images"]] for name, r in result["against"].items()]
+    within, images = result["within"]["rounds"], result["within"]["images"]
+    lines = [
+        *([*columns(rows, ["against", "rounds that ask its questions", "on its images"]), ""] if rows else []),
+        f"{result['rounds']} rounds, {within} of them ask again in other words, on {images} images",
+        f"page: {page}",
+    ]
+    show(result | {"page": str(page)}, as_json, lines)
+
+
 @app.command("overlap")
 def overlap_command(
     out: Annotated[Path, typer.Option(help="The folder to make or to go on with: index, pairs, lists and page.")],
     pictures: Annotated[Optional[Path], typer.Option(help="Folder of a set's pictures.")] = None,
+    questions: Annotated[
+        Optional[Path],
+        typer.Option(help="A set whose questions are compared instead: a folder, LLaVA json or messages."),
+    ] = None,
     against: Annotated[
-        Optional[list[Path]], typer.Option(help="A folder of a benchmark's pictures; may be given several times.")
+        Optional[list[Path]],
+        typer.Option(
+            help="A folder of a benchmark's pictures, or the file of its questions; may be given several times."
+        ),
     ] = None,
     most: Annotated[
         Optional[int], typer.Option(help="Bits of 256 in which copies may differ; 47 if not given.")
+    ] = None,
+    least: Annotated[
+        Optional[float],
+        typer.Option(help="Of questions: the share of words that the same have in common; 0.8 if not given."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that read pictures.")] = 1,
     count: Annotated[Optional[int], typer.Option(min=1, help="With --dry-run: plan for so many pictures.")] = None,
@@ -54,15 +81,20 @@ def overlap_command(
     ] = False,
     json: Json = False,
 ) -> None:
-    "The same picture under another name: copies within a set, and of a benchmark's pictures."
-    from cocoift.reports.near_page import write_near
-
-    from cocoift.data.inspect.near import NearOptions, near_pictures, plan_near
-
-    if pictures is None:
-        raise UserError("--pictures: a folder of pictures is needed: name it")
+    "The same picture under another name, or the same question in other words: within a set, and of a benchmark's."
+    if (pictures is None) == (questions is None):
+        raise UserError("--pictures or --questions: one of the two is needed: name a folder of pictures, or a set")
+    foreign = {"--least": least} if pictures else {"--most": most, "--dry-run": dry_run, "--count": count}
+    if wrong := next((name for name, value in foreign.items() if value), None):
+        raise UserError(f"{wrong}: is for {'questions' if pictures else 'pictures'}: leave it out")
     if count and not dry_run:
         raise UserError("--count: is for plans: add --dry-run, or leave it out")
+    if questions:
+        _compare_questions(questions, out, against or [], least, json)
+        return
+    from cocoift.data.inspect.near import NearOptions, near_pictures, plan_near
+    from cocoift.reports.near_page import write_near
+
     options = NearOptions(pictures, out, tuple(against or ()), **({} if most is None else {"most": most}), jobs=jobs)
     if dry_run:
         plan = plan_near(options, count)
