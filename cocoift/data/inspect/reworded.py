@@ -30,7 +30,8 @@ _EMPTY = frozenset(
 )
 
 
-def _stem(word: str) -> str:
+def _stem(word: str) -> str:  # neither the man's nor many
+    word = word.removesuffix("'s").removesuffix("’s")
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
