@@ -84,8 +84,8 @@ def overlap_command(
     "The same picture under another name, or the same question in other words: within a set, and of a benchmark's."
     if (pictures is None) == (questions is None):
         raise UserError("--pictures or --questions: one of the two is needed: name a folder of pictures, or a set")
-    foreign = {"--least": least} if pictures else {"--most": most, "--dry-run": dry_run, "--count": count}
-    if wrong := next((name for name, value in foreign.items() if value), None):
+    foreign = {"--least": least} if pictures else {"--most": most, "--dry-run": dry_run or None, "--count": count}
+    if wrong := next((name for name, value in foreign.items() if value is not None), None):
         raise UserError(f"{wrong}: is for {'questions' if pictures else 'pictures'}: leave it out")
     if count and not dry_run:
         raise UserError("--count: is for plans: add --dry-run, or leave it out")
