@@ -19,10 +19,11 @@ def _picture_lines(result: dict, page: Path) -> list[str]:
     rows = [[name, t["pictures"], t["near"], t["under_another_name"]] for name, t in result["against"].items()]
     lists = [path for path in result["lists"].values() if path]
     unreadable = [f"cannot be read: {file}" for file in result["unreadable_files"][:5]]
+    limit = f"{result['most']:g} {result['unit']} at most"
     return [
         *([*columns(rows, ["against", "its pictures", "copies in the set", "under another name"]), ""] if rows else []),
         f"{result['pictures']} pictures, {result['within']['images']} of them copies of others "
-        f"({result['most']} bits of 256 at most), {result['flat']} without structure, {result['unreadable']} unreadable",
+        f"({limit}), {result['flat']} without structure, {result['unreadable']} unreadable",
         *unreadable,
         f"page: {page}",
         f"leave them out: cocoift build RECIPE clean='[..., {', '.join(lists)}]'" if lists else "nothing to leave out",
@@ -33,15 +34,16 @@ def _plan_lines(plan: dict) -> list[str]:
     return [
         f"{plan['pictures']:,} pictures, against {sum(plan['against'].values()):,}",
         f"reading {plan['read_seconds']:,.0f} s, searching {plan['search_seconds']:,.0f} s "
-        f"({plan['compared']:,} pairs are looked at), {plan['memory_mb']:,} MB of memory, {plan['disk_mb']:,.0f} MB of disk",
+        f"({plan['compared']:,} pairs are looked at)",
+        f"{plan['memory_mb']:,} MB of memory, {plan['disk_mb']:,.0f} MB of disk",
     ]
 
 
 def _compare_questions(path: Path, out: Path, against: list[Path], least: Optional[float], as_json: bool) -> None:
-    from cocoift.data.inspect.reworded import reworded
+    from cocoift.data.inspect.reworded import compare_questions
     from cocoift.reports.near_page import write_reworded
 
-    result = reworded(path, out, against, **({} if least is None else {"least": least}))
+    result = compare_questions(path, out, against, **({} if least is None else {"least": least}))
     page = write_reworded(result, out, path)
     rows = [[name, r["rounds"], r["on_its_images"]] for name, r in result["against"].items()]
     within, images = result["within"]["rounds"], result["within"]["images"]
@@ -68,11 +70,20 @@ def overlap_command(
         ),
     ] = None,
     most: Annotated[
-        Optional[int], typer.Option(help="Bits of 256 in which copies may differ; 47 if not given.")
+        Optional[float],
+        typer.Option(
+            help="The distance of copies: bits of 256 (47, as measured, if not given), or degrees with --tower."
+        ),
     ] = None,
     least: Annotated[
         Optional[float],
         typer.Option(help="Of questions: the share of words that the same have in common; 0.8 if not given."),
+    ] = None,
+    tower: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="A vision tower's folder: angles instead of bits, for pictures that were cut or padded; needs --most."
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that read pictures.")] = 1,
     count: Annotated[Optional[int], typer.Option(min=1, help="With --dry-run: plan for so many pictures.")] = None,
@@ -84,7 +95,11 @@ def overlap_command(
     "The same picture under another name, or the same question in other words: within a set, and of a benchmark's."
     if (pictures is None) == (questions is None):
         raise UserError("--pictures or --questions: one of the two is needed: name a folder of pictures, or a set")
-    foreign = {"--least": least} if pictures else {"--most": most, "--dry-run": dry_run or None, "--count": count}
+    foreign = (
+        {"--least": least}
+        if pictures
+        else {"--most": most, "--tower": tower, "--dry-run": dry_run or None, "--count": count}
+    )
     if wrong := next((name for name, value in foreign.items() if value is not None), None):
         raise UserError(f"{wrong}: is for {'questions' if pictures else 'pictures'}: leave it out")
     if count and not dry_run:
@@ -95,7 +110,7 @@ def overlap_command(
     from cocoift.data.inspect.near import NearOptions, near_pictures, plan_near
     from cocoift.reports.near_page import write_near
 
-    options = NearOptions(pictures, out, tuple(against or ()), **({} if most is None else {"most": most}), jobs=jobs)
+    options = NearOptions(pictures, out, tuple(against or ()), most, jobs, tower)
     if dry_run:
         plan = plan_near(options, count)
         show(plan, json, _plan_lines(plan))

@@ -32,7 +32,8 @@ class PicturePair:
 
 
 def _beside(path: Path) -> str:
-    return f'<div class="picture"><img alt="{escape(path.name)}" src="{embed(path, 2 * _PX)[0]}"><p class="asked">{escape(path.name)}</p></div>'
+    name, source = escape(path.name), embed(path, 2 * _PX)[0]
+    return f'<div class="picture"><img alt="{name}" src="{source}"><p class="asked">{name}</p></div>'
 
 
 @block_html.register
@@ -45,24 +46,24 @@ _SHOWN = 40  # pairs of each kind
 _ROWS = 200  # of questions
 
 
-def _text(pair: dict) -> str:
+def _text(pair: dict, unit: str) -> str:
     mirrored = ", one is the other's mirror image" if pair["mirrored"] else ""
-    return f"{pair['image']} and {pair['near']}: {pair['distance']} of 256 bits apart{mirrored}"
+    return f"{pair['image']} and {pair['near']}: {pair['distance']:g} {unit} apart{mirrored}"
 
 
-def _pairs(title: str, pairs: Sequence[dict], ours: Path, theirs: Path) -> Section | None:
+def _pairs(title: str, pairs: Sequence[dict], ours: Path, theirs: Path, unit: str) -> Section | None:
     if not pairs:
         return None
     first = sorted(pairs, key=lambda pair: -pair["distance"])[:_SHOWN]
     shown = f"{len(pairs):,} pairs" + (f", the {_SHOWN} that are furthest apart" if len(pairs) > _SHOWN else "")
-    blocks = [PicturePair(ours / pair["file"], theirs / pair["near_file"], _text(pair)) for pair in first]
+    blocks = [PicturePair(ours / pair["file"], theirs / pair["near_file"], _text(pair, unit)) for pair in first]
     return Section(title, [Text(f"{shown}. The doubtful ones come first."), *blocks])
 
 
 def _tiles(result: dict) -> Tiles:
     leaked = [
-        Tile(f"{found['near']:,}", f"of {name}", f"{found['under_another_name']:,} under another name")
-        for name, found in result["against"].items()
+        Tile(f"{leak['near']:,}", f"of {name}", f"{leak['under_another_name']:,} under another name")
+        for name, leak in result["against"].items()
     ]
     return Tiles(
         [
@@ -85,18 +86,20 @@ def write_near(
     sections = [Section("At a glance", [_tiles(result)])]
     for path in against:
         of = [pair for pair in pairs if pair["benchmark"] == (path.name or str(path))]
-        sections.append(_pairs(f"Pictures of {path.name}", of, pictures, path))
-    sections.append(_pairs("Copies within the set", [p for p in pairs if not p["benchmark"]], pictures, pictures))
+        sections.append(_pairs(f"Pictures of {path.name}", of, pictures, path, result["unit"]))
+    sections.append(
+        _pairs("Copies within the set", [p for p in pairs if not p["benchmark"]], pictures, pictures, result["unit"])
+    )
     if result["unreadable_files"]:
         files = pd.DataFrame({"file": result["unreadable_files"]})
         sections.append(Section("Pictures that cannot be read", [Table(files, "Nothing is known of them.")]))
-    lead = f"Pictures that differ in at most {result['most']} of 256 bits are taken for copies."
+    lead = f"Pictures that are at most {result['most']:g} {result['unit']} apart are taken for copies."
     facts = {"cocoift": __version__, "pictures": pictures.name, "against": ", ".join(p.name for p in against)}
     return write_report(out / "near.html", f"Copies in {pictures.name}", lead, list(filter(None, sections)), facts)
 
 
 def write_reworded(
-    result: dict,  # of `reworded`
+    result: dict,  # of `compare_questions`
     out: Path,  # its folder
     path: Path,  # the set
 ) -> Path:  # the page

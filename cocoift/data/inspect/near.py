@@ -15,43 +15,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .fingerprint import MOST_BITS, SIDE, fingerprint
-from .neighbours import Neighbours, comparisons, neighbours
+from .descriptor import Descriptor, Phash, TowerAngles, either_way
 from .picture_index import index_pictures
 from ...files import Journal, UserError, atomic_file, check_output, peak_mb, write_json
 from ...images import find_pictures
 from ...locks import owning
 
 # %% ../../../nbs/data/inspect/28_near.ipynb #a42a5ce9
-def _bytes(column: pd.Series, size: int = SIDE * SIDE // 8) -> np.ndarray:  # [N, B]
-    return np.frombuffer(b"".join(column), np.uint8).reshape(-1, size)
-
-
-def _either(own: np.ndarray, mirrored: np.ndarray, others: np.ndarray | None, most: int) -> pd.DataFrame:
-    "Pairs of points, the nearer of both ways: `one, other, distance, mirrored`."
-    straight = neighbours(own, others, most)
-    turned = neighbours(mirrored, own if others is None else others, most)
-    if others is None:
-        turned = Neighbours(*(values[turned.one < turned.other] for values in turned))
-    frames = [
-        pd.DataFrame(found._asdict()).assign(mirrored=flag) for flag, found in ((False, straight), (True, turned))
-    ]
-    return pd.concat(frames).sort_values("distance", kind="stable").drop_duplicates(["one", "other"])
-
-# %% ../../../nbs/data/inspect/28_near.ipynb #23347bc0
-def _staying(rows: pd.DataFrame, pairs: pd.DataFrame) -> dict[int, tuple[int, int, bool]]:
+def _staying(rows: pd.DataFrame, pairs: pd.DataFrame) -> dict[int, tuple[int, float, bool]]:
     "Points that go -> the one that stays, the distance, and whether mirrored. Rows are in order of who stays first."
     near: dict[int, list] = {}
     for one, other, distance, mirrored in pairs[["one", "other", "distance", "mirrored"]].itertuples(
         index=False, name=None
     ):
         near.setdefault(other, []).append((distance, one, mirrored))  # `one` comes first
-    gone: dict[int, tuple[int, int, bool]] = {}
+    gone: dict[int, tuple[int, float, bool]] = {}
     for point in range(len(rows)):
         staying = [(distance, one, mirrored) for distance, one, mirrored in near.get(point, ()) if one not in gone]
         if staying:
             distance, one, mirrored = min(staying)
-            gone[point] = one, int(distance), bool(mirrored)
+            gone[point] = one, distance, bool(mirrored)
     return gone
 
 
@@ -60,19 +43,21 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:  # who stays first
     return table.assign(area=-area).sort_values(["area", "image", "below"], kind="stable").reset_index(drop=True)
 
 
-def _pair(one: dict, other: dict, distance: int, mirrored: bool, benchmark: str) -> dict:
+def _pair(one: dict, other: dict, distance: float, mirrored: bool, benchmark: str) -> dict:
     return {
         "image": one["image"],
         "file": one["below"],
         "near": other["image"],
         "near_file": other["below"],
-        "distance": distance,
+        "distance": round(float(distance), 1),
         "mirrored": mirrored,
         "benchmark": benchmark,
     }
 
 
-def within_set(table: pd.DataFrame, most: int) -> list[dict]:  # a pair a picture that goes
+def within_set(
+    table: pd.DataFrame, most: float, descriptor: Descriptor = Phash()
+) -> list[dict]:  # a pair a picture that goes
     "Pictures of which the set holds another copy."
     named = table["image"].where(~table["image"].str.startswith("file:"), table["below"])
     one_each = _in_order(table.assign(named=named)).drop_duplicates("named")  # two files of COCO's 139 are one image
@@ -81,7 +66,7 @@ def within_set(table: pd.DataFrame, most: int) -> list[dict]:  # a pair a pictur
     points = [first.setdefault(row["bits"] or row["sha256"], k) for k, row in enumerate(rows)]
     heads = sorted(k for k in first.values() if rows[k]["status"] == "ok")
     ok = one_each.iloc[heads]
-    gone = _staying(ok, _either(_bytes(ok["bits"]), _bytes(ok["mirrored"]), None, most)) if len(heads) else {}
+    gone = _staying(ok, either_way(descriptor, ok, None, most)) if len(heads) else {}
     place = {head: k for k, head in enumerate(heads)}
     pairs = []
     for k, head in enumerate(points):
@@ -92,15 +77,17 @@ def within_set(table: pd.DataFrame, most: int) -> list[dict]:  # a pair a pictur
     return pairs
 
 
-def near_benchmark(table: pd.DataFrame, benchmark: pd.DataFrame, name: str, most: int) -> list[dict]:
+def near_benchmark(
+    table: pd.DataFrame, benchmark: pd.DataFrame, name: str, most: float, descriptor: Descriptor = Phash()
+) -> list[dict]:
     "Pictures of the set that are copies of a benchmark's, each with the nearest of these."
     ours, theirs = (rows[rows["status"] == "ok"].reset_index(drop=True) for rows in (table, benchmark))
     pairs = []
     if len(ours) and len(theirs):
-        near = _either(_bytes(ours["bits"]), _bytes(ours["mirrored"]), _bytes(theirs["bits"]), most)
+        near = either_way(descriptor, ours, theirs, most)
         nearest = near.drop_duplicates("one").sort_values("one")
         a, b = ours.to_dict("records"), theirs.to_dict("records")
-        pairs = [_pair(a[r.one], b[r.other], int(r.distance), bool(r.mirrored), name) for r in nearest.itertuples()]
+        pairs = [_pair(a[r.one], b[r.other], r.distance, bool(r.mirrored), name) for r in nearest.itertuples()]
     flat = benchmark[benchmark["status"] == "flat"].drop_duplicates("sha256").set_index("sha256")
     same = table[(table["status"] == "flat") & table["sha256"].isin(flat.index)]
     pairs += [_pair(row, flat.loc[row["sha256"]].to_dict(), 0, False, name) for row in same.to_dict("records")]
@@ -124,6 +111,9 @@ def _write_list(path: Path, pairs: Sequence[dict]) -> str | None:  # its path; N
     return str(path)
 
 
+_END = {Phash.unit: 128, TowerAngles.unit: 90}  # where chance alone brings pictures
+
+
 @dataclass(frozen=True, slots=True)
 class NearOptions:
     "What is compared, and what counts as a copy."
@@ -131,15 +121,33 @@ class NearOptions:
     pictures: Path  # the set's
     out: Path  # index, pairs, lists and page
     against: tuple[Path, ...] = ()  # folders of benchmarks' pictures
-    most: int = MOST_BITS  # bits of 256
+    most: float | None = None  # distance of copies; the descriptor's own limit, if not given
     jobs: int = 1
+    tower: Path | None = None  # a vision tower's folder: angles instead of bits
 
     def __post_init__(self):
-        if not 0 <= self.most < SIDE * SIDE // 2:
-            raise UserError(f"--most {self.most}: bits of {SIDE * SIDE} are needed, from 0 to {SIDE * SIDE // 2 - 1}")
+        if self.limit is None:
+            raise UserError(
+                "--tower: which angle makes a copy depends on the tower: give --most DEGREES, as `tests/bench/near.py "
+                "--tower` measures it (14 for DINOv2-small, to look at)"
+            )
+        if not 0 <= self.limit < _END[self.descriptor.unit]:
+            raise UserError(
+                f"--most {self.limit}: {self.descriptor.unit} from 0 to {_END[self.descriptor.unit] - 1} are needed"
+            )
+        if not self.tower and self.limit != int(self.limit):
+            raise UserError(f"--most {self.limit}: bits are counted: a whole number is needed")
         places = [os.path.realpath(path) for path in (self.pictures, *self.against)]
         if twice := next((path for path, place in zip(self.against, places[1:]) if places.count(place) > 1), None):
             raise UserError(f"--against {twice}: is named twice, or is the set itself: every picture would be its copy")
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return TowerAngles(self.tower) if self.tower else Phash()
+
+    @property
+    def limit(self) -> float | None:
+        return self.descriptor.most if self.most is None else self.most
 
 
 def _counts(table: pd.DataFrame) -> dict:
@@ -159,14 +167,18 @@ def near_pictures(options: NearOptions) -> dict:  # as `cocoift overlap --json` 
     start = time.process_time()
     out, names = options.out, [path.name or str(path) for path in options.against]
     check_output(out, "hashes", "overlap")
-    tables = index_pictures([options.pictures, *options.against], out / "hashes", options.jobs)
-    within = within_set(tables[0], options.most)
+    descriptor, limit = options.descriptor, options.limit
+    tables = index_pictures([options.pictures, *options.against], out / "hashes", options.jobs, descriptor)
+    within = within_set(tables[0], limit, descriptor)
     benchmark = [
-        pair for name, table in zip(names, tables[1:]) for pair in near_benchmark(tables[0], table, name, options.most)
+        pair
+        for name, table in zip(names, tables[1:])
+        for pair in near_benchmark(tables[0], table, name, limit, descriptor)
     ]
     Journal(out / "pairs.jsonl").rewrite([*benchmark, *within])
     result = {
-        "most": options.most,
+        "most": limit,
+        "unit": descriptor.unit,
         **_counts(tables[0]),
         "against": {name: _counts(table) | _leaked(benchmark, name) for name, table in zip(names, tables[1:])},
         "within": {"images": len({pair["image"] for pair in within})},
@@ -186,35 +198,35 @@ def _leaked(pairs: Sequence[dict], name: str) -> dict:
 
 # %% ../../../nbs/data/inspect/28_near.ipynb #8f973af6
 _TRIED = 20  # pictures
-_ROW_BYTES = 700  # in memory, of a picture's row and its ids
-_SEARCHED = 20_000  # fingerprints of chance
+_ROW_BYTES = 700  # in memory, of a picture's row and its ids, without what is seen of it
+_SEARCHED = 60_000  # of chance
 
 
-def _pair_rate() -> float:  # pairs compared a second
-    rows = np.random.default_rng(0).integers(0, 256, (_SEARCHED, SIDE * SIDE // 8), np.uint8)
+def _pair_rate(descriptor: Descriptor, size: int, most: float) -> float:  # pairs looked at a second
+    rows = np.random.default_rng(0).integers(0, 60, (_SEARCHED // max(1, size // 32), size), np.uint8)
     start = time.process_time()
-    neighbours(rows, most=SIDE * 2 - 1)
-    return comparisons(_SEARCHED, _SEARCHED, rows.shape[1], SIDE * 2 - 1) / max(time.process_time() - start, 1e-6)
+    descriptor.near([row.tobytes() for row in rows], None, most)
+    return descriptor.compared(len(rows), len(rows), most) / max(time.process_time() - start, 1e-6)
 
 
 def plan_near(options: NearOptions, pictures: int | None = None) -> dict:  # of so many, if not of the folder's own
     "Seconds and memory of reading and searching, by rates measured here and now; nothing is written."
-    albums = [find_pictures(path) for path in (options.pictures, *options.against)]
+    albums, descriptor = [find_pictures(path) for path in (options.pictures, *options.against)], options.descriptor
+    descriptor.facts()
     counts = [len(album) for album in albums]
     counts[0] = pictures or counts[0]
     below = sorted(path for paths in albums[0].named.values() for path in paths)
     tried = below[:: max(1, len(below) // _TRIED)][:_TRIED]
     start = time.process_time()
-    for path in tried:
-        fingerprint(Path(options.pictures, path).read_bytes())
-    each = (time.process_time() - start) / len(tried)
-    compared = 2 * sum(comparisons(counts[0], n, SIDE * SIDE // 8, options.most) for n in counts)  # and mirrored
+    seen = [descriptor.see(Path(options.pictures, path).read_bytes()) for path in tried]
+    each, size = (time.process_time() - start) / len(tried), max(len(print_.bits) for print_ in seen) or 32
+    compared = 2 * sum(descriptor.compared(counts[0], n, options.limit) for n in counts)  # and mirrored
     return {
         "pictures": counts[0],
         "against": dict(zip((path.name for path in options.against), counts[1:])),
         "read_seconds": round(each * sum(counts) / options.jobs, 1),
         "compared": compared,
-        "search_seconds": round(compared / _pair_rate(), 1),
-        "memory_mb": round(sum(counts) * _ROW_BYTES / 2**20 + 600),
-        "disk_mb": round(sum(counts) * 200 / 2**20, 1),
+        "search_seconds": round(compared / _pair_rate(descriptor, size, options.limit), 1),
+        "memory_mb": round(sum(counts) * (_ROW_BYTES + 6 * size) / 2**20 + 400),
+        "disk_mb": round(sum(counts) * (140 + 2 * size) / 2**20, 1),
     }

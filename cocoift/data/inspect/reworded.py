@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_ALIKE', 'topic', 'alike', 'Topics', 'Asked', 'set_questions', 'benchmark_questions', 'within_images',
-           'like_benchmark', 'reworded']
+           'like_benchmark', 'compare_questions']
 
 # %% ../../../nbs/data/inspect/30_reworded.ipynb #829e34db
 from collections import defaultdict
@@ -23,8 +23,8 @@ from ...locks import owning
 # %% ../../../nbs/data/inspect/30_reworded.ipynb #cd8856bb
 _EMPTY = frozenset(
     """
-    a an the this that these those is are was were be been being do does did has have had can could will would there here
-    it its of in on at to for with by from as and or out up one ones what which whats please tell me you your see
+    a an the this that these those is are was were be been being do does did has have had can could will would there
+    here it its of in on at to for with by from as and or out up one ones what which whats please tell me you your see
     picture image photo photograph pic scene shown
     """.split()
 )
@@ -73,9 +73,9 @@ class Topics:
     def near(self, topics: Sequence[frozenset[str]], least: float) -> Iterator[list[tuple[float, frozenset[str]]]]:
         "Of each topic, those that are alike, the nearest first."
         for topic, sketch in zip(topics, _hashed(topics)):
-            found = [(alike(topic, self._topics[k]), self._topics[k]) for k in self._index.query(sketch)]
+            nearest = [(alike(topic, self._topics[k]), self._topics[k]) for k in self._index.query(sketch)]
             yield sorted(
-                ((share, other) for share, other in found if share >= least), key=lambda p: (-p[0], sorted(p[1]))
+                ((share, other) for share, other in nearest if share >= least), key=lambda p: (-p[0], sorted(p[1]))
             )
 
 # %% ../../../nbs/data/inspect/30_reworded.ipynb #b8fbd1a7
@@ -176,15 +176,15 @@ def like_benchmark(asked: Iterable[Asked], path: Path, least: float) -> list[dic
         by_topic[topic(a.question)].append(a)
     near = zip(by_topic.values(), Topics(wordings).near(list(by_topic), least))
     return [
-        _pair(a, wordings[found[0][1]], found[0][0], path.name, a.image in images)
-        for rounds, found in near
-        if found
+        _pair(a, wordings[nearest[0][1]], nearest[0][0], path.name, a.image in images)
+        for rounds, nearest in near
+        if nearest
         for a in rounds
     ]
 
 # %% ../../../nbs/data/inspect/30_reworded.ipynb #b3903dc6
 @owning("compared")
-def reworded(
+def compare_questions(
     path: str | Path,  # a set
     out: Path,  # the folder for pairs and numbers
     against: Sequence[Path] = (),  # files of benchmarks' questions
