@@ -6,6 +6,7 @@
 __all__ = ['Descriptor', 'either_way', 'Phash', 'TowerAngles']
 
 # %% ../../../nbs/data/inspect/24_descriptor.ipynb #df9e1fdd
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +39,15 @@ class Descriptor(Protocol):
 
     def compared(self, n: int, m: int, most: float) -> int:
         "How many pairs are looked at."
+
+    def rate(self, most: float) -> float:
+        "How many of them a second, measured on chance here and now."
+
+
+def _rate(descriptor: Descriptor, rows: np.ndarray, most: float, compared: int) -> float:
+    start = time.process_time()
+    descriptor.near([row.tobytes() for row in rows], None, most)
+    return compared / max(time.process_time() - start, 1e-6)
 
 
 def either_way(
@@ -75,6 +85,11 @@ class Phash:
 
     def compared(self, n: int, m: int, most: float) -> int:
         return comparisons(n, m, HASH_SIDE * HASH_SIDE // 8, int(most))
+
+    def rate(self, most: float) -> float:
+        n, most = 120_000, 2 * (int(most) // HASH_SIDE)  # two chunks of 16, each with as many flips as in a whole hash
+        rows = np.random.default_rng(0).integers(0, 256, (n, 4), np.uint8)
+        return _rate(self, rows, most, comparisons(n, n, 4, most))
 
 # %% ../../../nbs/data/inspect/24_descriptor.ipynb #6295e798
 _BLOCK = 2048  # vectors
@@ -144,3 +159,7 @@ class TowerAngles:
 
     def compared(self, n: int, m: int, most: float) -> int:
         return n * m
+
+    def rate(self, most: float) -> float:
+        rows = np.random.default_rng(0).normal(size=(4096, 384)).astype(np.float16)
+        return _rate(self, rows, most, len(rows) ** 2)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from .descriptor import Descriptor, Phash, TowerAngles, either_way
@@ -43,7 +42,7 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:  # who stays first
     return table.assign(area=-area).sort_values(["area", "image", "below"], kind="stable").reset_index(drop=True)
 
 
-def _pair(one: dict, other: dict, distance: float, mirrored: bool, benchmark: str) -> dict:
+def _pair(one: pd.Series, other: pd.Series, distance: float, mirrored: bool, benchmark: str) -> dict:
     return {
         "image": one["image"],
         "file": one["below"],
@@ -61,10 +60,10 @@ def within_set(
     "Pictures of which the set holds another copy."
     named = table["image"].where(~table["image"].str.startswith("file:"), table["below"])
     one_each = _in_order(table.assign(named=named)).drop_duplicates("named")  # two files of COCO's 139 are one image
-    rows = one_each.to_dict("records")
-    first = {}  # of each content, the row that stays
-    points = [first.setdefault(row["bits"] or row["sha256"], k) for k, row in enumerate(rows)]
-    heads = sorted(k for k in first.values() if rows[k]["status"] == "ok")
+    contents = one_each["bits"].where(one_each["status"] == "ok", one_each["sha256"])
+    first: dict[bytes | str, int] = {}  # of each content, the row that stays
+    points = [first.setdefault(content, k) for k, content in enumerate(contents)]
+    heads = [k for content, k in first.items() if isinstance(content, bytes)]
     ok = one_each.iloc[heads]
     gone = _staying(ok, either_way(descriptor, ok, None, most)) if len(heads) else {}
     place = {head: k for k, head in enumerate(heads)}
@@ -73,7 +72,7 @@ def within_set(
         to, distance, mirrored = gone.get(place.get(head, -1), (None, 0, False))
         stays = head if to is None else heads[to]
         if stays != k:
-            pairs.append(_pair(rows[k], rows[stays], distance, mirrored, ""))
+            pairs.append(_pair(one_each.iloc[k], one_each.iloc[stays], distance, mirrored, ""))
     return pairs
 
 
@@ -86,11 +85,13 @@ def near_benchmark(
     if len(ours) and len(theirs):
         near = either_way(descriptor, ours, theirs, most)
         nearest = near.drop_duplicates("one").sort_values("one")
-        a, b = ours.to_dict("records"), theirs.to_dict("records")
-        pairs = [_pair(a[r.one], b[r.other], r.distance, bool(r.mirrored), name) for r in nearest.itertuples()]
+        pairs = [
+            _pair(ours.iloc[r.one], theirs.iloc[r.other], r.distance, bool(r.mirrored), name)
+            for r in nearest.itertuples()
+        ]
     flat = benchmark[benchmark["status"] == "flat"].drop_duplicates("sha256").set_index("sha256")
     same = table[(table["status"] == "flat") & table["sha256"].isin(flat.index)]
-    pairs += [_pair(row, flat.loc[row["sha256"]].to_dict(), 0, False, name) for row in same.to_dict("records")]
+    pairs += [_pair(row, flat.loc[row["sha256"]], 0, False, name) for _, row in same.iterrows()]
     return pairs
 
 # %% ../../../nbs/data/inspect/28_near.ipynb #b663bd9a
@@ -199,14 +200,6 @@ def _leaked(pairs: Sequence[dict], name: str) -> dict:
 # %% ../../../nbs/data/inspect/28_near.ipynb #8f973af6
 _TRIED = 20  # pictures
 _ROW_BYTES = 700  # in memory, of a picture's row and its ids, without what is seen of it
-_SEARCHED = 60_000  # of chance
-
-
-def _pair_rate(descriptor: Descriptor, size: int, most: float) -> float:  # pairs looked at a second
-    rows = np.random.default_rng(0).integers(0, 60, (_SEARCHED // max(1, size // 32), size), np.uint8)
-    start = time.process_time()
-    descriptor.near([row.tobytes() for row in rows], None, most)
-    return descriptor.compared(len(rows), len(rows), most) / max(time.process_time() - start, 1e-6)
 
 
 def plan_near(options: NearOptions, pictures: int | None = None) -> dict:  # of so many, if not of the folder's own
@@ -226,7 +219,7 @@ def plan_near(options: NearOptions, pictures: int | None = None) -> dict:  # of 
         "against": dict(zip((path.name for path in options.against), counts[1:])),
         "read_seconds": round(each * sum(counts) / options.jobs, 1),
         "compared": compared,
-        "search_seconds": round(compared / _pair_rate(descriptor, size, options.limit), 1),
+        "search_seconds": round(compared / descriptor.rate(options.limit), 1),
         "memory_mb": round(sum(counts) * (_ROW_BYTES + 6 * size) / 2**20 + 400),
         "disk_mb": round(sum(counts) * (140 + 2 * size) / 2**20, 1),
     }
