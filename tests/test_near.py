@@ -105,6 +105,8 @@ def test_what_cannot_be_compared(pictures, typed, tmp_path):
         ("--pictures", pictures / "gone", *out): f"{pictures / 'gone'}: no such folder of pictures: check the path",
         tuple(out): "--pictures or --questions: one of the two is needed",
         ("--pictures", pictures / "set", "--most", 200, *out): "--most 200: bits of 256 are needed, from 0 to 127",
+        ("--pictures", pictures / "set", "--tower", pictures, *out): "--tower: which angle makes a copy depends on the",
+        ("--pictures", pictures / "set", "--tower", pictures, "--most", 9, *out): f"{pictures}: holds no weights",
         ("--pictures", pictures / "set", "--least", 0.5, *out): "--least: is for questions: leave it out",
         ("--questions", pictures / "gone.json", *out): f"{pictures / 'gone.json'}: no such file or folder",
         ("--pictures", pictures / "set", "--against", pictures / "set", *out): "is named twice, or is the set itself",

@@ -199,7 +199,7 @@ def _leaked(pairs: Sequence[dict], name: str) -> dict:
 
 # %% ../../../nbs/data/inspect/28_near.ipynb #8f973af6
 _TRIED = 20  # pictures
-_ROW_BYTES = 700  # in memory, of a picture's row and its ids, without what is seen of it
+_ROW_BYTES = 1800  # in memory, of a picture's row, its ids and its part of the search
 
 
 def plan_near(options: NearOptions, pictures: int | None = None) -> dict:  # of so many, if not of the folder's own
