@@ -81,9 +81,9 @@ def _named(path: Path) -> str | None:
     return None if _ALTERED_NAME.search(path.name) else image_of(os.path.abspath(path))
 
 
-def picture_image(path: Path) -> str:
+def picture_image(path: Path, read: Callable[[str], str] = digest) -> str:  # `read` gives a file's sha256
     "Who a picture file is: by its name where that tells, else by its bytes."
-    return _named(path) or f"file:{digest(path)}"
+    return _named(path) or f"file:{read(os.fspath(path))}"
 
 # %% ../nbs/02_images.ipynb #b42510e5
 _MASK_HOME = re.compile(

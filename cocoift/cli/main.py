@@ -17,7 +17,21 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 import typer
 
 # each adds its commands
-from . import archives, cure, dataset, endpoint, eval, experiment, judge, scope, score, studies, train, where
+from cocoift.cli import (
+    archives,
+    cure,
+    dataset,
+    endpoint,
+    eval,
+    experiment,
+    judge,
+    overlap,
+    scope,
+    score,
+    studies,
+    train,
+    where,
+)
 from .base import app
 from ..files import Failed, UserError
 
@@ -59,12 +73,14 @@ EXTRAS = {
     "openai": "eval",
     "plotly": "app",
     "gradio": "app",
+    "imagehash": "near",
+    "datasketch": "near",
 }
 
 
 _ORDER = (  # of the commands in `--help`, whatever order they were imported in
-    "sources fetch build audit repair export rewrite label train cure assemble convert eval judge compare experiment "
-    "scope likelihood surgery score report quickstart app"
+    "sources fetch build audit overlap repair export rewrite label train cure assemble convert eval judge compare "
+    "experiment scope likelihood surgery score report quickstart app"
 ).split()
 
 
