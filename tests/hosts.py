@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 NAMES = {"alpha": "10.99.0.1", "beta": "10.99.0.2"}
+OTHERS = {"locked": "10.99.0.2", "gamma": "10.99.0.2", "delta": "10.99.0.9"}  # beta: not let in, not known; nobody
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 SERVER = """HostKey {0}/key
 AuthorizedKeysFile {0}/key.pub
@@ -29,6 +30,8 @@ IdentitiesOnly yes
 UserKnownHostsFile {0}/known
 GlobalKnownHostsFile none
 StrictHostKeyChecking yes
+Host locked
+User daemon
 """
 START = """set -e
 hostname $1
@@ -79,6 +82,10 @@ class Host:
         enter = ["nsenter", f"--target={self.first.pid}", "--net", "--pid", "--uts", "--mount"]
         return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(cwd), *map(str, command)]
 
+    def pull(self, way: str) -> None:  # up, down
+        "The cable."
+        subprocess.run(self.inside("ip", "link", "set", "wire", way), check=True)
+
     def processes(self) -> list[psutil.Process]:
         "What runs there."
         own, found = os.readlink(f"/proc/{self.first.pid}/ns/pid"), []
@@ -118,8 +125,9 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
     "alpha and beta; `folder` is for what they share."
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
     public = " ".join((folder / "key.pub").read_text().split()[:2])
-    (folder / "known").write_text("".join(f"{name},{address} {public}\n" for name, address in NAMES.items()))
-    (folder / "names").write_text("".join(f"{a} {name}\n" for name, a in {"localhost": "127.0.0.1", **NAMES}.items()))
+    named = {"localhost": "127.0.0.1", **NAMES, **OTHERS}
+    (folder / "known").write_text(f"alpha,beta,locked,delta {public}\n")
+    (folder / "names").write_text("".join(f"{address} {name}\n" for name, address in named.items()))
     (folder / "sshd_config").write_text(SERVER.format(folder))
     (folder / "ssh_config").write_text(CLIENT.format(folder))
     with ExitStack() as stack:
