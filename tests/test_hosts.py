@@ -35,6 +35,20 @@ def command(small: Path, folder: Path, *options: str, first: str = "alpha") -> l
     return [COCOIFT, "train", "tiny", *inputs(small), "out=run", "hostfile=hosts", "batch=8", *options]
 
 
+def batch_job(small: Path, folder: Path, root: Path, *options: str) -> list[str]:
+    """The page's sbatch script with a recipe for here, and `scontrol` as it answers within a job of alpha and beta."""
+    page = json.loads((root / "nbs/cli/74_train.ipynb").read_text())
+    [text] = [text for cell in page["cells"] if "cat > train.sbatch" in (text := "".join(cell["source"]))]
+    script = text.partition("<<'END'\n")[2].partition("END\n")[0]
+    ours = ["tiny", *inputs(small), "out=run", "batch=8", *options]
+    script, count = re.subn(r"coco-ift-13b .*(?= hostfile=)", " ".join(ours), script)
+    assert count == 1
+    (folder / "train.sbatch").write_text(script)
+    (folder / "scontrol").write_text('#!/bin/sh\n[ "$*" = "show hostnames alpha,beta" ] && printf "alpha\\nbeta\\n"\n')
+    (folder / "scontrol").chmod(0o755)
+    return ["bash", "train.sbatch"]
+
+
 def wait(ready, process: subprocess.Popen, seconds: float = 300) -> None:
     "Until it is `ready()`, while the command runs."
     end = time.monotonic() + seconds
@@ -54,12 +68,15 @@ def stranger(host: Host, like: psutil.Process) -> tuple[subprocess.Popen, psutil
     return started(host, sys.executable, "-c", "import time; time.sleep(600)", *like.cmdline(), cwd=Path("/"), env=OWN)
 
 
-def test_two_hosts_train_as_one(hosts, forked, small, tmp_path):
-    """Losses are those of two ranks on one host. The other host's rank has what this one's has, each its own network.
-    One SIGTERM, and a checkpoint is written and nobody is left; what the run did not start lives on."""
+def test_two_hosts_train_as_one(hosts, forked, small, root, tmp_path):
+    """The job of the sbatch script. Losses are those of two ranks on one host. The other host's rank has what this
+    one's has, each its own network. One SIGTERM, as SLURM sends it, and a checkpoint is written and nobody is left;
+    what the run did not start lives on."""
     run, names = tmp_path / "run", ("GLOO_SOCKET_IFNAME", "MASTER_ADDR", "DS_ACCELERATOR", "NCCL_DEBUG", "API_KEY")
-    env = OWN | {"NCCL_DEBUG": "WARN", "API_KEY": "secret"}
-    held, parent = started(hosts[0], *command(small, tmp_path, "steps=3000", "checkpoint=2000"), cwd=tmp_path, env=env)
+    env = OWN | {"NCCL_DEBUG": "WARN", "API_KEY": "secret", "PATH": f"{tmp_path}:{COCOIFT.parent}:{os.environ['PATH']}"}
+    env |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "alpha,beta", "SLURM_GPUS_ON_NODE": "1"}
+    job = batch_job(small, tmp_path, root, "steps=3000", "checkpoint=2000")
+    held, parent = started(hosts[0], *job, cwd=tmp_path, env=env)
     try:
         wait(lambda: reached(run, 5), held)
         mine, theirs = by_host(hosts, run)
@@ -140,7 +157,7 @@ def test_a_killed_command_leaves_nothing_on_any_host(hosts, forked, small, tmp_p
 
 @pytest.mark.slow
 def test_a_host_that_vanishes_is_told_in_a_line(hosts, small, tmp_path):
-    "A cable is pulled. The command ends with one line that names the host and the checkpoint; nobody waits on any side."
+    "A cable is pulled. The command ends with a line that names the host and the checkpoint; nobody waits on any side."
     run, own = tmp_path / "run", command(small, tmp_path, "steps=3000", "checkpoint=5")
     held, _ = started(hosts[0], *own, cwd=tmp_path, env=OWN)
     wait(lambda: reached(run, 8), held)

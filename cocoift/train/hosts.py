@@ -46,7 +46,8 @@ def read_hostfile(path: Path) -> dict[str, int]:  # host -> slots
 def here() -> set[str]:
     "The names and addresses of this host."
     addresses = (address.address for of_one in psutil.net_if_addrs().values() for address in of_one)
-    return {"localhost", socket.gethostname(), *addresses}
+    name = socket.gethostname()
+    return {"localhost", name, name.partition(".")[0], *addresses}
 
 # %% ../../nbs/train/42_hosts.ipynb #bc782355
 SECONDS = 10  # to answer
@@ -119,6 +120,7 @@ HANDED = (
     "CCL_",
     "CUDA_",
     "DS_",
+    "FI_",
     "GLOO_",
     "HF_",
     "KMP_",
@@ -130,8 +132,10 @@ HANDED = (
     "PYTHON",
     "TOKENIZERS_",
     "TORCH",
+    "TRACKIO_",
     "TRANSFORMERS_",
     "UCX_",
+    "WANDB_",
 )
 OWN = ("CUDA_VISIBLE_DEVICES",)  # what is true of one host alone
 
