@@ -88,14 +88,14 @@ class Host:
 
     def processes(self) -> list[psutil.Process]:
         "What runs there."
-        own, found = os.readlink(f"/proc/{self.first.pid}/ns/pid"), []
+        own, theirs = os.readlink(f"/proc/{self.first.pid}/ns/pid"), []
         for process in psutil.process_iter(["cmdline"]):
             try:
                 if os.readlink(f"/proc/{process.pid}/ns/pid") == own:
-                    found.append(process)
+                    theirs.append(process)
             except OSError:
                 pass  # has ended
-        return found
+        return theirs
 
     def end(self) -> None:
         self.process.stdin.close()
@@ -114,8 +114,8 @@ def started(host: Host, *command, cwd: Path, env: dict) -> tuple[subprocess.Pope
         env=env,
     )
     for _ in range(1000):
-        if found := psutil.Process(entered.pid).children():
-            return entered, found[0]
+        if children := psutil.Process(entered.pid).children():
+            return entered, children[0]
         time.sleep(0.01)
     raise AssertionError(entered.communicate()[1])
 

@@ -41,7 +41,7 @@ def batch_job(small: Path, folder: Path, root: Path, *options: str) -> list[str]
     [text] = [text for cell in page["cells"] if "cat > train.sbatch" in (text := "".join(cell["source"]))]
     script = text.partition("<<'END'\n")[2].partition("END\n")[0]
     ours = ["tiny", *inputs(small), "out=run", "batch=8", *options]
-    script, count = re.subn(r"coco-ift-13b .*(?= hostfile=)", " ".join(ours), script)
+    script, count = re.subn(r"coco-ift-13b .*(?= hostfile=)", " ".join(ours), script, flags=re.DOTALL)
     assert count == 1
     (folder / "train.sbatch").write_text(script)
     (folder / "scontrol").write_text('#!/bin/sh\n[ "$*" = "show hostnames alpha,beta" ] && printf "alpha\\nbeta\\n"\n')
@@ -80,15 +80,15 @@ def test_two_hosts_train_as_one(hosts, forked, small, root, tmp_path):
     try:
         wait(lambda: reached(run, 5), held)
         mine, theirs = by_host(hosts, run)
-        told = [[rank.environ().get(name) for name in names] for rank in (mine, theirs)]
-        assert told == [["wire", "10.99.0.1", "cpu", "WARN", key] for key in ("secret", None)]
+        handed = [[rank.environ().get(name) for name in names] for rank in (mine, theirs)]
+        assert handed == [["wire", "10.99.0.1", "cpu", "WARN", key] for key in ("secret", None)]
         ranks = ranks_of(run)
         (other, alike), since = stranger(hosts[1], theirs), time.monotonic()
         parent.send_signal(signal.SIGTERM)
-        said = held.communicate(timeout=120)[1]
+        words = held.communicate(timeout=120)[1]
         gone, alive = psutil.wait_procs(ranks, 10)
         print(f"ended {time.monotonic() - since:.1f} s after SIGTERM")
-        assert held.returncode == 1 and "with a checkpoint; the same command goes on from there" in said, said
+        assert held.returncode == 1 and "with a checkpoint; the same command goes on from there" in words, words
         assert not alive and alike.is_running() and other.poll() is None
         alike.kill(), other.wait()
     finally:
@@ -164,11 +164,11 @@ def test_a_host_that_vanishes_is_told_in_a_line(hosts, small, tmp_path):
     ranks, since = ranks_of(run), time.monotonic()
     hosts[1].pull("down")
     try:
-        said = held.communicate(timeout=300)[1].splitlines()
-        print(f"told {time.monotonic() - since:.1f} s after the cable was pulled: {said[-1]}")
+        *words, last = held.communicate(timeout=300)[1].splitlines()
+        print(f"told {time.monotonic() - since:.1f} s after the cable was pulled: {last}")
         at = Checkpoints(run).latest()
         lost = "cocoift train: the connection to host beta is lost: see whether it is up; "
-        assert said[-1] == f"{lost}run the same command again to go on from the last checkpoint ({at})", said
+        assert last == f"{lost}run the same command again to go on from the last checkpoint ({at})", words
         assert held.returncode == 1 and not psutil.wait_procs(ranks, 2 * SILENCE)[1]
         print(f"all ended {time.monotonic() - since:.1f} s after it")
         done = subprocess.run(hosts[0].inside(*own, cwd=tmp_path), capture_output=True, text=True, env=OWN)

@@ -234,7 +234,7 @@ class Started:
         if not self.codes and (run / "train.json").exists():
             return
         # where it began: a lost connection, a killed process; the others then fail by what they miss
-        host, code = max(self.codes.items(), key=lambda found: found[1] % 256, default=("", 0))
+        host, code = max(self.codes.items(), key=lambda ended: ended[1] % 256, default=("", 0))
         again = (
             f"run the same command again to go on from the last checkpoint ({Checkpoints(run).latest() or 'none yet'})"
         )
