@@ -33,6 +33,8 @@ StrictHostKeyChecking yes
 Host locked
 User daemon
 """
+APART = ["--net", "--pid", "--uts", "--mount", "--mount-proc"]
+TRIED = "mount -t tmpfs none /run && ip link add wire type veth peer name other && ls /etc/ssh/ssh_config"
 START = """set -e
 hostname $1
 mount -t tmpfs none /dev/shm
@@ -53,8 +55,8 @@ def missing() -> str:
     lacks = [name for name in ("ip", "unshare", "nsenter", "ssh", "ssh-keygen") if not shutil.which(name)]
     if lacks := lacks + ["sshd"] * (not SSHD):
         return f"no {', '.join(lacks)} here: apt-get install openssh-server iproute2"
-    tried = subprocess.run(["unshare", "-n", "-p", "-u", "-m", "--fork", "true"], capture_output=True, text=True)
-    return f"network namespaces are not allowed here ({tried.stderr.strip()})" if tried.returncode else ""
+    tried = subprocess.run(["unshare", *APART, "--fork", "sh", "-c", TRIED], capture_output=True, text=True)
+    return f"hosts cannot be made of namespaces here ({tried.stderr.strip()})" if tried.returncode else ""
 
 
 class Host:
@@ -62,7 +64,7 @@ class Host:
 
     def __init__(self, name: str, folder: Path):
         self.name, self.address = name, NAMES[name]
-        apart = ["unshare", "-n", "-p", "-u", "-m", "--mount-proc", "--fork", "sh", "-c", START, "sh"]
+        apart = ["unshare", *APART, "--fork", "sh", "-c", START, "sh"]
         self.process = subprocess.Popen(
             [*apart, name, self.address, folder, SSHD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
