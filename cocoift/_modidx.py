@@ -5237,6 +5237,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'cocoift.train.processes.Started': ('train/processes.html#started', 'cocoift/train/processes.py'),
                                          'cocoift.train.processes.Started.__init__': ( 'train/processes.html#started.__init__',
                                                                                        'cocoift/train/processes.py'),
+                                         'cocoift.train.processes.Started.beat': ( 'train/processes.html#started.beat',
+                                                                                   'cocoift/train/processes.py'),
                                          'cocoift.train.processes.Started.end': ( 'train/processes.html#started.end',
                                                                                   'cocoift/train/processes.py'),
                                          'cocoift.train.processes.Started.judge': ( 'train/processes.html#started.judge',

@@ -25,7 +25,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..files import Failed, UserError, write_json
-from .hosts import Met, attended, end, interface_of, job_line, read_hostfile
+from .checkpoint import Checkpoints
+from .hosts import LOST, SILENCE, Met, attended, end, interface_of, job_line, read_hostfile
 from .loop import MARK
 from .recipe import TrainRecipe
 
@@ -173,7 +174,8 @@ class Started:
 
     def __init__(self, recipe: TrainRecipe, job: Path, met: dict[str, Met]):
         self.messages: list[dict] = []
-        self.met, self.since = met, 0.0
+        self.met, self.since, self.beaten = met, 0.0, time.monotonic()
+        self.codes: dict[str, int] = {}  # of hosts that failed by themselves
         hosts, environment = hosts_of(recipe), environment_of(recipe)
         own = sum(slots for host, slots in hosts.items() if host not in met)
         self.processes, self.watches = {}, []
@@ -187,11 +189,22 @@ class Started:
 
     def over(self) -> bool:
         "Whether all have ended, or one has failed and the others had a moment to say why."
-        codes = [process.poll() for process in self.processes.values()]
-        if any(codes) and None in codes:
+        codes = {host: process.poll() for host, process in self.processes.items()}
+        self.codes = {host: code for host, code in codes.items() if code}
+        if self.codes and None in codes.values():
             self.since = self.since or time.monotonic()
             return time.monotonic() - self.since > 10
-        return None not in codes
+        return None not in codes.values()
+
+    def beat(self) -> None:
+        "Let other hosts hear that this one is there."
+        if time.monotonic() - self.beaten < SILENCE / 12:
+            return
+        self.beaten = time.monotonic()
+        for host in self.met:
+            with suppress(OSError):  # lost, which is seen by its code
+                self.processes[host].stdin.write(b"\n")
+                self.processes[host].stdin.flush()
 
     def end(self) -> None:
         "End at once what still runs: groups of this host, and lines to other hosts, where what hangs on them ends."
@@ -218,14 +231,17 @@ class Started:
         for kind, error in (("user", UserError), ("failed", Failed), ("stopped", Failed)):
             if messages := [line["message"] for line in self.messages if line["kind"] == kind]:
                 raise error(messages[0] + ("; the same command goes on from there" if kind == "stopped" else ""))
-        codes = {host: process.returncode for host, process in self.processes.items()}
-        code, host = next(((code, host) for host, code in codes.items() if code), (0, ""))
-        if code or not (run / "train.json").exists():
-            on_host = f" on host {host}" if len(codes) > 1 and host else ""
-            raise Failed(
-                f"training stopped with code {code}{on_host}: see {run / 'log.txt'}; "
-                "run the same command again to go on from the last checkpoint"
-            )
+        if not self.codes and (run / "train.json").exists():
+            return
+        # where it began: a lost connection, a killed process; the others then fail by what they miss
+        host, code = max(self.codes.items(), key=lambda ended: ended[1] % 256, default=("", 0))
+        again = (
+            f"run the same command again to go on from the last checkpoint ({Checkpoints(run).latest() or 'none yet'})"
+        )
+        if host in self.met and code == LOST:
+            raise Failed(f"the connection to host {host} is lost: see whether it is up; {again}")
+        on_host = f" on host {host}" if host and len(self.processes) > 1 else ""
+        raise Failed(f"training stopped with code {code}{on_host}: see {run / 'log.txt'}; {again}")
 
 # %% ../../nbs/train/45_processes.ipynb #06cd1250
 def _interrupt(*_) -> None:
@@ -246,6 +262,7 @@ def launch(recipe: TrainRecipe, steps: int, met: dict[str, Met] | None = None) -
         while not started.over():
             try:
                 time.sleep(0.2)
+                started.beat()
                 bar.follow()
                 started.show_notes()
             except KeyboardInterrupt:

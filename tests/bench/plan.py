@@ -2,12 +2,14 @@
 
     python tests/bench/plan.py [--quick] [--conversations 1000000]
 
-The last line is one JSON document: `conversations`, `seconds.{tokenise,again,plan,step}`, `peak_mb.{parent,rank}`,
+The last line is one JSON document: `conversations`, `seconds.{tokenise,again,plan,step}` by the clock and
+`processor.{tokenise,plan,step}` of all processes, which a loaded machine does not change, `peak_mb.{parent,rank}`,
 `tokens`."""
 
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import tempfile
 import time
@@ -33,21 +35,26 @@ def said(number: int):
     )
 
 
+def processor() -> float:  # seconds of this process and of those that it waited for
+    return sum(os.times()[:4])
+
+
 def rank(model: Path, folder: Path, out) -> None:
     from cocoift.models.family import open_family
     from cocoift.train.plan import Plan, TreeSampler
 
-    family, start = open_family(model), time.perf_counter()
+    family, start, used = open_family(model), time.perf_counter(), processor()
     plan = Plan(folder, family, 2048)
     sampler = TreeSampler(plan, 128, 0)
     sampler.step(0)
-    middle = time.perf_counter()
+    middle, planned = time.perf_counter(), processor()
     for step in range(1, 11):
         sampler.step(step)
     out.put(
         {
             "plan": middle - start,
             "step": (time.perf_counter() - middle) / 10,
+            "processor": {"plan": planned - used, "step": (processor() - planned) / 10},
             "peak_mb": peak_mb(),
             "tokens": int(plan.lengths.sum()),
             "kept": plan.table()["kept"],
@@ -71,9 +78,9 @@ def main() -> None:
             *assemble(*tiny_parts(here / "parts", WORDS, width=32, image_size=336, patch=14)), here / "llava"
         )
         write_parquet(here / "set.parquet", (said(number) for number in range(count)))
-        family, start = open_family(model), time.perf_counter()
+        family, start, used = open_family(model), time.perf_counter(), processor()
         made = cache_tokens(family, here / "set.parquet", here / "plans")
-        middle = time.perf_counter()
+        middle, used = time.perf_counter(), processor() - used
         cache_tokens(family, here / "set.parquet", here / "plans")
         again, out = time.perf_counter() - middle, multiprocessing.get_context("spawn").Queue()
         process = multiprocessing.get_context("spawn").Process(target=rank, args=(model, made, out))
@@ -90,6 +97,10 @@ def main() -> None:
                         "again": round(again, 2),
                         "plan": round(found["plan"], 2),
                         "step": round(found["step"], 4),
+                    },
+                    "processor": {
+                        "tokenise": round(used, 2),
+                        **{name: round(seconds, 4) for name, seconds in found["processor"].items()},
                     },
                     "peak_mb": {"parent": round(peak_mb()), "rank": round(found["peak_mb"])},
                     "tokens": found["tokens"],

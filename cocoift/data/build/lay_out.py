@@ -199,6 +199,9 @@ def _stated(files: list[str], image: str, subset: str, recipe: BuildRecipe) -> s
 
 def _files(records: pa.Table, first: np.ndarray, recipe: BuildRecipe) -> list[list[str]]:
     "Of each conversation's pictures, in their order, as far as known; `first`: their first records."
+    named = any(_stated([], "coco:1", subset, recipe) for subset in pc.unique(records["subset"]).to_pylist())
+    if not named and not pc.any(pc.greater(pc.list_value_length(records["files"]), 0)).as_py():
+        return [[]] * len(first)  # LLaVA's own names: no record need be looked at
     files, images, subsets = (records[name].to_pylist() for name in ("files", "image", "subset"))
     stated = [_stated(*of, recipe) for of in zip(files, images, subsets)]
     known = {image: name for image, name in zip(reversed(images), reversed(stated)) if name}
