@@ -74,8 +74,19 @@ def _build_lines(counts: dict, out: Path) -> list[str]:
 # %% ../../nbs/cli/72_dataset.ipynb #6be9b75a
 @app.command("audit")
 def _audit(
-    path: Annotated[Path, typer.Argument(help="A dataset folder, LLaVA or ShareGPT json, or messages file.")],
+    path: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="A dataset folder, LLaVA or ShareGPT json, messages file, WebDataset tar, folder of such files, or "
+            "hf://OWNER/NAME[/PATH]."
+        ),
+    ] = None,
     html: Annotated[Optional[Path], typer.Option(help="Write it as an offline page too.")] = None,
+    limit: Annotated[
+        Optional[int],
+        typer.Option(min=0, help="Conversations to draw; 0 for all. All if not given, of a set of the hub 10,000."),
+    ] = None,
+    split: Annotated[Optional[str], typer.Option(help="Of a set of several splits without `train`.")] = None,
     against: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -101,14 +112,14 @@ def _audit(
     if html:
         from cocoift.reports.audit_page import write_audit
 
-        audit = write_audit(path, html, against or [], data, images)
+        audit = write_audit(path, html, against or [], data, images, limit, split)
     else:
-        audit = audit_path(path, against or [], data)
+        audit = audit_path(path, against or [], data, limit, split)
     checked = [check_gate(limit, audit) for limit in gates]
     unsure = _unsure_lines(audit["leakage"])
     rows = [[name, *_shares(m), m["duplicates"]] for name, m in [("all", audit), *audit["by_source"].items()]]
     lines = [*columns(rows, ["source", *_SHARES, "duplicates"]), *_leakage_lines(audit["leakage"], unsure)]
-    lines += [*_unused_lines(audit), *(["", f"page: {html}"] if html else [])]
+    lines += [*_unused_lines(audit), *_sampling_lines(audit), *(["", f"page: {html}"] if html else [])]
     show(audit | {"gates": checked}, json, lines)
     if lost := _lost(checked, unsure):
         raise Failed("; ".join(lost))
@@ -145,6 +156,15 @@ def _leakage_lines(leakage: dict[str, dict], unsure: dict[str, str]) -> list[str
 def _unused_lines(audit: dict) -> list[str]:  # on the records that were passed over
     reasons = ", ".join(f"{count} ({reason})" for reason, count in audit["reasons"].items())
     return ["", f"records that cannot be used: {reasons}"] if audit["rejected"] else []
+
+
+def _sampling_lines(audit: dict) -> list[str]:  # how conversations were drawn, and what that leaves open
+    if not (sampling := audit.get("sampling")):
+        return []
+    unknown = f"unknown, for there are no two {sampling['intervals_by']}s with such rounds"
+    errors = [f"{name.replace('_', ' ')} ±{e:.3f}" for name, e in sampling["error"].items() if e is not None]
+    by = f"95 %, drawing {sampling['intervals_by']}s again"
+    return ["", f"drawn: {sampling['rule']}", f"sampling error ({by}): {', '.join(errors) or unknown}"]
 
 
 def _lost(checked: list[dict], unsure: dict[str, str]) -> list[str]:  # what gates are not kept, and why they cannot be
