@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from .base import Json, app, columns, estimate_text, show
-from ..files import Failed
+from ..files import Failed, UserError
 
 # %% ../../nbs/cli/72_dataset.ipynb #8bebd71b
 @app.command("build")
@@ -102,9 +102,16 @@ def _audit(
             help="A limit, as in carry_over<=0.1 or leakage.pope.images<=0; exit code 1 where it is not kept."
         ),
     ] = None,
+    table: Annotated[
+        Optional[Path],
+        typer.Option(help="YAML list of sets instead of one: a page and a CSV file, side by side; --html names them."),
+    ] = None,
     json: Json = False,
 ) -> None:
     "What a dataset teaches about rounds."
+    if table or not path:
+        alone = {"a set": path, "--images": images, "--gate": gate, "--split": split}
+        return _audit_table(table, html, limit, against or [], data, [name for name in alone if alone[name]], json)
     from cocoift.data.inspect.audit import audit_path
     from cocoift.data.inspect.gate import check_gate, parse_gate
 
@@ -123,6 +130,33 @@ def _audit(
     show(audit | {"gates": checked}, json, lines)
     if lost := _lost(checked, unsure):
         raise Failed("; ".join(lost))
+
+# %% ../../nbs/cli/72_dataset.ipynb #193b3f07
+def _audit_table(
+    table: Path | None,
+    html: Path | None,
+    limit: int | None,
+    against: list[str],
+    data: Path | None,
+    other: list[str],  # options that are of one set
+    json: bool,
+) -> None:
+    from cocoift.reports.audit_sets import AuditedSets, write_sets
+
+    from cocoift.options import load_recipe
+
+    if not table:
+        raise UserError("nothing to audit: name a set, or a list of sets with --table")
+    if other:
+        raise UserError(f"--table {table}: goes without {other[0]}: it says what is audited, and how")
+    listed = load_recipe(str(table), AuditedSets, [] if limit is None else [f"limit={limit}"])
+    done = write_sets(listed, html or table.with_suffix(".html"), against, data)
+    good = [row for row in done["sets"] if row["status"] == "ok"]
+    flat = [row | {name: e["value"] for name, e in row["intervals"].items()} for row in good]
+    rows = [[row["set"], row["licence"], *_shares(row), row["images_in_other_sets"]] for row in flat]
+    show(done, json, [*columns(rows, ["set", "licence", *_SHARES, "shared images"]), "", f"page: {done['html']}"])
+    if failed := [row["status"] for row in done["sets"] if row["status"] != "ok"]:
+        raise Failed(f"{len(failed)} of {len(done['sets'])} sets could not be audited: {failed[0]}")
 
 # %% ../../nbs/cli/72_dataset.ipynb #ed95b047
 _SHARES = ["rounds", "carry-over", "bare terse", "switches", "obedience"]
