@@ -1245,6 +1245,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'cocoift.data.hub': { 'cocoift.data.hub.SetFile': ('data/hub.html#setfile', 'cocoift/data/hub.py'),
                                   'cocoift.data.hub._causes': ('data/hub.html#_causes', 'cocoift/data/hub.py'),
                                   'cocoift.data.hub._in_line': ('data/hub.html#_in_line', 'cocoift/data/hub.py'),
+                                  'cocoift.data.hub._is_offline': ('data/hub.html#_is_offline', 'cocoift/data/hub.py'),
                                   'cocoift.data.hub._located': ('data/hub.html#_located', 'cocoift/data/hub.py'),
                                   'cocoift.data.hub._of_datasets': ('data/hub.html#_of_datasets', 'cocoift/data/hub.py'),
                                   'cocoift.data.hub._split_of': ('data/hub.html#_split_of', 'cocoift/data/hub.py'),

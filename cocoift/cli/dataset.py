@@ -141,9 +141,8 @@ def _audit_table(
     other: list[str],  # options that are of one set
     json: bool,
 ) -> None:
-    from cocoift.reports.audit_sets import AuditedSets, write_sets
-
     from cocoift.options import load_recipe
+    from cocoift.reports.audit_sets import AuditedSets, write_sets
 
     if not table:
         raise UserError("nothing to audit: name a set, or a list of sets with --table")

@@ -33,6 +33,15 @@ _WHAT = {
 }
 
 
+_UNREACHED = {"ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError"}  # httpx's, and its parents
+
+
+def _is_offline() -> bool:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return HF_HUB_OFFLINE
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -45,14 +54,14 @@ def _in_line(path: str | Path, error: Exception) -> str:
         text = str(error)
         other = "RevisionNotFoundError" if text.startswith("Revision") else "RepositoryNotFoundError"
         names = ["GatedRepoError" if "is a gated dataset" in text else other]
-    known = next((name for name in _MENDS if name in names), "")
-    if known and (known != "FileNotFoundError" or is_remote(path)):
-        return f"{path}: {_WHAT[known]}: {_MENDS[known]}"
-    if {"OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError"} & set(names):
+    if is_remote(path) and (_UNREACHED & set(names) or _is_offline()):
         from huggingface_hub.constants import ENDPOINT
 
         mend = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or name a local copy"
         return f"{path}: no hub is reached at {ENDPOINT}: {mend}"
+    known = next((name for name in _MENDS if name in names), "")
+    if known and (known != "FileNotFoundError" or is_remote(path)):
+        return f"{path}: {_WHAT[known]}: {_MENDS[known]}"
     what = " ".join(str(error).split())[:160] or type(error).__name__
     return f"{path}: cannot be read ({what}): check the path"
 
