@@ -239,30 +239,42 @@ def _repair(
 @app.command("export")
 def _export(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
-    to: Annotated[str, typer.Option(help="llava or messages.")],
-    out: Annotated[Path, typer.Option(help="The file to write; a card, README.md, comes beside it.")],
+    to: Annotated[str, typer.Option(help="llava, messages, webdataset, energon or hub.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write; of webdataset, energon and hub, the folder. A card, README.md, comes beside or in it."
+        ),
+    ],
     images: Annotated[
         Optional[Path],
         typer.Option(
-            help="Folder of pictures: llava names them as they lie there, messages holds them (TRL needs that)."
+            help="Folder of pictures: llava names them as they lie there, the others hold them (TRL needs that)."
         ),
     ] = None,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Of the pictures, for a split `test`; of hub alone.")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
-    "A dataset as one file that trainers load."
-    from cocoift.data.build.card import write_card
-    from cocoift.data.build.export import export
+    "A dataset as a file or folder that trainers load, or that goes to the hub."
+    from cocoift.data.build.export_hub import export_any
 
-    done = export(dataset, to, out, images)
-    left_out = done["left_out"]
-    path = write_card(dataset, out, "pictures" if images and to == "messages" else to, len(left_out))
-    done["card"] = path and str(path)
-    lines = [f"{done['conversations']} conversations in {out}"]
+    done = export_any(dataset, to, out, images, test_share)
+    show(done, json, _export_lines(done, to, images))
+
+
+def _export_lines(done: dict, to: str, images: Path | None) -> list[str]:
+    left_out, lines = done["left_out"], [f"{done['conversations']} conversations in {done['path']}"]
     if left_out:
         why = "whose texts hold <image>, <video> or <audio>"
         lines.append(f"{len(left_out)} left out, {why}: {', '.join(left_out[:5])}")
-    if path:
-        lines.append(f"card: {path}")
-    if to == "messages" and not images:
+    if done.get("in_both"):
+        lines.append(f"{done['in_both']} left out, which show pictures of both splits")
+    if done["card"]:
+        lines.append(f"card: {done['card']}")
+    if not images and to in ("messages", "hub"):
         lines.append("pictures are named only: for TRL export with --images, or open them as the card says")
-    show(done, json, lines)
+    if not images and to == "llava":
+        lines.append("pictures are called what their records call them: with --images they are looked up")
+    return lines

@@ -59,6 +59,9 @@ EXTRAS = {
     "openai": "eval",
     "plotly": "app",
     "gradio": "app",
+    "datasets": "hub",
+    "huggingface_hub": "hub",
+    "megatron": "energon",
 }
 
 
