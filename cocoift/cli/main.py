@@ -66,7 +66,7 @@ EXTRAS = {
 
 
 _ORDER = (  # of the commands in `--help`, whatever order they were imported in
-    "sources fetch build audit repair export rewrite label train cure assemble convert eval judge compare experiment "
+    "sources fetch build audit repair export rewrite label train cure assemble convert push eval judge compare experiment "
     "scope likelihood surgery score report quickstart app"
 ).split()
 
