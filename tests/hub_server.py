@@ -101,6 +101,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        if path == "/api/validate-yaml":
+            self.body()
+            return self.send({"errors": [], "warnings": []})
         if path == "/api/repos/create":
             body = self.body()
             kind = f"{body.get('type', 'model')}s"
@@ -108,6 +111,7 @@ class Handler(BaseHTTPRequestHandler):
             (self.server.root / kind / name).mkdir(parents=True, exist_ok=True)
             return self.send({"url": f"{self.server.url}/{name}", "name": name})
         if not (api := API.match(path)):
+            self.body()  # what is not read would be taken for the next request
             return self.refuse("EntryNotFound", 404)
         kind, name, what, *_ = api.groups()
         if (repo := self.repo(kind, name)) is None:

@@ -78,6 +78,7 @@ print(json.dumps([[s["json"], len(s["pictures"]), list(s["pictures"][0].shape)] 
 """
 
 
+@pytest.mark.slow  # its index is made in processes of its own
 def test_energon_reads_its_folder(energon, small, tmp_path):
     out, again, command = (
         tmp_path / "energon",
