@@ -243,7 +243,7 @@ def _export(
     out: Annotated[
         Path,
         typer.Option(
-            help="The file to write; of webdataset, energon and hub, the folder. A card, README.md, comes beside or in it."
+            help="The file to write; of webdataset, energon and hub, the folder. README.md, a card, comes with it."
         ),
     ],
     images: Annotated[

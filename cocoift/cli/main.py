@@ -66,8 +66,8 @@ EXTRAS = {
 
 
 _ORDER = (  # of the commands in `--help`, whatever order they were imported in
-    "sources fetch build audit repair export rewrite label train cure assemble convert push eval judge compare experiment "
-    "scope likelihood surgery score report quickstart app"
+    "sources fetch build audit repair export rewrite label train cure assemble convert push eval judge compare "
+    "experiment scope likelihood surgery score report quickstart app"
 ).split()
 
 

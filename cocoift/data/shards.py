@@ -177,7 +177,7 @@ class Sample:
         return self._read(units, lambda: True)
 
     def _reservoir(self, units: list[Unit], random: Random) -> Iterator[tuple[int, Conversation | Unusable]]:
-        kept, place = [], 0
+        drawn, place = [], 0
 
         def wanted() -> bool:
             nonlocal place
@@ -186,8 +186,8 @@ class Sample:
             return place < self.limit
 
         for one in self._read(units, wanted):
-            kept[place : place + 1] = [one]
-        return iter(sorted(kept, key=lambda one: one[0]))
+            drawn[place : place + 1] = [one]
+        return iter(sorted(drawn, key=lambda one: one[0]))
 
     def _rule(self, drawn: list[Unit], partly: bool) -> dict:
         cut = self.limit is not None and any(unit.file.path.endswith(".tar") for unit in drawn)

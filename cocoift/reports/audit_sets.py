@@ -87,11 +87,11 @@ def _audited(one: AuditedSet, limit: int, against: list[Blocklist], journal: Jou
 
 def _rows(listed: AuditedSets, against: list[Blocklist], journal: Journal) -> Iterator[dict]:
     for one in listed.sets:
-        told = {"set": one.name, "path": one.path}
+        head = {"set": one.name, "path": one.path}
         try:
-            yield told | {"status": "ok", **_audited(one, listed.limit, against, journal)}
+            yield head | {"status": "ok", **_audited(one, listed.limit, against, journal)}
         except UserError as error:
-            yield told | {"status": str(error), "licence": one.licence or "unknown"}
+            yield head | {"status": str(error), "licence": one.licence or "unknown"}
 
 # %% ../../nbs/reports/13_audit_sets.ipynb #ab7bc09f
 def _shared(rows: list[dict]) -> list[list[int]]:  # images that each two sets both have, as drawn

@@ -33,9 +33,8 @@ def _trained_on(run: Path, facts: dict, data: str | Path) -> dict:  # the data's
 def _leakage(exam: str | Path | None, option: str) -> tuple[dict | None, dict]:  # its estimate, the weights
     if exam is None:
         return None, {}
-    scores = read_object(
-        Path(exam) / "scores.json", f"name a folder of `cocoift eval` with {option}", "leakage", "bench"
-    )
+    mend = f"name a folder of `cocoift eval` with {option}"
+    scores = read_object(Path(exam) / "scores.json", mend, "leakage", "bench")
     weights = read_object(Path(exam) / "run.json", "run the evaluation again", "model")["model"].get("weights") or {}
     return scores["leakage"] | {"bench": scores["bench"]}, weights
 
@@ -66,37 +65,45 @@ def _template(model: Path) -> str:
     return path.read_text("utf-8") if path.is_file() else ""
 
 
+_MEANING = (
+    "*Carry-over*: how much likelier a terse answer to a free question is in the data after a terse one was asked for "
+    "earlier; *leakage*: the same in the model's answers, as a difference of shares. Both with 95 % intervals by image."
+)
+_DATA = (
+    "`data_manifest.json` has every source with its counts, the images that were left out because benchmarks hold "
+    "them, and the digests of all files that it was built from."
+)
+
+
+def _facts(run: dict, manifest: dict, audit: dict, leakage: dict) -> str:
+    recipe, over = run["recipe"], audit["carry_over"]
+    steps = f"{run['steps']} steps of {recipe['batch']}"
+    rows = {
+        "data": f"`{manifest['recipe']['name']}`: {run['conversations']:,} conversations, {run['images']:,} images",
+        "layout": f"`{manifest['recipe'].get('layout', '')}`",
+        "carry-over of the data": str(Estimate(over["value"], over["low"], over["high"], over["n"])),
+        "leakage before": _text(leakage["before"]),
+        "leakage after": _text(leakage["after"]),
+        "trained": f"{recipe['train']}, {steps}, rate {recipe['lr']}, seed {recipe['seed']}",
+        "made with": f"cocoift {__version__}",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
 def _card(name: str, run: dict, manifest: dict, audit: dict, leakage: dict, template: str) -> str:
     used = [source for source, row in manifest["counts"]["by_source"].items() if row["rounds"]]
-    stated = {source: "; ".join(dict.fromkeys(stated_licences(manifest, source))) for source in used}
-    licence = strictest([text for source in used for text in stated_licences(manifest, source)])
+    stated = {source: stated_licences(manifest, source) for source in used}
+    licence = strictest([text for texts in stated.values() for text in texts])
     head = {"license": licence, **({"license_name": "mixed"} if licence == "other" else {})}
     head |= {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "tags": _HEAD}
-    recipe, over = run["recipe"], audit["carry_over"]
-    rows = [
-        ("data", f"`{manifest['recipe']['name']}`: {run['conversations']:,} conversations, {run['images']:,} images"),
-        ("layout", f"`{manifest['recipe'].get('layout', '')}`"),
-        ("carry-over of the data", str(Estimate(over["value"], over["low"], over["high"], over["n"]))),
-        ("leakage before", _text(leakage["before"])),
-        ("leakage after", _text(leakage["after"])),
-        (
-            "trained",
-            f"{recipe['train']}, {run['steps']} steps of {recipe['batch']}, rate {recipe['lr']}, seed {recipe['seed']}",
-        ),
-        ("made with", f"cocoift {__version__}"),
-    ]
-    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
+    licences = [f"| {source} | {'; '.join(dict.fromkeys(texts))} |" for source, texts in stated.items()]
     parts = [
         f"# {name}",
-        table,
-        "*Carry-over*: how much likelier a terse answer to a free question is in the data after a terse one was asked for "
-        "earlier; *leakage*: the same in the model's answers, as a difference of shares. Both with 95 % intervals by image.",
+        _facts(run, manifest, audit, leakage),
+        _MEANING,
         "## Data",
-        "`data_manifest.json` has every source with its counts, the images that were left out because benchmarks hold "
-        "them, and the digests of all files that it was built from.",
-        "\n".join(
-            ["| source | licence |", "|---|---|", *(f"| {source} | {text} |" for source, text in stated.items())]
-        ),
+        _DATA,
+        "\n".join(["| source | licence |", "|---|---|", *licences]),
         "## Chat template",
         f"```jinja\n{template}\n```" if template else "The processor has none: see its `tokenizer_config.json`.",
     ]

@@ -8,10 +8,12 @@ __all__ = ['check_new_folder', 'export_shards']
 # %% ../../../nbs/data/build/33_export_shards.ipynb #7ce3ed35
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import uuid
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -82,16 +84,22 @@ def _write_shards(folder: Path, of: Exportable) -> list[str]:  # the names of th
 _CRUDE = "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
 
 
-def _prepare(folder: Path, names: list[str]) -> None:
-    from megatron.energon.flavors.webdataset.prepare import WebdatasetPreparator
+_PREPARE = """
+import sys
+from megatron.energon.flavors.webdataset.prepare import WebdatasetPreparator
+folder, *names = sys.argv[1:]
+patterns = [(split, split + "-.*") for split in ("train", "val", "test")]
+WebdatasetPreparator.prepare_dataset(folder, names, split_parts_patterns=patterns, workers=1)
+"""
 
-    with redirect_stdout(io.StringIO()):
-        WebdatasetPreparator.prepare_dataset(
-            folder,
-            names,
-            split_parts_patterns=[("train", "train-.*"), ("val", "val-.*"), ("test", "test-.*")],
-            workers=1,
-        )
+
+def _prepare(folder: Path, names: list[str]) -> None:  # in a process of its own, since it forks
+    if find_spec("megatron") is None:
+        raise ModuleNotFoundError("No module named 'megatron'", name="megatron")
+    done = subprocess.run([sys.executable, "-c", _PREPARE, folder, *names], capture_output=True, text=True)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise UserError(f"--to energon: megatron-energon could not index the shards ({why}): install it whole")
     (folder / ".nv-meta/dataset.yaml").write_text(_CRUDE)
     known = "".join(digest(folder / name) for name in names)  # it draws one; the same set has the same
     (folder / ".nv-meta/index.uuid").write_text(str(uuid.uuid5(uuid.NAMESPACE_OID, known)))

@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ...conversation import Conversation
-from ..hub import SUFFIXES, set_files
+from ..hub import SET_SUFFIXES, set_files
 from .diversity import Handful
 from ..records import Unusable, read_any
 from ..shards import Sample
@@ -166,7 +166,7 @@ def _is_streamed(path: str | Path) -> bool:
     if is_remote(path) or Path(path).suffix == ".tar":
         return True
     foreign = Path(path).is_dir() and not (Path(path) / "manifest.json").exists()
-    return foreign and any(file.suffix in SUFFIXES for file in walk(path))
+    return foreign and any(file.suffix in SET_SUFFIXES for file in walk(path))
 
 
 def _draw(path: str | Path, limit: int | None, split: str | None) -> Survey:
