@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import MinLen
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
-from .files import UserError, atomic_file
+from .files import UserError, atomic_file, is_remote, open_binary
 from .formats import check_format, is_terse
 from .pictures import thumbnail
 from .texts import read_jsonl
@@ -229,12 +229,13 @@ def write_parquet(
 
 # %% ../nbs/00_conversation.ipynb #09fff1ae
 @contextmanager
-def _parquet(path: Path) -> Iterator[Any]:
+def _parquet(path: str | Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        yield pq.ParquetFile(path)
+        # of the hub, page by page: a group of pictures is large
+        yield pq.ParquetFile(open_binary(path), buffer_size=1 << 20) if is_remote(path) else pq.ParquetFile(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: check the path") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -243,25 +244,26 @@ def _parquet(path: Path) -> Iterator[Any]:
         ) from None
 
 
-def row_groups(path: Path) -> list[int]:  # rows of each
+def row_groups(path: str | Path) -> list[int]:  # rows of each
     "How a parquet file is cut."
     with _parquet(path) as file:
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
 def rows(
-    path: Path,
+    path: str | Path,
     group: int | None = None,  # of a parquet file, that alone
     columns: list[str] | None = None,  # of a parquet file, these alone
+    batch: int = 2000,  # of its rows in memory at a time
 ) -> Iterator[tuple[int, Any]]:
     "The numbered rows of a JSON-lines or parquet file, unchecked."
-    if path.suffix == ".jsonl":
+    if Path(path).suffix == ".jsonl":
         yield from read_jsonl(path)
         return
     with _parquet(path) as file:
         number = 0
         for one in range(file.num_row_groups) if group is None else [group]:  # a group of pictures is large
-            for batch in file.iter_batches(2000, row_groups=[one], columns=columns):
+            for batch in file.iter_batches(batch, row_groups=[one], columns=columns):
                 for row in batch.to_pylist():
                     yield (number := number + 1), row
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .files import UserError
+from .files import UserError, open_binary
 
 # %% ../nbs/14_texts.ipynb #647f78bd
 _OTHER_FILES = {  # by first bytes: what it is, and the mend
@@ -40,7 +40,7 @@ _OTHER_FILES = {  # by first bytes: what it is, and the mend
 def reading_text(path: str | os.PathLike) -> Iterator[Any]:  # the open file
     "Open a text file, its byte order mark passed over; one that is missing or no UTF-8 text is the user's to mend."
     try:
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             start = file.peek(64)
             if other := next((kind for sign, kind in _OTHER_FILES.items() if start.startswith(sign)), None):
                 raise UserError(f"{path}: {other[0]}, UTF-8 text is needed: {other[1]}")

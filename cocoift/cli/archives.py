@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from .base import Json, app, columns, show
-from ..files import Failed
+from ..files import Failed, UserError
 
 # %% ../../nbs/cli/71_archives.ipynb #437f572f
 @app.command("sources")
@@ -55,3 +55,35 @@ def _archive_lines(archives: list[dict[str, Any]]) -> list[str]:
     ]
     reasons = [f"{' '.join(row['sources'])}: {row['state']}: {row['reason']}" for row in archives if row["reason"]]
     return [*columns(table, ["for", "file", "state", "MB", "folder"]), *([""] if reasons else []), *reasons]
+
+# %% ../../nbs/cli/71_archives.ipynb #0e98d767
+@app.command("push")
+def _push(
+    run: Annotated[
+        Path, typer.Argument(help="A training's folder; or, with --upload alone, a folder made for the hub.")
+    ],
+    out: Annotated[Optional[Path], typer.Option(help="The folder to make of a training.")] = None,
+    data: Annotated[Optional[Path], typer.Option(help="The dataset folder that it was trained on.")] = None,
+    before: Annotated[
+        Optional[Path], typer.Option(help="An evaluation of the model that the training began from.")
+    ] = None,
+    after: Annotated[Optional[Path], typer.Option(help="One of the trained model, on the same benchmark.")] = None,
+    upload: Annotated[
+        Optional[str], typer.Option(help="OWNER/NAME on the hub; without it nothing is uploaded.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="If it is made there.")] = False,
+    json: Json = False,
+) -> None:
+    "A trained model as a folder with a card (data, layout, carry-over, leakage, template), and onto the hub if told."
+    from cocoift.reports.model_card import model_folder
+    from cocoift.reports.model_card import upload as put
+
+    if bool(out) != bool(data) or not (out or upload):
+        raise UserError("push: makes a folder of a training with --out and --data, and uploads one with --upload")
+    if (before or after) and not out:
+        raise UserError("push: --before and --after are for a card, which --out and --data make")
+    done = model_folder(run, data, out, before, after) if out else {"path": str(run)}
+    done["uploaded"] = put(done["path"], upload, private) if upload else None
+    lines = [f"folder: {done['path']}"]
+    lines.append(f"uploaded: {done['uploaded']}" if upload else "nothing was uploaded: --upload OWNER/NAME does")
+    show(done, json, lines)

@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from .base import Json, app, columns, estimate_text, show
-from ..files import Failed
+from ..files import Failed, UserError
 
 # %% ../../nbs/cli/72_dataset.ipynb #8bebd71b
 @app.command("build")
@@ -74,8 +74,19 @@ def _build_lines(counts: dict, out: Path) -> list[str]:
 # %% ../../nbs/cli/72_dataset.ipynb #6be9b75a
 @app.command("audit")
 def _audit(
-    path: Annotated[Path, typer.Argument(help="A dataset folder, LLaVA or ShareGPT json, or messages file.")],
+    path: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="A dataset folder, LLaVA or ShareGPT json, messages file, WebDataset tar, folder of such files, or "
+            "hf://OWNER/NAME[/PATH]."
+        ),
+    ] = None,
     html: Annotated[Optional[Path], typer.Option(help="Write it as an offline page too.")] = None,
+    limit: Annotated[
+        Optional[int],
+        typer.Option(min=0, help="Conversations to draw; 0 for all. All if not given, of a set of the hub 10,000."),
+    ] = None,
+    split: Annotated[Optional[str], typer.Option(help="Of a set of several splits without `train`.")] = None,
     against: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -91,9 +102,16 @@ def _audit(
             help="A limit, as in carry_over<=0.1 or leakage.pope.images<=0; exit code 1 where it is not kept."
         ),
     ] = None,
+    table: Annotated[
+        Optional[Path],
+        typer.Option(help="YAML list of sets instead of one: a page and a CSV file, side by side; --html names them."),
+    ] = None,
     json: Json = False,
 ) -> None:
     "What a dataset teaches about rounds."
+    if table or not path:
+        alone = {"a set": path, "--images": images, "--gate": gate, "--split": split}
+        return _audit_table(table, html, limit, against or [], data, [name for name in alone if alone[name]], json)
     from cocoift.data.inspect.audit import audit_path
     from cocoift.data.inspect.gate import check_gate, parse_gate
 
@@ -101,17 +119,43 @@ def _audit(
     if html:
         from cocoift.reports.audit_page import write_audit
 
-        audit = write_audit(path, html, against or [], data, images)
+        audit = write_audit(path, html, against or [], data, images, limit, split)
     else:
-        audit = audit_path(path, against or [], data)
+        audit = audit_path(path, against or [], data, limit, split)
     checked = [check_gate(limit, audit) for limit in gates]
     unsure = _unsure_lines(audit["leakage"])
     rows = [[name, *_shares(m), m["duplicates"]] for name, m in [("all", audit), *audit["by_source"].items()]]
     lines = [*columns(rows, ["source", *_SHARES, "duplicates"]), *_leakage_lines(audit["leakage"], unsure)]
-    lines += [*_unused_lines(audit), *(["", f"page: {html}"] if html else [])]
+    lines += [*_unused_lines(audit), *_sampling_lines(audit), *(["", f"page: {html}"] if html else [])]
     show(audit | {"gates": checked}, json, lines)
     if lost := _lost(checked, unsure):
         raise Failed("; ".join(lost))
+
+# %% ../../nbs/cli/72_dataset.ipynb #193b3f07
+def _audit_table(
+    table: Path | None,
+    html: Path | None,
+    limit: int | None,
+    against: list[str],
+    data: Path | None,
+    other: list[str],  # options that are of one set
+    json: bool,
+) -> None:
+    from cocoift.options import load_recipe
+    from cocoift.reports.audit_sets import AuditedSets, write_sets
+
+    if not table:
+        raise UserError("nothing to audit: name a set, or a list of sets with --table")
+    if other:
+        raise UserError(f"--table {table}: goes without {other[0]}: it says what is audited, and how")
+    listed = load_recipe(str(table), AuditedSets, [] if limit is None else [f"limit={limit}"])
+    done = write_sets(listed, html or table.with_suffix(".html"), against, data)
+    good = [row for row in done["sets"] if row["status"] == "ok"]
+    flat = [row | {name: e["value"] for name, e in row["intervals"].items()} for row in good]
+    rows = [[row["set"], row["licence"], *_shares(row), row["images_in_other_sets"]] for row in flat]
+    show(done, json, [*columns(rows, ["set", "licence", *_SHARES, "shared images"]), "", f"page: {done['html']}"])
+    if failed := [row["status"] for row in done["sets"] if row["status"] != "ok"]:
+        raise Failed(f"{len(failed)} of {len(done['sets'])} sets could not be audited: {failed[0]}")
 
 # %% ../../nbs/cli/72_dataset.ipynb #ed95b047
 _SHARES = ["rounds", "carry-over", "bare terse", "switches", "obedience"]
@@ -145,6 +189,15 @@ def _leakage_lines(leakage: dict[str, dict], unsure: dict[str, str]) -> list[str
 def _unused_lines(audit: dict) -> list[str]:  # on the records that were passed over
     reasons = ", ".join(f"{count} ({reason})" for reason, count in audit["reasons"].items())
     return ["", f"records that cannot be used: {reasons}"] if audit["rejected"] else []
+
+
+def _sampling_lines(audit: dict) -> list[str]:  # how conversations were drawn, and what that leaves open
+    if not (sampling := audit.get("sampling")):
+        return []
+    unknown = f"unknown, for there are no two {sampling['intervals_by']}s with such rounds"
+    errors = [f"{name.replace('_', ' ')} ±{e:.3f}" for name, e in sampling["error"].items() if e is not None]
+    by = f"95 %, drawing {sampling['intervals_by']}s again"
+    return ["", f"drawn: {sampling['rule']}", f"sampling error ({by}): {', '.join(errors) or unknown}"]
 
 
 def _lost(checked: list[dict], unsure: dict[str, str]) -> list[str]:  # what gates are not kept, and why they cannot be
@@ -186,30 +239,42 @@ def _repair(
 @app.command("export")
 def _export(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder.")],
-    to: Annotated[str, typer.Option(help="llava or messages.")],
-    out: Annotated[Path, typer.Option(help="The file to write; a card, README.md, comes beside it.")],
+    to: Annotated[str, typer.Option(help="llava, messages, webdataset, energon or hub.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write; of webdataset, energon and hub, the folder. README.md, a card, comes with it."
+        ),
+    ],
     images: Annotated[
         Optional[Path],
         typer.Option(
-            help="Folder of pictures: llava names them as they lie there, messages holds them (TRL needs that)."
+            help="Folder of pictures: llava names them as they lie there, the others hold them (TRL needs that)."
         ),
     ] = None,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Of the pictures, for a split `test`; of hub alone.")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
-    "A dataset as one file that trainers load."
-    from cocoift.data.build.card import write_card
-    from cocoift.data.build.export import export
+    "A dataset as a file or folder that trainers load, or that goes to the hub."
+    from cocoift.data.build.export_hub import export_any
 
-    done = export(dataset, to, out, images)
-    left_out = done["left_out"]
-    path = write_card(dataset, out, "pictures" if images and to == "messages" else to, len(left_out))
-    done["card"] = path and str(path)
-    lines = [f"{done['conversations']} conversations in {out}"]
+    done = export_any(dataset, to, out, images, test_share)
+    show(done, json, _export_lines(done, to, images))
+
+
+def _export_lines(done: dict, to: str, images: Path | None) -> list[str]:
+    left_out, lines = done["left_out"], [f"{done['conversations']} conversations in {done['path']}"]
     if left_out:
         why = "whose texts hold <image>, <video> or <audio>"
         lines.append(f"{len(left_out)} left out, {why}: {', '.join(left_out[:5])}")
-    if path:
-        lines.append(f"card: {path}")
-    if to == "messages" and not images:
+    if done.get("in_both"):
+        lines.append(f"{done['in_both']} left out, which show pictures of both splits")
+    if done["card"]:
+        lines.append(f"card: {done['card']}")
+    if not images and to in ("messages", "hub"):
         lines.append("pictures are named only: for TRL export with --images, or open them as the card says")
-    show(done, json, lines)
+    if not images and to == "llava":
+        lines.append("pictures are called what their records call them: with --images they are looked up")
+    return lines

@@ -75,11 +75,14 @@ EXTRAS = {
     "gradio": "app",
     "imagehash": "near",
     "datasketch": "near",
+    "datasets": "hub",
+    "huggingface_hub": "hub",
+    "megatron": "energon",
 }
 
 
 _ORDER = (  # of the commands in `--help`, whatever order they were imported in
-    "sources fetch build audit overlap repair export rewrite label train cure assemble convert eval judge compare "
+    "sources fetch build audit overlap repair export rewrite label train cure assemble convert push eval judge compare "
     "experiment scope likelihood surgery score report quickstart app"
 ).split()
 

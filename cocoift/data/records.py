@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'Unusable', 'ForeignRecord', 'turns_field', 'read_record', 'from_record', 'bare', 'rounds_of', 'by_system',
-           'begins_list', 'read_any']
+           'begins_list', 'numbered_records', 'record_reader', 'read_any']
 
 # %% ../../nbs/data/12_records.ipynb #969809fa
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..conversation import Conversation, Origin, Round, read_conversations, rows
+from ..conversation import Conversation, Origin, Round, check_conversation, read_conversations, rows
 from .mentions import HALF, Broken, Mentions, Named, stated, texts_of
 from .turns import ForeignTurn, Shows, agreed, in_short, read_turn, settle_places, shows_of, speaker_of
 from ..files import UserError
@@ -177,7 +177,7 @@ _PAIRS = (
 )
 
 # %% ../../nbs/data/12_records.ipynb #228b2a56
-def begins_list(path: Path) -> bool:
+def begins_list(path: str | Path) -> bool:
     "Whether a JSON file is one list; else it has a value a line."
     with reading_text(path) as file:
         try:
@@ -194,19 +194,20 @@ def _unpaired(record: Any) -> Any:  # a row of The Cauldron or FineVision as mes
     return {key: value for key, value in record.items() if key != "texts"} | {"messages": messages}
 
 
-def _one_object(path: Path) -> bool:  # over several lines
+def _one_object(path: str | Path) -> bool:  # over several lines
     with reading_text(path) as file:
         first = file.readline(1 << 24)
     return first[-1:] == "\n" and first.lstrip().startswith("{") and not first.rstrip().endswith("}")
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, Any]]:
-    if path.suffix == ".parquet":
-        return rows(path)
+def numbered_records(path: str | Path) -> Iterator[tuple[int, Any]]:
+    "The records of a JSON file (a list, or a value a line) or JSON-lines file, numbered from 1, one at a time."
+    if Path(path).suffix == ".json" and not begins_list(path) and _one_object(path):
+        raise _no_record(path, None)
     return enumerate(stream_json(path, opening="["), 1) if begins_list(path) else read_jsonl(path)
 
 
-def _no_record(path: Path, first: Any) -> UserError:  # of a file that begins with something else
+def _no_record(path: str | Path, first: Any) -> UserError:  # of a file that begins with something else
     keys = first if isinstance(first, dict) else ()
     pair = next((pair for pair in _PAIRS if all(key in keys for key in pair)), None)
     if pair:
@@ -220,6 +221,19 @@ def _no_record(path: Path, first: Any) -> UserError:  # of a file that begins wi
     )
 
 # %% ../../nbs/data/12_records.ipynb #2546ea93
+def record_reader(
+    path: str | Path,  # of the file, for messages
+    first: Any,  # its first record, which tells the layout of all
+) -> Callable[[int, Any], Conversation | Unusable]:  # of a record's number and the record
+    "What reads the records of a file: in any of the layouts, or as the lab's own rows."
+    keys = _unpaired(first) if isinstance(first, dict) else ()
+    if any(name in keys for name in FIELDS):
+        return lambda number, record: from_record(_unpaired(record), f"{path}: record {number}")
+    if Path(path).suffix == ".json" or "rounds" not in keys:
+        raise _no_record(path, first)
+    return lambda number, record: check_conversation(record, f"{path}: record {number}")
+
+# %% ../../nbs/data/12_records.ipynb #9e4e7692
 def read_any(path: str | Path) -> Iterator[Conversation | Unusable]:
     """Conversations of a dataset folder, or of a file of records in any of the layouts (JSON, JSON lines or parquet),
     one at a time."""
@@ -230,15 +244,8 @@ def read_any(path: str | Path) -> Iterator[Conversation | Unusable]:
                 pass
         yield from read_conversations(path)
         return
-    if path.suffix == ".json" and not begins_list(path) and _one_object(path):
-        raise _no_record(path, None)
-    records = ((number, _unpaired(record)) for number, record in _numbered(path))
+    records = rows(path) if path.suffix == ".parquet" else numbered_records(path)
     if (first := next(records, None)) is None:
         return
-    keys = first[1] if isinstance(first[1], dict) else ()
-    if any(name in keys for name in FIELDS):
-        yield from (from_record(record, f"{path}: record {number}") for number, record in chain([first], records))
-    elif path.suffix == ".json" or "rounds" not in keys:
-        raise _no_record(path, first[1])
-    else:
-        yield from read_conversations(path)
+    read = record_reader(path, first[1])
+    yield from (read(number, record) for number, record in chain([first], records))

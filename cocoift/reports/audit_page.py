@@ -206,19 +206,22 @@ def _lead(audit: dict) -> str:
 
 
 def write_audit(
-    path: str | Path,  # dataset folder, LLaVA json, or messages file
+    path: str | Path,  # a set, as `read_survey` reads it
     out: str | Path,  # the HTML file
     against: Sequence[str] = (),  # benchmarks or their files
     data: str | Path | None = None,  # where the benchmarks' files are
     images: str | Path | None = None,  # the pictures of the dialogs
+    limit: int | None = None,  # conversations to draw
+    split: str | None = None,
 ) -> dict:  # the audit
     "Audit a set and write it as one offline page."
     if Path(out).is_dir():
         raise UserError(f"--html {out}: is a folder, the page is one file: name it")
     known, pictures = required_blocklists(against, data), {}
     if images:
-        pictures = pictures_of(path, images) if Path(path).is_dir() else find_pictures(images)
-    survey = read_survey(path)
+        ours = (Path(path) / "manifest.json").exists()
+        pictures = pictures_of(path, images) if ours else find_pictures(images)
+    survey = read_survey(path, limit, split)
     audit = measure(survey, known)
     sections = [
         Section("At a glance", [_tiles(audit)]),
@@ -229,6 +232,7 @@ def write_audit(
         _dialogs(survey.dialogs, pictures),
     ]
     facts = {"cocoift": __version__, "set": Path(path).name}
+    facts |= {"drawn": audit["sampling"]["rule"]} if "sampling" in audit else {}
     facts |= {c.name: ", ".join(sorted({file.name for file in c.files})) for c in known}
     write_report(out, f"Audit of {Path(path).name}", _lead(audit), list(filter(None, sections)), facts)
     return audit

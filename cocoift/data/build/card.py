@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .card_head import card_head, stated_licences
+from .card_head import CONTENTS, card_head, stated_licences
 from .manifest import OUTCOMES
 from ..sources.base import load_sources
 from ...files import atomic_file, digest_of
@@ -48,45 +48,6 @@ _LAYOUTS = {
 }
 
 # %% ../../../nbs/data/build/28_card.ipynb #7a7a0dec
-_LOAD = 'from datasets import load_dataset\n\nconversations = load_dataset("PATH OF THIS FOLDER", split="train")'
-_OPEN = """
-from datasets import Image, List
-
-folder = "FOLDER OF THE PICTURES/"
-opened = conversations.map(lambda row: {"images": [folder + name for name in row["images"]]})\
-.cast_column("images", List(Image()))"""
-_KINDS = {
-    "rounds": (
-        "A row is a conversation: `id`, `images` (who they are: `coco:139` is COCO's image 139, `vg:7` Visual "
-        "Genome's 7), "
-        "`files` (what their files are called, where that is known), `rounds` with `instruction`, `response`, "
-        "`format` (what the instruction asks for), `origin` (source, record, template, licence) and `shows` (which "
-        "image stands in front of which character of the instruction; where no round says so, all stand in front of "
-        "the first). `cocoift export` "
-        "makes files for trainers of it.",
-        _LOAD,
-    ),
-    "llava": (
-        "A record is a conversation as LLaVA writes it: `id`, `image` (a path under the folder of pictures, or a list "
-        "of them), `conversations` with `from` and `value`. "
-        "LLaVA and ms-swift read it as it is, LLaMA-Factory through the `dataset_info.json` beside it.",
-        _LOAD,
-    ),
-    "messages": (
-        "A row is a conversation: `id`, `images` (paths under the folder of pictures), `messages` with `role` and "
-        "`content`. ms-swift opens the pictures itself; "
-        "for TRL they are opened like this:",
-        _LOAD + _OPEN,
-    ),
-    "pictures": (
-        "A row is a conversation: `id`, `images` (the pictures themselves), `messages` with `role` and `content`. TRL "
-        "reads it as it is; so does ms-swift, "
-        "but it compresses JPEG again: export `llava` for it.",
-        _LOAD,
-    ),
-}
-
-# %% ../../../nbs/data/build/28_card.ipynb #c5c9e74c
 def _counts(counts: dict, left_out: int) -> str:
     rows = [[key, counts[key]] for key in ("conversations", "rounds", "images")]
     rows.append(["rounds a conversation", counts["rounds"] / max(1, counts["conversations"])])
@@ -121,8 +82,8 @@ def _contents(manifest: dict, audit: dict, kind: str, left_out: int) -> str:
         _counts(manifest["counts"], left_out),
         f"Layout `{layout}`" + (f": {_LAYOUTS[layout]}." if layout in _LAYOUTS else "."),
         "## Contents",
-        _KINDS[kind][0],
-        f"```python\n{_KINDS[kind][1]}\n```",
+        CONTENTS[kind][0],
+        f"```python\n{CONTENTS[kind][1]}\n```",
     ]
     return "\n\n".join([*text, *_formats(audit)])
 
@@ -246,8 +207,9 @@ def _rebuild(manifest: dict) -> str:
 def card(
     manifest: dict,  # of a dataset folder
     audit: dict | None = None,  # as `cocoift audit --json` prints it; None if it was not measured
-    files: str = "conversations/part-*.parquet",  # where the conversations lie, from the card
-    kind: str = "rounds",  # what they are: "rounds", "llava", "messages", or messages with "pictures"
+    # where the conversations lie, from the card; of several splits, each
+    files: str | dict[str, str] = "conversations/part-*.parquet",
+    kind: str = "rounds",  # what they are, one of the kinds above
     left_out: int = 0,  # conversations that the files do not hold
 ) -> str:
     "A dataset's README.md."
@@ -266,6 +228,7 @@ def write_card(
     out: str | Path,  # a file exported from it; the card comes beside it
     kind: str,
     left_out: int = 0,
+    files: str | dict[str, str] = "",  # where the conversations lie, if not in that file
 ) -> Path | None:  # None where it cannot be: there is no manifest, or another README.md lies there
     "Write README.md beside an export, with the audit. Another one that lies there is kept."
     from cocoift.data.inspect.audit import audit_path
@@ -275,7 +238,7 @@ def write_card(
         return None
     facts, audit = read_json(manifest, "build the dataset again"), audit_path(dataset)
     with atomic_file(path) as file:
-        file.write(card(facts, audit, Path(out).name, kind, left_out))
+        file.write(card(facts, audit, files or Path(out).name, kind, left_out))
     return path
 
 

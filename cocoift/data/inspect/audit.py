@@ -43,8 +43,9 @@ def _shares(
 def _by_image(
     rounds: pd.DataFrame, *groups: tuple[np.ndarray, np.ndarray], repeats: int = 2000
 ) -> Estimate:  # each: which rounds count, among which
-    codes, many = rounds.image.cat.codes.to_numpy(), len(rounds.image.cat.categories)
-    # [image, 2 G]
+    drawn = rounds.unit if "unit" in rounds else rounds.image  # what an interval draws again
+    codes, many = drawn.cat.codes.to_numpy(), len(drawn.cat.categories)
+    # [image or unit, 2 G]
     cells = np.stack(
         [np.bincount(codes[mask], minlength=many) for counted, among in groups for mask in (counted & among, among)], 1
     )
@@ -177,17 +178,23 @@ def _measures(rounds: pd.DataFrame, texts: list[str]) -> dict:
     }
 
 
+def _errors(measures: dict) -> dict[str, float | None]:  # half of each interval
+    of = {"carry_over": measures["carry_over"], **measures["intervals"]}
+    return {name: None if e["low"] is None else (e["high"] - e["low"]) / 2 for name, e in of.items()}
+
+
 def measure(
     seen: Survey,
     against: Sequence[Blocklist] = (),  # benchmarks whose images should not be in the set
 ) -> dict:  # as `cocoift audit --json` prints it
     "The whole audit of what was surveyed."
-    rounds = seen.rounds
+    rounds, measures = seen.rounds, _measures(seen.rounds, seen.texts)
     is_last = (rounds.number.shift(-1, fill_value=1) == 1).to_numpy()  # its number is how many there are
     return {
         "conversations": seen.conversations,
         "images": int(_is_image(rounds).sum()),
-        **_measures(rounds, seen.texts),
+        **measures,
+        **({"sampling": seen.sampling | {"error": _errors(measures)}} if seen.sampling else {}),
         "rejected": seen.reasons.total(),
         "reasons": dict(seen.reasons),
         "rounds_a_conversation": len(rounds) / seen.conversations,
@@ -219,7 +226,13 @@ def required_blocklists(names: Sequence[str], data: str | Path | None) -> list[B
     return blocklists
 
 
-def audit_path(path: str | Path, against: Sequence[str] = (), data: str | Path | None = None) -> dict:
-    "Audit a dataset folder, LLaVA json, or messages file."
+def audit_path(
+    path: str | Path,
+    against: Sequence[str] = (),
+    data: str | Path | None = None,
+    limit: int | None = None,  # conversations to draw, as `read_survey` does
+    split: str | None = None,
+) -> dict:
+    "Audit a dataset folder, LLaVA json or messages file, any other folder, a tar, or hf://OWNER/NAME."
     known = required_blocklists(against, data)
-    return measure(read_survey(path), known)
+    return measure(read_survey(path, limit, split), known)
