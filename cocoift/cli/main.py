@@ -57,6 +57,7 @@ EXTRAS = {
     "nltk": "eval",
     "textblob": "eval",
     "openai": "eval",
+    "ray": "ray",
     "plotly": "app",
     "gradio": "app",
 }

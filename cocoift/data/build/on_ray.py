@@ -88,15 +88,16 @@ def _unseen(version: str, paths: list[Path]) -> str:  # what is wrong on the mac
 class OnRay:
     "Runs jobs on a Ray cluster."
 
+    block = 64 << 20  # bytes of a source that one job reads at least
+
     def __init__(
         self,
         address: str | None = None,  # HOST:PORT or "auto"; None for a cluster that is started here, and ended
         count: int | None = None,  # jobs at once; None for one a processor
-        block: int = 64 << 20,  # bytes of a source that one job reads at least
     ):
         if address and address != "auto":
             check_address(address)
-        self.address, self.count, self.block, self.peaks = address, count, block, {}
+        self.address, self.count, self.peaks = address, count, {}
 
     def __enter__(self):
         os.environ.update(_QUIET)
