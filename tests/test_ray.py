@@ -132,7 +132,7 @@ def refused(typed, home: Path, *options) -> str:
 
 
 def test_a_ray_of_another_version(typed, home, cluster):
-    from ray._private.usage.usage_lib import get_cluster_metadata
+    from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._raylet import GcsClient
 
     client = GcsClient(address=cluster.address)
