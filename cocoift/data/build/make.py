@@ -30,7 +30,7 @@ from .manifest import as_json, make_manifest, write_rejects
 from .on_ray import OnRay
 from .recipe import BuildRecipe
 from .settle import settle
-from .workers import Engine, Workers
+from .workers import BuildEngine, Workers
 from ..sources.base import load_sources
 from ...files import UserError, atomic_file, check_output, digest, peak_mb, with_parent, write_json
 from ...locks import only_one
@@ -105,7 +105,7 @@ def _read_jobs(inputs: BuildInputs, buckets: int, folder: Path) -> dict[str, Rea
     }
 
 
-def _read(inputs: BuildInputs, buckets: int, stage: Path, engine: Engine) -> dict[str, list[Path]]:
+def _read(inputs: BuildInputs, buckets: int, stage: Path, engine: BuildEngine) -> dict[str, list[Path]]:
     "The folders of each source's blocks, in order."
     sources = _read_jobs(inputs, buckets, stage / "read")
     with tqdm(desc="counting", unit="range", disable=None if engine.block else True) as bar:
@@ -124,7 +124,7 @@ def _digest(path: Path, before: list[int]) -> str:
     return digest(path)
 
 
-def _ledgers(folders: dict[str, list[Path]], data: Path, engine: Engine) -> dict[str, dict]:  # of each source
+def _ledgers(folders: dict[str, list[Path]], data: Path, engine: BuildEngine) -> dict[str, dict]:  # of each source
     merged = {name: merge_ledgers([read_json(folder / "ledger.json") for folder in of]) for name, of in folders.items()}
     stamps = dict(pair for ledger in merged.values() for pair in sorted(ledger["stamps"].items()))
     with tqdm(total=len(stamps), desc="checking", unit="file", disable=None) as bar:
@@ -133,7 +133,12 @@ def _ledgers(folders: dict[str, list[Path]], data: Path, engine: Engine) -> dict
 
 
 def _write(
-    recipe: BuildRecipe, folders: dict[str, list[Path]], dropped: np.ndarray, buckets: int, stage: Path, engine: Engine
+    recipe: BuildRecipe,
+    folders: dict[str, list[Path]],
+    dropped: np.ndarray,
+    buckets: int,
+    stage: Path,
+    engine: BuildEngine,
 ) -> list[dict]:
     blocks = [folder for of_source in folders.values() for folder in of_source]
     np.save(stage / "dropped.npy", dropped)
@@ -189,7 +194,9 @@ def _buckets(size: int) -> int:
     return max(min(-(-size // _BUCKET) or 1, _MOST_BUCKETS), -(-size // _LARGEST_BUCKET))
 
 
-def _build_in(stage: Path, inputs: BuildInputs, engine: Engine) -> dict:  # the manifest of the set that it leaves there
+def _build_in(
+    stage: Path, inputs: BuildInputs, engine: BuildEngine
+) -> dict:  # the manifest of the set that it leaves there
     recipe, buckets = inputs.recipe, _buckets(inputs.size)
     folders = _read(inputs, buckets, stage, engine)
     read = _ledgers(folders, inputs.data, engine)

@@ -146,7 +146,7 @@ class OnRay:
                 raise UserError(f"address: machine {nodes[id]} of the Ray cluster {wrong}")
 
     def run(self, function: Callable, jobs: Iterable[tuple], bar: tqdm) -> list[Any]:
-        "As `Engine.run`."
+        "As `BuildEngine.run`."
         import ray
 
         results, rows = {}, [{"number": number, "args": pickle.dumps(args)} for number, args in enumerate(jobs)]
