@@ -48,34 +48,38 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def _refusal(address: str | None, error: Exception) -> UserError:
-    cluster, text = f"address: the Ray cluster at {address}", str(error)
+def _refusal(address: str | None, error: Exception) -> UserError | Failed:
+    text = str(error).strip() or repr(error)
     versions = re.findall(r"(Ray|Python): (\S+)", text)
     if text.startswith("Version mismatch") and len(versions) == 4:
         theirs, ours = (" with ".join(f"{name} {version}" for name, version in v) for v in (versions[:2], versions[2:]))
-        return UserError(f"{cluster} is {theirs}, this is {ours}: install the cluster's own versions here")
+        here = f"this is {ours}: install the cluster's own versions here"
+        return UserError(f"address: the Ray cluster at {address} is {theirs}, {here}")
     if address == "auto":
         return UserError(
             "address: this machine belongs to no Ray cluster: start one with `ray start --head`, or leave --address out"
         )
-    return UserError(f"{cluster or 'Ray'} cannot be used ({text.strip().splitlines()[0] if text else error!r})")
+    if address:
+        return UserError(f"address: the Ray cluster at {address} cannot be used ({text.splitlines()[0]})")
+    return Failed(f"Ray did not start on this machine ({text.splitlines()[0]}): the same command tries again")
 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:  # Ray's would end a build without a word
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 # %% ../../../nbs/data/build/33_on_ray.ipynb #26a84e7a
 def _done(function: Callable, row: dict) -> dict:  # a job as Ray Data does it: one row in, one row out
-    result, error = None, ""
     try:
-        result = with_peak(function, pickle.loads(row["args"]))
-    except UserError as wrong:
-        error = str(wrong)
-    return {"number": row["number"], "error": error, "result": pickle.dumps(result), "host": socket.gethostname()}
+        outcome = with_peak(function, pickle.loads(row["args"])), None
+    except (UserError, Failed, OSError) as error:  # what a command says in one line
+        outcome = (None, 0, 0.0), error
+    return {"number": row["number"], "outcome": pickle.dumps(outcome), "host": socket.gethostname()}
 
 
 def _unseen(version: str, paths: list[Path]) -> str:  # what is wrong on the machine where this runs
@@ -112,7 +116,8 @@ class OnRay:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
+            except Exception as error:  # of a start that takes too long, Ray says it in no class of its own
+                ray.shutdown()
                 raise _refusal(self.address, error) from None
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -152,15 +157,15 @@ class OnRay:
         results, rows = {}, [{"number": number, "args": pickle.dumps(args)} for number, args in enumerate(jobs)]
         try:
             for row in self._rows(partial(_done, function), rows):
-                if row["error"]:
-                    raise UserError(row["error"])
-                results[row["number"]], process, peak = pickle.loads(row["result"])
+                (results[row["number"]], process, peak), error = pickle.loads(row["outcome"])
+                if error:
+                    raise error
                 worker = row["host"], process
                 self.peaks[worker] = max(peak, self.peaks.get(worker, 0))
                 bar.update()
+        except ray.exceptions.RayTaskError:  # a fault of ours
+            raise
         except ray.exceptions.RayError as error:
-            if isinstance(error, ray.exceptions.RayTaskError):  # a fault of ours
-                raise
             raise Failed(
                 "a worker of the Ray cluster was ended from outside again and again, most likely for want of memory "
                 f"({type(error).__name__}): the same command goes on where it stopped"
