@@ -27,7 +27,12 @@ from .workers import with_peak
 from ...files import Failed, UserError, peak_mb
 
 # %% ../../../nbs/data/build/33_on_ray.ipynb #86fd59a3
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_RETRIES = 3  # of a job whose worker died; Ray counts those for want of memory apart, by default without an end
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_task_oom_retries": str(_RETRIES),
+}
 _OBJECTS = 256 << 20  # bytes of the object store of a cluster started here: what jobs are told and what they return
 
 
@@ -104,7 +109,8 @@ class OnRay:
         self.address, self.count, self.peaks = address, count, {}
 
     def __enter__(self):
-        os.environ.update(_QUIET)
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
         here = {"num_cpus": self.count, "object_store_memory": _OBJECTS, "include_dashboard": False}
         with _own_sigterm():
             import ray.data
@@ -180,7 +186,7 @@ class OnRay:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray Data tries for ever by default, and has no other word for it so far
             jobs = ray.data.from_items(rows, override_num_blocks=len(rows))
-            done = jobs.map(lambda row: work(row), num_cpus=1, concurrency=self.count, max_retries=3)
+            done = jobs.map(lambda row: work(row), num_cpus=1, concurrency=self.count, max_retries=_RETRIES)
         yield from done.iter_rows()
 
     @property
