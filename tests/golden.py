@@ -361,7 +361,7 @@ def build(lab: Lab) -> dict:
     told = lab(WORLD_SET, *dataset("world-set"), room=700) | lab(CAPTIONED, *dataset("captioned-set"))
     told |= lab(REAL, *dataset("real-set"), room=1200)
     told |= lab("build world --data study/world --out world-text --jobs 1")
-    for layout in ("independent", "first-uniform", "every-uniform"):
+    for layout in ("independent", "first-uniform"):
         out = f"world-{layout}"
         jobs = 2 if layout == "independent" else 1
         told |= lab(

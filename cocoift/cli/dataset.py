@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../../nbs/cli/72_dataset.ipynb #81497c2d
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -25,6 +25,13 @@ def _build(
         Optional[int],
         typer.Option(min=1, help="Processes; by default one a processor, and a single one for small inputs."),
     ] = None,
+    engine: Annotated[
+        Literal["embedded", "ray"], typer.Option(help="Processes of this machine, or workers of a Ray cluster.")
+    ] = "embedded",
+    address: Annotated[
+        Optional[str],
+        typer.Option(help="Of the Ray cluster: HOST:PORT or auto. Without, one is started on this machine."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would be read, and which benchmarks could not be checked.")
     ] = False,
@@ -41,7 +48,7 @@ def _build(
         preview = preview_build(wanted, data)
         show(preview, json, _preview_lines(preview))
     else:
-        counts = build(wanted, data, out, jobs)
+        counts = build(wanted, data, out, jobs, engine, address)
         show(counts, json, _build_lines(counts, out))
 
 

@@ -71,6 +71,7 @@ EXTRAS = {
     "nltk": "eval",
     "textblob": "eval",
     "openai": "eval",
+    "ray": "ray",
     "plotly": "app",
     "gradio": "app",
     "imagehash": "near",

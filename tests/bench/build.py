@@ -1,13 +1,14 @@
 """How long a build takes, beside the straightforward way: json.load, dictionaries by image, json.dump.
 
-    python tests/bench/build.py [--sizes 100000 1000000 10000000] [--plain 1000000] [--quick]
+    python tests/bench/build.py [--sizes 100000 1000000 10000000] [--plain 1000000] [--ray] [--quick]
 
 Makes annotation files in the layout of COCO captions, VQAv2, Visual Genome's question answers and region descriptions,
 with so many records in all, and builds a data set from them both ways, each in processes of its own, one after the
 other. Both ways do one job: the same records, merged by image, exact duplicates settled, val2017 left out, worded and
 laid out by the same functions, written; that they made the same rounds is checked. Memory is the highest sum of the
 proportional set sizes of all processes of a build, sampled. `--plain N` is the largest size that the straightforward
-way is given; above it, its figures are those of that size times the ratio of the sizes."""
+way is given; above it, its figures are those of that size times the ratio of the sizes. `--ray` builds each size on Ray
+too, on a cluster of this machine that starts and ends with the build, and checks that the files are the same."""
 
 import argparse
 import json
@@ -190,6 +191,19 @@ def ours(data: Path, out: Path) -> None:
     build(recipe(), data, out)
 
 
+def on_ray(data: Path, out: Path) -> None:
+    from cocoift.data.build.make import build
+
+    build(recipe(), data, out, engine="ray")
+
+
+def same_files(one: Path, other: Path) -> bool:
+    names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    return names == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file()) and all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in names
+    )
+
+
 def plain(data: Path, out: Path) -> None:
     "The straightforward way."
     from cocoift.data.build.compose import LAYOUTS, LayoutRound, compose, place
@@ -283,33 +297,34 @@ def plain(data: Path, out: Path) -> None:
         json.dump(conversations, file)
 
 
-def memory(process: psutil.Process) -> float:  # MB
+def sample(process: psutil.Process, used: dict[int, float]) -> float:  # MB; `used` gets each process's seconds
     total = 0
     for one in [process, *process.children(recursive=True)]:
         try:
             total += one.memory_full_info().pss
+            used[one.pid] = sum(one.cpu_times()[:2])
         except psutil.Error:
             pass
     return total / 2**20
 
 
 def timed(way: str, data: Path, out: Path) -> dict:
-    "Seconds and peak memory of one way, in a process of its own."
-    start, peak = time.perf_counter(), 0.0
+    "Seconds by the clock and of processors, and peak memory, of one way in a process of its own."
+    start, peak, used = time.perf_counter(), 0.0, {}
     child = subprocess.Popen(
         [sys.executable, __file__, "--way", way, "--data", data, "--out", out], stderr=subprocess.PIPE, text=True
     )
     process = psutil.Process(child.pid)
     while child.poll() is None:
         try:
-            peak = max(peak, memory(process))
+            peak = max(peak, sample(process, used))
         except psutil.Error:
             pass
         time.sleep(0.05)
     seconds = time.perf_counter() - start
     if child.returncode:
         sys.exit(f"{way}: {child.stderr.read()}")
-    return {"seconds": round(seconds, 2), "peak_mb": round(peak, 1)}
+    return {"seconds": round(seconds, 2), "processor_s": round(sum(used.values()), 2), "peak_mb": round(peak, 1)}
 
 
 def rounds_of(out: Path) -> Counter:  # instruction and answer of every round, by a hash
@@ -330,13 +345,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--plain", type=int, default=1_000_000)
+    parser.add_argument("--ray", action="store_true", help="on Ray as well")
     parser.add_argument("--quick", action="store_true", help="20,000 records only")
     parser.add_argument("--way")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.way:
-        {"ours": ours, "plain": plain}[args.way](args.data, args.out)
+        {"ours": ours, "plain": plain, "ray": on_ray}[args.way](args.data, args.out)
         return
     sizes, told, against = ([20_000] if args.quick else args.sizes), {}, {}
     last = None
@@ -350,6 +366,9 @@ def main() -> None:
                 "records_per_s": round(size / measured["seconds"]),
                 "input_mb": round(size_mb),
             }
+            if args.ray:
+                told[str(size)]["ray"] = timed("ray", home / "data", home / "ray")
+                told[str(size)]["ray"]["same_files"] = same_files(home / "ours", home / "ray")
             if size <= args.plain:
                 last = size, timed("plain", home / "data", home / "plain")
                 told[str(size)]["plain"] = last[1]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...conversation import Origin, check_conversation, parquet_schema, plain
-from .buckets import DRAFTS, RECORDS, record_rows
+from .buckets import read_bucket, record_rows
 from .compose import LAYOUTS, LayoutRound, compose, place
 from .curate import no_collector
 from .recipe import BuildRecipe
@@ -36,12 +36,8 @@ def _whole(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def _read(paths: list[Path], schema: pa.Schema, dropped: np.ndarray) -> pa.Table:
-    tables = []
-    for path in paths:
-        with pa.memory_map(str(path)) as file:
-            tables.append(pa.ipc.open_file(file).read_all())
-    table = pa.concat_tables(tables) if tables else schema.empty_table()
+def _read(paths: list[Path], bucket: int, dropped: np.ndarray) -> pa.Table:
+    table = pa.concat_tables([read_bucket(path, bucket) for path in paths])
     seq = table["seq"].to_numpy()
     at = np.searchsorted(dropped, seq)
     if not len(dropped):
@@ -272,18 +268,21 @@ def write_part(out: Path, bucket: int, conversations: pa.Table, records: pa.Tabl
 
 # %% ../../../nbs/data/build/26_lay_out.ipynb #3342a39e
 def write_bucket(
-    stage: Path, names: list[str], bucket: int, dropped: np.ndarray, recipe: BuildRecipe, out: Path
+    blocks: list[Path],  # what was read, in the order of the sources
+    dropped: Path,  # an array on disk: which records are not kept
+    recipe: BuildRecipe,
+    written: Path,  # the folder of counts
+    out: Path,  # the dataset folder
+    bucket: int,
 ) -> None:
-    "Write part `bucket` of `conversations/` and `records/`, and its counts beside the stage's tables."
-    done = stage / f"written/{bucket:05d}.json"
+    "Write part `bucket` of `conversations/` and `records/`, and its counts."
+    done = written / f"{bucket:05d}.json"
     if done.exists():
         return
-
-    def tables(kind: str) -> list[Path]:
-        return [path for name in names if (path := stage / name / kind / f"{bucket:05d}.arrow").exists()]
-
-    conversations, records, counts = lay_out(
-        _read(tables("records"), RECORDS, dropped), _read(tables("drafts"), DRAFTS, dropped), recipe
+    gone = np.load(dropped, mmap_mode="r")
+    records, drafts = (
+        _read([block / f"{kind}.arrow" for block in blocks], bucket, gone) for kind in ("records", "drafts")
     )
+    conversations, records, counts = lay_out(records, drafts, recipe)
     write_part(out, bucket, conversations, records)
     write_json(done, counts)

@@ -13,28 +13,34 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from ... import __version__
+from .blocks import plan_blocks
 from .card import card
-from .curate import ReadJob, read_source, stamp
+from .curate import ReadJob, block_folder, merge_ledgers, read_block, stamp
 from .inputs import BuildInputs, find_inputs
 from .lay_out import write_bucket
 from .manifest import as_json, make_manifest, write_rejects
+from .on_ray import OnRay
 from .recipe import BuildRecipe
-from .settle import Settled, settle
-from .workers import Workers
+from .settle import settle
+from .workers import BuildEngine, Workers
 from ..sources.base import load_sources
 from ...files import UserError, atomic_file, check_output, digest, peak_mb, with_parent, write_json
 from ...locks import only_one
 from ...texts import read_json
 
 # %% ../../../nbs/data/build/30_make.ipynb #c5675a09
-def _plan(inputs: BuildInputs) -> dict:  # by which a killed build knows its stage
+def _plan(inputs: BuildInputs, block: int | None) -> dict:  # by which a killed build knows its stage
     return {
         "cocoift": __version__,
+        "block": block,
         "recipe": as_json(inputs.recipe),
         "files": {str(path): stamp(path) for path in inputs.files},
     }
@@ -54,7 +60,7 @@ def _goes_on(stage: Path, plan: dict, data: Path) -> bool:
     there = (stage / "set").is_dir() and (stage / "plan.json").exists()
     if not there or not _same(read_json(stage / "plan.json"), plan):
         return False
-    stamps = [pair for ledger in stage.glob("read/*/ledger.json") for pair in read_json(ledger)["stamps"].items()]
+    stamps = [pair for ledger in stage.glob("read/*/*/ledger.json") for pair in read_json(ledger)["stamps"].items()]
     return all((data / name).is_file() and stamp(data / name) == before for name, before in stamps)
 
 
@@ -68,8 +74,7 @@ def _stage(out: Path, plan: dict, data: Path) -> Iterator[Path]:
         try:
             if not _goes_on(stage, plan, data):
                 _forget(stage)
-                (stage / "read/written").mkdir(parents=True)
-                (stage / "set").mkdir()
+                (stage / "set").mkdir(parents=True)
                 write_json(stage / "plan.json", plan)
             yield stage
             finished = True
@@ -89,29 +94,58 @@ def _blocked(inputs: BuildInputs) -> dict[str, tuple[str, ...]]:  # image -> the
     return blocked
 
 
-def _read(inputs: BuildInputs, buckets: int, stage: Path, workers: Workers) -> dict[str, dict]:
-    "The ledger of each source."
+def _read_jobs(inputs: BuildInputs, buckets: int, folder: Path) -> dict[str, ReadJob]:  # of each source
     recipe, data, blocked = inputs.recipe, inputs.data, _blocked(inputs)
     knows_val2017 = any(b.name == "val2017" and b.images is not None for b in inputs.blocklists)
     foreign = {name: source.images != "COCO" for name, source in load_sources().items()}
     rest = (recipe, buckets, blocked, knows_val2017)
-    jobs = [
-        ReadJob(name, rank, data, stage / name, *rest, foreign[name], inputs.knows_genome)
+    return {
+        name: ReadJob(name, rank, data, folder / name, *rest, foreign[name], inputs.knows_genome)
         for rank, name in enumerate(recipe.sources)
-        if not (stage / name).exists()
-    ]
-    jobs.sort(key=lambda job: -sum(path.stat().st_size for path in inputs.official[job.name]))
-    with tqdm(total=len(jobs), desc="reading", unit="source", disable=None) as bar:
-        workers.run(read_source, [(job,) for job in jobs], bar)
-    return {name: read_json(stage / name / "ledger.json") for name in recipe.sources}
+    }
 
 
-def _write(recipe: BuildRecipe, settled: Settled, buckets: int, stage: Path, workers: Workers) -> list[dict]:
-    names, read = list(recipe.sources), stage / "read"
-    jobs = [(read, names, bucket, settled.dropped, recipe, stage / "set") for bucket in range(buckets)]
+def _read(inputs: BuildInputs, buckets: int, stage: Path, engine: BuildEngine) -> dict[str, list[Path]]:
+    "The folders of each source's blocks, in order."
+    sources = _read_jobs(inputs, buckets, stage / "read")
+    with tqdm(desc="counting", unit="range", disable=None if engine.block else True) as bar:
+        plan = plan_blocks(inputs, engine.block, partial(engine.run, bar=bar))
+    jobs = [(name, number, block) for name, blocks in plan.items() for number, block in enumerate(blocks)]
+    missing = [job for job in jobs if not block_folder(sources[job[0]], job[1]).exists()]
+    missing.sort(key=lambda job: -sum(path.stat().st_size for path in inputs.official[job[0]]) / len(plan[job[0]]))
+    with tqdm(total=len(missing), desc="reading", unit="source", disable=None) as bar:
+        engine.run(partial(read_block, sources), missing, bar)
+    return {name: [block_folder(sources[name], k) for k in range(len(blocks))] for name, blocks in plan.items()}
+
+
+def _digest(path: Path, before: list[int]) -> str:
+    if stamp(path) != before:
+        raise UserError(f"{path}: has changed while it was read: run the command again")
+    return digest(path)
+
+
+def _ledgers(folders: dict[str, list[Path]], data: Path, engine: BuildEngine) -> dict[str, dict]:  # of each source
+    merged = {name: merge_ledgers([read_json(folder / "ledger.json") for folder in of]) for name, of in folders.items()}
+    stamps = dict(pair for ledger in merged.values() for pair in sorted(ledger["stamps"].items()))
+    with tqdm(total=len(stamps), desc="checking", unit="file", disable=None) as bar:
+        digests = dict(zip(stamps, engine.run(_digest, [(data / name, at) for name, at in stamps.items()], bar)))
+    return {name: ledger | {"inputs": {f: digests[f] for f in ledger["stamps"]}} for name, ledger in merged.items()}
+
+
+def _write(
+    recipe: BuildRecipe,
+    folders: dict[str, list[Path]],
+    dropped: np.ndarray,
+    buckets: int,
+    stage: Path,
+    engine: BuildEngine,
+) -> list[dict]:
+    blocks = [folder for of_source in folders.values() for folder in of_source]
+    np.save(stage / "dropped.npy", dropped)
+    write = partial(write_bucket, blocks, stage / "dropped.npy", recipe, stage / "written", stage / "set")
     with tqdm(total=buckets, desc=f"writing {recipe.layout}", unit="part", disable=None) as bar:
-        workers.run(write_bucket, jobs, bar)
-    return [read_json(read / f"written/{bucket:05d}.json") for bucket in range(buckets)]
+        engine.run(write, [(bucket,) for bucket in range(buckets)], bar)
+    return [read_json(stage / f"written/{bucket:05d}.json") for bucket in range(buckets)]
 
 # %% ../../../nbs/data/build/30_make.ipynb #b09cedb7
 def _report(manifest: dict, start: float, peak_mb: float) -> dict:
@@ -151,21 +185,27 @@ def _nothing_left(inputs: BuildInputs, manifest: dict, rejects: Path) -> UserErr
 
 # %% ../../../nbs/data/build/30_make.ipynb #72964768
 _BUCKET = 16 << 20  # bytes of input a bucket: what is in memory of one when it is laid out
-_MOST_BUCKETS = 200  # each is two open files, of records and of rounds
+_MOST_BUCKETS = 200  # of that size; where there is more, a bucket holds more, up to the next limit
+_LARGEST_BUCKET = 128 << 20
 _ALONE = 32 << 20  # bytes of input that one process reads sooner than two
 
 
+def _buckets(size: int) -> int:
+    return max(min(-(-size // _BUCKET) or 1, _MOST_BUCKETS), -(-size // _LARGEST_BUCKET))
+
+
 def _build_in(
-    stage: Path, inputs: BuildInputs, workers: Workers
+    stage: Path, inputs: BuildInputs, engine: BuildEngine
 ) -> dict:  # the manifest of the set that it leaves there
-    recipe, buckets = inputs.recipe, min(-(-inputs.size // _BUCKET) or 1, _MOST_BUCKETS)
-    read = _read(inputs, buckets, stage / "read", workers)
+    recipe, buckets = inputs.recipe, _buckets(inputs.size)
+    folders = _read(inputs, buckets, stage, engine)
+    read = _ledgers(folders, inputs.data, engine)
     limits = {rank: (options.cap, options.weight) for rank, options in enumerate(recipe.sources.values())}
-    settled = settle([stage / "read" / name / "keys.parquet" for name in recipe.sources], limits, stage / "spill")
-    written = _write(recipe, settled, buckets, stage, workers)
+    settled = settle([folder / "keys.parquet" for of in folders.values() for folder in of], limits, stage / "spill")
+    written = _write(recipe, folders, settled.dropped, buckets, stage, engine)
     files = list(read_json(stage / "plan.json")["files"])
     manifest = make_manifest(inputs, read, settled, written, files, stage / "set")
-    rejects = {name: stage / "read" / name / "rejects.jsonl" for name in recipe.sources}
+    rejects = {name: [folder / "rejects.jsonl" for folder in of_source] for name, of_source in folders.items()}
     write_rejects(stage / "set/rejects.jsonl", rejects, settled)
     if not manifest["counts"]["rounds"]:
         raise _nothing_left(inputs, manifest, stage / "set/rejects.jsonl")
@@ -180,16 +220,22 @@ def build(
     data: str | Path,  # the folder of sources
     out: str | Path,  # the dataset folder to make
     jobs: int | None = None,  # processes; by default one a processor for large inputs, and this one alone for small
+    engine: Literal["embedded", "ray"] = "embedded",  # processes of this machine, or tasks of a Ray cluster
+    address: str | None = None,  # of the cluster, HOST:PORT or "auto"; None for one that is started here, and ended
 ) -> dict:  # the counts, as `cocoift build --json` prints them
     "Make a dataset folder. A folder already made by the same recipe from the same files is left as it is."
     start, data, out = time.perf_counter(), Path(data), Path(os.path.abspath(out))
-    inputs = find_inputs(recipe, data)
+    if address and engine != "ray":
+        raise UserError("address: is a Ray cluster's: give engine=ray with it, or leave it out")
+    inputs = find_inputs(recipe, Path(os.path.abspath(data)) if engine == "ray" else data)
     if check_output(out, "manifest.json", "build"):
         manifest = _unchanged(inputs, out)
         _forget(out.with_name(f".{out.name}.partial"))  # of a build that was killed when it had just finished
         return _report(manifest, start, peak_mb())
     count = jobs or (1 if inputs.size < _ALONE else os.cpu_count() or 1)
-    with _stage(out, _plan(inputs), data) as stage, Workers(count) as workers:
-        manifest = _build_in(stage, inputs, workers)
-        os.replace(stage / "set", out)
+    with OnRay(address, jobs) if engine == "ray" else Workers(count) as workers:
+        with _stage(out, _plan(inputs, workers.block), inputs.data) as stage:
+            workers.check([stage / "plan.json", *inputs.files])
+            manifest = _build_in(stage, inputs, workers)
+            os.replace(stage / "set", out)
     return _report(manifest, start, workers.peak_mb)

@@ -65,12 +65,17 @@ def _leakage(blocklists: list[Blocklist], read: dict[str, dict]) -> list[dict]:
     return rows
 
 # %% ../../../nbs/data/build/27_manifest.ipynb #3b4627e8
-def write_rejects(path: Path, read: dict[str, Path], settled: Settled) -> None:  # `read`: the rejects of each source
+def write_rejects(
+    path: Path,
+    read: dict[str, list[Path]],  # the rejects of each source, block by block
+    settled: Settled,
+) -> None:
     "All that was rejected, by source, as JSON lines."
     with atomic_file(path) as file:
         for rank, (name, rejects) in enumerate(read.items()):
-            with open(rejects, encoding="utf-8") as rows:
-                shutil.copyfileobj(rows, file)
+            for of_block in rejects:
+                with open(of_block, encoding="utf-8") as rows:
+                    shutil.copyfileobj(rows, file)
             for _, record in (pair for pair in settled.twice if pair[0] == rank):
                 row = {"source": name, "record": record, "reason": "the id comes twice, the first one is kept"}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

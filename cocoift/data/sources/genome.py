@@ -28,7 +28,7 @@ def _pictures(
         return
     known, unknown, count = genome(files), 0, 0
     strange = "is in image_data.json: they are not of one release, download both again"
-    for count, item in enumerate(files.items(path), 1):
+    for count, item in files.numbered(path, 1):
         number = _either(item, "image_id", "id")
         unknown += number not in known
         if unknown == count == 1000:
@@ -65,6 +65,7 @@ def vg_answer(text: Any) -> str:  # "" for what is no text
     licence=_LICENCE,
     url=f"{_URL}question_answers.json.zip",
     homes=VG_HOMES,
+    apart=True,
 )
 def read_vg_qa(files: Files) -> Iterator[Record | Reject]:
     "question_answers.json"
@@ -93,6 +94,7 @@ def vg_phrase(text: Any) -> str:  # "" for what is no text
     licence=_LICENCE,
     url=f"{_URL}region_descriptions.json.zip",
     homes=VG_HOMES,
+    apart=True,
 )
 def read_regions(files: Files) -> Iterator[Record | Reject]:
     "region_descriptions.json"
@@ -139,6 +141,7 @@ def _phrase(thing: dict) -> str:
     licence=_LICENCE,
     url=f"{_URL}attributes.json.zip",
     homes=VG_HOMES,
+    apart=True,
 )
 def read_attributes(files: Files) -> Iterator[Record | Reject]:
     "attributes.json"
@@ -161,6 +164,7 @@ def read_attributes(files: Files) -> Iterator[Record | Reject]:
     licence=_LICENCE,
     url=f"{_URL}relationships.json.zip",
     homes=VG_HOMES,
+    apart=True,
 )
 def read_relations(files: Files) -> Iterator[Record | Reject]:
     "relationships.json"
@@ -185,6 +189,7 @@ _SPLITS = tuple(f"vqa_raw_{split}_0.30.json" for split in ("train", "val", "test
     format="short",
     licence="none stated",
     url="https://github.com/lupantech/rvqa",
+    apart=True,
 )
 def read_rvqa(files: Files) -> Iterator[Record | Reject]:
     "vqa_raw_{train,val,test}_0.30.json"

@@ -119,7 +119,7 @@ def dialog(
 def dialogs(files: Files, path: Path, kind: str = "", **how) -> Iterator[Record | Reject]:
     "The records of a file in LLaVA's layout; `how` goes to `dialog`."
     start = f"{kind}:" if kind else ""
-    for number, row in enumerate(files.items(path)):
+    for number, row in files.numbered(path):
         yield dialog(files.name, f"{start}{row.get('id', '')}#{number}", row, kind, **how)
 
 
@@ -144,6 +144,7 @@ _LLAVA = "https://huggingface.co/datasets/liuhaotian/LLaVA"
     licence="CC-BY-NC-4.0",
     homes=("llava",),
     url=f"{_LLAVA}-Instruct-150K",
+    apart=True,
 )
 def read_llava_instruct(files: Files) -> Iterator[Record | Reject]:
     "llava_instruct_150k.json, or conversation_58k.json, detail_23k.json and complex_reasoning_77k.json"
@@ -164,6 +165,7 @@ def read_llava_instruct(files: Files) -> Iterator[Record | Reject]:
     licence="CC-BY-NC-4.0",
     homes=("llava",),
     url=f"{_LLAVA}-Instruct-150K",
+    apart=True,
 )
 def read_llava_mix(files: Files) -> Iterator[Record | Reject]:
     "llava_v1_5_mix665k.json"
@@ -181,6 +183,7 @@ def read_llava_mix(files: Files) -> Iterator[Record | Reject]:
     licence="other (CC-3M's and BLIP's terms)",
     homes=("llava",),
     url=f"{_LLAVA}-Pretrain",
+    apart=True,
 )
 def read_llava_pretrain(files: Files) -> Iterator[Record | Reject]:
     "blip_laion_cc_sbu_558k.json"
@@ -197,6 +200,7 @@ def read_llava_pretrain(files: Files) -> Iterator[Record | Reject]:
     format="free",
     licence="CC-BY-NC-4.0",
     url="https://huggingface.co/datasets/Lin-Chen/ShareGPT4V",
+    apart=True,
 )
 def read_sharegpt4v(files: Files) -> Iterator[Record | Reject]:
     "sharegpt4v_instruct_gpt4-vision_cap100k.json"
@@ -212,6 +216,7 @@ def read_sharegpt4v(files: Files) -> Iterator[Record | Reject]:
     format="free",
     licence="none stated",
     url="https://huggingface.co/datasets/X2FD/LVIS-Instruct4V",
+    apart=True,
 )
 def read_lvis_instruct4v(files: Files) -> Iterator[Record | Reject]:
     "lvis_instruct4v_220k.json"

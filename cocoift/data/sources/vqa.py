@@ -104,12 +104,13 @@ def read_vqax(files: Files) -> Iterator[Record | Reject]:
     licence="MIT",
     url="https://drive.google.com/drive/folders/1SD6-ktSyOPpSwq1vsHbfmee8ueHvrf5a",
     fields=("img_id",),
+    apart=True,
 )
 def read_vqae(files: Files) -> Iterator[Record | Reject]:
     "VQA-E_{train,val}_set.json"
     image = files.field("img_id")
     for split, path in by_split(files.find("VQA-E_*_set.json")).items():
-        for number, row in enumerate(files.items(path), 1):
+        for number, row in files.numbered(path, 1):
             answers, votes = by_votes(row.get("answers") or (), row["multiple_choice_answer"])
             why, _ = row["explanation"]
             yield Record(

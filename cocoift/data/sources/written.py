@@ -155,6 +155,7 @@ def _svit(name: str, id: str, texts: list[str], image: str, stem: str, split: st
     format="free",
     licence="CC-BY-4.0",
     url="https://huggingface.co/datasets/BAAI/SVIT",
+    apart=True,
 )
 def read_svit(files: Files) -> Iterator[Record | Reject]:
     "{conversation,complex_reasoning,detail_description,referring_qa}.json with test_image_ids.txt"
