@@ -104,7 +104,7 @@ def test_what_cannot_be_compared(pictures, typed, tmp_path):
         ("--pictures", pictures / "none", *out): f"{pictures / 'none'}: holds no pictures",
         ("--pictures", pictures / "gone", *out): f"{pictures / 'gone'}: no such folder of pictures: check the path",
         tuple(out): "--pictures or --questions: one of the two is needed",
-        ("--pictures", pictures / "set", "--most", 200, *out): "--most 200: bits of 256 are needed, from 0 to 127",
+        ("--pictures", pictures / "set", "--most", 200, *out): "--most 200: bits of 256 from 0 to 127 are needed",
         ("--pictures", pictures / "set", "--tower", pictures, *out): "--tower: which angle makes a copy depends on the",
         ("--pictures", pictures / "set", "--tower", pictures, "--most", 9, *out): f"{pictures}: holds no weights",
         ("--pictures", pictures / "set", "--least", 0.5, *out): "--least: is for questions: leave it out",

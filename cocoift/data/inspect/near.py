@@ -134,10 +134,10 @@ class NearOptions:
             )
         if not 0 <= self.limit < _END[self.descriptor.unit]:
             raise UserError(
-                f"--most {self.limit}: {self.descriptor.unit} from 0 to {_END[self.descriptor.unit] - 1} are needed"
+                f"--most {self.limit:g}: {self.descriptor.unit} from 0 to {_END[self.descriptor.unit] - 1} are needed"
             )
         if not self.tower and self.limit != int(self.limit):
-            raise UserError(f"--most {self.limit}: bits are counted: a whole number is needed")
+            raise UserError(f"--most {self.limit:g}: bits are counted: a whole number is needed")
         places = [os.path.realpath(path) for path in (self.pictures, *self.against)]
         if twice := next((path for path, place in zip(self.against, places[1:]) if places.count(place) > 1), None):
             raise UserError(f"--against {twice}: is named twice, or is the set itself: every picture would be its copy")
