@@ -460,7 +460,6 @@ def label(lab: Lab) -> dict:
         f"label captioned-set {server} --out new",
         f"label captioned-set {server} --out new --images nowhere",
         f"{drawn} --longest 3",
-        f"{drawn} --recipe nothing",
     )
 
 
