@@ -38,7 +38,11 @@ _TRACES = {  # column: title, subtitle, axis
     "loss": ("Training loss", "Mean over what is learned; faint: as measured, line: smoothed", "loss"),
     "lr": ("Learning rate", "As the schedule gave it", "learning rate"),
     "tokens_per_s": ("Speed", "Tokens a second, all ranks together; smoothed", "tokens/s"),
-    "tree_ratio": ("What trees save", "Tokens of separate rows over tokens computed; 1 saves nothing", "tree ratio"),
+    "tree_ratio": (
+        "Tokens saved by sharing pictures",
+        "Tokens of separate rows over tokens computed; 1 saves nothing",
+        "tree ratio",
+    ),
 }
 
 
