@@ -429,6 +429,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'cocoift/dashboard/widgets.py'),
                                            'cocoift.dashboard.widgets._framed': ( 'dashboard/widgets.html#_framed',
                                                                                   'cocoift/dashboard/widgets.py'),
+                                           'cocoift.dashboard.widgets._heading': ( 'dashboard/widgets.html#_heading',
+                                                                                   'cocoift/dashboard/widgets.py'),
                                            'cocoift.dashboard.widgets.ask': ('dashboard/widgets.html#ask', 'cocoift/dashboard/widgets.py'),
                                            'cocoift.dashboard.widgets.browse': ( 'dashboard/widgets.html#browse',
                                                                                  'cocoift/dashboard/widgets.py')},

@@ -51,7 +51,7 @@ class Results:
         self.standings = FigurePlace("standings")
         self.table = gr.Dataframe(
             elem_id="scoreboard",
-            label="Scoreboard: a row a model, the best of each column in bold; ⋮ beside a heading sorts by it",
+            label="Scoreboard: a row a model, the best of each column in bold; a click on a heading sorts by it",
             interactive=False,
             show_search="filter",
             pinned_columns=1,
