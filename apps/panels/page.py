@@ -101,7 +101,7 @@ const headings = "#scoreboard .header-table th", headed = e => e.target.closest?
   e.target.closest?.(headings);
 document.addEventListener("click", e => {  // when the click is over, for it closes open menus
   const heading = headed(e); if (heading) setTimeout(() => sortBy(heading));
-});
+}, true);
 document.addEventListener("keydown", e => {
   const heading = (e.key === "Enter" || e.key === " ") && headed(e);
   if (heading) { e.preventDefault(); e.stopPropagation(); sortBy(heading); }
