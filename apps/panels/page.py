@@ -108,8 +108,6 @@ document.addEventListener("keydown", e => {
 }, true);
 function set(part, name, value) { if (part.getAttribute(name) !== value) part.setAttribute(name, value); }
 new MutationObserver(() => {
-  for (const box of document.querySelectorAll("input.search-input")) set(box, "aria-label", box.title);
-  for (const place of document.querySelectorAll("div.empty[aria-label]")) set(place, "role", "img");
   for (const heading of document.querySelectorAll(headings)) {
     set(heading, "tabindex", "0");
     set(heading, "aria-sort", heading.querySelector(".sort-indicator")?.getAttribute("aria-label")

@@ -1,4 +1,4 @@
-"Loss, learning rate, speed and tokens saved by sharing pictures, of finished and running trainings; drawn again while a run goes on."
+"Loss, learning rate, speed and saved tokens of finished and running trainings; drawn again while a run goes on."
 
 from collections import Counter
 

@@ -99,7 +99,7 @@ class InnerModel(Model):
             if len(asks) > 1:
                 return [reply for ask in asks for reply in self.answer([ask])]
             return [Reply(status="error", why=f"{type(error).__name__}: {error}"[:200])]
-        texts = [api.unwrap_generation_output(answer)[0] for answer in answers]
+        texts = [api.unwrap_generation_output(answer)[0] or "" for answer in answers]  # a server's null is no text
         if errors and len(asks) > 1:  # whose they are
             return [harness_reply(text) if text.strip() else self.answer([ask])[0] for ask, text in zip(asks, texts)]
         return [harness_reply(text, errors) for text in texts]
