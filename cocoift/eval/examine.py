@@ -203,7 +203,7 @@ def lost_rounds(result: dict) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "ok")
 
 
-def _empty(result: dict) -> int:  # runs of before did not say it: empty ones were not answered
+def _empty(result: dict) -> int:  # older runs did not say it: there, empty ones were not answered
     return result.get("empty", result["statuses"]["ok"] - result["answered"])
 
 

@@ -236,7 +236,7 @@ def run_dialogs(
 # %% ../../nbs/eval/46_run.ipynb #7b0c7c9c
 def coverage(
     dialogs: Sequence[Dialog], lines: Sequence[dict]
-) -> dict:  # rounds, answered, empty, coverage, statuses, truncated
+) -> dict:  # rounds, answered, empty where some are, coverage, statuses, truncated
     "What became of the rounds that were to be asked."
     wanted = {(d.id, number + 1) for d in dialogs for number in d.asked}
     mine = [line for line in lines if (line["dialog"], line["round"]) in wanted]
@@ -245,7 +245,7 @@ def coverage(
     return {
         "rounds": len(wanted),
         "answered": counts["ok"],
-        "empty": empty,
+        **({"empty": empty} if empty else {}),
         "coverage": counts["ok"] / len(wanted),
         "statuses": counts | {"not_run": len(wanted) - len(mine)},
         "truncated": sum("cut" in line for line in mine),

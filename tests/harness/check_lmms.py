@@ -156,7 +156,7 @@ def scope(data: Path, model: Path, manager_of) -> dict:
     said = [line for line in Journal(data / "ours/scope/rounds.jsonl").read() if line["response"]]
     assert abs(table["leakage,none"] - leaks(pd.DataFrame(said))["leakage"].value) < 1e-9
     assert ours["coverage"] == 1 and table["leakage_stderr_clustered,none"] > 0
-    assert abs(table["coverage,none"] - (1 - ours["empty"] / ours["rounds"])) < 1e-9  # there, nobody knows why
+    assert abs(table["coverage,none"] - (1 - ours.get("empty", 0) / ours["rounds"])) < 1e-9  # there, nobody knows why
     return {
         "coco_scope": "llava_hf",
         "answers": len(samples),
