@@ -58,12 +58,15 @@ def stored(notebook: NotebookNode) -> bool:  # whether the outputs are of this c
 
 
 def drawn(figure: dict) -> str:  # a PNG, base64
+    import kaleido
     import plotly.graph_objects as go
     from PIL import Image
 
     figure = go.Figure(figure, skip_invalid=True)
-    size = {"width": figure.layout.width or 760, "height": figure.layout.height or 420}
-    picture, small = Image.open(io.BytesIO(figure.to_image("png", **size))), io.BytesIO()
+    options = {"format": "png", "width": figure.layout.width or 760, "height": figure.layout.height or 420}
+    # Kaleido's own default asks a CDN for MathJax.
+    data, small = kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False}), io.BytesIO()
+    picture = Image.open(io.BytesIO(data))
     picture.convert("RGB").quantize(64).save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 

@@ -14,7 +14,7 @@ THEME = gr.themes.Default(
 
 CSS = """
 :root { --leak: #a8430a; --good: #0b6b4f; } .dark { --leak: #ffb27d; --good: #6fd3b1; }
-.gradio-container { max-width: 1400px !important; }
+.gradio-container { max-width: 1400px !important; width: 100% !important; margin: 0 auto !important; }
 #title p { margin: 0; opacity: .75; } #title h1 { font-size: 1.3rem; margin: 0; }
 #sides { gap: 12px; } #sides .block:has(> .container > .wrap input[role=listbox]) { padding: 6px 10px; }
 .facts {
@@ -26,6 +26,7 @@ CSS = """
 .facts i { font-style: normal; font-weight: 600; }
 .message .md { opacity: 1 !important; } .wrap .or { color: inherit !important; }
 input.subdued { color: var(--body-text-color) !important; }
+#script input, [id^="model-"] input { padding-right: 26px !important; text-overflow: ellipsis; }
 #bar { flex-wrap: nowrap; } #bar #script { flex: 1 1 260px; } #scene-picture .icon-button-wrapper { display: none; }
 #scene {
   gap: 14px; align-items: flex-start; position: sticky; top: 0; z-index: 15; padding: 4px 0; flex-wrap: nowrap;
@@ -110,6 +111,8 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; }
   #bar #run-script { flex: 0 0 auto !important; }
   #bar #count, #bar #blind { flex: 0 0 auto !important; overflow: visible !important; padding: 0; }
   #count label { padding: 4px 8px; font-size: .85rem; } #blind label { white-space: nowrap; font-size: .85rem; }
+  [id^="model-"] { flex: 1 1 45% !important; min-width: 0 !important; }
+  [id^="stop-"], [id^="retry-"] { flex: 0 0 auto !important; padding: 0 10px !important; }
   #votes > * { flex: 1 1 22% !important; min-width: 0 !important; } #votes #reason { flex: 1 1 44% !important; }
   #title, #tabs { margin: 0 -20px; width: calc(100% + 40px) !important; } #tabs { margin-bottom: 76px; }
 }
@@ -176,13 +179,15 @@ document.addEventListener("load", e => {  // a drawn world's pictures are small:
   const picture = e.target, width = picture.naturalWidth;
   if (picture.tagName !== "IMG") return;
   picture.toggleAttribute("data-small", width > 0 && width <= 128);
-  const button = picture.closest("button:not([aria-label])");  // gradio gives it no name
-  if (button && !button.innerText.trim()) button.setAttribute("aria-label", picture.alt || "The picture");
 }, true);
-// gradio names what is empty, but does not say what it is
-const tidy = () => { for (const e of document.querySelectorAll(".empty[aria-label]:not([role])")) e.role = "img"; };
-addEventListener("click", () => setTimeout(tidy, 400));
-addEventListener("load", () => setTimeout(tidy, 2000));
+// gradio names what is empty, but does not say what it is, and gives pictures' buttons and tables' filters no name
+new MutationObserver(() => {
+  for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.role = "img";
+  for (const box of document.querySelectorAll("input.search-input:not([aria-label])")) box.ariaLabel = box.title;
+  const nameless = "button:not([aria-label]):has(img), .image-container button:not([aria-label])";
+  for (const button of document.querySelectorAll(nameless))
+    if (!button.textContent.trim()) button.ariaLabel = button.querySelector("img")?.alt || "The picture";
+}).observe(document.documentElement, {childList: true, subtree: true});
 document.addEventListener("click", e => {  // which tab is open stands in the address
   const tab = e.target.closest?.("button[role=tab]");
   if (!tab) return;

@@ -41,8 +41,8 @@ TERSE_WORDS = 3
 
 
 def is_terse(response: str) -> bool:
-    "Whether a response is of at most three words."
-    return len(words(response)) <= TERSE_WORDS
+    "Whether a response is of one to three words."
+    return 0 < len(words(response)) <= TERSE_WORDS
 
 # %% ../nbs/03_formats.ipynb #e4fabd8d
 NUMBER_WORDS = (
@@ -71,12 +71,12 @@ def sentences(text: str) -> int:
 
 
 _KEPT = {
-    "short": lambda text: bool(words(text)) and is_terse(text),
+    "short": is_terse,
     "number": lambda text: bool(_NUMBER.fullmatch(text.strip())),
     "yes_no": lambda text: text.strip().rstrip(".!").lower() in {"yes", "no"},
     "option": lambda text: bool(re.fullmatch(r"\(?[A-Z]\)?[.:]?", text.strip())),
-    "option_why": lambda text: bool(re.match(r"\s*\(?[A-Z]\)?[.:,]?\s", text)) and not is_terse(text),
-    "short_why": lambda text: not is_terse(text),
+    "option_why": lambda text: bool(re.match(r"\s*\(?[A-Z]\)?[.:,]?\s", text)) and len(words(text)) > TERSE_WORDS,
+    "short_why": lambda text: len(words(text)) > TERSE_WORDS,
     "paragraph": lambda text: sentences(text) >= 2 and "\n\n" not in text.strip(),
     "json": _is_json,
     "box": lambda text: bool(_BOX.fullmatch(text.strip())),

@@ -171,7 +171,7 @@ class Data:
         carry = table.measure == "carry-over"
         drawn = {
             "carry-over": (table[carry], audited.by_source, "Does a terse request carry over? Source by source"),
-            "data-measures": (table[~carry], audited.by_source, "What else an audit measures"),
+            "data-measures": (table[~carry], audited.by_source, "Short answers nobody asked for, switches, forms kept"),
             "overlap": (overlaps(audit["overlap"])[0], audited.overlap_matrix),
             "diversity": (
                 varied(audit),

@@ -29,10 +29,9 @@ CSS = (
 .what > div { padding: 2px 12px 8px !important; width: min(340px, 80vw) !important; } .what p { line-height: 1.5; }
 .figure .js-plotly-plot .nsewdrag { cursor: default; }
 .loading { margin: 0; padding: 14px 16px; min-height: 3em; font-size: .9rem; animation: breathe 1.4s ease-in-out
-  infinite;
-  color: color-mix(in srgb, var(--body-text-color) 72%, transparent); }
+  infinite; }
 .figure:has(.loading) { min-height: 320px; }
-@keyframes breathe { 50% { opacity: .45; } } @media (prefers-reduced-motion: reduce) { .loading { animation: none; } }
+@keyframes breathe { 50% { opacity: .75; } } @media (prefers-reduced-motion: reduce) { .loading { animation: none; } }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 0; padding: 6px 0; list-style: none; font-size:
   .88rem; }
 .legend i { font-style: normal; display: inline-block; width: 1.2em; text-align: center; }
@@ -40,6 +39,9 @@ CSS = (
 #legend:has(ul), #training-legend:has(ul) { position: sticky; top: 0; z-index: 5; background:
   var(--body-background-fill); }
 .dark .legend i[data-colour="#000000"] { color: #e3e6ea !important; }
+.min_value, .max_value { color: var(--body-text-color) !important; }
+#scoreboard .header-table th { cursor: pointer; }
+#scoreboard .header-table th:focus-visible { outline: 2px solid var(--color-accent); outline-offset: -2px; }
 #scoreboard-words dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 0; font-size:
   .8rem; }
 #scoreboard-words dt { font-family: var(--font-mono); } #scoreboard-words dd { margin: 0; }
@@ -89,7 +91,28 @@ function behind(place, point) {  // the samples, or the conversations, that a po
   else return;
   if (name !== undefined && !of?.folder) document.getElementById("conversations")?.scrollIntoView({behavior: "smooth"});
 }
+function sortBy(heading) {  // what its menu does in three steps, and no key can
+  const up = heading.querySelector(".sort-indicator")?.getAttribute("aria-label")?.includes("ascending");
+  heading.querySelector(".cell-menu-button").click();
+  requestAnimationFrame(() => [...document.querySelectorAll(".cell-menu [role=menuitem]")]
+    .find(item => item.textContent.includes(up ? "Sort descending" : "Sort ascending"))?.click());
+}
+const headings = "#scoreboard .header-table th", headed = e => e.target.closest?.("button") ? null :
+  e.target.closest?.(headings);
+document.addEventListener("click", e => {  // when the click is over, for it closes open menus
+  const heading = headed(e); if (heading) setTimeout(() => sortBy(heading));
+}, true);
+document.addEventListener("keydown", e => {
+  const heading = (e.key === "Enter" || e.key === " ") && headed(e);
+  if (heading) { e.preventDefault(); e.stopPropagation(); sortBy(heading); }
+}, true);
+function set(part, name, value) { if (part.getAttribute(name) !== value) part.setAttribute(name, value); }
 new MutationObserver(() => {
+  for (const heading of document.querySelectorAll(headings)) {
+    set(heading, "tabindex", "0");
+    set(heading, "aria-sort", heading.querySelector(".sort-indicator")?.getAttribute("aria-label")
+      ?.replace("Sorted ", "") ?? "none");
+  }
   for (const place of document.querySelectorAll(".js-plotly-plot:not([data-heard])")) if (place.on) {
     place.dataset.heard = "yes";
     place.on("plotly_click", e => behind(place, e.points[0]));

@@ -51,7 +51,7 @@ class Results:
         self.standings = FigurePlace("standings")
         self.table = gr.Dataframe(
             elem_id="scoreboard",
-            label="Scoreboard: a row a model, the best of each column in bold; ⋮ beside a heading sorts by it",
+            label="Scoreboard: a row a model, the best of each column in bold; a click on a heading sorts by it",
             interactive=False,
             show_search="filter",
             pinned_columns=1,
@@ -87,7 +87,7 @@ class Results:
 
     def shown(self, runs, seeds, bench, baseline, metric, history) -> Shown:
         tables, wrong = run_index.results(self.study.root, self.study.memory)
-        tables["piers"] = run_index.pier_rounds(self.study.root, self.study.memory)
+        tables["piers"], torn = run_index.pier_rounds(self.study.root, self.study.memory)
         labels = run_labels(
             dict.fromkeys(run for table in tables.values() if len(table) for run in table.layout), seeds != "apart"
         )
@@ -98,7 +98,7 @@ class Results:
         tables = {name: run_index.select_runs(table, chosen) for name, table in every.items()}
         for name in tables.keys() - {*FREE, "piers"}:
             tables[name] = run_index.select_runs(tables[name], [view.bench], "bench")
-        return Shown(tables, view, wrong, labels, chosen, raw)
+        return Shown(tables, view, [*wrong, *torn], labels, chosen, raw)
 
     def standing(self, shown: Shown, paired: pd.DataFrame | None = None) -> list:  # the figure, and the table
         scores, view, paper = shown.tables["scores"], shown.view, run_index.paper_scores()

@@ -1,4 +1,4 @@
-"Loss, learning rate, speed, use of the device and what trees save, of trainings; drawn again while a run goes on."
+"Loss, learning rate, speed, use of the device and saved tokens of trainings; drawn again while a run goes on."
 
 from collections import Counter
 

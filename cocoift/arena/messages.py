@@ -14,7 +14,7 @@ from pathlib import Path
 from .marks import as_formulas, defuse, word_difference
 from .session import EXAMINATION, Side
 from ..instructions import stated_format
-from ..plain import IDEAS, format_in_words
+from ..plain import IDEAS, format_in_words, pace
 
 # %% ../../nbs/arena/20_messages.ipynb #6f1ce5fe
 SIDES = "abcd"
@@ -36,7 +36,7 @@ def facts(
         whose = "the examination's" if r.by == EXAMINATION else f"{escape(r.by)}'s" if not blind else "another side's"
         parts.append(f"<i>{whose} answer, not this model's</i>")
     elif r.seconds and not blind:
-        parts += [f"{r.seconds:.1f} s"] + ([f"{r.tokens / r.seconds:.0f} tokens/s"] if r.tokens else [])
+        parts += [f"{r.seconds:.1f} s"] + ([pace(r.tokens / r.seconds)] if r.tokens else [])
     if m.kept is not None:
         parts.append(f"asked for {format_in_words(m.format)}: {_verdict(m.kept, 'kept', 'not kept')}")
     if m.leaked:

@@ -67,7 +67,7 @@ PREPARED = {
     "A list, yes or no, 20 words, one word": PreparedDialog(
         (
             "List two things that you see.",
-            "Is there a circle? Answer yes or no.",
+            "Is there anything red? Answer yes or no.",
             "Describe the picture in about 20 words.",
             "What colour is it? Answer with a single word.",
         )

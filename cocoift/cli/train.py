@@ -13,6 +13,7 @@ import typer
 
 from .base import Json, app, show
 from ..files import UserError
+from ..plain import pace
 
 # %% ../../nbs/cli/74_train.ipynb #abc11105
 @app.command(
@@ -73,7 +74,7 @@ def _train(
         done,
         json,
         [
-            f"{done['steps']} steps, loss {done['loss']:.3f}, {done['tokens_per_s']:.0f} tokens/s, "
+            f"{done['steps']} steps, loss {done['loss']:.3f}, {pace(done['tokens_per_s'])}, "
             f"{share}trees save {done['tree_ratio']:.2f}x",
             f"conversations: {done['kept']} kept, {done['cut']} cut, {done['dropped']} dropped",
             f"model: {done['model']}",

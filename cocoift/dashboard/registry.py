@@ -85,7 +85,7 @@ class Scenes:
         self.pictures |= find_pictures(world / "images")
         self.items |= {item.id: item for item in items}
         self.answer_key |= {
-            image: [*questions, *_PIER, ("", "shapes", captions.get(image, "Some shapes."))]
+            image: [*questions, *_PIER, ("", "a picture", captions.get(image, "It is a picture."))]
             for image, questions in entries.items()
         }
 

@@ -163,16 +163,20 @@ def results(
     return {table: pd.DataFrame(rows) for table, rows in tables.items()}, wrong
 
 
-def pier_rounds(root: str | Path, cache: FileCache | None = None) -> pd.DataFrame:
-    "The pier dialogs of all runs, round by round: layout, bench, round, metric, value, low, high, n."
-    cache, rows = cache or FileCache(), []
+def pier_rounds(
+    root: str | Path, cache: FileCache | None = None
+) -> tuple[pd.DataFrame, list[str]]:  # layout, bench, round, metric, value, low, high, n; and what could not be read
+    "The pier dialogs of all runs, round by round, as far as a run that is being written has got."
+    cache, rows, wrong = cache or FileCache(), [], []
     for name, folder in find_folders(root, "pier.jsonl").items():
         head = {"layout": name, "bench": "rounds"}
         try:
             rows += [head | row for row in cache.get("pier", [folder / "pier.jsonl"], lambda: _pier(folder))]
-        except (UserError, KeyError, ValueError):
-            continue  # a run that is being written: `results` names what is torn
-    return pd.DataFrame(rows)
+        except UserError as error:
+            wrong.append(f"{name}: {error}")
+        except (KeyError, TypeError, ValueError) as error:
+            wrong.append(f"{name}: pier.jsonl is not of the lab ({type(error).__name__}: {error})")
+    return pd.DataFrame(rows), wrong
 
 
 def select_runs(table: pd.DataFrame, runs: Iterable[str], column: str = "layout") -> pd.DataFrame:

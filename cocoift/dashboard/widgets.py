@@ -21,8 +21,8 @@ from ..instructions import stated_format
 from ..models.ask import Ask, Model, Settings
 from ..models.opening import open_model
 from ..pictures import show_pictures, thumbnail
-from ..plain import HISTORY_WORDS
-from ..viz.names import short_names
+from ..plain import LAYOUT_WORDS, format_in_words, in_words
+from ..viz.names import model_of, short_names
 
 # %% ../../nbs/dashboard/22_widgets.ipynb #5785a5d5
 class Pages(Protocol):
@@ -74,6 +74,11 @@ def _answer(row: Mapping[str, Any], side: str) -> str:
     return f"<td style='text-align:left;white-space:pre-wrap;color:{_COLOURS[right]}'>{escape(str(text))}</td>"
 
 
+def _heading(name: str) -> str:  # of a run: what it is called, and what its layout means
+    layout = LAYOUT_WORDS.get(model_of(name).split("/")[-1], "")
+    return f"<th style='text-align:left'>{escape(name)}{f'<br><small>{escape(layout)}</small>' if layout else ''}</th>"
+
+
 class RunPages:
     "The scored rounds of a run, or those of two runs side by side."
 
@@ -103,8 +108,7 @@ class RunPages:
 
     def show(self, entry: dict) -> str:
         sides = [""] if len(self.names) == 1 else ["_a", "_b"]
-        heads = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in self.names)
-        history = HISTORY_WORDS.get(entry["history"], entry["history"])
+        heads, history = "".join(map(_heading, self.names)), in_words(entry["history"])
         return (
             f"{thumbnail(entry['image'])}<p><b>{escape(entry['instruction'])}</b> "
             f"<small>{escape(entry['kind'])}, {escape(history)}</small></p>"
@@ -124,6 +128,9 @@ def _framed(children: Sequence[Any], still: str) -> Any:  # a widget that shows 
     return Framed(children)
 
 
+_OFFERED = {"history": in_words, "format": format_in_words}  # a filter's codes, for people
+
+
 class _Turner:
     "The pages of something, and the controls that pick and turn them."
 
@@ -131,7 +138,10 @@ class _Turner:
         from ipywidgets import HTML, Button, Dropdown, Label, Text
 
         self.pages, self.at, self.picked = pages, 0, []
-        self.menus = {name: Dropdown(options=offers, description=name) for name, offers in pages.choices.items()}
+        self.menus = {
+            name: Dropdown(options=[(_OFFERED.get(name, str)(offer), offer) for offer in offers], description=name)
+            for name, offers in pages.choices.items()
+        }
         self.words = Text(placeholder="holds these words", continuous_update=False)
         self.back, self.next = Button(description="Back"), Button(description="Next")
         self.where, self.shown = Label(), HTML()

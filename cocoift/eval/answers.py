@@ -33,7 +33,7 @@ from ..thoughts import without_thoughts
 
 # %% ../../nbs/eval/61_answers.ipynb #858a9289
 _FAILED = ("Failed to obtain answer", "[Error: Unable to generate response]")  # VLMEvalKit, SEQUOR
-_SENTINEL = "[LMMS_EVAL_REQUEST_FAILED"  # lmms-eval; the last error follows
+_SENTINELS = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")  # lmms-eval; an error may follow
 _IMAGE_FIELDS = ("image", "image_name", "image_path", "img")
 
 
@@ -51,7 +51,7 @@ class StoredAnswer:
 def is_failure(text: str) -> bool:
     "Whether a text is what another kit writes where a call failed."
     text = text.strip()
-    return text.startswith(_FAILED) and len(text) < 200 or text.startswith(_SENTINEL)
+    return text.startswith(_FAILED) and len(text) < 200 or text.startswith(_SENTINELS)
 
 
 def _text_of(value: Any, path: Path, where: str, field: str) -> tuple[str, bool]:  # and whether the call failed

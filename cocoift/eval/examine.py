@@ -198,14 +198,18 @@ def examine(
 
 # %% ../../nbs/eval/59_examine.ipynb #b3963a00
 def lost_rounds(result: dict) -> str:
-    "What became of the rounds without an answer: `3 overflow, 1 empty`."
-    counts = {**result["statuses"], "empty": result["statuses"]["ok"] - result["answered"]}
+    "What became of the rounds that say nothing: `3 overflow, 1 empty`."
+    counts = {**result["statuses"], "empty": _empty(result)}
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count and status != "ok")
 
 
+def _empty(result: dict) -> int:  # older runs did not say it: there, empty ones were not answered
+    return result.get("empty", result["statuses"]["ok"] - result["answered"])
+
+
 def check_answers(result: dict) -> None:
-    "Fail where nothing was answered, or where asking again would help."
-    if not result["answered"]:
+    "Fail where nothing was answered, or nothing was said, or where asking again would help."
+    if result["statuses"]["ok"] == _empty(result):
         raise Failed(f"no round was answered ({lost_rounds(result)}): there is nothing to score")
     if failed := result["statuses"]["error"]:
         raise Failed(f"{failed} rounds failed: the same command asks them again")

@@ -236,16 +236,17 @@ def run_dialogs(
 # %% ../../nbs/eval/46_run.ipynb #7b0c7c9c
 def coverage(
     dialogs: Sequence[Dialog], lines: Sequence[dict]
-) -> dict:  # rounds, answered, coverage, statuses, truncated, template
+) -> dict:  # rounds, answered, empty where some are, coverage, statuses, truncated
     "What became of the rounds that were to be asked."
     wanted = {(d.id, number + 1) for d in dialogs for number in d.asked}
     mine = [line for line in lines if (line["dialog"], line["round"]) in wanted]
     counts = {status: sum(line["status"] == status for line in mine) for status in STATUSES}
-    answered = sum(line["status"] == "ok" and bool(line["response"].strip()) for line in mine)
+    empty = sum(line["status"] == "ok" and not line["response"].strip() for line in mine)
     return {
         "rounds": len(wanted),
-        "answered": answered,
-        "coverage": answered / len(wanted),
+        "answered": counts["ok"],
+        **({"empty": empty} if empty else {}),
+        "coverage": counts["ok"] / len(wanted),
         "statuses": counts | {"not_run": len(wanted) - len(mine)},
         "truncated": sum("cut" in line for line in mine),
     }

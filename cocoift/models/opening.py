@@ -6,6 +6,7 @@
 __all__ = ['open_model', 'pictures_for']
 
 # %% ../../nbs/models/24_opening.ipynb #98266091
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def open_model(
             ", URL#NAME, scripted:NAME or replay:RUN" if option == "--model" else ""
         )  # as the command line has them
         raise UserError(f"{option} {spec}: no such folder: give a checkpoint folder{others}")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cocoift.models.local import LocalModel
 
     return LocalModel(spec, pictures, most_tokens)

@@ -88,7 +88,7 @@ def _taught(audit: dict) -> Section:
         Text(_CARRY_OVER),
         Chart(audited.by_source(over, "Carry-over"), "Free rounds from the second on; intervals draw images", over),
         Text(_COMPANY),
-        Chart(audited.by_source(rest, "The company of carry-over"), "Of all rounds of a source that can tell", rest),
+        Chart(audited.by_source(rest, "Bare terse, switches, obeyed"), "Of all rounds of a source that can tell", rest),
         Table(pd.DataFrame(rows), "Every source, the largest first"),
     ]
     return Section("What it teaches about rounds", blocks)

@@ -25,6 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..files import Failed, UserError, write_json
+from ..plain import pace
 from .checkpoint import Checkpoints
 from .hosts import LOST, SILENCE, Met, attended, end, interface_of, job_line, read_hostfile
 from .loop import MARK
@@ -141,8 +142,8 @@ class Bar:
             self.bar.initial = self.bar.n = lines[-1]["step"] - 1
         self.tokens += sum(line["tokens"] for line in lines) * (not first)
         speed = self.tokens / (time.monotonic() - self.since)
-        pace = f"loss {lines[-1]['loss']:.3f}, {speed:.0f} tokens/s{self.pace()}"
-        self.bar.set_postfix_str(pace, refresh=False)
+        now = f"loss {lines[-1]['loss']:.3f}, {pace(speed)}{self.pace()}"
+        self.bar.set_postfix_str(now, refresh=False)
         self.bar.update(lines[-1]["step"] - self.bar.n)
 
 # %% ../../nbs/train/45_processes.ipynb #b4f171e8

@@ -40,7 +40,11 @@ _TRACES = {  # column: title, subtitle, axis
     "tokens_per_s": ("Speed", "Tokens a second, all ranks together; smoothed", "tokens/s"),
     "mfu": ("Use of the device", "Model FLOPs as a share of the devices' peak (MFU); smoothed", "MFU"),
     "waiting": ("Waiting for pictures", "Share of a step in which the first rank waited; smoothed", "share"),
-    "tree_ratio": ("What trees save", "Tokens of separate rows over tokens computed; 1 saves nothing", "tree ratio"),
+    "tree_ratio": (
+        "Tokens saved by sharing pictures",
+        "Tokens of separate rows over tokens computed; 1 saves nothing",
+        "tree ratio",
+    ),
 }
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 
 def expect(*given):
     from playwright.sync_api import expect
@@ -50,3 +52,15 @@ def ready(page, address):
     expect(page.locator("#prompt textarea")).to_be_enabled()
     expect(page.locator("#model-a input")).to_have_value(re.compile("."))
     return page
+
+
+def serious(page) -> list[str]:
+    "What axe finds that keeps somebody from using the page."
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{v['id']}: {node['html'][:120]}"
+        for v in found
+        if v["impact"] in ("critical", "serious")
+        for node in v["nodes"]
+    ]

@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from zipfile import ZipFile
 
-import pytest
-from hands import answered, bot, choose, expect, fold, go, ready, send
+from hands import answered, bot, choose, expect, fold, go, ready, send, serious
 from PIL import Image
 
 from cocoift.files import Journal
@@ -321,18 +320,6 @@ def test_answers_are_set_and_gone_on_from(chat):
     expect(chat.locator("#chat-b")).to_contain_text("Only here?")
 
 
-def serious(page) -> list[str]:
-    "What axe finds that keeps somebody from using the page."
-    Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{v['id']}: {node['html'][:120]}"
-        for v in found
-        if v["impact"] in ("critical", "serious")
-        for node in v["nodes"]
-    ]
-
-
 def test_everybody_can_use_it(chat, url):
     assert serious(chat) == []
     chat.locator("#run-script").click()
@@ -406,6 +393,7 @@ def test_results_are_drawn_filtered_and_linked(watched, url):
     )
     expect(page.locator("#board-note")).to_contain_text("torn")  # the run that is not whole is named
     expect(page.locator("#scoreboard")).to_contain_text("collapse")
+    assert serious(page) == []
     choose(page, "baseline", "oracle")
     # paired item by item: it has an interval
     expect(page.locator("#plot-standings")).to_contain_text("▲ +1", timeout=60_000)
@@ -443,12 +431,14 @@ def test_samples_are_filtered_and_linked(watched, url):
         run_more="oracle",
     )
     expect(page.locator("#grid .brick").first).to_be_visible(timeout=60_000)
+    assert serious(page) == []
     page.locator("#grid .brick").first.click()
     # what was said before, both answers, and one beside them
     expect(page.locator("#item-text .card")).to_have_count(4, timeout=60_000)
     expect(page.locator("#item-text .card").nth(2)).to_contain_text("terse")
     expect(page.locator("#item-text .truth")).to_contain_text("Right:")
     expect(page.locator("#item-picture img")).to_be_visible()
+    assert serious(page) == []
     assert page.locator("#item-picture img").evaluate("e => e.naturalWidth") >= 400  # the small world, enlarged
     where = page.locator("#item-text .where").inner_text()
     page.locator("#next").click()
@@ -472,6 +462,7 @@ def test_data_is_drawn_read_and_linked(watched, url):
     # the set that is not whole is named
     expect(page.locator("#data-note")).to_contain_text("cut short: holds no conversations")
     expect(page.locator("#conversation .round").first).to_be_visible()
+    assert serious(page) == []
     page.locator("#fault input").check()
     expect(page.locator("#conversation")).to_contain_text("answered tersely after a terse request")
     expect(page.locator("#conversation .origin").first).to_contain_text("template")
@@ -497,9 +488,10 @@ def test_trainings_and_votes_are_drawn_while_they_change(watched, url, study):
         [{"step": 9, "loss": 0.5, "lr": 1e-3, "learned": 9, "tokens": 100, "separate": 140}]
     )
     page.wait_for_function(f"{last} === 9", timeout=60_000)
-    assert "trainings=running" in page.url
+    assert "trainings=running" in page.url and serious(page) == []
     page.get_by_role("tab", name="Votes").click()
     drawn(page, "ratings")
+    assert serious(page) == []
     assert "panel=votes" in page.url
 
 

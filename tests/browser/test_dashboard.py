@@ -40,6 +40,12 @@ def test_many_runs_from_a_chart_to_samples_and_to_a_paper(watched, url, study, m
     expect(page.locator("#figure-levels")).to_contain_text(re.compile(r"8 of \d+ shown"))
     expect(page.locator("#scoreboard")).to_contain_text("content_accuracy")
     expect(page.locator("#scoreboard").get_by_text("many", exact=True)).to_have_count(1)  # a row a model
+    heading = page.locator("#scoreboard .header-table th", has_text="terse_rate")
+    for press, order in ((heading.click, "ascending"), (lambda: heading.press("Enter"), "descending")):
+        press()
+        expect(heading).to_have_attribute("aria-sort", order)
+        models = page.locator("#scoreboard [role=gridcell][aria-colindex='1']").all_inner_texts()
+        assert ("many" in models[:2]) == (order == "ascending"), models
     light = "e => getComputedStyle(e).fill.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b)"
     assert page.locator("#plot-levels .ytick text").first.evaluate(light) > 500
     page.locator("#figure-levels .what summary").click()

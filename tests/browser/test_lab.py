@@ -84,7 +84,7 @@ def test_tutorial_in_jupyterlab(page, lab, root):
     expect(page.locator(".jp-OutputArea-output svg.main-svg").first).to_be_visible()
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/lab-figure.png")
-    page.locator(".jp-WindowedPanel-outer").evaluate("panel => panel.scrollTo(0, 560)")
+    page.locator(".jp-WindowedPanel-outer").evaluate("panel => panel.scrollTo(0, 880)")
     told = page.locator(".jp-RenderedHTMLCommon", has_text="terse, unasked").first
     expect(told.locator("img").first).to_be_visible()  # the conversation with its picture
     if folder := os.environ.get("SCREENSHOTS"):

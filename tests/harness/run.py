@@ -2,8 +2,8 @@
 
 lmms-eval gets an environment of its own in .harness, which sees the lab's (torch is not installed twice). There a real
 `lmms-eval` answers through `with_history` on twenty scenes, and every answer is compared with that of `cocoift eval`;
-COCO-Scope's task folder likewise; then each family of tasks is asked. What was
-seen goes into results.json, which the tutorial shows. See README.md beside this file."""
+`inner=openai` in front of `transformers serve` and COCO-Scope's task folder likewise; then each family of tasks is
+asked. What was seen goes into results.json, which the tutorial shows. See README.md beside this file."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from conftest import serve  # noqa: E402
 from environments import ROOT, beside_the_lab  # noqa: E402
 
 WORK = ROOT / ".harness"
@@ -50,14 +51,18 @@ def main() -> int:
     shutil.rmtree(data, ignore_errors=True)
     layouts.write(data / "hub")
     lab = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(WORK / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    report = data / "report.json"
-    done = subprocess.run(
-        [python, HERE / "check_lmms.py", data, model, report],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | lab | {"TOKENIZERS_PARALLELISM": "false"},
-    )
+    report, server = data / "report.json", serve(model, data)
+    try:
+        done = subprocess.run(
+            [python, HERE / "check_lmms.py", data, model, report, server.url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | lab | {"TOKENIZERS_PARALLELISM": "false"},
+        )
+    finally:
+        server.process.terminate()
+        server.process.wait(60)
     if done.returncode:
         print(done.stdout, "harness: FAILED", sep="\n")
         return 1

@@ -6,7 +6,8 @@
 __all__ = ['round_content', 'ask_messages', 'harness_reply', 'InnerModel']
 
 # %% ../../../nbs/eval/harness/14_inner.ipynb #6d94e08b
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
 from itertools import pairwise
@@ -43,16 +44,26 @@ def ask_messages(ask: Ask, picture: Any) -> list[dict]:
     return messages[:-1]
 
 # %% ../../../nbs/eval/harness/14_inner.ipynb #6fb46cff
-def harness_reply(text: Any) -> Reply:
+def harness_reply(
+    text: Any,
+    errors: Sequence[str] = (),  # what was logged while it was made
+) -> Reply:
     "What lmms-eval's adapter gave for a request."
     text = str(text).strip()
-    if is_failure(text):
-        return Reply(status="error", why=text[:200])
-    if not text:
-        return Reply(
-            status="error", why="an empty answer, which is what adapters of lmms-eval give where a call failed"
-        )
+    if failure := text if is_failure(text) else "" if text else next(iter(errors), ""):
+        return Reply(status="error", why=" ".join(failure.split())[:200])
     return Reply(text)
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[str]]:
+    errors: list[str] = []
+    logger = harness_module("utils").eval_logger
+    sink = logger.add(lambda message: errors.append(message.record["message"]), level="ERROR")
+    try:
+        yield errors
+    finally:
+        logger.remove(sink)
 
 
 _HOME = "with_history"  # what its documents' task is called
@@ -80,7 +91,7 @@ class InnerModel(Model):
         self.inner.task_dict = {_HOME: {"asked": list(asks)}}
         requests = [self._request(api.Instance, number, ask) for number, ask in enumerate(asks)]
         try:
-            with as_guest():
+            with as_guest(), _logged_errors() as errors:
                 answers = self.inner.generate_until(requests)
         except UserError:
             raise
@@ -88,7 +99,10 @@ class InnerModel(Model):
             if len(asks) > 1:
                 return [reply for ask in asks for reply in self.answer([ask])]
             return [Reply(status="error", why=f"{type(error).__name__}: {error}"[:200])]
-        return [harness_reply(api.unwrap_generation_output(answer)[0]) for answer in answers]
+        texts = [api.unwrap_generation_output(answer)[0] or "" for answer in answers]  # a server's null is no text
+        if errors and len(asks) > 1:  # whose they are
+            return [harness_reply(text) if text.strip() else self.answer([ask])[0] for ask, text in zip(asks, texts)]
+        return [harness_reply(text, errors) for text in texts]
 
     def _request(self, instance: Any, number: int, ask: Ask) -> Any:
         arguments = (ask.instruction, self._messages, deepcopy(self.generation), number, _HOME, "asked")

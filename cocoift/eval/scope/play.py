@@ -18,7 +18,7 @@ from ..balance import blind_answers
 from ..dialog import Dialog, Turn
 from ..questions import Question
 from ..run import Read
-from .checks import follows, loosely, shows
+from .checks import drops, follows, loosely
 from .claims import claim, found_objects, right
 from .make import ScopeSet
 from .scripts import ScopeRound, Script
@@ -74,8 +74,8 @@ def _lasting(
     s: ScopeRound, response: str, number: int
 ) -> dict:  # rule, rounds since, and whether it is as it should be
     rules = [[c.name, number - at, follows(c, response)] for c, at in zip(s.active, s.began)]
-    gone = [(c, number - at, shows(c, response)) for c, at in zip(s.gone, s.ended)]
-    return {"rules": rules, "gone": [[c.name, since, not mark] for c, since, mark in gone if mark is not None]}
+    gone = [(c, number - at, drops(c, response)) for c, at in zip(s.gone, s.ended)]
+    return {"rules": rules, "gone": [[c.name, since, dropped] for c, since, dropped in gone if dropped is not None]}
 
 
 def _read_step(s: ScopeRound, response: str, vocabulary: dict[str, str], blind: Mapping[str, str]) -> dict:
@@ -91,7 +91,7 @@ def _read_step(s: ScopeRound, response: str, vocabulary: dict[str, str], blind: 
         "constraint": s.active[0].name if s.active else None,
         "strict": _all([follows(c, response) for c in s.active]),
         "loose": _all([loosely(c, response) for c in s.active]),
-        "dropped": _all([None if (m := shows(c, response)) is None else not m for c in s.gone]),
+        "dropped": _all([drops(c, response) for c in s.gone]),
         "right": right(s.check, response, vocabulary),
         "blind": right(s.check, blind[s.kind], vocabulary) if s.kind in blind else None,
         "claim": claim(s.check, response),

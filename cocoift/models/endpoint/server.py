@@ -17,7 +17,7 @@ from .engine import Engine
 from .failures import judge_failure, open_client, without_keys
 from .identity import KnownServer
 from .replicas import Replica, endpoints
-from .request import ImageParts, Request, messages_of
+from .request import Answer, ImageParts, Request, messages_of
 from .tasks import ask_all
 
 # %% ../../../nbs/models/endpoint/24_server.ipynb #c5b5ddf6
@@ -32,6 +32,15 @@ def parse_server(model: str) -> tuple[tuple[str, ...], str]:  # addresses, model
 # %% ../../../nbs/models/endpoint/24_server.ipynb #585d943a
 _WAVES = 4  # times what is under way: dialogs that are asked in step, so that few wait for the last of a step
 _STREAM_TIMEOUT = 120.0  # seconds: nobody looks at a page for longer
+
+
+def _reply(request: Request, a: Answer) -> Reply:
+    if a.status != "ok":
+        return Reply(status=a.status, why=a.why, prompt=request.key)
+    if not (text := a.text.strip()) and a.cut:  # what it thought is not in the text
+        why = "it reached the limit of its length without a text: allow it longer answers"
+        return Reply(status="unfit", why=why, prompt=request.key, tokens=a.tokens)
+    return Reply(text, "ok", "cut" if a.cut else "", request.key, a.tokens)
 
 
 class ServedModel(Model):
@@ -77,12 +86,7 @@ class ServedModel(Model):
             self.engine.cache = self._cache if isinstance(self._cache, Cache) else Cache(self._cache)
         requests = [self.request(ask) for ask in asks]
         answers = ask_all(self.engine, requests)
-        return [
-            Reply(a.text.strip(), "ok", "cut" if a.cut else "", r.key, a.tokens)
-            if a.status == "ok"
-            else Reply(status=a.status, why=a.why, prompt=r.key)
-            for r, a in zip(requests, answers)
-        ]
+        return [_reply(request, answer) for request, answer in zip(requests, answers)]
 
     def stream(
         self, ask: Ask, settings: Settings, stop: Event, pictures: Mapping[str, Path] | None = None
