@@ -102,7 +102,7 @@ def zero(toy: bool) -> dict:
         )
         return model
 
-    return deepspeed_cells(make, trees, cells=((False, False), (True, False), (True, True)))
+    return deepspeed_cells(make, trees, cells=((False, False), (False, True), (True, False), (True, True)))
 
 
 def _cocoift(*arguments: str, **options) -> subprocess.Popen:
