@@ -499,6 +499,7 @@ def quickstart(lab: Lab) -> dict:
 @document
 def training(lab: Lab) -> dict:
     told = {name: lab.file(f"{SEED}/{name}", 1200) for name in ("train.json", "run.json", "job.json")}
+    told["job.json"] = {option: value for option, value in told["job.json"].items() if value is not None}
     rows = [json.loads(row) for row in (lab.home / SEED / "metrics.jsonl").read_text().splitlines()]
     told |= {
         "metrics.jsonl": rows,

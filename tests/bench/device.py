@@ -102,7 +102,7 @@ def zero(toy: bool) -> dict:
         )
         return model
 
-    return deepspeed_cells(make, trees, cells=((False, False), (True, False), (True, True)))
+    return deepspeed_cells(make, trees, cells=((False, False), (False, True), (True, False), (True, True)))
 
 
 def _cocoift(*arguments: str, **options) -> subprocess.Popen:
@@ -147,11 +147,12 @@ def resume(toy: bool) -> dict:
 
 
 def scenes(toy: bool) -> dict:
-    from dataclasses import replace
+    from dataclasses import asdict, replace
     from itertools import islice
 
     from cocoift.conversation import read_conversations
     from cocoift.models.template import render
+    from cocoift.options import keep_settings
     from cocoift.studies.quickstart import build_layouts, draw_worlds, quickstart
     from cocoift.studies.scale import TINY, Scale
     from cocoift.train.model import assemble, save_llava, tiny_parts
@@ -161,6 +162,8 @@ def scenes(toy: bool) -> dict:
         TINY if toy else Scale(), width=64 if toy else 256, layers=(2, 2) if toy else (4, 6), training=training
     )
     folder = Path(tempfile.mkdtemp())
+    settings = {"seed": 0, "scale": json.loads(json.dumps(asdict(scale)))}
+    keep_settings(folder, "quickstart.json", settings, "quickstart", "quickstart")  # its folder, with another start
     draw_worlds(scale, 0, folder)
     build_layouts(scale, 0, folder)
     texts = [
