@@ -147,8 +147,8 @@ class Sample:
         among = len(units) / len(files) * len(self.files)  # units of all files, as far as those that were opened tell
         self.facts |= {"units": len(drawn), "of_units": round(among), "files": len(self.files)}
         self.facts["records"], self.clusters = 0, array("i")
-        given = self._all(drawn) if self.limit is None else self._reservoir(drawn, random)
-        for unit, read in given:
+        chosen = self._all(drawn) if self.limit is None else self._reservoir(drawn, random)
+        for unit, read in chosen:
             if isinstance(read, Conversation):
                 self.clusters.append(unit)
             yield read
