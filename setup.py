@@ -13,7 +13,7 @@ parser.read(ROOT / "settings.ini", encoding="utf-8")
 facts = parser["DEFAULT"]
 
 extras = {key.removesuffix(SUFFIX): facts[key].split() for key in facts if key.endswith(SUFFIX)}
-APART = {"harness"}  # brings a world of packages of its own, and excludes versions of ours
+APART = {"harness", "energon", "gpu"}  # bring worlds of their own, exclude versions of ours, or need a GPU's compiler
 extras["all"] = sorted({need for name, needs in extras.items() if name not in APART for need in needs})
 
 setup(

@@ -70,7 +70,7 @@ def test_what_is_imported_is_required():
     needs = [
         text for key, text in facts["DEFAULT"].items() if key.endswith("requirements") and not key.startswith("dev")
     ]
-    required = {re.split(r"[<>=~!;]", need)[0].lower().replace("_", "-") for text in needs for need in text.split()}
+    required = {re.split(r"[<>=~!;[]", need)[0].lower().replace("_", "-") for text in needs for need in text.split()}
     brought = {name: {d.lower().replace("_", "-") for d in dists} for name, dists in packages_distributions().items()}
     required |= {"annotated-types", "httpx2", "typeguard"}  # pydantic's, openai's and inflect's own
     required |= {"ipython", "datasets"}  # only who is in a notebook, or hands its sets to `Trainer`, comes there
