@@ -263,8 +263,8 @@ def rows(
     with _parquet(path) as file:
         number = 0
         for one in range(file.num_row_groups) if group is None else [group]:  # a group of pictures is large
-            for batch in file.iter_batches(batch, row_groups=[one], columns=columns):
-                for row in batch.to_pylist():
+            for part in file.iter_batches(batch, row_groups=[one], columns=columns):
+                for row in part.to_pylist():
                     yield (number := number + 1), row
 
 # %% ../nbs/00_conversation.ipynb #99936eb2

@@ -142,6 +142,8 @@ def set_files(
         path = Path(path)
         if not path.exists():
             raise UserError(f"{path}: no such file or folder: check the path")
+        if split and (path.is_file() or (path / "manifest.json").is_file()):
+            raise UserError(f"{path}: has no splits: leave --split {split} out")
         if (path / "manifest.json").is_file() and (parts := sorted((path / "conversations").glob("part-*.parquet"))):
             return [SetFile(str(part)) for part in parts]
         if path.is_file():

@@ -67,7 +67,7 @@ _KEPT = ("rounds", "carry_over", "intervals", "duplicates")
 
 
 def _audited(one: AuditedSet, limit: int, against: list[Blocklist], journal: Journal) -> dict:
-    limit, known = one.limit if one.limit is not None else limit, {c.name: sorted(map(str, c.files)) for c in against}
+    limit, known = one.limit if one.limit is not None else limit, {c.name: digest_of(sorted(c.images)) for c in against}
     key = digest_of([one.model_dump(), limit, known, _state(one.path, one.split), __version__])
     if before := next((piece for piece in journal.read() if piece["key"] == key), None):
         return before
@@ -210,8 +210,11 @@ def write_sets(
     out = Path(out)
     if out.suffix != ".html" or out.is_dir():
         raise UserError(f"--html {out}: the page is one .html file: name it so")
-    rows = list(_rows(listed, required_blocklists(against or [], data), Journal(out.with_suffix(".jsonl"))))
-    with atomic_file(out.with_suffix(".csv")) as file:
+    table, journal = out.with_suffix(".csv"), Journal(out.with_suffix(".audited.jsonl"))
+    if table.exists() and not journal.path.exists():
+        raise UserError(f"{table}: is there already, and no audit wrote it: name another page with --html")
+    rows = list(_rows(listed, required_blocklists(against or [], data), journal))
+    with atomic_file(table) as file:
         file.write(sets_frame(rows).to_csv(index=False))
     good = sum(row["status"] == "ok" for row in rows)
     lead = f"{good} of {len(rows)} sets, at most {listed.limit:,} conversations drawn of each where it says no other."
@@ -221,4 +224,4 @@ def write_sets(
     public = [{name: value for name, value in row.items() if name not in keys} for row in rows]
     for place, row in enumerate(public):
         row["images_in_other_sets"] = _elsewhere(rows, place)
-    return {"sets": public, "html": str(out), "csv": str(out.with_suffix(".csv"))}
+    return {"sets": public, "html": str(out), "csv": str(table)}

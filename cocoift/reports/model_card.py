@@ -34,9 +34,18 @@ def _leakage(exam: str | Path | None, option: str) -> tuple[dict | None, dict]: 
     if exam is None:
         return None, {}
     mend = f"name a folder of `cocoift eval` with {option}"
-    scores = read_object(Path(exam) / "scores.json", mend, "leakage", "bench")
-    weights = read_object(Path(exam) / "run.json", "run the evaluation again", "model")["model"].get("weights") or {}
-    return scores["leakage"] | {"bench": scores["bench"]}, weights
+    scores = read_object(Path(exam) / "scores.json", mend, "leakage")
+    about = read_object(Path(exam) / "run.json", "run the evaluation again", "model", "bench")
+    return scores["leakage"] | {"bench": about["bench"]}, about["model"].get("weights") or {}
+
+
+def _weights(model: Path) -> dict[str, str]:
+    return {path.name: digest(path) for path in model.glob("*.safetensors")}
+
+
+def _began(run: Path) -> dict[str, str]:  # the weights of the model that it began from; none if they are gone
+    job = run / "job.json"
+    return _weights(Path(read_object(job, "train it again", "model")["model"])) if job.is_file() else {}
 
 
 def _text(e: dict | None) -> str:
@@ -45,13 +54,15 @@ def _text(e: dict | None) -> str:
     return f"{Estimate(e['value'], e['low'], e['high'], e.get('n') or 0)} on `{e['bench']}`"
 
 
-def _measured(model: Path, before: str | Path | None, after: str | Path | None) -> dict[str, dict | None]:
+def _measured(run: Path, before: str | Path | None, after: str | Path | None) -> dict[str, dict | None]:
     (was, others), (now, weights) = _leakage(before, "--before"), _leakage(after, "--after")
-    own = {path.name: digest(path) for path in model.glob("*.safetensors")} if weights or others else {}
+    model, own = run / "model", _weights(run / "model") if was or now else {}
     if now and weights != own:
         raise UserError(f"--after {after}: is of other weights than {model}: evaluate this model")
     if was and others == own:
         raise UserError(f"--before {before}: is of the trained model itself: name the run of the one it began from")
+    if was and (began := _began(run)) and others != began:
+        raise UserError(f"--before {before}: is of other weights than {run} began from: evaluate that model")
     if was and now and was["bench"] != now["bench"]:
         raise UserError(f"--after {after}: is on {now['bench']}, --before on {was['bench']}: evaluate both on one")
     return {"before": was, "after": now}
@@ -122,7 +133,7 @@ def model_folder(
     if not (run / "train.json").is_file() or not (run / "model").is_dir():
         raise UserError(f"{run}: is no finished training (train.json and model/): name one, or finish it")
     facts = read_object(run / "run.json", "train it again", "recipe", "inputs")
-    manifest, leakage = _trained_on(run, facts, data), _measured(run / "model", before, after)
+    manifest, leakage = _trained_on(run, facts, data), _measured(run, before, after)
     audit = audit_path(data)
     with atomic_folder(out) as folder:
         shutil.copytree(run / "model", folder, dirs_exist_ok=True)
@@ -136,9 +147,10 @@ def upload(folder: str | Path, name: str, private: bool = False) -> str:  # the 
     "Put a folder on the hub as a model, or as a dataset if it holds `croissant.json`; made if it is not there."
     from huggingface_hub import HfApi
 
-    if not (Path(folder) / "README.md").is_file():
-        raise UserError(f"{folder}: has no README.md: it is no folder that `push` or `export --to hub` made")
-    kind = "dataset" if (Path(folder) / "croissant.json").is_file() else "model"
+    kinds = {"croissant.json": "dataset", "data_manifest.json": "model"}
+    kind = next((kind for name, kind in kinds.items() if (Path(folder) / name).is_file()), None)
+    if kind is None or not (Path(folder) / "README.md").is_file():
+        raise UserError(f"{folder}: is no folder that `push --out` or `export --to hub` made: make one, and name it")
     with telling(f"hf://{name}"):
         api = HfApi()
         api.create_repo(name, repo_type=kind, private=private, exist_ok=True)

@@ -54,7 +54,10 @@ def _counts(counts: dict, left_out: int) -> str:
     rows += [["conversations about several images", counts["several"]]] if counts.get("several") else []
     rows += [["conversations under rules", counts["governed"]]] if counts.get("governed") else []
     if left_out:
-        why = "conversations left out of this file: their texts hold `<image>`, `<video>` or `<audio>`"
+        why = (
+            "conversations left out of this file: their texts hold `<image>`, `<video>` or `<audio>`, or they show "
+            "pictures of both splits"
+        )
         rows.append([why, left_out])
     return _table(["", "count"], rows)
 

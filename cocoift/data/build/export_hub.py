@@ -172,7 +172,7 @@ def export_hub(
         (folder / "croissant.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
         files_of = {name: f"data/{name}-*" for name in splits}
         write_card(dataset, folder / "data", "hub", len(of.seen.left_out) + counts[""], files_of)
-    done = {"conversations": of.seen.conversations, "left_out": of.seen.left_out, "path": str(out)}
+    done = {"conversations": sum(counts[name] for name in splits), "left_out": of.seen.left_out, "path": str(out)}
     done["card"] = str(out / "README.md")
     return done | {"splits": {name: counts[name] for name in splits}, "in_both": counts[""]}
 

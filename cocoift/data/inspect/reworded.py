@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..build.blocklist import benchmark_records, images_in
+from .near import check_names
 from ..records import Unusable, read_any
 from ...files import Journal, UserError, check_output, write_json
 from ...formats import normalise, words
@@ -193,6 +194,7 @@ def compare_questions(
     "Find questions in other words."
     if not 0 < least <= 1:
         raise UserError(f"--least {least}: a share above 0 and up to 1 is needed")
+    check_names(against)
     check_output(out, "questions.json", "overlap")
     asked = set_questions(path)
     within = within_images(asked, least)

@@ -6,6 +6,7 @@
 __all__ = ['HUB_LIMIT', 'Survey', 'survey', 'read_survey']
 
 # %% ../../../nbs/data/inspect/11_survey.ipynb #1a5af0fb
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ...conversation import Conversation
-from ..hub import SET_SUFFIXES, set_files
+from ..hub import SET_SUFFIXES, SetFile, set_files
 from .diversity import Handful
 from ..records import Unusable, read_any
 from ..shards import Sample
@@ -160,6 +161,7 @@ def survey(
 
 # %% ../../../nbs/data/inspect/11_survey.ipynb #3619eef9
 HUB_LIMIT = 10_000  # conversations of a set of the hub, if nothing else is asked
+_ABOUT = ("dataset_info.json", "croissant.json")  # what stands beside a set's files
 
 
 def _is_streamed(path: str | Path) -> bool:
@@ -169,13 +171,24 @@ def _is_streamed(path: str | Path) -> bool:
     return foreign and any(file.suffix in SET_SUFFIXES for file in walk(path))
 
 
+def _unread(path: str | Path, files: Iterable[SetFile]) -> int:  # other files of conversations in a folder
+    if is_remote(path) or not Path(path).is_dir() or (Path(path) / "manifest.json").is_file():
+        return 0
+    known = {os.path.realpath(place) for place in (*(file.path for file in files), *(Path(path, n) for n in _ABOUT))}
+    others = (file for file in walk(path) if file.suffix in SET_SUFFIXES)
+    return sum(os.path.realpath(file) not in known for file in others)
+
+
 def _draw(path: str | Path, limit: int | None, split: str | None) -> Survey:
-    sample = Sample(set_files(path, split), limit or None)
+    files = set_files(path, split)
+    sample = Sample(files, limit or None)
     seen = survey(tqdm(sample, desc="reading", unit=" conversations", disable=None))
     rounds = seen.rounds
     if sample.facts["intervals_by"] == "unit":
         units = np.frombuffer(sample.clusters, "i")[(rounds.number == 1).cumsum().to_numpy() - 1]
         rounds = rounds.assign(unit=pd.Categorical.from_codes(units, range(sample.facts["units"])))
+    if unread := _unread(path, files):
+        sample.facts["rule"] += f"; {unread} more files, of another split or kind, were not read: name one, or --split"
     return replace(seen, rounds=rounds, sampling=sample.facts)
 
 
