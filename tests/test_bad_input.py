@@ -89,7 +89,7 @@ def change(path: Path, edit) -> None:
         ("build world --data start --out set2", ["start: holds no official file of vqav2, fsvqa", "`cocoift sources`"]),
         ("audit nowhere", ["nowhere: no such file or folder", "check the path"]),
         ("audit nowhere.parquet", ["nowhere.parquet: no such file or folder", "check the path"]),
-        ("audit world", ["world: is no dataset folder", "`cocoift build`"]),
+        ("audit world", ["world: ", "is no file of conversations", "`cocoift build`"]),
         ("export nowhere --to llava --out x.json", ["nowhere: no such file or folder", "check the path"]),
         (
             "export set --to llava --out train.yaml/x.json",

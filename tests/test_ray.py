@@ -152,7 +152,7 @@ def test_a_ray_of_another_version(typed, home, cluster):
         (["--engine", "ray", "--address", "127.0.0.1:1"], "there is no Ray cluster at 127.0.0.1:1: start one"),
         (["--engine", "ray", "--address", "head"], "'head' is neither HOST:PORT nor `auto`"),
         (["--engine", "ray", "--address", "ray://head:10001"], "is a Ray Client's"),
-        (["--address", "auto"], "give engine=ray with it"),
+        (["--address", "auto"], "give --engine ray with it"),
         (["--engine", "spark"], "'spark' is not one of 'embedded', 'ray'"),
     ],
 )

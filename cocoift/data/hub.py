@@ -153,7 +153,7 @@ def set_files(
     if wrong := next((file.path for file in files if Path(file.path).suffix not in SET_SUFFIXES), None):
         raise UserError(
             f"{path}: {wrong.rpartition('/')[2]} in it is no file of conversations: "
-            f"name a file or folder in it with {', '.join(SET_SUFFIXES)}"
+            f"make a dataset with `cocoift build`, or name a file or folder with {', '.join(SET_SUFFIXES)}"
         )
     return files
 

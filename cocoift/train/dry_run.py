@@ -62,7 +62,7 @@ def _machine(recipe: TrainRecipe, gpu: str | None) -> tuple[int, int, float | No
     if gpu not in GPUS:
         raise UserError(f"--gpu {gpu}: is not known: there are {', '.join(GPUS)}")
     memory, tflops = GPUS[gpu]
-    return count_ranks(recipe) if recipe.hostfile else recipe.ranks or 1, memory * 10**9, tflops
+    return count_ranks(recipe) if recipe.hostfile else recipe.ranks or recipe.sequence_parallel, memory * 10**9, tflops
 
 # %% ../../nbs/train/44_dry_run.ipynb #5e842736
 def dry_run(
@@ -105,14 +105,15 @@ def _spread(
 ) -> dict:
     ranks, memory, tflops = machine
     size, rows = model_size(*meta_model(recipe)), tokens * recipe.batch / run["conversations"] / recipe.row  # of a step
-    spread = fit(size, recipe, ranks, memory, ceil(rows / ranks))
+    apart = ranks // recipe.sequence_parallel
+    spread = fit(size, recipe, ranks, memory, ceil(rows / apart))
     epochs = run["steps"] * recipe.batch / run["conversations"]
     return {
         "ranks": ranks,
         "zero": spread.zero,
         "micro_batch": spread.micro_batch,
         "row_tokens": recipe.row,
-        "accumulation": ceil(max(ranks, rows) / ranks / spread.micro_batch),
+        "accumulation": ceil(max(apart, rows) / apart / spread.micro_batch),
         "batch": recipe.batch,
         "steps": run["steps"],
         "epochs": round(epochs, 3),

@@ -115,7 +115,6 @@ class Worker:
         self.devices, self.peak = dist.get_world_size(), peak_flops(device_name())
         note = (lambda text: tell_parent("note", text)) if self.first else (lambda text: None)
         self.checkpoints = Checkpoints(recipe.out, recipe.keep, note)
-        self.say_ways()
         self.metrics, self.times = Journal(recipe.out / "metrics.jsonl"), Journal(recipe.out / "times.jsonl")
 
     def say_ways(self) -> None:
@@ -131,6 +130,7 @@ class Worker:
         "From start or the last checkpoint to the finished model. Nothing, if others finished it meanwhile."
         if is_done(self.recipe.out):
             return
+        self.say_ways()
         done = self.checkpoints.load(self.engine)
         if self.first:
             for journal in (self.metrics, self.times):

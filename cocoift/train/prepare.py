@@ -156,8 +156,8 @@ def check_ways(recipe: TrainRecipe) -> None:
 def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.json says
     "Refuse what cannot be trained; say what will be."
     check_trackers(recipe.report_to)
-    _check_shared_rows(recipe)
     family = open_family(recipe.model)
+    _check_shared_rows(recipe)
     if family.name not in TREES:
         raise UserError(
             f"{recipe.model}: is a {family.name} checkpoint, of which nobody has seen that packed rows are exact: "

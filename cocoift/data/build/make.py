@@ -225,8 +225,8 @@ def build(
 ) -> dict:  # the counts, as `cocoift build --json` prints them
     "Make a dataset folder. A folder already made by the same recipe from the same files is left as it is."
     start, data, out = time.perf_counter(), Path(data), Path(os.path.abspath(out))
-    if address and engine != "ray":
-        raise UserError("address: is a Ray cluster's: give engine=ray with it, or leave it out")
+    if address is not None and engine != "ray":
+        raise UserError("--address: is a Ray cluster's: give --engine ray with it, or leave it out")
     inputs = find_inputs(recipe, Path(os.path.abspath(data)) if engine == "ray" else data)
     if check_output(out, "manifest.json", "build"):
         manifest = _unchanged(inputs, out)

@@ -104,7 +104,7 @@ class OnRay:
         address: str | None = None,  # HOST:PORT or "auto"; None for a cluster that is started here, and ended
         count: int | None = None,  # jobs at once; None for one a processor
     ):
-        if address and address != "auto":
+        if address is not None and address != "auto":
             check_address(address)
         self.address, self.count, self.peaks = address, count, {}
 

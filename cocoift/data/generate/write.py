@@ -20,7 +20,7 @@ from ...dataset import pictures_of
 from ...files import UserError, check_output, digest_of
 from ...locks import only_one
 from ...models.endpoint.batch_api import BatchApi, BatchFiles
-from ...models.endpoint.batches import Batches
+from ...models.endpoint.batches import Batches, check_submitted
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine
 from ...models.endpoint.identity import KnownServer
@@ -192,6 +192,8 @@ def write(
     with only_one(out, "written"):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
+        if service.batch != "api":
+            check_submitted(store.with_name(f"batches-{name}"))
         cache = Cache(store)
         engine = (_batches if service.batch else _engine)(run, service, cache, name, out)
         with only_one(store.with_name(f"batches-{name}"), "asked") if service.batch else nullcontext():

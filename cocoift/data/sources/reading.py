@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from .base import Files, by_split, sentence, source, split_of
 from .pictures import Genome, genome
 from .record import Record, Reject
-from ...formats import is_terse
+from ...formats import TERSE_WORDS, words
 from ...images import coco_image, image_of
 
 # %% ../../../nbs/data/sources/34_reading.ipynb #0930cd5c
@@ -80,6 +80,7 @@ def read_fmiqa(files: Files) -> Iterator[Record | Reject]:
         for split in ("train", "val"):
             for row in files.items(path, split):
                 asked, answered = (sentence(row[name]).rstrip(_STOPS) for name in (question, answer))
-                task, answered = ("qa", answered) if is_terse(answered) else ("sentence", f"{answered}。")
+                long = len(words(answered)) > TERSE_WORDS
+                task, answered = ("sentence", f"{answered}。") if long else ("qa", answered)
                 name, photograph = f"{split}:{row[id]}", coco_image(row[image])
                 yield Record(files.name, name, photograph, task, f"{asked}？", (answered,), split=split)

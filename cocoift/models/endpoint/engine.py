@@ -172,6 +172,8 @@ class Engine:
                 except TransientError as failure:
                     tried.append(replica)
                     last, empty = failure, empty + (failure.kind == "empty")
+                    if empty >= _EMPTY:  # each is billed, whichever server gave it
+                        break
             if last.kind in _NONE_THERE and not self.counts["answers"] and attempt + 1 >= _FIRST:
                 raise UserError(f"{self.replicas.where}: {_NONE_THERE[last.kind].format(last)}")
             if attempt + 1 == self.attempts or empty >= _EMPTY:
@@ -204,7 +206,6 @@ class Engine:
         bound = (prompt_tokens(request, self.price, self.image_parts, bound=True), most)
         replica.under_way += 1
         try:
-            await self._back_as_it_was(replica)
             await self.replicas.enter(replica, about + most)
             call = await self._account.reserve(bound, self.price.cost(*bound))
             answer = await self._asked(request, replica, call, bound, about)
@@ -219,6 +220,7 @@ class Engine:
     async def _asked(self, request: Request, replica: Replica, call: int, bound: tuple[int, int], about: int) -> Answer:
         response, answer = RawResponse(), None
         try:
+            await self._back_as_it_was(replica)  # it may have died while this waited for leave
             self.counts["requests"] += 1
             headers = await replica.post(request.body(self.image_parts), response)
             body = read_body(response.data)[0]

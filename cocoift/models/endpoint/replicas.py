@@ -191,7 +191,8 @@ class Replicas(Sequence[Replica]):
 
     def exclude(self, replica: Replica, why: object) -> None:
         "A server came back as another one: it gets nothing any more."
-        _say(f"{why}")
+        if replica.again_at != float("inf"):
+            _say(f"{why}")
         replica.pause, replica.again_at = _LONGEST, float("inf")
 
     async def enter(self, replica: Replica, tokens: float) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from secrets import token_hex
+from secrets import randbits, token_hex
 
 from .cache import Cache
 
@@ -72,7 +72,8 @@ class Spending:
             if budget is not None and sum(_sums(db, None if shared else run)) + cost > budget + 1e-9:
                 return None
             return db.execute(
-                "INSERT INTO calls VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", (owner, run, role, *tokens, cost, time.time())
+                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (randbits(62), owner, run, role, *tokens, cost, time.time()),  # never one that another part remembers
             ).lastrowid
 
     @contextmanager
