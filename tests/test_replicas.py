@@ -6,17 +6,18 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 from mock_batches import BatchServer
-from mock_server import Faults, MockServer, Refusal
+from mock_server import Faults, MockServer, Refusal, send
 
 from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
 from cocoift.files import Failed, UserError
 from cocoift.models.endpoint import replicas
 from cocoift.models.endpoint.batch_api import BatchApi, BatchFiles
-from cocoift.models.endpoint.batches import Batches
+from cocoift.models.endpoint.batches import Batches, check_submitted
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.engine import Engine
 from cocoift.models.endpoint.identity import KnownServer
@@ -105,6 +106,26 @@ def test_when_all_die_the_requests_are_failures_and_nothing_hangs(monkeypatch):
             server.faults = Faults()
         assert ask_all(engine, [question(3)])[0].status == "ok"
     assert answers[0].status == "error" and "12 attempts failed" in answers[0].why
+
+
+class Silent(MockServer):
+    "Bills a thousand tokens, and says nothing."
+
+    async def _answer(self, writer, body, data):
+        self.counts["answers"] += 1
+        nothing = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "x"}
+        await send(writer, 200, {"choices": [nothing], "usage": {"prompt_tokens": 1000, "completion_tokens": 9}}, {})
+
+
+def test_a_billed_answer_without_a_text_is_not_bought_from_every_server():
+    bought = {}
+    for number in (1, 5):
+        servers = [Silent() for _ in range(number)]
+        with ExitStack() as running:
+            engine = Engine([running.enter_context(server) for server in servers], price=PRICE)
+            assert [a.status for a in ask_all(engine, [question(0)])] == ["error"]
+        bought[number] = sum(server.counts["answers"] for server in servers)
+    assert bought[1] == bought[5] == 3
 
 
 def test_what_one_server_does_not_take_the_other_does():
@@ -264,10 +285,23 @@ def test_a_killed_start_is_gone_on_with(tmp_path):
         process.wait()
         spending = Spending(Cache(tmp_path / "answers.sqlite"))
         assert paid(spending, "r")["owed"] > 0  # the batch is on its way, and the budget knows
+        with pytest.raises(
+            UserError, match="1 batches of this run are under way and billed .*: go on with --batch api"
+        ):
+            check_submitted(tmp_path / "batches")  # who asks in another way now would pay again
         server.polls = 1
         assert batches(tmp_path, url).ask(tasks(5)) == {}
+    check_submitted(tmp_path / "batches")
     assert (len(server.batches), server.counts["answers"]) == (1, 5)
     assert paid(spending, "r") == {"calls": 1, "tokens_in": 40, "tokens_out": 25, "cost": 0.09, "owed": 0.0}
+
+
+def test_what_another_command_spends_meanwhile_is_said(tmp_path, monkeypatch):
+    with BatchServer() as url:
+        asked = batches(tmp_path, url, budget=1)
+        monkeypatch.setattr(asked.account, "enter", lambda *bound: None)
+        with pytest.raises(Failed, match="--budget 1: "):
+            asked.ask(tasks(3))
 
 
 @pytest.mark.parametrize("ends", ["expired", "cancelled"])
