@@ -90,6 +90,17 @@ def start(
     raise AssertionError((folder / "log").read_text())
 
 
+# gradio 6 stumbles so, now and then, over a page that is closed while an answer streams: it cleans up twice
+CLOSED_TWICE = "del blocks._queue.pending_messages_per_session[session_hash]"
+
+
+def went_wrong(log: str) -> str:
+    "What an app wrote, from the first fault that is not gradio's own; nothing where all went well."
+    first, *faults = log.split("Exception in ASGI application")
+    ours = [part for part in (first, *(fault for fault in faults if CLOSED_TWICE not in fault)) if "Traceback" in part]
+    return ours[0][-3000:] if ours else ""
+
+
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
     """Two scripted runs, COCO-Scope on one of them, a dataset, a finished and a running training, and a torn one of
@@ -167,7 +178,8 @@ def url(root, study, parrot_server):
     server.terminate()
     server.wait(30)
     log = (folder / "log").read_text()
-    assert "Traceback" not in log and KEY not in log, log[-3000:]
+    assert not went_wrong(log), went_wrong(log)
+    assert KEY not in log, log[-3000:]
     assert not list((folder / "tmp").glob("cocoift-app-*"))  # nothing that anybody sent stays
 
 
@@ -232,7 +244,7 @@ def guarded(root, tmp_path_factory):
     yield Guarded(address, folder, folder / "runs/study", "open sesame 77")
     server.terminate()
     server.wait(30)
-    assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()[-3000:]
+    assert not went_wrong(log := (folder / "log").read_text()), went_wrong(log)
 
 
 @pytest.fixture(scope="module")
