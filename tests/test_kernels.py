@@ -1,6 +1,8 @@
 "What attends, what comes to the loss, and who shares rows: refused in one line where it cannot be right."
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +123,14 @@ def test_a_run_says_what_it_used_and_keeps_it(small, tmp_path, forked):
     assert used["attention"]["tried"]["varlen"]["refusal"] is None
     told = train(recipe.model_copy(update={"attention": "auto"}))  # done: only told again
     assert (told["attention"], told["cross_entropy"]) == ("varlen", "chunked")
+
+
+@pytest.mark.slow
+def test_flagperf_tells_all_ways_in_its_units(root):
+    command = [sys.executable, "tests/bench/train.py", "--flagperf", "--toy"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    ways = (told := json.loads(done.stdout.splitlines()[-1]))["ways"]
+    assert set(ways) == {"llava", "packed", "trees"} and told["published"]["tokens_per_s_per_gpu"] == 2937
+    assert all(way["tokens_per_s_per_gpu"] > 0 and 0 <= way["padding"] < 1 for way in ways.values())
+    assert ways["packed"]["effective_tokens_per_s_per_gpu"] == ways["packed"]["tokens_per_s_per_gpu"]
+    assert ways["trees"]["effective_tokens_per_s_per_gpu"] > ways["trees"]["tokens_per_s_per_gpu"]
