@@ -220,9 +220,14 @@ class Album(Mapping):
             return self._by_bytes.get(image)
         return None if numbered or kind == "none" else self.at(name)
 
+    @property
+    def below(self) -> list[str]:
+        "Its files, as paths below the folder."
+        return sorted(path for paths in self.named.values() for path in paths)
+
     @cached_property
     def _by_bytes(self) -> dict[str, Path]:
-        paths = [Path(self._folder, path) for below in self.named.values() for path in below]
+        paths = [Path(self._folder, path) for path in self.below]
         return {f"file:{self._read(path)}": path for path in sorted(paths, reverse=True) if not _named(path)}
 
     def __getitem__(self, image: str) -> Path:

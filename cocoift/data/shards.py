@@ -6,6 +6,7 @@
 __all__ = ['MOST_UNITS', 'Unit', 'Sample']
 
 # %% ../../nbs/data/14_shards.ipynb #212c4fcf
+import json
 import tarfile
 from array import array
 from collections.abc import Callable, Iterator
@@ -51,8 +52,6 @@ def _number(ending: str) -> tuple:  # 2.jpg before 10.jpg
 
 
 def _as_record(key: str, parts: dict[str, bytes], where: str) -> dict:
-    import json
-
     text = next((parts[ending] for ending in parts if ending == "json" or ending.endswith(".json")), None)
     if text is None:
         raise UserError(f"{where}: has no .json beside its pictures: the lab reads records of turns, name such a tar")

@@ -216,7 +216,7 @@ def plan_near(options: NearOptions, pictures: int | None = None) -> dict:  # of 
     descriptor.facts()
     counts = [len(album) for album in albums]
     counts[0] = pictures or counts[0]
-    below = sorted(path for paths in albums[0].named.values() for path in paths)
+    below = albums[0].below
     tried = below[:: max(1, len(below) // _TRIED)][:_TRIED]
     start = time.process_time()
     seen = [descriptor.see(Path(options.pictures, path).read_bytes()) for path in tried]

@@ -19,7 +19,7 @@ from ..build.workers import Workers
 from .descriptor import Descriptor, Phash
 from .fingerprint import PictureFingerprint
 from ...files import UserError, atomic_file, write_json
-from ...images import Album, find_pictures, picture_image
+from ...images import find_pictures, picture_image
 from ...texts import read_object
 
 # %% ../../../nbs/data/inspect/26_picture_index.ipynb #86bd5357
@@ -63,7 +63,7 @@ def write_fingerprints(
     known: Mapping[str, tuple],  # digest -> what follows it in a row, of files that may be the same
     descriptor: Descriptor,
 ) -> None:
-    "PictureFingerprint some pictures."
+    "Write a part of an index: the fingerprints of some pictures."
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -89,12 +89,7 @@ def read_index(home: Path) -> pd.DataFrame:
 
 # %% ../../../nbs/data/inspect/26_picture_index.ipynb #401ff858
 def _absolute(folder: str | Path) -> list[str]:
-    album = find_pictures(folder)
-    return sorted(os.path.abspath(Path(folder, below)) for below in _below(album))
-
-
-def _below(album: Album) -> Iterable[str]:
-    return (path for paths in album.named.values() for path in paths)
+    return sorted(os.path.abspath(Path(folder, below)) for below in find_pictures(folder).below)
 
 
 def _changed(paths: Iterable[str], rows: pd.DataFrame) -> list[str]:  # since they were read, or never read
