@@ -4,7 +4,7 @@ import gradio as gr
 
 from apps import accordions, scene
 from apps.sessions import QUIET, Sessions, shows_errors
-from apps.turns import Turns
+from apps.turns import Turns, votes_closed
 from apps.updates import Updates
 from cocoift.arena.marks import as_typed, defuse
 from cocoift.arena.messages import SIDES, WELCOME, messages, round_at
@@ -44,7 +44,7 @@ class Page:
         folded = self.accordions
         self.all = [*self.states, *self.panes, *self.models]
         self.asking = [*self.states, self.pictures, self.blind, *self.models, self.many]
-        self.asked = [*self.states, self.pictures, *self.panes, *self.models, self.scene.picture]
+        self.asked = [*self.states, self.pictures, *self.panes, *self.models, self.scene.picture, *self.votes.values()]
         self.shaped = [*self.columns, *folded.settings_of_side, self.votes["C"], self.votes["D"]]
         may = [self.box, self.diff, *self.votes.values(), self.memory, folded.earlier]
         self.settled = [*self.states, self.many, self.blind, self.memory], may
@@ -203,7 +203,7 @@ class Page:
         def again(side, number, known, hidden, **changed):
             asked = side.edit(number, **changed) if changed else side.retry(number)
             self.sessions.expect(SIDES[k])
-            return self.turns.shown(asked, known, hidden)
+            return *self.turns.shown(asked, known, hidden), *votes_closed()
 
         def retry(side, known, hidden, data: gr.RetryData):
             return again(side, round_of(side, known, data), known, hidden)
@@ -219,11 +219,12 @@ class Page:
         def undo(side, known, hidden, data: gr.UndoData):
             return self.turns.shown(side.undo(round_of(side, known, data)), known, hidden)
 
-        here = ([self.states[k], self.pictures, self.blind], [self.states[k], self.panes[k]])
-        self.answer_after(self.panes[k].retry(shows_errors(retry), *here, **QUIET), [k])
-        self.answer_after(self.retries[k].click(shows_errors(retry_last), *here, **QUIET), [k])
-        self.answer_after(self.panes[k].edit(shows_errors(edit), *here, **QUIET), [k])
-        self.settle_after(self.panes[k].undo(shows_errors(undo), *here, **QUIET))
+        here, changed = [self.states[k], self.pictures, self.blind], [self.states[k], self.panes[k]]
+        asked = here, [*changed, *self.votes.values()]
+        self.answer_after(self.panes[k].retry(shows_errors(retry), *asked, **QUIET), [k])
+        self.answer_after(self.retries[k].click(shows_errors(retry_last), *asked, **QUIET), [k])
+        self.answer_after(self.panes[k].edit(shows_errors(edit), *asked, **QUIET), [k])
+        self.settle_after(self.panes[k].undo(shows_errors(undo), here, changed, **QUIET))
         self.settle_after(self.panes[k].clear(lambda side: Side(side.model), self.states[k], self.states[k], **QUIET))
         self.stops[k].click(self.sessions.stopper(SIDES[k]), queue=False, api_visibility="private")
         everywhere = [*self.states, self.pictures, self.blind, self.many], [*self.states, *self.panes]

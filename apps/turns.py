@@ -9,9 +9,15 @@ from apps.accordions import settings_of
 from apps.sessions import Sessions
 from cocoift.arena.messages import SIDES, messages
 from cocoift.arena.session import MOST_PICTURES, Side, stream_answer
+from cocoift.arena.store import VOTES
 from cocoift.dashboard.offers import live_twin
 from cocoift.dashboard.registry import secrets
 from cocoift.files import UserError
+
+
+def votes_closed() -> list[dict]:
+    "Nobody votes on an answer that is still being given."
+    return [gr.update(interactive=False) for _ in VOTES]
 
 
 class Turns:
@@ -40,7 +46,8 @@ class Turns:
         pictures = self.sessions.registry.pictures | known
         image = next((r.images[-1] for r in reversed(asked[0].rounds) if r.images), None)
         picture = str(pictures[image]) if image in pictures else gr.skip()
-        return *shown, known, *(self.shown(side, known, hidden)[1] for side in shown), *models, picture
+        panes = [self.shown(side, known, hidden)[1] for side in shown]
+        return *shown, known, *panes, *models, picture, *votes_closed()
 
     def answering(self, side: Side) -> Side:
         "A recording that was never asked this gives way to its model, where that is here."

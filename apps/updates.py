@@ -5,6 +5,7 @@ import random
 import gradio as gr
 
 from apps.sessions import Sessions, visitor
+from apps.turns import votes_closed
 from cocoift.arena.marks import defuse
 from cocoift.arena.messages import SIDES, answer_differences, messages
 from cocoift.arena.prepared import dialog_name
@@ -90,7 +91,7 @@ class Updates:
                 False,
                 *seen,
                 *[gr.skip()] * (4 - many),
-                *[gr.update(interactive=False) for _ in VOTES],
+                *votes_closed(),
             ]
 
         return cast

@@ -24,6 +24,8 @@ def bot(page, side):
 
 
 def answered(page, timeout=60_000):
+    "What was sent has left its box, which closes the votes, and all have answered, which opens them."
+    expect(page.locator("#prompt textarea")).to_have_value("")
     expect(page.locator("#vote-a")).to_be_enabled(timeout=timeout)
 
 

@@ -304,6 +304,7 @@ def test_answers_are_set_and_gone_on_from(chat):
     chat.locator("#chat-b textarea").fill("Only here?")
     chat.locator("#chat-b").get_by_role("button", name="Submit").click()
     expect(first).to_contain_text("Only here?")
+    expect(bot(chat, "b")).to_contain_text("Only here?")
     answered(chat)
     chat.locator("#chat-b").get_by_text("All go on from B").click()
     expect(bot(chat, "a")).to_contain_text("mirror's answer, not this model's")
