@@ -254,7 +254,7 @@ def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
     row = dry_run(load_recipe("tiny", TrainRecipe, options), "a100")["row"]
     processor = AutoProcessor.from_pretrained(whole, backend="pil")
     tokens = processor.image_token * AutoConfig.from_pretrained(whole).image_seq_length
-    prefix = "".join(piece["text"] for piece in row if not piece["branch"])
+    prefix, stop = "".join(piece["text"] for piece in row if not piece["branch"]), LocalModel(whole).template.stop
     known = {}
     for c in read_conversations(small / "set"):
         messages = [
@@ -267,6 +267,7 @@ def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
         ]
         known[
             processor.apply_chat_template(messages).replace("<image>", f"<image> x {len(tokens) // len('<image>')}")
+            + stop  # GLM-4's stands before the next question only
         ] = [r.response for r in c.rounds]
     for branch in {piece["branch"] for piece in row} - {0}:
         text = prefix + "".join(piece["text"] for piece in row if piece["branch"] == branch)
@@ -276,7 +277,6 @@ def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
             if squeezed(whole_text).startswith(squeezed(text)) and len(whole_text) - len(text) < 40
         ]
         learned = [piece["text"] for piece in row if piece["branch"] == branch and piece["learned"]]
-        stop = LocalModel(whole).template.stop
         assert [one.removesuffix(stop).strip() for one in learned] == answers and all(
             one.endswith(stop) for one in learned
         )
@@ -338,6 +338,9 @@ def test_trees_are_exact(name, wholes):
 PUBLISHED = {  # TRL's copies: the stop, and whether an answer is opened otherwise than those before it
     "deepseek_r1_distill": ("<｜end▁of▁sentence｜>", True),
     "gemma3": ("<end_of_turn>", False),
+    "gemma4": ("<turn|>", False),
+    "glm4moe": ("<|user|>", False),
+    "lfm2_2_5": ("<|im_end|>", False),
     "llama3": ("<|eot_id|>", False),
     "llama3_1": ("<|eot_id|>", False),
     "llama3_2": ("<|eot_id|>", False),
@@ -351,7 +354,7 @@ PUBLISHED = {  # TRL's copies: the stop, and whether an answer is opened otherwi
     "qwen3_instruct_2507": ("<|im_end|>", False),
     "nemotron_3_nano": ("<|im_end|>", True),
 }
-MARKS = r"<[|｜]?[\w/▁]+[|｜]?>"
+MARKS = r"<[|｜]?[\w/▁]+[|｜]?>|\[gMASK\]"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -371,7 +374,7 @@ def test_published_templates_are_asked_as_they_ask(name):
     assert any("opens an answer with" in note for note in notes) is opened
     assert any("today's date" in note for note in notes) is ("strftime_now" in own)
     tokenizer.chat_template = speaker.chat_template = steady or jinja
-    template, _ = probe_template(speaker, source)
+    template, _ = probe_template(speaker, source, [stop])
     assert template.stop == stop and steady_template(speaker, source) == (None, [])
     for ask in ASKS:
         pieces = "<s>" * template.bos + render((*ask.before, (ask.instruction, "")), template, image=False)
@@ -551,7 +554,15 @@ def odd(parts, tmp_path_factory):
         home / "phi2",
         t.PhiConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=400),
     )
-    for name in ("bert", "gemma2", "phi2", "t5"):
+    small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=400)
+    as_config(home / "gpt_oss", t.GptOssConfig(num_key_value_heads=2, head_dim=8, num_local_experts=2, **small))
+    as_config(home / "rwkv", t.RwkvConfig(hidden_size=32, num_hidden_layers=1, vocab_size=400))
+    as_config(home / "gpt2", t.GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=400))
+    as_config(home / "falcon", t.FalconConfig(**small))
+    as_config(
+        home / "gemma3n", t.Gemma3nTextConfig(**small, vocab_size_per_layer_input=400, hidden_size_per_layer_input=8)
+    )
+    for name in ("bert", "gemma2", "phi2", "t5", "gpt2"):
         AutoTokenizer.from_pretrained(parts("qwen2")).save_pretrained(home / name)
     shutil.copytree(parts("clip"), home / "unprepared", ignore=shutil.ignore_patterns("preprocessor*"))
     shutil.copytree(parts("clip"), home / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
@@ -592,8 +603,13 @@ def odd(parts, tmp_path_factory):
         ("{odd}/wide", "{qwen2}", "wide: its pictures are 32 x 24 pixels, a llava looks at squares"),
         ("{clip}", "{odd}/t5", "t5: is a t5 checkpoint, an encoder with a decoder"),
         ("{clip}", "{odd}/bert", "bert: a bert has "),
-        ("{clip}", "{odd}/gemma2", "gemma2: a gemma2 has final_logit_softcapping at its head"),
+        ("{clip}", "{odd}/gemma2", "gemma2: a gemma2 attends in a way of its own"),
         ("{clip}", "{odd}/phi2", "phi2: a phi has lm_head.bias at its head"),
+        ("{clip}", "{odd}/gpt_oss", "gpt_oss: a gpt_oss attends in a way of its own"),
+        ("{clip}", "{odd}/falcon", "falcon: a falcon attends in a way of its own"),
+        ("{clip}", "{odd}/rwkv", "rwkv: a rwkv carries a state from token to token"),
+        ("{clip}", "{odd}/gpt2", "gpt2: a gpt2 has its head tied to embeddings that a LLaVA does not find"),
+        ("{clip}", "{odd}/gemma3n", "gemma3n: a gemma3n_text looks its tokens up again in every layer"),
         ("{clip}", "{dinov2}", "dinov2: is a dinov2 checkpoint, a language model is needed"),
         ("{clip}", "{odd}/wordless", "wordless: "),
         ("{clip}", "{odd}/endless", "endless: the tokenizer has no token for the stop"),
