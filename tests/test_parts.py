@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from tiny import LANGUAGES, as_gguf, bytes_of, part
+from tiny import EYES, LANGUAGES, as_gguf, bytes_of, part
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -533,6 +533,12 @@ def odd(parts, tmp_path_factory):
             hidden_size=32, intermediate_size=64, num_hidden_layers=5, num_attention_heads=4, patch_size=8
         ),
     )
+    as_config(home / "metaclip2", t.MetaClip2VisionConfig(**EYES, intermediate_size=64, image_size=32))
+    as_config(home / "patches", t.Siglip2VisionConfig(**EYES, intermediate_size=64))
+    told = json.loads((home / "patches/preprocessor_config.json").read_text())
+    (home / "patches/preprocessor_config.json").write_text(
+        json.dumps({**told, "image_processor_type": "Siglip2ImageProcessor"})
+    )
     as_config(home / "t5", t.T5Config(d_model=16, num_layers=1))
     as_config(
         home / "bert",
@@ -557,12 +563,13 @@ def odd(parts, tmp_path_factory):
     small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=400)
     as_config(home / "gpt_oss", t.GptOssConfig(num_key_value_heads=2, head_dim=8, num_local_experts=2, **small))
     as_config(home / "rwkv", t.RwkvConfig(hidden_size=32, num_hidden_layers=1, vocab_size=400))
+    as_config(home / "cohere", t.CohereConfig(num_key_value_heads=2, **small))
     as_config(home / "gpt2", t.GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=400))
     as_config(home / "falcon", t.FalconConfig(**small))
     as_config(
         home / "gemma3n", t.Gemma3nTextConfig(**small, vocab_size_per_layer_input=400, hidden_size_per_layer_input=8)
     )
-    for name in ("bert", "gemma2", "phi2", "t5", "gpt2"):
+    for name in ("bert", "gemma2", "phi2", "t5", "gpt2", "cohere"):
         AutoTokenizer.from_pretrained(parts("qwen2")).save_pretrained(home / name)
     shutil.copytree(parts("clip"), home / "unprepared", ignore=shutil.ignore_patterns("preprocessor*"))
     shutil.copytree(parts("clip"), home / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
@@ -597,6 +604,8 @@ def odd(parts, tmp_path_factory):
         ("{odd}/efficientnet", "{qwen2}", "efficientnet: a efficientnet is no vision transformer"),
         ("{odd}/swin", "{qwen2}", "swin: a swin makes no vector of each of the 256 patches"),
         ("{odd}/naflex", "{qwen2}", "naflex: a siglip2_vision_model is no tower that a llava can look through"),
+        ("{odd}/metaclip2", "{qwen2}", "metaclip2: transformers opens no metaclip_2_vision_model inside a llava"),
+        ("{odd}/patches", "{qwen2}", "patches: its Siglip2ImageProcessorPil gives patches"),
         ("{qwen2}", "{qwen2}", "qwen2: a qwen2 is no vision transformer"),
         ("{odd}/unprepared", "{qwen2}", "unprepared: the picture processor cannot be read"),
         ("{odd}/weightless", "{qwen2}", "weightless: the vision tower cannot be read"),
@@ -604,6 +613,7 @@ def odd(parts, tmp_path_factory):
         ("{clip}", "{odd}/t5", "t5: is a t5 checkpoint, an encoder with a decoder"),
         ("{clip}", "{odd}/bert", "bert: a bert has "),
         ("{clip}", "{odd}/gemma2", "gemma2: a gemma2 attends in a way of its own"),
+        ("{clip}", "{odd}/cohere", "cohere: a cohere has logit_scale at its head"),
         ("{clip}", "{odd}/phi2", "phi2: a phi has lm_head.bias at its head"),
         ("{clip}", "{odd}/gpt_oss", "gpt_oss: a gpt_oss attends in a way of its own"),
         ("{clip}", "{odd}/falcon", "falcon: a falcon attends in a way of its own"),

@@ -214,9 +214,16 @@ def open_tower(
     "A vision tower, refused if a LLaVA cannot look through it."
     from copy import deepcopy
 
+    from transformers import MODEL_MAPPING
+
     folder = Path(folder)
     trained = read_config(folder, "vision tower")
     trained = getattr(trained, "vision_config", trained)
+    if type(trained) not in MODEL_MAPPING:
+        raise UserError(
+            f"{folder}: transformers opens no {trained.model_type} inside a llava: name a vision transformer (CLIP, "
+            "SigLIP, DINOv2, DINOv3)"
+        )
     patch = getattr(trained, "patch_size", None)
     if not isinstance(patch, int) or not isinstance(getattr(trained, "hidden_size", None), int):
         raise UserError(
