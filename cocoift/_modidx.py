@@ -4169,6 +4169,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cocoift.models.family.ModelType': ('models/family.html#modeltype', 'cocoift/models/family.py'),
                                        'cocoift.models.family._check_llava': ( 'models/family.html#_check_llava',
                                                                                'cocoift/models/family.py'),
+                                       'cocoift.models.family.mixing_layers': ( 'models/family.html#mixing_layers',
+                                                                                'cocoift/models/family.py'),
                                        'cocoift.models.family.open_family': ('models/family.html#open_family', 'cocoift/models/family.py'),
                                        'cocoift.models.family.window_of': ('models/family.html#window_of', 'cocoift/models/family.py'),
                                        'cocoift.models.family.written_ends': ( 'models/family.html#written_ends',

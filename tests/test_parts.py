@@ -287,6 +287,28 @@ def test_training_writes_the_own_template(name, wholes, small, tmp_path):
     check_training_row(wholes(name), small, tmp_path)
 
 
+def test_a_state_along_the_text_is_not_trained(wholes, small, tmp_path):
+    "A LLaVA that others made of a language model whose layers no mask ends where a conversation ends."
+    import shutil
+
+    from cocoift.options import load_recipe
+    from cocoift.train.prepare import check_run
+    from cocoift.train.recipe import TrainRecipe
+
+    theirs = shutil.copytree(wholes("qwen2_5"), tmp_path / "theirs")
+    told = json.loads((theirs / "config.json").read_text())
+    told["text_config"]["layer_types"] = ["linear_attention", "full_attention"]
+    (theirs / "config.json").write_text(json.dumps(told))
+    options = [
+        f"model={theirs}",
+        f"data={small / 'set'}",
+        f"images={small / 'world/images'}",
+        f"out={tmp_path / 'run'}",
+    ]
+    with pytest.raises(UserError, match="theirs: has layers of linear_attention, in which conversations of one row"):
+        check_run(load_recipe("tiny", TrainRecipe, options))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tower, tokens, first", SEES)
 @pytest.mark.parametrize("name", LANGUAGES)

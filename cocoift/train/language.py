@@ -16,7 +16,7 @@ import torch
 
 from ..files import UserError
 from ..models.chat_template import probe_template
-from ..models.family import written_ends
+from ..models.family import mixing_layers, written_ends
 from ..models.steady import steady_template
 from ..models.template import VICUNA_JINJA, stop_ids, with_pictures
 from ..texts import reading
@@ -174,9 +174,9 @@ def _refuse(config, path: Path) -> None:
             f"{path}: is a {config.model_type} checkpoint, a language model is needed: name such a folder "
             f"(lmsys/vicuna-7b-v1.5)"
         )
-    if odd := sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}):
+    if odd := mixing_layers(config):
         raise UserError(
-            f"{path}: has layers of {odd[0]}, in which conversations of one row would not be kept apart: name "
+            f"{path}: has layers of {odd}, in which conversations of one row would not be kept apart: name "
             f"another language model"
         )
     _refuse_kind(config, path)

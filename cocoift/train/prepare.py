@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from ..files import UserError, atomic_file, digest
-from ..models.family import TREES, Family, open_family
+from ..models.family import TREES, Family, mixing_layers, open_family
 from ..texts import reading
 from .adapt import adapt
 from .cross_entropy import liger_missing
@@ -162,6 +162,11 @@ def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.jso
         raise UserError(
             f"{recipe.model}: is a {family.name} checkpoint, of which nobody has seen that packed rows are exact: "
             f"those of {', '.join(TREES)} are"
+        )
+    if odd := mixing_layers(family.config):
+        raise UserError(
+            f"{recipe.model}: has layers of {odd}, in which conversations of one row would not be kept apart: train "
+            "another model"
         )
     plan, _ = read_plan(recipe, family)
     if not len(plan):
