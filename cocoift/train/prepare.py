@@ -153,11 +153,7 @@ def check_ways(recipe: TrainRecipe) -> None:
             raise UserError(f"{option}={asked[option]}: {reason}: leave {option} out, or name another")
 
 
-def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.json says
-    "Refuse what cannot be trained; say what will be."
-    check_trackers(recipe.report_to)
-    family = open_family(recipe.model)
-    _check_shared_rows(recipe)
+def _check_exact(recipe: TrainRecipe, family: Family) -> None:
     if family.name not in TREES:
         raise UserError(
             f"{recipe.model}: is a {family.name} checkpoint, of which nobody has seen that packed rows are exact: "
@@ -168,6 +164,14 @@ def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.jso
             f"{recipe.model}: has layers of {odd}, in which conversations of one row would not be kept apart: train "
             "another model"
         )
+
+
+def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.json says
+    "Refuse what cannot be trained; say what will be."
+    check_trackers(recipe.report_to)
+    family = open_family(recipe.model)
+    _check_shared_rows(recipe)
+    _check_exact(recipe, family)
     plan, _ = read_plan(recipe, family)
     if not len(plan):
         raise UserError(
