@@ -159,8 +159,9 @@ def test_push(cocoift, folders, tiny_quickstart, hub, tmp_path):
         ("me/set", {"HF_HUB_OFFLINE": "1"}, "check the network, HF_ENDPOINT and HF_HUB_OFFLINE\n"),
     ],
 )
-def test_not_pushed(typed, folders, hub, name, more, says):
-    done = typed("push", folders / "hub", "--upload", name, env=hub[1] | more)
+def test_not_pushed(typed, cocoift, folders, hub, name, more, says):
+    asks = "not this user's" in says  # the hub: its address is read when a process starts
+    done = (cocoift if asks else typed)("push", folders / "hub", "--upload", name, env=hub[1] | more)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert says in done.stderr
 
