@@ -274,7 +274,8 @@ def dataset_parts(
     "The files of conversations that a path stands for."
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder of conversations: check the path")
+        hub = "of the hub only `cocoift audit` reads, name a local copy" if path.parts[:1] == ("hf:",) else ""
+        raise UserError(f"{path}: no such file or folder of conversations: {hub or 'check the path'}")
     if path.is_dir():
         parts = sorted((path / "conversations").glob("part-*.parquet"))
         if not (path / "manifest.json").exists() or not parts:

@@ -108,7 +108,7 @@ def load_recipe(
             for stem, path in shipped.items()
             if yaml.safe_load(path.read_text()).keys() <= model.model_fields.keys()
         )
-        raise UserError(f"{name}: no such recipe: give a .yaml file or one of {', '.join(fit)}")
+        raise UserError(f"{name}: no such recipe: give a .yaml file{' or one of ' if fit else ''}{', '.join(fit)}")
     try:
         values = read_yaml(read_text(path), path)
         if not isinstance(values, dict):

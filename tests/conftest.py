@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from environments import other_lab
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
@@ -61,6 +62,11 @@ class ByFile(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput") and (wrong := other_lab(ROOT)):
+        raise pytest.UsageError(wrong)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
-"Environments of other tools, beside the lab's own packages."
+"Environments: of other tools, beside the lab's own packages; and which lab this one holds."
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def other_lab(root: Path) -> str:
+    "What would be tested instead of the lab below `root`, and the mend; empty if it is that lab."
+    ask = "import importlib.util as u; print(getattr(u.find_spec('cocoift'), 'origin', None) or '')"
+    asked = [sys.executable, "-P", "-c", ask]  # as the console script: without the working folder
+    script = subprocess.run(asked, capture_output=True, text=True, check=True, cwd="/").stdout.strip()
+    here = getattr(importlib.util.find_spec("cocoift"), "origin", None)
+    for what, origin in (("is imported", here), ("`cocoift` runs", script)):
+        if not origin or Path(origin).resolve() != root / "cocoift/__init__.py":
+            return f"what {what} is {origin or 'nowhere'}, not {root / 'cocoift'}: set PYTHONPATH={root}"
+    return ""
 
 
 def beside_the_lab(

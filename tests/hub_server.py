@@ -1,6 +1,7 @@
 """A Hugging Face hub of this machine: the part of its HTTP interface that `huggingface_hub` and `datasets` use.
 
-Repositories are folders: ROOT/datasets/OWNER/NAME and ROOT/models/OWNER/NAME. A file `.gated` in one closes it."""
+Repositories are folders: ROOT/datasets/OWNER/NAME and ROOT/models/OWNER/NAME. A file `.gated` in one closes it. Who
+has a token may write below `me/`."""
 
 import base64
 import hashlib
@@ -108,6 +109,10 @@ class Handler(BaseHTTPRequestHandler):
             body = self.body()
             kind = f"{body.get('type', 'model')}s"
             name = f"{body.get('organization') or 'me'}/{body['name']}"
+            if not self.headers.get("Authorization"):
+                return self.send({"error": "Invalid username or password."}, 401)
+            if not name.startswith("me/"):
+                return self.send({"error": "You don't have the rights to create a model under this namespace"}, 403)
             (self.server.root / kind / name).mkdir(parents=True, exist_ok=True)
             return self.send({"url": f"{self.server.url}/{name}", "name": name})
         if not (api := API.match(path)):

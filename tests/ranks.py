@@ -8,11 +8,13 @@ matrix: losses of three steps at every ZeRO stage, for batches with pictures and
 save:   two steps, a checkpoint, a third step, at every stage, into JOB's folder.
 load:   from each of those checkpoints at every stage: the third step.
 shipped: shipped recipes, each as a whole run with a checkpoint, and taken up from that checkpoint beside it.
+locked: a run's start where each op of DeepSpeed's has the lock of a build that was killed: what lies there then.
 naive:  the trap at stage 2: a rank without pictures touches the projector with zeros and leaves the tower out."""
 
 import json
 import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -177,6 +179,21 @@ def shipped(told: dict) -> list[str]:
     return [options["out"] for options in told["recipes"]]
 
 
+def locked(told: dict) -> list[str]:
+    from deepspeed.ops.op_builder.all_ops import ALL_OPS
+
+    built = Path(told["out"]).parent / "extensions"
+    for op in ALL_OPS:
+        (built / op).mkdir(parents=True)
+        (built / op / "lock").touch()
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(built)
+    signal.alarm(60)  # who waits for a lock waits for good
+    for zero in (0, 3):
+        make_engine(recipe_of(told, zero=zero))
+    signal.alarm(0)
+    return sorted({path.name for path in built.glob("*/*")})
+
+
 def naive(told: dict) -> dict:
     "LLaVA's way, without its precaution's place: a text-only rank adds 0 * projector(zeros) to the *loss*."
     import deepspeed
@@ -256,7 +273,7 @@ def run_ours(recipe: TrainRecipe) -> list[float]:
 
 def find(what: str, job: Path, out: Path) -> int:  # exit code
     "`WHAT[+WHAT...]` for the job in a file; rank 0 writes what was found."
-    parts = {part.__name__: part for part in (spread, shared, matrix, save, load, shipped, naive)}
+    parts = {part.__name__: part for part in (spread, shared, matrix, save, load, shipped, locked, naive)}
     found = {name: parts[name](json.loads(job.read_text())["told"]) for name in what.split("+")}
     import torch.distributed as dist
 

@@ -102,7 +102,11 @@ def two(told, separate, ranked) -> dict:
 
 @pytest.fixture(scope="module")
 def one(told, two, ranked) -> dict:
-    return ranked("spread+load", 1, told | {"ranks": 1})
+    return ranked("locked+spread+load", 1, told | {"ranks": 1})
+
+
+def test_nobody_waits_for_a_build_that_was_killed(one):
+    assert one["locked"] == ["lock"]
 
 
 @pytest.mark.parametrize("ranks", ["two", "one"])

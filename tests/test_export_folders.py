@@ -49,8 +49,8 @@ def test_webdataset_reads_the_shards(folders, small):
 
 @pytest.fixture(scope="module")
 def energon():
-    "Megatron-Energon needs eleven packages that nothing else here does; `ENERGON` names a folder of them."
-    extra = os.environ.get("ENERGON", "")
+    "Megatron-Energon lies in a folder of its own, which `ENERGON` names: tests/compat/README.md says how to make it."
+    extra = str(Path(os.environ["ENERGON"]).resolve()) if "ENERGON" in os.environ else ""
     code = "import megatron.energon"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), extra]))}
     if subprocess.run([sys.executable, "-c", code], env=env, capture_output=True).returncode:
@@ -118,6 +118,52 @@ def test_the_hub_takes_the_folder_as_it_is(folders, small, tmp_path):
     counts, size, formats, messages, licences = json.loads(done.stdout.splitlines()[-1])
     assert counts == shown and sum(counts.values()) == len(expected(small))
     assert size == [48, 48] and messages == 2 * formats and len(licences) == formats
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    "A hub, and the environment of a user who may write there."
+    home = tmp_path_factory.mktemp("pushed")
+    with local_hub(home) as server:
+        env = {"HF_ENDPOINT": server.url, "HF_HOME": str(home / "home"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_x"}
+        yield home, os.environ | env | {"HF_HUB_DISABLE_XET": "1"}
+
+
+def test_push(cocoift, folders, tiny_quickstart, hub, tmp_path):
+    "A training becomes a folder with a card, and lies on the hub file for file; so does an exported set."
+    study, (home, env) = tiny_quickstart[0], hub
+    run, exam = study / "train/every-mixed/seed-0", study / "eval/every-mixed/seed-0"
+    more = ["--data", study / "data/every-mixed", "--after", exam, "--upload", "me/model", "--json"]
+    done = cocoift("push", run, "--out", tmp_path / "model", *more, env=env)
+    assert done.returncode == 0, done.stderr
+    told, there = json.loads(done.stdout), home / "models/me/model"
+    assert told["uploaded"].endswith("/me/model/commit/" + told["uploaded"].rpartition("/")[2])
+    assert told["leakage"]["after"]["value"] == json.loads((exam / "scores.json").read_text())["leakage"]["value"]
+    names = sorted(path.name for path in there.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "model").iterdir()) and "data_manifest.json" in names
+    assert all((there / name).read_bytes() == (tmp_path / "model" / name).read_bytes() for name in names)
+    card = (there / "README.md").read_text()
+    assert "| layout | `every-mixed` |" in card and "## Chat template" in card and "| leakage after | " in card
+    done = cocoift("push", folders / "hub", "--upload", "me/set", env=env)
+    assert done.returncode == 0 and "uploaded: http" in done.stdout, done.stderr
+    assert (home / "datasets/me/set/croissant.json").read_bytes() == (folders / "hub/croissant.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name, more, says",
+    [
+        ("onlyone", {}, "--upload onlyone: is no OWNER/NAME (one slash is needed)"),
+        ("me/a b", {}, "--upload me/a b: is no OWNER/NAME (letters, digits, -, _ and . may be in it)"),
+        ("others/set", {}, "hf://others/set: is not this user's to write: log in with `hf auth login` or HF_TOKEN"),
+        ("me/set", {"HF_TOKEN": ""}, "hf://me/set: is not this user's to write: log in with `hf auth login` or"),
+        ("me/set", {"HF_HUB_OFFLINE": "1"}, "check the network, HF_ENDPOINT and HF_HUB_OFFLINE\n"),
+    ],
+)
+def test_not_pushed(typed, cocoift, folders, hub, name, more, says):
+    asks = "not this user's" in says  # the hub: its address is read when a process starts
+    done = (cocoift if asks else typed)("push", folders / "hub", "--upload", name, env=hub[1] | more)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert says in done.stderr
 
 
 def test_croissant_is_valid(folders):

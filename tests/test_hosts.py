@@ -86,8 +86,8 @@ def test_two_hosts_train_as_one(hosts, forked, small, root, tmp_path):
         (other, alike), since = stranger(hosts[1], theirs), time.monotonic()
         parent.send_signal(signal.SIGTERM)
         words = held.communicate(timeout=120)[1]
-        alive = psutil.wait_procs(ranks, 10)[1]
-        print(f"ended {time.monotonic() - since:.1f} s after SIGTERM")
+        alive = psutil.wait_procs(ranks, 1)[1]
+        assert time.monotonic() - since < 10, "SLURM kills after a while"
         assert held.returncode == 1 and "with a checkpoint; the same command goes on from there" in words, words
         assert not alive and alike.is_running() and other.poll() is None
         alike.kill(), other.wait()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import house
 import pytest
+from environments import other_lab
 
 import cocoift
 
@@ -61,6 +62,12 @@ def test_one_set_of_facts():
     facts, project = parser["DEFAULT"], tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (facts["lib_name"], f">={facts['min_python']}") == (project["name"], project["requires-python"])
     assert facts["version"] == cocoift.__version__ == version(project["name"])
+
+
+def test_the_lab_that_is_tested_is_this_one(root, tmp_path):
+    assert other_lab(root) == ""
+    told = re.escape(f", not {tmp_path / 'cocoift'}: set PYTHONPATH={tmp_path}")
+    assert re.fullmatch(rf"what is imported is {re.escape(str(root))}\S+{told}", other_lab(tmp_path))
 
 
 def test_what_is_imported_is_required():

@@ -75,13 +75,15 @@ def _push(
     json: Json = False,
 ) -> None:
     "A trained model as a folder with a card (data, layout, carry-over, leakage, template), and onto the hub if told."
-    from cocoift.reports.model_card import model_folder
+    from cocoift.reports.model_card import check_upload, model_folder
     from cocoift.reports.model_card import upload as put
 
     if bool(out) != bool(data) or not (out or upload):
         raise UserError("push: makes a folder of a training with --out and --data, and uploads one with --upload")
     if (before or after) and not out:
         raise UserError("push: --before and --after are for a card, which --out and --data make")
+    if upload:
+        check_upload(upload)
     done = model_folder(run, data, out, before, after) if out else {"path": str(run)}
     done["uploaded"] = put(done["path"], upload, private) if upload else None
     lines = [f"folder: {done['path']}"]

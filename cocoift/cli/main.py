@@ -6,6 +6,8 @@
 __all__ = ['EXTRAS', 'main']
 
 # %% ../../nbs/cli/80_main.ipynb #e6b718c3
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -113,8 +115,15 @@ def _ending(name: str, error: BaseException) -> tuple[str, int] | None:
     return None
 
 
+def _leave_memory() -> None:
+    if "duckdb" not in sys.modules:  # it counts what is left, and says so
+        gc.disable()
+        gc.freeze()
+
+
 def main() -> None:
     "The entry point of `cocoift`."
+    atexit.register(_leave_memory)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -48,7 +48,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _in_line(path: str | Path, error: Exception) -> str:
+def _may_not_write(error: Exception) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return any(
+        isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403) for cause in _causes(error)
+    )
+
+
+def _in_line(path: str | Path, error: Exception, writes: bool) -> str:
     names = [kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__]
     if "DatasetNotFoundError" in names:  # of which `datasets` hides the cause
         text = str(error)
@@ -57,18 +65,20 @@ def _in_line(path: str | Path, error: Exception) -> str:
     if is_remote(path) and (_UNREACHED & set(names) or _is_offline()):
         from huggingface_hub.constants import ENDPOINT
 
-        mend = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or name a local copy"
-        return f"{path}: no hub is reached at {ENDPOINT}: {mend}"
+        copy = "" if writes else ", or name a local copy"
+        return f"{path}: no hub is reached at {ENDPOINT}: check the network, HF_ENDPOINT and HF_HUB_OFFLINE{copy}"
+    if writes and _may_not_write(error):
+        return f"{path}: is not this user's to write: log in with `hf auth login` or HF_TOKEN, as one who may"
     known = next((name for name in _MENDS if name in names), "")
     if known and (known != "FileNotFoundError" or is_remote(path)):
         return f"{path}: {_WHAT[known]}: {_MENDS[known]}"
     what = " ".join(str(error).split())[:160] or type(error).__name__
-    return f"{path}: cannot be read ({what}): check the path"
+    return f"{path}: cannot be {'written' if writes else 'read'} ({what}): check the {'name' if writes else 'path'}"
 
 
 @contextmanager
-def telling(path: str | Path) -> Iterator[None]:
-    "Whatever `datasets` and the hub raise in the block is one line about `path`."
+def telling(path: str | Path, writes: bool = False) -> Iterator[None]:
+    "Whatever `datasets` and the hub raise in the block is one line about `path`, which it reads or writes."
     for name in ("datasets", "huggingface_hub"):  # which would tell every try again
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -76,7 +86,7 @@ def telling(path: str | Path) -> Iterator[None]:
     except (UserError, ModuleNotFoundError):
         raise
     except Exception as error:
-        raise UserError(_in_line(path, error)) from None
+        raise UserError(_in_line(path, error, writes)) from None
 
 # %% ../../nbs/data/13_hub.ipynb #2c9cbf97
 SET_SUFFIXES = (".parquet", ".json", ".jsonl", ".tar")

@@ -6,6 +6,7 @@
 __all__ = ['MOST_UNITS', 'Unit', 'Sample']
 
 # %% ../../nbs/data/14_shards.ipynb #212c4fcf
+import io
 import json
 import tarfile
 from array import array
@@ -42,6 +43,8 @@ def _samples(path: str) -> Iterator[tuple[str, dict[str, bytes]]]:  # its key; i
             if member.size > _MOST_JSON:
                 raise UserError(f"{path}: {member.name} is no record and no picture ({member.size >> 20} MB)")
             parts[ending.lower()] = tar.extractfile(member).read()
+        if file.seek(0, io.SEEK_END) - tar.offset < tarfile.BLOCKSIZE:  # its end mark is missing
+            raise UserError(f"{path}: is cut off behind {member.name if key else 'its begin'}: download it again")
         if parts:
             yield "/".join(filter(None, key)), parts
 

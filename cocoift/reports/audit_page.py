@@ -16,7 +16,7 @@ from ..conversation import Conversation
 from ..data.inspect.audit import measure, required_blocklists
 from ..data.inspect.survey import read_survey
 from ..dataset import pictures_of
-from ..files import UserError
+from ..files import UserError, base_name
 from ..images import find_pictures
 from cocoift.reports.audit_tables import (
     MEASURES,
@@ -231,8 +231,8 @@ def write_audit(
         _leaked(audit),
         _dialogs(survey.dialogs, pictures),
     ]
-    facts = {"cocoift": __version__, "set": Path(path).name}
+    facts = {"cocoift": __version__, "set": base_name(path)}
     facts |= {"drawn": audit["sampling"]["rule"]} if "sampling" in audit else {}
     facts |= {c.name: ", ".join(sorted({file.name for file in c.files})) for c in known}
-    write_report(out, f"Audit of {Path(path).name}", _lead(audit), list(filter(None, sections)), facts)
+    write_report(out, f"Audit of {base_name(path)}", _lead(audit), list(filter(None, sections)), facts)
     return audit

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import __version__
-from ..files import Journal
+from ..files import Journal, base_name
 from ..pictures import embed
 from ..viz.report import Section, Table, Text, Tile, Tiles, block_html, write_report
 
@@ -84,9 +84,9 @@ def write_near(
     "Write the pairs as one offline page."
     pairs = Journal(out / "pairs.jsonl").read()
     sections = [Section("At a glance", [_tiles(result)])]
-    for path in against:
-        of = [pair for pair in pairs if pair["benchmark"] == (path.name or str(path))]
-        sections.append(_pairs(f"Pictures of {path.name}", of, pictures, path, result["unit"]))
+    for name, path in zip(result["against"], against):
+        of = [pair for pair in pairs if pair["benchmark"] == name]
+        sections.append(_pairs(f"Pictures of {name}", of, pictures, path, result["unit"]))
     sections.append(
         _pairs("Copies within the set", [p for p in pairs if not p["benchmark"]], pictures, pictures, result["unit"])
     )
@@ -94,8 +94,10 @@ def write_near(
         files = pd.DataFrame({"file": result["unreadable_files"]})
         sections.append(Section("Pictures that cannot be read", [Table(files, "Nothing is known of them.")]))
     lead = f"Pictures that are at most {result['most']:g} {result['unit']} apart are taken for copies."
-    facts = {"cocoift": __version__, "pictures": pictures.name, "against": ", ".join(p.name for p in against)}
-    return write_report(out / "near.html", f"Copies in {pictures.name}", lead, list(filter(None, sections)), facts)
+    facts = {"cocoift": __version__, "pictures": base_name(pictures), "against": ", ".join(result["against"])}
+    return write_report(
+        out / "near.html", f"Copies in {base_name(pictures)}", lead, list(filter(None, sections)), facts
+    )
 
 
 def write_reworded(
@@ -114,5 +116,5 @@ def write_reworded(
         caption = f"{len(pairs):,} rounds" + (f", the {_ROWS} least alike" if len(pairs) > _ROWS else "")
         sections.append(Section(title, [Table(first.drop(columns="benchmark"), caption)]))
     lead = f"Questions that have at least {result['least']:.0%} of their words in common are taken for the same."
-    facts = {"cocoift": __version__, "set": path.name, "against": ", ".join(result["against"])}
-    return write_report(out / "questions.html", f"Questions of {path.name}", lead, sections, facts)
+    facts = {"cocoift": __version__, "set": base_name(path), "against": ", ".join(result["against"])}
+    return write_report(out / "questions.html", f"Questions of {base_name(path)}", lead, sections, facts)

@@ -63,7 +63,7 @@ MARK = "cocoift-told "  # begins a line for the parent
 
 
 def tell_parent(kind: str, message: str) -> None:
-    "One line for the parent: a `note`, or why this ends: `user`, `failed`, `stopped`."
+    "One line for the parent: a `note`, why this ends (`user`, `failed`, `stopped`), or that all is written: `ended`."
     line = "\n" + MARK + json.dumps({"kind": kind, "message": message}) + "\n"
     sys.stdout.flush()
     os.write(1, line.encode())  # at once: ranks share the pipe
@@ -244,4 +244,6 @@ def work(job: Path, parent: int, host: str) -> int:  # exit code
 
 
 if __name__ == "__main__" and globals().get("__spec__"):
-    sys.exit(work(Path(sys.argv[-3]), int(sys.argv[-2]), sys.argv[-1]))
+    if not (code := work(Path(sys.argv[-3]), int(sys.argv[-2]), sys.argv[-1])):
+        tell_parent("ended", "")
+    os._exit(code)

@@ -178,6 +178,7 @@ class Started:
         self.met, self.since, self.beaten = met, 0.0, time.monotonic()
         self.codes: dict[str, int] = {}  # of hosts that failed by themselves
         hosts, environment = hosts_of(recipe), environment_of(recipe)
+        self.ranks = sum(hosts.values())
         own = sum(slots for host, slots in hosts.items() if host not in met)
         self.processes, self.watches = {}, []
         for host, command in commands_of(recipe, job, met).items():
@@ -189,13 +190,13 @@ class Started:
             self.watches.append(Watch(process, command, recipe.out / "log.txt", self.messages))
 
     def over(self) -> bool:
-        "Whether all have ended, or one has failed and the others had a moment to say why."
+        "Whether all have ended, or all ranks have told so, or one has failed and the others had a moment to say why."
         codes = {host: process.poll() for host, process in self.processes.items()}
         self.codes = {host: code for host, code in codes.items() if code}
         if self.codes and None in codes.values():
             self.since = self.since or time.monotonic()
             return time.monotonic() - self.since > 10
-        return None not in codes.values()
+        return None not in codes.values() or sum(m["kind"] == "ended" for m in self.messages) == self.ranks
 
     def beat(self) -> None:
         "Let other hosts hear that this one is there."

@@ -9,6 +9,7 @@ __all__ = ['dtype_of', 'native_precision', 'lora_of', 'groups', 'heads_of', 'cho
 # %% ../../nbs/train/39_step.ipynb #532c43f8
 import math
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -108,7 +109,7 @@ def meet() -> None:
     "Join the other ranks."
     import deepspeed
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.ops.__compatible_ops__ = defaultdict(bool)  # none is
     deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))

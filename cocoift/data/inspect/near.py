@@ -16,7 +16,7 @@ import pandas as pd
 
 from .descriptor import Descriptor, Phash, TowerAngles, either_way
 from .picture_index import index_pictures
-from ...files import Journal, UserError, atomic_file, check_output, peak_mb, write_json
+from ...files import Journal, UserError, atomic_file, base_name, check_output, peak_mb, write_json
 from ...images import find_pictures
 from ...locks import owning
 
@@ -114,9 +114,11 @@ def _write_list(path: Path, pairs: Sequence[dict]) -> str | None:  # its path; N
 
 def check_names(against: Sequence[Path]) -> None:
     "Refuse two of one name: what is found is told by it."
-    names = [path.name for path in against]
-    if twice := next((path for path in against if names.count(path.name) > 1), None):
-        raise UserError(f"--against {twice}: another one is called {twice.name} too, and results go by name: rename it")
+    names = list(map(base_name, against))
+    if twice := next((at for at in zip(against, names) if names.count(at[1]) > 1), None):
+        raise UserError(
+            f"--against {twice[0]}: another one is called {twice[1]} too, and results go by name: rename it"
+        )
 
 
 _END = {Phash.unit: 128, TowerAngles.unit: 90}  # where chance alone brings pictures
@@ -174,7 +176,7 @@ def _counts(table: pd.DataFrame) -> dict:
 def near_pictures(options: NearOptions) -> dict:  # as `cocoift overlap --json` prints it
     "Find copies, and write the lists that leave them out."
     start = time.process_time()
-    out, names = options.out, [path.name or str(path) for path in options.against]
+    out, names = options.out, list(map(base_name, options.against))
     check_output(out, "hashes", "overlap")
     descriptor, limit = options.descriptor, options.limit
     tables = index_pictures([options.pictures, *options.against], out / "hashes", options.jobs, descriptor)
@@ -224,7 +226,7 @@ def plan_near(options: NearOptions, pictures: int | None = None) -> dict:  # of 
     compared = 2 * sum(descriptor.compared(counts[0], n, options.limit) for n in counts)  # and mirrored
     return {
         "pictures": counts[0],
-        "against": dict(zip((path.name for path in options.against), counts[1:])),
+        "against": dict(zip(map(base_name, options.against), counts[1:])),
         "read_seconds": round(each * sum(counts) / options.jobs, 1),
         "compared": compared,
         "search_seconds": round(compared / descriptor.rate(options.limit), 1),

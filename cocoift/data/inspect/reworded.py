@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..build.blocklist import benchmark_records, images_in
 from .near import check_names
 from ..records import Unusable, read_any
-from ...files import Journal, UserError, check_output, write_json
+from ...files import Journal, UserError, base_name, check_output, write_json
 from ...formats import normalise, words
 from ...instructions import split_instruction
 from ...locks import owning
@@ -177,7 +177,7 @@ def like_benchmark(asked: Iterable[Asked], path: Path, least: float) -> list[dic
         by_topic[topic(a.question)].append(a)
     near = zip(by_topic.values(), Topics(wordings).near(list(by_topic), least))
     return [
-        _pair(a, wordings[nearest[0][1]], nearest[0][0], path.name, a.image in images)
+        _pair(a, wordings[nearest[0][1]], nearest[0][0], base_name(path), a.image in images)
         for rounds, nearest in near
         if nearest
         for a in rounds
@@ -198,7 +198,7 @@ def compare_questions(
     check_output(out, "questions.json", "overlap")
     asked = set_questions(path)
     within = within_images(asked, least)
-    benchmark = {file.name: like_benchmark(asked, file, least) for file in against}
+    benchmark = {base_name(file): like_benchmark(asked, file, least) for file in against}
     Journal(out / "questions.jsonl").rewrite([*(p for pairs in benchmark.values() for p in pairs), *within])
     result = {
         "least": least,

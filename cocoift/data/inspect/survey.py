@@ -188,7 +188,7 @@ def _draw(path: str | Path, limit: int | None, split: str | None) -> Survey:
         units = np.frombuffer(sample.clusters, "i")[(rounds.number == 1).cumsum().to_numpy() - 1]
         rounds = rounds.assign(unit=pd.Categorical.from_codes(units, range(sample.facts["units"])))
     if unread := _unread(path, files):
-        sample.facts["rule"] += f"; {unread} more files, of another split or kind, were not read: name one, or --split"
+        sample.facts["rule"] += f"; not read, of another split or kind: {unread} more (name one, or --split)"
     return replace(seen, rounds=rounds, sampling=sample.facts)
 
 
