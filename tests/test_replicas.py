@@ -288,10 +288,10 @@ def test_a_killed_start_is_gone_on_with(tmp_path):
         with pytest.raises(
             UserError, match="1 batches of this run are under way and billed .*: go on with --batch api"
         ):
-            check_submitted(tmp_path / "batches")  # who asks in another way now would pay again
+            check_submitted(tmp_path / "batches", tmp_path / "answers.sqlite")  # who asks in another way now would pay again
         server.polls = 1
         assert batches(tmp_path, url).ask(tasks(5)) == {}
-    check_submitted(tmp_path / "batches")
+    check_submitted(tmp_path / "batches", tmp_path / "answers.sqlite")
     assert (len(server.batches), server.counts["answers"]) == (1, 5)
     assert paid(spending, "r") == {"calls": 1, "tokens_in": 40, "tokens_out": 25, "cost": 0.09, "owed": 0.0}
 
@@ -375,7 +375,7 @@ def test_files_for_vllm_wait_and_are_taken_in_whole(tmp_path):
 
 def test_rewrite_as_a_batch_costs_half(tmp_path, rewrite):
     prices = tmp_path / "prices.yaml"
-    prices.write_text("m: {input: 100, output: 100}\n")
+    prices.write_text("m: {input: 100, output: 100, batch: 0.5}\n")
     server = BatchServer(lambda body: "Yes, it is.")
     with server as url:
         options = ("--endpoint", url, "--batch", "api", "--price", prices, "--budget", 5)
