@@ -176,7 +176,8 @@ def _check_batch(batch: str | None, judge: str, small: str | None) -> None:
     check_batch(batch)
     if batch and not any(_batched(name, batch) for name in (judge, small or "rule")):
         raise UserError(
-            f"--batch {batch}: --judge {judge} is asked here, not by batches: name a server's model, or leave --batch out"
+            f"--batch {batch}: --judge {judge} is asked here, not by batches: name a server's model, or leave --batch "
+            "out"
         )
 
 
