@@ -279,7 +279,7 @@ def test_files_that_wait_are_not_sent_in_another_way(tmp_path):
 
 def test_what_the_queue_does_not_take_is_sent_in_smaller_batches(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(batches_module, "BATCH_REQUESTS", 8)  # OpenAI takes 50,000 in a file
-    server = BatchServer(queue=5, polls=2)
+    server = BatchServer(queue=5)
     with server as url:
         assert batches(tmp_path, url).ask(tasks(20)) == {}
     sizes = [b["request_counts"]["total"] for b in server.batches.values() if b["status"] == "completed"]
@@ -291,7 +291,7 @@ def test_what_the_queue_does_not_take_is_sent_in_smaller_batches(tmp_path, monke
 def test_a_queue_that_others_fill_is_one_line_and_the_same_command_goes_on(tmp_path):
     server = BatchServer(queue=0)
     with server as url:
-        with pytest.raises(Failed, match="Limit: 2,000,000 enqueued tokens..: not one request fits now: the same comm"):
+        with pytest.raises(Failed, match="Limit: 2,000,000 enqueued tokens: not one request fits now: the same comm"):
             batches(tmp_path, url).ask(tasks(3))
         server.queue = 100
         assert batches(tmp_path, url).ask(tasks(3)) == {}
