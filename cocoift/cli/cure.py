@@ -82,7 +82,8 @@ def cure_command(
     ] = False,
     dose: Annotated[bool, typer.Option("--dose", help="Try fewer pictures and steps too.")] = False,
     served: Annotated[
-        Optional[str], typer.Option(help="A server that answers the questions for this model, as URL#NAME.")
+        Optional[str],
+        typer.Option(help="A server that answers the questions for this model, as URL#NAME or FILE#NAME."),
     ] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that ask.")] = 1,
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,

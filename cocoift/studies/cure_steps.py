@@ -45,7 +45,7 @@ class CureOptions:
     exam_pictures: int = 60  # at most
     loss: str = ""  # answers, history or both; if not said, history, and answers where `full` leaves no teacher
     full: bool = False  # train the language model itself, instead of adapters
-    served: str = ""  # a server that answers for the same model, as URL#NAME
+    served: str = ""  # a server that answers for the same model, as URL#NAME or FILE#NAME
     nproc: int = 1  # processes that ask
     most_tokens: int = 64  # of an answer
     seed: int = 0
@@ -63,7 +63,7 @@ class CureOptions:
                 "leave one out"
             )
         if self.served and not is_server(self.served):
-            raise UserError(f"--served {self.served}: is no server: write URL#NAME, or leave it out")
+            raise UserError(f"--served {self.served}: is no server: write URL#NAME or FILE#NAME, or leave it out")
 
     @property
     def losses(self) -> list[str]:
