@@ -24,6 +24,7 @@ MEANINGS = {
     "leakage": "terse answers to free questions after an earlier round asked for a word, less those after full answers",
     "content": "right answers with nothing before the question",
     "format": "answers in the format that is asked for, with nothing before the question",
+    "format_after": "answers in the format that is asked for, after an earlier round asked for a word",
     "length": "words of a free answer, with nothing before the question",
     "terse": "terse answers to free questions, with nothing before the question",
     "lasting": "terse answers to free questions after an earlier round asked for a word and said that it lasts",
@@ -116,7 +117,7 @@ def _summary(result: Mapping, arms: Mapping[str, Mapping]) -> Section:
         Tile(f"{after['value']:.2f}", "leakage after", _text(after)),
         *(
             Tile(f"{e['value']:+.2f}", f"{name}, difference", _text(e))
-            for name in ("content", "lasting", "hold")
+            for name in ("content", "format_after", "lasting", "hold")
             if (e := first.get(name))
         ),
         Tile(str(result["pictures"]), "pictures learned from", f"{result['answers']['answers']} own answers"),

@@ -43,7 +43,7 @@ LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 4800, 2, 64, ("history",), 1, 320
 _GPU, _TFLOPS, _TERABYTES = "A100 80 GB", 312, 2.0  # its data sheet
 _COUNTED, _MOVED = 0.4, 0.7  # what is believed to be reached of the two
 _PROMPT, _QUESTION = 35, 30  # tokens of the template; of a question with it
-_ROUNDS, _BEFORE, _HISTORIES = 4, 2, 8  # rounds of a conversation; before a question, on average; of a question
+_ROUNDS, _BEFORE, _HISTORIES = 4, 2, 9  # rounds of a conversation; before a question, on average; of a question
 
 
 def _step_tokens(size: CureSize, loss: str) -> tuple[float, float]:  # that are learned from, that a teacher reads

@@ -111,6 +111,7 @@ def own_pairs(lines: Iterable[Mapping]) -> dict[str, list[OwnPair]]:  # by image
 
 
 _MOST_HELD, _MOST_BEFORE = 3, 4  # rounds under an instruction that goes on; rounds before a question
+_BOUND = ("none", "neutral", "forced_short")  # what a question that asks for a format stands behind, too
 
 
 def _going_on(pairs: Sequence[OwnPair], draws: random.Random) -> list[tuple[str, str]]:  # instruction, answer
@@ -193,11 +194,12 @@ def _up_to_four(pairs: Sequence[OwnPair], draws: random.Random) -> list[OwnPair]
 def _branches(pair: OwnPair, others: Sequence[OwnPair], draws: random.Random) -> Iterator[tuple[str, list, str, str]]:
     "Name, what stands before, instruction and answer of each branch of a question."
     priors = _up_to_four([other for other in others if other.brief] or others, draws)
-    for history, before in _before(priors, draws).items():
+    told = _before(priors, draws)
+    for history, before in told.items():
         asked = draws.choice(OVER) if history == "revoked" else "{}"
         yield f"free/{history}", before, asked.replace("{}", pair.question), pair.full
-    yield "bound/none", [], pair.instruction, pair.bound
-    yield "bound/neutral", [(prior.question, prior.full) for prior in priors], pair.instruction, pair.bound
+    for history in _BOUND:
+        yield f"bound/{history}", told[history], pair.instruction, pair.bound
     if same := [other for other in others if other.format == pair.format]:
         yield "bound/sticky", _going_on(_up_to_four(same, draws), draws), pair.question, pair.bound
 
