@@ -53,13 +53,18 @@ def test_ends_and_goes_on(small, tmp_path, monkeypatch):
 
     with MockServer(answer) as url:
         mine = options(small, out, served=f"{url}#tiny", loss="both", anyway=True)
-        for step in range(1, 7):
+        for step in range(1, 8):
             end_at(step)
             with pytest.raises(Ended):
                 study.cure(mine)
         end_at(0)
         result = study.cure(mine)
-    assert [text.partition(" ")[0] for text in begun] == ["examining", "asking", *("training", "examining") * 2]
+    assert [text.partition(" ")[0] for text in begun] == [
+        "examining",
+        "asking",
+        "learning",
+        *("training", "examining") * 2,
+    ]
     lines = Journal(out / "answers/rounds.jsonl").read()
     assert len(lines) == len({line["dialog"] for line in lines}) == result["answers"]["asked"]
     assert result["answers"]["lasting"] > 0 and not sum(result["answers"]["left_out"].values())

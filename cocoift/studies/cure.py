@@ -17,6 +17,7 @@ from ..images import find_pictures
 from ..locks import owning
 from ..models.opening import open_model
 from ..options import keep_settings
+from ..reports.cure_page import cure_card, learned_text, write_cure
 from .cure_dose import cure_doses
 from cocoift.studies.cure_exam import (
     CureExam,
@@ -31,6 +32,7 @@ from .cure_plan import plan_cure
 from cocoift.studies.cure_steps import (
     CURES,
     CureOptions,
+    check_full,
     cure_questions,
     cure_recipe,
     own_answers,
@@ -87,7 +89,9 @@ def cure(
         return about | {"seconds": round(time.perf_counter() - started, 1)}
     say_cure(f"asking {len(questions)} questions, each alone, about {len(pictures)} pictures")
     lines = own_answers(options, album, questions)
+    check_full(options, lines)
     about["answers"] = own_set(options, lines, out)
+    say_cure(f"learning from {learned_text(about['answers'])}")
     arms = {loss: cured(options, exam, album, loss) for loss in options.losses}
     result = about | next(iter(arms.values())) | {"losses": arms}
     if options.dose:
@@ -96,8 +100,6 @@ def cure(
 
 
 def _written(options: CureOptions, result: dict, album: Mapping[str, Path], started: float) -> dict:
-    from cocoift.reports.cure_page import cure_card, write_cure
-
     out = Path(options.out)
     seconds = round(time.perf_counter() - started, 1)
     for arm in result["losses"].values():
