@@ -5778,6 +5778,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'cocoift.viz.look.untitled': ('viz/look.html#untitled', 'cocoift/viz/look.py')},
             'cocoift.viz.names': { 'cocoift.viz.names.Look': ('viz/names.html#look', 'cocoift/viz/names.py'),
                                    'cocoift.viz.names.Look.line': ('viz/names.html#look.line', 'cocoift/viz/names.py'),
+                                   'cocoift.viz.names._free_slot': ('viz/names.html#_free_slot', 'cocoift/viz/names.py'),
                                    'cocoift.viz.names._slots': ('viz/names.html#_slots', 'cocoift/viz/names.py'),
                                    'cocoift.viz.names.cast': ('viz/names.html#cast', 'cocoift/viz/names.py'),
                                    'cocoift.viz.names.looks': ('viz/names.html#looks', 'cocoift/viz/names.py'),

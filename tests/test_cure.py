@@ -15,7 +15,7 @@ from cocoift.files import Journal, UserError
 from cocoift.formats import TERSE_FORMATS
 from cocoift.instructions import stated_format
 from cocoift.studies import cure as study
-from cocoift.studies.cure_steps import CureOptions
+from cocoift.studies.cure_steps import CureOptions, cure_recipe
 
 TRAINING = ("steps=2", "batch=8", "checkpoint=1", "lora_r=4", "lora_alpha=8", "ranks=1", "lora_dropout=0")
 
@@ -205,3 +205,18 @@ def test_plan(small, tmp_path, typed):
     assert plan["calls"] > plan["pictures"] * 12 and plan["llava_7b"]["calls"] == 24_000
     assert 0 < plan["llava_7b"]["gpu_hours"]["total"] < 1 and not (tmp_path / "cured").exists()
     assert Counter(map(type, plan["arithmetic"])) == {str: 4}
+
+
+def test_doses_keep_states_from_beginning_to_end(small, tmp_path):
+    "320 steps, four checkpoints kept: not only the last hundred steps; what is named otherwise is."
+    kept = {
+        (dose, more): cure_recipe(options(small, tmp_path, dose=dose, training=more), "answers", tmp_path, tmp_path)
+        for dose in (False, True)
+        for more in ((), ("checkpoint=7",))
+    }
+    assert {how: recipe.checkpoint for how, recipe in kept.items()} == {
+        (False, ()): 30,
+        (True, ()): 64,
+        (False, ("checkpoint=7",)): 7,
+        (True, ("checkpoint=7",)): 7,
+    }

@@ -160,7 +160,7 @@ def dose_section(out: Path) -> list[Section]:
     points = points.assign(run=points.pictures.map("{} pictures".format))
     smallest = dose["smallest"]
     text = (
-        f"The smallest dose that cures: {smallest['pictures']} pictures and {smallest['steps']} steps."
+        f"The smallest of these doses that cures: {smallest['pictures']} pictures and {smallest['steps']} steps."
         if smallest
         else "None of these doses cures."
     )

@@ -200,7 +200,11 @@ def cure_recipe(options: CureOptions, loss: str, data: Path, out: Path):  # a `T
     own |= {"train": "language", "lora_r": None} if options.full else {}
     own |= {"recompute": on_gpu} | ({} if on_gpu else {"ranks": RANKS, "zero": 0})
     overrides = [f"{name}={json.dumps(value, default=str)}" for name, value in own.items()]
-    return load_recipe("cure", TrainRecipe, [*overrides, *options.training])
+    recipe = load_recipe("cure", TrainRecipe, [*overrides, *options.training])
+    if options.dose and recipe.steps:  # the states that are kept shall lie between the beginning and the end
+        overrides.append(f"checkpoint={max(1, recipe.steps // (recipe.keep + 1))}")
+        recipe = load_recipe("cure", TrainRecipe, [*overrides, *options.training])
+    return recipe
 
 
 def train_cure(options: CureOptions, loss: str, home: Path, name: str) -> dict:
