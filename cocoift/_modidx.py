@@ -5827,6 +5827,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'cocoift.viz.where._cells': ('viz/where.html#_cells', 'cocoift/viz/where.py'),
                                    'cocoift.viz.where._columns': ('viz/where.html#_columns', 'cocoift/viz/where.py'),
                                    'cocoift.viz.where._hover': ('viz/where.html#_hover', 'cocoift/viz/where.py'),
+                                   'cocoift.viz.where._number': ('viz/where.html#_number', 'cocoift/viz/where.py'),
                                    'cocoift.viz.where._range_name': ('viz/where.html#_range_name', 'cocoift/viz/where.py'),
                                    'cocoift.viz.where._row_names': ('viz/where.html#_row_names', 'cocoift/viz/where.py'),
                                    'cocoift.viz.where.leak_by_distance': ('viz/where.html#leak_by_distance', 'cocoift/viz/where.py'),
