@@ -4777,6 +4777,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cocoift.studies.arms.training_options': ( 'studies/arms.html#training_options',
                                                                                  'cocoift/studies/arms.py')},
             'cocoift.studies.cure': { 'cocoift.studies.cure._examined': ('studies/cure.html#_examined', 'cocoift/studies/cure.py'),
+                                      'cocoift.studies.cure._opened': ('studies/cure.html#_opened', 'cocoift/studies/cure.py'),
                                       'cocoift.studies.cure._side': ('studies/cure.html#_side', 'cocoift/studies/cure.py'),
                                       'cocoift.studies.cure._written': ('studies/cure.html#_written', 'cocoift/studies/cure.py'),
                                       'cocoift.studies.cure.cure': ('studies/cure.html#cure', 'cocoift/studies/cure.py'),

@@ -161,6 +161,8 @@ def test_what_is_refused(small, tmp_path, typed):
         (["cure", small / "start", *words, "--loss", "history", "--questions", single(small, tmp_path)], "asks more"),
         (["cure", small / "start", *words, "--served", "llava"], "is no server"),
         (["cure", small / "start", *words, "rank=4"], "rank"),
+        (["cure", small / "start", "--images", small / "exam/images", *words[2:]], "name other pictures with --images"),
+        (["cure", small / "start", *words[:2], *words[4:]], "or name annotated pictures with --exam"),
     ]:
         done = typed(*command)
         assert done.returncode == 2 and line in done.stderr and done.stderr.count("\n") == 1, done.stderr

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from ..files import atomic_file, write_json
+from ..files import UserError, atomic_file, write_json
 from ..images import find_pictures
 from ..locks import owning
 from ..models.opening import open_model
@@ -66,13 +66,22 @@ def cured(options: CureOptions, exam: CureExam, album: Mapping[str, Path], loss:
     return {**facts, "after": _side(after), "cured": is_cured(after["leakage"]), "moved": moved(effects), **effects}
 
 # %% ../../nbs/studies/36_cure.ipynb #6d57e23b
+def _opened(options: CureOptions) -> CureExam:
+    try:
+        return open_cure_exam(options.exam or options.images, options.exam_pictures, seed=options.seed)
+    except UserError as error:
+        if options.exam:
+            raise
+        raise UserError(f"{error}; or name annotated pictures with --exam") from error
+
+
 @owning("cured")
 def cure(
     options: CureOptions, dry_run: bool = False
 ) -> dict:  # before, after, content, hold, pictures, seconds, ...; of a dry run as `plan_cure`
     "Examine, ask, learn, examine again, report. Interrupted, it goes on when called again."
     started, out = time.perf_counter(), Path(options.out)
-    exam = open_cure_exam(options.exam or options.images, options.exam_pictures, seed=options.seed)
+    exam = _opened(options)
     learned = find_pictures(options.images)
     questions = cure_questions(options, learned, exam)
     if dry_run:

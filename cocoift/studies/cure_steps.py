@@ -99,7 +99,8 @@ def cure_questions(options: CureOptions, album: Mapping[str, Path], exam: CureEx
     "What the model is asked alone, picture by picture."
     images = sorted(set(album) - exam.images)
     if not images:
-        raise UserError(f"{options.images}: the examination needs all of its pictures: name others with --exam")
+        other = "other pictures with --images" if options.exam else "others with --exam"
+        raise UserError(f"{options.images}: the examination needs all of its pictures: name {other}")
     random.Random(f"{options.seed} cure").shuffle(images)
     how = {"per_image": options.per_image, "seed": options.seed}
     if not options.questions:
