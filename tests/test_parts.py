@@ -659,6 +659,21 @@ def test_what_is_no_part_says_so(tower, language, says, odd, parts, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_matrices_published_as_one_are_refused(parts, tmp_path):
+    "HRM's: a tensor at a time they would be cut at the wrong places."
+    import transformers
+
+    if not hasattr(transformers, "HrmTextConfig"):
+        pytest.skip("this transformers has no HRM")
+    size = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=4)
+    model = AutoModelForCausalLM.from_config(transformers.HrmTextConfig(vocab_size=400, head_dim=8, **size))
+    for half in (model, AutoTokenizer.from_pretrained(parts("qwen2"))):
+        half.save_pretrained(tmp_path / "hrm")
+    with pytest.raises(UserError, match="hrm: a hrm_text is published with several matrices in one"):
+        assemble_on_disk(parts("clip"), tmp_path / "hrm", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["hrm"]
+
+
 def test_llavas_own_layout_takes_what_it_can_hold(wholes, tmp_path):
     for name in ("gemma3", "smollm2"):  # DINOv3 with a Gemma, DINOv2 with a Llama
         with pytest.raises(UserError, match="LLaVA's own layout holds CLIP's tower and a Llama"):

@@ -23,7 +23,8 @@ from ..texts import reading
 from .tower import Tower, read_config, silent, tensor_names, tensors
 
 # %% ../../nbs/train/14_language.ipynb #fa10e7dc
-_SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # what some put between head and scores
+# what some put between head and scores
+_SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_mup_width_multiplier")
 
 
 @dataclass

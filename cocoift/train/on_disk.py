@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ..files import atomic_folder, write_json
+from ..files import UserError, atomic_folder, write_json
 from ..locks import owning
 from .adapt import saving
 from .language import Language, join, language_dtype, language_weights, open_language
@@ -69,12 +69,19 @@ def language_pieces(language: Language) -> Iterator[tuple[str, torch.Tensor]]:
     "A language model's tensors, by their names in a llava-hf checkpoint; experts apart, as they are published."
     from transformers.core_model_loading import revert_weight_conversion
 
-    body = language.blank.base_model_prefix + "."
+    body, written = language.blank.base_model_prefix + ".", set()
     for name, tensor in language_weights(language):
         if name == "lm_head.weight":
             yield f"language_model.{name}", tensor
             continue
-        for stored, part in revert_weight_conversion(language.blank, {body + name: tensor}).items():
+        parts = revert_weight_conversion(language.blank, {body + name: tensor})
+        if twice := written & parts.keys():
+            raise UserError(
+                f"{language.path}: a {language.config.model_type} is published with several matrices in one "
+                f"({min(twice)}), in which a llava is not written: name another language model"
+            )
+        written |= parts.keys()
+        for stored, part in parts.items():
             yield f"language_model.model.{stored.removeprefix(body)}", part
 
 
