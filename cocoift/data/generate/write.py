@@ -54,8 +54,8 @@ class Service:
         paced = ("concurrency", "timeout", "requests_per_minute", "tokens_per_minute")
         if self.batch and (named := next((name for name in paced if getattr(self, name) is not None), "")):
             raise UserError(
-                f"--{named.replace('_', '-')}: is for requests that are sent one by one, and --batch {self.batch} sends "
-                "files: leave one of them out"
+                f"--{named.replace('_', '-')}: is for requests that are sent one by one, and --batch {self.batch} "
+                "sends files: leave one of them out"
             )
         if self.batch == "file" and self.endpoint:
             raise UserError(
