@@ -197,18 +197,23 @@ def ending(step: int, end):
     return count
 
 
-def ends_early(start, step: int, end) -> bool:
+def five_asked(folder: Path, url: str) -> dict:
+    return batches(folder, url, budget=1.0).ask(tasks(5))
+
+
+def die_at(step: int, folder: str, url: str) -> None:
+    sys.setprofile(ending(step, died))
+    five_asked(Path(folder), url)
+
+
+def ends_early(step: int, end, folder: Path, url: str) -> bool:
     if end is died:
-        if child := os.fork():
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        try:
-            sys.setprofile(ending(step, end))
-            start()
-        finally:
-            os._exit(0)
+        start = "import sys, test_batches as t; t.die_at(int(sys.argv[1]), *sys.argv[2:])"
+        command = [sys.executable, "-c", start, str(step), str(folder), url]
+        return subprocess.run(command, cwd=Path(__file__).parent).returncode == 9
     sys.setprofile(ending(step, end))
     try:
-        start()
+        five_asked(folder, url)
         return False
     except Killed:
         return True
@@ -221,13 +226,9 @@ def goes_on_after(step: int, end, folder: Path) -> bool:
     folder.mkdir()
     server = BatchServer()
     with server as url:
-
-        def start():
-            return batches(folder, url, budget=1.0).ask(tasks(5))
-
-        if not ends_early(start, step, end):
+        if not ends_early(step, end, folder, url):
             return False
-        assert start() == {}
+        assert five_asked(folder, url) == {}
     bill = paid(Spending(Cache(folder / "answers.sqlite")), "r")
     assert (len(server.batches), server.counts["answers"]) == (1, 5), step
     assert bill == {"calls": 1, "tokens_in": 40, "tokens_out": 25, "cost": 0.09, "owed": 0.0}, step
@@ -235,7 +236,7 @@ def goes_on_after(step: int, end, folder: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("end, every", [(raised, 4), pytest.param(died, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end, every", [(raised, 4), pytest.param(died, 10, marks=pytest.mark.slow)])
 def test_killed_at_any_step_a_batch_is_paid_once_and_its_answers_are_there(tmp_path, end, every):
     step = 1
     while goes_on_after(step, end, tmp_path / str(step)):
@@ -341,14 +342,15 @@ def test_answers_by_other_weights_are_not_taken_in(tmp_path):
 
 @pytest.fixture
 def typed(monkeypatch, capfd):
-    "A command in this process: its exit code, and the last line that it wrote to stderr."
+    "A command in this process: its exit code, the last line that it wrote to stderr, and what it printed."
     from cocoift.cli.main import main
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["cocoift", *map(str, args)])
         with pytest.raises(SystemExit) as ended:
             main()
-        return ended.value.code or 0, capfd.readouterr().err.strip().splitlines()[-1:]
+        printed = capfd.readouterr()
+        return ended.value.code or 0, printed.err.strip().rpartition("\n")[2], printed.out
 
     return call
 
@@ -369,7 +371,7 @@ def carry_out(folder: Path, number: int) -> None:
 def test_an_examination_by_batches_is_the_one_that_was_asked(tmp_path, typed):
     make_world(tmp_path / "world", 3, split="val", first=3000)
     prices = tmp_path / "prices.yaml"
-    prices.write_text("m: {input: 1, output: 1, batch: 0.5}\n")
+    prices.write_text("m: {input: 100, output: 100, batch: 0.5}\n")
 
     def call(name, model, *options):
         args = ("--data", tmp_path / "world", "--per-image", 4, "--price", prices)
@@ -382,12 +384,17 @@ def test_an_examination_by_batches_is_the_one_that_was_asked(tmp_path, typed):
             ("--batch", "api", "--nproc", 2): "--nproc 2: one process sends a batch",
             ("--batch", "file"): "--batch file: nobody is asked, .* write m, as its --model takes it",
         }.items():
-            code, (last,) = call("none", f"{url}#m", *options)
+            code, last, _ = call("none", f"{url}#m", *options)
             assert code == 2 and re.search(line, last) and not (tmp_path / "none").exists(), last
-        assert "is asked here, not by batches" in call("none", "scripted:gold", "--batch", "api")[1][0]
+        assert "is asked here, not by batches" in call("none", "scripted:gold", "--batch", "api")[1]
         (tmp_path / "two.txt").write_text(f"{url}\nhttp://127.0.0.1:9/v1\n")
-        assert "one server keeps a batch" in call("none", f"{tmp_path / 'two.txt'}#m", "--batch", "api")[1][0]
-        assert call("live", f"{url}#m")[0] == call("batched", f"{url}#m", "--batch", "api", "--budget", 1)[0] == 0
+        assert "one server keeps a batch" in call("none", f"{tmp_path / 'two.txt'}#m", "--batch", "api")[1]
+        assert call("live", f"{url}#m")[0] == call("batched", f"{url}#m", "--batch", "api", "--budget", 99)[0] == 0
+        plans = {way: call("none", f"{url}#m", "--dry-run", "--json", *way)[2] for way in ((), ("--batch", "api"))}
+        full, half = (json.loads(plan)["price"] for plan in plans.values())
+        prices.write_text("m: {input: 100, output: 100}\n")
+        assert json.loads(call("none", f"{url}#m", "--dry-run", "--json", "--batch", "api")[2])["price"] == full
+    assert half == pytest.approx(full / 2, abs=1e-4)
     for name in ("rounds.jsonl", "pier.jsonl", "scores.json"):
         assert (tmp_path / "live" / name).read_bytes() == (tmp_path / "batched" / name).read_bytes()
     bills = [paid(Spending(Cache(tmp_path / name / "answers.sqlite")), "eval") for name in ("live", "batched")]
@@ -407,11 +414,11 @@ def test_a_judge_by_files_grades_all_repeats_in_one_and_stays_what_it_is(tmp_pat
     def call(judge, *options):
         return typed("judge", "mm-vet", *files, "--judge", judge, "--out", tmp_path / "out", "--repeats", 2, *options)
 
-    assert "--judge rule is asked here, not by batches" in call("rule", "--batch", "file")[1][0]
-    code, (last,) = call("grader", "--batch", "file")
+    assert "--judge rule is asked here, not by batches" in call("rule", "--batch", "file")[1]
+    code, last, _ = call("grader", "--batch", "file")
     assert code == 1 and "12 requests wait to be carried out" in last and "--model grader`" in last
     with MockServer() as url:
-        assert "12 requests of this run wait" in call(f"{url}#grader")[1][0]
+        assert "12 requests of this run wait" in call(f"{url}#grader")[1]
     carry_out(tmp_path / "out" / "batches", 1)
     assert call("grader", "--batch", "file")[0] == 1  # echoes are no grades: coverage is told
     lines = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]

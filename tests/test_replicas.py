@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -236,6 +237,23 @@ def test_one_budget_for_two_runs_on_two_servers(tmp_path):
     spending = Spending(Cache(path))
     bills = [paid(spending, run)["cost"] for run in ("one", "other")]
     assert 3.0 < sum(bills) <= 4.0 and min(bills) > 0.5
+
+
+def test_files_and_a_server_are_not_mixed_without_a_word(tmp_path, rewrite):
+    assert "requests wait to be carried out" in rewrite(tmp_path / "new", "--batch", "file")[1][0]
+    (known,) = tmp_path.glob("server-*.json")
+    (folder,) = (path for path in tmp_path.glob("batches-*") if path.is_dir())
+    with MockServer() as url:
+        assert (
+            "wait for `vllm run-batch`: go on with --batch file" in rewrite(tmp_path / "new", "--endpoint", url)[1][0]
+        )
+        shutil.rmtree(folder)
+        code, last = rewrite(tmp_path / "new", "--endpoint", url)
+        assert code == 2 and f"another server (address vllm run-batch, now {url})" in last[0]
+        known.write_text(json.dumps({"address": url, "model": "m"}))
+    code, last = rewrite(tmp_path / "new", "--batch", "file")
+    assert code == 2 and f"begun on another server (address {url}, now vllm run-batch)" in last[0]
+    assert not (tmp_path / "new").exists() and not list(folder.glob("*.jsonl"))
 
 
 def test_rewrite_as_a_batch_costs_half(tmp_path, rewrite):

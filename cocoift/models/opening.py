@@ -75,7 +75,6 @@ def _served(
     if not (sharp and name) and batch != "file":
         raise UserError(f"{option} {spec}: a server needs the model's name too: write {url}#NAME")
     from cocoift.models.endpoint.batched import BatchedModel
-
     from cocoift.models.endpoint.batches import check_submitted
     from cocoift.models.endpoint.server import ServedModel
 

@@ -45,9 +45,7 @@ def known_judge(name: str, option: str = "--judge", batch: str | None = None) ->
         )
     served = is_server(name) or _batched(name, batch)
     if not (served or name == "rule" or name.startswith("replay:") or Path(name).is_dir()):
-        raise UserError(
-            f"{option} {name}: no such judge: give URL#NAME or FILE#NAME, a checkpoint folder, replay:FILE or rule"
-        )
+        raise UserError(f"{option} {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
 
 
 def open_judge(

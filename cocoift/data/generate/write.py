@@ -54,8 +54,8 @@ class Service:
         paced = ("concurrency", "timeout", "requests_per_minute", "tokens_per_minute")
         if self.batch and (named := next((name for name in paced if getattr(self, name) is not None), "")):
             raise UserError(
-                f"--{named.replace('_', '-')}: is for requests that are sent one by one, and --batch {self.batch} sends "
-                "files: leave one of them out"
+                f"--{named.replace('_', '-')}: is for requests that are sent one by one, and --batch {self.batch} "
+                "sends files: leave one of them out"
             )
         if self.batch == "file" and self.endpoint:
             raise UserError(
@@ -196,10 +196,11 @@ def write(
     with only_one(out, "written"):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
-        check_submitted(store.with_name(f"batches-{name}"), store, service.batch)
-        cache = Cache(store)
-        engine = (_batches if service.batch else _engine)(run, service, cache, name, out)
-        with only_one(store.with_name(f"batches-{name}"), "asked") if service.batch else nullcontext():
+        sent = store.with_name(f"batches-{name}")
+        with only_one(sent, "asked") if service.batch or sent.exists() else nullcontext():
+            check_submitted(sent, store, service.batch)
+            cache = Cache(store)
+            engine = (_batches if service.batch else _engine)(run, service, cache, name, out)
             failed = run.ask(engine, service.skip_failed)
 
         def answer_of(request):

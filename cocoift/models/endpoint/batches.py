@@ -227,9 +227,9 @@ class Batches:
 
     def _send_less(self, name: str, part: dict, why: TooMuch) -> None:  # the requests are wanted again
         others = any("batch" in p and not p.get("over") for p in self._state["parts"].values() if p is not part)
-        most = part["requests"] if others else part["requests"] // 2
+        most = self._state.get("most", BATCH_REQUESTS) if others else part["requests"] // 2
         self._settle(part, [], {})
-        self._state["most"] = most or BATCH_REQUESTS
+        self._state |= {"most": most or BATCH_REQUESTS}
         self._end(name, part)
         if not most:
             raise Failed(f"{why}: not one request fits now: the same command goes on when others are through")
