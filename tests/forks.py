@@ -2,6 +2,7 @@
 what it is asked for on stdin. `forks` in conftest.py talks to it.
 
 command: `cocoift` as it is typed, in a process and a folder of its own.
+script:  a Python file as it is started, with its arguments.
 notebook: one that runs from top to bottom. In one process IPython would keep the worlds and models of all of them,
           and look through them at each collection and at the end.
 recipe:  a training's ranks, real processes on gloo that run `cocoift.train.loop.work` as DeepSpeed's launcher
@@ -16,6 +17,7 @@ import json
 import multiprocessing
 import os
 import resource
+import runpy
 import shutil
 import signal
 import socket
@@ -73,8 +75,15 @@ def read_through(notebook: dict) -> None:
     )
 
 
+def run_script(script: list[str]) -> None:
+    sys.argv = script
+    runpy.run_path(script[0], run_name="__main__")
+
+
 def do(told: dict, folder: Path) -> None:
     settle_in(told, folder)
+    if "script" in told:
+        return run_script(told["script"])
     try:
         type_in(told["command"]) if "command" in told else read_through(told["notebook"])
     finally:
