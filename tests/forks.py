@@ -22,9 +22,12 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+
+import warm
 
 # may start a thread, which no fork survives, or are a test's own
 LEFT = ("__", "gradio", "uvicorn", "openai", "httpx", "anyio", "asyncio", "ranks")
@@ -55,16 +58,10 @@ def settle_in(told: dict, folder: Path) -> None:
     os.environ.update(told["env"])
 
 
-def type_in(command: list[str]) -> None:
-    sys.argv = ["cocoift", *command]
-    from cocoift.cli.main import main
-
-    main()
-
-
 def read_through(notebook: dict) -> None:
     from nbdev.test import test_nb
 
+    os.environ["PATH"] = f"{warm.home}:{os.environ['PATH']}"
     sys.exit(
         not test_nb(
             Path(notebook["path"]),
@@ -85,7 +82,7 @@ def do(told: dict, folder: Path) -> None:
     if "script" in told:
         return run_script(told["script"])
     try:
-        type_in(told["command"]) if "command" in told else read_through(told["notebook"])
+        warm.type_in(told["command"]) if "command" in told else read_through(told["notebook"])
     finally:
         (folder / "modules.json").write_text(json.dumps(sorted(sys.modules)))
 
@@ -94,11 +91,11 @@ def process(told: dict) -> dict:
     folder = Path(told["folder"])
     process = multiprocessing.get_context("fork").Process(target=do, args=(told, folder))
     process.start()
-    process.join(told["timeout"])
-    if process.exitcode is None:
+    if not warm.until(process.sentinel, told["timeout"]):
         process.kill()
-        process.join()
-    know(folder / "modules.json")
+    process.join()
+    for modules in (folder / "modules.json", *warm.home.glob("*.json")):
+        know(modules)
     return {"code": process.exitcode}
 
 
@@ -227,6 +224,8 @@ if __name__ == "__main__":
     for name in "CLIPVisionModel LlamaForCausalLM LlavaForConditionalGeneration LlavaProcessor".split():
         getattr(transformers, name)  # it imports each when it is first asked for
     gc.freeze()
-    for line in sys.stdin:
-        told = json.loads(line)
-        print(json.dumps((train if "recipe" in told else process)(told)), file=answers, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        warm.listen(Path(folder))
+        while warm.until(sys.stdin) and (line := sys.stdin.readline()):
+            told = json.loads(line)
+            print(json.dumps((train if "recipe" in told else process)(told)), file=answers, flush=True)
