@@ -22,7 +22,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -224,8 +223,8 @@ if __name__ == "__main__":
     for name in "CLIPVisionModel LlamaForCausalLM LlavaForConditionalGeneration LlavaProcessor".split():
         getattr(transformers, name)  # it imports each when it is first asked for
     gc.freeze()
-    with tempfile.TemporaryDirectory() as folder:
-        warm.listen(Path(folder))
-        while warm.until(sys.stdin) and (line := sys.stdin.readline()):
-            told = json.loads(line)
-            print(json.dumps((train if "recipe" in told else process)(told)), file=answers, flush=True)
+    warm.listen(Path(sys.argv[1]))
+    print(flush=True, file=answers)
+    while warm.until(sys.stdin) and (line := sys.stdin.readline()):
+        told = json.loads(line)
+        print(json.dumps((train if "recipe" in told else process)(told)), file=answers, flush=True)
