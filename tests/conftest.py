@@ -20,6 +20,8 @@ from xdist.scheduler import LoadScopeScheduling
 # is compiled. Two pytest workers share two cores.
 os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# a kill leaves what was written, and no test takes the power away; here and in `forks.py` the disk is not waited for
+os.fsync = lambda file: None
 # a shell that runs the suite in the background has it ignored, in every process that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
