@@ -31,19 +31,19 @@ os.environ["COCOIFT_SHARED"] = str((ROOT / os.environ.get("COCOIFT_SHARED", "../
 
 
 # Two workers take files in this order, long ones first, so that neither waits for the other at the end. Notebooks need
-# nothing of each other: they fill what is left, one by one; first those that start commands and trainings.
+# nothing of each other: they fill what is left, one by one, long ones first.
 LONG = (
     "lab app safe models load golden pretrained resume cases_train exact day_one cases_study eval real endpoint "
     "cases_money"
 ).split()
-STARTING = ("cli/", "tutorials/", "train/46_launch")
+LONG_PAGES = ("eval/59_examine", "eval/scope/26_metrics", "cli/", "tutorials/", "train/46_launch")
 
 
 def pytest_collection_modifyitems(items):
     def place(item) -> int:
         name = item.path.stem.removeprefix("test_")
         if name == "notebooks":
-            return len(LONG) + 1 + (not item.nodeid.partition("[")[2].startswith(STARTING))
+            return len(LONG) + 1 + (not item.nodeid.partition("[")[2].startswith(LONG_PAGES))
         return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=place)
