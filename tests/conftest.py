@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from xdist.scheduler import LoadScopeScheduling
 # is compiled. Two pytest workers share two cores.
 os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# a kill leaves what was written, and no test takes the power away; here and in `forks.py` the disk is not waited for
+os.fsync = lambda file: None
 # a shell that runs the suite in the background has it ignored, in every process that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -29,19 +32,19 @@ os.environ["COCOIFT_SHARED"] = str((ROOT / os.environ.get("COCOIFT_SHARED", "../
 
 
 # Two workers take files in this order, long ones first, so that neither waits for the other at the end. Notebooks need
-# nothing of each other: they fill what is left, one by one; first those that start commands and trainings.
+# nothing of each other: they fill what is left, one by one, long ones first.
 LONG = (
     "lab app safe models load golden pretrained resume cases_train exact day_one cases_study eval real endpoint "
     "cases_money"
 ).split()
-STARTING = ("cli/", "tutorials/", "train/46_launch")
+LONG_PAGES = ("eval/59_examine", "eval/scope/26_metrics", "cli/", "tutorials/", "train/46_launch")
 
 
 def pytest_collection_modifyitems(items):
     def place(item) -> int:
         name = item.path.stem.removeprefix("test_")
         if name == "notebooks":
-            return len(LONG) + 1 + (not item.nodeid.partition("[")[2].startswith(STARTING))
+            return len(LONG) + 1 + (not item.nodeid.partition("[")[2].startswith(LONG_PAGES))
         return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=place)
@@ -202,13 +205,20 @@ def served(babbler, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def forks():
+def warm() -> Iterator[Path]:
+    "A folder of `forks.py`: as `sys.executable`, `warm / 'python'` starts trainings without their seconds of imports."
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def forks(warm):
     "`forks(request)`: what `forks.py` answers."
     log = tempfile.TemporaryFile("w+")
     # as the command line has it before it imports
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     server = subprocess.Popen(
-        [sys.executable, ROOT / "tests/forks.py"],
+        [sys.executable, ROOT / "tests/forks.py", warm],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -216,13 +226,17 @@ def forks():
         env=os.environ | quiet | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
 
+    def answer() -> str:
+        line = server.stdout.readline()
+        log.seek(0)
+        assert line, log.read()[-3000:]
+        return line
+
     def ask(request: dict) -> dict:
         print(json.dumps(request), file=server.stdin, flush=True)
-        answer = server.stdout.readline()
-        log.seek(0)
-        assert answer, log.read()[-3000:]
-        return json.loads(answer)
+        return json.loads(answer())
 
+    answer()  # it listens
     yield ask
     server.stdin.close()
     server.wait(30)
@@ -274,8 +288,9 @@ def ranked(forked, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_quickstart(cocoift, tmp_path_factory) -> tuple[Path, dict]:
-    "The folder of a `cocoift quickstart --tiny` and the document that it printed; to read only."
+def tiny_quickstart(forks, warm, tmp_path_factory) -> tuple[Path, dict]:
+    """The folder of a `cocoift quickstart --tiny` and the document that it printed; to read only. The command starts as
+    ever, its trainings and examinations are warm."""
     base = tmp_path_factory.getbasetemp()
     home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one run for all workers
     folder, told = home / "quickstart" / "study", home / "quickstart.json"
@@ -283,7 +298,11 @@ def tiny_quickstart(cocoift, tmp_path_factory) -> tuple[Path, dict]:
         if not told.exists():
             # as users have it: DeepSpeed then speaks on stdout
             plain = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
-            done = cocoift("quickstart", "--tiny", "--json", "--out", folder, env=plain)
+            code = f"import sys; sys.executable = {str(warm / 'python')!r}; from cocoift.cli.main import main; main()"
+            command = [sys.executable, "-c", code, "quickstart", "--tiny", "--json", "--out", folder]
+            done = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=plain
+            )
             assert done.returncode == 0, done.stderr
             told.write_text(done.stdout)
     return folder, json.loads(told.read_text())

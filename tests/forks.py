@@ -2,6 +2,7 @@
 what it is asked for on stdin. `forks` in conftest.py talks to it.
 
 command: `cocoift` as it is typed, in a process and a folder of its own.
+script:  a Python file as it is started, with its arguments.
 notebook: one that runs from top to bottom. In one process IPython would keep the worlds and models of all of them,
           and look through them at each collection and at the end.
 recipe:  a training's ranks, real processes on gloo that run `cocoift.train.loop.work` as DeepSpeed's launcher
@@ -16,6 +17,7 @@ import json
 import multiprocessing
 import os
 import resource
+import runpy
 import shutil
 import signal
 import socket
@@ -23,6 +25,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+import warm
 
 # may start a thread, which no fork survives, or are a test's own
 LEFT = ("__", "gradio", "uvicorn", "openai", "httpx", "anyio", "asyncio", "ranks")
@@ -53,16 +57,10 @@ def settle_in(told: dict, folder: Path) -> None:
     os.environ.update(told["env"])
 
 
-def type_in(command: list[str]) -> None:
-    sys.argv = ["cocoift", *command]
-    from cocoift.cli.main import main
-
-    main()
-
-
 def read_through(notebook: dict) -> None:
     from nbdev.test import test_nb
 
+    os.environ["PATH"] = f"{warm.home}:{os.environ['PATH']}"
     sys.exit(
         not test_nb(
             Path(notebook["path"]),
@@ -73,10 +71,17 @@ def read_through(notebook: dict) -> None:
     )
 
 
+def run_script(script: list[str]) -> None:
+    sys.argv = script
+    runpy.run_path(script[0], run_name="__main__")
+
+
 def do(told: dict, folder: Path) -> None:
     settle_in(told, folder)
+    if "script" in told:
+        return run_script(told["script"])
     try:
-        type_in(told["command"]) if "command" in told else read_through(told["notebook"])
+        warm.type_in(told["command"]) if "command" in told else read_through(told["notebook"])
     finally:
         (folder / "modules.json").write_text(json.dumps(sorted(sys.modules)))
 
@@ -85,11 +90,11 @@ def process(told: dict) -> dict:
     folder = Path(told["folder"])
     process = multiprocessing.get_context("fork").Process(target=do, args=(told, folder))
     process.start()
-    process.join(told["timeout"])
-    if process.exitcode is None:
+    if not warm.until(process.sentinel, told["timeout"]):
         process.kill()
-        process.join()
-    know(folder / "modules.json")
+    process.join()
+    for modules in (folder / "modules.json", *warm.home.glob("*.json")):
+        know(modules)
     return {"code": process.exitcode}
 
 
@@ -210,6 +215,7 @@ def train(told: dict) -> dict:
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    os.fsync = lambda file: None  # as in conftest.py
     import deepspeed  # noqa: F401  what every rank would import
     import transformers
 
@@ -218,6 +224,8 @@ if __name__ == "__main__":
     for name in "CLIPVisionModel LlamaForCausalLM LlavaForConditionalGeneration LlavaProcessor".split():
         getattr(transformers, name)  # it imports each when it is first asked for
     gc.freeze()
-    for line in sys.stdin:
+    warm.listen(Path(sys.argv[1]))
+    print(flush=True, file=answers)
+    while warm.until(sys.stdin) and (line := sys.stdin.readline()):
         told = json.loads(line)
         print(json.dumps((train if "recipe" in told else process)(told)), file=answers, flush=True)

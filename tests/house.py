@@ -76,28 +76,30 @@ def names_all(node: ast.AST) -> bool:
     return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]
 
 
-def written_lines(path: Path) -> Iterator[tuple[int, str]]:  # `__all__` aside, which nbdev writes
-    generated = [range(node.lineno, node.end_lineno + 1) for node in parsed(path).body if names_all(node)]
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not any(number in lines for lines in generated):
-            yield number, line
+def too_long(path: Path) -> list[int]:  # the numbers of its lines, `__all__` aside, which nbdev writes
+    lines = path.read_text(encoding="utf-8").splitlines()
+    long = [number for number, line in enumerate(lines, 1) if len(line) > COLUMNS]
+    if long:
+        written = [range(node.lineno, node.end_lineno + 1) for node in parsed(path).body if names_all(node)]
+        return [number for number in long if not any(number in lines for lines in written)]
+    return long
 
 
 def long_lines(root: Path) -> list[str]:
     scripts = [path for folder in ("apps", "tests") for path in sorted((root / folder).rglob("*.py"))]
     places = [
-        (path.relative_to(root), number, line)
+        f"{path.relative_to(root)}:{number}"
         for path in [*modules(root).values(), *scripts]
-        for number, line in written_lines(path)
+        for number in too_long(path)
     ]
-    places += [
-        (path.relative_to(root), k, line)
+    return places + [
+        f"{path.relative_to(root)}:{k}"
         for path in notebooks(root)
         for k, cell in enumerate(cells(path))
         if cell["cell_type"] == "code"
         for line in "".join(cell["source"]).splitlines()
+        if len(line) > COLUMNS
     ]
-    return [f"{path}:{k}" for path, k, line in places if len(line) > COLUMNS]
 
 
 def silent_functions(root: Path) -> set[str]:

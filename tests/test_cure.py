@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -38,9 +39,10 @@ class Ended(BaseException):
     "What a signal does to a command."
 
 
-def test_ends_and_goes_on(small, tmp_path, monkeypatch):
+def test_ends_and_goes_on(forks, warm, small, tmp_path, monkeypatch):
     "Ended before each step, a cure goes on; nothing is asked or trained twice, and both losses leave a model."
     out, begun = tmp_path / "cured", []
+    monkeypatch.setattr(sys, "executable", str(warm / "python"))
 
     def end_at(last: int):
         def say(text: str) -> None:

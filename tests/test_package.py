@@ -210,7 +210,7 @@ def test_imports_point_down():
     assert not wrong
 
 
-def test_every_import_is_there(tmp_path):
+def test_every_import_is_there(apart, tmp_path):
     "At any depth, in functions that no test may call; and a proof that the proof can fail."
     wrong = tmp_path / "cocoift/studies/wrong.py"
     wrong.parent.mkdir(parents=True)
@@ -219,21 +219,10 @@ def test_every_import_is_there(tmp_path):
         "    from ..train import lop\n    from . import quickstart as study\n"
         "    study.TINY, study.TINIER\n    run_module('apps.server')\n"
     )
-    found = json.loads(
-        subprocess.run(
-            [
-                sys.executable,
-                ROOT / "tests/imports.py",
-                *(ROOT / name for name in ("cocoift", "apps", "nbs")),
-                tmp_path / "cocoift",
-            ],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.splitlines()[-1]
-    )
+    folders = [*(ROOT / name for name in ("cocoift", "apps", "nbs")), tmp_path / "cocoift"]
+    done = apart({"script": [*map(str, (ROOT / "tests/imports.py", *folders))]})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
     assert found["looked"] > 5000
     assert found["missing"] == [
         f"{wrong}:{line}"

@@ -81,9 +81,9 @@ def sign_flip(
 
 def holm(p: Sequence[float]) -> list[float]:
     "Holm's correction, in the order given."
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(np.take(p, order) * np.arange(len(p), 0, -1))
+    return [float(value) for value in np.minimum(adjusted, 1)[np.argsort(order)]]
 
 # %% ../../nbs/eval/58_paired.ipynb #044edc4a
 def differences(
