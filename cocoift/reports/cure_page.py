@@ -27,6 +27,7 @@ MEANINGS = {
     "format_after": "answers in the format that is asked for, after an earlier round asked for a word",
     "length": "words of a free answer, with nothing before the question",
     "terse": "terse answers to free questions, with nothing before the question",
+    "terse_neutral": "terse answers to free questions, after full answers",
     "lasting": "terse answers to free questions after an earlier round asked for a word and said that it lasts",
     "hold": "rounds that keep an instruction which goes on",
     "release": "local instructions that were obeyed and then dropped",

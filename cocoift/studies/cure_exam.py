@@ -92,12 +92,13 @@ CURE_MEASURES = {  # as a run's observations call them
     "format_after": "forced_short.format_accuracy",
     "length": "none.words",
     "terse": "none.terse_rate",
+    "terse_neutral": "neutral.terse_rate",
 }
 BESIDE = {  # of the runs beside it: the folder, and its measures
     "lasting": {"lasting": "forced_short.terse_rate"},
     "scope": {name: name for name in ("hold", "release", "revoke")},
 }
-COSTS = ("content", "format", "length", "terse")  # that shall stay where they are
+COSTS = ("content", "format", "length", "terse", "terse_neutral")  # that shall stay where they are
 KEPT = ("format_after", "lasting", "hold")  # and that shall not fall
 
 

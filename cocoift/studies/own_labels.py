@@ -200,12 +200,12 @@ def _up_to_four(pairs: Sequence[OwnPair], draws: random.Random) -> list[OwnPair]
 def _branches(pair: OwnPair, others: Sequence[OwnPair], draws: random.Random) -> Iterator[tuple[str, list, str, str]]:
     "Name, what stands before, instruction and answer of each branch of a question."
     priors = _up_to_four([other for other in others if other.brief] or others, draws)
-    told = _before(priors, draws)
-    for history, before in told.items():
+    histories = _before(priors, draws)
+    for history, before in histories.items():
         asked = draws.choice(OVER) if history == "revoked" else "{}"
         yield f"free/{history}", before, asked.replace("{}", pair.question), pair.full
     for history in _BOUND:
-        yield f"bound/{history}", told[history], pair.instruction, pair.bound
+        yield f"bound/{history}", histories[history], pair.instruction, pair.bound
     if same := [other for other in others if other.format == pair.format]:
         yield "bound/sticky", _going_on(_up_to_four(same, draws), draws), pair.question, pair.bound
 
