@@ -44,15 +44,16 @@ class Page:
         folded = self.accordions
         self.all = [*self.states, *self.panes, *self.models]
         self.asking = [*self.states, self.pictures, self.blind, *self.models, self.many]
-        self.asked = [*self.states, self.pictures, *self.panes, *self.models, self.scene.picture, *self.votes.values()]
+        above = [self.scene.picture, self.scene.text]
+        self.asked = [*self.states, self.pictures, *self.panes, *self.models, *above, *self.votes.values()]
         self.shaped = [*self.columns, *folded.settings_of_side, self.votes["C"], self.votes["D"]]
         may = [self.box, self.diff, *self.votes.values(), self.memory, folded.earlier]
         self.settled = [*self.states, self.many, self.blind, self.memory], may
         self.wire()
         folded.wire(self)
         self.scene.wire(self)
-        above = [self.scene.script, self.scene.lines, self.scene.picture, self.scene.text]
-        arrived = [*self.all, *self.about, self.pictures, self.many, self.count, self.note, *above]
+        prepared = [self.scene.script, self.scene.lines, *above]
+        arrived = [*self.all, *self.about, self.pictures, self.many, self.count, self.note, *prepared]
         self.settle_after(where.load(self.arrive, None, [*arrived, *self.shaped, self.box], **QUIET))
         where.load(None, None, None, js=SPOKEN)
         where.unload(sessions.leave)
@@ -193,6 +194,7 @@ class Page:
         self.settle_after(
             self.clear.click(self.updates.wipe, self.states, [*self.states, *self.panes, self.diff, self.note], **QUIET)
         )
+        self.clear.click(self.scene.offered, self.scene.script, [self.scene.picture, self.scene.text], **QUIET)
         for chosen in (counted.then, *(model.input for model in self.models)):
             chosen(None, [*self.models, self.count], None, js=IN_ADDRESS)
 

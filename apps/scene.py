@@ -87,9 +87,12 @@ class Scene:
 
     def chosen(self, name: str):
         dialog = self.dialogs.get(name)
-        if dialog is None:
-            return gr.skip()
-        return prepared_text(dialog), self.picture_of(dialog), introduction(dialog.questions)
+        return (prepared_text(dialog), *self.offered(name)) if dialog else gr.skip()
+
+    def offered(self, name: str):
+        "The picture and the questions of the dialog that is to be played, where all others were cleared away."
+        dialog = self.dialogs.get(name)
+        return (self.picture_of(dialog), introduction(dialog.questions)) if dialog else gr.skip()
 
     def arrive(self, sides: list[Side], pictures: dict) -> list:  # the dropdown, the picture and what is said
         "The scene as a visitor finds it: the first dialog's, or that of a dialog that a link leads to."
@@ -116,5 +119,7 @@ class Scene:
             image = dialog.image or last or min(pictures)
             shown = {image: known.get(image) or pictures[image]}
         return page.turns.ask(
-            (*sides, {**known, **shown}, hidden, a, b, c, d, many), lambda side, model: dialog.begin(model, *shown)
+            (*sides, {**known, **shown}, hidden, a, b, c, d, many),
+            lambda side, model: dialog.begin(model, *shown),
+            dialog.questions,
         )

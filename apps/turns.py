@@ -7,7 +7,7 @@ import gradio as gr
 
 from apps.accordions import settings_of
 from apps.sessions import Sessions
-from cocoift.arena.messages import SIDES, messages
+from cocoift.arena.messages import SIDES, introduction, messages
 from cocoift.arena.session import MOST_PICTURES, Side, stream_answer
 from cocoift.arena.store import VOTES
 from cocoift.dashboard.offers import live_twin
@@ -29,8 +29,9 @@ class Turns:
     def shown(self, side: Side, known: dict, hidden: bool) -> tuple[Side, list[dict]]:
         return side, messages(side, self.sessions.registry.pictures | known, hidden)
 
-    def ask(self, values, question):
-        "All sides that are seen are asked: `question(side, model)` makes each one's next state. The rest of `asked`."
+    def ask(self, values, question, prepared=()):
+        """All sides that are seen are asked: `question(side, model)` makes each one's next state. The rest of `asked`.
+        The `prepared` questions that are played stand above the answers, none over a question of one's own."""
         *sides, known, hidden, a, b, c, d, many = values
         asked = [question(side, side.model if hidden else model) for side, model in zip(sides[:many], (a, b, c, d))]
         answering = [self.answering(side) for side in asked]
@@ -47,7 +48,7 @@ class Turns:
         image = next((r.images[-1] for r in reversed(asked[0].rounds) if r.images), None)
         picture = str(pictures[image]) if image in pictures else gr.skip()
         panes = [self.shown(side, known, hidden)[1] for side in shown]
-        return *shown, known, *panes, *models, picture, *votes_closed()
+        return *shown, known, *panes, *models, picture, introduction(prepared), *votes_closed()
 
     def answering(self, side: Side) -> Side:
         "A recording that was never asked this gives way to its model, where that is here."

@@ -8,6 +8,12 @@ from collections.abc import Callable
 
 from mock_server import MockServer, Refusal, echo, send
 
+_QUEUE_FULL = {
+    "code": "token_limit_exceeded",
+    "line": None,
+    "message": "Enqueued token limit reached for gpt-4o-mini in organization org-x. Limit: 2,000,000 enqueued tokens.",
+}
+
 
 class BatchServer(MockServer):
     "A mock server that takes batches."
@@ -19,10 +25,13 @@ class BatchServer(MockServer):
         lost: int = 0,  # creations that are carried out and whose reply is lost
         ends: str = "completed",  # or failed, expired (after half of its lines), cancelled
         broken: int = 0,  # looks that are answered with HTTP 500
+        queue: int = 10**9,  # requests that may wait, of all batches together
+        largest: int = 10**9,  # bytes of a file
         **how,
     ):
         super().__init__(answer, **how)
         self.polls, self.lost, self.ends, self.broken = polls, lost, ends, broken
+        self.queue, self.largest = queue, largest
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict] = {}
 
@@ -31,7 +40,9 @@ class BatchServer(MockServer):
         if not re.match(r"/v1/(files|batches)", path):
             return await super()._one(line, data, writer)
         path = path.partition("?")[0].removeprefix("/v1/")
-        if (method, path) == ("POST", "files"):
+        if (method, path) == ("POST", "files") and len(_uploaded(data)) > self.largest:
+            await send(writer, 413, {"error": {"message": "Request Entity Too Large"}}, {})
+        elif (method, path) == ("POST", "files"):
             self.files[name := f"file-{len(self.files)}"] = _uploaded(data)
             await send(writer, 200, {"id": name, "object": "file", "purpose": "batch"}, {})
         elif (method, path) == ("POST", "batches"):
@@ -46,6 +57,8 @@ class BatchServer(MockServer):
             text = self.files[path.split("/")[1]]
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
             await writer.drain()
+        elif path.split("/")[1] not in self.batches:
+            await send(writer, 404, {"error": {"message": "No batch found with that id"}}, {})
         elif self.broken:
             self.broken -= 1
             await send(writer, 500, {"error": {"message": "The server had an error"}}, {})
@@ -57,6 +70,9 @@ class BatchServer(MockServer):
         name, lines = f"batch_{len(self.batches)}", self.files[asked["input_file_id"]].splitlines()
         counts = {"total": len(lines), "completed": 0, "failed": 0}
         batch = {"id": name, "object": "batch", "status": "in_progress", "looks": 0, "request_counts": counts}
+        waiting = sum(b["request_counts"]["total"] for b in self.batches.values() if b["status"] == "in_progress")
+        if waiting + len(lines) > self.queue:
+            batch |= {"status": "failed", "errors": {"object": "list", "data": [_QUEUE_FULL]}}
         self.batches[name] = batch | {k: asked[k] for k in ("input_file_id", "endpoint", "completion_window")}
         return self.batches[name]
 
@@ -80,9 +96,10 @@ class BatchServer(MockServer):
         for line in whole[::-1]:  # in no order
             try:
                 text = self.answer(line["body"])
+                body = {"system_fingerprint": self.fingerprint} if self.fingerprint else {}
                 usage = {"prompt_tokens": 8, "completion_tokens": 5, "total_tokens": 13}
                 choices = [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
-                body, into, status = {"choices": choices, "usage": usage}, output, 200
+                body, into, status = body | {"choices": choices, "usage": usage}, output, 200
                 self.counts["answers"] += 1
             except Refusal as refusal:
                 body, into, status = {"error": refusal.error}, errors, refusal.status

@@ -15,7 +15,7 @@ from cocoift.files import Journal, UserError
 from cocoift.formats import TERSE_FORMATS
 from cocoift.instructions import stated_format
 from cocoift.studies import cure as study
-from cocoift.studies.cure_steps import CureOptions
+from cocoift.studies.cure_steps import CureOptions, cure_recipe
 
 TRAINING = ("steps=2", "batch=8", "checkpoint=1", "lora_r=4", "lora_alpha=8", "ranks=1", "lora_dropout=0")
 
@@ -53,13 +53,18 @@ def test_ends_and_goes_on(small, tmp_path, monkeypatch):
 
     with MockServer(answer) as url:
         mine = options(small, out, served=f"{url}#tiny", loss="both", anyway=True)
-        for step in range(1, 7):
+        for step in range(1, 8):
             end_at(step)
             with pytest.raises(Ended):
                 study.cure(mine)
         end_at(0)
         result = study.cure(mine)
-    assert [text.partition(" ")[0] for text in begun] == ["examining", "asking", *("training", "examining") * 2]
+    assert [text.partition(" ")[0] for text in begun] == [
+        "examining",
+        "asking",
+        "learning",
+        *("training", "examining") * 2,
+    ]
     lines = Journal(out / "answers/rounds.jsonl").read()
     assert len(lines) == len({line["dialog"] for line in lines}) == result["answers"]["asked"]
     assert result["answers"]["lasting"] > 0 and not sum(result["answers"]["left_out"].values())
@@ -156,6 +161,8 @@ def test_what_is_refused(small, tmp_path, typed):
         (["cure", small / "start", *words, "--loss", "history", "--questions", single(small, tmp_path)], "asks more"),
         (["cure", small / "start", *words, "--served", "llava"], "is no server"),
         (["cure", small / "start", *words, "rank=4"], "rank"),
+        (["cure", small / "start", "--images", small / "exam/images", *words[2:]], "name other pictures with --images"),
+        (["cure", small / "start", *words[:2], *words[4:]], "or name annotated pictures with --exam"),
     ]:
         done = typed(*command)
         assert done.returncode == 2 and line in done.stderr and done.stderr.count("\n") == 1, done.stderr
@@ -198,5 +205,20 @@ def test_plan(small, tmp_path, typed):
     done = typed("cure", small / "start", *words, "--json")
     plan = json.loads(done.stdout)
     assert plan["calls"] > plan["pictures"] * 12 and plan["llava_7b"]["calls"] == 24_000
-    assert 0 < plan["llava_7b"]["gpu_hours"]["total"] < 2 and not (tmp_path / "cured").exists()
+    assert 0 < plan["llava_7b"]["gpu_hours"]["total"] < 1 and not (tmp_path / "cured").exists()
     assert Counter(map(type, plan["arithmetic"])) == {str: 4}
+
+
+def test_doses_keep_states_from_beginning_to_end(small, tmp_path):
+    "320 steps, four checkpoints kept: not only the last hundred steps; what is named otherwise is."
+    kept = {
+        (dose, more): cure_recipe(options(small, tmp_path, dose=dose, training=more), "answers", tmp_path, tmp_path)
+        for dose in (False, True)
+        for more in ((), ("checkpoint=7",))
+    }
+    assert {how: recipe.checkpoint for how, recipe in kept.items()} == {
+        (False, ()): 30,
+        (True, ()): 64,
+        (False, ("checkpoint=7",)): 7,
+        (True, ("checkpoint=7",)): 7,
+    }

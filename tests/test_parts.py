@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from tiny import LANGUAGES, as_gguf, bytes_of, part
+from tiny import EYES, LANGUAGES, as_gguf, bytes_of, part
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -254,7 +254,7 @@ def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
     row = dry_run(load_recipe("tiny", TrainRecipe, options), "a100")["row"]
     processor = AutoProcessor.from_pretrained(whole, backend="pil")
     tokens = processor.image_token * AutoConfig.from_pretrained(whole).image_seq_length
-    prefix = "".join(piece["text"] for piece in row if not piece["branch"])
+    prefix, stop = "".join(piece["text"] for piece in row if not piece["branch"]), LocalModel(whole).template.stop
     known = {}
     for c in read_conversations(small / "set"):
         messages = [
@@ -267,6 +267,7 @@ def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
         ]
         known[
             processor.apply_chat_template(messages).replace("<image>", f"<image> x {len(tokens) // len('<image>')}")
+            + stop  # GLM-4's stands before the next question only
         ] = [r.response for r in c.rounds]
     for branch in {piece["branch"] for piece in row} - {0}:
         text = prefix + "".join(piece["text"] for piece in row if piece["branch"] == branch)
@@ -276,7 +277,6 @@ def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
             if squeezed(whole_text).startswith(squeezed(text)) and len(whole_text) - len(text) < 40
         ]
         learned = [piece["text"] for piece in row if piece["branch"] == branch and piece["learned"]]
-        stop = LocalModel(whole).template.stop
         assert [one.removesuffix(stop).strip() for one in learned] == answers and all(
             one.endswith(stop) for one in learned
         )
@@ -285,6 +285,28 @@ def check_training_row(whole: Path, small: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_training_writes_the_own_template(name, wholes, small, tmp_path):
     check_training_row(wholes(name), small, tmp_path)
+
+
+def test_a_state_along_the_text_is_not_trained(wholes, small, tmp_path):
+    "A LLaVA that others made of a language model whose layers no mask ends where a conversation ends."
+    import shutil
+
+    from cocoift.options import load_recipe
+    from cocoift.train.prepare import check_run
+    from cocoift.train.recipe import TrainRecipe
+
+    theirs = shutil.copytree(wholes("qwen2_5"), tmp_path / "theirs")
+    told = json.loads((theirs / "config.json").read_text())
+    told["text_config"]["layer_types"] = ["linear_attention", "full_attention"]
+    (theirs / "config.json").write_text(json.dumps(told))
+    options = [
+        f"model={theirs}",
+        f"data={small / 'set'}",
+        f"images={small / 'world/images'}",
+        f"out={tmp_path / 'run'}",
+    ]
+    with pytest.raises(UserError, match="theirs: has layers of linear_attention, in which conversations of one row"):
+        check_run(load_recipe("tiny", TrainRecipe, options))
 
 
 @pytest.mark.slow
@@ -338,6 +360,9 @@ def test_trees_are_exact(name, wholes):
 PUBLISHED = {  # TRL's copies: the stop, and whether an answer is opened otherwise than those before it
     "deepseek_r1_distill": ("<｜end▁of▁sentence｜>", True),
     "gemma3": ("<end_of_turn>", False),
+    "gemma4": ("<turn|>", False),
+    "glm4moe": ("<|user|>", False),
+    "lfm2_2_5": ("<|im_end|>", False),
     "llama3": ("<|eot_id|>", False),
     "llama3_1": ("<|eot_id|>", False),
     "llama3_2": ("<|eot_id|>", False),
@@ -351,7 +376,7 @@ PUBLISHED = {  # TRL's copies: the stop, and whether an answer is opened otherwi
     "qwen3_instruct_2507": ("<|im_end|>", False),
     "nemotron_3_nano": ("<|im_end|>", True),
 }
-MARKS = r"<[|｜]?[\w/▁]+[|｜]?>"
+MARKS = r"<[|｜]?[\w/▁]+[|｜]?>|\[gMASK\]"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -371,7 +396,7 @@ def test_published_templates_are_asked_as_they_ask(name):
     assert any("opens an answer with" in note for note in notes) is opened
     assert any("today's date" in note for note in notes) is ("strftime_now" in own)
     tokenizer.chat_template = speaker.chat_template = steady or jinja
-    template, _ = probe_template(speaker, source)
+    template, _ = probe_template(speaker, source, [stop])
     assert template.stop == stop and steady_template(speaker, source) == (None, [])
     for ask in ASKS:
         pieces = "<s>" * template.bos + render((*ask.before, (ask.instruction, "")), template, image=False)
@@ -530,6 +555,12 @@ def odd(parts, tmp_path_factory):
             hidden_size=32, intermediate_size=64, num_hidden_layers=5, num_attention_heads=4, patch_size=8
         ),
     )
+    as_config(home / "metaclip2", t.MetaClip2VisionConfig(**EYES, intermediate_size=64, image_size=32))
+    as_config(home / "patches", t.Siglip2VisionConfig(**EYES, intermediate_size=64))
+    told = json.loads((home / "patches/preprocessor_config.json").read_text())
+    (home / "patches/preprocessor_config.json").write_text(
+        json.dumps({**told, "image_processor_type": "Siglip2ImageProcessor"})
+    )
     as_config(home / "t5", t.T5Config(d_model=16, num_layers=1))
     as_config(
         home / "bert",
@@ -551,7 +582,16 @@ def odd(parts, tmp_path_factory):
         home / "phi2",
         t.PhiConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=400),
     )
-    for name in ("bert", "gemma2", "phi2", "t5"):
+    small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=400)
+    as_config(home / "gpt_oss", t.GptOssConfig(num_key_value_heads=2, head_dim=8, num_local_experts=2, **small))
+    as_config(home / "rwkv", t.RwkvConfig(hidden_size=32, num_hidden_layers=1, vocab_size=400))
+    as_config(home / "cohere", t.CohereConfig(num_key_value_heads=2, **small))
+    as_config(home / "gpt2", t.GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=400))
+    as_config(home / "falcon", t.FalconConfig(**small))
+    as_config(
+        home / "gemma3n", t.Gemma3nTextConfig(**small, vocab_size_per_layer_input=400, hidden_size_per_layer_input=8)
+    )
+    for name in ("bert", "gemma2", "phi2", "t5", "gpt2", "cohere"):
         AutoTokenizer.from_pretrained(parts("qwen2")).save_pretrained(home / name)
     shutil.copytree(parts("clip"), home / "unprepared", ignore=shutil.ignore_patterns("preprocessor*"))
     shutil.copytree(parts("clip"), home / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
@@ -586,14 +626,22 @@ def odd(parts, tmp_path_factory):
         ("{odd}/efficientnet", "{qwen2}", "efficientnet: a efficientnet is no vision transformer"),
         ("{odd}/swin", "{qwen2}", "swin: a swin makes no vector of each of the 256 patches"),
         ("{odd}/naflex", "{qwen2}", "naflex: a siglip2_vision_model is no tower that a llava can look through"),
+        ("{odd}/metaclip2", "{qwen2}", "metaclip2: transformers opens no metaclip_2_vision_model inside a llava"),
+        ("{odd}/patches", "{qwen2}", "patches: its Siglip2ImageProcessorPil gives patches"),
         ("{qwen2}", "{qwen2}", "qwen2: a qwen2 is no vision transformer"),
         ("{odd}/unprepared", "{qwen2}", "unprepared: the picture processor cannot be read"),
         ("{odd}/weightless", "{qwen2}", "weightless: the vision tower cannot be read"),
         ("{odd}/wide", "{qwen2}", "wide: its pictures are 32 x 24 pixels, a llava looks at squares"),
         ("{clip}", "{odd}/t5", "t5: is a t5 checkpoint, an encoder with a decoder"),
         ("{clip}", "{odd}/bert", "bert: a bert has "),
-        ("{clip}", "{odd}/gemma2", "gemma2: a gemma2 has final_logit_softcapping at its head"),
+        ("{clip}", "{odd}/gemma2", "gemma2: a gemma2 attends in a way of its own"),
+        ("{clip}", "{odd}/cohere", "cohere: a cohere has logit_scale at its head"),
         ("{clip}", "{odd}/phi2", "phi2: a phi has lm_head.bias at its head"),
+        ("{clip}", "{odd}/gpt_oss", "gpt_oss: a gpt_oss attends in a way of its own"),
+        ("{clip}", "{odd}/falcon", "falcon: a falcon attends in a way of its own"),
+        ("{clip}", "{odd}/rwkv", "rwkv: a rwkv carries a state from token to token"),
+        ("{clip}", "{odd}/gpt2", "gpt2: a gpt2 has its head tied to embeddings that a LLaVA does not find"),
+        ("{clip}", "{odd}/gemma3n", "gemma3n: a gemma3n_text looks its tokens up again in every layer"),
         ("{clip}", "{dinov2}", "dinov2: is a dinov2 checkpoint, a language model is needed"),
         ("{clip}", "{odd}/wordless", "wordless: "),
         ("{clip}", "{odd}/endless", "endless: the tokenizer has no token for the stop"),

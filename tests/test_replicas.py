@@ -1,4 +1,4 @@
-"""Several servers of one model, one budget for all, and requests that are sent as batches."""
+"""Several servers of one model, and one budget for all."""
 
 import asyncio
 import json
@@ -14,17 +14,14 @@ from mock_server import Faults, MockServer, Refusal, send
 
 from cocoift.data.build.make import build
 from cocoift.data.build.recipe import BuildRecipe
-from cocoift.files import Failed, UserError
 from cocoift.models.endpoint import replicas
-from cocoift.models.endpoint.batch_api import BatchApi, BatchFiles
-from cocoift.models.endpoint.batches import Batches, check_submitted
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.engine import Engine
 from cocoift.models.endpoint.identity import KnownServer
 from cocoift.models.endpoint.money import Price
 from cocoift.models.endpoint.request import Request
 from cocoift.models.endpoint.spending import Spending, paid
-from cocoift.models.endpoint.tasks import ask_all, one
+from cocoift.models.endpoint.tasks import ask_all
 from cocoift.world import make_world
 
 PRICE = Price(input=1000, output=2000)
@@ -187,6 +184,9 @@ def test_servers_that_are_no_replicas_are_one_line_and_nothing_is_written(tmp_pa
             (): "Missing option '--endpoint'",
             ("--endpoint", a, "--batch", "maybe"): "--batch maybe: is api or file",
             ("--endpoint", a, "--batch", "file"): "leave --endpoint out",
+            ("--endpoint", a, "--batch", "api", "--concurrency", 4): "--concurrency: is for requests that are sent one",
+            ("--batch", "file", "--timeout", 9): "--timeout: is for requests that are sent one by one",
+            ("--batch", "file", "--tokens-per-minute", 9): "--tokens-per-minute: is for requests that are sent one",
             ("--endpoint", a, "--endpoint", b, "--batch", "api"): "one server keeps a batch, 2 are named",
             ("--endpoint", a, "--batch", "api"): "is there a batch API at this address?",
         }.items():
@@ -238,144 +238,9 @@ def test_one_budget_for_two_runs_on_two_servers(tmp_path):
     assert 3.0 < sum(bills) <= 4.0 and min(bills) > 0.5
 
 
-# ---------------------------------------------------------------- batches
-
-
-def batches(tmp_path, url, **how) -> Batches:
-    return Batches(tmp_path / "batches", BatchApi(url), Cache(tmp_path / "answers.sqlite"), run="r", price=PRICE, **how)
-
-
-def tasks(count: int):
-    return lambda: [one(question(k)) for k in range(count)]
-
-
-def test_a_lost_reply_and_failing_looks_make_no_second_batch(tmp_path):
-    server = BatchServer(lost=1, broken=2, polls=2)
-    with server as url:
-        assert batches(tmp_path, url).ask(tasks(5)) == {}
-        assert batches(tmp_path, url).ask(tasks(5)) == {}
-    assert len(server.batches) == 1 and server.counts["answers"] == 5
-
-
-KILLED = """
-import sys
-from cocoift.models.endpoint.batch_api import BatchApi
-from cocoift.models.endpoint.batches import Batches
-from cocoift.models.endpoint.cache import Cache
-from cocoift.models.endpoint.money import Price
-from cocoift.models.endpoint.request import Request
-from cocoift.models.endpoint.tasks import one
-folder, url = sys.argv[1:]
-asked = [Request("any", [{"role": "user", "content": f"Boat {k}"}], {"max_tokens": 9}) for k in range(5)]
-price = Price(input=1000, output=2000)
-Batches(folder + "/batches", BatchApi(url), Cache(folder + "/answers.sqlite"), run="r", price=price).ask(
-    lambda: map(one, asked)
-)
-"""
-
-
-def test_a_killed_start_is_gone_on_with(tmp_path):
-    server = BatchServer(polls=10**6)
-    with server as url:
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), url])
-        while not server.batches or next(iter(server.batches.values()))["looks"] < 2:
-            time.sleep(0.01)
-            assert process.poll() is None
-        process.kill()
-        process.wait()
-        spending = Spending(Cache(tmp_path / "answers.sqlite"))
-        assert paid(spending, "r")["owed"] > 0  # the batch is on its way, and the budget knows
-        with pytest.raises(
-            UserError, match="1 batches of this run are under way and billed .*: go on with --batch api"
-        ):
-            check_submitted(tmp_path / "batches")  # who asks in another way now would pay again
-        server.polls = 1
-        assert batches(tmp_path, url).ask(tasks(5)) == {}
-    check_submitted(tmp_path / "batches")
-    assert (len(server.batches), server.counts["answers"]) == (1, 5)
-    assert paid(spending, "r") == {"calls": 1, "tokens_in": 40, "tokens_out": 25, "cost": 0.09, "owed": 0.0}
-
-
-def test_what_another_command_spends_meanwhile_is_said(tmp_path, monkeypatch):
-    with BatchServer() as url:
-        asked = batches(tmp_path, url, budget=1)
-        monkeypatch.setattr(asked.account, "enter", lambda *bound: None)
-        with pytest.raises(Failed, match="--budget 1: "):
-            asked.ask(tasks(3))
-
-
-@pytest.mark.parametrize("ends", ["expired", "cancelled"])
-def test_what_a_batch_did_not_come_to_is_a_status_and_is_asked_again(tmp_path, ends):
-    server = BatchServer(ends=ends)
-    with server as url:
-        failed = batches(tmp_path, url).ask(tasks(6))
-        assert {(a.status, a.text, a.why) for a in failed.values()} == {("error", "", f"batch_{ends}")}
-        server.ends = "completed"
-        assert batches(tmp_path, url).ask(tasks(6)) == {}
-    assert len(failed) == 3 and server.counts["answers"] == 6 and len(server.batches) == 2
-
-
-def test_a_refused_batch_owes_nothing_and_is_sent_again(tmp_path):
-    server = BatchServer(ends="failed")
-    with server as url:
-        with pytest.raises(Failed, match="was refused .line 1: Unknown model.: the same command sends"):
-            batches(tmp_path, url).ask(tasks(3))
-        assert Spending(Cache(tmp_path / "answers.sqlite")).total("r") == (0.0, 0.0)
-        server.ends = "completed"
-        assert batches(tmp_path, url).ask(tasks(3)) == {}
-
-
-def test_a_budget_is_sent_in_several_batches_and_stops_before_the_next(tmp_path):
-    server = BatchServer()
-    with server as url:
-        with pytest.raises(Failed, match="--budget 0.3: 0.2.* is spent and the next call may cost"):
-            batches(tmp_path, url, budget=0.3).ask(tasks(20))
-        spent = Spending(Cache(tmp_path / "answers.sqlite")).total("r")
-        assert len(server.batches) > 1 and spent[0] == pytest.approx(server.counts["answers"] * PRICE.cost(8, 5))
-        assert batches(tmp_path, url, budget=100).ask(tasks(20)) == {}
-    assert server.counts["answers"] == 20
-
-
-def test_a_parameter_that_a_batch_does_not_take_is_spelled_otherwise(tmp_path):
-    def new(body):
-        if "max_tokens" in body:
-            raise Refusal(400, "Unsupported parameter: use 'max_completion_tokens' instead.")
-        if "Boat 1" in str(body):
-            raise Refusal(400, "maximum context length is 9 tokens")
-        return "Two."
-
-    with BatchServer(new) as url:
-        failed = batches(tmp_path, url).ask(tasks(3))
-    assert [(a.status, a.text) for a in failed.values()] == [("overflow", "")]
-
-
-def test_files_for_vllm_wait_and_are_taken_in_whole(tmp_path):
-    def start():
-        return Batches(tmp_path / "b", BatchFiles(), Cache(tmp_path / "answers.sqlite"), run="r").ask(tasks(3))
-
-    with pytest.raises(Failed, match="3 requests wait to be carried out: `vllm run-batch -i .*requests-0001.jsonl"):
-        start()
-    lines = [json.loads(line) for line in (tmp_path / "b" / "requests-0001.jsonl").read_text().splitlines()]
-    assert [line["custom_id"] for line in lines] == [question(k).key for k in range(3)]
-    body = {"choices": [{"message": {"content": "Two."}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 5}}
-    answers = [{"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}} for line in lines]
-    output = tmp_path / "b" / "output-0001.jsonl"
-    for wrong, line in {
-        json.dumps(answers[0]) + "\n": "holds 1 lines, requests-0001.jsonl has 3 requests",
-        "\n".join(map(json.dumps, [*answers[:2], answers[0]])): "stands twice",
-        "\n".join(map(json.dumps, [*answers[:2], answers[2] | {"custom_id": "x"}])): "is of no request",
-        "\n".join(map(json.dumps, answers))[:-3]: "line 3: is no JSON",
-    }.items():
-        output.write_text(wrong)
-        with pytest.raises(UserError, match=line):
-            start()
-    output.write_text("\n".join(map(json.dumps, answers)))
-    assert start() == {} and Cache(tmp_path / "answers.sqlite").get(question(2).key).text == "Two."
-
-
 def test_rewrite_as_a_batch_costs_half(tmp_path, rewrite):
     prices = tmp_path / "prices.yaml"
-    prices.write_text("m: {input: 100, output: 100}\n")
+    prices.write_text("m: {input: 100, output: 100, batch: 0.5}\n")
     server = BatchServer(lambda body: "Yes, it is.")
     with server as url:
         options = ("--endpoint", url, "--batch", "api", "--price", prices, "--budget", 5)

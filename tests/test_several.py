@@ -1,6 +1,7 @@
 """Several pictures in a conversation, in any round and anywhere in its text: ids, answers, losses and gradients of
 every family of checkpoints are those of plain transformers for the same messages."""
 
+import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -275,6 +276,34 @@ def test_a_dry_run_shows_a_row_of_several_pictures(mixed, capsys):
     (row,) = [line for line in lines if "And on" in line]
     assert row.endswith("[[ A star.</s>]]USER: <image> x 9\\nAnd on ? ASSISTANT:[[ A cross.</s>]]"), row
     assert "several images: 0" in lines and "kept: 7" in lines
+
+
+def test_llava_json_and_messages_are_trained_as_they_are(mixed, tmp_path, capsys):
+    "Pictures by their file names, in the first question and within a later one."
+    from cocoift.cli.main import app
+
+    files = [str(path.relative_to(mixed["images"])) for path in sorted(Path(mixed["images"]).rglob("*.png"))[:2]]
+    asked, answers = ("<image>\nWhat is here?", "And on <image>?"), ("A star.", "A cross.")
+    turns = [
+        {"from": speaker, "value": text}
+        for pair in zip(asked, answers)
+        for speaker, text in zip(("human", "gpt"), pair)
+    ]
+    parts = [[{"type": "image"}, {"type": "text", "text": "What is here?"}]]
+    parts += [[{"type": "text", "text": "And on "}, {"type": "image"}, {"type": "text", "text": "?"}]]
+    messages = [
+        {"role": role, "content": content}
+        for pair in zip(parts, answers)
+        for role, content in zip(("user", "assistant"), pair)
+    ]
+    (tmp_path / "llava.json").write_text(json.dumps([{"id": "1", "image": files, "conversations": turns}]))
+    (tmp_path / "messages.jsonl").write_text(json.dumps({"messages": messages, "images": files}) + "\n")
+    for name in ("llava.json", "messages.jsonl"):
+        app(typed(mixed, data=tmp_path / name), standalone_mode=False)
+        lines = capsys.readouterr().out.splitlines()
+        (row,) = [line for line in lines if "And on" in line]
+        assert row.endswith("[[ A star.</s>]]USER: <image> x 9\\nAnd on ? ASSISTANT:[[ A cross.</s>]]"), row
+        assert "kept: 1" in lines
 
 
 def test_a_template_without_places_for_them_says_so_in_one_line(mixed, tmp_path, capsys):

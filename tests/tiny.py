@@ -525,6 +525,11 @@ _PHI = (
     "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
+# GLM-4 ends an answer with the token that begins the next question
+_GLM = (
+    "[gMASK]<sop>{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 def bytes_of(control: list[str], template: str | None = None, **marks):
@@ -676,6 +681,17 @@ LANGUAGES = {  # configuration class, its own settings, tokenizer, the stops of 
         {"sliding_window": None},
         lambda: pieces_of(["<unk>", "<s>", "</s>", "[INST]", "[/INST]"], "first", _MISTRAL, **SPIECE),
         ["</s>"],
+    ),
+    "glm4": (
+        "Glm4Config",
+        {"head_dim": 8},
+        lambda: bytes_of(
+            ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"],
+            _GLM,
+            eos_token="<|endoftext|>",
+            pad_token="<|endoftext|>",
+        ),
+        ["<|endoftext|>", "<|user|>", "<|observation|>"],
     ),
     "phi3": (
         "Phi3Config",

@@ -23,7 +23,7 @@ def _plan_lines(plan: dict) -> list[str]:
 
 
 def _cure_lines(result: dict) -> list[str]:
-    from cocoift.reports.cure_page import MEANINGS, gain, price
+    from cocoift.reports.cure_page import MEANINGS, gain, learned_text, price
 
     if result["after"] is None:
         rate = f"leakage {estimate_text(result['before']['leakage'])}"
@@ -38,11 +38,7 @@ def _cure_lines(result: dict) -> list[str]:
             *columns(rows, ["measure", "before", "after", "difference"]),
             "",
         ]
-    left = ", ".join(f"{number} {why}" for why, number in result["answers"]["left_out"].items() if number)
-    lines += [
-        f"learned {result['answers']['answers']} of {result['answers']['asked']} own answers"
-        + (f" ({left})" if left else "")
-    ]
+    lines += [f"learned {learned_text(result['answers'])}"]
     if smallest := result.get("dose", {}).get("smallest"):
         lines += [f"the smallest dose that cures: {smallest['pictures']} pictures, {smallest['steps']} steps"]
     return [
@@ -78,11 +74,15 @@ def cure_command(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Train the language model itself, not adapters.")] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also a model whose leakage these pictures don't show.")
+        bool,
+        typer.Option(
+            "--anyway", help="Also a model whose leakage these pictures don't show, or whose own answers are terse."
+        ),
     ] = False,
     dose: Annotated[bool, typer.Option("--dose", help="Try fewer pictures and steps too.")] = False,
     served: Annotated[
-        Optional[str], typer.Option(help="A server that answers the questions for this model, as URL#NAME.")
+        Optional[str],
+        typer.Option(help="A server that answers the questions for this model, as URL#NAME or FILE#NAME."),
     ] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that ask.")] = 1,
     most_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,

@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, app, columns, show
+from .base import BatchWay, Json, app, columns, show
 from ..files import UserError
 
 # %% ../../nbs/cli/73_endpoint.ipynb #b33dba5f
@@ -22,13 +22,6 @@ _Address = Annotated[
         help="Address of an OpenAI-compatible server: http://localhost:8000/v1. Its key, if it wants one, comes from "
         "OPENAI_API_KEY. Several that serve the same model share the work: repeat the option, or name a file of "
         "addresses (one a line, or YAML)."
-    ),
-]
-_Batch = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Send the requests as batches, which take hours and cost half: api (OpenAI's files and batches, of the "
-        "endpoint) or file (written for `vllm run-batch`; without --endpoint). The same command goes on."
     ),
 ]
 _Model = Annotated[str, typer.Option(help="The model's name, as the server calls it.")]
@@ -50,8 +43,8 @@ _From = Annotated[
 _Prices = Annotated[
     Optional[Path],
     typer.Option(
-        help="YAML of prices: MODEL: {input: 2.5, output: 10, image: 85, tile: 170}, for a million tokens each; tokens "
-        "of a picture and of its tiles."
+        help="YAML of prices: MODEL: {input: 2.5, output: 10, image: 85, tile: 170, batch: 0.5}, for a million tokens "
+        "each; tokens of a picture and of its tiles; the share of the price that batches cost."
     ),
 ]
 _Budget = Annotated[
@@ -60,7 +53,7 @@ _Budget = Annotated[
 _Dry = Annotated[
     bool, typer.Option("--dry-run", help="Only tell requests, tokens (of pictures too) and cost; nothing is asked.")
 ]
-_AtOnce = Annotated[int, typer.Option(min=1, help="Requests under way, for each server.")]
+_AtOnce = Annotated[Optional[int], typer.Option(min=1, help="Requests under way, for each server; 16 if not given.")]
 _Together = Annotated[
     bool,
     typer.Option(
@@ -91,7 +84,7 @@ _Schema = Annotated[
 _PerMinute = Annotated[
     Optional[float], typer.Option(min=1, help="At most so many; what the server's headers say is kept to in any case.")
 ]
-_Seconds = Annotated[float, typer.Option(min=1, help="Seconds that a request may take.")]
+_Seconds = Annotated[Optional[float], typer.Option(min=1, help="Seconds that a request may take; 300 if not given.")]
 
 # %% ../../nbs/cli/73_endpoint.ipynb #bc3fe93d
 @app.command("rewrite")
@@ -106,15 +99,15 @@ def _rewrite(
     budget: _Budget = None,
     shared_budget: _Together = False,
     dry_run: _Dry = False,
-    concurrency: _AtOnce = 16,
+    concurrency: _AtOnce = None,
     cache: _Paid = None,
     synonyms: _Synonyms = None,
     schema: _Schema = None,
     requests_per_minute: _PerMinute = None,
     tokens_per_minute: _PerMinute = None,
-    timeout: _Seconds = 300,
+    timeout: _Seconds = None,
     skip_failed: _Skip = False,
-    batch: _Batch = None,
+    batch: BatchWay = None,
     json: Json = False,
 ) -> None:
     "Add what a text model writes from a set's annotations: sentences, descriptions, dialogs, reasoning, other words."
@@ -138,15 +131,15 @@ def _label(
     budget: _Budget = None,
     shared_budget: _Together = False,
     dry_run: _Dry = False,
-    concurrency: _AtOnce = 16,
+    concurrency: _AtOnce = None,
     cache: _Paid = None,
     synonyms: _Synonyms = None,
     schema: _Schema = None,
     requests_per_minute: _PerMinute = None,
     tokens_per_minute: _PerMinute = None,
-    timeout: _Seconds = 300,
+    timeout: _Seconds = None,
     skip_failed: _Skip = False,
-    batch: _Batch = None,
+    batch: BatchWay = None,
     json: Json = False,
 ) -> None:
     "Add what a vision model writes about a set's pictures, checked against its annotations."
@@ -201,7 +194,7 @@ def _changed(options: list[str] | None, schema: str | None, longest: int | None)
 def _foreseen(done: dict, price: Path | None, asked) -> list[str]:
     kinds = ", ".join(f"{n} {kind}" for kind, n in done["kinds"].items())
     tokens = f"{done['tokens_in']} tokens to read, at most {done['tokens_out']} to write"
-    share = f" (as batches, {asked.price.batch:g} of it)" if asked.batch else ""
+    share = f" (as batches, {asked.price.batch:g} of it)" if asked.batch and asked.price.batch != 1 else ""
     cost = f", at most {done['cost']:.2f} by the price file{share}" if price else ""
     return [
         f"{done['orders']} generation jobs on {done['images']} images ({kinds}); {done['cached']} are answered already",

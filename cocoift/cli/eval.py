@@ -14,6 +14,7 @@ import typer
 from cocoift.cli.base import (
     AskedImages,
     AskedSplits,
+    BatchWay,
     Json,
     PerImage,
     PriceFile,
@@ -70,7 +71,11 @@ def _eval_lines(result: dict, out: Path) -> list[str]:
 @app.command("eval")
 def eval_command(
     model: Annotated[
-        str, typer.Option(help="A checkpoint folder, a server as URL#NAME, scripted:NAME, or replay:RUN.")
+        str,
+        typer.Option(
+            help="A checkpoint folder, a server as URL#NAME (several of one model as FILE#NAME, a file of addresses), "
+            "scripted:NAME, or replay:RUN."
+        ),
     ],
     data: Annotated[
         Path, typer.Option(help="Folder of annotations to ask from, or of the benchmark's official files.")
@@ -114,6 +119,7 @@ def eval_command(
     ] = False,
     price: PriceFile = None,
     budget: SpendingLimit = None,
+    batch: BatchWay = None,
     json: Json = False,
 ) -> None:
     "Examine a model: every question under every history."
@@ -136,6 +142,7 @@ def eval_command(
         distance=distance,
         price=price,
         budget=budget,
+        batch=batch,
     )
     if dry_run:
         show_plan(result, json)

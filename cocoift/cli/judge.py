@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .base import Json, PriceFile, SpendingLimit, app, columns, estimate_text, show, show_plan
+from .base import BatchWay, Json, PriceFile, SpendingLimit, app, columns, estimate_text, show, show_plan
 from ..files import Failed, Journal
 
 # %% ../../nbs/cli/83_judge.ipynb #f34a5122
@@ -71,8 +71,8 @@ def judge_command(
     judge: Annotated[
         str,
         typer.Option(
-            help="Who judges: a server as URL#NAME, a checkpoint folder, replay:FILE (grades, reviews, a judge's "
-            "folder), or rule (keywords)."
+            help="Who judges: a server as URL#NAME (several of one model as FILE#NAME, a file of addresses), a "
+            "checkpoint folder, replay:FILE (grades, reviews, a judge's folder), or rule (keywords)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of judgements to make or to finish.")],
@@ -126,6 +126,7 @@ def judge_command(
     ] = False,
     price: PriceFile = None,
     budget: SpendingLimit = None,
+    batch: BatchWay = None,
     json: Json = False,
 ) -> None:
     "Score answers by a judge: failures are statuses, coverage and bounds stand beside every score."
@@ -143,6 +144,7 @@ def judge_command(
         "budget": budget,
         "field": field,
         "small": small,
+        "batch": batch,
     }
     result = run_judge(bench, predictions, judge, out, files, prompt, history, most_tokens=most_tokens, **how)
     if dry_run:

@@ -153,6 +153,7 @@ def plan(model: str, exam: Exam, options: EvalOptions) -> dict:
         count = cache(lambda text: len(tokenizer(text, add_special_tokens=False).input_ids))
         image_tokens = getattr(config, "image_seq_length", image_tokens)
     price = options.price and read_prices(options.price, model.rpartition("#")[2])
+    price = price.batched() if price and options.batch else price
     left = budget([*exam.dialogs, *exam.pier, *exam.distant], known, options.most_tokens, count, image_tokens, price)
     return {
         "done": len(known),
@@ -192,6 +193,7 @@ def examine(
         out=out,
         price=options.price,
         budget=options.budget,
+        batch=options.batch,
     )
     shared = {"run": runner(options.nproc), "truncate": options.truncate, "pictures": pictures}
     return run_exam(opening if options.nproc > 1 else opening(), exam, out, **shared)

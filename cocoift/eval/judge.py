@@ -74,6 +74,10 @@ class ChatJudge:
         self.chat, self.backend, self.provider, self.model = chat, backend, provider, chat.name
         self.sampling = {key: value for key, value in chat.about.items()}
 
+    def foresee(self, asked: Sequence[tuple[str, int]]) -> None:
+        "The prompts that will come, with their repeats."
+        self.chat.foresee([(Ask.of(prompt), repeat) for prompt, repeat in asked])
+
     def ask(self, items, prompts, repeat, order):
         "The chat's replies; one that can draw again takes the repeat as its seed."
         return replies(self.chat.repeat(repeat) if repeat else self.chat, [Ask.of(prompt) for prompt in prompts])
@@ -262,6 +266,8 @@ def _prompt(rubric: Rubric, item: Judged, order: int) -> str | None:  # None: th
 
 def _verdicts(judge: Judge, rubric: Rubric, places: Sequence, prompts: Mapping, mark: Fingerprint) -> list[dict]:
     lines = []
+    if foresee := getattr(judge, "foresee", None):
+        foresee([(prompts[item.id, order], repeat) for item, repeat, order in places if answered(item)])
     for repeat, order in sorted({place[1:] for place in places}):
         items = [item for item, *place in places if place == [repeat, order]]
         asked = [item for item in items if answered(item)]

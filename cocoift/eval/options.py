@@ -13,6 +13,7 @@ from pathlib import Path
 from .distance import parse_distances
 from .run import check_truncate
 from ..files import UserError
+from ..models.endpoint.batch_api import check_batch
 
 # %% ../../nbs/eval/54_options.ipynb #4064b93c
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class EvalOptions:
     distance: str = ""  # "1-20": leakage is measured at these numbers of rounds too
     price: str | Path | None = None  # a file of prices
     budget: float | None = None  # what all starts may cost together, of a server
+    batch: str | None = None  # api or file: a server's model is asked by batches
     dry_run: bool = False
 
     def __post_init__(self):
@@ -40,6 +42,9 @@ class EvalOptions:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
         parse_distances(self.distance)
+        check_batch(self.batch)
+        if self.batch and self.nproc > 1:
+            raise UserError(f"--nproc {self.nproc}: one process sends a batch: leave --nproc or --batch out")
 
     @property
     def pictures(self) -> str | Path:

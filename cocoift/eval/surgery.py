@@ -37,6 +37,8 @@ def layer_ranges(layers: int, named: Sequence[str] = ()) -> list[tuple[int, int]
     if not named:
         bounds = [round(k * layers / min(RANGES, layers)) for k in range(min(RANGES, layers) + 1)] if layers else [0]
         return [(first, end - 1) for first, end in zip(bounds, bounds[1:])]
+    if not layers:
+        raise UserError(f"--layers {named[0]}: a scripted model has no layers: leave it out")
     ranges = []
     for text in named:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)

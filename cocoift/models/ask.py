@@ -168,6 +168,9 @@ class Model(Protocol):
         "The same model, drawing its answers, if it can."
         return self
 
+    def foresee(self, asks: Sequence[tuple[Ask, int]]) -> None:
+        "What will be asked, with the seeds of `repeat` (0: not drawn), for a model that needs long to begin."
+
     def likelihoods(self, branches: Sequence[tuple[Ask, str]]) -> list:
         "How likely each answer is after its ask; only weights at hand can tell."
         raise UserError(f"{self.name}: tells no likelihoods: name a checkpoint folder")

@@ -7,7 +7,7 @@ __all__ = ['probe_template', 'with_system']
 
 # %% ../../nbs/models/11_chat_template.ipynb #81d15e24
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ def _vicuna_like(text: str, tokenizer) -> bool:
 def probe_template(
     processor,
     path: str | Path,  # for messages
+    ends: Collection[str] = (),  # the tokens that its generation settings stop at
 ) -> tuple[Template, list[str]]:  # the pieces of its chat template, and what was mended
     "A checkpoint's chat template as pieces."
     tokenizer = processor.tokenizer
@@ -66,7 +67,7 @@ def probe_template(
             "mend chat_template.jinja"
         )
     system = VICUNA.system in text or _keeps_system(processor, whole)
-    template, notes = _pieces(processor, path, match.groups(), asked, bare.split(_Q[0])[0], system)
+    template, notes = _pieces(processor, path, match.groups(), asked, bare.split(_Q[0])[0], system, ends)
     return (template, notes) if template is VICUNA else _with_pictures(processor, path, template, notes)
 
 
@@ -83,10 +84,11 @@ def _cut(text: str, marks: list[str]) -> tuple[str, str]:  # up to and with its 
 
 # %% ../../nbs/models/11_chat_template.ipynb #8840bb83
 def _pieces(
-    processor, path, pieces: tuple[str, ...], asked: str, bare: str, system: bool
+    processor, path, pieces: tuple[str, ...], asked: str, bare: str, system: bool, ends: Collection[str]
 ) -> tuple[Template, list[str]]:
     tokenizer, (before, first, after, between, _, tail) = processor.tokenizer, pieces
     stops = [mark for mark in control_tokens(tokenizer) if mark in tail and mark in between]
+    stops = stops or [mark for mark in ends if mark and between.startswith(mark)]
     lacks = ["drops the system prompt"] * (not system) + ["trains no stop token"] * (not stops)
     note = f"{path}: its chat template {' and '.join(lacks)}"
     if lacks and _vicuna_like("".join(pieces), tokenizer):
@@ -96,7 +98,7 @@ def _pieces(
             f"{path}: neither the chat template nor the tokenizer has a stop token, so nothing trained with them would "
             "end: use the tokenizer that belongs to it"
         )
-    stop = min(stops, key=tail.index) if stops else tokenizer.eos_token
+    stop = min(stops, key=between.index) if stops else tokenizer.eos_token
     led = asked.split(_Q[0])[-1]  # what the model is given to answer to
     answer = after.removeprefix(led) if after.startswith(led) else ""
     ask = after.removesuffix(answer) if answer else after

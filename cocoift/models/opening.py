@@ -26,9 +26,12 @@ def open_model(
     most_tokens: int = 64,  # of an answer
     wanted: Sequence[str] = (),  # images that must have a picture
     option: str = "--model",  # where the name was given, for messages
+    batch: str | None = None,  # api or file: a server's model is asked by batches
     **pay,  # of a server: out, the folder that keeps its answers, role, price, budget
 ) -> Model:
     "A model by its name on the command line."
+    if batch and not (batch == "file" or is_server(spec)) or batch and spec.startswith(("scripted:", "replay:")):
+        raise UserError(f"--batch {batch}: {option} {spec} is asked here, not by batches: leave --batch out")
     if spec.startswith("scripted:"):
         if scripted is None:
             raise UserError(f"{option} {spec}: scripted models know no answers here: give another model")
@@ -44,8 +47,8 @@ def open_model(
             f"{images}: {len(missing)} of the benchmark's images have no picture there ({missing[0]}, ...): "
             "add them or change --images"
         )
-    if is_server(spec):
-        return _served(spec, pictures, most_tokens, option, **pay)
+    if batch or is_server(spec):
+        return _served(spec, pictures, most_tokens, option, batch, **pay)
     if not Path(spec).is_dir():
         others = (
             ", URL#NAME, scripted:NAME or replay:RUN" if option == "--model" else ""
@@ -62,19 +65,28 @@ def _served(
     pictures: Mapping[str, Path],
     most_tokens: int,
     option: str,
+    batch: str | None,
     out: str | Path | None = None,
     role: str = "eval",
     price: str | Path | None = None,
     budget: float | None = None,
 ) -> Model:
     url, sharp, name = spec.partition("#")
-    if not (sharp and name):
+    if not (sharp and name) and batch != "file":
         raise UserError(f"{option} {spec}: a server needs the model's name too: write {url}#NAME")
+    from cocoift.models.endpoint.batched import BatchedModel
+
+    from cocoift.models.endpoint.batches import check_submitted
     from cocoift.models.endpoint.server import ServedModel
 
     if budget is not None and price is None:
         raise UserError("--budget: without prices nothing costs anything: name them with --price")
-    answers, prices = out and Path(out) / "answers.sqlite", read_prices(price, name)
+    answers, prices = out and Path(out) / "answers.sqlite", read_prices(price, name or spec)
+    if batch:
+        pay = {"price": prices.batched(), "budget": budget, "run": role, "role": role}
+        return BatchedModel(spec, batch, Path(out), pictures, most_tokens, **pay)
+    if answers:
+        check_submitted(answers.with_name("batches"), answers)
     return ServedModel(spec, pictures, most_tokens, answers, price=prices, budget=budget, run=role, role=role)
 
 # %% ../../nbs/models/24_opening.ipynb #280ab024

@@ -72,6 +72,11 @@ def prepared_size(pictures, path: str | Path) -> tuple[int, int]:  # height, wid
         with reading(path, "picture processor"):
             pixels = pictures(Image.new("RGB", (width, height)), return_tensors="pt")["pixel_values"]
             sizes.add(tuple(pixels.shape[-2:]))
+        if len(pixels.shape) != 4:
+            raise UserError(
+                f"{path}: its {type(pictures).__name__} gives patches, as many as a picture has room for, a llava "
+                "looks at pictures of one size: name a tower of a fixed size, as siglip2-base-patch16-224 is one"
+            )
     if len(sizes) > 1:
         raise UserError(
             f"{path}: its picture processor gives pictures of different sizes, a llava looks at one: "

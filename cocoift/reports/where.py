@@ -61,7 +61,7 @@ def _estimate(e: Mapping) -> Estimate:
 
 
 def _agreement_table(result: Mapping, run: str) -> pd.DataFrame:
-    units = {"terse": "P(terse answer)", "odds": "log-odds of stopping early"}
+    units = {"terse": "P(terse)", "odds": "log-odds"}
     return pd.DataFrame(
         [
             {
@@ -107,7 +107,11 @@ def surgery_blocks(result: Mapping, run: str) -> list:  # of one model
     return [
         *charts,
         Table(_share_table(parts, run), f"The share of the leak that goes with each part, in all layers; {undefined}"),
-        Table(_agreement_table(result, run), "What surgery takes away, beside what the decomposition by text predicts"),
+        Table(
+            _agreement_table(result, run),
+            "What surgery takes away of P(terse answer) and of the log-odds of stopping early, beside what the "
+            "decomposition by text predicts",
+        ),
     ]
 
 

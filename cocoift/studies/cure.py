@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from ..files import atomic_file, write_json
+from ..files import UserError, atomic_file, write_json
 from ..images import find_pictures
 from ..locks import owning
 from ..models.opening import open_model
 from ..options import keep_settings
+from ..reports.cure_page import cure_card, learned_text, write_cure
 from .cure_dose import cure_doses
 from cocoift.studies.cure_exam import (
     CureExam,
@@ -31,6 +32,7 @@ from .cure_plan import plan_cure
 from cocoift.studies.cure_steps import (
     CURES,
     CureOptions,
+    check_full,
     cure_questions,
     cure_recipe,
     own_answers,
@@ -64,13 +66,22 @@ def cured(options: CureOptions, exam: CureExam, album: Mapping[str, Path], loss:
     return {**facts, "after": _side(after), "cured": is_cured(after["leakage"]), "moved": moved(effects), **effects}
 
 # %% ../../nbs/studies/36_cure.ipynb #6d57e23b
+def _opened(options: CureOptions) -> CureExam:
+    try:
+        return open_cure_exam(options.exam or options.images, options.exam_pictures, seed=options.seed)
+    except UserError as error:
+        if options.exam:
+            raise
+        raise UserError(f"{error}; or name annotated pictures with --exam") from error
+
+
 @owning("cured")
 def cure(
     options: CureOptions, dry_run: bool = False
 ) -> dict:  # before, after, content, hold, pictures, seconds, ...; of a dry run as `plan_cure`
     "Examine, ask, learn, examine again, report. Interrupted, it goes on when called again."
     started, out = time.perf_counter(), Path(options.out)
-    exam = open_cure_exam(options.exam or options.images, options.exam_pictures, seed=options.seed)
+    exam = _opened(options)
     learned = find_pictures(options.images)
     questions = cure_questions(options, learned, exam)
     if dry_run:
@@ -87,7 +98,9 @@ def cure(
         return about | {"seconds": round(time.perf_counter() - started, 1)}
     say_cure(f"asking {len(questions)} questions, each alone, about {len(pictures)} pictures")
     lines = own_answers(options, album, questions)
+    check_full(options, lines)
     about["answers"] = own_set(options, lines, out)
+    say_cure(f"learning from {learned_text(about['answers'])}")
     arms = {loss: cured(options, exam, album, loss) for loss in options.losses}
     result = about | next(iter(arms.values())) | {"losses": arms}
     if options.dose:
@@ -96,8 +109,6 @@ def cure(
 
 
 def _written(options: CureOptions, result: dict, album: Mapping[str, Path], started: float) -> dict:
-    from cocoift.reports.cure_page import cure_card, write_cure
-
     out = Path(options.out)
     seconds = round(time.perf_counter() - started, 1)
     for arm in result["losses"].values():

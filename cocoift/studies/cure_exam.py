@@ -89,6 +89,7 @@ CURE_MEASURES = {  # as a run's observations call them
     "leakage": "leakage",
     "content": "none.content_accuracy",
     "format": "none.format_accuracy",
+    "format_after": "forced_short.format_accuracy",
     "length": "none.words",
     "terse": "none.terse_rate",
 }
@@ -97,7 +98,7 @@ BESIDE = {  # of the runs beside it: the folder, and its measures
     "scope": {name: name for name in ("hold", "release", "revoke")},
 }
 COSTS = ("content", "format", "length", "terse")  # that shall stay where they are
-KEPT = ("lasting", "hold")  # and that shall not fall
+KEPT = ("format_after", "lasting", "hold")  # and that shall not fall
 
 
 def _compared(before: Path, after: Path, names: Mapping[str, str]) -> dict[str, dict]:

@@ -7,10 +7,13 @@ __all__ = ['LLAVA_7B', 'CureSize', 'gpu_hours', 'plan_cure', 'arithmetic']
 
 # %% ../../nbs/studies/35_cure_plan.ipynb #80f4f8aa
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 from ..eval.budget import budget
+from ..eval.dialog import Dialog
+from .cure_dose import DOSES
 from .cure_exam import CureExam
 from .cure_steps import CureOptions, cure_recipe
 from .own_labels import alone_dialogs
@@ -26,17 +29,31 @@ class CureSize:
     pictures: int
     questions: int  # about one, in both ways together
     exam_pictures: int
-    exam_questions: int  # about one, with its histories, at once
-    exam_rounds: int  # after one another
+    exam_answers: int  # of an examination
+    examinations: int
     answer: int  # tokens at most
+    losses: tuple[str, ...]
+    trainings: int  # by the first loss: one, and one a smaller dose
     steps: int
     batch: int  # conversations of a step
+    asks: int  # a batch of the engine
 
 
-LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 60, 7, 64, 320, 64)
+LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 4800, 2, 64, ("history",), 1, 320, 64, 32)
 _GPU, _TFLOPS, _TERABYTES = "A100 80 GB", 312, 2.0  # its data sheet
 _COUNTED, _MOVED = 0.4, 0.7  # what is believed to be reached of the two
-_PROMPT, _QUESTION, _ROUNDS = 35, 30, 4  # tokens of the template and of a question with it; rounds of a conversation
+_PROMPT, _QUESTION = 35, 30  # tokens of the template; of a question with it
+_ROUNDS, _BEFORE, _HISTORIES = 4, 2, 9  # rounds of a conversation; before a question, on average; of a question
+
+
+def _step_tokens(size: CureSize, loss: str) -> tuple[float, float]:  # that are learned from, that a teacher reads
+    front, a_round = size.picture + _PROMPT, _QUESTION + size.answer / 2
+    if loss == "answers":
+        return size.batch * (_ROUNDS / size.questions * front + _ROUNDS * a_round), 0.0
+    asked = max(1, size.questions // 6)  # about a picture, each behind every history
+    pictures = size.batch / asked / _HISTORIES
+    alone = pictures * (front + 2 * asked * a_round)  # freely and in a format
+    return pictures * front + size.batch * (1 + _BEFORE) * a_round, alone
 
 
 def gpu_hours(size: CureSize) -> dict[str, float]:  # asking, training, examining, total
@@ -44,61 +61,76 @@ def gpu_hours(size: CureSize) -> dict[str, float]:  # asking, training, examinin
     a_token = 2 * size.weights / (_TFLOPS * 1e12 * _COUNTED)  # seconds to read one
     a_step = 2 * size.weights / (_TERABYTES * 1e12 * _MOVED)  # and to write one of each answer of a batch, in 16 bits
     front = size.picture + _PROMPT
-    asking = size.pictures * (a_token * (front + size.questions * _QUESTION) + a_step * size.answer)
-    trees = size.batch * _ROUNDS / size.questions  # of a step
-    tokens = trees * front + size.batch * _ROUNDS * (_QUESTION + size.answer / 2)
-    training = size.steps * 3 * a_token * tokens
-    a_picture = (
-        a_token * (front + size.exam_questions * 3 * (_QUESTION + size.answer))
-        + a_step * size.answer * size.exam_rounds
-    )
-    hours = {"asking": asking, "training": training, "examining": 2 * size.exam_pictures * a_picture}
+
+    def asked(pictures: int, answers: int, rounds: int) -> float:  # seconds
+        read = pictures * front + answers * (rounds * _QUESTION + (rounds - 1) * size.answer)
+        return a_token * read + a_step * size.answer * ceil(answers / size.asks)
+
+    a_training = {
+        loss: size.steps * a_token * (3 * own + its) for loss in size.losses for own, its in [_step_tokens(size, loss)]
+    }
+    hours = {
+        "asking": asked(size.pictures, size.pictures * size.questions, 1),
+        "training": sum(a_training.values()) + (size.trainings - 1) * a_training[size.losses[0]],
+        "examining": size.examinations * asked(size.exam_pictures, size.exam_answers, 3),
+    }
     hours = {name: round(seconds / 3600, 3) for name, seconds in hours.items()}
     return hours | {"total": round(sum(hours.values()), 2)}
 
 # %% ../../nbs/studies/35_cure_plan.ipynb #1976b8ca
 def _size(options: CureOptions, exam: CureExam, questions: Sequence[OwnQuestion]) -> CureSize:
     from cocoift.models.family import open_family
+    from cocoift.models.local import LocalModel
     from cocoift.train.memory import model_size
     from cocoift.train.prepare import meta_model
 
     recipe = cure_recipe(options, options.losses[0], Path(options.out) / "set", Path(options.out) / "train")
     pictures = len({q.image for q in questions})
-    asked, scope = [d for name in ("", "lasting") for d in exam.parts()[name].dialogs], exam.scope
-    rounds = 1 + max((len(script.steps) for script in scope), default=0) if scope else 1
-    examined = max(1, len({d.images for d in asked}))
+    doses = sum(dose < pictures for dose in DOSES) if options.dose else 0
     return CureSize(
         weights=model_size(*meta_model(recipe)).through,
         picture=len(open_family(options.model).image_ids()),
         pictures=pictures,
         questions=round(len(questions) / pictures),
         exam_pictures=len(exam.images),
-        exam_questions=round(len(asked) / examined),
-        exam_rounds=rounds,
+        exam_answers=_answers(_examined(exam)),
+        examinations=1 + len(options.losses) + (doses + 1 if options.dose else 0),
         answer=options.most_tokens,
+        losses=tuple(options.losses),
+        trainings=1 + doses,
         steps=recipe.steps or 0,
         batch=recipe.batch,
+        asks=LocalModel.window,
     )
+
+
+def _examined(exam: CureExam) -> list[Dialog]:
+    return [d for part in exam.parts().values() for d in part.dialogs]
+
+
+def _answers(dialogs: Sequence[Dialog]) -> int:
+    return sum(turn.response is None for d in dialogs for turn in d.turns)
 
 
 def plan_cure(
     options: CureOptions, exam: CureExam, questions: Sequence[OwnQuestion]
 ) -> dict:  # calls, prompt_tokens, answer_tokens, gpu_hours, llava_7b, arithmetic
     "What a cure would ask and train, and how long that takes."
-    asked = [*alone_dialogs(questions), *(d for part in exam.parts().values() for d in 2 * part.dialogs)]
     size = _size(options, exam, questions)
+    asked = [*alone_dialogs(questions), *size.examinations * _examined(exam)]
     calls = budget(asked, {}, options.most_tokens, image_tokens=size.picture)
+    llava = replace(LLAVA_7B, losses=size.losses, examinations=1 + len(size.losses))
     return {
         **{name: calls[name] for name in ("calls", "prompt_tokens", "answer_tokens")},
         "pictures": size.pictures,
         "steps": size.steps,
         "gpu_hours": gpu_hours(size),
         "llava_7b": {
-            "pictures": LLAVA_7B.pictures,
-            "calls": LLAVA_7B.pictures * LLAVA_7B.questions,
-            "gpu_hours": gpu_hours(LLAVA_7B),
+            "pictures": llava.pictures,
+            "calls": llava.pictures * llava.questions,
+            "gpu_hours": gpu_hours(llava),
         },
-        "arithmetic": arithmetic(LLAVA_7B),
+        "arithmetic": arithmetic(llava),
     }
 
 
@@ -109,10 +141,16 @@ def arithmetic(size: CureSize) -> list[str]:
         f"on one {_GPU}, {_COUNTED:.0%} of {_TFLOPS} TFLOP/s and {_MOVED:.0%} of {_TERABYTES:g} TB/s: "
         f"{a_token:.2f} ms to read a token, "
         f"{a_step:.0f} ms to write one of each answer of a batch",
-        f"asking: {size.pictures} pictures x ({size.picture + _PROMPT} + {size.questions} x {_QUESTION} tokens read, "
-        f"{size.answer} written), a picture's {size.questions} answers as one batch",
-        f"training: {size.steps} steps of {size.batch} conversations in trees, six products a weight and token, "
-        "answers half as long",
-        f"examining: twice {size.exam_pictures} pictures, {size.exam_questions} dialogs each at once, "
-        f"then {size.exam_rounds - 1} rounds one by one",
+        f"asking: {size.pictures} pictures x ({size.picture + _PROMPT} + {size.questions} x {_QUESTION} tokens read); "
+        f"{size.pictures * size.questions} answers of {size.answer} tokens written, {size.asks} as one batch",
+        *(_training_line(size, loss) for loss in size.losses),
+        f"examining: {size.examinations} times {size.exam_answers} answers about {size.exam_pictures} pictures, "
+        f"behind two rounds each",
     ]
+
+
+def _training_line(size: CureSize, loss: str) -> str:
+    own, teacher = _step_tokens(size, loss)
+    what = f"{size.batch} conversations in trees, {own:.0f} tokens, six products a weight and token"
+    read = f"; its teacher reads {teacher:.0f}, two products" if teacher else ""
+    return f"training on {loss}: {size.steps} steps of {what}{read}; answers half as long"

@@ -19,6 +19,7 @@ from ..eval.rubric import load_rubric
 from ..files import Failed, Journal, UserError, write_json
 from ..locks import owning
 from ..models.ask import Model
+from ..models.endpoint.batch_api import check_batch
 from ..models.endpoint.cache import Cache
 from ..models.endpoint.money import read_prices
 from ..models.endpoint.replicas import is_server
@@ -30,32 +31,47 @@ from ..texts import read_json
 JUDGE_TOKENS = {"grade": 4, "two": 512, "prefer": 256, "steps": 128}  # about how long a reply is, for the dry run
 
 
-def known_judge(name: str, option: str = "--judge") -> None:
+def _batched(name: str, way: str | None) -> str | None:  # in which way a judge is asked: batches are for servers
+    if name == "rule" or name.startswith("replay:") or way == "api" and not is_server(name):
+        return None
+    return way
+
+
+def known_judge(name: str, option: str = "--judge", batch: str | None = None) -> None:
     "Fail on a name that no judge can have."
     if name.startswith("scripted:"):
         raise UserError(
             f"{option} {name}: scripted models know no grades: give a server, a checkpoint folder, replay:FILE or rule"
         )
-    served = is_server(name)
+    served = is_server(name) or _batched(name, batch)
     if not (served or name == "rule" or name.startswith("replay:") or Path(name).is_dir()):
-        raise UserError(f"{option} {name}: no such judge: give URL#MODEL, a checkpoint folder, replay:FILE or rule")
+        raise UserError(
+            f"{option} {name}: no such judge: give URL#NAME or FILE#NAME, a checkpoint folder, replay:FILE or rule"
+        )
 
 
 def open_judge(
-    name: str,  # URL#MODEL, a checkpoint folder, replay:FILE, or rule
+    name: str,  # URL#NAME, FILE#NAME, a checkpoint folder, replay:FILE, or rule
     most_tokens: int = 512,  # of a reply
     option: str = "--judge",  # where the name was given, for messages
+    batch: str | None = None,  # api or file: a server's model is asked by batches
     **pay,
 ) -> Judge:
     "A judge by its name on the command line."
-    known_judge(name, option)
+    known_judge(name, option, batch)
     if name == "rule":
         return RuleJudge()
     if name.startswith("replay:"):
         return ReplayJudge(name.removeprefix("replay:"))
-    served = is_server(name)
-    chat: Model = open_model(name, most_tokens=most_tokens, option=option, **pay)
-    return ChatJudge(chat, "server", name.partition("#")[0]) if served else ChatJudge(chat, "local", "this machine")
+    batch = _batched(name, batch)
+    chat: Model = open_model(name, most_tokens=most_tokens, option=option, batch=batch, **pay)
+    if batch == "file":
+        return ChatJudge(chat, "server", "vllm run-batch")
+    return (
+        ChatJudge(chat, "server", name.partition("#")[0])
+        if is_server(name)
+        else ChatJudge(chat, "local", "this machine")
+    )
 
 
 def run_canary(judge: Judge, out: Path, grades: Path, answers: Path | None, references: Path | None) -> dict:
@@ -74,7 +90,7 @@ def run_canary(judge: Judge, out: Path, grades: Path, answers: Path | None, refe
     return canary(judge, load_rubric("mm-vet"), items, scores, out / "canary" / "judged")
 
 # %% ../../nbs/studies/24_judged.ipynb #50bf51d7
-def _left(bench: str, items, rubric, judge: str, out: Path, repeats: int, price) -> dict:  # of one judge
+def _left(bench: str, items, rubric, judge: str, out: Path, repeats: int, price, batch: str | None) -> dict:  # of one
     orders = (0, 1) if judging(bench).swap else (0,)
     done = {
         (line["item"], line["repeat"], line["order"])
@@ -84,8 +100,9 @@ def _left(bench: str, items, rubric, judge: str, out: Path, repeats: int, price)
     prompts = {item.id: rubric.prompt({**item.fields, "id": item.id}) for item in items if answered(item)}
     left = [place for place in product(prompts, range(repeats), orders) if place not in done]
     dialogs = [Dialog("/".join(map(str, place)), (), (Turn(prompts[place[0]]),)) for place in left]
-    served = is_server(judge)
-    prices = price and served and read_prices(price, judge.rpartition("#")[2]) or None
+    batch = _batched(judge, batch)
+    prices = read_prices(price, judge.rpartition("#")[2]) if price and (batch or is_server(judge)) else None
+    prices = prices.batched() if prices and batch else prices
     return {"done": len(done), **budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=prices)}
 
 
@@ -107,14 +124,17 @@ def plan_judge(
     price,
     field: str | None = None,
     small: str | None = None,  # a judge that is asked before
+    batch: str | None = None,
 ) -> dict:
     "The judgements that are left, and at most what they cost: a cascade's strong judge may be asked about all."
     rubric, items = load_rubric(prompt or bench), to_judge(bench, predictions, files, history, field)
     about = {"bench": bench, "items": len(items)}
     if not small:
-        return {**about, **_left(bench, items, rubric, judge, Path(out), repeats, price)}
+        return {**about, **_left(bench, items, rubric, judge, Path(out), repeats, price, batch)}
     names = {"small": small, "strong": judge}
-    stages = {s: _left(bench, items, rubric, name, stage_folder(out, s), repeats, price) for s, name in names.items()}
+    stages = {
+        s: _left(bench, items, rubric, name, stage_folder(out, s), repeats, price, batch) for s, name in names.items()
+    }
     return {**about, **_together(stages), "stages": stages}
 
 
@@ -131,11 +151,12 @@ def open_cascade(
     most_tokens: int = 512,  # of a reply
     price: str | Path | None = None,
     budget: float | None = None,  # of both together
+    batch: str | None = None,  # api or file: those that servers have are asked by batches
 ) -> Cascade:
     "The rule, a small judge, and a strong one for what they disagree about."
     if small == "rule":
         raise UserError(
-            "--small rule: the rule is asked anyway: name a small model, as URL#MODEL or a checkpoint folder"
+            "--small rule: the rule is asked anyway: name a small model, as URL#NAME or a checkpoint folder"
         )
     if strong == "rule":
         raise UserError("--judge rule: has nobody to ask about what it and --small disagree about: name a strong judge")
@@ -145,10 +166,19 @@ def open_cascade(
     def open_stage(stage: str, name: str, other: str) -> Judge:
         left = None if budget is None else max(budget - _spent(stage_folder(out, other)), 0.0)
         pay = {"price": price, "budget": left, "out": stage_folder(out, stage), "role": "judge"}
-        return open_judge(name, most_tokens, "--small" if stage == "small" else "--judge", **pay)
+        return open_judge(name, most_tokens, "--small" if stage == "small" else "--judge", batch, **pay)
 
-    known_judge(strong)
+    known_judge(strong, batch=batch)
     return Cascade(open_stage("small", small, "strong"), lambda: open_stage("strong", strong, "small"))
+
+
+def _check_batch(batch: str | None, judge: str, small: str | None) -> None:
+    check_batch(batch)
+    if batch and not any(_batched(name, batch) for name in (judge, small or "rule")):
+        raise UserError(
+            f"--batch {batch}: --judge {judge} is asked here, not by batches: name a server's model, or leave --batch "
+            "out"
+        )
 
 
 @owning("judged")
@@ -168,22 +198,25 @@ def run_judge(
     field: str | None = None,  # of the predictions, where several could be the answer
     most_tokens: int = 512,  # of a reply
     small: str | None = None,  # a judge that is asked before: then the strong one grades what it and the rule dispute
+    batch: str | None = None,  # api or file: those that servers have are asked by batches
 ) -> dict:  # as `cocoift judge --json` prints it
     "What `cocoift judge` does."
+    _check_batch(batch, judge, small)
     if dry_run:
-        return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price, field, small)
+        return plan_judge(bench, predictions, judge, out, files, prompt, history, repeats, price, field, small, batch)
     if small:
         if canary:
             raise UserError("--canary: regrades with one judge: leave --small out, or --canary")
         to_judge(bench, predictions, files, history, field)
-        cascade = open_cascade(small, judge, out, most_tokens, price, budget)
+        cascade = open_cascade(small, judge, out, most_tokens, price, budget, batch)
         try:
             return judge_answers(bench, predictions, cascade, out, files, prompt, history, repeats, field)
         except Failed as error:
-            raise Failed(f"--budget {budget} for both judges: {error}" if budget is not None else error) from None
+            spent = str(error).startswith("--budget")
+            raise Failed(f"--budget {budget} for both judges: {error}" if spent else error) from None
     regraded = Path(f"{out}-canary")
     spends = regraded if canary else out  # one budget for both
-    opened = open_judge(judge, most_tokens, role="judge", price=price, budget=budget, out=spends)
+    opened = open_judge(judge, most_tokens, "--judge", batch, role="judge", price=price, budget=budget, out=spends)
     to_judge(bench, predictions, files, history, field)  # a wrong file is refused before anything is asked
     agreement = run_canary(opened, regraded, *canary) if canary else None
     result = judge_answers(bench, predictions, opened, out, files, prompt, history, repeats, field)

@@ -82,7 +82,7 @@ def _by_tree(attend, query, key, value, table):  # [B, H, L, d] each, [B, 1, L, 
     for row, *qkv in zip(table.cuts, query.split(1), key.split(1), value.split(1)):
         lengths = [length for tree in row for length in tree]
         lengths.append(query.shape[2] - sum(lengths))  # padding
-        *runs, (rest, _, _) = zip(*(x.split(lengths, dim=2) for x in qkv))
+        *runs, _ = zip(*(x.split(lengths, dim=2) for x in qkv))
         runs, parts = iter(runs), []
         for tree in row:
             _, k, v = trunk = next(runs)
@@ -93,7 +93,7 @@ def _by_tree(attend, query, key, value, table):  # [B, H, L, d] each, [B, 1, L, 
                 parts.append(
                     attend(own[0], torch.cat((k, own[1]), dim=2), torch.cat((v, own[2]), dim=2), sees[None, None])
                 )
-        rows.append(torch.cat([*parts, torch.zeros_like(rest.transpose(1, 2))], dim=1))
+        rows.append(torch.cat([*parts, value.new_zeros(1, lengths[-1], query.shape[1], value.shape[3])], dim=1))
     return torch.cat(rows)
 
 # %% ../../nbs/train/22_attention.ipynb #075e47cc

@@ -19,6 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..conversation import Conversation, check_conversation, dataset_parts, row_groups, rows
+from ..data.records import FIELDS, Unusable, numbered_records, record_reader
 from ..files import UserError, atomic_folder, digest, digest_of, with_parent, write_json
 from ..locks import locked
 from ..models.family import Family
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% auto #0
-__all__ = ['RecordRange', 'record_ranges', 'cache_schema', 'tokenise', 'tokenised_batches', 'cache_key', 'cache_tokens',
-           'CachedTokens']
+__all__ = ['RecordRange', 'data_files', 'record_ranges', 'cache_schema', 'tokenise', 'tokenised_batches', 'cache_key',
+           'cache_tokens', 'CachedTokens']
 
 # %% ../../nbs/train/30_cache.ipynb #b2dba2ea
 class RecordRange(NamedTuple):
@@ -40,27 +41,46 @@ class RecordRange(NamedTuple):
     size: int
     group: int | None = None  # of a parquet file
     lines: tuple = ()  # of another file: (number, value)
+    first_record: dict | None = None  # of a file in a layout of others, which it tells
+
+
+def data_files(data: Path) -> list[Path]:
+    "The files of a dataset's records, in order."
+    return [data] if data.suffix == ".json" and data.is_file() else dataset_parts(data)
 
 
 def record_ranges(data: Path, size: int = 5000) -> Iterator[RecordRange]:
     "A dataset in ranges, in order."
-    for path in dataset_parts(data):
+    for path in data_files(data):
         if path.suffix == ".parquet":
             first = 1
             for group, count in enumerate(row_groups(path)):
                 yield RecordRange(path, first, count, group)
                 first += count
         else:
-            numbered = rows(path)
+            numbered = numbered_records(path)
+            first = tuple(islice(numbered, 1))
+            others = next((record for _, record in first if _is_of_others(path, record)), None)
+            numbered = chain(first, numbered)
             while lines := tuple(islice(numbered, size)):
-                yield RecordRange(path, lines[0][0], len(lines), None, lines)
+                yield RecordRange(path, lines[0][0], len(lines), None, lines, others)
+
+
+def _is_of_others(path: Path, record) -> bool:
+    return path.suffix == ".json" or isinstance(record, dict) and any(name in record for name in FIELDS)
 
 
 def _conversations(records: RecordRange) -> Iterator[Conversation]:
     in_group = records.group is not None
     lines, before = (rows(records.path, records.group), records.first - 1) if in_group else (records.lines, 0)
+    others = records.first_record
+    read = record_reader(records.path, others) if others is not None else None
     for number, row in lines:
-        yield check_conversation(row, f"{records.path}: record {number + before}")
+        where = f"{records.path}: record {number + before}"
+        record = read(number, row) if read else check_conversation(row, where)
+        if isinstance(record, Unusable):
+            raise UserError(f"{where}: {record.reason}: mend the record or remove it")
+        yield record
 
 # %% ../../nbs/train/30_cache.ipynb #3b727924
 def cache_schema() -> pa.Schema:
@@ -187,7 +207,7 @@ def cache_key(family: Family, data: Path) -> str:
     return digest_of(
         {
             "format": 3,  # 1: eleven files of raw numbers; 2: one picture a conversation
-            "data": [digest(path) for path in dataset_parts(data)],
+            "data": [digest(path) for path in data_files(data)],
             "tokenizer": files,
             "template": asdict(family.template),
         }

@@ -16,9 +16,10 @@ import torch
 
 from ..files import UserError
 from ..models.chat_template import probe_template
+from ..models.family import mixing_layers, written_ends
 from ..models.steady import steady_template
 from ..models.template import VICUNA_JINJA, stop_ids, with_pictures
-from ..texts import read_json, reading
+from ..texts import reading
 from .tower import Tower, read_config, silent, tensor_names, tensors
 
 # %% ../../nbs/train/14_language.ipynb #fa10e7dc
@@ -68,6 +69,11 @@ class Language:
                 "name another language model"
             )
         tied = self.config.tie_word_embeddings
+        if tied and body + "embed_tokens.weight" not in names:
+            raise UserError(
+                f"{self.path}: a {self.config.model_type} has its head tied to embeddings that a LLaVA does not find: "
+                "name another language model"
+            )
         return {self.name(name): shape for name, shape in names.items() if name != head or not tied}
 
 # %% ../../nbs/train/14_language.ipynb #aea6020b
@@ -134,6 +140,27 @@ def gguf_file(path: Path) -> Path | None:
     return None
 
 # %% ../../nbs/train/14_language.ipynb #6a0c3092
+def _refuse_kind(config, path: Path) -> None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind, a = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], f"{path}: a {config.model_type}"
+    if kind._is_stateful:
+        raise UserError(
+            f"{a} carries a state from token to token, in which conversations of one row would not be kept apart: "
+            "name another language model"
+        )
+    if not (kind._supports_sdpa and kind._supports_attention_backend):
+        raise UserError(
+            f"{a} attends in a way of its own, which torch's attention does not know and a row of conversations "
+            "cannot be given: name another language model"
+        )
+    if getattr(config, "hidden_size_per_layer_input", None):
+        raise UserError(
+            f"{a} looks its tokens up again in every layer (hidden_size_per_layer_input="
+            f"{config.hidden_size_per_layer_input}), a llava hands on no tokens: name another language model"
+        )
+
+
 def _refuse(config, path: Path) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -147,11 +174,12 @@ def _refuse(config, path: Path) -> None:
             f"{path}: is a {config.model_type} checkpoint, a language model is needed: name such a folder "
             f"(lmsys/vicuna-7b-v1.5)"
         )
-    if odd := sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}):
+    if odd := mixing_layers(config):
         raise UserError(
-            f"{path}: has layers of {odd[0]}, in which conversations of one row would not be kept apart: name "
+            f"{path}: has layers of {odd}, in which conversations of one row would not be kept apart: name "
             f"another language model"
         )
+    _refuse_kind(config, path)
     if kind := getattr(config, "quantization_config", None):
         kind = kind.get("quant_method") if isinstance(kind, dict) else kind.quant_method
         raise UserError(
@@ -199,12 +227,7 @@ def own_template(tokenizer, path: Path) -> tuple[str, list[str]]:  # Jinja, and 
 
 
 def _ends(config, folder: Path, tokenizer) -> list[int]:
-    written = folder / "generation_config.json"
-    ends = (
-        (read_json(written).get("eos_token_id") if written.exists() else None)
-        or config.eos_token_id
-        or tokenizer.eos_token_id
-    )
+    ends = written_ends(folder) or config.eos_token_id or tokenizer.eos_token_id
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 # %% ../../nbs/train/14_language.ipynb #f6c2b483
@@ -226,9 +249,10 @@ def open_language(
     speaker = SimpleNamespace(tokenizer=tokenizer, chat_template=tokenizer.chat_template, image_token="<image>")
     steady, mended = steady_template(speaker, path)
     tokenizer.chat_template = speaker.chat_template = steady or tokenizer.chat_template
-    template, more = probe_template(speaker, path)
+    ends = _ends(config, path, tokenizer)
+    template, more = probe_template(speaker, path, tokenizer.convert_ids_to_tokens(ends))
     try:
-        stops = list(dict.fromkeys([stop_ids(tokenizer, template)[0], *_ends(config, path, tokenizer)]))
+        stops = list(dict.fromkeys([stop_ids(tokenizer, template)[0], *ends]))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stops:

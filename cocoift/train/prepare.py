@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from ..files import UserError, atomic_file, digest
-from ..models.family import TREES, Family, open_family
+from ..models.family import TREES, Family, mixing_layers, open_family
 from ..texts import reading
 from .adapt import adapt
 from .cross_entropy import liger_missing
@@ -153,16 +153,25 @@ def check_ways(recipe: TrainRecipe) -> None:
             raise UserError(f"{option}={asked[option]}: {reason}: leave {option} out, or name another")
 
 
-def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.json says
-    "Refuse what cannot be trained; say what will be."
-    check_trackers(recipe.report_to)
-    family = open_family(recipe.model)
-    _check_shared_rows(recipe)
+def _check_exact(recipe: TrainRecipe, family: Family) -> None:
     if family.name not in TREES:
         raise UserError(
             f"{recipe.model}: is a {family.name} checkpoint, of which nobody has seen that packed rows are exact: "
             f"those of {', '.join(TREES)} are"
         )
+    if odd := mixing_layers(family.config):
+        raise UserError(
+            f"{recipe.model}: has layers of {odd}, in which conversations of one row would not be kept apart: train "
+            "another model"
+        )
+
+
+def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.json says
+    "Refuse what cannot be trained; say what will be."
+    check_trackers(recipe.report_to)
+    family = open_family(recipe.model)
+    _check_shared_rows(recipe)
+    _check_exact(recipe, family)
     plan, _ = read_plan(recipe, family)
     if not len(plan):
         raise UserError(

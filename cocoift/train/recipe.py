@@ -24,7 +24,7 @@ class TrainRecipe(BaseModel):
     model: Path | None = None
     "The checkpoint folder to start from."
     data: Path | None = None
-    "A dataset folder."
+    "A dataset folder, or a file of conversations: the lab's own rows, LLaVA json, messages."
     images: Path | None = None
     "Where its pictures lie."
     out: Path | None = None

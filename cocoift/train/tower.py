@@ -207,6 +207,26 @@ def _stretched(tower: Tower, model, table: torch.Tensor, shape: torch.Size) -> t
     return made.detach().reshape(shape)
 
 # %% ../../nbs/train/12_tower.ipynb #6618c0fa
+def _trained(folder: Path):  # the configuration that a tower was trained with
+    from transformers import MODEL_MAPPING
+
+    trained = read_config(folder, "vision tower")
+    trained = getattr(trained, "vision_config", trained)
+    if type(trained) not in MODEL_MAPPING:
+        raise UserError(
+            f"{folder}: transformers opens no {trained.model_type} inside a llava: name a vision transformer (CLIP, "
+            "SigLIP, DINOv2, DINOv3)"
+        )
+    if not isinstance(getattr(trained, "patch_size", None), int) or not isinstance(
+        getattr(trained, "hidden_size", None), int
+    ):
+        raise UserError(
+            f"{folder}: a {trained.model_type} is no vision transformer, which a LLaVA looks through: name one "
+            f"(CLIP, SigLIP, DINOv2, DINOv3)"
+        )
+    return trained
+
+# %% ../../nbs/train/12_tower.ipynb #d471e3c7
 def open_tower(
     folder: str | Path,  # a tower alone, or a CLIP or SigLIP whole
     pad: str = "square",  # or "crop"
@@ -215,21 +235,14 @@ def open_tower(
     from copy import deepcopy
 
     folder = Path(folder)
-    trained = read_config(folder, "vision tower")
-    trained = getattr(trained, "vision_config", trained)
-    patch = getattr(trained, "patch_size", None)
-    if not isinstance(patch, int) or not isinstance(getattr(trained, "hidden_size", None), int):
-        raise UserError(
-            f"{folder}: a {trained.model_type} is no vision transformer, which a LLaVA looks through: name one "
-            f"(CLIP, SigLIP, DINOv2, DINOv3)"
-        )
+    trained = _trained(folder)
     pictures, size = tower_pictures(folder, pad)
     config = deepcopy(trained)
     if getattr(config, "image_size", size) != size:
         config.image_size = size
     states = tower_states(config, (size, size), folder)
     layer = -2 if len(states) > 5 else -1
-    patches, shape = (size // patch) ** 2, states[layer]
+    patches, shape = (size // trained.patch_size) ** 2, states[layer]
     if len(shape) != 3 or shape[1] < patches or shape[2] != config.hidden_size:
         raise UserError(
             f"{folder}: a {config.model_type} makes no vector of each of the {patches} patches of a picture (its "

@@ -53,7 +53,7 @@ _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "x", "cross", 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SIGNS = dict(zip(_SYMBOLS, "●◆■▲★✖✚⬢"))  # the symbols as letters
 LAYOUT_ORDER = ("every-mixed", "first-uniform", "every-uniform", "first-mixed", "independent")
-_ALWAYS = {name: slot for slot, name in enumerate((*LAYOUT_ORDER, "untuned", "cured", "cured-history", "verbatim"))}
+_ALWAYS = {name: slot for slot, name in enumerate((*LAYOUT_ORDER, "untuned", "cured-history", "cured", "verbatim"))}
 _PAPER = {"LLaVA-COCO-13B": _ALWAYS["every-mixed"], "LLaVA-1.5-13B": _ALWAYS["first-uniform"]}
 
 
@@ -87,8 +87,15 @@ def _slots(names: Sequence[str]) -> dict[str, int]:  # one each; who has an own 
         if own is not None and own not in slots.values():
             slots[name] = own
     slots |= {name: _PAPER[name] for name in names if name in _PAPER}
-    left = (slot for slot in count() if slot not in set(slots.values()))
-    return slots | {name: next(left) for name in sorted(set(names) - set(slots))}
+    for name in sorted(set(names) - set(slots)):
+        slots[name] = _free_slot(set(slots.values()))
+    return slots
+
+
+def _free_slot(taken: set[int]) -> int:  # of a colour that nobody has, while there is one
+    used = {slot % len(COLOURS) for slot in taken}
+    free = (slot for slot in count() if slot not in taken)
+    return next(slot for slot in free if slot % len(COLOURS) not in used or len(used) == len(COLOURS))
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:

@@ -58,9 +58,15 @@ _READINGS = {
 }
 
 
+def _number(value: float, sign: str = "") -> str:
+    text = f"{value:{sign}.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
 def _cell(row) -> str:
-    value = f"{row.value:+.2f}".replace("-", "−")
-    return value if row.low > 0 or row.high < 0 else f"<i>{value}</i>"
+    value, between = _number(row.value, "+"), f"{_number(row.low)} to {_number(row.high)}"
+    value = value if row.low > 0 or row.high < 0 else f"<i>{value}</i>"
+    return f'{value}<br><span style="font-size:9px">{between}</span>'
 
 
 def _row_names(rows: pd.DataFrame) -> pd.Series:
@@ -99,6 +105,7 @@ def _cells(cells: list[list], names: list[str], columns: list[str], most: float)
         colorbar=dict(thickness=8, outlinewidth=0, tickfont=dict(size=10, color=QUIET)),
         text=each(_cell),
         texttemplate="%{text}",
+        textfont=dict(size=13),
         hovertext=each(_hover),
         hoverinfo="text",
     )
@@ -120,7 +127,7 @@ def surgery_map(
     names, columns = list(dict.fromkeys(rows.name)), _columns(rows)
     by_place = {(r.name, r.column): r for r in rows.itertuples(index=False)}
     cells = [[by_place.get((name, column)) for column in columns] for name in names]
-    most = 1.0 if reading == "terse" else max(1e-6, rows.value.abs().max())
+    most = 1.0 if reading == "terse" else max(1.0, rows.value.abs().max())
     figure = go.Figure(_cells(cells, names, columns, most))
     figure.update_xaxes(title_text="layers in which it is hidden", showgrid=False, type="category")
     figure.update_yaxes(autorange="reversed", showgrid=False)

@@ -60,6 +60,10 @@ def test_before_any_quickstart(inside):
     inside.locator("#prompt textarea").press("Enter")  # an example is sent as it is
     expect(inside.locator("#chat-b").get_by_test_id("bot")).to_have_count(5)
     answered(inside)
+    questions = inside.locator("#scene-text li")  # of the dialog that is played, not of what a visitor asks
+    expect(questions).to_have_count(0)
+    inside.locator("#clear").click()
+    expect(questions).to_have_count(4)
 
 
 def test_two_trained_checkpoints_made_meanwhile(inside, guarded, tiny_quickstart):

@@ -1,11 +1,14 @@
 """A checkpoint of ours behind a real vLLM: `make vllm [ARGS=CHECKPOINT]`.
 
 One hundred asks with pictures, in several rounds, are answered by the checkpoint here, by `transformers serve` and by
-vLLM; every answer must be the same. Without ARGS the checkpoint is a random one that `assemble` makes here, whose words
-hang on the picture and on every round before. See README.md beside this file."""
+vLLM; every answer must be the same. Some of them, and others without pictures, go to `vllm run-batch` as a file, and
+must come back as its server answered them. Without ARGS the checkpoint is a random one that `assemble` makes here,
+whose words hang on the picture and on every round before. See README.md beside this file."""
 
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -24,8 +27,9 @@ from tiny import babbler  # noqa: E402
 from cocoift.eval.dialog import ask_at  # noqa: E402
 from cocoift.eval.examine import open_exam  # noqa: E402
 from cocoift.eval.options import EvalOptions  # noqa: E402
-from cocoift.files import UserError  # noqa: E402
+from cocoift.files import Failed, UserError  # noqa: E402
 from cocoift.models.ask import Ask, Model  # noqa: E402
+from cocoift.models.endpoint.batched import BatchedModel  # noqa: E402
 from cocoift.models.endpoint.identity import stated_identity  # noqa: E402
 from cocoift.models.endpoint.server import ServedModel  # noqa: E402
 from cocoift.models.local import LocalModel  # noqa: E402
@@ -35,6 +39,9 @@ from cocoift.world import make_world  # noqa: E402
 WORK = ROOT / ".vllm"
 
 MOST, CONTEXT = 16, 1024  # tokens of an answer, of a dialog
+SECONDS = 1200  # that vLLM may take: a start is a minute of processor, and this machine may have other work
+SMALL = ["--max-model-len", str(CONTEXT), "--max-num-seqs", "16", "--enforce-eager", "--dtype", "float32"]
+QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
 
 
 def repair(packages: Path, install: list) -> None:
@@ -48,22 +55,20 @@ def repair(packages: Path, install: list) -> None:
     fakes.write_text("".join(line for line in lines if not line.startswith("@torch.library.register_fake")))
 
 
-def start_vllm(env: Path, model: Path, folder: Path, seconds: float = 1200) -> Served:
+def start_vllm(env: Path, model: Path, folder: Path, seconds: float = SECONDS) -> Served:
     "vLLM on a checkpoint; returns when it answers."
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     log, address = folder / "vllm.log", ["--host", "127.0.0.1", "--port", str(port)]
-    small = ["--max-model-len", str(CONTEXT), "--max-num-seqs", "16", "--enforce-eager", "--dtype", "float32"]
-    quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [env / "bin/vllm", "serve", model, *address, *small],
+            [env / "bin/vllm", "serve", model, *address, *SMALL],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=os.environ | quiet | {"PYTHONPATH": ""},
+            env=os.environ | QUIET | {"PYTHONPATH": ""},
         )
     return until_it_answers(Served(f"http://127.0.0.1:{port}/v1", model, process, log), seconds)
 
@@ -94,6 +99,48 @@ def answered(model: Model, asks: list[Ask]) -> tuple[list[str], float]:
     return [reply.text for reply in replies], time.perf_counter() - started
 
 
+def too_long(image: str) -> Ask:
+    return Ask.of("Why?", image, [("Is it safe?", "Yes " * 2 * CONTEXT)])
+
+
+def run_batch(env: Path, command: str, folder: Path) -> None:
+    "What `--batch file` says is to be typed."
+    with (folder / "run-batch.log").open("wb") as log:
+        try:
+            subprocess.run(
+                [env / "bin" / shlex.split(command)[0], *shlex.split(command)[1:], *SMALL],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | QUIET | {"PYTHONPATH": ""},
+                check=True,
+                timeout=SECONDS,
+            )
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise SystemExit(f"vllm run-batch: {error}: see {log.name}") from None
+
+
+def check_batch(env: Path, local: LocalModel, asks: list[Ask], wanted: list[str], folder: Path) -> str:
+    "The same answers from a file of requests, and a dialog that is too long is no answer."
+    (out := folder / "batched").mkdir()
+    started, asks = time.perf_counter(), [*asks, too_long(asks[0].image)]
+    for start in range(2):  # the second one reads back what vLLM wrote
+        model = BatchedModel(str(local.path), "file", out, local.pictures, most_tokens=MOST)
+        try:
+            *replies, last = model.answer(asks)
+        except Failed as waiting:
+            if start:
+                raise
+            run_batch(env, re.search("`(vllm run-batch .*?)`", str(waiting))[1], folder)
+    for ask, ours, reply in zip(asks, wanted, replies, strict=False):
+        if reply.text != ours:
+            raise SystemExit(f"vllm run-batch: {ask.rounds}: {reply} instead of {ours!r}")
+    if last.status != "overflow":
+        raise SystemExit(f"vllm run-batch: a dialog that is too long is {last.status}: {last.why}")
+    return f"vllm run-batch: {len(replies)} of {len(wanted)} answers equal, {time.perf_counter() - started:.1f} s"
+
+
 def check_server(server: Served, local: LocalModel, asks: list[Ask], wanted: list[str], name: str) -> str:
     "What it answers, what it says of itself, and how it refuses what is too long."
     model = ServedModel(server.name, local.pictures, most_tokens=MOST, concurrency=8)
@@ -102,8 +149,7 @@ def check_server(server: Served, local: LocalModel, asks: list[Ask], wanted: lis
         if ours != theirs:
             raise SystemExit(f"{name}: {ask.rounds}: {theirs!r} instead of {ours!r}")
     if name == "vllm":
-        long = Ask.of("Why?", asks[0].image, [("Is it safe?", "Yes " * 2 * CONTEXT)])
-        if (reply := model.answer([long])[0]).status != "overflow":
+        if (reply := model.answer([too_long(asks[0].image)])[0]).status != "overflow":
             raise SystemExit(f"vllm: a dialog that is too long is {reply.status}: {reply.why}")
         if (root := stated_identity(server.url, str(server.model)).get("root")) != str(server.model):
             raise SystemExit(f"vllm: says that it serves {root}, not {server.model}")
@@ -125,9 +171,12 @@ def main() -> int:
         server = serve(model, folder) if name != "vllm" else start_vllm(env, model, folder)
         try:
             print(check_server(server, local, asks, wanted, name), flush=True)
+            some = [*asks[:: len(asks) // 12], *(Ask.of(ask.instruction) for ask in asks[:4])]
+            theirs = answered(ServedModel(server.name, local.pictures, most_tokens=MOST), some)[0]
         finally:
             server.process.terminate()
             server.process.wait(60)
+    print(check_batch(env, local, some, theirs, folder), flush=True)
     packages = [p for p in env.glob("lib/python*/site-packages/vllm-*.dist-info")]
     print(json.dumps({"vllm": packages[0].name.split("-")[1].removesuffix(".dist"), "model": str(model)}))
     return 0

@@ -13,19 +13,21 @@ import yaml
 from ..sources.base import load_sources
 
 # %% ../../../nbs/data/build/25_card_head.ipynb #9ff1492e
-_STRICTEST_FIRST = ["cc-by-nc-4.0", "cc-by-sa-4.0", "cc-by-4.0", "apache-2.0", "bsd-3-clause", "bsd-2-clause", "mit"]
+_FREE = ("cc0-1.0", "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0")
+_TO_STRICTEST = ((*_FREE, "cc-by-sa-4.0"), (*_FREE, "cc-by-nc-4.0", "cc-by-nc-sa-4.0"))
+_KNOWN = frozenset(name for names in _TO_STRICTEST for name in names)
 
 
 def hub_licence(stated: str) -> str:
-    "The hub's name of a licence as a source states it; `other` for none and for those it has no name for."
-    text = re.sub(r"[\s_/]+", "-", stated.lower())
-    return next((name for name in _STRICTEST_FIRST if name.removesuffix("-4.0") in text), "other")
+    "The hub's name of a licence as a source states it; `other` for none, for more than one, and for any not known here."
+    name = re.sub(r"[\s_/]+", "-", stated.strip().lower())
+    return name if name in _KNOWN else "other"
 
 
 def strictest(stated: list[str]) -> str:
-    "The licence of a set made of sources under these."
+    "The licence of a set made of sources under these; `other` where no single one of them keeps what all ask for."
     names = {hub_licence(text) for text in stated}
-    return "other" if "other" in names or not names else next(name for name in _STRICTEST_FIRST if name in names)
+    return next((max(names, key=order.index) for order in _TO_STRICTEST if names and names <= {*order}), "other")
 
 # %% ../../../nbs/data/build/25_card_head.ipynb #4e7e8e7b
 def _size(conversations: int) -> str:
@@ -54,7 +56,7 @@ def card_head(
     known, used = load_sources(), _used(manifest)
     stated = [licence for name in used for licence in stated_licences(manifest, name)]
     licence = strictest(stated)
-    mixed = "mixed-non-commercial" if "cc-by-nc-4.0" in map(hub_licence, stated) else "mixed"
+    mixed = "mixed-non-commercial" if any("-nc-" in hub_licence(text) for text in stated) else "mixed"
     splits = files if isinstance(files, dict) else {"train": files}
     head = {
         "license": licence,

@@ -19,7 +19,7 @@ from .requests import GenerationSetup
 from ...dataset import pictures_of
 from ...files import UserError, check_output, digest_of
 from ...locks import only_one
-from ...models.endpoint.batch_api import BatchApi, BatchFiles
+from ...models.endpoint.batch_api import BatchApi, BatchFiles, check_batch
 from ...models.endpoint.batches import Batches, check_submitted
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine
@@ -41,17 +41,22 @@ class Service:
     price: Price = field(default_factory=Price)
     budget: float | None = None
     shared_budget: bool = False  # of all runs that share the cache
-    concurrency: int = 16  # for each server
+    concurrency: int | None = None  # for each server; 16 if not given
     cache: Path | None = None  # if not given, answers.sqlite beside the new set
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    timeout: float = 300.0  # seconds, of one request
+    timeout: float | None = None  # seconds, of one request; 300 if not given
     skip_failed: bool = False  # let requests that got no answer be rejects
     batch: str | None = None  # api: a batch of the endpoint; file: a file for `vllm run-batch`; else asked one by one
 
     def __post_init__(self):
-        if self.batch not in (None, "api", "file"):
-            raise UserError(f"--batch {self.batch}: is api or file")
+        check_batch(self.batch)
+        paced = ("concurrency", "timeout", "requests_per_minute", "tokens_per_minute")
+        if self.batch and (named := next((name for name in paced if getattr(self, name) is not None), "")):
+            raise UserError(
+                f"--{named.replace('_', '-')}: is for requests that are sent one by one, and --batch {self.batch} sends "
+                "files: leave one of them out"
+            )
         if self.batch == "file" and self.endpoint:
             raise UserError(
                 "--batch file: nobody is asked, `vllm run-batch` carries the file out: leave --endpoint out"
@@ -130,16 +135,15 @@ def _earlier(run: GenerationRun, out: Path) -> dict:  # its entry in the manifes
 
 
 def _known(service: Service, cache: Cache, name: str, out: Path) -> KnownServer:
-    file = cache.path.with_name(f"server-{name}.json")
-    return KnownServer(file, endpoints(service.endpoint), service.model, out, "name another cache with --cache")
+    file, urls = cache.path.with_name(f"server-{name}.json"), endpoints(service.endpoint) if service.endpoint else ()
+    return KnownServer(file, urls, service.model, out, "name another cache with --cache")
 
 
 def _batches(run: GenerationRun, service: Service, cache: Cache, name: str, out: Path) -> Batches:
+    known = _known(service, cache, name, out)
     return Batches(
         cache.path.with_name(f"batches-{name}"),
-        BatchFiles()
-        if service.batch == "file"
-        else BatchApi(*endpoints(service.endpoint), _known(service, cache, name, out)),
+        BatchFiles(known) if service.batch == "file" else BatchApi(*known.urls, known),
         cache,
         run.setup.gallery,
         service.paid,
@@ -152,18 +156,18 @@ def _batches(run: GenerationRun, service: Service, cache: Cache, name: str, out:
 
 def _engine(run: GenerationRun, service: Service, cache: Cache, name: str, out: Path) -> Engine:
     limits = Limits(service.requests_per_minute, service.tokens_per_minute)
-    known, urls = _known(service, cache, name, out), endpoints(service.endpoint)
+    known = _known(service, cache, name, out)
     return Engine(
-        urls,
+        known.urls,
         cache,
         run.setup.gallery,
-        service.concurrency,
+        service.concurrency or 16,
         limits,
         service.price,
         service.budget,
         name,
         run.setup.role,
-        service.timeout,
+        service.timeout or 300.0,
         known=known,
         shared=service.shared_budget,
     )
@@ -192,8 +196,7 @@ def write(
     with only_one(out, "written"):
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: was just written by another process: run the command again")
-        if service.batch != "api":
-            check_submitted(store.with_name(f"batches-{name}"))
+        check_submitted(store.with_name(f"batches-{name}"), store, service.batch)
         cache = Cache(store)
         engine = (_batches if service.batch else _engine)(run, service, cache, name, out)
         with only_one(store.with_name(f"batches-{name}"), "asked") if service.batch else nullcontext():

@@ -36,6 +36,12 @@ class BatchReply:
     response: RawResponse = field(default_factory=RawResponse)  # by which it is billed
     respell: tuple[str, str | None] | None = None  # a parameter that the server does not take so, and its other name
 
+    @property
+    def fingerprint(self) -> object:
+        "What the server says that it was computed by, if anything."
+        body = json.loads(self.response.data or b"{}")
+        return body.get("system_fingerprint") if isinstance(body, dict) else None
+
 
 def _complaint(value: object) -> str:
     while isinstance(value, dict):

@@ -9,37 +9,59 @@ __all__ = ['check_submitted', 'Batches']
 import json
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from ...files import Failed, UserError, write_json
-from .batch_api import BatchApi, BatchFiles
+from .batch_api import BatchApi, BatchFiles, TooMuch
 from .batch_file import BATCH_BYTES, BATCH_REQUESTS, BatchReply, batch_line, read_replies
 from .cache import Cache
 from .money import Budget, Price, prompt_tokens
 from .request import Answer, ImageParts, Request
-from .spending import Spending
+from .spending import Spending, new_call
 from .tasks import Task
 from ...texts import read_object
 
 # %% ../../../nbs/models/endpoint/28_batches.ipynb #679f1099
 _PICTURE = re.compile(r"data:image/[^\"]*")
+_FINAL = ("overflow", "unfit", "refused")  # of a request that is not sent again
 
 
-def check_submitted(folder: Path) -> None:
-    "Refuse to ask in another way what a server was given as batches: both would be billed."
+def _read_state(folder: Path) -> dict:
     file = folder / "batches.json"
-    parts = read_object(file, "delete the folder").get("parts", {}) if file.exists() else {}
-    if under_way := [part for part in parts.values() if "creating" in part and not part.get("over")]:
+    state = read_object(file, "delete the folder") if file.exists() else {}
+    return {"spelled": {}, "parts": {}, "final": {}} | state
+
+
+def check_submitted(
+    folder: Path,  # of the batches of a run
+    store: Path,  # of its answers
+    way: str | None = None,  # in which it is asked now: api, file, or one by one
+) -> None:
+    "Refuse to ask in another way what was given away as batches, and take back what was not yet."
+    state = _read_state(folder)
+    parts = [part for part in state["parts"].values() if not part.get("over")]
+    if way != "api" and (under_way := [part for part in parts if "creating" in part]):
         name = under_way[0].get("batch", "of file " + under_way[0]["file"])
         raise UserError(
             f"{folder}: {len(under_way)} batches of this run are under way and billed ({name}): go on with --batch api "
-            "and the same --endpoint, or cancel them there and delete this folder"
+            "and the same server, or cancel them there and delete this folder"
         )
+    if way != "file" and (waiting := sum(part["requests"] for part in parts if part.get("waits"))):
+        raise UserError(
+            f"{folder}: {waiting} requests of this run wait for `vllm run-batch`: go on with --batch file, or delete "
+            "this folder"
+        )
+    if way is None and parts:
+        for part in parts:
+            with Spending(Cache(store)).settling(part["call"], (0, 0), 0.0):
+                part["over"] = True
+        write_json(folder / "batches.json", state)
 
 
 class Batches:
@@ -62,25 +84,36 @@ class Batches:
         self.account = Budget(Spending(cache), run, role, budget, shared)
         self.counts: Counter[str] = Counter()  # requests, cached, tokens_in, tokens_out, saved_in, saved_out
         self.cost = self.saved = 0.0
-        self._state_file = self.folder / "batches.json"
         self._failed: dict[str, Answer] = {}
         self._seen: set[str] = set()  # keys that were counted
 
     def ask(self, tasks: Callable[[], Iterable[Task]], desc: str = "") -> dict[str, Answer]:
         "Carry tasks out as far as they go; what got no answer, by the key of its request."
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._state = read_object(self._state_file, "delete the folder") if self._state_file.exists() else {}
-        self._state = {"spelled": {}, "parts": {}} | self._state
+        self._take_up()
         while True:
             self._finish(desc)
             if not self._write(self._wanted(tasks())):
                 return self._failed
 
+    def _take_up(self) -> None:  # what an earlier start has left, which may have been killed
+        self._state = _read_state(self.folder)
+        self._failed |= {key: Answer(status=status, why=why) for key, (status, why) in self._state["final"].items()}
+        for name, part in list(self._state["parts"].items()):
+            if part.get("over"):
+                self._remove(name, part)
+            elif not part.get("entered", True):
+                self._enter(name, part)
+
     def _note(self) -> None:
-        write_json(self._state_file, self._state)
+        write_json(self.folder / "batches.json", self._state)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"requests-{name}.jsonl"
+
+    def _remove(self, name: str, part: Mapping) -> None:  # an output that somebody else wrote stays his
+        for kind in ("requests",) if part.get("waits") else ("requests", "output", "errors"):
+            (self.folder / f"{kind}-{name}.jsonl").unlink(missing_ok=True)
 
     # What is asked next
 
@@ -116,54 +149,74 @@ class Batches:
         return body
 
     def _write(self, requests: Iterator[Request]) -> bool:  # whether anything was
-        wrote, waiting = False, None
-        while True:
+        wrote, waiting = False, next(requests, None)
+        if waiting and self.carrier.known:
+            self.carrier.known.look()
+        while waiting:
             part, waiting = self._fill(requests, waiting)
-            wrote |= part
-            if waiting is None:
-                return wrote
-            if not part:  # the budget does not cover one more
-                if not wrote:
-                    raise Failed(self.account.why_not(self.price.cost(*self._bound(waiting))))
-                return wrote
+            if not (part or wrote):  # the budget does not cover one more
+                raise Failed(self.account.why_not(self.price.cost(*self._bound(waiting))))
+            wrote = True
+            if not part or "most" in self._state:  # the rest is for later
+                break
+        return wrote
 
     def _fill(self, requests: Iterator[Request], waiting: Request | None) -> tuple[bool, Request | None]:
         name, unfinished = f"{len(self._state['parts']) + 1:04d}", self.folder / "unfinished"
         spent, limit, room = sum(self.account.spent()), self.account.limit, float("inf")
         room = room if limit is None else limit - spent + 1e-9
         bounds, count, size, last = (0, 0), 0, 0, None
+        most = self._state.get("most", BATCH_REQUESTS)
         with open(unfinished, "wb") as file:
             while waiting or (waiting := next(requests, None)):
                 bound, line = self._bound(waiting), batch_line(waiting.key, self._body(waiting))
                 more = (bounds[0] + bound[0], bounds[1] + bound[1])
-                full = count and (count == BATCH_REQUESTS or size + len(line) > BATCH_BYTES)
+                full = count and (count == most or size + len(line) > BATCH_BYTES)
                 if full or self.price.cost(*more) > room:
                     break
                 file.write(line)
                 bounds, count, size, last, waiting = more, count + 1, size + len(line), waiting, None
-        call = self.account.enter(bounds, self.price.cost(*bounds)) if count else None
-        if call is None:  # also where another process has spent the room meanwhile
+        if not count:
             unfinished.unlink()
-            return False, waiting or last
+            return False, waiting
         os.replace(unfinished, self._path(name))
-        self._state["parts"][name] = {"requests": count, "model": last.model, "call": call}
+        entry = {"call": new_call(), "tokens": bounds, "most": self.price.cost(*bounds), "entered": False}
+        self._state["parts"][name] = part = {"requests": count, "model": last.model, **entry}
         self._note()
-        self.account.spending.leave(call)  # it outlives this process
-        self.counts["requests"] += count
-        return True, waiting
+        entered = self._enter(name, part)
+        self.counts["requests"] += count * entered
+        return entered, waiting if entered else last
+
+    def _enter(self, name: str, part: dict) -> bool:  # not where another process has spent the room meanwhile
+        if self.account.enter(part["tokens"], part["most"], part["call"]) is None:
+            del self._state["parts"][name]
+            self._note()
+            self._path(name).unlink(missing_ok=True)
+            return False
+        self.account.spending.leave(part["call"])  # it outlives this process
+        part["entered"] = True
+        self._note()
+        return True
 
     # What was asked
 
     def _finish(self, desc: str) -> None:
         parts = {name: part for name, part in self._state["parts"].items() if not part.get("over")}
-        for name, part in parts.items():
-            self.carrier.send(part, self._path(name), self._note)
+        for name, part in list(parts.items()):
+            try:
+                self.carrier.send(part, self._path(name), self._note)
+            except TooMuch as error:
+                self._send_less(name, parts.pop(name), error)
         total = sum(part["requests"] for part in parts.values())
         done, looks = dict.fromkeys(parts, 0), 0
         with tqdm(total=total, desc=desc, unit="request", disable=None if desc and total else True) as bar:
             while parts:
                 for name, part in list(parts.items()):
-                    over, done[name], refused = self.carrier.look(part, self._path(name))
+                    try:
+                        over, done[name], refused = self.carrier.look(part, self._path(name))
+                    except TooMuch as error:
+                        self._send_less(name, parts.pop(name), error)
+                        continue
                     if over:
                         self._take_in(name, part, refused)
                         done[name] = parts.pop(name)["requests"]
@@ -172,11 +225,21 @@ class Batches:
                     self.carrier.wait([(part, self._path(name)) for name, part in parts.items()], looks)
                     looks += 1
 
+    def _send_less(self, name: str, part: dict, why: TooMuch) -> None:  # the requests are wanted again
+        others = any("batch" in p and not p.get("over") for p in self._state["parts"].values() if p is not part)
+        most = part["requests"] if others else part["requests"] // 2
+        self._settle(part, [], {})
+        self._state["most"] = most or BATCH_REQUESTS
+        self._end(name, part)
+        if not most:
+            raise Failed(f"{why}: not one request fits now: the same command goes on when others are through")
+        tqdm.write(f"{why}: from now on at most {most} requests are sent at a time", file=sys.stderr)
+
     def _take_in(self, name: str, part: dict, refused: str) -> None:
         path = self._path(name)
         if refused:
             self._settle(part, [], {})
-            self._end(part, [path])
+            self._end(name, part)
             raise Failed(
                 f"{path}: batch {part['batch']} was refused ({refused}): the same command sends its requests again"
             )
@@ -188,10 +251,14 @@ class Batches:
                     wrong = "stands twice" if reply.key in replies else f"is of no request in {path.name}"
                     raise UserError(f"{file}: {reply.key} {wrong}: is it another batch's?")
                 replies[reply.key] = reply
+                if self.carrier.known:
+                    self.carrier.known.recognise(reply.fingerprint)
         self._settle(part, list(replies.values()), sent)
         for key in sent.keys() - replies.keys():
             self._failed[key] = Answer(status="error", why="the batch came back without this request")
-        self._end(part, [path, *(files if isinstance(self.carrier, BatchApi) else [])])
+        if "most" in self._state:
+            self._state["most"] = min(BATCH_REQUESTS, 2 * self._state["most"])
+        self._end(name, part)
 
     def _sent(self, path: Path) -> dict[str, dict]:  # what must be known of each request, by key
         with open(path, "rb") as file:
@@ -214,17 +281,19 @@ class Batches:
                 self._state["spelled"][reply.respell[0]] = reply.respell[1]
             elif reply.answer.status not in ("ok", "refused") or not any(tokens):
                 self._failed[reply.key] = answers[reply.key]
+                if reply.answer.status in _FINAL:
+                    self._state["final"][reply.key] = [reply.answer.status, reply.answer.why]
         billed = tuple(sum(a.tokens[k] for a in answers.values()) for k in (0, 1))
-        with self.account.spending.settling(part["call"], billed, self.price.cost(*billed)):
+        with self.account.spending.settling(part["call"], billed, self.price.cost(*billed)) as first:
             for key, answer in answers.items():
                 if answer.status in ("ok", "refused") and any(answer.tokens):
                     self.cache.put(key, sent[key]["model"], answer, self.run_id, self.role)
                     self._seen.add(key)
-        self.counts.update(tokens_in=billed[0], tokens_out=billed[1])
-        self.cost += self.price.cost(*billed)
+        if first:
+            self.counts.update(tokens_in=billed[0], tokens_out=billed[1])
+            self.cost += self.price.cost(*billed)
 
-    def _end(self, part: dict, files: list[Path]) -> None:
+    def _end(self, name: str, part: dict) -> None:
         part["over"] = True
         self._note()
-        for file in files:
-            file.unlink(missing_ok=True)
+        self._remove(name, part)

@@ -21,6 +21,7 @@ from ...texts import read_object
 # %% ../../../nbs/models/endpoint/23_identity.ipynb #e11e579d
 _PATIENCE = 10.0  # seconds, for the list of models
 _NOW = 60.0  # seconds: a `created` so near says when it was asked
+_BY_FILE = "vllm run-batch"  # for an address, where no server is asked
 
 
 def _entries(url: str) -> list[dict]:  # `openai.APIConnectionError` where no server answers
@@ -108,7 +109,7 @@ class KnownServer:
     def __init__(
         self,
         file: str | Path,  # server.json
-        url: str | Sequence[str],  # several: replicas
+        url: str | Sequence[str],  # several: replicas; none: files of requests, which somebody else carries out
         model: str,
         run: str | Path | None = None,  # what is begun on it; if not given, the folder of the file
         instead: str = "name a new folder with --out",  # what else can be done
@@ -135,7 +136,8 @@ class KnownServer:
         "Before the first request: is it the server that the folder knows? What is new of it is remembered."
         with self._looking:
             if not self.looked:
-                self._compare(stated_identities(self.urls, self.model))
+                by_file = {"address": _BY_FILE, "model": self.model}
+                self._compare(stated_identities(self.urls, self.model) if self.urls else [by_file])
                 self.looked = True
 
     def look_again(self, url: str) -> None:

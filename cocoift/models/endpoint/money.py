@@ -29,7 +29,7 @@ class Price(BaseModel):
     output: float = Field(0.0, ge=0)
     image: int = Field(576, ge=0)  # tokens of a picture, or of its overview where it is tiled
     tile: int = Field(0, ge=0)  # tokens of each tile of 512 pixels; 0 where pictures are not tiled
-    batch: float = Field(0.5, ge=0)  # of the price, for what is sent as a batch: OpenAI asks half
+    batch: float = Field(1.0, ge=0)  # of the price, for what is sent as a batch: 0.5 where half is asked
 
     def picture(self, width: int, height: int) -> int:  # tokens
         "How many tokens a picture is."
@@ -116,9 +116,14 @@ class Budget:
                 async with asyncio.timeout(0.2):
                     await self._settled.wait()
 
-    def enter(self, tokens: tuple[int, int], most: float) -> int | None:  # the call's number
+    def enter(
+        self,
+        tokens: tuple[int, int],
+        most: float,
+        number: int | None = None,  # one of `new_call`, written down before
+    ) -> int | None:  # the call's number
         "Enter a call at the most it may cost, if the budget covers it."
-        return self.spending.begin(self.run, self.role, tokens, most, self.limit, self.of is None)
+        return self.spending.begin(self.run, self.role, tokens, most, self.limit, self.of is None, number)
 
     def spent(self) -> tuple[float, float]:  # spent; under way, or never known, at most
         "What was spent of it."

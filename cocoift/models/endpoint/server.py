@@ -59,7 +59,7 @@ class ServedModel(Model):
         seed: int | None = None,  # draw instead of taking the likeliest
         **options,  # of the engine: concurrency, limits, price, budget, timeout
     ):
-        (self.urls, self.name), self.spec = parse_server(spec), spec
+        (self.urls, self.name), self.spec = self.parts_of(spec), spec
         self.pictures, self.image_parts = {} if pictures is None else pictures, ImageParts(pictures or {})
         self.most_tokens, self.seed = most_tokens, seed
         path = cache.path if isinstance(cache, Cache) else cache
@@ -69,6 +69,11 @@ class ServedModel(Model):
         self.window = _WAVES * self.engine.concurrency
         drawn = {"decoding": "greedy"} if seed is None else {"decoding": "temperature 1", "seed": seed}
         self.about = {"server": self.name, **drawn, "most_tokens": most_tokens, "longest": self.image_parts.longest}
+
+    @staticmethod
+    def parts_of(spec: str) -> tuple[tuple[str, ...], str]:
+        "Addresses, and the model's name there."
+        return parse_server(spec)
 
     def repeat(self, seed: int) -> "ServedModel":
         "The same model, drawing its answers."
@@ -82,11 +87,14 @@ class ServedModel(Model):
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
         "One reply to each, in order; all are asked at once."
+        requests = [self.request(ask) for ask in asks]
+        return [_reply(request, answer) for request, answer in zip(requests, self.answers(requests))]
+
+    def answers(self, requests: Sequence[Request]) -> list[Answer]:
+        "The same of what is sent."
         if self._cache and not self.engine.cache:
             self.engine.cache = self._cache if isinstance(self._cache, Cache) else Cache(self._cache)
-        requests = [self.request(ask) for ask in asks]
-        answers = ask_all(self.engine, requests)
-        return [_reply(request, answer) for request, answer in zip(requests, answers)]
+        return ask_all(self.engine, requests)
 
     def stream(
         self, ask: Ask, settings: Settings, stop: Event, pictures: Mapping[str, Path] | None = None
