@@ -51,8 +51,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _may_not_write(error: Exception) -> bool:
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    told = [cause for cause in _causes(error) if isinstance(cause, (HfHubHTTPError, LocalTokenNotFoundError))]
-    return any(isinstance(e, LocalTokenNotFoundError) or e.response.status_code in (401, 403) for e in told)
+    refusals = [cause for cause in _causes(error) if isinstance(cause, (HfHubHTTPError, LocalTokenNotFoundError))]
+    return any(isinstance(e, LocalTokenNotFoundError) or e.response.status_code in (401, 403) for e in refusals)
 
 
 def _in_line(path: str | Path, error: Exception, writes: bool) -> str:
