@@ -49,11 +49,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _may_not_write(error: Exception) -> bool:
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    return any(
-        isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403) for cause in _causes(error)
-    )
+    refusals = [cause for cause in _causes(error) if isinstance(cause, (HfHubHTTPError, LocalTokenNotFoundError))]
+    return any(isinstance(e, LocalTokenNotFoundError) or e.response.status_code in (401, 403) for e in refusals)
 
 
 def _in_line(path: str | Path, error: Exception, writes: bool) -> str:
@@ -62,13 +61,13 @@ def _in_line(path: str | Path, error: Exception, writes: bool) -> str:
         text = str(error)
         other = "RevisionNotFoundError" if text.startswith("Revision") else "RepositoryNotFoundError"
         names = ["GatedRepoError" if "is a gated dataset" in text else other]
+    if writes and _may_not_write(error):
+        return f"{path}: is not this user's to write: log in with `hf auth login` or HF_TOKEN, as one who may"
     if is_remote(path) and (_UNREACHED & set(names) or _is_offline()):
         from huggingface_hub.constants import ENDPOINT
 
         copy = "" if writes else ", or name a local copy"
         return f"{path}: no hub is reached at {ENDPOINT}: check the network, HF_ENDPOINT and HF_HUB_OFFLINE{copy}"
-    if writes and _may_not_write(error):
-        return f"{path}: is not this user's to write: log in with `hf auth login` or HF_TOKEN, as one who may"
     known = next((name for name in _MENDS if name in names), "")
     if known and (known != "FileNotFoundError" or is_remote(path)):
         return f"{path}: {_WHAT[known]}: {_MENDS[known]}"

@@ -173,7 +173,7 @@ class Worker:
                 f"the last good checkpoint is {self.checkpoints.latest() or 'not yet written'}"
             ) from None
         if _orphan(self.parent, self.host):
-            sys.exit("the command that started this is gone")  # not 0: the launcher then stops the other ranks
+            os._exit(1)  # at once, there is nobody to tell; not 0: the launcher then stops the other ranks
         if self.first:
             self.write(step + 1, result, self.recipe.lr * share, time.perf_counter() - start)
         if step + 1 < self.steps and (result.stop or (step + 1) % self.recipe.checkpoint == 0):
