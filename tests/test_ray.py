@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cocoift.data.build.make import build
-from cocoift.data.build.on_ray import RAY_SETTINGS, OnRay, start_patiently
+from cocoift.data.build.on_ray import RAY_SETTINGS, OnRay, quick_imports, start_patiently
 from cocoift.data.build.recipe import BuildRecipe
 from cocoift.files import Failed
 from cocoift.options import load_recipe
@@ -64,10 +64,11 @@ def cluster():
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    nodes = start_patiently(lambda: Cluster(initialize_head=True, head_node_args=small))
-    start_patiently(lambda: nodes.add_node(**small))
-    yield nodes
-    nodes.shutdown()
+    with quick_imports():
+        nodes = start_patiently(lambda: Cluster(initialize_head=True, head_node_args=small))
+        start_patiently(lambda: nodes.add_node(**small))
+        yield nodes
+        nodes.shutdown()
 
 
 def blocks(home: Path, out: str) -> dict[str, int]:  # those that are read, and which files they are
@@ -145,6 +146,14 @@ def test_a_start_that_is_too_slow_is_made_again(home, tmp_path):
     done = subprocess.run(command, cwd=home, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "slept").exists() and contents(home / "again") == contents(home / "set")
+
+
+def test_processes_of_ray_leave_out_a_grammar():
+    read = "import sys, jsonschema; print([name for name in ('rfc3987_syntax', 'lark') if name in sys.modules])"
+    before = os.environ.get("PYTHONPATH")
+    with quick_imports():
+        done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True)
+    assert (done.stdout, os.environ.get("PYTHONPATH")) == ("[]\n", before), done.stderr
 
 
 def test_a_start_that_stays_too_slow(home, monkeypatch):
