@@ -300,7 +300,15 @@ def plain(data: Path, out: Path) -> None:
         json.dump(conversations, file)
 
 
-OWN = ("raylet", "gcs_server", "/ray/dashboard/", "/ray/_private/", "/ray/autoscaler/")  # processes of Ray itself
+OWN = (
+    "raylet",
+    "gcs_server",
+    "ray::DashboardAgent",
+    "ray::RuntimeEnvAgent",
+    "/ray/dashboard/",
+    "/ray/_private/",
+    "/ray/autoscaler/",
+)  # processes of Ray itself
 
 
 def part_of(process: psutil.Process, parent: int) -> str:
