@@ -1,6 +1,7 @@
 "A build on a Ray cluster of two nodes: the same bytes, by way of stops and dead workers; and clusters that are none."
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import psutil
 import pytest
 
 from cocoift.data.build.make import build
-from cocoift.data.build.on_ray import OnRay
+from cocoift.data.build.on_ray import RAY_SETTINGS, OnRay, quick_imports, start_patiently
 from cocoift.data.build.recipe import BuildRecipe
+from cocoift.files import Failed
 from cocoift.options import load_recipe
 from cocoift.world import make_world
 
@@ -59,11 +61,14 @@ def home(tmp_path_factory) -> Path:
 def cluster():
     from ray.cluster_utils import Cluster
 
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=small)
-    nodes.add_node(**small)
-    yield nodes
-    nodes.shutdown()
+    with quick_imports():
+        nodes = start_patiently(lambda: Cluster(initialize_head=True, head_node_args=small))
+        start_patiently(lambda: nodes.add_node(**small))
+        yield nodes
+        nodes.shutdown()
 
 
 def blocks(home: Path, out: str) -> dict[str, int]:  # those that are read, and which files they are
@@ -121,6 +126,49 @@ def test_a_stopped_build_goes_on(home, cluster):
     done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(before) > 1 and contents(home / "stopped") == contents(home / "set")
+
+
+SLOW = """import os, sys, time
+if sys.orig_argv[1:] and any(name.endswith("dashboard/agent.py") for name in sys.orig_argv):
+    try:
+        os.mkdir({once!r})
+        time.sleep(60)
+    except FileExistsError:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_a_start_that_is_too_slow_is_made_again(home, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SLOW.format(once=str(tmp_path / "slept")))
+    command = [sys.executable, "-c", COMMAND, "build", "r.yaml", "--data", "world", "--out", "again", "--engine", "ray"]
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, cwd=home, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "slept").exists() and contents(home / "again") == contents(home / "set")
+
+
+def test_processes_of_ray_leave_out_a_grammar():
+    read = "import sys, jsonschema; print([name for name in ('rfc3987_syntax', 'lark') if name in sys.modules])"
+    before = os.environ.get("PYTHONPATH")
+    with quick_imports():
+        done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True)
+    assert (done.stdout, os.environ.get("PYTHONPATH")) == ("[]\n", before), done.stderr
+
+
+def test_a_start_that_stays_too_slow(home, monkeypatch):
+    told = "The current node timed out during startup. This could happen because ..."  # as Ray 2.60 does
+    half = []
+
+    def start(*_, **__):
+        half.append(subprocess.Popen(["sleep", "60"]))
+        raise Exception(told)
+
+    monkeypatch.setattr(ray, "init", start)
+    with pytest.raises(Failed, match="did not start on this machine in 3 tries: .* 15 seconds .* leave --engine out$"):
+        with OnRay():
+            pass
+    assert len(half) == 3 and not any(psutil.pid_exists(process.pid) for process in half)
 
 
 def refused(typed, home: Path, *options) -> str:

@@ -1,18 +1,22 @@
 """How long a build takes, beside the straightforward way: json.load, dictionaries by image, json.dump.
 
-    python tests/bench/build.py [--sizes 100000 1000000 10000000] [--plain 1000000] [--ray] [--quick]
+    python tests/bench/build.py [--records 100000 1000000 10000000] [--plain 1000000] [--engine embedded ray] [--quick]
 
 Makes annotation files in the layout of COCO captions, VQAv2, Visual Genome's question answers and region descriptions,
 with so many records in all, and builds a data set from them both ways, each in processes of its own, one after the
 other. Both ways do one job: the same records, merged by image, exact duplicates settled, val2017 left out, worded and
-laid out by the same functions, written; that they made the same rounds is checked. Memory is the highest sum of the
-proportional set sizes of all processes of a build, sampled. `--plain N` is the largest size that the straightforward
-way is given; above it, its figures are those of that size times the ratio of the sizes. `--ray` builds each size on Ray
-too, on a cluster of this machine that starts and ends with the build, and checks that the files are the same."""
+laid out by the same functions, written; that they made the same rounds is checked. `--plain N` is the largest size that
+the straightforward way is given; above it, its figures are those of that size times the ratio of the sizes. `--engine
+ray` builds each size on Ray, on a cluster of this machine that starts and ends with the build; with both engines, that
+the files are the same is checked.
+
+Memory is the highest sum of the proportional set sizes of all processes of a build, sampled; `parent_mb`, `workers_mb`
+and `ray_mb` (Ray's own processes) are the highest of each alone. `user_s` and `system_s` are of all of them."""
 
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -197,11 +201,10 @@ def on_ray(data: Path, out: Path) -> None:
     build(recipe(), data, out, engine="ray")
 
 
-def same_files(one: Path, other: Path) -> bool:
-    names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    return names == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file()) and all(
-        (one / name).read_bytes() == (other / name).read_bytes() for name in names
-    )
+def digests(out: Path) -> dict[str, str]:  # of a set's files
+    from cocoift.files import digest
+
+    return {str(path.relative_to(out)): digest(path) for path in sorted(out.rglob("*")) if path.is_file()}
 
 
 def plain(data: Path, out: Path) -> None:
@@ -297,34 +300,57 @@ def plain(data: Path, out: Path) -> None:
         json.dump(conversations, file)
 
 
-def sample(process: psutil.Process, used: dict[int, float]) -> float:  # MB; `used` gets each process's seconds
-    total = 0
+OWN = (
+    "raylet",
+    "gcs_server",
+    "ray::DashboardAgent",
+    "ray::RuntimeEnvAgent",
+    "/ray/dashboard/",
+    "/ray/_private/",
+    "/ray/autoscaler/",
+)  # processes of Ray itself
+
+
+def part_of(process: psutil.Process, parent: int) -> str:
+    if process.pid == parent:
+        return "parent_mb"
+    called = [process.name(), *process.cmdline()]
+    return "ray_mb" if any(own in word for own in OWN for word in called[:3]) else "workers_mb"
+
+
+def sample(process: psutil.Process, used: dict[int, tuple[float, float]]) -> Counter:
+    "MB by part; `used` gets each process's seconds, user and system."
+    held = Counter()
     for one in [process, *process.children(recursive=True)]:
         try:
-            total += one.memory_full_info().pss
-            used[one.pid] = sum(one.cpu_times()[:2])
+            held[part_of(one, process.pid)] += one.memory_full_info().pss / 2**20
+            used[one.pid] = one.cpu_times()[:2]
         except psutil.Error:
             pass
-    return total / 2**20
+    return held
 
 
 def timed(way: str, data: Path, out: Path) -> dict:
     "Seconds by the clock and of processors, and peak memory, of one way in a process of its own."
-    start, peak, used = time.perf_counter(), 0.0, {}
+    start, peak, used = time.perf_counter(), Counter(), {}
     child = subprocess.Popen(
         [sys.executable, __file__, "--way", way, "--data", data, "--out", out], stderr=subprocess.PIPE, text=True
     )
     process = psutil.Process(child.pid)
     while child.poll() is None:
         try:
-            peak = max(peak, sample(process, used))
+            held = sample(process, used)
         except psutil.Error:
-            pass
+            continue
+        held["peak_mb"] = sum(held.values())
+        peak |= held
         time.sleep(0.05)
     seconds = time.perf_counter() - start
     if child.returncode:
         sys.exit(f"{way}: {child.stderr.read()}")
-    return {"seconds": round(seconds, 2), "processor_s": round(sum(used.values()), 2), "peak_mb": round(peak, 1)}
+    user, system = map(sum, zip(*used.values()))
+    processor = {"processor_s": user + system, "user_s": user, "system_s": system}
+    return {name: round(value, 2) for name, value in {"seconds": seconds, **processor, **peak}.items()}
 
 
 def rounds_of(out: Path) -> Counter:  # instruction and answer of every round, by a hash
@@ -341,47 +367,55 @@ def rounds_of(out: Path) -> Counter:  # instruction and answer of every round, b
     return Counter(map(hash, said))
 
 
+def built(size: int, engines: list[str], plainly: bool) -> dict:
+    "Figures of one size; what each way made is deleted before the next one begins."
+    with TemporaryDirectory() as folder:
+        home, told, files, rounds = Path(folder), {}, [], []
+        told["input_mb"] = round(make(home / "data", size) / 2**20)
+        for way in [*engines, *["plain"] * plainly]:
+            out = home / way
+            measured = timed(way, home / "data", out)
+            if way == "embedded":
+                told |= measured | {"records_per_s": round(size / measured["seconds"])}
+            else:
+                told[way] = measured
+            files += [digests(out)] * (way != "plain")
+            rounds += [rounds_of(out)] * (size <= 100_000)
+            shutil.rmtree(out)
+        if len(files) > 1:
+            told["ray"]["same_files"] = files[0] == files[1]
+        if plainly and rounds:
+            told["same_rounds"] = rounds[0] == rounds[-1]
+    return told
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--records", "--sizes", dest="sizes", type=int, nargs="+", default=[100_000, 1_000_000, 10**7])
     parser.add_argument("--plain", type=int, default=1_000_000)
-    parser.add_argument("--ray", action="store_true", help="on Ray as well")
+    parser.add_argument("--engine", nargs="+", choices=("embedded", "ray"), default=["embedded"])
+    parser.add_argument("--ray", dest="engine", action="store_const", const=["embedded", "ray"], help="both engines")
     parser.add_argument("--quick", action="store_true", help="20,000 records only")
     parser.add_argument("--way")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.way:
-        {"ours": ours, "plain": plain, "ray": on_ray}[args.way](args.data, args.out)
+        {"embedded": ours, "plain": plain, "ray": on_ray}[args.way](args.data, args.out)
         return
-    sizes, told, against = ([20_000] if args.quick else args.sizes), {}, {}
-    last = None
-    for size in sizes:
-        with TemporaryDirectory() as folder:
-            home = Path(folder)
-            size_mb = make(home / "data", size) / 2**20
-            measured = timed("ours", home / "data", home / "ours")
-            told[str(size)] = {
-                **measured,
-                "records_per_s": round(size / measured["seconds"]),
-                "input_mb": round(size_mb),
+    told, against, last = {}, {}, None
+    for size in [20_000] if args.quick else args.sizes:
+        told[str(size)] = of_size = built(size, args.engine, size <= args.plain)
+        last = (size, of_size["plain"]) if "plain" in of_size else last
+        if last and "seconds" in of_size:
+            ratio = size / last[0]
+            against[str(size)] = {
+                "speed": round(last[1]["seconds"] * ratio / of_size["seconds"], 2),
+                "processor": round(last[1]["processor_s"] * ratio / of_size["processor_s"], 2),
+                "memory": round(last[1]["peak_mb"] * ratio / of_size["peak_mb"], 2),
+                "extrapolated": ratio > 1,
             }
-            if args.ray:
-                told[str(size)]["ray"] = timed("ray", home / "data", home / "ray")
-                told[str(size)]["ray"]["same_files"] = same_files(home / "ours", home / "ray")
-            if size <= args.plain:
-                last = size, timed("plain", home / "data", home / "plain")
-                told[str(size)]["plain"] = last[1]
-                if size <= 100_000:
-                    told[str(size)]["same_rounds"] = rounds_of(home / "ours") == rounds_of(home / "plain")
-            if last:
-                ratio = size / last[0]
-                against[str(size)] = {
-                    "speed": round(last[1]["seconds"] * ratio / measured["seconds"], 2),
-                    "memory": round(last[1]["peak_mb"] * ratio / measured["peak_mb"], 2),
-                    "extrapolated": ratio > 1,
-                }
-        print(size, told[str(size)], against.get(str(size)), file=sys.stderr)
+        print(size, of_size, against.get(str(size)), file=sys.stderr)
     print(json.dumps({"sizes": told, "vs_plain": against}))
 
 

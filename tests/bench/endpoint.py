@@ -2,13 +2,16 @@
 takes, how much memory, and whether a faulty server makes it lose anything.
 
     python tests/bench/endpoint.py [--requests 4000] [--pairs 5] [--memory 100000] [--records 3000] [--quick]
+                                  [--only client --photographs DIR]
 
 The scripted server runs in a process of its own, as does each measurement; plain and engine take turns, and `vs_gather`
 is the median of the rates' ratio over the pairs, so that what else the machine does weighs on both. Both do the same
 requests, 64 under way; the engine with cache, limits and accounting on. `memory` is what the process holds after so
-many requests of one run. The faulty server answers 20 % with 429 and Retry-After, 5 % with 500, cuts 2 % of the
-connections, sends half a JSON to 1 % and lets 2 % wait for two seconds; `doubled` is by the server's books: whole
-answers that it sent twice for the same request.
+many requests of one run. `client` is what one process spends on a request, in processor milliseconds, all of it and in
+the thread of its event loop, with 200 of them under way to one server and to 16 addresses, of text alone and with a
+photograph each, no two the same file (`--photographs DIR`): how many it can send a second at most. The faulty server
+answers 20 % with 429 and Retry-After, 5 % with 500, cuts 2 % of the connections, sends half a JSON to 1 % and lets 2 %
+wait for two seconds; `doubled` is by the server's books: whole answers that it sent twice for the same request.
 """
 
 import argparse
@@ -26,14 +29,16 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from cocoift.images import find_pictures
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.engine import Engine
 from cocoift.models.endpoint.limits import Limits
 from cocoift.models.endpoint.money import Price
-from cocoift.models.endpoint.request import Request
+from cocoift.models.endpoint.request import ImageParts, Request
 from cocoift.models.endpoint.tasks import one, run
 
 AT_ONCE = 64
+UNDER_WAY = 200  # of `client`
 FAULTS = "--refuse 0.2 --broken 0.05 --cut 0.02 --garble 0.01 --slow 0.02 --tail 2 --pause 0.1".split()
 
 
@@ -160,6 +165,67 @@ def memory(count: int, folder: Path) -> dict:
     }
 
 
+def copies(photographs: Path, count: int, folder: Path) -> Path:
+    "So many pictures, no two the same file: a label job sees each but a few times."
+    photographs = sorted(photographs.rglob("*.jpg"))
+    folder.mkdir(exist_ok=True)
+    for k in range(count):
+        (folder / f"copy-{k:06d}.jpg").write_bytes(photographs[k % len(photographs)].read_bytes() + str(k).encode())
+    return folder
+
+
+def spent(url: str, replicas: int, count: int, cache: Path, pictures: Path | None) -> tuple[float, float, float]:
+    "Seconds of so many requests: of processors, of the event loop's thread alone, and by the clock."
+    import openai  # noqa: F401  before the clock starts
+
+    pictures = find_pictures(pictures) if pictures else {}
+    parts, images = ImageParts(pictures), sorted(pictures)
+    urls = [url] + [url.replace("/v1", f"/{k}/v1") for k in range(1, replicas)]
+    engine = Engine(
+        urls,
+        Cache(cache),
+        parts,
+        concurrency=UNDER_WAY // replicas,
+        price=Price(input=1, output=2),
+        budget=1e9,
+        run="b",
+    )
+
+    def shown(k: int) -> Request:
+        asked = request(k)
+        if not images:
+            return asked
+        content = [{"type": "text", "text": asked.text}, parts.part(images[k])]
+        return Request(asked.model, [{"role": "user", "content": content}], asked.params)
+
+    def done(_: int, answer) -> None:
+        assert answer.status == "ok", answer
+
+    run(engine, (one(shown(k)) for k in range(UNDER_WAY)), done)
+    clocks = time.process_time, time.thread_time, time.perf_counter
+    before = [clock() for clock in clocks]
+    run(engine, (one(shown(k)) for k in range(UNDER_WAY, UNDER_WAY + count)), done)
+    return tuple(clock() - start for clock, start in zip(clocks, before))
+
+
+def client(count: int, photographs: Path | None, folder: Path) -> dict:
+    told, shows = {}, {"text": None}
+    if photographs:
+        shows["pictures"] = copies(photographs, UNDER_WAY + count, folder / "pictures")
+    with server() as url:
+        for name, pictures in shows.items():
+            for replicas in (1, 16):
+                of = apart(spent, url, replicas, count, folder / f"{name}{replicas}.sqlite", pictures)
+                processor, loop, seconds = of
+                told[f"{name}, {replicas} addresses"] = {
+                    "processor_ms": round(1000 * processor / count, 3),
+                    "loop_ms": round(1000 * loop / count, 3),
+                    "most_per_s": round(count / loop, 1),
+                    "requests_per_s": round(count / seconds, 1),
+                }
+    return told
+
+
 def faults(count: int, folder: Path) -> dict:
     with server(*FAULTS) as url:
         seconds, _, told = apart(ours, url, count, folder / "faults.sqlite")
@@ -186,21 +252,25 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--memory", type=int, default=100_000)
     parser.add_argument("--records", type=int, default=3000)
+    parser.add_argument("--sent", type=int, default=2000, help="requests of `client`")
+    parser.add_argument("--photographs", type=Path, help="for `client`")
+    parser.add_argument("--only", nargs="+", choices=("speed", "client", "faults", "memory"), help="these parts")
     parser.add_argument("--quick", action="store_true", help="under a minute")
     told = parser.parse_args()
     if told.quick:
-        told.requests, told.pairs, told.memory, told.records = 600, 3, 3000, 400
+        told.requests, told.pairs, told.memory, told.records, told.sent = 600, 3, 3000, 400, 400
+    only = told.only or ["speed", "client", "faults", "memory"]
     with TemporaryDirectory() as folder:
-        folder = Path(folder)
-        print(
-            json.dumps(
-                {
-                    **speed(told.requests, told.pairs, folder),
-                    "faults": faults(told.records, folder),
-                    "memory": memory(told.memory, folder),
-                }
-            )
-        )
+        folder, figures = Path(folder), {}
+        if "speed" in only:
+            figures |= speed(told.requests, told.pairs, folder)
+        if "client" in only:
+            figures["client"] = client(told.sent, told.photographs, folder)
+        if "faults" in only:
+            figures["faults"] = faults(told.records, folder)
+        if "memory" in only:
+            figures["memory"] = memory(told.memory, folder)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ class Engine:
         try:
             await self._back_as_it_was(replica)  # it may have died while this waited for leave
             self.counts["requests"] += 1
-            headers = await replica.post(request.body(self.image_parts), response)
+            headers = await replica.post(await self._body(request), response)
             body = read_body(response.data)[0]
             answer = self._recognised(body, answer_of(body))
             tokens = response.billed(bound, about, answer)
@@ -236,6 +236,11 @@ class Engine:
             return judge_failure(error, replica.where, request.model)
         finally:
             self._count(request, call, response.billed(bound, about, answer), answer)
+
+    async def _body(self, request: Request) -> dict:
+        if request.pictures:  # read and encoded beside the loop, which has the other requests to look after
+            return await asyncio.to_thread(request.body, self.image_parts)
+        return request.body()
 
     async def _back_as_it_was(self, replica: Replica) -> None:  # of one that is tried again: is it the same server?
         if replica.dead and self.known:
