@@ -105,12 +105,13 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             self.body()
             return self.send({"errors": [], "warnings": []})
+        if not self.headers.get("Authorization") and path.endswith(("/create", "/preupload/main", "/commit/main")):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            return self.send({"error": "Invalid username or password."}, 401)
         if path == "/api/repos/create":
             body = self.body()
             kind = f"{body.get('type', 'model')}s"
             name = f"{body.get('organization') or 'me'}/{body['name']}"
-            if not self.headers.get("Authorization"):
-                return self.send({"error": "Invalid username or password."}, 401)
             if not name.startswith("me/"):
                 return self.send({"error": "You don't have the rights to create a model under this namespace"}, 403)
             (self.server.root / kind / name).mkdir(parents=True, exist_ok=True)
