@@ -70,8 +70,8 @@ def cure_command(
     per_image: Annotated[int, typer.Option(min=2, help="Questions a picture, each freely and in a format.")] = 6,
     exam_pictures: Annotated[int, typer.Option(min=2, help="To examine with, at most.")] = 60,
     loss: Annotated[
-        str | None, typer.Option(help="history (itself with nothing before it; if not said), answers, or both.")
-    ] = None,
+        str, typer.Option(help="answers (its own), history (itself with nothing before it), or both.")
+    ] = "answers",
     full: Annotated[bool, typer.Option("--full", help="Train the language model itself, not adapters.")] = False,
     anyway: Annotated[
         bool,
@@ -103,7 +103,7 @@ def cure_command(
         pictures=pictures,
         per_image=per_image,
         exam_pictures=exam_pictures,
-        loss=loss or "",
+        loss=loss,
         full=full,
         dose=dose,
         anyway=anyway,

@@ -39,7 +39,7 @@ class CureSize:
     asks: int  # a batch of the engine
 
 
-LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 4800, 2, 64, ("history",), 1, 320, 64, 32)
+LLAVA_7B = CureSize(6.74e9, 576, 2000, 12, 60, 4800, 2, 64, ("answers",), 1, 480, 64, 32)
 _GPU, _TFLOPS, _TERABYTES = "A100 80 GB", 312, 2.0  # its data sheet
 _COUNTED, _MOVED = 0.4, 0.7  # what is believed to be reached of the two
 _PROMPT, _QUESTION = 35, 30  # tokens of the template; of a question with it

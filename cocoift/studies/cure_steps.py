@@ -44,7 +44,7 @@ class CureOptions:
     pictures: int = 400  # to learn from, at most
     per_image: int = 6  # questions about one, each asked freely and in a format
     exam_pictures: int = 60  # at most
-    loss: str = ""  # answers, history or both; if not said, history, and answers where `full` leaves no teacher
+    loss: str = "answers"  # or history, or both
     full: bool = False  # train the language model itself, instead of adapters
     served: str = ""  # a server that answers for the same model, as URL#NAME or FILE#NAME
     nproc: int = 1  # processes that ask
@@ -56,9 +56,9 @@ class CureOptions:
 
     def __post_init__(self):
         _check_model(str(self.model))
-        if self.loss not in ("", *CURES, "both"):
+        if self.loss not in (*CURES, "both"):
             raise UserError(f"--loss {self.loss}: is answers, history or both")
-        if self.full and self.loss not in ("", "answers"):
+        if self.full and self.loss != "answers":
             raise UserError(
                 f"--full --loss {self.loss}: the teacher is the model without its adapters, and --full has none: "
                 "leave one out"
@@ -69,7 +69,7 @@ class CureOptions:
     @property
     def losses(self) -> list[str]:
         "By which the model is trained, one after the other."
-        return list(CURES) if self.loss == "both" else [self.loss or ("answers" if self.full else "history")]
+        return list(CURES) if self.loss == "both" else [self.loss]
 
     @property
     def settings(self) -> dict:

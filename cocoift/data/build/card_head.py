@@ -19,7 +19,7 @@ _KNOWN = frozenset(name for names in _TO_STRICTEST for name in names)
 
 
 def hub_licence(stated: str) -> str:
-    "The hub's name of a licence as a source states it; `other` for none, for more than one, and for any not known here."
+    "The hub's name of a licence as a source states it; `other` for none, for several, for any not known here."
     name = re.sub(r"[\s_/]+", "-", stated.strip().lower())
     return name if name in _KNOWN else "other"
 
