@@ -153,9 +153,9 @@ def test_push(cocoift, folders, tiny_quickstart, hub, tmp_path):
     "name, more, says",
     [
         ("onlyone", {}, "--upload onlyone: is no OWNER/NAME (one slash is needed)"),
-        ("me/a b", {}, "--upload me/a b: is no OWNER/NAME (letters, digits, -, _ and . may be in it)"),
-        ("others/set", {}, "hf://others/set: is not this user's to write: log in with `hf auth login` or HF_TOKEN"),
-        ("me/set", {"HF_TOKEN": ""}, "hf://me/set: is not this user's to write: log in with `hf auth login` or"),
+        ("me/a b", {}, "--upload me/a b: is no OWNER/NAME (Repo id must use alphanumeric chars"),
+        ("others/set", {}, "hf://others/set: is not this user's to write (You don't have the rights"),
+        ("me/set", {"HF_TOKEN": ""}, "hf://me/set: is not this user's to write"),
         ("me/set", {"HF_HUB_OFFLINE": "1"}, "check the network, HF_ENDPOINT and HF_HUB_OFFLINE\n"),
     ],
 )

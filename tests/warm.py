@@ -27,6 +27,8 @@ name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
 launched = words[:2] == ["-u", "-m"] and words[2] in ("deepspeed.launcher.launch", "cocoift.train.loop")
 if name == "python" and not launched and words[-1:] != ["--multiprocessing-fork"]:
     os.execv({python!r}, [{python!r}, *words])
+signals = {{signal.SIGINT, signal.SIGTERM}}
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 files = []
 for file in map(int, os.listdir("/proc/self/fd")):
     try:
@@ -38,10 +40,11 @@ server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 told = {{"name": name, "words": words, "cwd": os.getcwd(), "env": dict(os.environ), "files": files}}
 request = json.dumps(told).encode()
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in signals:
     signal.signal(number, lambda number, _: server.send(bytes([number])))
 socket.send_fds(server, [len(request).to_bytes(4, "big")], files)
 server.sendall(request)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 for file in files[3:]:
     os.close(file)
 code = server.recv(1)
@@ -89,24 +92,30 @@ def answer() -> None:
 
 def begin(connection: socket.socket) -> None:
     "Be what was asked for, to the end."
-    code = 70
+    this, leave = os.getpid(), os._exit
+
+    def end(code: int) -> None:
+        if os.getpid() == this:  # and no fork of its own
+            (home / str(this)).write_text(json.dumps(sorted(sys.modules)))
+            (home / str(this)).rename(home / f"{this}.json")
+            with contextlib.suppress(OSError):  # who reads is gone
+                sys.stdout.flush(), sys.stderr.flush()
+                connection.send(bytes([code % 256]))
+        leave(code % 256)
+
+    code, os._exit = 70, end  # as ranks do themselves
     try:
         head, files, *_ = socket.recv_fds(connection, 4, 250)
         request = b""
-        while len(request) < int.from_bytes(head, "big"):
-            request += connection.recv(1 << 16)
+        while more := connection.recv(1 << 16) if len(request) < int.from_bytes(head, "big") else b"":
+            request += more
         told = json.loads(request)
         connection = settle(connection, files, told)
         code = run(told["name"], told["words"])
     except BaseException:
         traceback.print_exc()
     finally:
-        (home / str(os.getpid())).write_text(json.dumps(sorted(sys.modules)))
-        (home / str(os.getpid())).rename(home / f"{os.getpid()}.json")
-        with contextlib.suppress(OSError):  # who reads is gone
-            sys.stdout.flush(), sys.stderr.flush()
-            connection.send(bytes([code]))
-        os._exit(code)
+        end(code)
 
 
 def settle(connection: socket.socket, files: list[int], told: dict) -> socket.socket:

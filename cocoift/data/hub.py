@@ -62,7 +62,8 @@ def _in_line(path: str | Path, error: Exception, writes: bool) -> str:
         other = "RevisionNotFoundError" if text.startswith("Revision") else "RepositoryNotFoundError"
         names = ["GatedRepoError" if "is a gated dataset" in text else other]
     if writes and _may_not_write(error):
-        return f"{path}: is not this user's to write: log in with `hf auth login` or HF_TOKEN, as one who may"
+        why = next((f" ({text})" for cause in _causes(error) if (text := getattr(cause, "server_message", None))), "")
+        return f"{path}: is not this user's to write{why}: log in with `hf auth login` or HF_TOKEN, as one who may"
     if is_remote(path) and (_UNREACHED & set(names) or _is_offline()):
         from huggingface_hub.constants import ENDPOINT
 

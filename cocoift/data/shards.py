@@ -43,8 +43,12 @@ def _samples(path: str) -> Iterator[tuple[str, dict[str, bytes]]]:  # its key; i
             if member.size > _MOST_JSON:
                 raise UserError(f"{path}: {member.name} is no record and no picture ({member.size >> 20} MB)")
             parts[ending.lower()] = tar.extractfile(member).read()
-        if file.seek(0, io.SEEK_END) - tar.offset < tarfile.BLOCKSIZE:  # its end mark is missing
-            raise UserError(f"{path}: is cut off behind {member.name if key else 'its begin'}: download it again")
+        file.seek(tar.offset)
+        if (mark := file.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):  # where Python's reader saw an end
+            what = "is damaged" if len(mark) == tarfile.BLOCKSIZE else "is cut off, or lacks the mark of its end,"
+            raise UserError(
+                f"{path}: {what} behind {member.name if key else 'its begin'}: download it again, or pack it anew"
+            )
         if parts:
             yield "/".join(filter(None, key)), parts
 

@@ -7,7 +7,6 @@ __all__ = ['model_folder', 'check_upload', 'upload']
 
 # %% ../../nbs/reports/38_model_card.ipynb #fd02b4dc
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -149,11 +148,12 @@ def check_upload(name: str) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     wrong = "" if name.count("/") == 1 else "one slash is needed"
-    with suppress(HFValidationError):
+    try:
         validate_repo_id(name)
-        if not wrong:
-            return
-    raise UserError(f"--upload {name}: is no OWNER/NAME ({wrong or 'letters, digits, -, _ and . may be in it'})")
+    except HFValidationError as error:
+        wrong = wrong or " ".join(str(error).split())
+    if wrong:
+        raise UserError(f"--upload {name}: is no OWNER/NAME ({wrong}): name another")
 
 
 def upload(folder: str | Path, name: str, private: bool = False) -> str:  # the address of the commit

@@ -15,12 +15,13 @@ from ..sources.base import load_sources
 # %% ../../../nbs/data/build/25_card_head.ipynb #9ff1492e
 _FREE = ("cc0-1.0", "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0")
 _TO_STRICTEST = ((*_FREE, "cc-by-sa-4.0"), (*_FREE, "cc-by-nc-4.0", "cc-by-nc-sa-4.0"))
+_NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.I)
 _KNOWN = frozenset(name for names in _TO_STRICTEST for name in names)
 
 
 def hub_licence(stated: str) -> str:
     "The hub's name of a licence as a source states it; `other` for none, for several, for any not known here."
-    name = re.sub(r"[\s_/]+", "-", stated.strip().lower())
+    name = re.sub(r"[\s_/]+", "-", re.sub(r"\blicen[cs]e\b", " ", stated.lower()).strip())
     return name if name in _KNOWN else "other"
 
 
@@ -56,7 +57,7 @@ def card_head(
     known, used = load_sources(), _used(manifest)
     stated = [licence for name in used for licence in stated_licences(manifest, name)]
     licence = strictest(stated)
-    mixed = "mixed-non-commercial" if any("-nc-" in hub_licence(text) for text in stated) else "mixed"
+    mixed = "mixed-non-commercial" if any(_NON_COMMERCIAL.search(text) for text in stated) else "mixed"
     splits = files if isinstance(files, dict) else {"train": files}
     head = {
         "license": licence,

@@ -109,13 +109,21 @@ def start_patiently(start: Callable[[], _T]) -> _T:  # what it returns
         try:
             return start()
         except Exception as error:
-            halves = [p for p in this.children(recursive=True) if p not in before]
+            if not _is_slow(error):
+                raise
+            halves = [p for p in this.children(recursive=True) if p not in before and _is_rays(p)]
             for process in halves:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(halves, timeout=10)
-            if not left or not _is_slow(error):
+            if not left:
                 raise
+
+
+def _is_rays(process) -> bool:  # and not what another thread has started meanwhile
+    with suppress(Exception):
+        return any("/ray/" in word for word in process.cmdline())
+    return False
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ...files import UserError, digest, digest_of
@@ -37,7 +38,8 @@ class ImageParts:
 
     def __init__(self, pictures: Mapping[str, Path], longest: int = LONGEST_SIDE):
         self.pictures, self.longest, self._known = pictures, longest, {}
-        self.url = lru_cache(256)(lambda name: _url(self._known[name], self.pictures, self.longest))  # of a digest
+        self._url = lru_cache(256)(lambda name: _url(self._known[name], self.pictures, self.longest))
+        self._encoding: dict[str, Lock] = {}
 
     def part(self, image: str) -> dict:
         "The part of a message that shows an image."
@@ -48,6 +50,11 @@ class ImageParts:
         name = _digest_of(path, state.st_size, state.st_mtime_ns)
         self._known[name] = image
         return {"type": "image", "sha256": name, "longest": self.longest}
+
+    def url(self, name: str) -> str:
+        "A picture as a data URL, by its digest; made once, though several threads may ask for it."
+        with self._encoding.setdefault(name, Lock()):
+            return self._url(name)
 
     def size(self, name: str) -> tuple[int, int]:  # (width, height) as sent
         "How large a picture is when it is sent."
