@@ -69,7 +69,7 @@ def written_ends(folder: Path) -> list[int]:
     "The tokens that a checkpoint's generation settings stop at."
     written = folder / "generation_config.json"
     ends = read_json(written).get("eos_token_id") if written.exists() else None
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int) and end >= 0]
 
 
 _TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")

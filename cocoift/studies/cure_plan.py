@@ -119,7 +119,8 @@ def plan_cure(
     size = _size(options, exam, questions)
     asked = [*alone_dialogs(questions), *size.examinations * _examined(exam)]
     calls = budget(asked, {}, options.most_tokens, image_tokens=size.picture)
-    llava = replace(LLAVA_7B, losses=size.losses, examinations=1 + len(size.losses))
+    more = {name: getattr(size, name) for name in ("losses", "examinations", "trainings")}
+    llava = replace(LLAVA_7B, steps=size.steps or LLAVA_7B.steps, **more)
     return {
         **{name: calls[name] for name in ("calls", "prompt_tokens", "answer_tokens")},
         "pictures": size.pictures,

@@ -53,7 +53,7 @@ _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "x", "cross", 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SIGNS = dict(zip(_SYMBOLS, "●◆■▲★✖✚⬢"))  # the symbols as letters
 LAYOUT_ORDER = ("every-mixed", "first-uniform", "every-uniform", "first-mixed", "independent")
-_ALWAYS = {name: slot for slot, name in enumerate((*LAYOUT_ORDER, "untuned", "cured-history", "cured", "verbatim"))}
+_ALWAYS = {name: slot for slot, name in enumerate((*LAYOUT_ORDER, "untuned", "cured", "cured-history", "verbatim"))}
 _PAPER = {"LLaVA-COCO-13B": _ALWAYS["every-mixed"], "LLaVA-1.5-13B": _ALWAYS["first-uniform"]}
 
 

@@ -64,9 +64,11 @@ def _number(value: float, sign: str = "") -> str:
 
 
 def _cell(row) -> str:
-    value, between = _number(row.value, "+"), f"{_number(row.low)} to {_number(row.high)}"
+    value = _number(row.value, "+")
+    if pd.isna(row.low):
+        return value
     value = value if row.low > 0 or row.high < 0 else f"<i>{value}</i>"
-    return f'{value}<br><span style="font-size:9px">{between}</span>'
+    return f'{value}<br><span style="font-size:9px">{_number(row.low)} to {_number(row.high)}</span>'
 
 
 def _row_names(rows: pd.DataFrame) -> pd.Series:
@@ -86,7 +88,8 @@ def _range_name(span) -> str:
 
 
 def _hover(c) -> str:
-    return f"{c.name}<br>layers {c.column}<br>{c.value:.3g} [{c.low:.3g}, {c.high:.3g}]"
+    between = "" if pd.isna(c.low) else f" [{c.low:.3g}, {c.high:.3g}]"
+    return f"{c.name}<br>layers {c.column}<br>{c.value:.3g}{between}"
 
 
 def _cells(cells: list[list], names: list[str], columns: list[str], most: float) -> go.Heatmap:  # None: not measured
