@@ -15,9 +15,9 @@ from mock_server import MockServer, Refusal
 from cocoift.files import Failed, UserError
 from cocoift.models.ask import Ask
 from cocoift.models.endpoint import batches as batches_module
-from cocoift.models.endpoint.batch_api import BatchApi, BatchFiles
+from cocoift.models.endpoint.batch_api import BatchApi, BatchFiles, check_submitted
 from cocoift.models.endpoint.batched import BatchedModel
-from cocoift.models.endpoint.batches import Batches, check_submitted
+from cocoift.models.endpoint.batches import Batches
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.identity import KnownServer
 from cocoift.models.endpoint.money import Price
@@ -443,3 +443,70 @@ def test_what_was_too_long_is_remembered_until_the_shorter_dialog_is_answered(tm
         pytest.raises(UserError, match="begun on another server .address vllm run-batch, now http"),
     ):
         KnownServer(folder / "server.json", url, "m").look()
+
+
+# ---------------------------------------------------------------- a server that is the wrong one
+
+
+def shown(k: int) -> Request:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{k}"}}
+    return Request("any", [{"role": "user", "content": [picture]}], {"max_tokens": 9})
+
+
+@pytest.mark.parametrize(
+    "asked, status, said, line",
+    [
+        (shown, 400, "This model does not support image input.", "any takes no pictures .HTTP 400.*: serve a model th"),
+        (shown, 400, "The image cannot be read.", "any takes no pictures .HTTP 400"),
+        (question, 404, "The model `any` does not exist.", "has no model any .HTTP 404.*: look at http.*/models"),
+        (
+            question,
+            400,
+            "No such thing.",
+            "none of the first 8 requests was answered .HTTP 400: No such thing..: is th",
+        ),
+    ],
+)
+def test_what_all_requests_fail_of_ends_the_run_and_is_asked_again_when_it_is_mended(
+    tmp_path, asked, status, said, line
+):
+    def refuse(body):
+        raise Refusal(status, said)
+
+    server = BatchServer(refuse)
+    with server as url:
+        for _ in range(2):
+            with pytest.raises(UserError, match=line):
+                batches(tmp_path, url).ask(lambda: [one(asked(k)) for k in range(8)])
+        server.answer = lambda body: "Two."
+        assert batches(tmp_path, url).ask(lambda: [one(asked(k)) for k in range(8)]) == {}
+    assert len(server.batches) == 3 and paid(Spending(Cache(tmp_path / "answers.sqlite")), "r")["owed"] == 0
+
+
+def test_one_picture_that_a_seeing_server_does_not_take_is_its_own_failure(tmp_path):
+    def choosy(body):
+        if "base64,0" in str(body):
+            raise Refusal(400, "The image cannot be read.")
+        return "Two."
+
+    server = BatchServer(choosy)
+    with server as url:
+        for _ in range(2):
+            failed = batches(tmp_path, url).ask(lambda: [one(shown(k)) for k in range(3)])
+            assert [a.status for a in failed.values()] == ["unfit"]
+    assert len(server.batches) == 1
+
+
+def test_files_of_a_model_that_does_not_see_are_refused_in_one_line(tmp_path, typed):
+    make_world(tmp_path / "world", 3, split="val", first=3000)
+    args = ("--model", "m", "--out", tmp_path / "out", "--data", tmp_path / "world", "--per-image", 2)
+    assert typed("eval", *args, "--batch", "file")[0] == 1
+    folder = tmp_path / "out" / "batches"
+    complaint = {"error": {"message": "At most 0 image(s) may be provided in one prompt.", "code": 400}}
+    with open(folder / "output-0001.jsonl", "w") as file:
+        for line in map(json.loads, (folder / "requests-0001.jsonl").read_text().splitlines()):
+            reply = {"custom_id": line["custom_id"], "response": {"status_code": 400, "body": None}}
+            print(json.dumps(reply | {"error": complaint}), file=file)
+    code, last, _ = typed("eval", *args, "--batch", "file")
+    assert code == 2 and "vllm run-batch: m takes no pictures (HTTP 400: At most 0 image(s)" in last
+    assert typed("eval", *args, "--batch", "file")[0] == 1 and (folder / "requests-0002.jsonl").exists()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ...files import UserError
 from ..ask import Ask
-from .batch_api import BatchApi, BatchFiles
-from .batches import Batches, check_submitted
+from .batch_api import BatchApi, BatchFiles, check_submitted
+from .batches import Batches
 from .cache import Cache
 from .money import Price
 from .replicas import is_server
