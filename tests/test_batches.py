@@ -14,7 +14,7 @@ from mock_server import MockServer, Refusal
 
 from cocoift.files import Failed, UserError
 from cocoift.models.ask import Ask
-from cocoift.models.endpoint import batches as batches_module
+from cocoift.models.endpoint import batch_api as batch_api_module
 from cocoift.models.endpoint.batch_api import BatchApi, BatchFiles, check_submitted
 from cocoift.models.endpoint.batched import BatchedModel
 from cocoift.models.endpoint.batches import Batches
@@ -279,12 +279,12 @@ def test_files_that_wait_are_not_sent_in_another_way(tmp_path):
 
 
 def test_what_the_queue_does_not_take_is_sent_in_smaller_batches(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(batches_module, "BATCH_REQUESTS", 8)  # OpenAI takes 50,000 in a file
+    monkeypatch.setattr(batch_api_module, "BATCH_REQUESTS", 8)  # OpenAI takes 50,000 in a file
     server = BatchServer(queue=5)
     with server as url:
         assert batches(tmp_path, url).ask(tasks(20)) == {}
     sizes = [b["request_counts"]["total"] for b in server.batches.values() if b["status"] == "completed"]
-    assert server.counts["answers"] == sum(sizes) == 20 and max(sizes) == 4
+    assert server.counts["answers"] == sum(sizes) == 20 and max(sizes) == 5
     assert "Enqueued token limit reached" in capfd.readouterr().err
     assert paid(Spending(Cache(tmp_path / "answers.sqlite")), "r")["owed"] == 0
 
@@ -300,14 +300,54 @@ def test_a_queue_that_others_fill_is_one_line_and_the_same_command_goes_on(tmp_p
 
 
 def test_files_are_no_larger_than_the_server_takes_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(batches_module, "BATCH_BYTES", 1500)  # OpenAI takes 200 MB
+    monkeypatch.setattr(batch_api_module, "BATCH_BYTES", 1500)  # OpenAI takes 200 MB
     server = BatchServer(largest=800)  # and a proxy less
     with server as url:
         assert batches(tmp_path, url).ask(tasks(12)) == {}
     assert server.counts["answers"] == 12 and all(len(data) < 1500 for data in server.files.values())
-    server.largest = 9
-    with server as url, pytest.raises(Failed, match="HTTP 413: not one request fits now"):
-        batches(tmp_path, url).ask(tasks(13))
+    assert not list((tmp_path / "batches").glob("requests*"))
+
+
+def long(k: int, at: int = 7) -> Request:
+    return Request("any", [{"role": "user", "content": ("x" * 3000 if k == at else "") + str(k)}], {"max_tokens": 9})
+
+
+def test_one_request_that_is_too_large_is_its_own_failure_and_the_files_stay_as_large_as_they_may(tmp_path):
+    server = BatchServer(largest=1500)
+    with server as url:
+        for _ in range(2):
+            failed = batches(tmp_path, url).ask(lambda: [one(long(k)) for k in range(16)])
+            assert [(a.status, key) for key, a in failed.items()] == [("unfit", long(7).key)]
+            assert "(HTTP 413): send smaller pictures" in failed[long(7).key].why
+        assert server.counts["answers"] == 15 and 3 < len(server.batches) < 9
+        server.largest = 9000  # the proxy was put right
+        assert batches(tmp_path, url).ask(lambda: [one(long(k)) for k in range(16)]) == {}
+    assert server.counts["answers"] == 16
+
+
+def test_a_server_that_takes_no_request_at_all_is_one_line(tmp_path):
+    with BatchServer(largest=9) as url, pytest.raises(UserError, match="none of the first 8 .*HTTP 413.: send smaller"):
+        batches(tmp_path, url).ask(tasks(20))
+
+
+def test_a_file_that_is_too_large_does_not_wait_for_the_one_under_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_api_module, "BATCH_REQUESTS", 4)
+    server = BatchServer(largest=1500, polls=3)
+    with server as url:
+        asked = [Request("any", [{"role": "user", "content": "x" * (k // 4 * 300) + str(k)}], {}) for k in range(8)]
+        assert batches(tmp_path, url).ask(lambda: map(one, asked)) == {}
+    assert [b["request_counts"]["total"] for b in server.batches.values()] == [4, 2, 2]
+    assert server.counts["answers"] == 8 and paid(Spending(Cache(tmp_path / "answers.sqlite")), "r")["owed"] == 0
+
+
+def test_a_queue_that_refused_is_not_asked_for_as_much_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(BatchApi, "wait", lambda *args: time.sleep(0.01))
+    server = BatchServer(queue=6)
+    with server as url:
+        assert batches(tmp_path, url).ask(tasks(40)) == {}
+    refused = [b["request_counts"]["total"] for b in server.batches.values() if b["status"] == "failed"]
+    assert refused == [40, 20, 10, 7], refused
+    assert server.counts["answers"] == 40
 
 
 def test_a_batch_of_another_account_is_one_line(tmp_path):

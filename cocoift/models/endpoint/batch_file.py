@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH_PATH', 'BATCH_REQUESTS', 'BATCH_BYTES', 'batch_line', 'BatchRequest', 'read_requests', 'BatchReply',
-           'read_replies', 'server_fault']
+           'read_replies', 'replies_to', 'server_fault']
 
 # %% ../../../nbs/models/endpoint/26_batch_file.ipynb #0de7c17d
 import json
@@ -87,14 +87,17 @@ class BatchReply:
     @property
     def own(self) -> bool:
         "Whether it failed for itself, and not of the moment."
-        status = self.response.status
-        return self.response.sent and status < 500 and status not in (408, 409, 425, 429)
+        return _is_own(self.response)
 
     @property
     def fingerprint(self) -> object:
         "What the server says that it was computed by, if anything."
         body = json.loads(self.response.data or b"{}")
         return body.get("system_fingerprint") if isinstance(body, dict) else None
+
+
+def _is_own(response: RawResponse) -> bool:
+    return response.sent and response.status < 500 and response.status not in (408, 409, 425, 429)
 
 
 def _complaint(value: object) -> str:
@@ -117,10 +120,9 @@ def _reply(line: dict) -> BatchReply:
             return BatchReply(key, Answer(status="error", why=f"an answer that is none ({error})"), raw)
     why = _complaint(line.get("error") or body)
     name, other = complained_of(raw.status, why)
-    own = status and status < 500 and status not in (408, 409, 425, 429)  # of the request, and not of the moment
     answer = (
         failed_answer(raw.status, why)
-        if own
+        if _is_own(raw)
         else Answer(status="error", why=f"HTTP {status}: {why}" if status else why)
     )
     return BatchReply(key, answer, raw, (name, other) if name else None)
@@ -141,6 +143,18 @@ def read_replies(path: str | Path) -> Iterator[BatchReply]:
             if not isinstance(line, dict) or not isinstance(line.get("custom_id"), str):
                 raise UserError(f"{path}: line {number}: is no line of a batch's output (it has no custom_id)")
             yield _reply(line)
+
+
+def replies_to(requests: Mapping[str, BatchRequest], files: Iterable[Path]) -> dict[str, BatchReply]:
+    "What came of requests, by their names; each once."
+    replies: dict[str, BatchReply] = {}
+    for file in files:
+        for reply in read_replies(file):
+            if reply.key not in requests or reply.key in replies:
+                wrong = "stands twice" if reply.key in replies else "is of no request of this batch"
+                raise UserError(f"{file}: {reply.key} {wrong}: is it another batch's?")
+            replies[reply.key] = reply
+    return replies
 
 # %% ../../../nbs/models/endpoint/26_batch_file.ipynb #2504f2f8
 def server_fault(

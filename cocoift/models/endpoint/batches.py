@@ -15,19 +15,18 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ...files import Failed, UserError, write_json
-from .batch_api import BatchApi, BatchFiles, TooMuch, read_batches
+from ...files import Failed, write_json
+from .batch_api import BatchApi, BatchFiles, BatchSizes, TooLarge, TooMuch, read_batches
 from cocoift.models.endpoint.batch_file import (
-    BATCH_BYTES,
-    BATCH_REQUESTS,
     BatchReply,
     BatchRequest,
     batch_line,
-    read_replies,
     read_requests,
+    replies_to,
     server_fault,
 )
 from .cache import Cache
+from .failures import FAILURES, TOO_LARGE, none_answered
 from .money import Budget, Price, prompt_tokens
 from .request import Answer, ImageParts, Request
 from .spending import Spending, new_call
@@ -63,18 +62,21 @@ class Batches:
         self.cost = self.saved = 0.0
         self._failed: dict[str, Answer] = {}
         self._seen: set[str] = set()  # keys that were counted
+        self._oversized = 0  # requests that were refused as too large
 
     def ask(self, tasks: Callable[[], Iterable[Task]], desc: str = "") -> dict[str, Answer]:
         "Carry tasks out as far as they go; what got no answer, by the key of its request."
         self.folder.mkdir(parents=True, exist_ok=True)
         self._take_up()
         while True:
-            self._finish(desc)
-            if not self._write(self._wanted(tasks())):
+            if whole := self._send():
+                self._finish(desc)
+            if not self._write(self._wanted(tasks())) and whole:
                 return self._failed
 
     def _take_up(self) -> None:  # what an earlier start has left, which may have been killed
         self._state = read_batches(self.folder)
+        self._sizes = BatchSizes(self._state)
         self._failed |= {key: Answer(status=status, why=why) for key, (status, why) in self._state["final"].items()}
         for name, part in list(self._state["parts"].items()):
             if part.get("over"):
@@ -95,7 +97,7 @@ class Batches:
     # What is asked next
 
     def _wanted(self, tasks: Iterable[Task]) -> Iterator[Request]:
-        asked: set[str] = set()
+        asked = {key for name in self._under_way() for key in read_requests(self._path(name), 0)}
         for task in tasks:
             try:
                 request = next(task)
@@ -131,10 +133,10 @@ class Batches:
             self.carrier.known.look()
         while waiting:
             part, waiting = self._fill(requests, waiting)
-            if not (part or wrote):  # the budget does not cover one more
+            if not (part or wrote or self._under_way()):  # the budget does not cover one more
                 raise Failed(self.account.why_not(self.price.cost(*self._bound(waiting))))
             wrote = True
-            if not part or "most" in self._state:  # the rest is for later
+            if not part or self._sizes.one_by_one:  # the rest is for later
                 break
         return wrote
 
@@ -143,12 +145,11 @@ class Batches:
         spent, limit, room = sum(self.account.spent()), self.account.limit, float("inf")
         room = room if limit is None else limit - spent + 1e-9
         bounds, count, size, last = (0, 0), 0, 0, None
-        most = self._state.get("most", BATCH_REQUESTS)
         with open(unfinished, "wb") as file:
             while waiting or (waiting := next(requests, None)):
                 bound, line = self._bound(waiting), batch_line(waiting.key, self._body(waiting))
                 more = (bounds[0] + bound[0], bounds[1] + bound[1])
-                full = count and (count == most or size + len(line) > BATCH_BYTES)
+                full = count and (count == self._sizes.most or size + len(line) > self._sizes.largest)
                 if full or self.price.cost(*more) > room:
                     break
                 file.write(line)
@@ -177,13 +178,38 @@ class Batches:
 
     # What was asked
 
-    def _finish(self, desc: str) -> None:
-        parts = {name: part for name, part in self._state["parts"].items() if not part.get("over")}
-        for name, part in list(parts.items()):
+    def _under_way(self) -> dict[str, dict]:
+        return {name: part for name, part in self._state["parts"].items() if not part.get("over")}
+
+    def _send(self) -> bool:  # whether no file was too large
+        whole = True
+        for name, part in self._under_way().items():
+            size, single = self._path(name).stat().st_size, part["requests"] == 1
             try:
+                if size > self._sizes.largest and not (single or {"file", "waits"} & part.keys()):
+                    raise TooLarge
                 self.carrier.send(part, self._path(name), self._note)
-            except TooMuch as error:
-                self._send_less(name, parts.pop(name), error)
+            except TooLarge as error:
+                whole = False
+                if not single and str(error):  # the server's word, not our own
+                    most = self._sizes.file_was_too_large(size)
+                    tqdm.write(f"{error}: from now on a file has at most {most} bytes", file=sys.stderr)
+                self._take_back(name, part, single)
+        return whole
+
+    def _take_back(self, name: str, part: dict, single: bool) -> None:
+        keys = read_requests(self._path(name), 0) if single else ()
+        self._settle(part, [], {})
+        self._end(name, part)
+        for key in keys:
+            self._failed[key] = Answer(status="unfit", why=TOO_LARGE)
+        self._oversized += single
+        sent = any("file" in other for other in self._under_way().values())
+        if self._oversized >= FAILURES and not (self._state["answered"] or sent):
+            raise none_answered(self.carrier.where, self._oversized, TOO_LARGE)
+
+    def _finish(self, desc: str) -> None:
+        parts = self._under_way()
         total = sum(part["requests"] for part in parts.values())
         done, looks = dict.fromkeys(parts, 0), 0
         with tqdm(total=total, desc=desc, unit="request", disable=None if desc and total else True) as bar:
@@ -204,9 +230,8 @@ class Batches:
 
     def _send_less(self, name: str, part: dict, why: TooMuch) -> None:  # the requests are wanted again
         others = any("batch" in p and not p.get("over") for p in self._state["parts"].values() if p is not part)
-        most = self._state.get("most", BATCH_REQUESTS) if others else part["requests"] // 2
         self._settle(part, [], {})
-        self._state |= {"most": most or BATCH_REQUESTS}
+        most = self._sizes.queue_was_full(part["requests"], others)
         self._end(name, part)
         if not most:
             raise Failed(f"{why}: not one request fits now: the same command goes on when others are through")
@@ -221,23 +246,17 @@ class Batches:
                 f"{path}: batch {part['batch']} was refused ({refused}): the same command sends its requests again"
             )
         files, sent = self.carrier.fetch(part, path), read_requests(path, self.price.image)
-        replies: dict[str, BatchReply] = {}
-        for file in files:
-            for reply in read_replies(file):
-                if reply.key not in sent or reply.key in replies:
-                    wrong = "stands twice" if reply.key in replies else f"is of no request in {path.name}"
-                    raise UserError(f"{file}: {reply.key} {wrong}: is it another batch's?")
-                replies[reply.key] = reply
-                if self.carrier.known:
-                    self.carrier.known.recognise(reply.fingerprint)
+        replies = replies_to(sent, files)
+        if self.carrier.known:
+            for reply in replies.values():
+                self.carrier.known.recognise(reply.fingerprint)
         failed = self._settle(part, list(replies.values()), sent)
         wrong = server_fault(failed, sent, self.carrier.where, self._state["answered"], self._state["seen"])
         if not wrong:
             self._remember(failed, sent)
         for key in sent.keys() - replies.keys():
             self._failed[key] = Answer(status="error", why="the batch came back without this request")
-        if "most" in self._state:
-            self._state["most"] = min(BATCH_REQUESTS, 2 * self._state["most"])
+        self._sizes.went_through()
         self._end(name, part)
         if wrong:
             raise wrong
