@@ -130,6 +130,28 @@ def test_a_budget_is_sent_in_several_batches_and_stops_before_the_next(tmp_path)
     assert server.counts["answers"] == 20
 
 
+def test_what_a_budget_covers_at_a_time_is_said_with_the_one_that_covers_all(tmp_path, capfd):
+    server = BatchServer()
+    with server as url:
+        assert batches(tmp_path / "a", url, budget=0.5).ask(tasks(20)) == {}
+        (line,) = {line for line in re.findall("the budget covers.*", capfd.readouterr().err) if "of 20 " in line}
+        now, whole = re.search("covers (.*) of 20 at a time: --budget (.*) sends all at once", line).groups()
+        first = next(iter(server.batches.values()))["request_counts"]["total"]
+        assert int(now) == first < 20
+        count = len(server.batches)
+        assert batches(tmp_path / "b", url, budget=float(whole)).ask(tasks(20)) == {}
+        assert len(server.batches) == count + 1 and "the budget covers" not in capfd.readouterr().err
+
+
+def test_a_model_is_made_once_for_each_seed(tmp_path, monkeypatch):
+    made = []
+    repeat = BatchedModel.repeat
+    monkeypatch.setattr(BatchedModel, "repeat", lambda self, seed: made.append(seed) or repeat(self, seed))
+    with BatchServer() as url:
+        BatchedModel(f"{url}#m", "api", tmp_path).foresee([(Ask.of(f"Why, {k}?"), k % 3) for k in range(9)])
+    assert sorted(made) == [1, 2]
+
+
 def test_a_parameter_that_a_batch_does_not_take_is_spelled_otherwise(tmp_path):
     def new(body):
         if "max_tokens" in body:

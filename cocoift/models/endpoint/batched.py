@@ -72,7 +72,7 @@ class BatchedModel(ServedModel):
 
     def foresee(self, asks: Sequence[tuple[Ask, int]]) -> None:
         "Send what will be asked as one batch, and wait for it."
-        seeds = {seed: self.repeat(seed) if seed else self for _, seed in asks}
+        seeds = {seed: self.repeat(seed) if seed else self for seed in {seed for _, seed in asks}}
         self.answers([seeds[seed].request(ask) for ask, seed in asks])
 
     def answers(self, requests: Sequence[Request]) -> list[Answer]:

@@ -17,14 +17,7 @@ from tqdm.auto import tqdm
 
 from ...files import Failed, write_json
 from .batch_api import BatchApi, BatchFiles, BatchSizes, TooLarge, TooMuch, read_batches
-from cocoift.models.endpoint.batch_file import (
-    BatchReply,
-    BatchRequest,
-    batch_line,
-    read_requests,
-    replies_to,
-    server_fault,
-)
+from .batch_file import BatchReply, batch_line, read_requests, replies_to, server_fault
 from .cache import Cache
 from .failures import FAILURES, TOO_LARGE, none_answered
 from .money import Budget, Price, prompt_tokens
@@ -136,9 +129,16 @@ class Batches:
             if not (part or wrote or self._under_way()):  # the budget does not cover one more
                 raise Failed(self.account.why_not(self.price.cost(*self._bound(waiting))))
             wrote = True
+            if not part and waiting:
+                self._tell_of_budget([self._bound(waiting), *map(self._bound, requests)])
             if not part or self._sizes.one_by_one:  # the rest is for later
                 break
         return wrote
+
+    def _tell_of_budget(self, later: list[tuple[int, int]]) -> None:  # in the first wave
+        if (now := sum(part["requests"] for part in self._under_way().values())) == self.counts["requests"]:
+            cost = self.price.cost(*map(sum, zip(*later)))
+            tqdm.write(self.account.in_parts(now, len(later), cost), file=sys.stderr)
 
     def _fill(self, requests: Iterator[Request], waiting: Request | None) -> tuple[bool, Request | None]:
         name, unfinished = f"{len(self._state['parts']) + 1:04d}", self.folder / "unfinished"
@@ -261,14 +261,14 @@ class Batches:
         if wrong:
             raise wrong
 
-    def _remember(self, failed: list[BatchReply], sent: dict[str, BatchRequest]) -> None:
+    def _remember(self, failed: list[BatchReply], sent: dict) -> None:
         for reply in failed:
             status = reply.answer.status
             works = self._state["seen" if sent[reply.key].pictures else "answered"]
             if status == "overflow" or works and status in _FINAL:  # what is too long is asked shorter meanwhile
                 self._state["final"][reply.key] = [status, reply.answer.why]
 
-    def _settle(self, part: dict, replies: list[BatchReply], sent: dict[str, BatchRequest]) -> list[BatchReply]:
+    def _settle(self, part: dict, replies: list[BatchReply], sent: dict) -> list[BatchReply]:
         answers, failed = {}, []
         for reply in replies:
             asked = sent[reply.key]
