@@ -477,6 +477,9 @@ def test_a_judge_by_files_grades_all_repeats_in_one_and_stays_what_it_is(tmp_pat
         return typed("judge", "mm-vet", *files, "--judge", judge, "--out", tmp_path / "out", "--repeats", 2, *options)
 
     assert "--judge rule is asked here, not by batches" in call("rule", "--batch", "file")[1]
+    for options in ((), ("--dry-run",)):
+        code, last, _ = call("http://127.0.0.1:9", "--batch", "api", *options)
+        assert code == 2 and "a server needs the model's name too: write http://127.0.0.1:9#NAME" in last, last
     code, last, _ = call("grader", "--batch", "file")
     assert code == 1 and "12 requests wait to be carried out" in last and "--model grader`" in last
     with MockServer() as url:
@@ -486,6 +489,23 @@ def test_a_judge_by_files_grades_all_repeats_in_one_and_stays_what_it_is(tmp_pat
     lines = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
     assert len(lines) == 12 and all(line["reply"] for line in lines)
     assert call("grader", "--batch", "file")[0] == 1 and len(list((tmp_path / "out" / "batches").iterdir())) == 2
+
+
+def test_a_judge_that_the_server_has_not_is_one_line(tmp_path, typed):
+    answers = {f"v1_{k}": "a boat" for k in range(3)}
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    items = {k: {"question": "?", "answer": "boat", "imagename": "a.jpg", "capability": ["rec"]} for k in answers}
+    (tmp_path / "mm-vet.json").write_text(json.dumps(items))
+
+    def other(body):
+        raise Refusal(404, "The model `g` does not exist.")
+
+    with BatchServer(other) as url:
+        files = ("--predictions", tmp_path / "answers.json", "--references", tmp_path / "mm-vet.json")
+        code, last, _ = typed(
+            "judge", "mm-vet", *files, "--judge", f"{url}#g", "--out", tmp_path / "o", "--batch", "api"
+        )
+    assert code == 2 and "has no model g (HTTP 404" in last
 
 
 def test_what_was_too_long_is_remembered_until_the_shorter_dialog_is_answered(tmp_path):
