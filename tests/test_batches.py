@@ -14,10 +14,10 @@ from mock_server import MockServer, Refusal
 
 from cocoift.files import Failed, UserError
 from cocoift.models.ask import Ask
-from cocoift.models.endpoint import batches as batches_module
-from cocoift.models.endpoint.batch_api import BatchApi, BatchFiles
+from cocoift.models.endpoint import batch_api as batch_api_module
+from cocoift.models.endpoint.batch_api import BatchApi, BatchFiles, check_submitted
 from cocoift.models.endpoint.batched import BatchedModel
-from cocoift.models.endpoint.batches import Batches, check_submitted
+from cocoift.models.endpoint.batches import Batches
 from cocoift.models.endpoint.cache import Cache
 from cocoift.models.endpoint.identity import KnownServer
 from cocoift.models.endpoint.money import Price
@@ -128,6 +128,28 @@ def test_a_budget_is_sent_in_several_batches_and_stops_before_the_next(tmp_path)
         assert len(server.batches) > 1 and spent[0] == pytest.approx(server.counts["answers"] * PRICE.cost(8, 5))
         assert batches(tmp_path, url, budget=100).ask(tasks(20)) == {}
     assert server.counts["answers"] == 20
+
+
+def test_what_a_budget_covers_at_a_time_is_said_with_the_one_that_covers_all(tmp_path, capfd):
+    server = BatchServer()
+    with server as url:
+        assert batches(tmp_path / "a", url, budget=0.5).ask(tasks(20)) == {}
+        (line,) = {line for line in re.findall("the budget covers.*", capfd.readouterr().err) if "of 20 " in line}
+        now, whole = re.search("covers (.*) of 20 at a time: --budget (.*) sends all at once", line).groups()
+        first = next(iter(server.batches.values()))["request_counts"]["total"]
+        assert int(now) == first < 20
+        count = len(server.batches)
+        assert batches(tmp_path / "b", url, budget=float(whole)).ask(tasks(20)) == {}
+        assert len(server.batches) == count + 1 and "the budget covers" not in capfd.readouterr().err
+
+
+def test_a_model_is_made_once_for_each_seed(tmp_path, monkeypatch):
+    made = []
+    repeat = BatchedModel.repeat
+    monkeypatch.setattr(BatchedModel, "repeat", lambda self, seed: made.append(seed) or repeat(self, seed))
+    with BatchServer() as url:
+        BatchedModel(f"{url}#m", "api", tmp_path).foresee([(Ask.of(f"Why, {k}?"), k % 3) for k in range(9)])
+    assert sorted(made) == [1, 2]
 
 
 def test_a_parameter_that_a_batch_does_not_take_is_spelled_otherwise(tmp_path):
@@ -279,12 +301,12 @@ def test_files_that_wait_are_not_sent_in_another_way(tmp_path):
 
 
 def test_what_the_queue_does_not_take_is_sent_in_smaller_batches(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(batches_module, "BATCH_REQUESTS", 8)  # OpenAI takes 50,000 in a file
+    monkeypatch.setattr(batch_api_module, "BATCH_REQUESTS", 8)  # OpenAI takes 50,000 in a file
     server = BatchServer(queue=5)
     with server as url:
         assert batches(tmp_path, url).ask(tasks(20)) == {}
     sizes = [b["request_counts"]["total"] for b in server.batches.values() if b["status"] == "completed"]
-    assert server.counts["answers"] == sum(sizes) == 20 and max(sizes) == 4
+    assert server.counts["answers"] == sum(sizes) == 20 and max(sizes) == 5
     assert "Enqueued token limit reached" in capfd.readouterr().err
     assert paid(Spending(Cache(tmp_path / "answers.sqlite")), "r")["owed"] == 0
 
@@ -300,14 +322,54 @@ def test_a_queue_that_others_fill_is_one_line_and_the_same_command_goes_on(tmp_p
 
 
 def test_files_are_no_larger_than_the_server_takes_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(batches_module, "BATCH_BYTES", 1500)  # OpenAI takes 200 MB
+    monkeypatch.setattr(batch_api_module, "BATCH_BYTES", 1500)  # OpenAI takes 200 MB
     server = BatchServer(largest=800)  # and a proxy less
     with server as url:
         assert batches(tmp_path, url).ask(tasks(12)) == {}
     assert server.counts["answers"] == 12 and all(len(data) < 1500 for data in server.files.values())
-    server.largest = 9
-    with server as url, pytest.raises(Failed, match="HTTP 413: not one request fits now"):
-        batches(tmp_path, url).ask(tasks(13))
+    assert not list((tmp_path / "batches").glob("requests*"))
+
+
+def long(k: int, at: int = 7) -> Request:
+    return Request("any", [{"role": "user", "content": ("x" * 3000 if k == at else "") + str(k)}], {"max_tokens": 9})
+
+
+def test_one_request_that_is_too_large_is_its_own_failure_and_the_files_stay_as_large_as_they_may(tmp_path):
+    server = BatchServer(largest=1500)
+    with server as url:
+        for _ in range(2):
+            failed = batches(tmp_path, url).ask(lambda: [one(long(k)) for k in range(16)])
+            assert [(a.status, key) for key, a in failed.items()] == [("unfit", long(7).key)]
+            assert "(HTTP 413): send smaller pictures" in failed[long(7).key].why
+        assert server.counts["answers"] == 15 and 3 < len(server.batches) < 9
+        server.largest = 9000  # the proxy was put right
+        assert batches(tmp_path, url).ask(lambda: [one(long(k)) for k in range(16)]) == {}
+    assert server.counts["answers"] == 16
+
+
+def test_a_server_that_takes_no_request_at_all_is_one_line(tmp_path):
+    with BatchServer(largest=9) as url, pytest.raises(UserError, match="none of the first 8 .*HTTP 413.: send smaller"):
+        batches(tmp_path, url).ask(tasks(20))
+
+
+def test_a_file_that_is_too_large_does_not_wait_for_the_one_under_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_api_module, "BATCH_REQUESTS", 4)
+    server = BatchServer(largest=1500, polls=3)
+    with server as url:
+        asked = [Request("any", [{"role": "user", "content": "x" * (k // 4 * 300) + str(k)}], {}) for k in range(8)]
+        assert batches(tmp_path, url).ask(lambda: map(one, asked)) == {}
+    assert [b["request_counts"]["total"] for b in server.batches.values()] == [4, 2, 2]
+    assert server.counts["answers"] == 8 and paid(Spending(Cache(tmp_path / "answers.sqlite")), "r")["owed"] == 0
+
+
+def test_a_queue_that_refused_is_not_asked_for_as_much_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(BatchApi, "wait", lambda *args: time.sleep(0.01))
+    server = BatchServer(queue=6)
+    with server as url:
+        assert batches(tmp_path, url).ask(tasks(40)) == {}
+    refused = [b["request_counts"]["total"] for b in server.batches.values() if b["status"] == "failed"]
+    assert refused == [40, 20, 10, 7], refused
+    assert server.counts["answers"] == 40
 
 
 def test_a_batch_of_another_account_is_one_line(tmp_path):
@@ -415,6 +477,9 @@ def test_a_judge_by_files_grades_all_repeats_in_one_and_stays_what_it_is(tmp_pat
         return typed("judge", "mm-vet", *files, "--judge", judge, "--out", tmp_path / "out", "--repeats", 2, *options)
 
     assert "--judge rule is asked here, not by batches" in call("rule", "--batch", "file")[1]
+    for options in ((), ("--dry-run",)):
+        code, last, _ = call("http://127.0.0.1:9", "--batch", "api", *options)
+        assert code == 2 and "a server needs the model's name too: write http://127.0.0.1:9#NAME" in last, last
     code, last, _ = call("grader", "--batch", "file")
     assert code == 1 and "12 requests wait to be carried out" in last and "--model grader`" in last
     with MockServer() as url:
@@ -424,6 +489,23 @@ def test_a_judge_by_files_grades_all_repeats_in_one_and_stays_what_it_is(tmp_pat
     lines = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
     assert len(lines) == 12 and all(line["reply"] for line in lines)
     assert call("grader", "--batch", "file")[0] == 1 and len(list((tmp_path / "out" / "batches").iterdir())) == 2
+
+
+def test_a_judge_that_the_server_has_not_is_one_line(tmp_path, typed):
+    answers = {f"v1_{k}": "a boat" for k in range(3)}
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    items = {k: {"question": "?", "answer": "boat", "imagename": "a.jpg", "capability": ["rec"]} for k in answers}
+    (tmp_path / "mm-vet.json").write_text(json.dumps(items))
+
+    def other(body):
+        raise Refusal(404, "The model `g` does not exist.")
+
+    with BatchServer(other) as url:
+        files = ("--predictions", tmp_path / "answers.json", "--references", tmp_path / "mm-vet.json")
+        code, last, _ = typed(
+            "judge", "mm-vet", *files, "--judge", f"{url}#g", "--out", tmp_path / "o", "--batch", "api"
+        )
+    assert code == 2 and "has no model g (HTTP 404" in last
 
 
 def test_what_was_too_long_is_remembered_until_the_shorter_dialog_is_answered(tmp_path):
@@ -443,3 +525,70 @@ def test_what_was_too_long_is_remembered_until_the_shorter_dialog_is_answered(tm
         pytest.raises(UserError, match="begun on another server .address vllm run-batch, now http"),
     ):
         KnownServer(folder / "server.json", url, "m").look()
+
+
+# ---------------------------------------------------------------- a server that is the wrong one
+
+
+def shown(k: int) -> Request:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{k}"}}
+    return Request("any", [{"role": "user", "content": [picture]}], {"max_tokens": 9})
+
+
+@pytest.mark.parametrize(
+    "asked, status, said, line",
+    [
+        (shown, 400, "This model does not support image input.", "any takes no pictures .HTTP 400.*: serve a model th"),
+        (shown, 400, "The image cannot be read.", "any takes no pictures .HTTP 400"),
+        (question, 404, "The model `any` does not exist.", "has no model any .HTTP 404.*: look at http.*/models"),
+        (
+            question,
+            400,
+            "No such thing.",
+            "none of the first 8 requests was answered .HTTP 400: No such thing..: is th",
+        ),
+    ],
+)
+def test_what_all_requests_fail_of_ends_the_run_and_is_asked_again_when_it_is_mended(
+    tmp_path, asked, status, said, line
+):
+    def refuse(body):
+        raise Refusal(status, said)
+
+    server = BatchServer(refuse)
+    with server as url:
+        for _ in range(2):
+            with pytest.raises(UserError, match=line):
+                batches(tmp_path, url).ask(lambda: [one(asked(k)) for k in range(8)])
+        server.answer = lambda body: "Two."
+        assert batches(tmp_path, url).ask(lambda: [one(asked(k)) for k in range(8)]) == {}
+    assert len(server.batches) == 3 and paid(Spending(Cache(tmp_path / "answers.sqlite")), "r")["owed"] == 0
+
+
+def test_one_picture_that_a_seeing_server_does_not_take_is_its_own_failure(tmp_path):
+    def choosy(body):
+        if "base64,0" in str(body):
+            raise Refusal(400, "The image cannot be read.")
+        return "Two."
+
+    server = BatchServer(choosy)
+    with server as url:
+        for _ in range(2):
+            failed = batches(tmp_path, url).ask(lambda: [one(shown(k)) for k in range(3)])
+            assert [a.status for a in failed.values()] == ["unfit"]
+    assert len(server.batches) == 1
+
+
+def test_files_of_a_model_that_does_not_see_are_refused_in_one_line(tmp_path, typed):
+    make_world(tmp_path / "world", 3, split="val", first=3000)
+    args = ("--model", "m", "--out", tmp_path / "out", "--data", tmp_path / "world", "--per-image", 2)
+    assert typed("eval", *args, "--batch", "file")[0] == 1
+    folder = tmp_path / "out" / "batches"
+    complaint = {"error": {"message": "At most 0 image(s) may be provided in one prompt.", "code": 400}}
+    with open(folder / "output-0001.jsonl", "w") as file:
+        for line in map(json.loads, (folder / "requests-0001.jsonl").read_text().splitlines()):
+            reply = {"custom_id": line["custom_id"], "response": {"status_code": 400, "body": None}}
+            print(json.dumps(reply | {"error": complaint}), file=file)
+    code, last, _ = typed("eval", *args, "--batch", "file")
+    assert code == 2 and "vllm run-batch: m takes no pictures (HTTP 400: At most 0 image(s)" in last
+    assert typed("eval", *args, "--batch", "file")[0] == 1 and (folder / "requests-0002.jsonl").exists()

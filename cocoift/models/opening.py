@@ -74,8 +74,8 @@ def _served(
     url, sharp, name = spec.partition("#")
     if not (sharp and name) and batch != "file":
         raise UserError(f"{option} {spec}: a server needs the model's name too: write {url}#NAME")
+    from cocoift.models.endpoint.batch_api import check_submitted
     from cocoift.models.endpoint.batched import BatchedModel
-    from cocoift.models.endpoint.batches import check_submitted
     from cocoift.models.endpoint.server import ServedModel
 
     if budget is not None and price is None:

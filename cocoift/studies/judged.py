@@ -23,6 +23,7 @@ from ..models.endpoint.batch_api import check_batch
 from ..models.endpoint.cache import Cache
 from ..models.endpoint.money import read_prices
 from ..models.endpoint.replicas import is_server
+from ..models.endpoint.server import parse_server
 from ..models.endpoint.spending import Spending, paid
 from ..models.opening import open_model
 from ..texts import read_json
@@ -99,6 +100,8 @@ def _left(bench: str, items, rubric, judge: str, out: Path, repeats: int, price,
     left = [place for place in product(prompts, range(repeats), orders) if place not in done]
     dialogs = [Dialog("/".join(map(str, place)), (), (Turn(prompts[place[0]]),)) for place in left]
     batch = _batched(judge, batch)
+    if is_server(judge):
+        parse_server(judge)  # has it a name?
     prices = read_prices(price, judge.rpartition("#")[2]) if price and (batch or is_server(judge)) else None
     prices = prices.batched() if prices and batch else prices
     return {"done": len(done), **budget(dialogs, {}, JUDGE_TOKENS[rubric.parser], price=prices)}

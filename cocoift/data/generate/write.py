@@ -19,8 +19,8 @@ from .requests import GenerationSetup
 from ...dataset import pictures_of
 from ...files import UserError, check_output, digest_of
 from ...locks import only_one
-from ...models.endpoint.batch_api import BatchApi, BatchFiles, check_batch
-from ...models.endpoint.batches import Batches, check_submitted
+from ...models.endpoint.batch_api import BatchApi, BatchFiles, check_batch, check_submitted
+from ...models.endpoint.batches import Batches
 from ...models.endpoint.cache import Cache
 from ...models.endpoint.engine import Engine
 from ...models.endpoint.identity import KnownServer

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ...files import UserError
 from ..ask import Ask
-from .batch_api import BatchApi, BatchFiles
-from .batches import Batches, check_submitted
+from .batch_api import BatchApi, BatchFiles, check_submitted
+from .batches import Batches
 from .cache import Cache
 from .money import Price
 from .replicas import is_server
@@ -72,7 +72,7 @@ class BatchedModel(ServedModel):
 
     def foresee(self, asks: Sequence[tuple[Ask, int]]) -> None:
         "Send what will be asked as one batch, and wait for it."
-        seeds = {seed: self.repeat(seed) if seed else self for _, seed in asks}
+        seeds = {seed: self.repeat(seed) if seed else self for seed in {seed for _, seed in asks}}
         self.answers([seeds[seed].request(ask) for ask, seed in asks])
 
     def answers(self, requests: Sequence[Request]) -> list[Answer]:

@@ -17,7 +17,16 @@ from tqdm.auto import tqdm
 
 from ...files import Failed, UserError
 from .cache import Cache
-from .failures import TransientError, is_blind, judge_failure, was_sent
+from cocoift.models.endpoint.failures import (
+    FAILURES,
+    REFUSED_PICTURES,
+    TransientError,
+    is_blind,
+    judge_failure,
+    none_answered,
+    takes_no_pictures,
+    was_sent,
+)
 from .identity import KnownServer, stated_identities
 from .limits import Limits, back_off
 from .money import Budget, Price, prompt_tokens
@@ -29,8 +38,6 @@ from .spending import Spending
 # %% ../../../nbs/models/endpoint/20_engine.ipynb #96a70fb9
 _FIRST = 3  # attempts, before the server ever answered: a wrong address should not take minutes
 _EMPTY = 3  # attempts that are answered, and billed, without text
-_FAILED = 8  # requests that fail for good before any was answered: then it is not the requests
-_UNSEEN = 4  # pictures that are refused before any was taken
 _NONE_THERE = {
     "connection": "no server answers there ({}): start it, or change the address",
     "timeout": "no server answers there ({}): start it, or change the address",
@@ -277,18 +284,12 @@ class Engine:
         elif answer.status != "refused":
             self.errors[answer.status] += 1
             self._lost += answer.status == "error"
-            if self._lost >= _FAILED and not self.counts["answers"]:
-                raise UserError(
-                    f"{self.replicas.where}: none of the first {self._lost} requests was answered ({answer.why}): "
-                    "is this the right server and model?"
-                )
+            if self._lost >= FAILURES and not self.counts["answers"]:
+                raise none_answered(self.replicas.where, self._lost, answer.why)
             if answer.status == "unfit" and not self.counts["seen"]:
                 self._unseen.update(request.pictures)
-                if request.pictures and (is_blind(answer.why) or len(self._unseen) >= _UNSEEN):
-                    raise UserError(
-                        f"{self.replicas.where}: {request.model} takes no pictures ({answer.why}): "
-                        "serve a model that sees"
-                    )
+                if request.pictures and (is_blind(answer.why) or len(self._unseen) >= REFUSED_PICTURES):
+                    raise takes_no_pictures(self.replicas.where, request.model, answer.why)
         return answer
 
     def _tell_unheld(self, answer: Answer, replica: Replica) -> None:  # once

@@ -138,6 +138,11 @@ class Budget:
             "the same command with a higher budget goes on, what was answered is kept"
         )
 
+    def in_parts(self, now: int, later: int, most: float) -> str:  # what the later ones may cost
+        "How many requests it covers at a time, and what would cover all."
+        whole = math.ceil(1e4 * (sum(self.spent()) + most)) / 1e4
+        return f"the budget covers {now} of {now + later} at a time: --budget {whole:.10g} sends all at once"
+
     def settled(self) -> None:
         "A call is over."
         self.calls -= 1
