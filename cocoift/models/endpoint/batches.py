@@ -184,9 +184,10 @@ class Batches:
     def _send(self) -> bool:  # whether no file was too large
         whole = True
         for name, part in self._under_way().items():
-            size, single = self._path(name).stat().st_size, part["requests"] == 1
+            single, sent = part["requests"] == 1, {"file", "waits"} & part.keys()
+            size = 0 if sent else self._path(name).stat().st_size
             try:
-                if size > self._sizes.largest and not (single or {"file", "waits"} & part.keys()):
+                if size > self._sizes.largest and not single:
                     raise TooLarge
                 self.carrier.send(part, self._path(name), self._note)
             except TooLarge as error:
