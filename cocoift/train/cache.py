@@ -19,7 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..conversation import Conversation, check_conversation, dataset_parts, row_groups, rows
-from ..data.records import Unusable, numbered_records, record_reader
+from ..data.records import numbered_records, record_reader, usable_records
 from ..dataset import named_files
 from ..files import UserError, atomic_folder, digest, digest_of, with_parent, write_json
 from ..locks import locked
@@ -69,12 +69,7 @@ def record_ranges(data: Path, size: int = 5000) -> Iterator[RecordRange]:
 def _conversations(records: RecordRange) -> Iterator[Conversation]:
     path = records.path
     if records.group is None:
-        read = record_reader(path, records.first_record)
-        for number, row in records.lines:
-            record = read(number, row)
-            if isinstance(record, Unusable):
-                raise UserError(f"{path}: record {number}: {record.reason}: mend the record or remove it")
-            yield record
+        yield from usable_records(path, records.lines, record_reader(path, records.first_record))
         return
     for number, row in rows(path, records.group):
         if "rounds" not in row:
