@@ -489,7 +489,7 @@ def test_no_conversations(refused, here):
     write_parquet(here / "set/conversations/part-00000.parquet", [])
     refused("audit set", "set: holds no conversation", "build or download it again")
     refused("export set --to llava --out x.json", "set: holds no conversation")
-    refused("train train.yaml", "set: no conversation fits into max_length=2048", "check the dataset")
+    refused("train train.yaml", "set: holds no conversation", "build or download it again")
 
 
 @pytest.mark.parametrize(

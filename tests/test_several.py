@@ -296,14 +296,38 @@ def test_llava_json_and_messages_are_trained_as_they_are(mixed, tmp_path, capsys
         for pair in zip(parts, answers)
         for role, content in zip(("user", "assistant"), pair)
     ]
-    (tmp_path / "llava.json").write_text(json.dumps([{"id": "1", "image": files, "conversations": turns}]))
+    gone = {"id": "2", "image": "coco/train2017/000000999999.jpg", "conversations": turns[:2]}
+    llava = [{"id": "1", "image": files, "conversations": turns}, gone]
+    (tmp_path / "llava.json").write_text(json.dumps(llava))
+    (tmp_path / "llava.jsonl").write_text("".join(json.dumps(record) + "\n" for record in llava))
     (tmp_path / "messages.jsonl").write_text(json.dumps({"messages": messages, "images": files}) + "\n")
-    for name in ("llava.json", "messages.jsonl"):
-        app(typed(mixed, data=tmp_path / name), standalone_mode=False)
+    for name in ("llava.json", "llava.jsonl", "messages.jsonl"):
+        app(typed(mixed, data=tmp_path / name, missing="drop"), standalone_mode=False)
         lines = capsys.readouterr().out.splitlines()
         (row,) = [line for line in lines if "And on" in line]
         assert row.endswith("[[ A star.</s>]]USER: <image> x 9\\nAnd on ? ASSISTANT:[[ A cross.</s>]]"), row
-        assert "kept: 1" in lines
+        assert "kept: 1" in lines and f"no picture: {int('llava' in name)}" in lines
+
+
+def test_rows_of_pairs_are_read_the_same_from_json_and_lines_and_not_from_parquet(mixed, tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from cocoift.cli.main import app
+    from cocoift.files import UserError
+
+    name = next(path.name for path in Path(mixed["images"]).rglob("*.png"))
+    pair = {"images": [name], "texts": [{"user": "What is here?", "assistant": "A star."}]}
+    (tmp_path / "pair.json").write_text(json.dumps([pair]))
+    (tmp_path / "pair.jsonl").write_text(json.dumps(pair) + "\n")
+    for made in ("pair.json", "pair.jsonl"):
+        app(typed(mixed, data=tmp_path / made), standalone_mode=False)
+        assert "kept: 1" in capsys.readouterr().out.splitlines()
+    pq.write_table(pa.Table.from_pylist([pair]), tmp_path / "pair.parquet")
+    (tmp_path / "query.jsonl").write_text(json.dumps({"query": "What?", "response": "A star."}) + "\n")
+    for made, wrong in (("pair.parquet", "only the lab's own rows"), ("query.jsonl", "record 1 has 'query' and")):
+        with pytest.raises(UserError, match=f"{made}: {wrong}"):
+            app(typed(mixed, data=tmp_path / made), standalone_mode=False)
 
 
 def test_a_template_without_places_for_them_says_so_in_one_line(mixed, tmp_path, capsys):

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'Unusable', 'ForeignRecord', 'turns_field', 'read_record', 'from_record', 'bare', 'rounds_of', 'by_system',
-           'begins_list', 'numbered_records', 'record_reader', 'read_any']
+           'usable_records', 'begins_list', 'numbered_records', 'record_reader', 'read_any']
 
 # %% ../../nbs/data/12_records.ipynb #969809fa
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -163,6 +164,46 @@ def by_system(record: dict) -> bool:
         if speaker_of(turn) == "system"
     ]
     return any(stated_format(prompt) != "free" for prompt in prompts)
+
+# %% ../../nbs/data/12_records.ipynb #a8fa88d1
+_MEND = ": mend the record or remove it"
+_KINDS = 3  # of faults that are told
+
+
+def _usable(path: Path, read: Callable, number: int, row: Any) -> tuple[Conversation | None, str]:  # or why not
+    try:
+        record = read(number, row)
+    except UserError as error:
+        return None, str(error)
+    if isinstance(record, Unusable):
+        return None, f"{path}: record {number}: {record.reason}{_MEND}"
+    return record, ""
+
+
+def _refusal(path: Path, read: Callable, first: str) -> UserError:
+    "All that is wrong with a file, in one line."
+    kinds, bad, total = Counter(), [], 0
+    for total, (number, row) in enumerate(numbered_records(path), 1):
+        if fault := _usable(path, read, number, row)[1]:
+            kinds[fault.removeprefix(f"{path}: record {number}: ").removesuffix(_MEND)] += 1
+            bad.append(number)
+    if len(bad) < 2:
+        return UserError(first)
+    reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_KINDS))
+    others = f" and {len(kinds) - _KINDS} other faults" if len(kinds) > _KINDS else ""
+    return UserError(
+        f"{path}: {len(bad)} of {total} records cannot be trained, the first is record {bad[0]}: {reasons}{others}: "
+        "remove them or mend them"
+    )
+
+
+def usable_records(path: Path, lines: Iterable, read: Callable) -> Iterator[Conversation]:
+    "Numbered records, read. One that cannot be used ends them, with all others of its file."
+    for number, row in lines:
+        conversation, fault = _usable(path, read, number, row)
+        if conversation is None:
+            raise _refusal(path, read, fault)
+        yield conversation
 
 # %% ../../nbs/data/12_records.ipynb #27a10020
 _PAIRS = (

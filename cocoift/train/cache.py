@@ -13,13 +13,14 @@ from dataclasses import asdict
 from itertools import chain, islice
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from ..conversation import Conversation, check_conversation, dataset_parts, row_groups, rows
-from ..data.records import FIELDS, Unusable, numbered_records, record_reader
+from ..data.records import numbered_records, record_reader, usable_records
+from ..dataset import named_files
 from ..files import UserError, atomic_folder, digest, digest_of, with_parent, write_json
 from ..locks import locked
 from ..models.family import Family
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% auto #0
-__all__ = ['RecordRange', 'data_files', 'record_ranges', 'cache_schema', 'tokenise', 'tokenised_batches', 'cache_key',
-           'cache_tokens', 'CachedTokens']
+__all__ = ['RecordRange', 'data_files', 'record_ranges', 'trained_conversations', 'trained_files', 'cache_schema', 'tokenise',
+           'tokenised_batches', 'cache_key', 'cache_tokens', 'CachedTokens']
 
 # %% ../../nbs/train/30_cache.ipynb #b2dba2ea
 class RecordRange(NamedTuple):
@@ -41,7 +42,7 @@ class RecordRange(NamedTuple):
     size: int
     group: int | None = None  # of a parquet file
     lines: tuple = ()  # of another file: (number, value)
-    first_record: dict | None = None  # of a file in a layout of others, which it tells
+    first_record: Any = None  # of another file, which tells the layout
 
 
 def data_files(data: Path) -> list[Path]:
@@ -60,27 +61,36 @@ def record_ranges(data: Path, size: int = 5000) -> Iterator[RecordRange]:
         else:
             numbered = numbered_records(path)
             first = tuple(islice(numbered, 1))
-            others = next((record for _, record in first if _is_of_others(path, record)), None)
             numbered = chain(first, numbered)
             while lines := tuple(islice(numbered, size)):
-                yield RecordRange(path, lines[0][0], len(lines), None, lines, others)
-
-
-def _is_of_others(path: Path, record) -> bool:
-    return path.suffix == ".json" or isinstance(record, dict) and any(name in record for name in FIELDS)
+                yield RecordRange(path, lines[0][0], len(lines), None, lines, first[0][1])
 
 
 def _conversations(records: RecordRange) -> Iterator[Conversation]:
-    in_group = records.group is not None
-    lines, before = (rows(records.path, records.group), records.first - 1) if in_group else (records.lines, 0)
-    others = records.first_record
-    read = record_reader(records.path, others) if others is not None else None
-    for number, row in lines:
-        where = f"{records.path}: record {number + before}"
-        record = read(number, row) if read else check_conversation(row, where)
-        if isinstance(record, Unusable):
-            raise UserError(f"{where}: {record.reason}: mend the record or remove it")
-        yield record
+    path = records.path
+    if records.group is None:
+        yield from usable_records(path, records.lines, record_reader(path, records.first_record))
+        return
+    for number, row in rows(path, records.group):
+        if "rounds" not in row:
+            raise UserError(
+                f"{path}: only the lab's own rows are read from parquet here: write these as .jsonl, or name another"
+            )
+        yield check_conversation(row, f"{path}: record {records.first - 1 + number}")
+
+
+def trained_conversations(data: Path) -> Iterator[Conversation]:
+    "The conversations of a dataset, one at a time."
+    return (conversation for records in record_ranges(data) for conversation in _conversations(records))
+
+
+def trained_files(data: Path) -> Iterator[tuple[str, str]]:
+    "The images of a dataset, each with its file where one is told."
+    for path in data_files(data):
+        if path.suffix == ".parquet":
+            yield from named_files(path)
+        else:
+            yield from (pair for c in trained_conversations(path) for pair in zip(c.images, c.files))
 
 # %% ../../nbs/train/30_cache.ipynb #3b727924
 def cache_schema() -> pa.Schema:

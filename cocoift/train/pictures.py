@@ -23,6 +23,7 @@ from ..images import Album
 from ..models.family import Family
 from ..pictures import open_picture
 from ..texts import read_json
+from .cache import trained_files
 
 # %% ../../nbs/train/36_pictures.ipynb #8434d346
 @contextmanager
@@ -37,7 +38,7 @@ def known_pictures(data: Path, folder: Path, cache: Path) -> Iterator[Album]:
         read[stamp] = before.get(stamp) or digest(path)
         return read[stamp]
 
-    yield pictures_of(data, folder, sha_of)
+    yield pictures_of(data, folder, sha_of, trained_files)
     if read and read != before:
         with atomic_file(listed) as file:
             json.dump([[*stamp, sha] for stamp, sha in read.items()], file)

@@ -20,6 +20,7 @@ from ..files import UserError, atomic_file, digest
 from ..models.family import TREES, Family, mixing_layers, open_family
 from ..texts import reading
 from .adapt import adapt
+from .cache import trained_conversations
 from .cross_entropy import liger_missing
 from .hosts import here, read_hostfile
 from .kernels import KERNELS
@@ -173,6 +174,8 @@ def check_run(recipe: TrainRecipe) -> tuple[dict, Plan, Family]:  # what run.jso
     _check_shared_rows(recipe)
     _check_exact(recipe, family)
     plan, _ = read_plan(recipe, family)
+    if not len(plan.fitting):
+        raise UserError(f"{recipe.data}: holds no conversation: build or download it again")
     if not len(plan):
         raise UserError(
             f"{recipe.data}: no conversation fits into max_length={recipe.max_length}: raise it, or check the dataset"
@@ -242,12 +245,11 @@ def _draw_set(folder: Path, seed: int) -> None:
 
 
 def _draw_model(folder: Path, data: Path, seed: int) -> None:
-    from cocoift.conversation import read_conversations
     from cocoift.train.model import assemble, save_llava, tiny_parts
 
     if (folder / "start").exists():
         return
     if not (folder / "parts").exists():
-        texts = (r.instruction + r.response for c in read_conversations(data) for r in c.rounds)
+        texts = (r.instruction + r.response for c in trained_conversations(data) for r in c.rounds)
         tiny_parts(folder / "parts", texts, width=64, seed=seed)
     save_llava(*assemble(folder / "parts/vision", folder / "parts/language", seed=seed), folder / "start")
