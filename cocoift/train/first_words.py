@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..conversation import read_conversations
 from ..data.generate.notes import read_records, record_parts
 from ..data.sources.record import Objects
 from ..models.family import Family, open_family
 from ..pictures import open_picture
 from .adapt import save_model
+from .cache import trained_conversations
 from .family import load_model
 from .pictures import Pictures, known_pictures
 
@@ -185,7 +185,7 @@ def first_words(
 ) -> Path:
     "A checkpoint whose projector begins with the words of its pictures."
     texts: dict[str, list[str]] = {}
-    for conversation in read_conversations(data):
+    for conversation in trained_conversations(Path(data)):
         if conversation.image in texts or len(texts) < _PICTURES:
             texts.setdefault(conversation.image, []).extend(r.response for r in conversation.rounds)
     model, family = load_model(checkpoint), open_family(checkpoint)
