@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'Unusable', 'ForeignRecord', 'turns_field', 'read_record', 'from_record', 'bare', 'rounds_of', 'by_system',
-           'usable_records', 'begins_list', 'numbered_records', 'record_reader', 'read_any']
+           'all_usable', 'begins_list', 'numbered_records', 'record_reader', 'read_any']
 
 # %% ../../nbs/data/12_records.ipynb #969809fa
 import json
@@ -197,7 +197,7 @@ def _refusal(path: Path, read: Callable, first: str) -> UserError:
     )
 
 
-def usable_records(path: Path, lines: Iterable, read: Callable) -> Iterator[Conversation]:
+def all_usable(path: Path, lines: Iterable, read: Callable) -> Iterator[Conversation]:
     "Numbered records, read. One that cannot be used ends them, with all others of its file."
     for number, row in lines:
         conversation, fault = _usable(path, read, number, row)

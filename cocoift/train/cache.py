@@ -19,7 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..conversation import Conversation, check_conversation, dataset_parts, row_groups, rows
-from ..data.records import numbered_records, record_reader, usable_records
+from ..data.records import all_usable, numbered_records, record_reader
 from ..dataset import named_files
 from ..files import UserError, atomic_folder, digest, digest_of, with_parent, write_json
 from ..locks import locked
@@ -69,7 +69,7 @@ def record_ranges(data: Path, size: int = 5000) -> Iterator[RecordRange]:
 def _conversations(records: RecordRange) -> Iterator[Conversation]:
     path = records.path
     if records.group is None:
-        yield from usable_records(path, records.lines, record_reader(path, records.first_record))
+        yield from all_usable(path, records.lines, record_reader(path, records.first_record))
         return
     for number, row in rows(path, records.group):
         if "rounds" not in row:
