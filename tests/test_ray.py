@@ -160,15 +160,23 @@ def test_a_start_that_stays_too_slow(home, monkeypatch):
     told = "The current node timed out during startup. This could happen because ..."  # as Ray 2.60 does
     half = []
 
+    def sleeper(*words):
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
+
     def start(*_, **__):
-        half.append(subprocess.Popen(["sleep", "60"]))
+        others.append(sleeper())
+        half.append(sleeper("/packages/ray/core/raylet"))
         raise Exception(told)
 
+    others = []
     monkeypatch.setattr(ray, "init", start)
     with pytest.raises(Failed, match="did not start on this machine in 3 tries: .* 15 seconds .* leave --engine out$"):
         with OnRay():
             pass
     assert len(half) == 3 and not any(psutil.pid_exists(process.pid) for process in half)
+    assert all(process.poll() is None for process in others)
+    for process in others:
+        process.kill()
 
 
 def refused(typed, home: Path, *options) -> str:
