@@ -72,6 +72,21 @@ def pytest_configure(config):
         raise pytest.UsageError(wrong)
 
 
+@pytest.fixture
+def command(monkeypatch, capfd):
+    "A command in this process: its exit code, what it wrote to stderr, and what it printed."
+    from cocoift.cli.main import main
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["cocoift", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        return ended.value.code, printed.err, printed.out
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

@@ -403,16 +403,12 @@ def test_answers_by_other_weights_are_not_taken_in(tmp_path):
 
 
 @pytest.fixture
-def typed(monkeypatch, capfd):
+def typed(command):
     "A command in this process: its exit code, the last line that it wrote to stderr, and what it printed."
-    from cocoift.cli.main import main
 
     def call(*args):
-        monkeypatch.setattr(sys, "argv", ["cocoift", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capfd.readouterr()
-        return ended.value.code or 0, printed.err.strip().rpartition("\n")[2], printed.out
+        code, written, printed = command(*args)
+        return code or 0, written.strip().rpartition("\n")[2], printed
 
     return call
 

@@ -370,21 +370,6 @@ COMMANDS = {
 }
 
 
-@pytest.fixture
-def command(monkeypatch, capfd):
-    "A command in this process: its exit code, and what it wrote to stderr."
-    from cocoift.cli.main import main
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["cocoift", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capfd.readouterr()
-        return ended.value.code, told.err, told.out
-
-    return call
-
-
 def told(status: int, message: str):
     def answer(body):
         raise Refusal(status, message)
