@@ -155,16 +155,13 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def rewrite(monkeypatch, capfd, home):
+def rewrite(command, home):
     "`cocoift rewrite` in this process: its exit code, and what it wrote to stderr."
-    from cocoift.cli.main import main
 
     def call(out, *options):
         args = ["rewrite", home / "set", "kinds={sentence: 1}", "verdicts=keep", "--model", "m", "--out", out, *options]
-        monkeypatch.setattr(sys, "argv", ["cocoift", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, capfd.readouterr().err.strip().splitlines()[-1:]
+        code, written, _ = command(*args)
+        return code or 0, written.strip().splitlines()[-1:]
 
     return call
 
