@@ -30,7 +30,7 @@ def open_model(
     **pay,  # of a server: out, the folder that keeps its answers, role, price, budget
 ) -> Model:
     "A model by its name on the command line."
-    if batch and not (batch == "file" or is_server(spec)) or batch and spec.startswith(("scripted:", "replay:")):
+    if batch and (spec.startswith(("scripted:", "replay:")) or batch == "api" and not is_server(spec)):
         raise UserError(f"--batch {batch}: {option} {spec} is asked here, not by batches: leave --batch out")
     if spec.startswith("scripted:"):
         if scripted is None:
